@@ -1,0 +1,3 @@
+//! The `migrate-tool` program.
+
+fn main() {}

@@ -1,0 +1,22 @@
+//! The Switchyard router: clients connect to it as if it were one PostgreSQL.
+//!
+//! Modules follow a request: [`listener`] accepts, [`startup`] negotiates and authenticates, [`session`] runs the
+//! request loop, [`sql`] and [`plan`] (pure) decide where a statement goes, [`execute`] talks to the shards through
+//! [`backend`] connections of the nodes in [`topology`]. Everything else operates the process.
+
+pub mod admin;
+pub mod backend;
+pub mod catalog;
+pub mod check;
+pub mod config;
+pub mod demo;
+pub mod execute;
+pub mod http;
+pub mod listener;
+pub mod metrics;
+pub mod plan;
+pub mod relations;
+pub mod session;
+pub mod sql;
+pub mod startup;
+pub mod topology;
