@@ -1,1 +1,175 @@
-//! topology
+//! The map of databases, shards and nodes, as every other part of the router sees it.
+//!
+//! Invariant: a [`Topology`] is immutable; a change is a new snapshot published in [`Published`]. What moves without a
+//! new snapshot (health, measured replay positions, connections in use) lives in atomics of [`Node`] and [`Shard`],
+//! which keep their identity over reloads, so that choosing a node takes no lock and allocates nothing.
+//!
+//! Collaborators: the monitor measures nodes on the control thread, [`consistency`] decides which replica may
+//! serve a read, sessions choose and report, pools are keyed by [`NodeId`].
+
+pub mod consistency;
+pub mod node;
+
+mod choice;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::{ArcSwap, Guard};
+
+pub use choice::{Choice, ReadPolicy};
+pub use consistency::{Consistency, ReadFloor, Samples};
+pub use node::{Incarnation, Node, NodeId, Observed, Role};
+
+/// The current snapshot, shared by all threads.
+#[derive(Debug)]
+pub struct Published(ArcSwap<Topology>);
+
+impl Published {
+    /// Publishes a first snapshot.
+    #[must_use]
+    pub fn new(topology: Topology) -> Self {
+        Self(ArcSwap::from_pointee(topology))
+    }
+
+    /// The current snapshot for a short look: lock-free and without touching a reference count in the common case.
+    #[must_use]
+    pub fn load(&self) -> Guard<Arc<Topology>> {
+        self.0.load()
+    }
+
+    /// The current snapshot to keep for a request.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Topology> {
+        self.0.load_full()
+    }
+
+    /// Replaces the snapshot; requests under way keep theirs.
+    pub fn publish(&self, topology: Topology) {
+        self.0.store(Arc::new(topology));
+    }
+}
+
+/// One immutable snapshot of everything the router serves.
+#[derive(Debug, Default)]
+pub struct Topology {
+    /// Databases by the name clients connect to.
+    pub databases: BTreeMap<Arc<str>, Arc<DatabaseTopology>>,
+    /// Grows by one with every snapshot published.
+    pub generation: u64,
+}
+
+impl Topology {
+    /// The database clients call `name`.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Option<&Arc<DatabaseTopology>> {
+        self.databases.get(name)
+    }
+}
+
+/// One sharded database.
+#[derive(Debug)]
+pub struct DatabaseTopology {
+    /// Its name, here and on every node.
+    pub name: Arc<str>,
+    /// Shards in the order of the configuration: the position is the shard's index.
+    pub shards: Vec<Arc<Shard>>,
+    /// Version of the bucket map.
+    pub epoch: u64,
+    /// Parameters the servers report at connect (`server_version`, `TimeZone`, …), for our own `ParameterStatus`.
+    pub parameters: Arc<[(Box<str>, Box<str>)]>,
+}
+
+/// One horizontal part of a database: a primary and its replicas.
+#[derive(Debug)]
+pub struct Shard {
+    /// Its configured name.
+    pub name: Arc<str>,
+    /// All nodes in the order of the configuration.
+    pub nodes: Vec<Arc<Node>>,
+    primary: usize,
+    samples: Arc<Samples>,
+    turn: AtomicUsize,
+}
+
+impl Shard {
+    /// A shard of `nodes`, of which `nodes[primary]` is the configured primary. `None` if there is no such node.
+    #[must_use]
+    pub fn new(
+        name: Arc<str>,
+        nodes: Vec<Arc<Node>>,
+        primary: usize,
+        samples: Arc<Samples>,
+    ) -> Option<Self> {
+        (primary < nodes.len()).then_some(Self {
+            name,
+            nodes,
+            primary,
+            samples,
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// The configured primary, whatever its health.
+    #[must_use]
+    pub fn primary(&self) -> &Arc<Node> {
+        &self.nodes[self.primary]
+    }
+
+    /// The configured replicas, whatever their health.
+    pub fn replicas(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let primary = self.primary;
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter(move |(position, _)| *position != primary)
+            .map(|(_, node)| node)
+    }
+
+    /// The shard's samples of its primary's position.
+    #[must_use]
+    pub fn samples(&self) -> &Arc<Samples> {
+        &self.samples
+    }
+}
+
+/// A shard cannot serve this request now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// The shard's name.
+    pub shard: Arc<str>,
+    /// Why.
+    pub reason: UnavailableReason,
+}
+
+/// Why a shard cannot serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnavailableReason {
+    /// The primary does not answer.
+    PrimaryDown,
+    /// The configured primary is in recovery, so it takes no writes.
+    PrimaryInRecovery,
+}
+
+impl Unavailable {
+    /// `connection_failure`.
+    pub const SQLSTATE: &'static str = "08006";
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.reason {
+            UnavailableReason::PrimaryDown => "its primary does not answer",
+            UnavailableReason::PrimaryInRecovery => "its configured primary is in recovery",
+        };
+        write!(
+            formatter,
+            "shard \"{}\" is unavailable: {reason}",
+            self.shard
+        )
+    }
+}
+
+impl std::error::Error for Unavailable {}
