@@ -1,0 +1,383 @@
+//! Who is connected: every client and every server connection, for SHOW CLIENTS and SHOW SERVERS.
+//!
+//! Invariant: entering and leaving takes a lock, once per connection; everything that changes per statement is a relaxed
+//! atomic of the entry. An entry lives as long as its [`Registration`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::topology::NodeId;
+
+/// What a client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ClientState {
+    /// Nothing.
+    Idle = 0,
+    /// A statement is running.
+    Active = 1,
+    /// It waits for a connection to a node.
+    Waiting = 2,
+    /// Nothing, inside a transaction.
+    IdleInTransaction = 3,
+}
+
+impl ClientState {
+    /// The word SHOW CLIENTS uses.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Waiting => "waiting",
+            Self::IdleInTransaction => "idle in transaction",
+        }
+    }
+}
+
+/// Why a session keeps its connection between transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PinReason {
+    /// It does not.
+    None = 0,
+    /// The pool mode is `session`.
+    PoolMode = 1,
+    /// A temporary table.
+    TemporaryTable = 2,
+    /// A session advisory lock.
+    AdvisoryLock = 3,
+    /// A cursor WITH HOLD.
+    HeldCursor = 4,
+    /// LISTEN.
+    Listen = 5,
+    /// Something the analyser did not understand.
+    Opaque = 6,
+}
+
+impl PinReason {
+    /// The word SHOW CLIENTS uses; empty for none.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::PoolMode => "session pooling",
+            Self::TemporaryTable => "temporary table",
+            Self::AdvisoryLock => "advisory lock",
+            Self::HeldCursor => "held cursor",
+            Self::Listen => "listen",
+            Self::Opaque => "unknown session state",
+        }
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct ClientEntry {
+    /// Number of the client in this process, from 1.
+    pub id: u64,
+    /// Whom it logged in as.
+    pub user: Arc<str>,
+    /// Where to.
+    pub database: Arc<str>,
+    /// Its address; `None` for a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// The worker that serves it.
+    pub worker: usize,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// When it logged in.
+    pub connected_at: SystemTime,
+    application_name: Mutex<Box<str>>,
+    state: AtomicU8,
+    pinned: AtomicU8,
+    queries: AtomicU64,
+    transactions: AtomicU64,
+    request_at_ms: AtomicU64,
+}
+
+impl ClientEntry {
+    /// A client that has just logged in.
+    #[must_use]
+    pub fn new(
+        id: u64,
+        user: Arc<str>,
+        database: Arc<str>,
+        address: Option<SocketAddr>,
+        worker: usize,
+        tls: bool,
+    ) -> Self {
+        Self {
+            id,
+            user,
+            database,
+            address,
+            worker,
+            tls,
+            connected_at: SystemTime::now(),
+            application_name: Mutex::default(),
+            state: AtomicU8::new(0),
+            pinned: AtomicU8::new(0),
+            queries: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+            request_at_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The client said how it wants to be called.
+    pub fn set_application_name(&self, name: &str) {
+        *self.lock_name() = name.into();
+    }
+
+    /// How the client wants to be called.
+    #[must_use]
+    pub fn application_name(&self) -> Box<str> {
+        self.lock_name().clone()
+    }
+
+    fn lock_name(&self) -> std::sync::MutexGuard<'_, Box<str>> {
+        self.application_name
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client is now doing this.
+    pub fn set_state(&self, state: ClientState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// What the client is doing.
+    #[must_use]
+    pub fn state(&self) -> ClientState {
+        match self.state.load(Ordering::Relaxed) {
+            1 => ClientState::Active,
+            2 => ClientState::Waiting,
+            3 => ClientState::IdleInTransaction,
+            _ => ClientState::Idle,
+        }
+    }
+
+    /// The session keeps its connection from now on, or no longer.
+    pub fn set_pinned(&self, reason: PinReason) {
+        self.pinned.store(reason as u8, Ordering::Relaxed);
+    }
+
+    /// Why the session keeps its connection.
+    #[must_use]
+    pub fn pinned(&self) -> PinReason {
+        match self.pinned.load(Ordering::Relaxed) {
+            1 => PinReason::PoolMode,
+            2 => PinReason::TemporaryTable,
+            3 => PinReason::AdvisoryLock,
+            4 => PinReason::HeldCursor,
+            5 => PinReason::Listen,
+            6 => PinReason::Opaque,
+            _ => PinReason::None,
+        }
+    }
+
+    /// A statement begins.
+    pub fn count_query(&self) {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A transaction ended.
+    pub fn count_transaction(&self) {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Statements so far.
+    #[must_use]
+    pub fn queries(&self) -> u64 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Transactions so far.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
+    }
+
+    /// The time of the last request, in milliseconds of the Unix epoch, if the caller has a clock at hand.
+    pub fn set_request_at_ms(&self, at_ms: u64) {
+        self.request_at_ms.store(at_ms, Ordering::Relaxed);
+    }
+
+    /// The time of the last request in milliseconds of the Unix epoch; 0 if never told.
+    #[must_use]
+    pub fn request_at_ms(&self) -> u64 {
+        self.request_at_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection to a node.
+#[derive(Debug)]
+pub struct ServerEntry {
+    /// Number of the connection in this process, from 1.
+    pub id: u64,
+    /// The node it leads to.
+    pub node: NodeId,
+    /// As whom.
+    pub user: Arc<str>,
+    /// To which database.
+    pub database: Arc<str>,
+    /// The server's process.
+    pub pid: u32,
+    /// When it was opened.
+    pub connected_at: SystemTime,
+    client: AtomicU64,
+    served: AtomicU32,
+}
+
+impl ServerEntry {
+    /// A connection just opened, serving nobody.
+    #[must_use]
+    pub fn new(id: u64, node: NodeId, user: Arc<str>, database: Arc<str>, pid: u32) -> Self {
+        Self {
+            id,
+            node,
+            user,
+            database,
+            pid,
+            connected_at: SystemTime::now(),
+            client: AtomicU64::new(0),
+            served: AtomicU32::new(0),
+        }
+    }
+
+    /// The connection now serves this client (its number), or with 0 nobody.
+    pub fn set_client(&self, client: u64) {
+        if client != 0 {
+            self.served.fetch_add(1, Ordering::Relaxed);
+        }
+        self.client.store(client, Ordering::Relaxed);
+    }
+
+    /// The client served now; 0 for none.
+    #[must_use]
+    pub fn client(&self) -> u64 {
+        self.client.load(Ordering::Relaxed)
+    }
+
+    /// How often it was handed out.
+    #[must_use]
+    pub fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+/// All clients and server connections of the process.
+#[derive(Debug, Default)]
+pub struct Registry {
+    clients: Arc<Entries<ClientEntry>>,
+    servers: Arc<Entries<ServerEntry>>,
+}
+
+#[derive(Debug)]
+struct Entries<T> {
+    last: AtomicU64,
+    entries: Mutex<BTreeMap<u64, Arc<T>>>,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self {
+            last: AtomicU64::new(0),
+            entries: Mutex::default(),
+        }
+    }
+}
+
+impl<T> Entries<T> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<T>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(self: &Arc<Self>, make: impl FnOnce(u64) -> T) -> Registration<T> {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let entry = Arc::new(make(id));
+        self.lock().insert(id, Arc::clone(&entry));
+        Registration {
+            id,
+            entry,
+            entries: Arc::clone(self),
+        }
+    }
+
+    fn list(&self) -> Vec<Arc<T>> {
+        self.lock().values().cloned().collect()
+    }
+}
+
+impl Registry {
+    /// Enters a client; `make` gets its number.
+    pub fn enter_client(&self, make: impl FnOnce(u64) -> ClientEntry) -> Registration<ClientEntry> {
+        self.clients.enter(make)
+    }
+
+    /// Enters a server connection; `make` gets its number.
+    pub fn enter_server(&self, make: impl FnOnce(u64) -> ServerEntry) -> Registration<ServerEntry> {
+        self.servers.enter(make)
+    }
+
+    /// All clients, in order of login.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Arc<ClientEntry>> {
+        self.clients.list()
+    }
+
+    /// All server connections, in order of opening.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<ServerEntry>> {
+        self.servers.list()
+    }
+
+    /// How many clients there are.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.clients.lock().len()
+    }
+}
+
+/// An entry for as long as this lives.
+#[derive(Debug)]
+pub struct Registration<T> {
+    id: u64,
+    entry: Arc<T>,
+    entries: Arc<Entries<T>>,
+}
+
+impl<T> Deref for Registration<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.entry
+    }
+}
+
+impl<T> Drop for Registration<T> {
+    fn drop(&mut self) {
+        self.entries.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_leaves_with_its_registration() {
+        let registry = Registry::default();
+        let client = registry
+            .enter_client(|id| ClientEntry::new(id, "app".into(), "shop".into(), None, 0, false));
+        client.set_state(ClientState::Waiting);
+        assert_eq!(registry.clients()[0].state(), ClientState::Waiting);
+        assert_eq!(registry.client_count(), 1);
+        drop(client);
+        assert!(registry.clients().is_empty());
+    }
+}
