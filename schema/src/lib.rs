@@ -1,1 +1,36 @@
-//! schema
+//! The pure model of a sharded PostgreSQL: configuration, shard keys, buckets and placement.
+//!
+//! This crate is the only place that knows which shard a key is on, and both programs ask it. It does no I/O, knows no clock
+//! and no runtime: the same input gives the same output for ever.
+//!
+//! Reading order: [`model`](Config) is what a configuration says; `file` reads it; [`Key`] is a value that decides a shard;
+//! [`hash`] is PostgreSQL's own hash of it; [`BucketMap`] places the hash; [`KeyMap`] joins all that into one function.
+
+mod bucket;
+mod diagnostic;
+mod file;
+pub mod hash;
+mod key;
+mod list;
+mod literal;
+mod model;
+mod modulo;
+mod placement;
+mod range;
+mod ring;
+mod shard;
+
+pub use bucket::{BUCKETS, Bucket, BucketMap, BucketMapError, bucket_sql};
+pub use diagnostic::Diagnostic;
+pub use key::{Key, KeyError, KeyFamily, KeyType, Numeric};
+pub use list::ListMap;
+pub use model::{
+    Address, Auth, AuthMethod, Catalog, ClientTls, Config, Consistency, Database, Distribution,
+    ListEntry, Literal, LiteralForm, LogConfig, LogFormat, Method, Node, NodeTls, PoolMode,
+    RangeEntry, ReadPolicy, Role, RouterConfig, Secret, Shard, ShardKey, SslMode, Table, TableName,
+    Timeouts, User,
+};
+pub use modulo::{ModuloMap, remainder_sql};
+pub use placement::{Collation, KeyMap, NoShard, Placement, ResolveError};
+pub use range::RangeMap;
+pub use shard::{MAX_SHARDS, ShardIndex, ShardSet};
