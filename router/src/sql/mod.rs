@@ -1,1 +1,13 @@
-//! sql
+//! SQL text, read by PostgreSQL's lexical rules.
+//!
+//! Purpose: turn the bytes of a query into what the plan cache and the planner need, in one pass and without
+//! allocating once warm. Invariant: pure (no sockets, no clocks); a text that is not read exactly as PostgreSQL reads
+//! it is [`Unscannable`], never half understood. Collaborators: [`crate::plan`] plans what [`Scan`] found.
+
+pub mod hint;
+pub mod lexer;
+pub mod scan;
+
+pub use hint::{Hint, HintNode};
+pub use lexer::{Lexer, Token, TokenKind, Unscannable};
+pub use scan::{Literal, LiteralKind, Scan};

@@ -1,0 +1,429 @@
+//! From catalogue rows and configuration to [`Relations`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use switchyard_schema::{BucketMap, Database, Distribution, KeyMap, KeyType, ShardKey, Table, TableName};
+
+use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
+use super::{
+    Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind, Relations, Sharding, Volatility,
+    is_system_schema,
+};
+use crate::sql::{Lexer, TokenKind};
+
+/// Something configuration and servers disagree about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The table.
+    pub table: TableName,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Relations {
+    /// Joins a shard's catalogue with the configuration. `buckets` is the catalog's bucket map, if there is one.
+    pub fn build(database: &Database, found: &Introspection, buckets: Option<&BucketMap>) -> Relations {
+        let mut builder = Builder::new(database, found, buckets);
+        builder.tables();
+        builder.functions();
+        builder.views();
+        builder.defaults();
+        builder.finish()
+    }
+}
+
+struct Builder<'a> {
+    database: &'a Database,
+    found: &'a Introspection,
+    buckets: Option<&'a BucketMap>,
+    relations: HashMap<i64, Relation>,
+    functions: HashMap<Box<str>, Vec<Function>>,
+    /// Functions by oid: name, and a sharded table each reads.
+    reads: HashMap<i64, TableName>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(database: &'a Database, found: &'a Introspection, buckets: Option<&'a BucketMap>) -> Self {
+        Builder {
+            database,
+            found,
+            buckets,
+            relations: HashMap::new(),
+            functions: HashMap::new(),
+            reads: HashMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn tables(&mut self) {
+        let mut columns: HashMap<i64, Vec<&ColumnRow>> = HashMap::new();
+        for row in &self.found.columns {
+            columns.entry(row.relation).or_default().push(row);
+        }
+        let rows: HashMap<i64, &RelationRow> = self.found.relations.iter().map(|row| (row.oid, row)).collect();
+        for row in &self.found.relations {
+            let columns = columns.get(&row.oid).map_or(&[][..], Vec::as_slice);
+            let placement = self.placement(row, columns, &rows);
+            let relation = Relation {
+                name: TableName::new(&row.schema, &row.name),
+                kind: kind(&row.kind),
+                placement,
+                columns: columns.iter().map(|row| column(row)).collect(),
+                unique_without_key: false,
+                volatility: Volatility::Immutable,
+            };
+            self.relations.insert(row.oid, relation);
+        }
+        self.missing_tables();
+        self.unique_indexes();
+    }
+
+    /// The placement the configuration gives a relation or the nearest of its parents.
+    fn placement(&mut self, row: &RelationRow, columns: &[&ColumnRow], rows: &HashMap<i64, &RelationRow>) -> Placement {
+        if is_system_schema(&row.schema) {
+            return Placement::Catalog;
+        }
+        let mut at = row;
+        for _ in 0..=rows.len() {
+            let name = TableName::new(&at.schema, &at.name);
+            if let Some(table) = self.database.tables.iter().find(|table| table.name == name) {
+                return self.configured(row, columns, table);
+            }
+            match at.parent.and_then(|parent| rows.get(&parent)) {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        Placement::Unsharded
+    }
+
+    fn configured(&mut self, row: &RelationRow, columns: &[&ColumnRow], table: &Table) -> Placement {
+        let key = match &table.distribution {
+            Distribution::Reference => return Placement::Reference,
+            Distribution::Sharded(key) => key,
+        };
+        match sharding(key, columns, self.database, self.buckets) {
+            Ok(sharding) => Placement::Sharded(sharding),
+            Err(message) => {
+                let table = TableName::new(&row.schema, &row.name);
+                self.problems.push(Problem { table, message: message.clone() });
+                Placement::Broken(message)
+            }
+        }
+    }
+
+    fn missing_tables(&mut self) {
+        let present: HashSet<&TableName> = self.relations.values().map(|relation| &relation.name).collect();
+        let missing = self.database.tables.iter().filter(|table| !present.contains(&table.name));
+        let message = "the table is configured but does not exist on the shards".to_owned();
+        self.problems.extend(missing.map(|table| Problem { table: table.name.clone(), message: message.clone() }));
+    }
+
+    fn unique_indexes(&mut self) {
+        for index in &self.found.unique_indexes {
+            let Some(relation) = self.relations.get_mut(&index.relation) else { continue };
+            let Some(sharding) = relation.sharding() else { continue };
+            let names: Vec<i32> = index.columns.split(' ').filter_map(|number| number.parse().ok()).collect();
+            let key = relation.columns.get(sharding.column).map(|column| column.name.as_str());
+            let number = self.found.columns.iter().find(|row| row.relation == index.relation && Some(row.name.as_str()) == key);
+            relation.unique_without_key |= !number.is_some_and(|row| names.contains(&row.number));
+        }
+    }
+
+    /// Function facts, with those that read sharded tables found by the words of their code.
+    fn functions(&mut self) {
+        let sharded = self.sharded_names();
+        let mut by_word: HashMap<String, TableName> = HashMap::new();
+        // A function that mentions a function that reads a sharded table reads it too: repeat until nothing changes.
+        loop {
+            let before = by_word.len();
+            for row in &self.found.functions {
+                let Some(source) = &row.source else { continue };
+                if self.reads.contains_key(&row.oid) {
+                    continue;
+                }
+                let hit = words(source).find_map(|word| sharded.get(&word).or_else(|| by_word.get(&word)).cloned());
+                if let Some(table) = hit {
+                    self.reads.insert(row.oid, table.clone());
+                    by_word.entry(row.name.clone()).or_insert(table);
+                }
+            }
+            if by_word.len() == before {
+                break;
+            }
+        }
+        for row in &self.found.functions {
+            let function = function(row, self.reads.get(&row.oid));
+            let known = self.functions.entry(row.name.as_str().into()).or_default();
+            match known.iter_mut().find(|known| known.schema == function.schema) {
+                Some(known) => merge(known, &function),
+                None => known.push(function),
+            }
+        }
+    }
+
+    /// Words that name a sharded table, or a view known so far to read one.
+    fn sharded_names(&self) -> HashMap<String, TableName> {
+        let sharded = |relation: &&Relation| {
+            matches!(relation.placement, Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_))
+        };
+        self.relations.values().filter(sharded).map(|relation| (relation.name.name.clone(), relation.name.clone())).collect()
+    }
+
+    /// Marks views that read sharded tables, and tables whose rules do.
+    fn views(&mut self) {
+        loop {
+            let mut changed = false;
+            for used in &self.found.view_uses {
+                let table = match (used.relation.and_then(|oid| self.relations.get(&oid)), used.function) {
+                    (Some(relation), _) => match &relation.placement {
+                        Placement::Sharded(_) | Placement::Broken(_) => Some(relation.name.clone()),
+                        Placement::ReadsSharded(table) => Some(table.clone()),
+                        Placement::Reference | Placement::Unsharded | Placement::Catalog => None,
+                    },
+                    (None, Some(function)) => self.reads.get(&function).cloned(),
+                    (None, None) => None,
+                };
+                let Some(table) = table else { continue };
+                let Some(view) = self.relations.get_mut(&used.view) else { continue };
+                if matches!(view.placement, Placement::Unsharded | Placement::Reference) {
+                    view.placement = Placement::ReadsSharded(table);
+                    changed = true;
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        self.views_of_one_kind();
+        for row in &self.found.relations {
+            let Some(definition) = &row.definition else { continue };
+            let volatility = self.volatility(definition);
+            if let Some(view) = self.relations.get_mut(&row.oid) {
+                view.volatility = volatility;
+            }
+        }
+    }
+
+    /// A view that reads reference tables only is one itself (a materialized one has rows of its own).
+    fn views_of_one_kind(&mut self) {
+        let mut uses: HashMap<i64, Vec<i64>> = HashMap::new();
+        for used in &self.found.view_uses {
+            uses.entry(used.view).or_default().extend(used.relation);
+        }
+        loop {
+            let reference = |oid: &i64| {
+                self.relations.get(oid).is_some_and(|relation| matches!(relation.placement, Placement::Reference))
+            };
+            let plain = |oid: &i64| {
+                self.relations.get(oid).is_some_and(|relation| {
+                    relation.kind == RelationKind::View && matches!(relation.placement, Placement::Unsharded)
+                })
+            };
+            let found: Vec<i64> = uses
+                .iter()
+                .filter(|(view, reads)| plain(view) && !reads.is_empty() && reads.iter().all(reference))
+                .map(|(view, _)| *view)
+                .collect();
+            if found.is_empty() {
+                break;
+            }
+            for view in found {
+                if let Some(view) = self.relations.get_mut(&view) {
+                    view.placement = Placement::Reference;
+                }
+            }
+        }
+    }
+
+    /// The volatility of an expression or query of PostgreSQL's printing, judged by the names in it.
+    fn volatility(&self, text: &str) -> Volatility {
+        words(text).map(|word| self.word_volatility(&word)).max().unwrap_or(Volatility::Immutable)
+    }
+
+    fn word_volatility(&self, word: &str) -> Volatility {
+        if word.starts_with("current_") || matches!(word, "localtime" | "localtimestamp" | "session_user" | "user") {
+            return Volatility::Stable;
+        }
+        let known = self.functions.get(word).into_iter().flatten();
+        known.map(|function| function.volatility).max().unwrap_or(Volatility::Immutable)
+    }
+
+    fn defaults(&mut self) {
+        for row in &self.found.columns {
+            let Some(default) = &row.default else { continue };
+            let value = if words(default).any(|word| word == "nextval") {
+                DefaultValue::Sequence
+            } else {
+                match self.volatility(default) {
+                    Volatility::Immutable => DefaultValue::Immutable,
+                    Volatility::Stable => DefaultValue::Stable,
+                    Volatility::Volatile => DefaultValue::Volatile,
+                }
+            };
+            let relation = self.relations.get_mut(&row.relation);
+            if let Some(column) = relation.and_then(|r| r.columns.iter_mut().find(|column| column.name == row.name)) {
+                column.default = value;
+            }
+        }
+    }
+
+    fn finish(self) -> Relations {
+        let mut schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>> = HashMap::new();
+        let sharded = |relation: &Relation| matches!(relation.placement, Placement::Sharded(_) | Placement::Broken(_));
+        let any = self.relations.values().any(sharded);
+        for relation in self.relations.into_values() {
+            let schema = schemas.entry(relation.name.schema.as_str().into()).or_default();
+            schema.insert(relation.name.name.as_str().into(), relation);
+        }
+        Relations {
+            shards: self.database.shards.iter().map(|shard| shard.name.as_str().into()).collect(),
+            schemas,
+            functions: self.functions,
+            sharded: any,
+            problems: self.problems,
+        }
+    }
+}
+
+/// Joins a shard key with the column it names.
+fn sharding(
+    key: &ShardKey,
+    columns: &[&ColumnRow],
+    database: &Database,
+    buckets: Option<&BucketMap>,
+) -> Result<Sharding, String> {
+    let position = columns.iter().position(|column| column.name == key.column);
+    let Some((position, column)) = position.and_then(|at| Some((at, columns.get(at)?))) else {
+        return Err(format!("the shard key column \"{}\" does not exist", key.column));
+    };
+    let oid = u32::try_from(column.type_oid).unwrap_or(0);
+    let Some(key_type) = KeyType::from_oid(oid) else {
+        return Err(format!("the type of the shard key column \"{}\" cannot be a shard key", key.column));
+    };
+    if column.collation == "?" {
+        return Err(format!("the collation of the shard key column \"{}\" is nondeterministic", key.column));
+    }
+    if column.generated {
+        return Err(format!("the shard key column \"{}\" is generated", key.column));
+    }
+    let map = KeyMap::resolve(key, key_type, &column.collation, database, buckets).map_err(|error| error.to_string())?;
+    Ok(Sharding { column: position, map: Arc::new(map) })
+}
+
+fn kind(relkind: &str) -> RelationKind {
+    match relkind {
+        "v" => RelationKind::View,
+        "m" => RelationKind::MaterializedView,
+        "f" => RelationKind::Foreign,
+        "S" => RelationKind::Sequence,
+        _ => RelationKind::Table,
+    }
+}
+
+fn column(row: &ColumnRow) -> Column {
+    let default = if row.identity {
+        DefaultValue::Sequence
+    } else if row.generated {
+        DefaultValue::Generated
+    } else {
+        DefaultValue::Absent
+    };
+    Column {
+        name: row.name.clone(),
+        type_oid: u32::try_from(row.type_oid).unwrap_or(0),
+        typmod: row.typmod,
+        not_null: row.not_null,
+        default,
+    }
+}
+
+fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
+    let kind = match row.kind.as_str() {
+        "a" => FunctionKind::Aggregate,
+        "w" => FunctionKind::Window,
+        "p" => FunctionKind::Procedure,
+        _ => FunctionKind::Normal,
+    };
+    let volatility = match row.volatility.as_str() {
+        "i" => Volatility::Immutable,
+        "s" => Volatility::Stable,
+        _ => Volatility::Volatile,
+    };
+    let source = row.source.as_deref();
+    // PL/pgSQL runs text by EXECUTE; other languages than SQL have calls of their own for it.
+    let dynamic = match row.language.as_str() {
+        "sql" => false,
+        "plpgsql" => source.is_some_and(|source| words(source).any(|word| word == "execute")),
+        _ => source.is_some(),
+    };
+    Function {
+        schema: row.schema.as_str().into(),
+        kind,
+        volatility,
+        user_code: source.is_some(),
+        reads_sharded: reads.cloned(),
+        dynamic,
+    }
+}
+
+fn merge(known: &mut Function, other: &Function) {
+    known.kind = known.kind.max(other.kind);
+    known.volatility = known.volatility.max(other.volatility);
+    known.user_code |= other.user_code;
+    known.dynamic |= other.dynamic;
+    if known.reads_sharded.is_none() {
+        known.reads_sharded.clone_from(&other.reads_sharded);
+    }
+}
+
+/// The identifiers of a text, folded; also those inside strings and dollar quotes, because code holds code.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let mut found = Vec::new();
+    collect_words(text.as_bytes(), &mut found, 0);
+    found.into_iter()
+}
+
+/// How deep quotes inside quotes are read.
+const QUOTE_DEPTH: u32 = 4;
+
+fn collect_words(text: &[u8], found: &mut Vec<String>, depth: u32) {
+    let mut lexer = Lexer::new(text);
+    loop {
+        match lexer.next() {
+            Ok(Some(token)) => {
+                let word = token.text(text);
+                match token.kind {
+                    TokenKind::Word => found.push(String::from_utf8_lossy(word).to_ascii_lowercase()),
+                    TokenKind::QuotedIdent => {
+                        let inside = word.get(1..word.len() - 1).unwrap_or_default();
+                        found.push(String::from_utf8_lossy(inside).replace("\"\"", "\""));
+                    }
+                    TokenKind::String | TokenKind::OtherString if depth < QUOTE_DEPTH => {
+                        let inside: Vec<u8> = word.iter().map(|b| if matches!(b, b'\'' | b'$') { b' ' } else { *b }).collect();
+                        collect_words(&inside, found, depth + 1);
+                    }
+                    TokenKind::String
+                    | TokenKind::OtherString
+                    | TokenKind::UnicodeIdent
+                    | TokenKind::Integer
+                    | TokenKind::Decimal
+                    | TokenKind::OtherNumber
+                    | TokenKind::Param
+                    | TokenKind::Operator
+                    | TokenKind::Punct(_) => {}
+                }
+            }
+            Ok(None) => return,
+            Err(_) => {
+                // Code in another language: take it apart by what can be part of a name.
+                let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+                let name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+                found.extend(text.split(|c| !name(c)).filter(|word| !word.is_empty()).map(str::to_owned));
+                return;
+            }
+        }
+    }
+}

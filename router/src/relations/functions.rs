@@ -1,0 +1,44 @@
+//! What is known of functions.
+
+use switchyard_schema::TableName;
+
+/// Every overload of one name in one schema, folded into the worst of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// The schema.
+    pub schema: Box<str>,
+    /// What it is; an aggregate if any overload is one.
+    pub kind: FunctionKind,
+    /// The most volatile overload's.
+    pub volatility: Volatility,
+    /// Written in SQL, PL/pgSQL or another language whose code may do anything, settings included.
+    pub user_code: bool,
+    /// A sharded table its code mentions, directly or through functions it mentions.
+    pub reads_sharded: Option<TableName>,
+    /// Its code runs text as SQL: what it touches cannot be known.
+    pub dynamic: bool,
+}
+
+/// What a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FunctionKind {
+    /// An ordinary function.
+    Normal,
+    /// A procedure.
+    Procedure,
+    /// A window function.
+    Window,
+    /// An aggregate.
+    Aggregate,
+}
+
+/// PostgreSQL's volatility classes, ascending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Volatility {
+    /// Same arguments, same result, always.
+    Immutable,
+    /// Same arguments, same result, within a statement.
+    Stable,
+    /// Anything.
+    Volatile,
+}

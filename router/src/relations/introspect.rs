@@ -1,0 +1,175 @@
+//! The queries that read a shard's catalogue, and the rows they return.
+//!
+//! Run each query on one primary, map every row to the struct beside it by position, and hand the lot to
+//! [`Relations::build`](super::Relations::build). Types are chosen so that any client library decodes them: `int8`, `int4`,
+//! `bool` and `text`.
+
+/// Everything introspection reads.
+#[derive(Debug, Clone, Default)]
+pub struct Introspection {
+    /// Rows of [`RELATIONS`].
+    pub relations: Vec<RelationRow>,
+    /// Rows of [`COLUMNS`].
+    pub columns: Vec<ColumnRow>,
+    /// Rows of [`UNIQUE_INDEXES`].
+    pub unique_indexes: Vec<UniqueIndexRow>,
+    /// Rows of [`VIEW_USES`].
+    pub view_uses: Vec<ViewUseRow>,
+    /// Rows of [`FUNCTIONS`].
+    pub functions: Vec<FunctionRow>,
+}
+
+/// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
+/// definition text or NULL.
+pub const RELATIONS: &str = "\
+SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
+       (SELECT i.inhparent::pg_catalog.int8 FROM pg_catalog.pg_inherits i
+         WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1),
+       CASE WHEN c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+            THEN pg_catalog.pg_get_viewdef(c.oid) END
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'pg_toast'";
+
+/// One row of [`RELATIONS`].
+#[derive(Debug, Clone)]
+pub struct RelationRow {
+    /// `pg_class.oid`
+    pub oid: i64,
+    /// Schema.
+    pub schema: String,
+    /// Name.
+    pub name: String,
+    /// `pg_class.relkind`
+    pub kind: String,
+    /// The table it is a partition or child of.
+    pub parent: Option<i64>,
+    /// A view's query.
+    pub definition: Option<String>,
+}
+
+/// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),
+/// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones),
+/// default text or NULL, identity bool, generated bool.
+pub const COLUMNS: &str = "\
+WITH RECURSIVE base (oid, type, typmod) AS (
+    SELECT t.oid, t.oid, -1 FROM pg_catalog.pg_type t WHERE t.typtype <> 'd'
+    UNION ALL
+    SELECT d.oid, b.type, CASE WHEN d.typtypmod = -1 THEN b.typmod ELSE d.typtypmod END
+      FROM pg_catalog.pg_type d JOIN base b ON d.typtype = 'd' AND d.typbasetype = b.oid)
+SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_catalog.text, b.type::pg_catalog.int8,
+       CASE WHEN a.atttypmod = -1 THEN b.typmod ELSE a.atttypmod END,
+       a.attnotnull OR t.typnotnull,
+       CASE WHEN a.attcollation = 0 THEN ''
+            WHEN NOT l.collisdeterministic THEN '?'
+            WHEN CASE WHEN l.collprovider = 'd' THEN d.datcollate ELSE l.collcollate END IN ('C', 'POSIX') THEN 'C'
+            ELSE l.collname::pg_catalog.text END,
+       CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid)
+            ELSE NULL END,
+       a.attidentity <> '', a.attgenerated <> ''
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  JOIN base b ON b.oid = a.atttypid
+  JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+  LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relpersistence <> 't'
+ ORDER BY a.attrelid, a.attnum";
+
+/// One row of [`COLUMNS`].
+#[derive(Debug, Clone)]
+pub struct ColumnRow {
+    /// The relation's oid.
+    pub relation: i64,
+    /// `pg_attribute.attnum`
+    pub number: i32,
+    /// Name.
+    pub name: String,
+    /// Type, of a domain its base type.
+    pub type_oid: i64,
+    /// Type modifier or -1.
+    pub typmod: i32,
+    /// NULL is refused.
+    pub not_null: bool,
+    /// Collation: empty, `C`, `?` (nondeterministic) or its name.
+    pub collation: String,
+    /// The default expression.
+    pub default: Option<String>,
+    /// An identity column.
+    pub identity: bool,
+    /// A generated column.
+    pub generated: bool,
+}
+
+/// Unique indexes and exclusion constraints of user tables. Columns: relation int8, column numbers text
+/// (blank-separated, 0 for an expression).
+pub const UNIQUE_INDEXES: &str = "\
+SELECT i.indrelid::pg_catalog.int8, i.indkey::pg_catalog.text
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE (i.indisunique OR i.indisexclusion) AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+   AND c.relpersistence <> 't'";
+
+/// One row of [`UNIQUE_INDEXES`].
+#[derive(Debug, Clone)]
+pub struct UniqueIndexRow {
+    /// The relation's oid.
+    pub relation: i64,
+    /// `pg_index.indkey`
+    pub columns: String,
+}
+
+/// What views use directly. Columns: view int8, relation int8 or NULL, function int8 or NULL.
+pub const VIEW_USES: &str = "\
+SELECT DISTINCT r.ev_class::pg_catalog.int8,
+       CASE WHEN d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.refobjid::pg_catalog.int8 END,
+       CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid::pg_catalog.int8 END
+  FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_depend d
+    ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+ WHERE d.refclassid IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass)
+   AND NOT (d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = r.ev_class)";
+
+/// One row of [`VIEW_USES`].
+#[derive(Debug, Clone)]
+pub struct ViewUseRow {
+    /// The view's oid (or that of a table with a rule).
+    pub view: i64,
+    /// A relation it reads.
+    pub relation: Option<i64>,
+    /// A function it calls.
+    pub function: Option<i64>,
+}
+
+/// Functions. Columns: oid int8, schema text, name text, kind text, volatility text, language text, source text or NULL
+/// (NULL for built-in and C functions).
+pub const FUNCTIONS: &str = "\
+SELECT p.oid::pg_catalog.int8, n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.prokind::pg_catalog.text,
+       p.provolatile::pg_catalog.text, l.lanname::pg_catalog.text,
+       CASE WHEN l.lanname IN ('internal', 'c') OR p.prokind = 'a' OR n.nspname IN ('pg_catalog', 'information_schema') THEN NULL
+            ELSE coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) END
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang";
+
+/// One row of [`FUNCTIONS`].
+#[derive(Debug, Clone)]
+pub struct FunctionRow {
+    /// `pg_proc.oid`
+    pub oid: i64,
+    /// Schema.
+    pub schema: String,
+    /// Name.
+    pub name: String,
+    /// `pg_proc.prokind`
+    pub kind: String,
+    /// `pg_proc.provolatile`
+    pub volatility: String,
+    /// Language.
+    pub language: String,
+    /// Its code.
+    pub source: Option<String>,
+}

@@ -1,0 +1,238 @@
+//! What introspection found in a database, joined with what the configuration says of it.
+//!
+//! Purpose: the planner asks here what a name means: which relation, where its rows are, which column is the shard
+//! key; what a function is and how volatile. Invariant: pure and immutable once built; whatever is not in here is
+//! *unknown*, never assumed harmless. Collaborators: the topology runs the queries of [`introspect`] on a shard and
+//! calls [`Relations::build`]; [`crate::plan`] reads.
+
+mod build;
+mod functions;
+pub mod introspect;
+mod search_path;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use switchyard_schema::{KeyMap, TableName};
+
+pub use build::Problem;
+pub use functions::{Function, FunctionKind, Volatility};
+pub use introspect::Introspection;
+pub use search_path::SearchPath;
+
+/// The relations and functions of one database, as every shard has them.
+#[derive(Debug, Default)]
+pub struct Relations {
+    shards: Vec<Box<str>>,
+    schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>>,
+    functions: HashMap<Box<str>, Vec<Function>>,
+    sharded: bool,
+    problems: Vec<Problem>,
+}
+
+/// A table, partitioned table, view, materialized view, foreign table or sequence.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// Schema and name.
+    pub name: TableName,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Where its rows are.
+    pub placement: Placement,
+    /// Its columns in order, dropped ones left out.
+    pub columns: Vec<Column>,
+    /// It has a unique index that lacks the shard key: uniqueness holds within a shard only.
+    pub unique_without_key: bool,
+    /// For a view: the most volatile function in it.
+    pub volatility: Volatility,
+}
+
+/// What a relation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    /// An ordinary or partitioned table.
+    Table,
+    /// A view.
+    View,
+    /// A materialized view.
+    MaterializedView,
+    /// A foreign table.
+    Foreign,
+    /// A sequence.
+    Sequence,
+}
+
+/// Where a relation's rows are.
+#[derive(Debug, Clone)]
+pub enum Placement {
+    /// Whole on every shard.
+    Reference,
+    /// Whole on the first shard.
+    Unsharded,
+    /// Each row on the shard its key says.
+    Sharded(Sharding),
+    /// PostgreSQL's own catalogue: every server answers for itself.
+    Catalog,
+    /// A view that reads a sharded table, directly or through other views and functions.
+    ReadsSharded(TableName),
+    /// The configuration and the servers disagree about it; the reason.
+    Broken(String),
+}
+
+/// The shard key of a relation.
+#[derive(Debug, Clone)]
+pub struct Sharding {
+    /// Position of the key in [`Relation::columns`].
+    pub column: usize,
+    /// From key to shard.
+    pub map: Arc<KeyMap>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// The name.
+    pub name: String,
+    /// The type's OID; of a domain, its base type's.
+    pub type_oid: u32,
+    /// The type's modifier, or -1.
+    pub typmod: i32,
+    /// NULL is refused.
+    pub not_null: bool,
+    /// What an INSERT that leaves the column out stores.
+    pub default: DefaultValue,
+}
+
+/// What an INSERT that leaves a column out stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// NULL.
+    Absent,
+    /// The same value everywhere.
+    Immutable,
+    /// A value computed from the row.
+    Generated,
+    /// A value that depends on the session or the time.
+    Stable,
+    /// The next value of a sequence; identity columns too.
+    Sequence,
+    /// Anything else.
+    Volatile,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, Copy)]
+pub enum Resolved<'a> {
+    /// A relation.
+    Known(&'a Relation),
+    /// A relation of PostgreSQL's catalogue or of the information schema.
+    Catalog,
+    /// No relation known.
+    Unknown,
+}
+
+impl Relations {
+    /// The shards' names.
+    pub fn shards(&self) -> &[Box<str>] {
+        &self.shards
+    }
+
+    /// What configuration and servers disagree about.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Whether any table is sharded.
+    pub fn has_sharded(&self) -> bool {
+        self.sharded
+    }
+
+    /// Every relation, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Relation> {
+        self.schemas.values().flat_map(HashMap::values)
+    }
+
+    /// The relation of that name.
+    pub fn get(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.schemas.get(schema)?.get(name)
+    }
+
+    /// What a name in a statement means, by PostgreSQL's rules for the search path.
+    pub fn resolve<'a>(&'a self, path: &SearchPath, schema: Option<&str>, name: &str) -> Resolved<'a> {
+        let look = |schema: &str| match self.get(schema, name) {
+            Some(relation) => match relation.placement {
+                Placement::Catalog => Resolved::Catalog,
+                Placement::Reference
+                | Placement::Unsharded
+                | Placement::Sharded(_)
+                | Placement::ReadsSharded(_)
+                | Placement::Broken(_) => Resolved::Known(relation),
+            },
+            None if is_system_schema(schema) && (schema != "pg_catalog" || name.starts_with("pg_")) => {
+                Resolved::Catalog
+            }
+            None => Resolved::Unknown,
+        };
+        if let Some(schema) = schema {
+            return if is_system_schema(schema) { Resolved::Catalog } else { look(schema) };
+        }
+        // Names that start with `pg_` and are not known may be the user's: ask the path's own schemas first.
+        let known = |schema: &str| self.get(schema, name).is_some();
+        let first = path.schemas().find(|schema| known(schema)).or_else(|| path.schemas().next());
+        match first {
+            Some(schema) if known(schema) => look(schema),
+            _ if name.starts_with("pg_") => Resolved::Catalog,
+            _ => Resolved::Unknown,
+        }
+    }
+
+    /// What a function name in a call may mean: every overload of that name the path can reach.
+    pub fn functions<'a>(&'a self, path: &'a SearchPath, schema: Option<&'a str>, name: &str) -> impl Iterator<Item = &'a Function> {
+        self.functions.get(name).into_iter().flatten().filter(move |function| match schema {
+            Some(schema) => *function.schema == *schema,
+            None => path.schemas().any(|reachable| reachable == &*function.schema),
+        })
+    }
+
+    /// Every function with that name, in whatever schema.
+    pub fn functions_named(&self, name: &str) -> &[Function] {
+        self.functions.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every relation with that name, in whatever schema.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Relation> {
+        self.schemas.values().filter_map(move |relations| relations.get(name))
+    }
+}
+
+impl Relation {
+    /// The position of a column.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// The sharding, if its rows are on the shards their keys say.
+    pub fn sharding(&self) -> Option<&Sharding> {
+        match &self.placement {
+            Placement::Sharded(sharding) => Some(sharding),
+            Placement::Reference
+            | Placement::Unsharded
+            | Placement::Catalog
+            | Placement::ReadsSharded(_)
+            | Placement::Broken(_) => None,
+        }
+    }
+
+    /// The key column, of a sharded relation.
+    pub fn key_column(&self) -> Option<&Column> {
+        self.columns.get(self.sharding()?.column)
+    }
+}
+
+/// Schemas whose relations are PostgreSQL's own.
+pub(crate) fn is_system_schema(schema: &str) -> bool {
+    matches!(schema, "pg_catalog" | "information_schema" | "pg_toast")
+}
