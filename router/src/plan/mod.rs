@@ -6,13 +6,18 @@
 //! is never scattered. Collaborators: [`crate::sql`] scans the text, [`crate::relations`] says what is where; the session
 //! executes plans.
 
+pub mod cache;
 mod command;
 mod refusal;
 mod route;
 
+pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
 pub use refusal::Refusal;
-pub use route::{KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target, Values};
+pub use route::{
+    KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
+    Values,
+};
 
 use crate::relations::{Relations, SearchPath};
 use crate::sql::Scan;
@@ -48,6 +53,23 @@ pub struct Plan {
     /// A relation or function name that is not known. The session refreshes the relations once and plans again before
     /// it lets a shard answer, because the name may be that of a view of sharded tables made just now.
     pub unknown: Option<String>,
+}
+
+impl Plan {
+    /// Bytes on the heap, about.
+    pub(crate) fn size(&self) -> usize {
+        let route = match &self.operator {
+            Operator::PassThrough(Target::Keys(route)) | Operator::Append(Target::Keys(route)) => {
+                route.size()
+            }
+            Operator::PassThrough(_)
+            | Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Session => 0,
+            Operator::Refuse(_) => 512,
+        };
+        route + 2 * (self.key_params.len() + self.guards.len()) + 64
+    }
 }
 
 /// How a statement is executed.
@@ -168,7 +190,9 @@ impl Pins {
 pub fn plan(sql: &str, scan: &Scan, context: &Context<'_>) -> Plan {
     let _ = (sql, scan, context);
     Plan {
-        operator: Operator::Refuse(Box::new(Refusal::not_supported("the statement cannot be planned yet"))),
+        operator: Operator::Refuse(Box::new(Refusal::not_supported(
+            "the statement cannot be planned yet",
+        ))),
         access: Access::Write,
         effects: Effects::default(),
         command: Command::Other,

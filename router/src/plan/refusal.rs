@@ -19,9 +19,9 @@ pub struct Refusal {
 }
 
 /// `feature_not_supported`
-pub const NOT_SUPPORTED: &str = "0A000";
+pub(crate) const NOT_SUPPORTED: &str = "0A000";
 /// `syntax_error`
-pub const SYNTAX_ERROR: &str = "42601";
+pub(crate) const SYNTAX_ERROR: &str = "42601";
 
 impl Refusal {
     /// 0A000 with the reason.
@@ -37,7 +37,13 @@ impl Refusal {
 
     /// An error that needs no second opinion.
     pub fn certain(sqlstate: &'static str, message: impl Into<String>) -> Self {
-        Refusal { sqlstate, message: message.into(), detail: None, hint: None, analyse_first: false }
+        Refusal {
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            analyse_first: false,
+        }
     }
 
     /// Adds the detail.

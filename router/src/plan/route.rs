@@ -178,3 +178,39 @@ impl Target {
         }
     }
 }
+
+impl KeyRoute {
+    fn shards(&self, values: &Values<'_>, shards: usize) -> Result<ShardSet, Box<Refusal>> {
+        let _ = values;
+        Ok(ShardSet::all(shards))
+    }
+}
+
+impl KeyRoute {
+    /// Bytes on the heap, about.
+    pub(crate) fn size(&self) -> usize {
+        512 + self
+            .needs
+            .iter()
+            .map(|need| size_of::<Need>() + need.keys.size())
+            .sum::<usize>()
+    }
+}
+
+impl KeySet {
+    fn size(&self) -> usize {
+        match self {
+            KeySet::AnyOf(list) => list.len() * size_of::<KeyExpr>(),
+            KeySet::Either(sets) | KeySet::Both(sets) => sets
+                .iter()
+                .map(|set| size_of::<KeySet>() + set.size())
+                .sum(),
+            KeySet::Equal(_)
+            | KeySet::Elements(_)
+            | KeySet::Between(..)
+            | KeySet::Null
+            | KeySet::Nothing
+            | KeySet::Everything => 16,
+        }
+    }
+}

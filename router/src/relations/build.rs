@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use switchyard_schema::{BucketMap, Database, Distribution, KeyMap, KeyType, ShardKey, Table, TableName};
+use switchyard_schema::{
+    BucketMap, Collation, Database, Distribution, KeyMap, KeyType, ShardKey, Table, TableName,
+};
 
 use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::{
-    Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind, Relations, Sharding, Volatility,
-    is_system_schema,
+    Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind, Relations,
+    Sharding, Volatility, is_system_schema,
 };
 use crate::sql::{Lexer, TokenKind};
 
@@ -23,7 +25,11 @@ pub struct Problem {
 
 impl Relations {
     /// Joins a shard's catalogue with the configuration. `buckets` is the catalog's bucket map, if there is one.
-    pub fn build(database: &Database, found: &Introspection, buckets: Option<&BucketMap>) -> Relations {
+    pub fn build(
+        database: &Database,
+        found: &Introspection,
+        buckets: Option<&Arc<BucketMap>>,
+    ) -> Relations {
         let mut builder = Builder::new(database, found, buckets);
         builder.tables();
         builder.functions();
@@ -36,7 +42,7 @@ impl Relations {
 struct Builder<'a> {
     database: &'a Database,
     found: &'a Introspection,
-    buckets: Option<&'a BucketMap>,
+    buckets: Arc<BucketMap>,
     relations: HashMap<i64, Relation>,
     functions: HashMap<Box<str>, Vec<Function>>,
     /// Functions by oid: name, and a sharded table each reads.
@@ -45,11 +51,18 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(database: &'a Database, found: &'a Introspection, buckets: Option<&'a BucketMap>) -> Self {
+    fn new(
+        database: &'a Database,
+        found: &'a Introspection,
+        buckets: Option<&'a Arc<BucketMap>>,
+    ) -> Self {
         Builder {
             database,
             found,
-            buckets,
+            buckets: buckets.map_or_else(
+                || Arc::new(BucketMap::place(&database.weights())),
+                Arc::clone,
+            ),
             relations: HashMap::new(),
             functions: HashMap::new(),
             reads: HashMap::new(),
@@ -62,7 +75,12 @@ impl<'a> Builder<'a> {
         for row in &self.found.columns {
             columns.entry(row.relation).or_default().push(row);
         }
-        let rows: HashMap<i64, &RelationRow> = self.found.relations.iter().map(|row| (row.oid, row)).collect();
+        let rows: HashMap<i64, &RelationRow> = self
+            .found
+            .relations
+            .iter()
+            .map(|row| (row.oid, row))
+            .collect();
         for row in &self.found.relations {
             let columns = columns.get(&row.oid).map_or(&[][..], Vec::as_slice);
             let placement = self.placement(row, columns, &rows);
@@ -81,7 +99,12 @@ impl<'a> Builder<'a> {
     }
 
     /// The placement the configuration gives a relation or the nearest of its parents.
-    fn placement(&mut self, row: &RelationRow, columns: &[&ColumnRow], rows: &HashMap<i64, &RelationRow>) -> Placement {
+    fn placement(
+        &mut self,
+        row: &RelationRow,
+        columns: &[&ColumnRow],
+        rows: &HashMap<i64, &RelationRow>,
+    ) -> Placement {
         if is_system_schema(&row.schema) {
             return Placement::Catalog;
         }
@@ -99,35 +122,69 @@ impl<'a> Builder<'a> {
         Placement::Unsharded
     }
 
-    fn configured(&mut self, row: &RelationRow, columns: &[&ColumnRow], table: &Table) -> Placement {
+    fn configured(
+        &mut self,
+        row: &RelationRow,
+        columns: &[&ColumnRow],
+        table: &Table,
+    ) -> Placement {
         let key = match &table.distribution {
             Distribution::Reference => return Placement::Reference,
             Distribution::Sharded(key) => key,
         };
-        match sharding(key, columns, self.database, self.buckets) {
+        match sharding(key, columns, self.database, &self.buckets) {
             Ok(sharding) => Placement::Sharded(sharding),
             Err(message) => {
                 let table = TableName::new(&row.schema, &row.name);
-                self.problems.push(Problem { table, message: message.clone() });
+                self.problems.push(Problem {
+                    table,
+                    message: message.clone(),
+                });
                 Placement::Broken(message)
             }
         }
     }
 
     fn missing_tables(&mut self) {
-        let present: HashSet<&TableName> = self.relations.values().map(|relation| &relation.name).collect();
-        let missing = self.database.tables.iter().filter(|table| !present.contains(&table.name));
+        let present: HashSet<&TableName> = self
+            .relations
+            .values()
+            .map(|relation| &relation.name)
+            .collect();
+        let missing = self
+            .database
+            .tables
+            .iter()
+            .filter(|table| !present.contains(&table.name));
         let message = "the table is configured but does not exist on the shards".to_owned();
-        self.problems.extend(missing.map(|table| Problem { table: table.name.clone(), message: message.clone() }));
+        self.problems.extend(missing.map(|table| Problem {
+            table: table.name.clone(),
+            message: message.clone(),
+        }));
     }
 
     fn unique_indexes(&mut self) {
         for index in &self.found.unique_indexes {
-            let Some(relation) = self.relations.get_mut(&index.relation) else { continue };
-            let Some(sharding) = relation.sharding() else { continue };
-            let names: Vec<i32> = index.columns.split(' ').filter_map(|number| number.parse().ok()).collect();
-            let key = relation.columns.get(sharding.column).map(|column| column.name.as_str());
-            let number = self.found.columns.iter().find(|row| row.relation == index.relation && Some(row.name.as_str()) == key);
+            let Some(relation) = self.relations.get_mut(&index.relation) else {
+                continue;
+            };
+            let Some(sharding) = relation.sharding() else {
+                continue;
+            };
+            let names: Vec<i32> = index
+                .columns
+                .split(' ')
+                .filter_map(|number| number.parse().ok())
+                .collect();
+            let key = relation
+                .columns
+                .get(sharding.column)
+                .map(|column| column.name.as_str());
+            let number = self
+                .found
+                .columns
+                .iter()
+                .find(|row| row.relation == index.relation && Some(row.name.as_str()) == key);
             relation.unique_without_key |= !number.is_some_and(|row| names.contains(&row.number));
         }
     }
@@ -144,7 +201,8 @@ impl<'a> Builder<'a> {
                 if self.reads.contains_key(&row.oid) {
                     continue;
                 }
-                let hit = words(source).find_map(|word| sharded.get(&word).or_else(|| by_word.get(&word)).cloned());
+                let hit = words(source)
+                    .find_map(|word| sharded.get(&word).or_else(|| by_word.get(&word)).cloned());
                 if let Some(table) = hit {
                     self.reads.insert(row.oid, table.clone());
                     by_word.entry(row.name.clone()).or_insert(table);
@@ -157,7 +215,10 @@ impl<'a> Builder<'a> {
         for row in &self.found.functions {
             let function = function(row, self.reads.get(&row.oid));
             let known = self.functions.entry(row.name.as_str().into()).or_default();
-            match known.iter_mut().find(|known| known.schema == function.schema) {
+            match known
+                .iter_mut()
+                .find(|known| known.schema == function.schema)
+            {
                 Some(known) => merge(known, &function),
                 None => known.push(function),
             }
@@ -167,9 +228,16 @@ impl<'a> Builder<'a> {
     /// Words that name a sharded table, or a view known so far to read one.
     fn sharded_names(&self) -> HashMap<String, TableName> {
         let sharded = |relation: &&Relation| {
-            matches!(relation.placement, Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_))
+            matches!(
+                relation.placement,
+                Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_)
+            )
         };
-        self.relations.values().filter(sharded).map(|relation| (relation.name.name.clone(), relation.name.clone())).collect()
+        self.relations
+            .values()
+            .filter(sharded)
+            .map(|relation| (relation.name.name.clone(), relation.name.clone()))
+            .collect()
     }
 
     /// Marks views that read sharded tables, and tables whose rules do.
@@ -177,7 +245,10 @@ impl<'a> Builder<'a> {
         loop {
             let mut changed = false;
             for used in &self.found.view_uses {
-                let table = match (used.relation.and_then(|oid| self.relations.get(&oid)), used.function) {
+                let table = match (
+                    used.relation.and_then(|oid| self.relations.get(&oid)),
+                    used.function,
+                ) {
                     (Some(relation), _) => match &relation.placement {
                         Placement::Sharded(_) | Placement::Broken(_) => Some(relation.name.clone()),
                         Placement::ReadsSharded(table) => Some(table.clone()),
@@ -187,7 +258,9 @@ impl<'a> Builder<'a> {
                     (None, None) => None,
                 };
                 let Some(table) = table else { continue };
-                let Some(view) = self.relations.get_mut(&used.view) else { continue };
+                let Some(view) = self.relations.get_mut(&used.view) else {
+                    continue;
+                };
                 if matches!(view.placement, Placement::Unsharded | Placement::Reference) {
                     view.placement = Placement::ReadsSharded(table);
                     changed = true;
@@ -199,7 +272,9 @@ impl<'a> Builder<'a> {
         }
         self.views_of_one_kind();
         for row in &self.found.relations {
-            let Some(definition) = &row.definition else { continue };
+            let Some(definition) = &row.definition else {
+                continue;
+            };
             let volatility = self.volatility(definition);
             if let Some(view) = self.relations.get_mut(&row.oid) {
                 view.volatility = volatility;
@@ -215,16 +290,21 @@ impl<'a> Builder<'a> {
         }
         loop {
             let reference = |oid: &i64| {
-                self.relations.get(oid).is_some_and(|relation| matches!(relation.placement, Placement::Reference))
+                self.relations
+                    .get(oid)
+                    .is_some_and(|relation| matches!(relation.placement, Placement::Reference))
             };
             let plain = |oid: &i64| {
                 self.relations.get(oid).is_some_and(|relation| {
-                    relation.kind == RelationKind::View && matches!(relation.placement, Placement::Unsharded)
+                    relation.kind == RelationKind::View
+                        && matches!(relation.placement, Placement::Unsharded)
                 })
             };
             let found: Vec<i64> = uses
                 .iter()
-                .filter(|(view, reads)| plain(view) && !reads.is_empty() && reads.iter().all(reference))
+                .filter(|(view, reads)| {
+                    plain(view) && !reads.is_empty() && reads.iter().all(reference)
+                })
                 .map(|(view, _)| *view)
                 .collect();
             if found.is_empty() {
@@ -240,20 +320,33 @@ impl<'a> Builder<'a> {
 
     /// The volatility of an expression or query of PostgreSQL's printing, judged by the names in it.
     fn volatility(&self, text: &str) -> Volatility {
-        words(text).map(|word| self.word_volatility(&word)).max().unwrap_or(Volatility::Immutable)
+        words(text)
+            .map(|word| self.word_volatility(&word))
+            .max()
+            .unwrap_or(Volatility::Immutable)
     }
 
     fn word_volatility(&self, word: &str) -> Volatility {
-        if word.starts_with("current_") || matches!(word, "localtime" | "localtimestamp" | "session_user" | "user") {
+        if word.starts_with("current_")
+            || matches!(
+                word,
+                "localtime" | "localtimestamp" | "session_user" | "user"
+            )
+        {
             return Volatility::Stable;
         }
         let known = self.functions.get(word).into_iter().flatten();
-        known.map(|function| function.volatility).max().unwrap_or(Volatility::Immutable)
+        known
+            .map(|function| function.volatility)
+            .max()
+            .unwrap_or(Volatility::Immutable)
     }
 
     fn defaults(&mut self) {
         for row in &self.found.columns {
-            let Some(default) = &row.default else { continue };
+            let Some(default) = &row.default else {
+                continue;
+            };
             let value = if words(default).any(|word| word == "nextval") {
                 DefaultValue::Sequence
             } else {
@@ -264,7 +357,9 @@ impl<'a> Builder<'a> {
                 }
             };
             let relation = self.relations.get_mut(&row.relation);
-            if let Some(column) = relation.and_then(|r| r.columns.iter_mut().find(|column| column.name == row.name)) {
+            if let Some(column) =
+                relation.and_then(|r| r.columns.iter_mut().find(|column| column.name == row.name))
+            {
                 column.default = value;
             }
         }
@@ -272,14 +367,26 @@ impl<'a> Builder<'a> {
 
     fn finish(self) -> Relations {
         let mut schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>> = HashMap::new();
-        let sharded = |relation: &Relation| matches!(relation.placement, Placement::Sharded(_) | Placement::Broken(_));
+        let sharded = |relation: &Relation| {
+            matches!(
+                relation.placement,
+                Placement::Sharded(_) | Placement::Broken(_)
+            )
+        };
         let any = self.relations.values().any(sharded);
         for relation in self.relations.into_values() {
-            let schema = schemas.entry(relation.name.schema.as_str().into()).or_default();
+            let schema = schemas
+                .entry(relation.name.schema.as_str().into())
+                .or_default();
             schema.insert(relation.name.name.as_str().into(), relation);
         }
         Relations {
-            shards: self.database.shards.iter().map(|shard| shard.name.as_str().into()).collect(),
+            shards: self
+                .database
+                .shards
+                .iter()
+                .map(|shard| shard.name.as_str().into())
+                .collect(),
             schemas,
             functions: self.functions,
             sharded: any,
@@ -293,24 +400,39 @@ fn sharding(
     key: &ShardKey,
     columns: &[&ColumnRow],
     database: &Database,
-    buckets: Option<&BucketMap>,
+    buckets: &Arc<BucketMap>,
 ) -> Result<Sharding, String> {
     let position = columns.iter().position(|column| column.name == key.column);
     let Some((position, column)) = position.and_then(|at| Some((at, columns.get(at)?))) else {
-        return Err(format!("the shard key column \"{}\" does not exist", key.column));
+        return Err(format!(
+            "the shard key column \"{}\" does not exist",
+            key.column
+        ));
     };
     let oid = u32::try_from(column.type_oid).unwrap_or(0);
     let Some(key_type) = KeyType::from_oid(oid) else {
-        return Err(format!("the type of the shard key column \"{}\" cannot be a shard key", key.column));
+        return Err(format!(
+            "the type of the shard key column \"{}\" cannot be a shard key",
+            key.column
+        ));
     };
-    if column.collation == "?" {
-        return Err(format!("the collation of the shard key column \"{}\" is nondeterministic", key.column));
-    }
+    let collation = match column.collation.as_str() {
+        "" | "C" => Collation::Bytes,
+        "?" => Collation::Nondeterministic,
+        _ => Collation::Deterministic,
+    };
     if column.generated {
-        return Err(format!("the shard key column \"{}\" is generated", key.column));
+        return Err(format!(
+            "the shard key column \"{}\" is generated",
+            key.column
+        ));
     }
-    let map = KeyMap::resolve(key, key_type, &column.collation, database, buckets).map_err(|error| error.to_string())?;
-    Ok(Sharding { column: position, map: Arc::new(map) })
+    let map = KeyMap::resolve(key, key_type, collation, database, Some(buckets))
+        .map_err(|error| error.to_string())?;
+    Ok(Sharding {
+        column: position,
+        map: Arc::new(map),
+    })
 }
 
 fn kind(relkind: &str) -> RelationKind {
@@ -396,13 +518,18 @@ fn collect_words(text: &[u8], found: &mut Vec<String>, depth: u32) {
             Ok(Some(token)) => {
                 let word = token.text(text);
                 match token.kind {
-                    TokenKind::Word => found.push(String::from_utf8_lossy(word).to_ascii_lowercase()),
+                    TokenKind::Word => {
+                        found.push(String::from_utf8_lossy(word).to_ascii_lowercase())
+                    }
                     TokenKind::QuotedIdent => {
                         let inside = word.get(1..word.len() - 1).unwrap_or_default();
                         found.push(String::from_utf8_lossy(inside).replace("\"\"", "\""));
                     }
                     TokenKind::String | TokenKind::OtherString if depth < QUOTE_DEPTH => {
-                        let inside: Vec<u8> = word.iter().map(|b| if matches!(b, b'\'' | b'$') { b' ' } else { *b }).collect();
+                        let inside: Vec<u8> = word
+                            .iter()
+                            .map(|b| if matches!(b, b'\'' | b'$') { b' ' } else { *b })
+                            .collect();
                         collect_words(&inside, found, depth + 1);
                     }
                     TokenKind::String
@@ -421,7 +548,11 @@ fn collect_words(text: &[u8], found: &mut Vec<String>, depth: u32) {
                 // Code in another language: take it apart by what can be part of a name.
                 let text = String::from_utf8_lossy(text).to_ascii_lowercase();
                 let name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-                found.extend(text.split(|c| !name(c)).filter(|word| !word.is_empty()).map(str::to_owned));
+                found.extend(
+                    text.split(|c| !name(c))
+                        .filter(|word| !word.is_empty())
+                        .map(str::to_owned),
+                );
                 return;
             }
         }

@@ -10,9 +10,6 @@ mod functions;
 pub mod introspect;
 mod search_path;
 
-#[cfg(test)]
-pub(crate) mod fixture;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -161,7 +158,12 @@ impl Relations {
     }
 
     /// What a name in a statement means, by PostgreSQL's rules for the search path.
-    pub fn resolve<'a>(&'a self, path: &SearchPath, schema: Option<&str>, name: &str) -> Resolved<'a> {
+    pub fn resolve<'a>(
+        &'a self,
+        path: &SearchPath,
+        schema: Option<&str>,
+        name: &str,
+    ) -> Resolved<'a> {
         let look = |schema: &str| match self.get(schema, name) {
             Some(relation) => match relation.placement {
                 Placement::Catalog => Resolved::Catalog,
@@ -171,17 +173,26 @@ impl Relations {
                 | Placement::ReadsSharded(_)
                 | Placement::Broken(_) => Resolved::Known(relation),
             },
-            None if is_system_schema(schema) && (schema != "pg_catalog" || name.starts_with("pg_")) => {
+            None if is_system_schema(schema)
+                && (schema != "pg_catalog" || name.starts_with("pg_")) =>
+            {
                 Resolved::Catalog
             }
             None => Resolved::Unknown,
         };
         if let Some(schema) = schema {
-            return if is_system_schema(schema) { Resolved::Catalog } else { look(schema) };
+            return if is_system_schema(schema) {
+                Resolved::Catalog
+            } else {
+                look(schema)
+            };
         }
         // Names that start with `pg_` and are not known may be the user's: ask the path's own schemas first.
         let known = |schema: &str| self.get(schema, name).is_some();
-        let first = path.schemas().find(|schema| known(schema)).or_else(|| path.schemas().next());
+        let first = path
+            .schemas()
+            .find(|schema| known(schema))
+            .or_else(|| path.schemas().next());
         match first {
             Some(schema) if known(schema) => look(schema),
             _ if name.starts_with("pg_") => Resolved::Catalog,
@@ -190,11 +201,22 @@ impl Relations {
     }
 
     /// What a function name in a call may mean: every overload of that name the path can reach.
-    pub fn functions<'a>(&'a self, path: &'a SearchPath, schema: Option<&'a str>, name: &str) -> impl Iterator<Item = &'a Function> {
-        self.functions.get(name).into_iter().flatten().filter(move |function| match schema {
-            Some(schema) => *function.schema == *schema,
-            None => path.schemas().any(|reachable| reachable == &*function.schema),
-        })
+    pub fn functions<'a>(
+        &'a self,
+        path: &'a SearchPath,
+        schema: Option<&'a str>,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Function> {
+        self.functions
+            .get(name)
+            .into_iter()
+            .flatten()
+            .filter(move |function| match schema {
+                Some(schema) => *function.schema == *schema,
+                None => path
+                    .schemas()
+                    .any(|reachable| reachable == &*function.schema),
+            })
     }
 
     /// Every function with that name, in whatever schema.
@@ -204,7 +226,9 @@ impl Relations {
 
     /// Every relation with that name, in whatever schema.
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Relation> {
-        self.schemas.values().filter_map(move |relations| relations.get(name))
+        self.schemas
+            .values()
+            .filter_map(move |relations| relations.get(name))
     }
 }
 

@@ -13,7 +13,11 @@ impl SearchPath {
         let mut rest = setting.trim();
         while !rest.is_empty() {
             let (name, after) = element(rest)?;
-            let name = if name == "$user" { role.to_owned() } else { name };
+            let name = if name == "$user" {
+                role.to_owned()
+            } else {
+                name
+            };
             if !name.is_empty() && name != "pg_temp" {
                 schemas.push(name.into());
             }
@@ -33,8 +37,15 @@ impl SearchPath {
 
     /// The path of the given schemas.
     pub fn of(schemas: &[&str]) -> SearchPath {
-        SearchPath::parse(&schemas.iter().map(|schema| format!("\"{schema}\"")).collect::<Vec<_>>().join(","), "")
-            .unwrap_or_default()
+        SearchPath::parse(
+            &schemas
+                .iter()
+                .map(|schema| format!("\"{schema}\""))
+                .collect::<Vec<_>>()
+                .join(","),
+            "",
+        )
+        .unwrap_or_default()
     }
 
     /// The schemas in order, `pg_catalog` among them.
@@ -51,14 +62,18 @@ impl SearchPath {
 impl Default for SearchPath {
     /// PostgreSQL's own default without the role's schema.
     fn default() -> Self {
-        SearchPath { schemas: vec!["pg_catalog".into(), "public".into()] }
+        SearchPath {
+            schemas: vec!["pg_catalog".into(), "public".into()],
+        }
     }
 }
 
 /// One name of the list and what follows it: quoted as it is, else folded to lower case.
 fn element(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(text.len());
+        let end = text
+            .find(|c: char| c == ',' || c.is_ascii_whitespace())
+            .unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
         return (!name.is_empty()).then(|| (name.to_ascii_lowercase(), rest));
     };
@@ -81,14 +96,28 @@ mod tests {
     use super::*;
 
     fn schemas(setting: &str) -> Option<Vec<String>> {
-        Some(SearchPath::parse(setting, "alice")?.schemas().map(str::to_owned).collect())
+        Some(
+            SearchPath::parse(setting, "alice")?
+                .schemas()
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 
     #[test]
     fn reads_what_postgresql_reads() {
-        assert_eq!(schemas("\"$user\", public").unwrap(), ["pg_catalog", "alice", "public"]);
-        assert_eq!(schemas("Public,\"My \"\"S\"").unwrap(), ["pg_catalog", "public", "My \"S"]);
-        assert_eq!(schemas("public, pg_catalog").unwrap(), ["public", "pg_catalog"]);
+        assert_eq!(
+            schemas("\"$user\", public").unwrap(),
+            ["pg_catalog", "alice", "public"]
+        );
+        assert_eq!(
+            schemas("Public,\"My \"\"S\"").unwrap(),
+            ["pg_catalog", "public", "My \"S"]
+        );
+        assert_eq!(
+            schemas("public, pg_catalog").unwrap(),
+            ["public", "pg_catalog"]
+        );
         assert_eq!(schemas("").unwrap(), ["pg_catalog"]);
         assert_eq!(schemas("a,"), None);
         assert_eq!(schemas("\"a"), None);

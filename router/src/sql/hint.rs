@@ -29,16 +29,24 @@ impl Hint {
         let text = comment.trim_ascii().strip_prefix(b"switchyard:")?;
         let mut hint = Hint::default();
         let Ok(text) = std::str::from_utf8(text) else {
-            return Some(Hint { invalid: true, ..hint });
+            return Some(Hint {
+                invalid: true,
+                ..hint
+            });
         };
         let mut parts = 0;
-        for part in text.split(|c: char| c.is_ascii_whitespace() || c == ',').filter(|part| !part.is_empty()) {
+        for part in text
+            .split(|c: char| c.is_ascii_whitespace() || c == ',')
+            .filter(|part| !part.is_empty())
+        {
             parts += 1;
             match part {
                 "primary" if hint.node.is_none() => hint.node = Some(HintNode::Primary),
                 "replica" if hint.node.is_none() => hint.node = Some(HintNode::Replica),
                 _ => match part.strip_prefix("shard=") {
-                    Some(name) if !name.is_empty() && hint.shard.is_none() => hint.shard = Some(name.into()),
+                    Some(name) if !name.is_empty() && hint.shard.is_none() => {
+                        hint.shard = Some(name.into())
+                    }
                     _ => hint.invalid = true,
                 },
             }
@@ -76,12 +84,20 @@ mod tests {
         assert_eq!(hint.shard.as_deref(), Some("s1"));
         assert_eq!(hint.node, Some(HintNode::Primary));
         assert!(!hint.invalid);
-        assert_eq!(Hint::parse(b"switchyard: replica").unwrap().node, Some(HintNode::Replica));
+        assert_eq!(
+            Hint::parse(b"switchyard: replica").unwrap().node,
+            Some(HintNode::Replica)
+        );
     }
 
     #[test]
     fn what_is_not_understood_is_invalid() {
-        for bad in ["switchyard:", "switchyard: shard=", "switchyard: shrad=s1", "switchyard: primary replica"] {
+        for bad in [
+            "switchyard:",
+            "switchyard: shard=",
+            "switchyard: shrad=s1",
+            "switchyard: primary replica",
+        ] {
             assert!(Hint::parse(bad.as_bytes()).unwrap().invalid, "{bad}");
         }
     }

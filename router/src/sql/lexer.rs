@@ -55,7 +55,8 @@ pub struct Token {
 impl Token {
     /// The token's own text.
     pub fn text<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
-        sql.get(self.start as usize..self.end as usize).unwrap_or_default()
+        sql.get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
     }
 
     /// Whether this is the given word, which must be written in lower case.
@@ -111,7 +112,8 @@ const fn word_bytes() -> [bool; 256] {
     let mut table = [false; 256];
     let mut i = 0;
     while i < 256 {
-        table[i] = matches!(i as u8, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | b'0'..=b'9' | 0x80..=0xff);
+        table[i] =
+            matches!(i as u8, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | b'0'..=b'9' | 0x80..=0xff);
         i += 1;
     }
     table
@@ -120,7 +122,22 @@ const fn word_bytes() -> [bool; 256] {
 const fn is_operator(byte: u8) -> bool {
     matches!(
         byte,
-        b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'='
+        b'~' | b'!'
+            | b'@'
+            | b'#'
+            | b'^'
+            | b'&'
+            | b'|'
+            | b'`'
+            | b'?'
+            | b'+'
+            | b'-'
+            | b'*'
+            | b'/'
+            | b'%'
+            | b'<'
+            | b'>'
+            | b'='
     )
 }
 
@@ -139,7 +156,10 @@ impl<'a> Lexer<'a> {
 
     /// Starts at a byte, which must be a token boundary.
     pub fn starting_at(sql: &'a [u8], at: u32) -> Self {
-        Lexer { sql, at: at as usize }
+        Lexer {
+            sql,
+            at: at as usize,
+        }
     }
 
     fn peek(&self, ahead: usize) -> u8 {
@@ -147,7 +167,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn fail<T>(&self, reason: &'static str, at: usize) -> Result<T, Unscannable> {
-        Err(Unscannable { reason, at: at as u32 })
+        Err(Unscannable {
+            reason,
+            at: at as u32,
+        })
     }
 
     /// Skips white space only; comments stay. Returns where the next token or comment starts.
@@ -201,11 +224,16 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token, or `None` at the end.
-    #[expect(clippy::should_implement_trait, reason = "fallible; an iterator of results would keep going after an error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "fallible; an iterator of results would keep going after an error"
+    )]
     pub fn next(&mut self) -> Result<Option<Token>, Unscannable> {
         loop {
             let start = self.skip_space();
-            let Some(&byte) = self.sql.get(start) else { return Ok(None) };
+            let Some(&byte) = self.sql.get(start) else {
+                return Ok(None);
+            };
             let kind = match CLASS[byte as usize] {
                 Class::Word => self.word(byte)?,
                 Class::Punct => {
@@ -230,7 +258,11 @@ impl<'a> Lexer<'a> {
                 Class::Colon => self.colon(),
                 Class::Space | Class::Control => return self.fail("control character", start),
             };
-            return Ok(Some(Token { kind, start: start as u32, end: self.at as u32 }));
+            return Ok(Some(Token {
+                kind,
+                start: start as u32,
+                end: self.at as u32,
+            }));
         }
     }
 
@@ -279,7 +311,13 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         self.at += 1;
         loop {
-            match self.sql.get(self.at..).unwrap_or_default().iter().position(|&byte| byte == quote) {
+            match self
+                .sql
+                .get(self.at..)
+                .unwrap_or_default()
+                .iter()
+                .position(|&byte| byte == quote)
+            {
                 None => return self.fail(reason, start),
                 Some(skip) => self.at += skip + 1,
             }
@@ -291,7 +329,11 @@ impl<'a> Lexer<'a> {
     }
 
     fn plain_string(&mut self) -> Result<TokenKind, Unscannable> {
-        Ok(if self.continued()? { TokenKind::OtherString } else { TokenKind::String })
+        Ok(if self.continued()? {
+            TokenKind::OtherString
+        } else {
+            TokenKind::String
+        })
     }
 
     /// Skips a quoted constant and its continuations on later lines; says whether there were any.
@@ -312,7 +354,12 @@ impl<'a> Lexer<'a> {
         loop {
             let from = self.at;
             let to = self.skip_space();
-            newline |= self.sql.get(from..to).unwrap_or_default().iter().any(|&byte| byte == b'\n' || byte == b'\r');
+            newline |= self
+                .sql
+                .get(from..to)
+                .unwrap_or_default()
+                .iter()
+                .any(|&byte| byte == b'\n' || byte == b'\r');
             if !self.line_comment() {
                 break;
             }
@@ -385,7 +432,14 @@ impl<'a> Lexer<'a> {
         if self.exponent(start)? {
             kind = TokenKind::Decimal;
         }
-        self.end_of_number(start, if underscores { TokenKind::OtherNumber } else { kind })
+        self.end_of_number(
+            start,
+            if underscores {
+                TokenKind::OtherNumber
+            } else {
+                kind
+            },
+        )
     }
 
     fn exponent(&mut self, start: usize) -> Result<bool, Unscannable> {
@@ -413,7 +467,11 @@ impl<'a> Lexer<'a> {
         if self.peek(0).is_ascii_digit() {
             let underscores = self.digits_with_underscores();
             self.exponent(start)?;
-            let kind = if underscores { TokenKind::OtherNumber } else { TokenKind::Decimal };
+            let kind = if underscores {
+                TokenKind::OtherNumber
+            } else {
+                TokenKind::Decimal
+            };
             return self.end_of_number(start, kind);
         }
         if self.peek(0) == b'.' {
@@ -447,8 +505,16 @@ impl<'a> Lexer<'a> {
         }
         let text = self.sql.get(start..end).unwrap_or_default();
         let mut length = text.len();
-        let special = |byte: &u8| matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%');
-        while length > 1 && matches!(text[length - 1], b'+' | b'-') && !text[..length - 1].iter().any(special) {
+        let special = |byte: &u8| {
+            matches!(
+                byte,
+                b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%'
+            )
+        };
+        while length > 1
+            && matches!(text[length - 1], b'+' | b'-')
+            && !text[..length - 1].iter().any(special)
+        {
             length -= 1;
         }
         self.at = start + length;
@@ -473,7 +539,13 @@ impl<'a> Lexer<'a> {
         self.at += 1;
         let tag = self.sql.get(start..self.at).unwrap_or_default();
         let mut from = self.at;
-        while let Some(skip) = self.sql.get(from..).unwrap_or_default().iter().position(|&byte| byte == b'$') {
+        while let Some(skip) = self
+            .sql
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .position(|&byte| byte == b'$')
+        {
             from += skip;
             if self.sql.get(from..from + tag.len()) == Some(tag) {
                 self.at = from + tag.len();

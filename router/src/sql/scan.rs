@@ -134,7 +134,10 @@ impl Scan {
                 return;
             }
         };
-        self.literals.push(Literal { kind, span: token.start..token.end });
+        self.literals.push(Literal {
+            kind,
+            span: token.start..token.end,
+        });
         if mode == Mode::Marks {
             self.normalized.push(mark);
         } else {
@@ -191,7 +194,8 @@ impl Nesting {
             return;
         }
         let begin = std::mem::replace(&mut self.after_begin, token.is_word(sql, "begin"));
-        if (begin && token.is_word(sql, "atomic")) || (self.body > 0 && token.is_word(sql, "case")) {
+        if (begin && token.is_word(sql, "atomic")) || (self.body > 0 && token.is_word(sql, "case"))
+        {
             self.body += 1;
         } else if self.body > 0 && token.is_word(sql, "end") {
             self.body -= 1;
@@ -206,7 +210,14 @@ fn decide(token: Token, sql: &[u8]) -> Mode {
         TokenKind::Word => {
             let word = token.text(sql);
             let plain = ["select", "insert", "update", "delete", "with", "values"];
-            if plain.iter().any(|plain| word.eq_ignore_ascii_case(plain.as_bytes())) { Mode::Marks } else { Mode::Exact }
+            if plain
+                .iter()
+                .any(|plain| word.eq_ignore_ascii_case(plain.as_bytes()))
+            {
+                Mode::Marks
+            } else {
+                Mode::Exact
+            }
         }
         TokenKind::QuotedIdent
         | TokenKind::Integer

@@ -1,0 +1,263 @@
+//! The plan cache of one worker.
+//!
+//! Purpose: a text seen before costs no parse. Invariants: a plan is found only by the very bytes it was made from (the
+//! hash only says where to look), for the same context, and with the same values of the literals it depends on; the memory
+//! held is bounded in bytes. Collaborators: the session interns its [`ContextId`] once and again when it changes.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use super::Plan;
+use crate::relations::SearchPath;
+use crate::sql::Scan;
+
+/// A number for everything besides the text that a plan depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContextId(u32);
+
+/// What a plan depends on besides the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CacheContext {
+    /// The database.
+    pub database: Box<str>,
+    /// The version of its relations and map.
+    pub epoch: u64,
+    /// The role that runs statements.
+    pub role: Box<str>,
+    /// Its search path.
+    pub search_path: SearchPath,
+    /// The session's temporary relations.
+    pub temporary: Vec<String>,
+}
+
+/// Plans by text and context.
+///
+/// Two generations: what is used moves to the young one; when that holds half the limit it becomes the old one, and what
+/// was left in the old one is dropped. So what is used often stays, and dropping costs nothing per use.
+#[derive(Debug)]
+pub struct PlanCache {
+    young: Generation,
+    old: Generation,
+    limit: usize,
+    seed: u64,
+    contexts: HashMap<CacheContext, ContextId>,
+    next_context: u32,
+    /// Lookups that found a plan.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    entries: HashMap<u64, Vec<Entry>, Identity>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: Box<[u8]>,
+    context: ContextId,
+    guards: Box<[u16]>,
+    /// The values of the guards, each with its length in front.
+    values: Box<[u8]>,
+    plan: Arc<Plan>,
+    bytes: usize,
+}
+
+/// More contexts than this are forgotten together with all plans.
+const MAX_CONTEXTS: usize = 1024;
+/// More plans than this under one hash (one text with many guard values, mostly) drop the first.
+const MAX_SAME_TEXT: usize = 64;
+
+impl PlanCache {
+    /// A cache that holds about `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        PlanCache {
+            young: Generation::default(),
+            old: Generation::default(),
+            limit,
+            seed: RandomState::new().hash_one(limit),
+            contexts: HashMap::new(),
+            next_context: 0,
+            hits: 0,
+            misses: 0,
+        }
+    }
+
+    /// The number of a context.
+    pub fn context(&mut self, context: &CacheContext) -> ContextId {
+        if let Some(id) = self.contexts.get(context) {
+            return *id;
+        }
+        if self.contexts.len() >= MAX_CONTEXTS {
+            self.contexts.clear();
+            self.young = Generation::default();
+            self.old = Generation::default();
+        }
+        let id = ContextId(self.next_context);
+        self.next_context = self.next_context.wrapping_add(1);
+        self.contexts.insert(context.clone(), id);
+        id
+    }
+
+    /// The plan for a text, if it is known.
+    pub fn get(&mut self, sql: &[u8], scan: &Scan, context: ContextId) -> Option<Arc<Plan>> {
+        let hash = hash(&scan.normalized, self.seed ^ u64::from(context.0));
+        if let Some(plan) = self.young.find(hash, sql, scan, context) {
+            self.hits += 1;
+            return Some(plan);
+        }
+        if let Some(entry) = self.old.take(hash, sql, scan, context) {
+            self.hits += 1;
+            let plan = Arc::clone(&entry.plan);
+            self.add(hash, entry);
+            return Some(plan);
+        }
+        self.misses += 1;
+        None
+    }
+
+    /// Remembers the plan of a text.
+    pub fn insert(&mut self, sql: &[u8], scan: &Scan, context: ContextId, plan: Arc<Plan>) {
+        let mut values = Vec::new();
+        for guard in &plan.guards {
+            let value = guard_value(sql, scan, *guard);
+            values.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            values.extend_from_slice(value);
+        }
+        let bytes = scan.normalized.len()
+            + values.len()
+            + plan.size()
+            + size_of::<Entry>()
+            + size_of::<Plan>();
+        if bytes > self.limit / 4 {
+            return;
+        }
+        let entry = Entry {
+            text: scan.normalized.as_slice().into(),
+            context,
+            guards: plan.guards.as_slice().into(),
+            values: values.into(),
+            plan,
+            bytes,
+        };
+        self.add(
+            hash(&scan.normalized, self.seed ^ u64::from(context.0)),
+            entry,
+        );
+    }
+
+    /// Bytes held, about.
+    pub fn bytes(&self) -> usize {
+        self.young.bytes + self.old.bytes
+    }
+
+    fn add(&mut self, hash: u64, entry: Entry) {
+        self.young.add(hash, entry);
+        if self.young.bytes > self.limit / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+}
+
+impl Generation {
+    fn find(&self, hash: u64, sql: &[u8], scan: &Scan, context: ContextId) -> Option<Arc<Plan>> {
+        let entries = self.entries.get(&hash)?;
+        entries
+            .iter()
+            .find(|entry| entry.is_for(sql, scan, context))
+            .map(|entry| Arc::clone(&entry.plan))
+    }
+
+    fn take(&mut self, hash: u64, sql: &[u8], scan: &Scan, context: ContextId) -> Option<Entry> {
+        let entries = self.entries.get_mut(&hash)?;
+        let at = entries
+            .iter()
+            .position(|entry| entry.is_for(sql, scan, context))?;
+        let entry = entries.swap_remove(at);
+        self.bytes = self.bytes.saturating_sub(entry.bytes);
+        Some(entry)
+    }
+
+    fn add(&mut self, hash: u64, entry: Entry) {
+        self.bytes += entry.bytes;
+        let entries = self.entries.entry(hash).or_default();
+        if entries.len() >= MAX_SAME_TEXT {
+            self.bytes = self.bytes.saturating_sub(entries.remove(0).bytes);
+        }
+        entries.push(entry);
+    }
+}
+
+impl Entry {
+    fn is_for(&self, sql: &[u8], scan: &Scan, context: ContextId) -> bool {
+        if self.context != context || *self.text != *scan.normalized {
+            return false;
+        }
+        let mut values = &*self.values;
+        self.guards.iter().all(|guard| {
+            let expected = values.split_first_chunk::<8>().and_then(|(length, rest)| {
+                let (value, rest) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
+                values = rest;
+                Some(value)
+            });
+            expected == Some(guard_value(sql, scan, *guard))
+        })
+    }
+}
+
+fn guard_value<'a>(sql: &'a [u8], scan: &Scan, slot: u16) -> &'a [u8] {
+    let literal = scan.literals.get(usize::from(slot));
+    literal
+        .and_then(|literal| sql.get(literal.span.start as usize..literal.span.end as usize))
+        .unwrap_or_default()
+}
+
+/// Multiply and fold, eight bytes at a time; seeded, so that no client can aim at one bucket.
+fn hash(bytes: &[u8], seed: u64) -> u64 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = |state: u64, word: u64| {
+        let product = u128::from(state ^ word) * u128::from(MULTIPLIER);
+        (product as u64) ^ (product >> 64) as u64
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut state = fold(seed, bytes.len() as u64);
+    for word in words {
+        state = fold(state, u64::from_le_bytes(*word)).wrapping_add(MULTIPLIER);
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    fold(fold(state, u64::from_le_bytes(last)), seed)
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default, Clone, Copy)]
+struct Identity;
+
+impl BuildHasher for Identity {
+    type Hasher = IdentityHasher;
+
+    fn build_hasher(&self) -> IdentityHasher {
+        IdentityHasher(0)
+    }
+}
+
+#[derive(Debug, Default)]
+struct IdentityHasher(u64);
+
+impl std::hash::Hasher for IdentityHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = hash(bytes, self.0);
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
