@@ -274,7 +274,7 @@ pub struct Totals {
 /// All counters of the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    counters: Mutex<BTreeMap<Arc<str>, Vec<(usize, Arc<Counters>)>>>,
+    counters: Mutex<BTreeMap<(Arc<str>, usize), Arc<Counters>>>,
 }
 
 impl Metrics {
@@ -282,28 +282,19 @@ impl Metrics {
     #[must_use]
     pub fn counters(&self, worker: usize, database: &Arc<str>) -> Arc<Counters> {
         let mut all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let workers = all.entry(Arc::clone(database)).or_default();
-        if let Some((_, counters)) = workers.iter().find(|(number, _)| *number == worker) {
-            return Arc::clone(counters);
-        }
-        let counters = Arc::new(Counters::default());
-        workers.push((worker, Arc::clone(&counters)));
-        counters
+        let key = (Arc::clone(database), worker);
+        Arc::clone(all.entry(key).or_default())
     }
 
     /// The sums by database.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
         let all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter()
-            .map(|(database, workers)| {
-                let mut totals = Totals::default();
-                for (_, counters) in workers {
-                    counters.add_to(&mut totals);
-                }
-                (Arc::clone(database), totals)
-            })
-            .collect()
+        let mut totals: BTreeMap<Arc<str>, Totals> = BTreeMap::new();
+        for ((database, _), counters) in all.iter() {
+            counters.add_to(totals.entry(Arc::clone(database)).or_default());
+        }
+        totals
     }
 }
 

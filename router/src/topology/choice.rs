@@ -42,6 +42,12 @@ impl Choice<'_> {
         self.replica.is_some()
     }
 
+    /// For a replica: the incarnation that may serve, which [`Shard::after_read`] wants back.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.replica
+    }
+
     /// Whether a connection settled in `incarnation` (see [`Node::settle`]) may serve this choice. If not, the server
     /// restarted between the choice and the connection: choose again, or use [`Shard::writer`].
     ///

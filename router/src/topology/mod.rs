@@ -8,9 +8,12 @@
 //! serve a read, sessions choose and report, pools are keyed by [`NodeId`].
 
 pub mod consistency;
+pub mod history;
 pub mod node;
 
 mod choice;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -193,7 +193,7 @@ impl Node {
         if self.role == Role::Primary {
             return Some(self.incarnation());
         }
-        let born = self.vitals.probes_started.load(Ordering::SeqCst) + 1;
+        let born = self.birth();
         let mut vouched = self.vitals.vouched.subscribe();
         self.vitals.wake.notify_one();
         let answered = vouched.wait_for(|latest| latest.probe >= born);
@@ -201,6 +201,18 @@ impl Node {
             Ok(Ok(latest)) => Some(latest.incarnation),
             Ok(Err(_)) | Err(_) => None,
         }
+    }
+
+    /// The incarnation a connection born at `born` is known to live in, if the monitor has answered since.
+    #[cfg(test)]
+    pub(super) fn vouched_for(&self, born: u64) -> Option<Incarnation> {
+        let latest = *self.vitals.vouched.borrow();
+        (latest.probe >= born).then_some(latest.incarnation)
+    }
+
+    /// The first probe that begins after now.
+    pub(super) fn birth(&self) -> u64 {
+        self.vitals.probes_started.load(Ordering::SeqCst) + 1
     }
 
     /// The vitals, to carry over to the next snapshot.
