@@ -35,7 +35,15 @@ pub struct Choice<'a> {
     replica: Option<Incarnation>,
 }
 
-impl Choice<'_> {
+impl<'a> Choice<'a> {
+    /// A replica, as measured in `incarnation`.
+    pub(super) fn replica(node: &'a Arc<Node>, incarnation: Incarnation) -> Self {
+        Self {
+            node,
+            replica: Some(incarnation),
+        }
+    }
+
     /// Whether the choice is a replica.
     #[must_use]
     pub fn is_replica(&self) -> bool {
@@ -174,10 +182,7 @@ impl Shard {
                 return None;
             }
             let incarnation = admit(node)?;
-            Some(Choice {
-                node,
-                replica: Some(incarnation),
-            })
+            Some(Choice::replica(node, incarnation))
         };
         let count = self.nodes.len();
         if policy == ReadPolicy::RoundRobin {

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use super::history::{History, Lsn, Sample};
 use super::node::{Node, Vitals};
 use super::{
-    Consistency, Incarnation, NodeId, Observed, ReadFloor, ReadPolicy, Role, Samples, Shard,
-    UnavailableReason,
+    Choice, Consistency, Incarnation, NodeId, Observed, ReadFloor, ReadPolicy, Role, Samples,
+    Shard, UnavailableReason,
 };
 
 const REPLICAS: usize = 2;
@@ -27,7 +27,7 @@ enum Step {
     Write {
         session: usize,
     },
-    /// Begins a read, on that connection of the pool; or ends the one begun.
+    /// Chooses where to read, or takes a connection of the pool, or has the server run the read.
     Read {
         session: usize,
         connection: usize,
@@ -90,11 +90,12 @@ struct Client {
     reading: Option<Reading>,
 }
 
-/// A read on a replica that the server has not run yet.
+/// A read for which a replica has been chosen, and then a connection, and which the server has not run yet.
+#[derive(Clone, Copy)]
 struct Reading {
     replica: usize,
-    connection: Pooled,
     incarnation: Incarnation,
+    connection: Option<Pooled>,
 }
 
 struct World {
@@ -138,9 +139,12 @@ impl World {
             Step::Read {
                 session,
                 connection,
-            } => match self.clients[session].reading.take() {
-                Some(reading) => self.end_read(session, &reading)?,
-                None => self.begin_read(session, connection)?,
+            } => match self.clients[session].reading {
+                None => self.choose(session)?,
+                Some(reading) => match reading.connection {
+                    None => self.connect(session, reading, connection),
+                    Some(pooled) => self.end_read(session, reading, pooled)?,
+                },
             },
             Step::Sample => self.sample(),
             Step::Replay { replica, records } => {
@@ -166,40 +170,65 @@ impl World {
         Ok(())
     }
 
-    fn begin_read(&mut self, session: usize, connection: usize) -> Result<(), TestCaseError> {
-        let client = &mut self.clients[session];
-        let choice = self.shard.reader(
-            ReadPolicy::RoundRobin,
-            Consistency::Session,
-            &client.floor,
-            CLIENT,
-        );
+    fn choose(&mut self, session: usize) -> Result<(), TestCaseError> {
+        let floor = &self.clients[session].floor;
+        let choice = self
+            .shard
+            .reader(ReadPolicy::RoundRobin, Consistency::Session, floor, CLIENT);
         let choice = choice.map_err(|error| TestCaseError::fail(error.to_string()))?;
-        let of = |replica: &usize| Arc::ptr_eq(choice.node, &self.shard.nodes[replica + 1]);
-        if let (Some(replica), Some(incarnation)) = ((0..REPLICAS).find(of), choice.incarnation()) {
-            let usable =
-                |pooled: &&Pooled| pooled.settled.is_some_and(|settled| choice.allows(settled));
-            let pool = &self.servers[replica].pool;
-            if let Some(pooled) = pool.iter().rev().filter(usable).nth(connection) {
-                client.reading = Some(Reading {
+        match choice.incarnation() {
+            Some(incarnation) => {
+                let of = |replica: &usize| Arc::ptr_eq(choice.node, self.replica(*replica));
+                let replica = (0..REPLICAS).find(of).unwrap();
+                self.clients[session].reading = Some(Reading {
                     replica,
-                    connection: *pooled,
                     incarnation,
+                    connection: None,
                 });
-                return Ok(());
             }
+            None => self.read_primary(session),
         }
-        client.seen = self.committed;
-        let primary = self.shard.primary();
-        self.shard
-            .after_read(&mut client.floor, primary, Incarnation::default());
         Ok(())
     }
 
-    fn end_read(&mut self, session: usize, reading: &Reading) -> Result<(), TestCaseError> {
+    fn read_primary(&mut self, session: usize) {
         let client = &mut self.clients[session];
+        client.reading = None;
+        client.seen = self.committed;
+        self.shard.after_read(
+            &mut client.floor,
+            self.shard.primary(),
+            Incarnation::default(),
+        );
+    }
+
+    /// Takes the newest settled connection but `skip`, unless it is of a later incarnation than the one chosen.
+    fn connect(&mut self, session: usize, reading: Reading, skip: usize) {
+        let choice = Choice::replica(self.replica(reading.replica), reading.incarnation);
+        let settled = |pooled: &&Pooled| pooled.settled.is_some();
+        let pool = &self.servers[reading.replica].pool;
+        match pool.iter().rev().filter(settled).nth(skip) {
+            Some(pooled) if pooled.settled.is_some_and(|settled| choice.allows(settled)) => {
+                let connection = Some(*pooled);
+                self.clients[session].reading = Some(Reading {
+                    connection,
+                    ..reading
+                });
+            }
+            _ => self.read_primary(session),
+        }
+    }
+
+    fn end_read(
+        &mut self,
+        session: usize,
+        reading: Reading,
+        pooled: Pooled,
+    ) -> Result<(), TestCaseError> {
+        let client = &mut self.clients[session];
+        client.reading = None;
         let server = &self.servers[reading.replica];
-        if reading.connection.life != server.life {
+        if pooled.life != server.life {
             return Ok(());
         }
         prop_assert!(
