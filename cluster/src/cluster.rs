@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::psql::psql;
+use crate::psql::Psql;
 use crate::{Error, Install, Local, Node, Provider, SUPERUSER, Settings};
 
 /// The role that applications log in as; it owns the database.
@@ -181,14 +181,14 @@ impl Cluster {
 
     /// Runs SQL in the database as its owner; rows come back one per line, columns separated by `|`.
     pub fn sql(&self, node: &dyn Node, sql: &str) -> Result<String, Error> {
-        psql(
-            &self.psql,
-            node,
-            APP_USER,
-            &self.spec.password,
-            &self.spec.database,
-            sql,
-        )
+        self.owner(node).run(sql)
+    }
+
+    /// Appends lines in COPY's text format to a table.
+    pub fn copy_in(&self, node: &dyn Node, table: &str, lines: &[u8]) -> Result<(), Error> {
+        self.owner(node)
+            .run_with(&format!("COPY {table} FROM STDIN"), lines)
+            .map(drop)
     }
 
     /// Runs SQL as the superuser in any database of a server.
@@ -198,14 +198,33 @@ impl Cluster {
         database: &str,
         sql: &str,
     ) -> Result<String, Error> {
-        psql(
-            &self.psql,
+        superuser(&self.psql, self.provider.as_ref(), node, database).run(sql)
+    }
+
+    fn owner<'a>(&'a self, node: &'a dyn Node) -> Psql<'a> {
+        let (password, database) = (&self.spec.password, &self.spec.database);
+        Psql {
+            program: &self.psql,
             node,
-            SUPERUSER,
-            self.provider.superuser_password(),
+            user: APP_USER,
+            password,
             database,
-            sql,
-        )
+        }
+    }
+}
+
+fn superuser<'a>(
+    program: &'a Path,
+    provider: &'a dyn Provider,
+    node: &'a dyn Node,
+    database: &'a str,
+) -> Psql<'a> {
+    Psql {
+        program,
+        node,
+        user: SUPERUSER,
+        password: provider.superuser_password(),
+        database,
     }
 }
 
@@ -271,16 +290,8 @@ impl Start<'_> {
 
     /// Makes the role and its database, unless they are there.
     fn prepare(&self, node: &dyn Node, role: &str, database: &str) -> Result<(), Error> {
-        let run = |sql: &str| {
-            psql(
-                self.psql,
-                node,
-                SUPERUSER,
-                self.provider.superuser_password(),
-                "postgres",
-                sql,
-            )
-        };
+        let superuser = superuser(self.psql, self.provider, node, "postgres");
+        let run = |sql: &str| superuser.run(sql);
         if run(&format!(
             "SELECT 1 FROM pg_database WHERE datname = '{database}'"
         ))? == "1"

@@ -11,6 +11,7 @@
 mod account;
 mod cluster;
 mod error;
+mod file;
 mod guard;
 mod install;
 mod local;
@@ -25,6 +26,7 @@ mod stage;
 pub use account::Account;
 pub use cluster::{APP_USER, Cluster, ClusterSpec, Shard};
 pub use error::Error;
+pub use file::RouterFile;
 pub use install::Install;
 pub use local::Local;
 pub use port::Port;

@@ -1,35 +1,56 @@
 //! SQL for setting servers up, by psql.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::{Error, Node};
 
-/// Runs SQL as `user` and returns its rows, one per line, columns separated by `|`. Stops at the first error.
-pub(crate) fn psql(
-    program: &Path,
-    node: &dyn Node,
-    user: &str,
-    password: &str,
-    database: &str,
-    sql: &str,
-) -> Result<String, Error> {
-    let mut command = Command::new(program);
-    command
-        .env("PGPASSWORD", password)
-        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
-        .args([
-            "-h",
-            node.host(),
-            "-p",
-            &node.port().to_string(),
-            "-U",
-            user,
-            "-d",
-            database,
-            "-c",
-            sql,
-        ])
-        .stdin(Stdio::null());
-    crate::local::run("psql", command).map(|rows| rows.trim_end().to_owned())
+/// A psql of one server, for one role and database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Psql<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) node: &'a dyn Node,
+    pub(crate) user: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) database: &'a str,
+}
+
+impl Psql<'_> {
+    /// Runs SQL and returns its rows, one per line, columns separated by `|`. Stops at the first error.
+    pub(crate) fn run(&self, sql: &str) -> Result<String, Error> {
+        self.run_with(sql, b"")
+    }
+
+    /// The same with something on its standard input: the data of `COPY … FROM STDIN`.
+    pub(crate) fn run_with(&self, sql: &str, input: &[u8]) -> Result<String, Error> {
+        let failed = Error::io("run", self.program);
+        match self.output(sql, input) {
+            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout)
+                .trim_end()
+                .to_owned()),
+            Ok(output) => Err(Error::Command {
+                program: "psql".to_owned(),
+                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            }),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn output(&self, sql: &str, input: &[u8]) -> std::io::Result<Output> {
+        let mut process = Command::new(self.program)
+            .env("PGPASSWORD", self.password)
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+            .args(["-h", self.node.host(), "-p", &self.node.port().to_string()])
+            .args(["-U", self.user, "-d", self.database, "-c", sql])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = process.stdin.take() {
+            // An early end is psql's error, and in its output.
+            let _ = stdin.write_all(input);
+        }
+        process.wait_with_output()
+    }
 }

@@ -1,0 +1,71 @@
+//! The router's configuration file for a cluster.
+
+use std::fmt::Write;
+
+use crate::{APP_USER, Cluster, Node, Role};
+
+/// What a configuration file says besides the cluster's own nodes.
+#[derive(Debug, Clone)]
+pub struct RouterFile<'a> {
+    /// The port clients connect to, on 127.0.0.1.
+    pub listen: u16,
+    /// The port of the http endpoints.
+    pub http: u16,
+    /// How clients prove who they are.
+    pub auth: &'a str,
+    /// More lines of `[router]`, such as `pool_size = 5`.
+    pub router: &'a str,
+    /// The `[[databases.tables]]` part.
+    pub tables: &'a str,
+}
+
+impl Cluster {
+    /// The text of a configuration file for a router in front of this cluster. The user is [`APP_USER`], an admin.
+    pub fn router_file(&self, file: &RouterFile<'_>) -> String {
+        let RouterFile {
+            listen,
+            http,
+            auth,
+            router,
+            tables,
+        } = file;
+        let spec = self.spec();
+        let mut text = format!(
+            "[router]\nlisten = \"127.0.0.1:{listen}\"\nhttp   = \"127.0.0.1:{http}\"\n{router}\n\n\
+             [auth]\nmethod = {auth:?}\n\n\
+             [[users]]\nname     = \"{APP_USER}\"\npassword = {:?}\nadmin    = true\n\n\
+             [[databases]]\nname = {:?}\n",
+            spec.password, spec.database,
+        );
+        // Writing to a string cannot fail.
+        for shard in self.shards() {
+            let _ = write!(
+                text,
+                "\n[[databases.shards]]\nname  = {:?}\nnodes = [\n",
+                shard.name
+            );
+            let nodes = std::iter::once(&shard.primary).chain(&shard.replicas);
+            for (node, zone) in nodes.zip('a'..) {
+                let _ = writeln!(text, "  {},", node_entry(node.as_ref(), zone));
+            }
+            text.push_str("]\n");
+        }
+        text.push_str(tables);
+        if let Some(url) = self.catalog_url() {
+            let _ = write!(text, "\n[catalog]\nurl = {url:?}\n");
+        }
+        text
+    }
+}
+
+fn node_entry(node: &dyn Node, zone: char) -> String {
+    let role = match node.role() {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    };
+    format!(
+        "{{ host = {:?}, port = {}, role = {role:?}, zone = \"{zone}\" }}",
+        node.host(),
+        node.port()
+    )
+}
