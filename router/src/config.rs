@@ -1,1 +1,243 @@
-//! config
+//! The configuration as the process uses it: the file, read and validated, with its secrets at hand.
+//!
+//! Invariant: this is the only place that reads the configuration's files and environment. [`Settings`] is a value that is
+//! passed on; a reload makes another. Collaborators: [`switchyard_schema`] parses and validates.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use switchyard_schema::{Config, Diagnostic, Secret};
+
+/// Everything the router runs by.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The file, its paths resolved.
+    pub file: Config,
+    /// Who may log in.
+    pub users: Users,
+    /// The catalog's password, if it has one.
+    pub catalog_password: Option<Password>,
+}
+
+/// A password: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Arc<str>);
+
+impl Password {
+    /// A password in the clear.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The password, to prove or to check it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Password(..)")
+    }
+}
+
+/// A user of the configuration, with the password.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The name, here and on the nodes.
+    pub name: Arc<str>,
+    /// The password, if one is configured.
+    pub password: Option<Password>,
+    /// Whether the admin console is open to the user.
+    pub admin: bool,
+}
+
+/// The users by name.
+#[derive(Clone, Debug, Default)]
+pub struct Users(BTreeMap<Arc<str>, User>);
+
+impl Users {
+    /// The user of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&User> {
+        self.0.get(name)
+    }
+
+    /// All users, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &User> {
+        self.0.values()
+    }
+}
+
+impl FromIterator<User> for Users {
+    fn from_iter<I: IntoIterator<Item = User>>(users: I) -> Self {
+        let by_name = |user: User| (Arc::clone(&user.name), user);
+        Self(users.into_iter().map(by_name).collect())
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is wrong; one line per problem.
+    #[error("{}", lines(.path, .problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problems: Vec<Diagnostic>,
+    },
+    /// A secret is not where the file says it is.
+    #[error("{}: password of {owner}: {reason}", .path.display())]
+    Secret {
+        /// The configuration file.
+        path: PathBuf,
+        /// Whose password.
+        owner: String,
+        /// Why it could not be had.
+        reason: String,
+    },
+}
+
+fn lines(path: &Path, problems: &[Diagnostic]) -> String {
+    let line = |problem: &Diagnostic| {
+        let Diagnostic {
+            line,
+            column,
+            key,
+            message,
+            hint,
+        } = problem;
+        let key = if key.is_empty() {
+            String::new()
+        } else {
+            format!("{key}: ")
+        };
+        let hint = hint
+            .as_ref()
+            .map_or(String::new(), |hint| format!(" ({hint})"));
+        format!("{}:{line}:{column}: {key}{message}{hint}", path.display())
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Where variables of the environment are looked up: the process's, or a test's.
+pub trait Environment {
+    /// The variable's value, if it is set.
+    fn variable(&self, name: &str) -> Option<String>;
+}
+
+/// The environment of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+impl Settings {
+    /// Reads, validates and completes the configuration in `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every problem of the file at once.
+    pub fn load(path: &Path, environment: &impl Environment) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path, environment)
+    }
+
+    /// The same from text; `path` is what relative paths are relative to and what problems are reported for.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every problem of the file at once.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        environment: &impl Environment,
+    ) -> Result<Self, ConfigError> {
+        let mut file = Config::parse(text).map_err(|problems| ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })?;
+        file.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        let reveal = |owner: String, secret: Option<&Secret>| {
+            let Some(secret) = secret else {
+                return Ok(None);
+            };
+            match read_secret(secret, environment) {
+                Ok(password) => Ok(Some(password)),
+                Err(reason) => Err(ConfigError::Secret {
+                    path: path.to_owned(),
+                    owner,
+                    reason,
+                }),
+            }
+        };
+        let users = file
+            .users
+            .iter()
+            .map(|user| {
+                Ok(User {
+                    name: user.name.as_str().into(),
+                    password: reveal(format!("user \"{}\"", user.name), user.password.as_ref())?,
+                    admin: user.admin,
+                })
+            })
+            .collect::<Result<Users, ConfigError>>()?;
+        let catalog = file
+            .catalog
+            .as_ref()
+            .and_then(|catalog| catalog.password.as_ref());
+        let catalog_password = reveal("the catalog".to_owned(), catalog)?;
+        Ok(Self {
+            path: path.to_owned(),
+            users,
+            catalog_password,
+            file,
+        })
+    }
+
+    /// Whom the router is when it looks after nodes itself: the first user that is an admin, else the first.
+    #[must_use]
+    pub fn monitor_user(&self) -> Option<&User> {
+        let users = &self.file.users;
+        let chosen = users.iter().find(|user| user.admin).or(users.first())?;
+        self.users.get(&chosen.name)
+    }
+}
+
+fn read_secret(secret: &Secret, environment: &impl Environment) -> Result<Password, String> {
+    match secret {
+        Secret::Inline(text) => Ok(Password::new(text)),
+        Secret::Env(name) => environment
+            .variable(name)
+            .map(|text| Password::new(&text))
+            .ok_or_else(|| format!("the environment variable {name} is not set")),
+        Secret::File(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(Password::new(text.strip_suffix('\r').unwrap_or(text)))
+        }
+    }
+}

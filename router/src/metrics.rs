@@ -274,7 +274,14 @@ pub struct Totals {
 /// All counters of the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    counters: Mutex<BTreeMap<(Arc<str>, usize), Arc<Counters>>>,
+    counters: Mutex<BTreeMap<Place, Arc<Counters>>>,
+}
+
+/// What one [`Counters`] counts.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    database: Arc<str>,
+    worker: usize,
 }
 
 impl Metrics {
@@ -282,8 +289,11 @@ impl Metrics {
     #[must_use]
     pub fn counters(&self, worker: usize, database: &Arc<str>) -> Arc<Counters> {
         let mut all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Arc::clone(database), worker);
-        Arc::clone(all.entry(key).or_default())
+        let place = Place {
+            database: Arc::clone(database),
+            worker,
+        };
+        Arc::clone(all.entry(place).or_default())
     }
 
     /// The sums by database.
@@ -291,8 +301,8 @@ impl Metrics {
     pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
         let all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals: BTreeMap<Arc<str>, Totals> = BTreeMap::new();
-        for ((database, _), counters) in all.iter() {
-            counters.add_to(totals.entry(Arc::clone(database)).or_default());
+        for (place, counters) in all.iter() {
+            counters.add_to(totals.entry(Arc::clone(&place.database)).or_default());
         }
         totals
     }

@@ -7,21 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::consistency::{Consistency, ReadFloor};
-use super::node::{Incarnation, Node, Observed, Role};
-use super::{Shard, Unavailable, UnavailableReason};
-
-/// How reads are spread over the replicas that may serve them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadPolicy {
-    /// Each in turn.
-    RoundRobin,
-    /// The one with the fewest connections in use.
-    LeastConnections,
-    /// One client, one replica, as long as it is there.
-    ClientAddress,
-    /// Replicas serve no reads.
-    Primary,
-}
+use super::node::{Incarnation, Node, Observed};
+use super::{ReadPolicy, Role, Shard, Unavailable, UnavailableReason};
 
 /// The samples after which a session whose reads went to the primary is worth a short wait to leave it.
 const SAMPLES_BEFORE_RETURN: u64 = 10;

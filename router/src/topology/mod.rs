@@ -7,6 +7,7 @@
 //! Collaborators: the monitor measures nodes on the control thread, [`consistency`] decides which replica may
 //! serve a read, sessions choose and report, pools are keyed by [`NodeId`].
 
+pub mod builder;
 pub mod consistency;
 pub mod history;
 pub mod node;
@@ -22,9 +23,14 @@ use std::sync::atomic::AtomicUsize;
 
 use arc_swap::{ArcSwap, Guard};
 
-pub use choice::{Choice, ReadPolicy};
+use switchyard_schema::{BucketMap, Database};
+
+pub use choice::Choice;
 pub use consistency::{Consistency, ReadFloor, Samples};
-pub use node::{Incarnation, Node, NodeId, Observed, Role};
+pub use node::{Incarnation, Node, NodeId, Observed};
+pub use switchyard_schema::{ReadPolicy, Role};
+
+use crate::relations::Relations;
 
 /// The current snapshot, shared by all threads.
 #[derive(Debug)]
@@ -79,8 +85,16 @@ pub struct DatabaseTopology {
     pub name: Arc<str>,
     /// Shards in the order of the configuration: the position is the shard's index.
     pub shards: Vec<Arc<Shard>>,
+    /// Tables, shards and nodes as configured.
+    pub schema: Arc<Database>,
+    /// What introspection found on the shards; empty until the first load.
+    pub relations: Arc<Relations>,
+    /// Which shard owns which bucket.
+    pub buckets: Arc<BucketMap>,
     /// Version of the bucket map.
     pub epoch: u64,
+    /// The snapshot this was made for: what a plan depends on is the same while this is the same.
+    pub generation: u64,
     /// Parameters the servers report at connect (`server_version`, `TimeZone`, …), for our own `ParameterStatus`.
     pub parameters: Arc<[(Box<str>, Box<str>)]>,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use switchyard_schema::{NodeTls, Role};
 use tokio::sync::{Notify, watch};
 
 /// Identity of a node, stable over reloads for the same database, shard and address. Never used again for another.
@@ -17,15 +18,6 @@ pub struct NodeId(pub u32);
 /// that restarted or recovered from a crash is a new incarnation, which has replayed nothing until measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Incarnation(pub u32);
-
-/// What the configuration says a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Takes writes.
-    Primary,
-    /// Streams from the primary and may serve reads.
-    Replica,
-}
 
 /// What the node itself last said it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +46,8 @@ pub struct Node {
     pub role: Role,
     /// Availability zone, if configured.
     pub zone: Option<Arc<str>>,
+    /// How connections to it are encrypted.
+    pub tls: NodeTls,
     vitals: Arc<Vitals>,
 }
 
@@ -92,20 +86,14 @@ impl Vitals {
 impl Node {
     /// A node with the vitals it had in the snapshot before, or new ones.
     #[must_use]
-    pub fn new(
-        id: NodeId,
-        host: Arc<str>,
-        port: u16,
-        role: Role,
-        zone: Option<Arc<str>>,
-        vitals: Arc<Vitals>,
-    ) -> Self {
+    pub fn new(id: NodeId, configured: &switchyard_schema::Node, vitals: Arc<Vitals>) -> Self {
         Self {
             id,
-            host,
-            port,
-            role,
-            zone,
+            host: configured.host.as_str().into(),
+            port: configured.port,
+            role: configured.role,
+            zone: configured.zone.as_deref().map(Arc::from),
+            tls: configured.tls.clone(),
             vitals,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use switchyard_schema::{NodeTls, SslMode};
 
 use super::history::{History, Lsn, Sample};
 use super::node::{Node, Vitals};
@@ -302,9 +303,18 @@ fn shard(replicas: usize) -> Shard {
         } else {
             Role::Replica
         };
-        let vitals = Arc::new(Vitals::default());
+        let configured = switchyard_schema::Node {
+            host: "db".into(),
+            port: u16::try_from(number).unwrap(),
+            role,
+            zone: None,
+            tls: NodeTls {
+                mode: SslMode::Disable,
+                root_cert: None,
+            },
+        };
         let id = NodeId(u32::try_from(number).unwrap());
-        Arc::new(Node::new(id, "db".into(), 5432, role, None, vitals))
+        Arc::new(Node::new(id, &configured, Arc::new(Vitals::default())))
     };
     let nodes: Vec<_> = (0..=replicas).map(node).collect();
     nodes[0].vitals().end_probe(1, Observed::Primary);
