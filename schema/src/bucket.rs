@@ -5,8 +5,8 @@
 
 use std::fmt;
 
+use crate::balance;
 use crate::key::Key;
-use crate::ring;
 use crate::shard::{MAX_SHARDS, ShardIndex, ShardSet};
 
 /// How many buckets there are. A power of two, so that SQL finds a row's bucket with `&`.
@@ -94,7 +94,22 @@ impl BucketMap {
     #[must_use]
     pub fn place<S: AsRef<str>>(shards: &[(S, u32)]) -> BucketMap {
         BucketMap {
-            owners: ring::place(shards),
+            owners: balance::place(shards),
+        }
+    }
+
+    /// The map after shards have come, gone or changed weight: each gets its exact share (to one bucket), and no map that
+    /// gives it so moves fewer buckets. The ring says which buckets move, and where to.
+    ///
+    /// `before` names the shards of this map, in its order; owners in the result are positions in `after`.
+    #[must_use]
+    pub fn rebalance<S: AsRef<str>, T: AsRef<str>>(
+        &self,
+        before: &[S],
+        after: &[(T, u32)],
+    ) -> BucketMap {
+        BucketMap {
+            owners: balance::rebalance(self, before, after),
         }
     }
 

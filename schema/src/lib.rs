@@ -6,6 +6,7 @@
 //! Reading order: [`model`](Config) is what a configuration says; `file` reads it; [`Key`] is a value that decides a shard;
 //! [`hash`] is PostgreSQL's own hash of it; [`BucketMap`] places the hash; [`KeyMap`] joins all that into one function.
 
+mod balance;
 mod bucket;
 mod diagnostic;
 mod file;

@@ -8,7 +8,7 @@ use std::fmt;
 use smallvec::SmallVec;
 
 /// The most shards a database can have. Keeps every index, set and bucket map small.
-pub const MAX_SHARDS: usize = 1024;
+pub const MAX_SHARDS: usize = 256;
 
 /// The position of a shard in [`Database::shards`](crate::Database::shards).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,8 +113,8 @@ impl ShardSet {
     pub fn iter(&self) -> impl Iterator<Item = ShardIndex> + '_ {
         self.words.iter().enumerate().flat_map(|(index, &word)| {
             let base = index * 64;
-            std::iter::successors(Some(word), |w| Some(w & (w - 1)))
-                .take_while(|w| *w != 0)
+            let rest = |w: u64| Some(w).filter(|w| *w != 0);
+            std::iter::successors(rest(word), move |w| rest(w & (w - 1)))
                 .map(move |w| ShardIndex((base + w.trailing_zeros() as usize) as u16))
         })
     }
