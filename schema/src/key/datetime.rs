@@ -39,15 +39,13 @@ pub(super) fn date(value: &[u8]) -> Result<i32, KeyError> {
     }
     let (value, before_christ) = era(value);
     let mut rest = value;
-    let days = days(&mut rest, before_christ)?;
-    if let [b' ', b'+' | b'-', ..] = rest {
-        rest = &rest[1..];
-    }
-    if !rest.is_empty() {
+    let day = Day::read(&mut rest, before_christ)?;
+    if let [b' ', zone @ ..] = rest {
+        rest = zone;
         offset_seconds(&mut rest)?;
     }
     end(rest)?;
-    i32::try_from(days)
+    i32::try_from(day.number()?)
         .map_err(|_| KeyError::Invalid)
         .and_then(checked_days)
 }
@@ -58,7 +56,7 @@ pub(super) fn timestamp(value: &[u8]) -> Result<i64, KeyError> {
         return Ok(if late { i64::MAX } else { i64::MIN });
     }
     let (mut rest, before_christ) = era(value);
-    let days = days(&mut rest, before_christ)?;
+    let day = Day::read(&mut rest, before_christ)?;
     let mut micros = 0;
     if !rest.is_empty() {
         micros = time_of_day(&mut rest)?;
@@ -67,7 +65,7 @@ pub(super) fn timestamp(value: &[u8]) -> Result<i64, KeyError> {
         }
     }
     end(rest)?;
-    instant(days, micros, 0)
+    instant(day.number()?, micros, 0)
 }
 
 /// `timestamptz_in`, for values with an explicit offset from UTC; without one the session's time zone would decide.
@@ -76,11 +74,11 @@ pub(super) fn timestamptz(value: &[u8]) -> Result<i64, KeyError> {
         return Ok(if late { i64::MAX } else { i64::MIN });
     }
     let (mut rest, before_christ) = era(value);
-    let days = days(&mut rest, before_christ)?;
+    let day = Day::read(&mut rest, before_christ)?;
     let micros = time_of_day(&mut rest)?;
     let offset = offset_seconds(&mut rest)?;
     end(rest)?;
-    instant(days, micros, offset)
+    instant(day.number()?, micros, offset)
 }
 
 fn instant(days: i64, micros: i64, offset_seconds: i64) -> Result<i64, KeyError> {
@@ -110,29 +108,46 @@ fn era(value: &[u8]) -> (&[u8], bool) {
     }
 }
 
-/// `YYYY-MM-DD`, the year with four digits or more, as days since 2000-01-01.
-fn days(rest: &mut &[u8], before_christ: bool) -> Result<i64, KeyError> {
-    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    if !(4..=7).contains(&digits) {
-        return Err(KeyError::NotExact);
+/// A day as written; whether there is such a day is asked when the rest of the value has been understood.
+struct Day {
+    /// In astronomers' count: 1 BC is 0. `None` is the year 0 as written, which there never was.
+    year: Option<i64>,
+    month: i64,
+    day: i64,
+}
+
+impl Day {
+    /// `YYYY-MM-DD`, the year with four digits or more.
+    fn read(rest: &mut &[u8], before_christ: bool) -> Result<Day, KeyError> {
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        if !(4..=7).contains(&digits) {
+            return Err(KeyError::NotExact);
+        }
+        let year = number(rest, digits)?;
+        separator(rest, b'-')?;
+        let month = number(rest, 2)?;
+        separator(rest, b'-')?;
+        let day = number(rest, 2)?;
+        if rest.first().is_some_and(u8::is_ascii_digit) {
+            return Err(KeyError::NotExact);
+        }
+        let counted = if before_christ { 1 - year } else { year };
+        Ok(Day {
+            year: (year != 0).then_some(counted),
+            month,
+            day,
+        })
     }
-    let year = number(rest, digits)?;
-    separator(rest, b'-')?;
-    let month = number(rest, 2)?;
-    separator(rest, b'-')?;
-    let day = number(rest, 2)?;
-    if rest.first().is_some_and(u8::is_ascii_digit) {
-        return Err(KeyError::NotExact);
+
+    /// Days since 2000-01-01.
+    fn number(&self) -> Result<i64, KeyError> {
+        let year = self.year.ok_or(KeyError::Invalid)?;
+        let days = 1..=month_days(year, self.month);
+        if !(1..=12).contains(&self.month) || !days.contains(&self.day) {
+            return Err(KeyError::Invalid);
+        }
+        Ok(days_from_civil(year, self.month, self.day) - EPOCH_DAYS)
     }
-    // There is no year 0: 1 BC, year 0 in astronomers' count, comes before 1.
-    let astronomical = if before_christ { 1 - year } else { year };
-    if year == 0
-        || !(1..=12).contains(&month)
-        || !(1..=month_days(astronomical, month)).contains(&day)
-    {
-        return Err(KeyError::Invalid);
-    }
-    Ok(days_from_civil(astronomical, month, day) - EPOCH_DAYS)
 }
 
 fn month_days(year: i64, month: i64) -> i64 {

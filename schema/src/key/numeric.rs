@@ -234,7 +234,7 @@ impl PartialOrd for Numeric {
     }
 }
 
-/// The digits after `e`.
+/// The digits after `e`. Older versions allow blanks here, newer ones underscores; what is not plain is not certain.
 fn exponent(text: &[u8]) -> Result<i32, KeyError> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -242,7 +242,7 @@ fn exponent(text: &[u8]) -> Result<i32, KeyError> {
         _ => (false, text),
     };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(newer_form(digits));
+        return Err(KeyError::NotExact);
     }
     let magnitude = digits.iter().fold(0_i32, |value, digit| {
         value
