@@ -22,6 +22,15 @@ pub struct RouterFile<'a> {
 impl Cluster {
     /// The text of a configuration file for a router in front of this cluster. The user is [`APP_USER`], an admin.
     pub fn router_file(&self, file: &RouterFile<'_>) -> String {
+        self.router_file_via(file, &|node: &dyn Node| node.port())
+    }
+
+    /// The same, where the router reaches each node at the port that `port_of` says, such as a proxy's.
+    pub fn router_file_via(
+        &self,
+        file: &RouterFile<'_>,
+        port_of: &dyn Fn(&dyn Node) -> u16,
+    ) -> String {
         let RouterFile {
             listen,
             http,
@@ -46,7 +55,11 @@ impl Cluster {
             );
             let nodes = std::iter::once(&shard.primary).chain(&shard.replicas);
             for (node, zone) in nodes.zip('a'..) {
-                let _ = writeln!(text, "  {},", node_entry(node.as_ref(), zone));
+                let _ = writeln!(
+                    text,
+                    "  {},",
+                    node_entry(node.as_ref(), port_of(node.as_ref()), zone)
+                );
             }
             text.push_str("]\n");
         }
@@ -58,7 +71,7 @@ impl Cluster {
     }
 }
 
-fn node_entry(node: &dyn Node, zone: char) -> String {
+fn node_entry(node: &dyn Node, port: u16, zone: char) -> String {
     let role = match node.role() {
         Role::Primary => "primary",
         Role::Replica => "replica",
@@ -66,6 +79,6 @@ fn node_entry(node: &dyn Node, zone: char) -> String {
     format!(
         "{{ host = {:?}, port = {}, role = {role:?}, zone = \"{zone}\" }}",
         node.host(),
-        node.port()
+        port
     )
 }

@@ -10,6 +10,7 @@
 
 mod account;
 mod cluster;
+mod companion;
 mod error;
 mod file;
 mod guard;
@@ -25,6 +26,7 @@ mod stage;
 
 pub use account::Account;
 pub use cluster::{APP_USER, Cluster, ClusterSpec, Shard};
+pub use companion::Companion;
 pub use error::Error;
 pub use file::RouterFile;
 pub use install::Install;

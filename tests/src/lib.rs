@@ -1,1 +1,43 @@
-//! tests
+//! What integration tests stand on: real clusters with a router in front, clients that see every message, a proxy whose
+//! connections break on demand, and a runner that compares the router with one plain PostgreSQL.
+//!
+//! - [`Bed`] is the usual test bed: shards with replicas, the web shop, the plain server (the *oracle*) and a router.
+//! - [`Router`] is the router's program as a process.
+//! - [`Client`] speaks the protocol by an independent codec, so that a mistake in ours does not cancel out.
+//! - [`Proxy`] stands between two programs and cuts, stalls, slows or swallows what they say.
+//! - [`differential`] runs sqllogictest files against the router and the oracle.
+//!
+//! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "test code fails by panicking and explains itself on stderr"
+)]
+
+mod bed;
+mod client;
+pub mod differential;
+mod proxy;
+mod reply;
+mod router;
+
+use std::time::{Duration, Instant};
+
+pub use bed::{Bed, BedSpec, wait_for_replicas};
+pub use client::{Client, Login, Message, bind};
+pub use proxy::{Mode, Proxy};
+pub use reply::{Column, Failure, Reply};
+pub use router::{Router, RouterPorts, command};
+pub use switchyard_cluster as cluster;
+pub use switchyard_router::demo::shop;
+
+/// Looks again and again until `done`; fails when that takes more than 30 s. For states that nobody announces.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < give_up, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
