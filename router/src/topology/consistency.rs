@@ -74,6 +74,11 @@ impl Samples {
         self.wake.notify_one();
     }
 
+    /// Somebody wants a sample now.
+    pub(super) async fn wanted(&self) {
+        self.wake.notified().await;
+    }
+
     /// Waits for the next announcement.
     pub(super) fn announced(&self) -> tokio::sync::futures::Notified<'_> {
         self.passed.notified()

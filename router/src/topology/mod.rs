@@ -10,6 +10,8 @@
 pub mod builder;
 pub mod consistency;
 pub mod history;
+pub mod link;
+pub mod monitor;
 pub mod node;
 
 mod choice;

@@ -33,6 +33,19 @@ pub enum Observed {
     Standby = 3,
 }
 
+impl Observed {
+    /// The word for it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Down => "down",
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+        }
+    }
+}
+
 /// One PostgreSQL server of one shard.
 #[derive(Debug)]
 pub struct Node {
@@ -212,6 +225,11 @@ impl Node {
 
 /// What the monitor does to a node.
 impl Vitals {
+    /// Somebody wants a look at this node now.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
     /// A probe is about to be sent; returns its number.
     pub fn begin_probe(&self) -> u64 {
         self.probes_started.fetch_add(1, Ordering::SeqCst) + 1
