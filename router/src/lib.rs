@@ -9,6 +9,7 @@ pub mod backend;
 pub mod catalog;
 pub mod check;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod execute;
 pub mod http;

@@ -9,7 +9,7 @@ use super::Node;
 use crate::config::{Password, User};
 
 /// As whom the control thread looks at nodes, and how long a node may take to answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor {
     /// The user's name.
     pub user: std::sync::Arc<str>,

@@ -11,6 +11,7 @@ pub mod builder;
 pub mod consistency;
 pub mod history;
 pub mod link;
+pub mod loader;
 pub mod monitor;
 pub mod node;
 
@@ -34,15 +35,15 @@ pub use switchyard_schema::{ReadPolicy, Role};
 
 use crate::relations::Relations;
 
-/// The current snapshot, shared by all threads.
-#[derive(Debug)]
-pub struct Published(ArcSwap<Topology>);
+/// Where the current snapshot is, for all threads. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Published(Arc<ArcSwap<Topology>>);
 
 impl Published {
     /// Publishes a first snapshot.
     #[must_use]
     pub fn new(topology: Topology) -> Self {
-        Self(ArcSwap::from_pointee(topology))
+        Self(Arc::new(ArcSwap::from_pointee(topology)))
     }
 
     /// The current snapshot for a short look: lock-free and without touching a reference count in the common case.

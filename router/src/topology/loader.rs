@@ -1,0 +1,176 @@
+//! Reads a shard's catalogue into [`Introspection`].
+//!
+//! Collaborators: the queries and rows belong to [`crate::relations`]; the control thread says when.
+
+use super::link::{Link, LinkError, TextRow};
+use crate::relations::Introspection;
+use crate::relations::introspect::{
+    COLUMNS, ColumnRow, FUNCTIONS, FunctionRow, RELATIONS, RelationRow, UNIQUE_INDEXES,
+    UniqueIndexRow, VIEW_USES, ViewUseRow,
+};
+
+/// Something that changes whenever what [`introspect`] reads may have changed, and is cheap to ask for.
+/// Built-in objects and temporary ones are left out, and so is what changes when rows are rewritten only.
+const FINGERPRINT: &str = "\
+WITH class AS (
+    SELECT c.oid, c.relnamespace, c.relname, c.relkind FROM pg_catalog.pg_class c
+     WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I')),
+versions (kind, object, version) AS (
+    SELECT 'class', c.oid, c.relnamespace || '.' || c.relname || c.relkind::text FROM class c
+    UNION ALL
+    SELECT 'attribute', c.oid, a.attnum || '.' || a.xmin::text
+      FROM pg_catalog.pg_attribute a JOIN class c ON c.oid = a.attrelid WHERE a.attnum > 0
+    UNION ALL
+    SELECT 'default', d.oid, d.xmin::text FROM pg_catalog.pg_attrdef d JOIN class c ON c.oid = d.adrelid
+    UNION ALL
+    SELECT 'rule', r.oid, r.xmin::text FROM pg_catalog.pg_rewrite r JOIN class c ON c.oid = r.ev_class
+    UNION ALL
+    SELECT 'inherits', c.oid, i.inhparent || '.' || i.inhseqno
+      FROM pg_catalog.pg_inherits i JOIN class c ON c.oid = i.inhrelid
+    UNION ALL
+    SELECT 'index', i.indrelid, i.indexrelid || '.' || i.indkey::text || i.indisunique::text
+      FROM pg_catalog.pg_index i JOIN class c ON c.oid = i.indrelid
+    UNION ALL
+    SELECT 'domain', t.oid, t.xmin::text FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd'
+    UNION ALL
+    SELECT 'function', p.oid, p.xmin::text FROM pg_catalog.pg_proc p WHERE p.oid >= 16384
+    UNION ALL
+    SELECT 'namespace', n.oid, n.nspname::text FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_(toast_)?temp_')
+SELECT pg_catalog.count(*), pg_catalog.md5(pg_catalog.string_agg(
+       v.kind || ':' || v.object || ':' || v.version, ',' ORDER BY v.kind, v.object, v.version)) FROM versions v";
+
+/// What a server said of its catalogue's version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint(TextRow);
+
+/// Asks for the version of a server's catalogue.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn fingerprint(link: &mut Link) -> Result<Fingerprint, LinkError> {
+    let mut rows = link.ask(FINGERPRINT).await?;
+    rows.pop()
+        .map(Fingerprint)
+        .ok_or(LinkError::Unexpected("its catalogue's version"))
+}
+
+/// Reads a server's catalogue, all of it as of one moment.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn introspect(link: &mut Link) -> Result<Introspection, LinkError> {
+    link.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    link.ask("SET LOCAL search_path TO ''").await?;
+    let found = read(link).await;
+    // Also ends a failed transaction, so that the link can be used again.
+    link.ask("COMMIT").await?;
+    found
+}
+
+async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
+    let relations = link.ask(RELATIONS).await?;
+    let columns = link.ask(COLUMNS).await?;
+    let unique_indexes = link.ask(UNIQUE_INDEXES).await?;
+    let view_uses = link.ask(VIEW_USES).await?;
+    let functions = link.ask(FUNCTIONS).await?;
+    Ok(Introspection {
+        relations: all(relations, relation).ok_or(LinkError::Unexpected("relations"))?,
+        columns: all(columns, column).ok_or(LinkError::Unexpected("columns"))?,
+        unique_indexes: all(unique_indexes, unique_index)
+            .ok_or(LinkError::Unexpected("indexes"))?,
+        view_uses: all(view_uses, view_use).ok_or(LinkError::Unexpected("views"))?,
+        functions: all(functions, function).ok_or(LinkError::Unexpected("functions"))?,
+    })
+}
+
+/// The values of one row, taken in order.
+struct Values(std::vec::IntoIter<Option<String>>);
+
+impl Values {
+    fn optional(&mut self) -> Option<Option<String>> {
+        self.0.next()
+    }
+
+    fn text(&mut self) -> Option<String> {
+        self.0.next()?
+    }
+
+    fn number<T: std::str::FromStr>(&mut self) -> Option<T> {
+        self.text()?.parse().ok()
+    }
+
+    fn optional_number<T: std::str::FromStr>(&mut self) -> Option<Option<T>> {
+        match self.optional()? {
+            Some(text) => text.parse().ok().map(Some),
+            None => Some(None),
+        }
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.text()?.as_str() {
+            "t" => Some(true),
+            "f" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+fn all<T>(rows: Vec<TextRow>, read: fn(&mut Values) -> Option<T>) -> Option<Vec<T>> {
+    rows.into_iter()
+        .map(|row| read(&mut Values(row.into_iter())))
+        .collect()
+}
+
+fn relation(row: &mut Values) -> Option<RelationRow> {
+    Some(RelationRow {
+        oid: row.number()?,
+        schema: row.text()?,
+        name: row.text()?,
+        kind: row.text()?,
+        parent: row.optional_number()?,
+        definition: row.optional()?,
+    })
+}
+
+fn column(row: &mut Values) -> Option<ColumnRow> {
+    Some(ColumnRow {
+        relation: row.number()?,
+        number: row.number()?,
+        name: row.text()?,
+        type_oid: row.number()?,
+        typmod: row.number()?,
+        not_null: row.flag()?,
+        collation: row.text()?,
+        default: row.optional()?,
+        identity: row.flag()?,
+        generated: row.flag()?,
+    })
+}
+
+fn unique_index(row: &mut Values) -> Option<UniqueIndexRow> {
+    Some(UniqueIndexRow {
+        relation: row.number()?,
+        columns: row.text()?,
+    })
+}
+
+fn view_use(row: &mut Values) -> Option<ViewUseRow> {
+    Some(ViewUseRow {
+        view: row.number()?,
+        relation: row.optional_number()?,
+        function: row.optional_number()?,
+    })
+}
+
+fn function(row: &mut Values) -> Option<FunctionRow> {
+    Some(FunctionRow {
+        oid: row.number()?,
+        schema: row.text()?,
+        name: row.text()?,
+        kind: row.text()?,
+        volatility: row.text()?,
+        language: row.text()?,
+        source: row.optional()?,
+    })
+}
