@@ -8,6 +8,7 @@
 
 mod balance;
 mod bucket;
+mod defaults;
 mod diagnostic;
 mod file;
 pub mod hash;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::key::{Key, KeyType};
-use crate::model::ListEntry;
+use crate::model::{ListEntry, Literal};
 use crate::placement::ResolveError;
 use crate::shard::{ShardIndex, ShardSet};
 
@@ -17,20 +17,21 @@ pub struct ListMap {
 
 impl ListMap {
     pub(crate) fn resolve(lists: &[ListEntry], key_type: KeyType) -> Result<Self, ResolveError> {
-        let mut values: Vec<(Key<'static>, ShardIndex)> = Vec::new();
+        let mut values: Vec<(Key<'static>, ShardIndex, &Literal)> = Vec::new();
         for list in lists {
             for literal in &list.values {
-                let key = literal.key(key_type)?;
-                match values.binary_search_by(|(other, _)| order(other, &key)) {
-                    Ok(_) => return Err(ResolveError::Repeated(literal.clone())),
-                    Err(at) => values.insert(at, (key, list.shard)),
-                }
+                values.push((literal.key(key_type)?, list.shard, literal));
             }
+        }
+        values.sort_by(|(a, ..), (b, ..)| order(a, b));
+        let equal = |pair: &&[(Key<'_>, ShardIndex, &Literal)]| pair[0].0 == pair[1].0;
+        if let Some(pair) = values.windows(2).find(equal) {
+            return Err(ResolveError::Repeated(pair[1].2.clone()));
         }
         // A parsed configuration has a default. For any other, the first shard is: every key has a shard.
         let default = lists.iter().find(|l| l.default);
         Ok(Self {
-            values: values.into_boxed_slice(),
+            values: values.into_iter().map(|(k, s, _)| (k, s)).collect(),
             default: default.map_or(ShardIndex::FIRST, |l| l.shard),
         })
     }

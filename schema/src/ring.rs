@@ -99,9 +99,10 @@ mod tests {
         let ring = StaticHashRing::new(OurHash, nodes.into_iter());
         let distances = shards.map(|(name, weight)| distances(name, weight));
         for bucket in 0..BUCKETS {
-            let mut ours: Vec<usize> = (0..shards.len()).collect();
-            ours.sort_by_key(|&s| distances[s][bucket]);
-            let ours: Vec<&str> = ours.into_iter().map(|s| shards[s].0).collect();
+            let near = shards.iter().zip(&distances);
+            let mut near: Vec<(u64, &str)> = near.map(|(s, d)| (d[bucket], s.0)).collect();
+            near.sort_unstable();
+            let ours: Vec<&str> = near.into_iter().map(|(_, name)| name).collect();
             let position = Position((bucket as u64) << SPACING);
             let theirs: Vec<&str> = ring.calc_candidates(&position).map(|n| n.key.0).collect();
             assert_eq!(ours, theirs, "bucket {bucket}");

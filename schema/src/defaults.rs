@@ -1,0 +1,69 @@
+//! What a configuration means where it says nothing.
+
+use std::time::Duration;
+
+use crate::model::{
+    Address, Consistency, LogConfig, LogFormat, NodeTls, PoolMode, ReadPolicy, RouterConfig,
+    SslMode, Timeouts,
+};
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            listen: Address {
+                host: "127.0.0.1".to_owned(),
+                port: 6432,
+            },
+            unix_socket_dir: None,
+            http: None,
+            tls: None,
+            workers: None,
+            pool_mode: PoolMode::Transaction,
+            pool_size: 20,
+            max_clients: 10_000,
+            read_policy: ReadPolicy::LeastConnections,
+            consistency: Consistency::Session,
+            max_prepared_statements: 500,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            drain: seconds(30),
+            client_login: seconds(60),
+            client_idle: None,
+            idle_transaction: None,
+            query: None,
+            query_wait: seconds(120),
+            connect: seconds(5),
+            server_idle: Some(seconds(600)),
+            server_lifetime: Some(seconds(3600)),
+            health_interval: seconds(1),
+            health_timeout: seconds(1),
+            max_replica_lag: seconds(10),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+            full_sql: false,
+        }
+    }
+}
+
+impl Default for NodeTls {
+    fn default() -> Self {
+        Self {
+            mode: SslMode::Prefer,
+            root_cert: None,
+        }
+    }
+}

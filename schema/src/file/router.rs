@@ -1,0 +1,328 @@
+//! `[router]`, `[log]`, `[auth]`, `[[users]]` and `[catalog]`.
+
+use std::time::Duration;
+
+use super::address;
+use super::reader::{Item, Section};
+use crate::model::{
+    Address, Auth, AuthMethod, Catalog, ClientTls, Consistency, LogConfig, LogFormat, NodeTls,
+    PoolMode, ReadPolicy, RouterConfig, Secret, SslMode, Timeouts, User,
+};
+
+/// `[router]`; all of it may be left out.
+pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
+    let mut config = RouterConfig::default();
+    let Some(item) = item else {
+        return Some(config);
+    };
+    let mut section = item.section()?;
+    let modes = [
+        ("transaction", PoolMode::Transaction),
+        ("session", PoolMode::Session),
+    ];
+    let policies = [
+        ("round-robin", ReadPolicy::RoundRobin),
+        ("least-connections", ReadPolicy::LeastConnections),
+        ("client-address", ReadPolicy::ClientAddress),
+        ("primary", ReadPolicy::Primary),
+    ];
+    let levels = [
+        ("session", Consistency::Session),
+        ("strong", Consistency::Strong),
+        ("eventual", Consistency::Eventual),
+    ];
+    set(&mut config.listen, section.get("listen"), address);
+    set(&mut config.http, section.get("http"), |item| {
+        address(item).map(Some)
+    });
+    set(
+        &mut config.unix_socket_dir,
+        section.get("unix_socket_dir"),
+        |item| item.path().map(Some),
+    );
+    set(&mut config.workers, section.get("workers"), |item| {
+        item.integer(1..=1024).map(|workers| Some(workers as u16))
+    });
+    set(&mut config.pool_mode, section.get("pool_mode"), |item| {
+        item.choice(&modes)
+    });
+    set(&mut config.pool_size, section.get("pool_size"), |item| {
+        item.integer(1..=10_000)
+    });
+    set(
+        &mut config.max_clients,
+        section.get("max_clients"),
+        |item| item.integer(1..=1_000_000),
+    );
+    set(
+        &mut config.read_policy,
+        section.get("read_policy"),
+        |item| item.choice(&policies),
+    );
+    set(
+        &mut config.consistency,
+        section.get("consistency"),
+        |item| item.choice(&levels),
+    );
+    set(
+        &mut config.max_prepared_statements,
+        section.get("max_prepared_statements"),
+        |item| item.integer(1..=100_000),
+    );
+    timeouts(&mut section, &mut config.timeouts);
+    config.tls = section.get("tls").and_then(|item| client_tls(&item));
+    section.finish();
+    Some(config)
+}
+
+/// Puts what was read in the place of the default. A value that is wrong has been reported and changes nothing.
+fn set<'a, T>(field: &mut T, item: Option<Item<'a>>, read: impl FnOnce(&Item<'a>) -> Option<T>) {
+    if let Some(value) = item.and_then(|item| read(&item)) {
+        *field = value;
+    }
+}
+
+fn timeouts(section: &mut Section<'_>, timeouts: &mut Timeouts) {
+    let Timeouts {
+        drain,
+        client_login,
+        client_idle,
+        idle_transaction,
+        query,
+        query_wait,
+        connect,
+        server_idle,
+        server_lifetime,
+        health_interval,
+        health_timeout,
+        max_replica_lag,
+    } = timeouts;
+    let always: [(&'static str, &mut Duration); 7] = [
+        ("drain_timeout", drain),
+        ("client_login_timeout", client_login),
+        ("query_wait_timeout", query_wait),
+        ("connect_timeout", connect),
+        ("health_interval", health_interval),
+        ("health_timeout", health_timeout),
+        ("max_replica_lag", max_replica_lag),
+    ];
+    for (key, field) in always {
+        set(field, section.get(key), Item::duration);
+    }
+    let optional: [(&'static str, &mut Option<Duration>); 5] = [
+        ("client_idle_timeout", client_idle),
+        ("idle_transaction_timeout", idle_transaction),
+        ("query_timeout", query),
+        ("server_idle_timeout", server_idle),
+        ("server_lifetime", server_lifetime),
+    ];
+    for (key, field) in optional {
+        set(field, section.get(key), Item::duration_or_off);
+    }
+}
+
+fn address(item: &Item<'_>) -> Option<Address> {
+    let address = address::parse(item.string()?);
+    if address.is_none() {
+        item.problem("is not an address", Some(address::FORM));
+    }
+    address
+}
+
+fn client_tls(item: &Item<'_>) -> Option<ClientTls> {
+    let mut section = item.section()?;
+    let file = "a PEM file, relative to this one";
+    let cert = section.require("cert", file).and_then(|item| item.path());
+    let key = section.require("key", file).and_then(|item| item.path());
+    let client_ca = section.get("client_ca").and_then(|item| item.path());
+    let required = section.get("required").and_then(|item| item.boolean());
+    section.finish();
+    Some(ClientTls {
+        cert: cert?,
+        key: key?,
+        client_ca,
+        required: required.unwrap_or(false),
+    })
+}
+
+/// `[log]`
+pub(super) fn log(item: Option<Item<'_>>) -> Option<LogConfig> {
+    let mut config = LogConfig::default();
+    let Some(item) = item else {
+        return Some(config);
+    };
+    let mut section = item.section()?;
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let forms = [("redacted", false), ("full", true)];
+    set(&mut config.format, section.get("format"), |item| {
+        item.choice(&formats)
+    });
+    set(&mut config.filter, section.get("level"), |item| {
+        item.text().map(str::to_owned)
+    });
+    set(&mut config.full_sql, section.get("sql"), |item| {
+        item.choice(&forms)
+    });
+    section.finish();
+    Some(config)
+}
+
+/// `[auth]`
+pub(super) fn auth(item: Option<Item<'_>>, router: Option<&RouterConfig>) -> Option<Auth> {
+    let mut auth = Auth {
+        method: AuthMethod::ScramSha256,
+    };
+    let Some(item) = item else {
+        return Some(auth);
+    };
+    let mut section = item.section()?;
+    let methods = [
+        ("trust", AuthMethod::Trust),
+        ("scram-sha-256", AuthMethod::ScramSha256),
+        ("cert", AuthMethod::Cert),
+    ];
+    let method = section.get("method");
+    set(&mut auth.method, method.clone(), |item| {
+        item.choice(&methods)
+    });
+    let tls = router.and_then(|router| router.tls.as_ref());
+    let checks_clients = tls.is_some_and(|tls| tls.client_ca.is_some());
+    if let (AuthMethod::Cert, false, Some(method)) = (auth.method, checks_clients, method) {
+        method.problem(
+            "needs client certificates that can be checked",
+            Some("set cert, key and client_ca in [router.tls]"),
+        );
+    }
+    section.finish();
+    Some(auth)
+}
+
+/// `[[users]]`
+pub(super) fn users(root: &mut Section<'_>, auth: Option<&Auth>) -> Vec<User> {
+    let mut users: Vec<User> = Vec::new();
+    let sections = root.sections("users");
+    if sections.is_empty() {
+        root.problem("there is no [[users]]: nobody could connect", None);
+    }
+    for mut section in sections {
+        let name = section.require("name", "a role's name");
+        let password = secret(&mut section);
+        let admin = section.get("admin").and_then(|item| item.boolean());
+        let scram = auth.is_some_and(|auth| auth.method == AuthMethod::ScramSha256);
+        if let (true, Password::Absent) = (scram, &password) {
+            section.problem(
+                "the user has no password, and auth.method is scram-sha-256",
+                Some("set password, password_env or password_file"),
+            );
+        }
+        section.finish();
+        let Some((item, name)) = name.and_then(|item| item.name().map(|name| (item.clone(), name)))
+        else {
+            continue;
+        };
+        if users.iter().any(|user| user.name == name) {
+            item.problem(format!("user {name:?} is there twice"), None);
+        }
+        users.push(User {
+            name: name.to_owned(),
+            password: password.into_secret(),
+            admin: admin.unwrap_or(false),
+        });
+    }
+    users
+}
+
+/// What a section says of a password.
+enum Password {
+    Absent,
+    /// Reported.
+    Wrong,
+    Given(Secret),
+}
+
+impl Password {
+    fn into_secret(self) -> Option<Secret> {
+        match self {
+            Password::Given(secret) => Some(secret),
+            Password::Absent | Password::Wrong => None,
+        }
+    }
+}
+
+/// `password`, `password_env` or `password_file`, at most one of them.
+fn secret(section: &mut Section<'_>) -> Password {
+    let inline = section.get("password");
+    let variable = section.get("password_env");
+    let file = section.get("password_file");
+    let mut given = [&inline, &variable, &file].into_iter().flatten();
+    if let (Some(_), Some(second)) = (given.next(), given.next()) {
+        second.problem(
+            "there is more than one password",
+            Some("set one of password, password_env and password_file"),
+        );
+        return Password::Wrong;
+    }
+    let secret = if let Some(item) = &inline {
+        item.text().map(|text| Secret::Inline(text.to_owned()))
+    } else if let Some(item) = &variable {
+        item.text().map(|name| Secret::Env(name.to_owned()))
+    } else if let Some(item) = &file {
+        item.path().map(Secret::File)
+    } else {
+        return Password::Absent;
+    };
+    secret.map_or(Password::Wrong, Password::Given)
+}
+
+/// `[catalog]`
+pub(super) fn catalog(item: &Item<'_>) -> Option<Catalog> {
+    let mut section = item.section()?;
+    let url = section.require("url", address::URL_FORM);
+    let password = secret(&mut section);
+    let tls = node_tls(&mut section, &NodeTls::default());
+    let parsed = url.as_ref().and_then(|item| {
+        let parsed = address::parse_url(item.string()?);
+        parsed
+            .map_err(|problem| item.problem(problem, Some(address::URL_FORM)))
+            .ok()
+    });
+    section.finish();
+    let (url, parsed) = (url?, parsed?);
+    let password = match (parsed.password, password.into_secret()) {
+        (Some(_), Some(_)) => {
+            url.problem("there is a password in the URL and another beside it", None);
+            return None;
+        }
+        (Some(password), None) => Some(Secret::Inline(password)),
+        (None, secret) => secret,
+    };
+    Some(Catalog {
+        host: parsed.host,
+        port: parsed.port,
+        user: parsed.user,
+        database: parsed.database,
+        password,
+        tls,
+    })
+}
+
+/// `sslmode` and `sslrootcert`, each falling back to the enclosing section's.
+pub(super) fn node_tls(section: &mut Section<'_>, outer: &NodeTls) -> NodeTls {
+    let mode = section.get("sslmode");
+    let root_cert = section.get("sslrootcert").and_then(|item| item.path());
+    let chosen = mode
+        .as_ref()
+        .and_then(|item| item.choice(&address::SSL_MODES));
+    let tls = NodeTls {
+        mode: chosen.unwrap_or(outer.mode),
+        root_cert: root_cert.or_else(|| outer.root_cert.clone()),
+    };
+    let verifies = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyFull);
+    if let (true, None, Some(mode)) = (verifies, &tls.root_cert, mode) {
+        mode.problem(
+            "needs authorities to check certificates against",
+            Some("set sslrootcert to a PEM file"),
+        );
+    }
+    tls
+}
