@@ -12,7 +12,7 @@ use std::sync::Arc;
 use switchyard_cluster::{APP_USER, Cluster, ClusterSpec, Local, Port, RouterFile, Settings};
 use switchyard_schema::{Config, Diagnostic, KeyError, NoShard, ResolveError};
 
-pub use load::load;
+pub use load::{fill, load, load_whole};
 use shop::Shop;
 
 /// What the user may choose.
@@ -97,7 +97,7 @@ pub fn start(options: &Options) -> Result<Demo, DemoError> {
         tables: shop::TABLES,
     });
     let config = Config::parse(&text).map_err(DemoError::Config)?;
-    fill(&cluster, &config, &place)?;
+    fill_once(&cluster, &config, &place)?;
     let config_file = place.join("switchyard.toml");
     keep_or_write(&config_file, &text, &config)?;
     drop(ports);
@@ -161,7 +161,7 @@ pub const QUERIES: [&str; 5] = [
 ];
 
 /// Loads the shop unless that was done and finished before.
-fn fill(cluster: &Cluster, config: &Config, place: &Path) -> Result<(), DemoError> {
+fn fill_once(cluster: &Cluster, config: &Config, place: &Path) -> Result<(), DemoError> {
     let marker = place.join("shop.loaded");
     if marker.is_file() {
         tracing::info!("the shop is there already");

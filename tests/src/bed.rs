@@ -1,8 +1,8 @@
 //! The usual test bed: a cluster with the web shop in it, the plain server beside it, a router in front.
 
 use switchyard_cluster::{Cluster, ClusterSpec, Node, RouterFile};
-use switchyard_router::demo::load;
 use switchyard_router::demo::shop::{self, Shop};
+use switchyard_router::demo::{fill, load};
 use switchyard_schema::Config;
 
 use crate::router::RouterPorts;
@@ -31,6 +31,7 @@ pub struct Bed {
     // Order matters: the router goes before its servers.
     router: Router,
     cluster: Cluster,
+    config: Config,
     spec: BedSpec,
 }
 
@@ -92,8 +93,18 @@ impl Bed {
         Bed {
             router,
             cluster,
+            config,
             spec,
         }
+    }
+
+    /// Fills the shop's tables anew, and empties `others`, on every server at the same time.
+    pub fn refill(&self, others: &[&str]) {
+        let shop = shop::Table::ALL.map(shop::Table::name);
+        let names = [&shop, others].concat().join(", ");
+        let before = format!("TRUNCATE {names} RESTART IDENTITY CASCADE");
+        fill(&self.cluster, &self.config, &self.spec.shop, &before).unwrap();
+        wait_for_replicas(&self.cluster);
     }
 
     /// The router.

@@ -323,14 +323,14 @@ impl Client {
         }
     }
 
-    /// Asks for the cancellation of what runs on this connection, over another connection to `port`.
-    pub fn cancel(&self, port: u16) {
+    /// Asks the server on `port` to cancel what runs on the connection with this key.
+    pub fn cancel(key: &(i32, Vec<u8>), port: u16) {
         let mut request = Client::open(port);
-        let length = 12 + u32::try_from(self.key.1.len()).unwrap();
+        let length = 12 + u32::try_from(key.1.len()).unwrap();
         let mut bytes = length.to_be_bytes().to_vec();
         bytes.extend_from_slice(&80_877_102_u32.to_be_bytes());
-        bytes.extend_from_slice(&self.key.0.to_be_bytes());
-        bytes.extend_from_slice(&self.key.1);
+        bytes.extend_from_slice(&key.0.to_be_bytes());
+        bytes.extend_from_slice(&key.1);
         request.send_raw(&bytes).unwrap();
         assert_eq!(
             request.try_receive().unwrap(),

@@ -124,6 +124,11 @@ impl Failure {
         self.field('M')
     }
 
+    /// Forgets all fields but these.
+    pub(crate) fn keep(&mut self, letters: &[char]) {
+        self.fields.retain(|letter, _| letters.contains(letter));
+    }
+
     /// All fields.
     pub fn fields(&self) -> &BTreeMap<char, String> {
         &self.fields

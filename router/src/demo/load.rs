@@ -13,6 +13,16 @@ use super::shop::{DDL, Shop, Table};
 /// Makes the tables and loads the rows: on the shards as `config` distributes them, and whole on the plain server if the
 /// cluster has one. Says how many rows there are.
 pub fn load(cluster: &Cluster, config: &Config, shop: &Shop) -> Result<usize, DemoError> {
+    fill(cluster, config, shop, DDL)
+}
+
+/// Runs `before` on every primary and the plain server, then loads the rows as [`load`] does.
+pub fn fill(
+    cluster: &Cluster,
+    config: &Config,
+    shop: &Shop,
+    before: &str,
+) -> Result<usize, DemoError> {
     let database = config
         .database(&cluster.spec().database)
         .ok_or(DemoError::NoDatabase)?;
@@ -22,7 +32,7 @@ pub fn load(cluster: &Cluster, config: &Config, shop: &Shop) -> Result<usize, De
         let threads: Vec<_> = shards
             .chain(cluster.oracle())
             .zip(&portions)
-            .map(|(node, portion)| scope.spawn(move || fill(cluster, node, portion)))
+            .map(|(node, portion)| scope.spawn(move || fill_server(cluster, node, portion, before)))
             .collect();
         threads
             .into_iter()
@@ -34,16 +44,37 @@ pub fn load(cluster: &Cluster, config: &Config, shop: &Shop) -> Result<usize, De
     Ok(rows)
 }
 
+/// Makes the tables with all rows on one server.
+pub fn load_whole(cluster: &Cluster, node: &dyn Node, shop: &Shop) -> Result<(), DemoError> {
+    let lines = |table: Table| {
+        let mut lines = Vec::new();
+        shop.rows(table, |row| push_line(&mut lines, row));
+        (table, lines)
+    };
+    let portion: Portion = Table::ALL.into_iter().map(lines).collect();
+    fill_server(cluster, node, &portion, DDL)
+}
+
 /// What one server gets: each table's lines, in loading order.
 type Portion = Vec<(Table, Vec<u8>)>;
 
-fn fill(cluster: &Cluster, node: &dyn Node, portion: &Portion) -> Result<(), DemoError> {
-    cluster.sql(node, DDL)?;
+fn fill_server(
+    cluster: &Cluster,
+    node: &dyn Node,
+    portion: &Portion,
+    before: &str,
+) -> Result<(), DemoError> {
+    cluster.sql(node, before)?;
     for (table, lines) in portion {
         cluster.copy_in(node, table.name(), lines)?;
     }
     cluster.sql(node, "ANALYZE").map(drop)?;
     Ok(())
+}
+
+fn push_line(lines: &mut Vec<u8>, row: &str) {
+    lines.extend_from_slice(row.as_bytes());
+    lines.push(b'\n');
 }
 
 /// One portion per shard, and last one with everything.
@@ -60,10 +91,7 @@ fn portions(
         let mut failed = None;
         shop.rows(table, |row| {
             rows += 1;
-            let mut give = |server: usize| {
-                lines[server].extend_from_slice(row.as_bytes());
-                lines[server].push(b'\n');
-            };
+            let mut give = |server: usize| push_line(&mut lines[server], row);
             give(shards);
             match place.shard(row) {
                 Ok(Some(shard)) => give(shard),

@@ -1,0 +1,6 @@
+-- Tables of the differential tests besides the web shop: one for each other way to distribute.
+CREATE TABLE accounts (id integer PRIMARY KEY, owner text NOT NULL, balance bigint NOT NULL DEFAULT 0);
+CREATE TABLE regions (code text, name text, area double precision);
+CREATE TABLE sessions (token uuid PRIMARY KEY, started date, data bytea);
+CREATE TABLE labels (word varchar(40) PRIMARY KEY, weight real, tags text[]);
+CREATE TABLE notes (id serial PRIMARY KEY, body text, made timestamptz DEFAULT '2026-01-01 00:00:00+00');

@@ -1,0 +1,177 @@
+//! The harness itself: what it claims to see, it sees. Two plain servers stand in for oracle and router.
+#![allow(clippy::unwrap_used, reason = "a test program")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use switchyard_router::demo::load_whole;
+use switchyard_router::demo::shop::Shop;
+use switchyard_tests::cluster::{Cluster, ClusterSpec};
+use switchyard_tests::differential::{self, Protocol, Sides};
+use switchyard_tests::{Client, Login};
+
+/// Two plain servers with the same tables and rows.
+struct Twins(Cluster);
+
+impl Twins {
+    fn start() -> Twins {
+        let cluster = Cluster::start(ClusterSpec::for_tests(1, 0).with_oracle()).unwrap();
+        for server in cluster.nodes() {
+            load_whole(&cluster, server, &Shop::SMALL).unwrap();
+            cluster
+                .sql(server, include_str!("../slt/tables.sql"))
+                .unwrap();
+        }
+        Twins(cluster)
+    }
+}
+
+impl Sides for Twins {
+    fn oracle(&self) -> Client {
+        Client::connect(&Login::new(self.0.oracle().unwrap().port()))
+    }
+
+    fn router(&self) -> Client {
+        Client::connect(&Login::new(self.0.shard(0).primary.port()))
+    }
+}
+
+fn files() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("slt")).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
+    files.sort();
+    files
+}
+
+/// Every file holds on PostgreSQL itself: what it says succeeds does, and the same statements have the same answers.
+#[test]
+fn the_files_of_statements_are_right() {
+    let twins = Twins::start();
+    for file in files() {
+        // Later protocols would meet the first one's rows: the router's own tests fill the tables anew each time.
+        differential::run(&file, Protocol::Simple, &twins);
+    }
+}
+
+/// A server that answers otherwise is caught, whatever the difference is.
+#[test]
+fn differences_are_seen() {
+    let twins = Twins::start();
+    let shard = twins.0.shard(0).primary.as_ref();
+    let found = |sql: &str| -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("one.slt");
+        std::fs::write(&file, sql).unwrap();
+        let caught = Mutex::new(String::new());
+        let run = std::panic::AssertUnwindSafe(|| {
+            differential::run(&file, Protocol::ExtendedText, &twins)
+        });
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            *caught.lock().unwrap_or_else(PoisonError::into_inner) =
+                panic.downcast_ref::<String>().unwrap().clone();
+        }
+        caught.into_inner().unwrap()
+    };
+    let query = "query I rowsort\nSELECT * FROM notes";
+    assert_eq!(found(query), "");
+    assert!(found("statement error 42P01\nSELECT 1").contains("the oracle succeeds"));
+    assert!(found("statement ok\nSELECT nothing").contains("42703"));
+
+    let oracle = twins.0.oracle().unwrap();
+    twins
+        .0
+        .sql(oracle, "INSERT INTO notes VALUES (1, 'y')")
+        .unwrap();
+    assert!(found(query).contains("tag differ"));
+    twins
+        .0
+        .sql(shard, "INSERT INTO notes VALUES (1, 'x')")
+        .unwrap();
+    assert!(found(query).contains("rows differ"));
+    twins.0.sql(oracle, "UPDATE notes SET body = 'x'").unwrap();
+    assert_eq!(found(query), "");
+    twins
+        .0
+        .sql(shard, "ALTER TABLE notes ALTER id TYPE bigint")
+        .unwrap();
+    assert!(found(query).contains("columns differ"));
+    assert!(found("statement ok\nDELETE FROM countries WHERE code = 'xx'").is_empty());
+    twins
+        .0
+        .sql(shard, "INSERT INTO countries VALUES ('xx', 'x', 'x')")
+        .unwrap();
+    assert!(found("statement ok\nDELETE FROM countries WHERE code = 'xx'").contains("tag differ"));
+    twins
+        .0
+        .sql(
+            shard,
+            "ALTER TABLE regions ADD UNIQUE (code); INSERT INTO regions VALUES ('a')",
+        )
+        .unwrap();
+    assert!(found("statement ok\nINSERT INTO regions VALUES ('a')").contains("failure differ"));
+    assert!(found("statement ok\nINSERT INTO regions VALUES ('b')").is_empty());
+}
+
+/// The raw client sees what the protocol says.
+#[test]
+fn the_client_sees_the_protocol() {
+    let cluster = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
+    let login = Login::new(cluster.shard(0).primary.port());
+    let mut client = Client::connect(&login.clone().with("application_name", "tester"));
+    assert_eq!(client.parameters["server_encoding"], "UTF8");
+    assert_eq!(client.run("SHOW application_name").value(), "tester");
+    assert_eq!(client.status, b'I');
+    assert_eq!(client.run("BEGIN").tag.as_deref(), Some("BEGIN"));
+    assert_eq!(client.status, b'T');
+    assert_eq!(client.run("SELECT 1/0").sqlstate(), Some("22012"));
+    assert_eq!(client.status, b'E');
+    assert_eq!(client.run("ROLLBACK").tag.as_deref(), Some("ROLLBACK"));
+
+    let reply = client
+        .extended("SELECT $1::int4 + 1 AS n, NULL", &[Some("41")], 1)
+        .succeeded();
+    assert_eq!(reply.rows, [[Some(vec![0, 0, 0, 42]), None]]);
+    let column = &reply.columns.unwrap()[0];
+    assert_eq!(
+        (column.name.as_str(), column.type_oid, column.format),
+        ("n", 23, 1)
+    );
+    assert_eq!(
+        client.parameter_types("SELECT $1::uuid, $2 + 1").unwrap(),
+        [2950, 23]
+    );
+
+    client
+        .run("CREATE TEMP TABLE c (a int, b text)")
+        .succeeded();
+    assert_eq!(
+        client
+            .copy_in("COPY c FROM STDIN", b"1\tone\n2\t\\N\n")
+            .tag
+            .as_deref(),
+        Some("COPY 2")
+    );
+    assert_eq!(client.run("COPY c TO STDOUT").copied, b"1\tone\n2\t\\N\n");
+    assert_eq!(client.simple("SELECT 1; SELECT 2").len(), 2);
+    assert!(client.run("").empty);
+
+    let mut victim = Client::connect(&login);
+    let canceller = (victim.key.clone(), login.port);
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| victim.run("SELECT pg_sleep(30)"));
+        switchyard_tests::eventually("it sleeps", || {
+            client
+                .run("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+                .value()
+                == "1"
+        });
+        Client::cancel(&canceller.0, canceller.1);
+        assert_eq!(sleeper.join().unwrap().sqlstate(), Some("57014"));
+    });
+    let wrong = Login {
+        password: "wrong".to_owned(),
+        ..login
+    };
+    assert_eq!(Client::try_connect(&wrong).unwrap_err().sqlstate(), "28P01");
+}
