@@ -1,0 +1,60 @@
+# The project's entry points; each first sees to what it needs of the system (`.ci/prepare` says what it installs).
+
+CARGO ?= cargo
+# Options of the programs, such as `make demo ARGS='--dir /tmp/demo'` or `make bench ARGS='--quick --json'`.
+ARGS ?=
+# How long `make fuzz` spends on each target.
+SECONDS_PER_TARGET ?= 60
+
+.PHONY: demo test check format-check lint deny doc bench fuzz prepare help
+
+help:
+	@echo 'make demo     a real cluster on this machine with sample data, and a router in front of it'
+	@echo 'make test     everything that must hold: make check, then every test'
+	@echo 'make check    format, lints, licences and dependencies, documentation'
+	@echo 'make bench    throughput, CPU, system calls and memory against PostgreSQL and PgBouncer'
+	@echo 'make fuzz     every fuzz target for SECONDS_PER_TARGET=$(SECONDS_PER_TARGET)'
+	@echo 'make prepare  install what all of these need and the system lacks'
+
+demo:
+	@.ci/prepare compiler postgresql
+	$(CARGO) run --locked --release --package switchyard-router --bin switchyard -- demo $(ARGS)
+
+test: check
+	@.ci/prepare compiler postgresql clients
+	$(CARGO) test --locked --workspace
+
+check: format-check lint deny doc
+
+format-check:
+	$(CARGO) fmt --all --check
+
+lint:
+	@.ci/prepare compiler
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# The advisory database lives on the network: where it cannot be had, the other checks still count.
+deny:
+	@.ci/prepare compiler deny
+	$(CARGO) deny --locked check licenses bans sources
+	@if $(CARGO) deny fetch db >/dev/null 2>&1; \
+	then echo '$(CARGO) deny --locked check advisories'; $(CARGO) deny --locked check advisories; \
+	else echo 'The advisory database cannot be reached: advisories are NOT checked.'; fi
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+bench:
+	@.ci/prepare compiler postgresql pgbouncer strace
+	$(CARGO) build --locked --release --package switchyard-router --package switchyard-bench
+	$(CARGO) run --locked --release --quiet --package switchyard-bench -- $(ARGS)
+
+fuzz:
+	@.ci/prepare compiler fuzz
+	@cd fuzz && for target in $$(RUSTC_BOOTSTRAP=1 $(CARGO) fuzz list); do \
+	    echo "fuzzing $$target"; \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run "$$target" -- -max_total_time=$(SECONDS_PER_TARGET) || exit 1; \
+	done
+
+prepare:
+	@.ci/prepare compiler postgresql pgbouncer strace clients deny
