@@ -177,3 +177,6 @@ impl KeyMap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

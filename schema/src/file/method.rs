@@ -77,6 +77,17 @@ fn shard(item: &Item<'_>, shards: &[Shard]) -> Option<ShardIndex> {
     position.map(|position| ShardIndex(position as u16))
 }
 
+/// A value that is a key of some type.
+fn literal(item: &Item<'_>) -> Option<Literal> {
+    let literal = item.literal()?;
+    let fits = |key_type: &KeyType| literal.key(*key_type).is_ok();
+    if !KeyType::ALL.iter().any(fits) {
+        item.problem(format!("{literal} is a key of no type"), None);
+        return None;
+    }
+    Some(literal)
+}
+
 /// `shards` of method modulo, by remainder.
 fn remainders(item: &Item<'_>, shards: &[Shard]) -> Option<Vec<ShardIndex>> {
     let names = item.array()?;
@@ -110,7 +121,7 @@ fn ranges(item: &Item<'_>, shards: &[Shard]) -> Option<Vec<RangeEntry>> {
         let below = section.get("below");
         let owner = section.require("shard", "the shard's name");
         let owner = owner.and_then(|item| shard(&item, shards));
-        let literal = below.as_ref().and_then(|item| item.literal());
+        let literal = below.as_ref().and_then(literal);
         section.finish();
         match (&below, &literal) {
             (None, _) => open = open.or(Some(range.line())),
@@ -226,7 +237,7 @@ fn list_values(item: &Item<'_>, seen: &mut HashMap<String, usize>) -> Option<Vec
     }
     let mut values = Vec::with_capacity(items.len());
     for item in &items {
-        let value = item.literal()?;
+        let value = literal(item)?;
         if let Some(line) = seen.insert(value.text.clone(), item.line()) {
             item.problem(format!("{value} is already listed on line {line}"), None);
         }

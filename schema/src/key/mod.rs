@@ -313,3 +313,6 @@ impl<'a> Key<'a> {
 fn exactly<const N: usize>(value: &[u8]) -> Result<[u8; N], KeyError> {
     value.try_into().map_err(|_| KeyError::Invalid)
 }
+
+#[cfg(test)]
+mod tests;
