@@ -1,4 +1,9 @@
 //! The monitor on real servers: health, roles, and what replicas have replayed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "test code fails by panicking"
+)]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -1,0 +1,103 @@
+//! Connecting to the catalog.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
+use switchyard_schema::SslMode;
+
+use crate::{Error, migrations};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the server may take for one statement, as far as it notices itself.
+const STATEMENT_TIMEOUT: &str = "5s";
+
+/// Where the catalog is and who we are there.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    options: PgConnectOptions,
+}
+
+impl Credentials {
+    /// From the configuration, with the password it names.
+    #[must_use]
+    pub fn new(catalog: &switchyard_schema::Catalog, password: Option<&str>) -> Self {
+        let mut options = PgConnectOptions::new_without_pgpass()
+            .host(&catalog.host)
+            .port(catalog.port)
+            .username(&catalog.user)
+            .database(&catalog.database)
+            .application_name("switchyard")
+            .options([("statement_timeout", STATEMENT_TIMEOUT)])
+            .ssl_mode(match catalog.tls.mode {
+                SslMode::Disable => PgSslMode::Disable,
+                SslMode::Prefer => PgSslMode::Prefer,
+                SslMode::Require => PgSslMode::Require,
+                SslMode::VerifyCa => PgSslMode::VerifyCa,
+                SslMode::VerifyFull => PgSslMode::VerifyFull,
+            });
+        if let Some(root_cert) = &catalog.tls.root_cert {
+            options = options.ssl_root_cert(root_cert);
+        }
+        if let Some(password) = password {
+            options = options.password(password);
+        }
+        Self { options }
+    }
+}
+
+/// A connected catalog of the latest version.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pub(crate) pool: PgPool,
+}
+
+impl Catalog {
+    /// Connects, and migrates the schema if it is not of the latest version.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn connect(credentials: &Credentials) -> Result<Self, Error> {
+        let catalog = Self::open(credentials).await?;
+        let mut connection = catalog.acquire().await?;
+        migrations::migrate(&mut connection).await?;
+        drop(connection);
+        Ok(catalog)
+    }
+
+    /// Connects and changes nothing: for looking only. Reading fails if the schema is not there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn open(credentials: &Credentials) -> Result<Self, Error> {
+        // One connection listens, another reads.
+        let pool = PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_with(credentials.options.clone())
+            .await
+            .map_err(Error::Unreachable)?;
+        Ok(Self { pool })
+    }
+
+    pub(crate) async fn acquire(
+        &self,
+    ) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Error> {
+        self.pool.acquire().await.map_err(Error::Unreachable)
+    }
+
+    /// Closes the connections.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+}
+
+/// A connection that is in one transaction's state for reading.
+pub(crate) async fn begin_read(
+    connection: &mut PgConnection,
+) -> Result<sqlx::Transaction<'_, sqlx::Postgres>, Error> {
+    use sqlx::Connection as _;
+    Ok(connection
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?)
+}

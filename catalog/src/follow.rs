@@ -1,0 +1,115 @@
+//! Following the catalog: notified when it changes, and asking again in case a notification was lost.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use crate::{Catalog, Credentials, Error, Snapshot};
+
+/// Between two looks at the revision, whether or not there was a notification.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long one look may take before the connection counts as lost.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two attempts to reach a catalog that is away.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether the catalog is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It answers.
+    Up,
+    /// It does not; what is known of it is the last it said.
+    Down,
+}
+
+/// The receiving end of what the catalog says.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    /// The newest snapshot.
+    pub snapshots: watch::Receiver<Snapshot>,
+    /// Whether the catalog is there.
+    pub link: watch::Receiver<Link>,
+}
+
+impl Catalog {
+    /// Follows the catalog for as long as the future is polled, beginning with a snapshot just read. Never returns.
+    pub fn follow(
+        self,
+        credentials: Credentials,
+        first: Snapshot,
+    ) -> (Follower, impl Future<Output = ()> + Send) {
+        let (snapshots, new) = watch::channel(first);
+        let (link, status) = watch::channel(Link::Up);
+        let follower = Follower {
+            snapshots: new,
+            link: status,
+        };
+        let following = async move {
+            let mut catalog = Some(self);
+            loop {
+                let outcome = match catalog.take() {
+                    Some(catalog) => watch_changes(&catalog, &snapshots, &link).await,
+                    None => reconnect(&credentials, &mut catalog).await,
+                };
+                if let Err(error) = outcome {
+                    if link.send_replace(Link::Down) == Link::Up {
+                        warn!(reason = %error, "catalog is away; going on with what is known");
+                    } else {
+                        debug!(reason = %error, "catalog is still away");
+                    }
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+            }
+        };
+        (follower, following)
+    }
+}
+
+async fn reconnect(credentials: &Credentials, catalog: &mut Option<Catalog>) -> Result<(), Error> {
+    // A catalog of a newer version cannot be read for certain, so the version is looked at again.
+    *catalog = Some(timely(Catalog::connect(credentials)).await?);
+    Ok(())
+}
+
+async fn watch_changes(
+    catalog: &Catalog,
+    snapshots: &watch::Sender<Snapshot>,
+    link: &watch::Sender<Link>,
+) -> Result<(), Error> {
+    let listening = async {
+        let mut listener = PgListener::connect_with(&catalog.pool)
+            .await
+            .map_err(Error::Unreachable)?;
+        listener.listen("switchyard").await?;
+        Ok(listener)
+    };
+    let mut listener = timely(listening).await?;
+    loop {
+        let revision = timely(catalog.revision()).await?;
+        if link.send_replace(Link::Up) == Link::Down {
+            info!("catalog is back");
+        }
+        if revision != snapshots.borrow().revision {
+            let snapshot = timely(catalog.read()).await?;
+            info!(revision = snapshot.revision, "catalog has changed");
+            snapshots.send_replace(snapshot);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
+            notified = listener.try_recv() => {
+                // `None` is a lost connection, and the listener's own attempts to come back have no limit.
+                if notified?.is_none() {
+                    return Err(Error::Query(sqlx::Error::PoolClosed));
+                }
+            }
+        }
+    }
+}
+
+async fn timely<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(LOOK_TIMEOUT, work)
+        .await
+        .unwrap_or(Err(Error::Timeout))
+}
