@@ -784,3 +784,51 @@ fn ranges_and_lists() {
         );
     }
 }
+
+const MANUAL: &str = include_str!("../../../docs/configuration.md");
+
+#[test]
+fn the_manual_shows_what_is_valid() {
+    let examples: Vec<&str> = MANUAL
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        parse(example);
+    }
+}
+
+#[test]
+fn the_manual_names_every_key() {
+    let wrong = with_tables("{ name = 't', method = 'reference', qqqqqqqq = 1 }")
+        .replace("{ host = \"a\"", "{ qqqqqqqq = 1, host = \"a\"")
+        .replace("{ name = \"s0\"", "{ qqqqqqqq = 1, name = \"s0\"")
+        .replace("{ name = \"app\"", "{ qqqqqqqq = 1, name = \"app\"")
+        .replace("name = \"shop\"", "name = \"shop\"\nqqqqqqqq = 1");
+    let sections = "[router]\nqqqqqqqq = 1\n[router.tls]\nqqqqqqqq = 1\ncert = 'c'\nkey = 'k'\n[log]\nqqqqqqqq = 1
+                    [auth]\nqqqqqqqq = 1\n[catalog]\nqqqqqqqq = 1\nurl = 'postgres://u@h/d'\n";
+    let problems = problems(&format!("{wrong}\n{sections}"));
+    assert_eq!(problems.len(), 10, "{problems:#?}");
+    for problem in problems {
+        let keys = problem
+            .split_once("(allowed are ")
+            .unwrap()
+            .1
+            .trim_end_matches(')');
+        for key in keys.split(", ") {
+            let named = [
+                format!("`{key}`"),
+                format!("`{key} ="),
+                format!("[{key}"),
+                format!(".{key}]"),
+                format!("{key} = "),
+            ];
+            assert!(
+                named.iter().any(|name| MANUAL.contains(name)),
+                "{key} in {problem}"
+            );
+        }
+    }
+}

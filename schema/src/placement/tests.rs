@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
+use crate::key::KeyFamily;
 use crate::model::{Config, TableName};
 
 /// A value of the type in PostgreSQL's text form, without quotes and backslashes.
@@ -61,12 +62,10 @@ struct Written {
 
 fn written() -> impl Strategy<Value = Written> {
     select(KeyType::ALL.to_vec()).prop_flat_map(|key_type| {
-        let methods = match key_type {
-            KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => {
-                vec!["hash", "range", "list", "modulo"]
-            }
-            _ => vec!["hash", "range", "list"],
-        };
+        let mut methods = vec!["hash", "range", "list"];
+        if key_type.family() == KeyFamily::Integer {
+            methods.push("modulo");
+        }
         let values = prop::collection::vec((value(key_type), any::<Index>()), 1..6);
         (1..6_usize, select(methods), values, any::<Index>()).prop_map(
             move |(shards, method, values, rest)| {
