@@ -58,16 +58,31 @@ pub fn header(buf: &[u8]) -> Result<Option<Header>, FrameError> {
     }))
 }
 
-/// Splits the first whole message off `buf`: its tag, its body, and what follows. `None` if it is not whole yet.
+/// A whole message and what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split<'a> {
+    /// What kind of message it is.
+    pub tag: u8,
+    /// Its body.
+    pub body: &'a [u8],
+    /// The bytes after it.
+    pub rest: &'a [u8],
+}
+
+/// Splits the first message off `buf`; `None` if it is not whole yet.
 #[inline]
-pub fn split(buf: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, FrameError> {
+pub fn split(buf: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
     let Some(header) = header(buf)? else {
         return Ok(None);
     };
     let Some((message, rest)) = buf.split_at_checked(header.len) else {
         return Ok(None);
     };
-    Ok(Some((header.tag, &message[HEADER..], rest)))
+    Ok(Some(Split {
+        tag: header.tag,
+        body: &message[HEADER..],
+        rest,
+    }))
 }
 
 /// Appends a message whose body `body` writes, and fills in the length.
@@ -144,7 +159,11 @@ mod tests {
         for n in 0..7 {
             assert_eq!(split(&bytes[..n]), Ok(None));
         }
-        assert_eq!(split(&bytes), Ok(Some((b'Q', &b"1\0"[..], &b"S"[..]))));
+        let whole = split(&bytes).unwrap().unwrap();
+        assert_eq!(
+            (whole.tag, whole.body, whole.rest),
+            (b'Q', &b"1\0"[..], &b"S"[..])
+        );
     }
 
     #[test]
