@@ -8,13 +8,6 @@
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
 //!
 //! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "test code fails by panicking and explains itself on stderr"
-)]
 
 mod bed;
 mod client;

@@ -1,5 +1,4 @@
 //! The harness itself: what it claims to see, it sees. Two plain servers stand in for oracle and router.
-#![allow(clippy::unwrap_used, reason = "a test program")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

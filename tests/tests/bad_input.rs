@@ -1,0 +1,448 @@
+//! Bad input: each gets the right SQLSTATE, or a closed connection where the protocol says so; other clients notice nothing,
+//! nothing is leaked, and the router lives.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::{Bed, BedSpec, Client, Failure, Login, eventually};
+
+/// How long a client may take to log in.
+const LOGIN: Duration = Duration::from_secs(2);
+
+static BED: OnceLock<Bed> = OnceLock::new();
+/// Server connections are counted, so one test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A bystander that worked before the misdeed, and must work after it.
+struct Scene {
+    bed: &'static Bed,
+    bystander: Client,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0)).with_router(&format!(
+            "client_login_timeout = \"{}s\"\npool_size = 4",
+            LOGIN.as_secs()
+        ));
+        let bed = BED.get_or_init(|| Bed::start(spec));
+        let mut bystander = bed.client();
+        bystander.run("BEGIN").succeeded();
+        bystander
+            .run("UPDATE users SET name = 'bystander' WHERE id = 1")
+            .succeeded();
+        Scene {
+            bed,
+            bystander,
+            _turn: turn,
+        }
+    }
+
+    /// The router lives, the bystander's transaction goes on, nobody's connection is lost or left in a transaction.
+    #[track_caller]
+    fn unharmed(mut self) {
+        assert_eq!(
+            self.bystander
+                .run("SELECT name FROM users WHERE id = 1")
+                .succeeded()
+                .value(),
+            "bystander"
+        );
+        assert_eq!(self.bystander.status, b'T');
+        self.bystander.run("ROLLBACK").succeeded();
+        let mut newcomer = self.bed.client();
+        for id in 1..20 {
+            newcomer
+                .run(&format!("SELECT name FROM users WHERE id = {id}"))
+                .succeeded();
+        }
+        newcomer.terminate();
+        self.bystander.terminate();
+        for shard in self.bed.cluster().shards() {
+            let mut direct = self.bed.node_client(shard.primary.as_ref());
+            let busy = "SELECT count(*) FROM pg_stat_activity \
+                        WHERE datname = 'shop' AND pid <> pg_backend_pid() AND state <> 'idle'";
+            eventually("no server connection is left busy", || {
+                direct.run(busy).value() == "0"
+            });
+            let all = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND pid <> pg_backend_pid()";
+            // The pool, and a few connections of the monitor.
+            assert!(direct.run(all).value().parse::<u32>().unwrap() <= 4 + 4);
+        }
+        let (status, _) = self.bed.router().get("/healthz").unwrap();
+        assert_eq!(status, 200);
+    }
+
+    fn raw(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.bed.router().port())).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream
+    }
+}
+
+/// Everything until the server closes; a failed test if it does not.
+#[track_caller]
+fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection is not closed: {error}"),
+    }
+    answer
+}
+
+/// The only thing said before the connection was closed is a fatal error.
+#[track_caller]
+fn fatal(answer: &[u8], sqlstate: &str) {
+    assert_eq!(
+        answer.first(),
+        Some(&b'E'),
+        "{:?}",
+        String::from_utf8_lossy(answer)
+    );
+    let text = String::from_utf8_lossy(answer);
+    assert!(
+        text.contains("FATAL") && text.contains(&format!("C{sqlstate}\0")),
+        "{text:?}"
+    );
+}
+
+#[track_caller]
+fn closed_with(client: &mut Client, sqlstate: &str) {
+    let message = client.receive();
+    assert_eq!(message.tag, b'E', "{message:?}");
+    let body = String::from_utf8_lossy(&message.body);
+    assert!(
+        body.contains("FATAL") && body.contains(&format!("C{sqlstate}\0")),
+        "{body:?}"
+    );
+    assert_eq!(client.try_receive().unwrap(), None);
+}
+
+#[track_caller]
+fn refused(login: &Login) -> Failure {
+    match Client::try_connect(login) {
+        Ok(_) => panic!("logged in"),
+        Err(failure) => failure,
+    }
+}
+
+#[test]
+fn garbage_instead_of_a_startup_packet() {
+    let scene = Scene::new();
+    for garbage in [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(40),
+        vec![0; 64],
+        vec![0xff; 64],
+        (0..=255).cycle().take(100_000).collect(),
+    ] {
+        let mut stream = scene.raw();
+        // It may close before it has read everything.
+        let _ = stream.write_all(&garbage);
+        let answer = until_closed(&mut stream);
+        assert!(
+            answer.is_empty() || answer[0] == b'E',
+            "{:?}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    scene.unharmed();
+}
+
+#[test]
+fn a_startup_packet_that_says_it_is_enormous() {
+    let scene = Scene::new();
+    let mut stream = scene.raw();
+    stream.write_all(&0x7fff_ffff_u32.to_be_bytes()).unwrap();
+    stream.write_all(&196_608_u32.to_be_bytes()).unwrap();
+    let answer = until_closed(&mut stream);
+    assert!(answer.is_empty() || answer[0] == b'E');
+    scene.unharmed();
+}
+
+#[test]
+fn half_a_startup_packet_and_silence() {
+    let scene = Scene::new();
+    let mut stream = scene.raw();
+    let begin = Instant::now();
+    stream
+        .write_all(&[0, 0, 0, 80, 0, 3, 0, 0, b'u', b's', b'e'])
+        .unwrap();
+    until_closed(&mut stream);
+    let took = begin.elapsed();
+    assert!(
+        took >= LOGIN - Duration::from_millis(200) && took < LOGIN + Duration::from_secs(3),
+        "{took:?}"
+    );
+    scene.unharmed();
+}
+
+#[test]
+fn silence_from_the_start_and_after_the_password_request() {
+    let scene = Scene::new();
+    let mut silent = scene.raw();
+    let mut waiting = Client::open(scene.bed.router().port());
+    waiting
+        .send_raw(&startup(&[("user", "app"), ("database", "shop")]))
+        .unwrap();
+    assert_eq!(waiting.receive().tag, b'R');
+    until_closed(&mut silent);
+    while waiting.try_receive().unwrap().is_some() {}
+    scene.unharmed();
+}
+
+#[test]
+fn an_unknown_protocol_version() {
+    let scene = Scene::new();
+    let mut stream = scene.raw();
+    let mut packet = startup(&[("user", "app"), ("database", "shop")]);
+    packet[4..8].copy_from_slice(&(2_u32 << 16).to_be_bytes());
+    stream.write_all(&packet).unwrap();
+    fatal(&until_closed(&mut stream), "0A000");
+    scene.unharmed();
+}
+
+#[test]
+fn a_startup_packet_without_a_user() {
+    let scene = Scene::new();
+    let mut stream = scene.raw();
+    stream.write_all(&startup(&[("database", "shop")])).unwrap();
+    fatal(&until_closed(&mut stream), "28000");
+    scene.unharmed();
+}
+
+#[test]
+fn a_message_that_says_it_has_two_gigabytes() {
+    let scene = Scene::new();
+    let mut client = scene.bed.client();
+    client.send_raw(b"Q\x7f\xff\xff\xffSELECT 1").unwrap();
+    closed_with(&mut client, "08P01");
+
+    // A length that does not even hold itself.
+    let mut client = scene.bed.client();
+    client.send_raw(b"Q\x00\x00\x00\x03").unwrap();
+    closed_with(&mut client, "08P01");
+    scene.unharmed();
+}
+
+#[test]
+fn an_unknown_message() {
+    let scene = Scene::new();
+    let mut client = scene.bed.client();
+    client.send_raw(b"!\x00\x00\x00\x08oops").unwrap();
+    closed_with(&mut client, "08P01");
+    scene.unharmed();
+}
+
+#[test]
+fn messages_that_end_too_early() {
+    let scene = Scene::new();
+    // A Query without its NUL, a Bind cut short, a Parse that promises more types than it has, a Describe of nothing.
+    for broken in [
+        &b"Q\x00\x00\x00\x0cSELECT 1"[..],
+        b"B\x00\x00\x00\x06\x00\x00",
+        b"P\x00\x00\x00\x0b\x00S\x00\x7f\xff\x00\x00",
+        b"D\x00\x00\x00\x06?\x00",
+    ] {
+        let mut client = scene.bed.client();
+        client.send_raw(broken).unwrap();
+        client.send_raw(b"S\x00\x00\x00\x04").unwrap();
+        let message = client.receive();
+        assert_eq!(message.tag, b'E', "{message:?}");
+        assert!(
+            String::from_utf8_lossy(&message.body).contains("C08P01\0"),
+            "{message:?}"
+        );
+    }
+    scene.unharmed();
+}
+
+#[test]
+fn a_message_in_the_middle_of_which_the_client_leaves() {
+    let scene = Scene::new();
+    for _ in 0..20 {
+        let mut client = scene.bed.client();
+        client.send_raw(b"Q\x00\x00\x10\x00SELECT pg_sl").unwrap();
+    }
+    scene.unharmed();
+}
+
+#[test]
+fn a_wrong_password() {
+    let scene = Scene::new();
+    let failure = refused(&Login {
+        password: "wrong".to_owned(),
+        ..scene.bed.login()
+    });
+    assert_eq!((failure.sqlstate(), failure.severity()), ("28P01", "FATAL"));
+    assert_eq!(
+        failure.message(),
+        "password authentication failed for user \"app\""
+    );
+    scene.unharmed();
+}
+
+/// Whether a user exists cannot be told from the answers.
+#[test]
+fn an_unknown_user_fails_like_a_wrong_password() {
+    let scene = Scene::new();
+    let failure = refused(&Login {
+        user: "nobody".to_owned(),
+        ..scene.bed.login()
+    });
+    assert_eq!((failure.sqlstate(), failure.severity()), ("28P01", "FATAL"));
+    assert_eq!(
+        failure.message(),
+        "password authentication failed for user \"nobody\""
+    );
+    scene.unharmed();
+}
+
+#[test]
+fn an_unknown_database() {
+    let scene = Scene::new();
+    let failure = refused(&Login {
+        database: "nowhere".to_owned(),
+        ..scene.bed.login()
+    });
+    assert_eq!((failure.sqlstate(), failure.severity()), ("3D000", "FATAL"));
+    assert_eq!(failure.message(), "database \"nowhere\" does not exist");
+    scene.unharmed();
+}
+
+/// A statement that fails by both protocols, after which the connection works.
+#[track_caller]
+fn fails(sql: &str, sqlstate: &str) -> Failure {
+    let scene = Scene::new();
+    let mut client = scene.bed.client();
+    let extended = client
+        .extended(sql, &[], 0)
+        .failure
+        .unwrap_or_else(|| panic!("{sql} succeeds"));
+    let failure = client
+        .run(sql)
+        .failure
+        .unwrap_or_else(|| panic!("{sql} succeeds"));
+    assert_eq!(
+        (failure.sqlstate(), extended.sqlstate()),
+        (sqlstate, sqlstate),
+        "{failure:?} {extended:?}"
+    );
+    assert_eq!((failure.severity(), client.status), ("ERROR", b'I'));
+    client.run("SELECT 1").succeeded();
+    client
+        .run("SELECT name FROM users WHERE id = 3")
+        .succeeded();
+    scene.unharmed();
+    failure
+}
+
+#[test]
+fn a_syntax_error() {
+    let failure = fails("SELEC name FROM users WHERE id = 1", "42601");
+    assert_eq!(failure.message(), "syntax error at or near \"SELEC\"");
+    assert_eq!(failure.field('P'), "1");
+}
+
+#[test]
+fn an_unknown_table() {
+    let failure = fails("SELECT * FROM nowhere WHERE id = 1", "42P01");
+    assert_eq!(failure.message(), "relation \"nowhere\" does not exist");
+}
+
+/// A NULL key has a place (product.md), so that PostgreSQL itself decides: here the primary key forbids it.
+#[test]
+fn a_null_shard_key() {
+    let failure = fails(
+        "INSERT INTO users (id, email, name, country) VALUES (NULL, 'x', 'x', 'no')",
+        "23502",
+    );
+    assert!(
+        failure.message().contains("null value in column \"id\""),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn an_insert_without_the_shard_key() {
+    let failure = fails(
+        "INSERT INTO users (email, name, country) VALUES ('x', 'x', 'no')",
+        "23502",
+    );
+    assert!(
+        failure.message().contains("null value in column \"id\""),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn text_that_is_not_utf8() {
+    let scene = Scene::new();
+    let mut client = scene.bed.client();
+    client
+        .send_raw(b"Q\x00\x00\x00\x10SELECT '\xff\xfe'\0")
+        .unwrap();
+    let replies = client.replies(None);
+    assert_eq!(replies[0].sqlstate(), Some("22021"), "{replies:?}");
+    client.run("SELECT 1").succeeded();
+    scene.unharmed();
+}
+
+/// What cannot be answered exactly is refused, with a reason and a way out.
+#[test]
+fn what_is_for_a_later_day() {
+    let scene = Scene::new();
+    let mut client = scene.bed.client();
+    for sql in [
+        "SELECT count(*) FROM users",
+        "SELECT * FROM users ORDER BY id",
+        "SELECT * FROM users LIMIT 5",
+        "SELECT DISTINCT country FROM users",
+        "SELECT id, row_number() OVER () FROM users",
+        "SELECT country, count(*) FROM users GROUP BY country",
+        "SELECT * FROM users u JOIN products p ON p.id = u.id",
+        "SELECT * FROM users UNION SELECT * FROM users",
+        "UPDATE users SET name = 'x'",
+        "DELETE FROM users WHERE country = 'no'",
+        "INSERT INTO users (id, email, name, country) VALUES (900001, 'x', 'x', 'no'), (900002, 'x', 'x', 'no'), (900003, 'x', 'x', 'no'), (900004, 'x', 'x', 'no')",
+        "UPDATE users SET id = 900001 WHERE id = 1",
+        "SELECT * FROM users FOR UPDATE",
+    ] {
+        let failure = client
+            .run(sql)
+            .failure
+            .unwrap_or_else(|| panic!("{sql} is answered"));
+        assert_eq!(failure.sqlstate(), "0A000", "{sql}: {failure:?}");
+        assert!(
+            !failure.field('H').is_empty() || !failure.field('D').is_empty(),
+            "{sql}: no way out: {failure:?}"
+        );
+        assert_eq!(client.status, b'I');
+    }
+    client
+        .run("SELECT name FROM users WHERE id = 3")
+        .succeeded();
+    scene.unharmed();
+}
+
+fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = 196_608_u32.to_be_bytes().to_vec();
+    for (name, value) in parameters {
+        for word in [name, value] {
+            body.extend_from_slice(word.as_bytes());
+            body.push(0);
+        }
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&length.to_be_bytes(), body.as_slice()].concat()
+}

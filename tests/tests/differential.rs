@@ -1,0 +1,64 @@
+//! The router answers as one PostgreSQL with all the data would: the files in `slt/`, statement by statement, by the simple
+//! and the extended protocol, in text and in binary.
+
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use switchyard_tests::differential::{self, Protocol, Sides};
+use switchyard_tests::{Bed, BedSpec, Client};
+
+/// The tables besides the shop's.
+const OTHERS: [&str; 5] = ["accounts", "regions", "sessions", "labels", "notes"];
+
+static BED: OnceLock<Bed> = OnceLock::new();
+/// The files change the same tables.
+static TURN: Mutex<()> = Mutex::new(());
+
+struct Both<'a>(&'a Bed);
+
+impl Sides for Both<'_> {
+    fn oracle(&self) -> Client {
+        self.0.oracle()
+    }
+
+    fn router(&self) -> Client {
+        self.0.client()
+    }
+}
+
+#[track_caller]
+fn same(file: &str) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let tables = (
+        include_str!("../slt/tables.sql"),
+        include_str!("../slt/tables.toml"),
+    );
+    let bed = BED.get_or_init(|| Bed::start(BedSpec::usual().with_tables(tables.0, tables.1)));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt").join(file);
+    for protocol in Protocol::ALL {
+        bed.refill(&OTHERS);
+        differential::run(&path, protocol, &Both(bed));
+    }
+}
+
+macro_rules! files {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                same(concat!(stringify!($name), ".slt"));
+            }
+        )*
+
+        #[test]
+        fn no_file_is_forgotten() {
+            let known = [$(concat!(stringify!($name), ".slt")),*];
+            for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("slt")).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(!name.ends_with(".slt") || known.contains(&name.as_str()), "{name} has no test");
+            }
+        }
+    };
+}
+
+files! { single_shard scatter reference transactions errors catalog ddl copy }

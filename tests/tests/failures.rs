@@ -1,0 +1,258 @@
+//! Servers that die, hang or vanish: an error that names the shard, soon, and nobody else is affected; what is unknown is
+//! called unknown.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxy, Router, eventually};
+
+static BED: OnceLock<Bed> = OnceLock::new();
+/// The tests stop servers.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    (
+        BED.get_or_init(|| Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)))),
+        turn,
+    )
+}
+
+/// A user that lies on this shard, as the shard knows.
+fn user_on(bed: &Bed, shard: usize) -> String {
+    bed.cluster()
+        .sql(
+            bed.cluster().shard(shard).primary.as_ref(),
+            "SELECT min(id) FROM users",
+        )
+        .unwrap()
+}
+
+fn name_of(user: &str) -> String {
+    format!("SELECT name FROM users WHERE id = {user}")
+}
+
+/// The statement fails in under a second with a message that names the shard.
+#[track_caller]
+fn fails_soon(client: &mut Client, sql: &str, shard: &str) {
+    let begin = Instant::now();
+    let failure = client
+        .run(sql)
+        .failure
+        .unwrap_or_else(|| panic!("{sql} is answered"));
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}: {failure:?}");
+    assert_eq!(failure.sqlstate(), "08006", "{failure:?}");
+    assert!(
+        failure.message().contains(&format!("\"{shard}\"")),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn a_dead_shard_is_named_and_the_others_work() {
+    let (bed, _turn) = bed();
+    let users = [user_on(bed, 0), user_on(bed, 1)];
+    let mut client = bed.client();
+    let mut in_transaction = bed.client();
+    in_transaction.run("BEGIN").succeeded();
+    in_transaction
+        .run(&format!(
+            "UPDATE users SET name = 'kept' WHERE id = {}",
+            users[0]
+        ))
+        .succeeded();
+    client.run(&name_of(&users[1])).succeeded();
+
+    let victim = bed.cluster().shard(1).primary.as_ref();
+    for how in [Stop::Kill, Stop::Fast] {
+        victim.stop(how).unwrap();
+        for _ in 0..5 {
+            fails_soon(&mut client, &name_of(&users[1]), "s1");
+            fails_soon(&mut client, "SELECT id FROM users", "s1");
+            fails_soon(
+                &mut bed.client(),
+                &format!("UPDATE users SET name = 'x' WHERE id = {}", users[1]),
+                "s1",
+            );
+            client.run(&name_of(&users[0])).succeeded();
+            bed.client().run(&name_of(&users[0])).succeeded();
+        }
+        in_transaction.run(&name_of(&users[0])).succeeded();
+        let (status, metrics) = bed.router().get("/metrics").unwrap();
+        assert_eq!(status, 200);
+        assert!(metrics.contains("s1"));
+
+        victim.start().unwrap();
+        eventually("the shard is back", || {
+            client.run(&name_of(&users[1])).failure.is_none()
+        });
+    }
+    in_transaction.run("COMMIT").succeeded();
+    assert_eq!(client.run(&name_of(&users[0])).value(), "kept");
+}
+
+/// A transaction on a server that dies is lost; its client is told, and can begin another.
+#[test]
+fn a_transaction_on_a_dying_server_fails() {
+    let (bed, _turn) = bed();
+    let user = user_on(bed, 1);
+    let victim = bed.cluster().shard(1).primary.as_ref();
+    let mut client = bed.client();
+    client.run("BEGIN").succeeded();
+    client
+        .run(&format!("UPDATE users SET name = 'lost' WHERE id = {user}"))
+        .succeeded();
+    victim.stop(Stop::Kill).unwrap();
+    victim.start().unwrap();
+    let failure = client.run(&name_of(&user)).failure.unwrap();
+    assert_eq!(failure.sqlstate(), "08006", "{failure:?}");
+    if failure.severity() != "FATAL" {
+        assert_eq!(client.status, b'E');
+        assert_eq!(client.run("COMMIT").tag.as_deref(), Some("ROLLBACK"));
+        eventually("it works again", || {
+            client.run(&name_of(&user)).failure.is_none()
+        });
+        assert_ne!(client.run(&name_of(&user)).value(), "lost");
+    }
+}
+
+/// A router that reaches each server through a proxy.
+struct Proxied {
+    router: Router,
+    proxies: BTreeMap<String, Proxy>,
+}
+
+impl Proxied {
+    fn new(bed: &Bed, lines: &str) -> Proxied {
+        let nodes = bed
+            .cluster()
+            .shards()
+            .iter()
+            .map(|shard| shard.primary.as_ref());
+        let proxies: BTreeMap<String, Proxy> = nodes
+            .map(|node| (node.name().to_owned(), Proxy::to(node.port())))
+            .collect();
+        let router = bed.another_router(lines, &|node: &dyn Node| proxies[node.name()].port());
+        Proxied { router, proxies }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&Login::new(self.router.port()))
+    }
+
+    fn of_shard(&self, shard: usize) -> &Proxy {
+        &self.proxies[&format!("s{shard}-a")]
+    }
+}
+
+#[test]
+fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
+    let (bed, _turn) = bed();
+    let user = user_on(bed, 1);
+    let proxied = Proxied::new(bed, "");
+    let mut client = proxied.client();
+    let update = format!("UPDATE users SET name = 'unknown' WHERE id = {user}");
+    client.run("BEGIN").succeeded();
+    client.run(&update).succeeded();
+    proxied.of_shard(1).cut_after(0);
+    let failure = client.run("COMMIT").failure.unwrap();
+    assert_eq!(failure.sqlstate(), "08007", "{failure:?}");
+    // It was committed: the client had to be told that this may be so.
+    assert_eq!(bed.client().run(&name_of(&user)).value(), "unknown");
+
+    // The same for a statement that is its own transaction.
+    let mut client = proxied.client();
+    eventually("it works again", || {
+        client.run(&name_of(&user)).failure.is_none()
+    });
+    proxied.of_shard(1).cut_after(0);
+    let failure = client.run(&update).failure.unwrap();
+    assert!(
+        ["08007", "40003"].contains(&failure.sqlstate()),
+        "{failure:?}"
+    );
+}
+
+/// Idle connections that died while nobody looked are not given to a client.
+#[test]
+fn connections_cut_while_idle_are_not_noticed_by_clients() {
+    let (bed, _turn) = bed();
+    let users = [user_on(bed, 0), user_on(bed, 1)];
+    let proxied = Proxied::new(bed, "");
+    let mut client = proxied.client();
+    for _ in 0..10 {
+        for user in &users {
+            client.run(&name_of(user)).succeeded();
+            client
+                .extended("SELECT name FROM users WHERE id = $1", &[Some(user)], 1)
+                .succeeded();
+        }
+        proxied.proxies.values().for_each(Proxy::cut);
+    }
+}
+
+/// A server that is reachable but silent, as a machine that hangs or a network that swallows packets.
+#[test]
+fn a_silent_shard_is_named_soon_once_it_was_noticed() {
+    let (bed, _turn) = bed();
+    let users = [user_on(bed, 0), user_on(bed, 1)];
+    let proxied = Proxied::new(
+        bed,
+        "health_interval = \"200ms\"\nhealth_timeout = \"500ms\"",
+    );
+    let mut client = proxied.client();
+    client.run(&name_of(&users[1])).succeeded();
+    proxied.of_shard(1).set(Mode::BlackHole);
+    let begin = Instant::now();
+    let failure = client.run(&name_of(&users[1])).failure.unwrap();
+    assert!(failure.message().contains("\"s1\""), "{failure:?}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+    for _ in 0..5 {
+        fails_soon(&mut client, &name_of(&users[1]), "s1");
+        client.run(&name_of(&users[0])).succeeded();
+    }
+    // Swallowed bytes do not come back: those connections must be given up.
+    proxied.of_shard(1).cut();
+    proxied.of_shard(1).set(Mode::Forward);
+    eventually("the shard is back", || {
+        client.run(&name_of(&users[1])).failure.is_none()
+    });
+}
+
+#[test]
+fn a_cancel_request_reaches_the_statement_that_runs() {
+    let (bed, _turn) = bed();
+    let users = [user_on(bed, 0), user_on(bed, 1)];
+    for user in &users {
+        let mut client = bed.client();
+        let (key, port) = (client.key.clone(), bed.router().port());
+        let sleep = format!("SELECT pg_sleep(30) FROM users WHERE id = {user}");
+        let mut direct: Vec<Client> = bed
+            .cluster()
+            .shards()
+            .iter()
+            .map(|shard| bed.node_client(shard.primary.as_ref()))
+            .collect();
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(move || (client.run(&sleep), client));
+            eventually("it sleeps", || {
+                let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+                direct
+                    .iter_mut()
+                    .any(|server| server.run(sleeping).value() == "1")
+            });
+            Client::cancel(&(key.0, vec![0; key.1.len()]), port); // a wrong secret does nothing
+            Client::cancel(&key, port);
+            let (reply, mut client) = sleeper.join().unwrap();
+            assert_eq!(reply.sqlstate(), Some("57014"));
+            client.run(&name_of(user)).succeeded();
+        });
+    }
+}

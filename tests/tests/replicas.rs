@@ -1,0 +1,358 @@
+//! What reads on replicas may miss, and who serves them when a replica is gone.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use switchyard_tests::cluster::{Node, Stop};
+use switchyard_tests::{Bed, BedSpec, Client, eventually, wait_for_replicas};
+
+const SESSIONS: usize = 16;
+/// Users that each session has for itself: nobody else writes them.
+const OWN_USERS: usize = 300 / SESSIONS;
+
+static BED: OnceLock<Bed> = OnceLock::new();
+/// The tests hold replicas back and kill them.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    (BED.get_or_init(|| Bed::start(BedSpec::usual())), turn)
+}
+
+fn replicas(bed: &Bed) -> Vec<&dyn Node> {
+    bed.cluster()
+        .shards()
+        .iter()
+        .flat_map(|shard| &shard.replicas)
+        .map(AsRef::as_ref)
+        .collect()
+}
+
+fn ports<'a>(nodes: impl IntoIterator<Item = &'a dyn Node>) -> Vec<String> {
+    nodes
+        .into_iter()
+        .map(|node| node.port().to_string())
+        .collect()
+}
+
+/// The port of the server that reads this user.
+fn reader_of(client: &mut Client, user: usize) -> String {
+    client
+        .run(&format!(
+            "SELECT inet_server_port() FROM users WHERE id = {user}"
+        ))
+        .succeeded()
+        .value()
+}
+
+/// What [`write_then_read`] saw.
+#[derive(Debug, Default)]
+struct Seen {
+    missed: AtomicUsize,
+    on_replica: AtomicUsize,
+}
+
+/// Sessions write a row and read it again, in autocommit, in turn by the simple and the extended protocol.
+fn write_then_read(bed: &Bed, pairs: usize) -> Seen {
+    let (seen, next) = (Seen::default(), AtomicUsize::new(0));
+    let replicas = ports(replicas(bed));
+    std::thread::scope(|scope| {
+        for session in 0..SESSIONS {
+            let (seen, next, replicas) = (&seen, &next, &replicas);
+            scope.spawn(move || {
+                let mut client = bed.client();
+                loop {
+                    let pair = next.fetch_add(1, Ordering::Relaxed);
+                    if pair >= pairs {
+                        break;
+                    }
+                    let id = (1 + session + SESSIONS * (pair % OWN_USERS)).to_string();
+                    let value = format!("{session}-{pair}");
+                    let [found, server] = one_pair(&mut client, pair % 2 == 0, &id, &value);
+                    seen.missed
+                        .fetch_add(usize::from(found != value), Ordering::Relaxed);
+                    seen.on_replica
+                        .fetch_add(usize::from(replicas.contains(&server)), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    seen
+}
+
+/// Writes a user's email; returns what a read right after finds, and the port of the server that answered it.
+fn one_pair(client: &mut Client, simple: bool, id: &str, value: &str) -> [String; 2] {
+    let read = if simple {
+        client
+            .run(&format!(
+                "UPDATE users SET email = '{value}' WHERE id = {id}"
+            ))
+            .succeeded();
+        client.run(&format!(
+            "SELECT email, inet_server_port() FROM users WHERE id = {id}"
+        ))
+    } else {
+        client
+            .extended(
+                "UPDATE users SET email = $2 WHERE id = $1",
+                &[Some(id), Some(value)],
+                0,
+            )
+            .succeeded();
+        client.extended(
+            "SELECT email, inet_server_port() FROM users WHERE id = $1",
+            &[Some(id)],
+            0,
+        )
+    };
+    read.succeeded().texts().remove(0).try_into().unwrap()
+}
+
+/// Holds every replica back; the value goes back to nothing when this is dropped.
+struct HeldBack<'a>(&'a Bed);
+
+impl HeldBack<'_> {
+    fn by<'a>(bed: &'a Bed, delay: &str) -> HeldBack<'a> {
+        for replica in replicas(bed) {
+            replica
+                .configure(&[("recovery_min_apply_delay", Some(delay))])
+                .unwrap();
+            let set =
+                format!("SELECT current_setting('recovery_min_apply_delay')::interval = '{delay}'");
+            eventually("the delay is set", || {
+                bed.cluster().sql(replica, &set).unwrap() == "t"
+            });
+        }
+        HeldBack(bed)
+    }
+}
+
+impl Drop for HeldBack<'_> {
+    fn drop(&mut self) {
+        for replica in replicas(self.0) {
+            replica
+                .configure(&[("recovery_min_apply_delay", None)])
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn no_session_misses_its_own_write_while_replicas_are_a_minute_behind() {
+    let (bed, _turn) = bed();
+    let held_back = HeldBack::by(bed, "1min");
+    let all = ports(replicas(bed));
+
+    // Sessions that only read are served by replicas all the while.
+    let done = AtomicBool::new(false);
+    let (reads, elsewhere) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let seen = std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (done, reads, elsewhere, all) = (&done, &reads, &elsewhere, &all);
+            scope.spawn(move || {
+                let mut client = bed.client();
+                for user in (1..=300).cycle().skip(reader * 100) {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let server = reader_of(&mut client, user);
+                    reads.fetch_add(1, Ordering::Relaxed);
+                    elsewhere.fetch_add(usize::from(!all.contains(&server)), Ordering::Relaxed);
+                }
+            });
+        }
+        let seen = write_then_read(bed, 10_000);
+        done.store(true, Ordering::Relaxed);
+        seen
+    });
+    assert_eq!(
+        seen.missed.into_inner(),
+        0,
+        "reads that missed their session's write"
+    );
+    assert!(reads.into_inner() > 100);
+    assert_eq!(
+        elsewhere.into_inner(),
+        0,
+        "reads of sessions that did not write"
+    );
+    drop(held_back);
+    wait_for_replicas(bed.cluster());
+}
+
+#[test]
+fn a_session_returns_to_the_replica_once_that_has_its_write() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let all = ports(replicas(bed));
+    let mut client = bed.client();
+    eventually("reads go to a replica", || {
+        all.contains(&reader_of(&mut client, 7))
+    });
+    one_pair(&mut client, true, "7", "mine");
+    eventually("reads go to a replica again", || {
+        let read = client
+            .run("SELECT email, inet_server_port() FROM users WHERE id = 7")
+            .succeeded()
+            .texts();
+        assert_eq!(read[0][0], "mine");
+        all.contains(&read[0][1])
+    });
+}
+
+#[test]
+fn no_session_misses_its_own_write_while_replicas_are_killed_and_restarted() {
+    let (bed, _turn) = bed();
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut kills = 0;
+            while !done.load(Ordering::Relaxed) || kills < 2 {
+                for replica in replicas(bed) {
+                    replica.stop(Stop::Kill).unwrap();
+                    replica.start().unwrap();
+                    kills += 1;
+                }
+            }
+        });
+        let seen = write_then_read(bed, 10_000);
+        done.store(true, Ordering::Relaxed);
+        killer.join().unwrap();
+        seen
+    });
+    assert_eq!(
+        seen.missed.into_inner(),
+        0,
+        "reads that missed their session's write"
+    );
+}
+
+#[test]
+fn a_dead_replica_is_left_out_at_once_and_returns() {
+    let (bed, _turn) = bed();
+    let shard = bed.cluster().shard(0);
+    let replica = shard.replicas[0].as_ref();
+    let mut client = bed.client();
+    // A user of this shard, as its primary knows.
+    let user = bed
+        .cluster()
+        .sql(shard.primary.as_ref(), "SELECT min(id) FROM users")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let port = replica.port().to_string();
+    eventually("the replica serves", || {
+        reader_of(&mut client, user) == port
+    });
+
+    replica.stop(Stop::Kill).unwrap();
+    let primary = shard.primary.port().to_string();
+    for _ in 0..20 {
+        assert_eq!(
+            reader_of(&mut client, user),
+            primary,
+            "no read fails, the primary serves"
+        );
+        assert_eq!(reader_of(&mut bed.client(), user), primary);
+    }
+    replica.start().unwrap();
+    eventually("the replica serves again", || {
+        reader_of(&mut client, user) == port
+    });
+}
+
+/// A transaction that may write sees what it wrote, and one that may not is served by a replica.
+#[test]
+fn transactions_choose_their_servers_by_what_they_may_do() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let all = ports(replicas(bed));
+    let primaries = ports(
+        bed.cluster()
+            .shards()
+            .iter()
+            .map(|shard| shard.primary.as_ref()),
+    );
+    let mut client = bed.client();
+    for begin in [
+        "BEGIN",
+        "START TRANSACTION READ WRITE",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+    ] {
+        client.run(begin).succeeded();
+        assert!(primaries.contains(&reader_of(&mut client, 8)), "{begin}");
+        client.run("ROLLBACK").succeeded();
+    }
+    for begin in [
+        "BEGIN READ ONLY",
+        "START TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ",
+    ] {
+        eventually("a replica serves", || {
+            client.run(begin).succeeded();
+            let server = reader_of(&mut client, 8);
+            client.run("COMMIT").succeeded();
+            all.contains(&server)
+        });
+    }
+    // What writes or locks goes to the primary, whatever it looks like.
+    for sql in [
+        "SELECT inet_server_port() FROM users WHERE id = 8 FOR UPDATE",
+        "SELECT inet_server_port() FROM users WHERE id = 8 FOR KEY SHARE",
+        "WITH w AS (UPDATE users SET name = name WHERE id = 8 RETURNING 1) SELECT inet_server_port()",
+        "SELECT inet_server_port(), random() FROM users WHERE id = 8",
+    ] {
+        let mut fresh = bed.client();
+        let reply = fresh.run(sql).succeeded();
+        if !reply.rows.is_empty() {
+            assert!(primaries.contains(&reply.value()), "{sql}");
+        }
+    }
+}
+
+#[test]
+fn hints_and_policies_choose_the_server() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let all = ports(replicas(bed));
+    let primaries = ports(
+        bed.cluster()
+            .shards()
+            .iter()
+            .map(|shard| shard.primary.as_ref()),
+    );
+    let mut client = bed.client();
+    let mut server = |hint: &str| {
+        client
+            .run(&format!(
+                "{hint} SELECT inet_server_port() FROM users WHERE id = 9"
+            ))
+            .succeeded()
+            .value()
+    };
+    assert!(primaries.contains(&server("/* switchyard: primary */")));
+    assert!(all.contains(&server("/* switchyard: replica */")));
+    let of_shard = |index: usize| {
+        let shard = bed.cluster().shard(index);
+        [
+            shard.primary.port().to_string(),
+            shard.replicas[0].port().to_string(),
+        ]
+    };
+    for (index, hint) in ["/* switchyard: shard=s0 */", "/* switchyard: shard=s1 */"]
+        .into_iter()
+        .enumerate()
+    {
+        let found = client
+            .run(&format!("{hint} SELECT inet_server_port()"))
+            .succeeded()
+            .value();
+        assert!(of_shard(index).contains(&found), "{hint}");
+    }
+
+    let same = |node: &dyn Node| node.port();
+    let strong = bed.another_router("read_policy = \"primary\"", &same);
+    let mut client = Client::connect(&switchyard_tests::Login::new(strong.port()));
+    for user in 1..20 {
+        assert!(primaries.contains(&reader_of(&mut client, user)));
+    }
+}
