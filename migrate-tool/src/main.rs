@@ -1,3 +1,92 @@
-//! The `migrate-tool` program.
+//! `switchyard-migrate`: plans the movement of data between shards.
+//!
+//! `plan` computes ([`plan`]) and prints ([`print`]); the configuration and the catalog are read by the router's library, so
+//! that both programs understand them alike. What a command computes goes to standard output, everything else to standard
+//! error as log lines. Exit codes: 0 done, 1 configuration or runtime error, 2 usage.
 
-fn main() {}
+mod log;
+mod plan;
+mod print;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use switchyard_router::config::{ConfigError, ProcessEnvironment, Settings};
+
+/// Moves data between Switchyard shards.
+#[derive(Debug, Parser)]
+#[command(name = "switchyard-migrate", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what would move to make the actual state what the configuration file asks for. Touches nothing.
+    Plan(Common),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print machine-readable JSON
+    #[arg(long)]
+    json: bool,
+    /// The form of log lines [default: the file's]
+    #[arg(long, value_enum, value_name = "FORM")]
+    log_format: Option<log::Form>,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}: comparing with a catalog is not supported yet; take [catalog] out to see the file's own placement", .0.display())]
+    Catalog(PathBuf),
+    #[error("writing the plan: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn main() -> ExitCode {
+    let Command::Plan(common) = Arguments::parse().command;
+    let settings = load(&common.config);
+    log::start(
+        common.log_format,
+        settings.as_ref().ok().map(|s| &s.file.log),
+    );
+    let done = settings.and_then(|settings| print_plan(&settings, common.json));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in failure.to_string().lines() {
+                tracing::error!("{line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Settings, Failure> {
+    Ok(Settings::load(path, &ProcessEnvironment)?)
+}
+
+fn print_plan(settings: &Settings, json: bool) -> Result<(), Failure> {
+    if settings.file.catalog.is_some() {
+        return Err(Failure::Catalog(settings.path.clone()));
+    }
+    let plan = plan::plan(&settings.file, None);
+    let mut output = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut output, &plan).map_err(io::Error::from)?;
+        writeln!(output)?;
+    } else {
+        write!(output, "{plan}")?;
+    }
+    Ok(output.flush()?)
+}
