@@ -92,7 +92,7 @@ impl Cluster {
 
     /// Starts a cluster on a provider. One that keeps data is found again if `spec` has not changed.
     pub fn start_with(provider: Arc<dyn Provider>, spec: ClusterSpec) -> Result<Cluster, Error> {
-        let psql = Install::find(None)?.program("psql");
+        let psql = Install::find(None)?.client("psql");
         let start = &Start {
             provider: provider.as_ref(),
             spec: &spec,

@@ -2,6 +2,7 @@
 
 use std::io::Error as IoError;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,13 @@ use rustix::process::Signal;
 
 use crate::Error;
 use crate::process::{LOOK_AGAIN, signal};
+
+/// Waits for the end of its standard input, then kills process $1 and removes directory $2, if there is one. The word "done"
+/// on standard input says that this has happened already.
+const WATCH: &str = "trap '' HUP INT TERM QUIT
+if read -r word && [ \"$word\" = done ]; then exit 0; fi
+kill -KILL \"$1\"
+[ -z \"${2:-}\" ] || rm -rf \"$2\"";
 
 /// A child process that is killed when this value is dropped, and also when our process dies without dropping it.
 #[derive(Debug)]
@@ -21,6 +29,11 @@ pub struct Companion {
 impl Companion {
     /// Starts it, apart from our terminal's signals.
     pub fn start(command: &mut Command) -> Result<Companion, Error> {
+        Companion::start_with(command, None)
+    }
+
+    /// The same with a directory that is removed when the process was killed because of our death.
+    pub fn start_with(command: &mut Command, scratch: Option<&Path>) -> Result<Companion, Error> {
         let process = command
             .process_group(0)
             .spawn()
@@ -32,8 +45,9 @@ impl Companion {
         };
         let mut watch = Command::new("/bin/sh");
         watch
-            .args(["-c", "trap '' HUP INT TERM QUIT; read -r word && [ \"$word\" = done ] || kill -KILL \"$1\"", "watch"])
+            .args(["-c", WATCH, "watch"])
             .arg(companion.process.id().to_string())
+            .args(scratch)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -62,6 +62,13 @@ impl Install {
         self.bin.join(name)
     }
 
+    /// The path of a client program. Packages with the server alone lack them; then whichever is on `PATH` will do.
+    pub fn client(&self, name: &str) -> PathBuf {
+        Some(self.program(name))
+            .filter(|path| path.is_file())
+            .unwrap_or_else(|| PathBuf::from(name))
+    }
+
     /// The directory of its programs.
     pub fn bin(&self) -> &Path {
         &self.bin

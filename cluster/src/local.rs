@@ -122,32 +122,37 @@ impl Local {
     }
 
     fn basebackup(&self, data: &Path, primary: &dyn Node, slot: &str) -> Result<(), Error> {
-        let mut command = self.account.command(self.install.program("pg_basebackup"));
-        command
-            .env("PGPASSWORD", &self.password)
-            .args([
-                "--host",
-                primary.host(),
-                "--port",
-                &primary.port().to_string(),
-                "--username",
-                SUPERUSER,
-            ])
-            .args([
-                "--checkpoint",
-                "fast",
-                "--wal-method",
-                "stream",
-                "--create-slot",
-                "--slot",
-                slot,
-            ])
-            .arg("--pgdata")
-            .arg(data);
-        if !self.stage.is_kept() {
-            command.arg("--no-sync");
-        }
-        run("pg_basebackup", command)?;
+        let backup = |options: &[&str]| {
+            let mut command = self.account.command(self.install.program("pg_basebackup"));
+            command
+                .env("PGPASSWORD", &self.password)
+                .args([
+                    "--host",
+                    primary.host(),
+                    "--port",
+                    &primary.port().to_string(),
+                    "--username",
+                    SUPERUSER,
+                ])
+                .args([
+                    "--checkpoint",
+                    "fast",
+                    "--wal-method",
+                    "stream",
+                    "--slot",
+                    slot,
+                ])
+                .args(options)
+                .args((!self.stage.is_kept()).then_some("--no-sync"))
+                .arg("--pgdata")
+                .arg(data);
+            run("pg_basebackup", command)
+        };
+        match backup(&["--create-slot"]) {
+            // By an earlier backup that was interrupted.
+            Err(Error::Command { output, .. }) if output.contains("already exists") => backup(&[])?,
+            done => done?,
+        };
         self.account.write(&data.join("standby.signal"), "")
     }
 

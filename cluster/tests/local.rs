@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use switchyard_cluster::{Cluster, ClusterSpec, Local, Node, Provider, Role, Settings, Stop};
+use switchyard_cluster::{
+    Cluster, ClusterSpec, Companion, Local, Node, Provider, Role, Settings, Stop,
+};
 
 /// Looks again and again until `done`, or fails after 20 s.
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -128,6 +130,13 @@ fn kept_data_is_found_again_and_its_directory_is_locked() {
     assert!(!node.is_new());
     assert_eq!(node.port(), port);
 
+    // A backup that was interrupted left its slot; the next one takes it.
+    let replica = local.replica("b", node.as_ref(), &settings).unwrap();
+    drop(replica);
+    std::fs::remove_file(place.join("b/port")).unwrap();
+    let replica = local.replica("b", node.as_ref(), &settings).unwrap();
+    assert!(replica.is_new());
+
     let refused = Local::kept(directory.path()).unwrap_err().to_string();
     assert!(refused.contains("was not made by switchyard"), "{refused}");
 }
@@ -137,6 +146,9 @@ struct Elsewhere {
     program: std::process::Child,
     directory: PathBuf,
     server: u32,
+    companion: u32,
+    /// Ends when the program does; kept so that what it still prints has somewhere to go.
+    _output: std::process::ChildStdout,
 }
 
 /// Starts a cluster in another process, in the way that `how` names, and waits until it runs.
@@ -154,8 +166,8 @@ fn elsewhere(how: &str) -> Elsewhere {
         .process_group(0)
         .spawn()
         .unwrap();
-    let mut lines =
-        std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
+    let mut output = program.stdout.take().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(&mut output));
     let line = lines
         .find_map(|line| {
             line.unwrap()
@@ -163,11 +175,13 @@ fn elsewhere(how: &str) -> Elsewhere {
                 .map(|(_, rest)| rest.to_owned())
         })
         .unwrap();
-    let (directory, server) = line.rsplit_once(' ').unwrap();
+    let words: Vec<&str> = line.split(' ').collect();
     Elsewhere {
         program,
-        directory: directory.into(),
-        server: server.parse().unwrap(),
+        directory: words[0].into(),
+        server: words[1].parse().unwrap(),
+        companion: words[2].parse().unwrap(),
+        _output: output,
     }
 }
 
@@ -180,10 +194,12 @@ fn the_other_process() {
     let local = Local::temporary().unwrap();
     let node = local.primary("a", &Settings::for_tests()).unwrap();
     let pid = std::fs::read_to_string(local.stage().path().join("a/data/postmaster.pid")).unwrap();
+    let companion = Companion::start(Command::new("sleep").arg("1000")).unwrap();
+    let server = pid.lines().next().unwrap();
     println!(
-        "cluster at {} {}",
+        "cluster at {} {server} {}",
         local.stage().path().display(),
-        pid.lines().next().unwrap()
+        companion.id()
     );
     if how == "paused" {
         node.pause().unwrap();
@@ -197,6 +213,8 @@ fn gone(elsewhere: &Elsewhere) {
     eventually("the server ends", || {
         !PathBuf::from(format!("/proc/{}", elsewhere.server)).exists()
     });
+    let companion = PathBuf::from(format!("/proc/{}", elsewhere.companion));
+    eventually("the companion ends", || !companion.exists());
     eventually("the directory is removed", || !elsewhere.directory.exists());
 }
 

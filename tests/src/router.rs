@@ -82,7 +82,7 @@ impl Router {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        let program = Companion::start(&mut command).unwrap();
+        let program = Companion::start_with(&mut command, Some(directory.path())).unwrap();
         Router {
             program,
             port: ports.port,

@@ -83,7 +83,7 @@ fn output(mut client: Command, server: &str) -> String {
 }
 
 fn psql(url: &str) -> Command {
-    let mut psql = Command::new(Install::find(None).unwrap().program("psql"));
+    let mut psql = Command::new(Install::find(None).unwrap().client("psql"));
     psql.arg("-X").arg(url);
     psql
 }
@@ -184,7 +184,7 @@ fn pgbench() {
     let (bed, _turn) = bed();
     let url = url(bed.router().port());
     let pgbench = |arguments: &[&str]| {
-        let mut pgbench = Command::new(Install::find(None).unwrap().program("pgbench"));
+        let mut pgbench = Command::new(Install::find(None).unwrap().client("pgbench"));
         // A database name may be a connection string, but not in every version a URL.
         pgbench.env("PGPASSWORD", "secret").args([
             "-h",
