@@ -1,3 +1,74 @@
-//! The `bench` program.
+//! `make bench`: what it costs to go through the router.
+//!
+//! pgbench runs in turn against PostgreSQL itself, a proxy that only copies bytes (the floor), PgBouncer, and the router
+//! with one unsharded node and with two shards. All of them are started here, on loopback, and stopped in the end. The
+//! machine is shared by everything that is measured and by whatever else runs on it, so that the contenders take turns
+//! within each round, in rotating order, and are compared round by round; medians of those comparisons are what counts.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod client;
+mod contender;
+mod error;
+mod floor;
+mod gate;
+mod idle;
+mod measure;
+mod options;
+mod pgbench;
+mod pgbouncer;
+mod process;
+mod report;
+mod router;
+mod stand;
+mod statistics;
+mod trace;
+
+use error::Error;
+use options::{Arguments, Command};
+use stand::Stand;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.command {
+        Some(Command::Floor { listen, to }) => floor::serve(*listen, *to),
+        None => compare(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            let mut cause = std::error::Error::source(&error);
+            while let Some(source) = cause {
+                say(&format!("  because: {source}"));
+                cause = source.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<(), Error> {
+    process::raise_file_limit();
+    let plan = options::Plan::of(arguments);
+    let stand = Stand::raise(&plan)?;
+    let idle = idle::measure(&stand, &plan)?;
+    let calls = trace::measure(&stand, &plan)?;
+    let runs = measure::measure(&stand, &plan)?;
+    let report = report::Report::new(&stand, &plan, &runs, calls, idle);
+    let text = if arguments.json {
+        report.to_json()?
+    } else {
+        report.to_table()
+    };
+    writeln!(io::stdout(), "{text}").map_err(Error::io("write the report"))
+}
+
+/// Tells the person who waits how far we are.
+fn say(text: &str) {
+    // If nobody can read it, nobody misses it.
+    let _ = writeln!(io::stderr(), "bench: {text}");
+}

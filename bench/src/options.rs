@@ -1,0 +1,195 @@
+//! What is to be measured, and for how long.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use crate::contender::Name;
+
+/// Compares the router with PostgreSQL itself, a byte-copying proxy and PgBouncer.
+#[derive(Debug, Parser)]
+#[command(name = "switchyard-bench", version, about)]
+pub(crate) struct Arguments {
+    /// A first look: fewer scenarios and rounds; about two minutes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How often each contender has its turn.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// How long each turn takes.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Size of pgbench's tables: 100,000 accounts for each.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    scale: u32,
+    /// Only these contenders.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    only: Vec<Name>,
+    /// Only these numbers of clients.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..200))]
+    clients: Vec<u32>,
+    /// Only these protocols, and no TPC-B.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    protocol: Vec<Protocol>,
+    /// Something else instead of a comparison.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Other things this program is.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The proxy that only copies bytes.
+    #[command(hide = true)]
+    Floor {
+        /// Where clients connect.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The server.
+        #[arg(long)]
+        to: SocketAddr,
+    },
+}
+
+/// How pgbench sends its statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    /// The simple protocol.
+    Simple,
+    /// The extended protocol, each time with Parse.
+    Extended,
+    /// Prepared statements.
+    Prepared,
+}
+
+impl Protocol {
+    /// As pgbench's `--protocol` wants it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Protocol::Simple => "simple",
+            Protocol::Extended => "extended",
+            Protocol::Prepared => "prepared",
+        }
+    }
+}
+
+/// Which of pgbench's scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Script {
+    /// One account by its key.
+    SelectOnly,
+    /// The transaction of seven statements.
+    TpcB,
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Scenario {
+    /// What is run.
+    pub(crate) script: Script,
+    /// How it is sent.
+    pub(crate) protocol: Protocol,
+    /// By how many clients at once.
+    pub(crate) clients: u32,
+}
+
+impl Scenario {
+    fn select_only(protocol: Protocol, clients: u32) -> Scenario {
+        Scenario {
+            script: Script::SelectOnly,
+            protocol,
+            clients,
+        }
+    }
+
+    /// For people.
+    pub(crate) fn title(self) -> String {
+        let script = match self.script {
+            Script::SelectOnly => "select-only",
+            Script::TpcB => "TPC-B",
+        };
+        let plural = if self.clients == 1 { "" } else { "s" };
+        format!(
+            "{script}, {}, {} client{plural}",
+            self.protocol.name(),
+            self.clients
+        )
+    }
+}
+
+/// Everything that will be measured.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How often each contender has its turn.
+    pub(crate) rounds: u32,
+    /// How long a turn takes.
+    pub(crate) seconds: u32,
+    /// pgbench's scale.
+    pub(crate) scale: u32,
+    /// Who takes part.
+    pub(crate) contenders: Vec<Name>,
+    /// Throughput and CPU.
+    pub(crate) scenarios: Vec<Scenario>,
+    /// System calls.
+    pub(crate) traced: Vec<Scenario>,
+    /// How many idle clients.
+    pub(crate) idle_clients: u32,
+}
+
+impl Plan {
+    /// What the arguments ask for.
+    pub(crate) fn of(arguments: &Arguments) -> Plan {
+        let or = |given: &[u32], usual: &[u32]| match given {
+            [] => usual.to_vec(),
+            given => given.to_vec(),
+        };
+        let protocols = match (arguments.protocol.as_slice(), arguments.quick) {
+            ([], false) => vec![Protocol::Simple, Protocol::Extended, Protocol::Prepared],
+            ([], true) => vec![Protocol::Simple, Protocol::Prepared],
+            (given, _) => given.to_vec(),
+        };
+        let clients = or(
+            &arguments.clients,
+            if arguments.quick {
+                &[1, 16]
+            } else {
+                &[1, 16, 64]
+            },
+        );
+        let cross = |clients: &[u32]| -> Vec<Scenario> {
+            let each = |&protocol| {
+                clients
+                    .iter()
+                    .map(move |&clients| Scenario::select_only(protocol, clients))
+            };
+            protocols.iter().flat_map(each).collect()
+        };
+        let mut scenarios = cross(&clients);
+        if !arguments.quick && arguments.protocol.is_empty() {
+            scenarios.push(Scenario {
+                script: Script::TpcB,
+                ..Scenario::select_only(Protocol::Simple, 16)
+            });
+        }
+        Plan {
+            rounds: arguments
+                .rounds
+                .unwrap_or(if arguments.quick { 3 } else { 5 }),
+            seconds: arguments.seconds.unwrap_or(2),
+            scale: arguments.scale,
+            contenders: match arguments.only.as_slice() {
+                [] => Name::ALL.to_vec(),
+                only => only.to_vec(),
+            },
+            scenarios,
+            traced: cross(&or(&arguments.clients, &[1, 16])),
+            idle_clients: 1000,
+        }
+    }
+}
