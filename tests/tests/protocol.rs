@@ -1,0 +1,534 @@
+//! The protocol, message by message: the same bytes go to the oracle and to the router, and the same messages must come back.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::OnceLock;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::{Bed, BedSpec, Client, Message, bind};
+
+static BED: OnceLock<Bed> = OnceLock::new();
+
+fn bed() -> &'static Bed {
+    let tables = (
+        include_str!("../slt/tables.sql"),
+        include_str!("../slt/tables.toml"),
+    );
+    BED.get_or_init(|| {
+        Bed::start(
+            BedSpec::of(ClusterSpec::for_tests(2, 0).with_oracle()).with_tables(tables.0, tables.1),
+        )
+    })
+}
+
+/// The same connection to both sides.
+struct Pair {
+    oracle: Client,
+    router: Client,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        Pair {
+            oracle: bed().oracle(),
+            router: bed().client(),
+        }
+    }
+
+    /// Sends the same to both and compares all that comes up to the last of `syncs` ReadyForQuery.
+    #[track_caller]
+    fn same(&mut self, syncs: usize, write: impl Fn(&mut BytesMut)) {
+        self.same_until(
+            |seen| seen.iter().filter(|message| message.tag == b'Z').count() == syncs,
+            write,
+        );
+    }
+
+    #[track_caller]
+    fn same_until(&mut self, done: impl Fn(&[Message]) -> bool, write: impl Fn(&mut BytesMut)) {
+        let oracle = exchange(&mut self.oracle, &done, &write);
+        let router = exchange(&mut self.router, &done, &write);
+        let show = |messages: &[Message]| -> Vec<String> {
+            let one = |message: &Message| {
+                format!(
+                    "{} {:?}",
+                    char::from(message.tag),
+                    String::from_utf8_lossy(&message.body)
+                )
+            };
+            messages.iter().map(one).collect()
+        };
+        assert_eq!(
+            show(&oracle),
+            show(&router),
+            "oracle on the left, router on the right"
+        );
+        assert_eq!(oracle, router, "bytes that are not text differ");
+    }
+}
+
+fn exchange(
+    client: &mut Client,
+    done: &impl Fn(&[Message]) -> bool,
+    write: &impl Fn(&mut BytesMut),
+) -> Vec<Message> {
+    client.send(write);
+    let mut seen = Vec::new();
+    while !done(&seen) {
+        seen.push(comparable(client.receive()));
+    }
+    seen
+}
+
+/// A message without what is another on every server: OIDs of tables, places in PostgreSQL's source, and the context, to which
+/// the router adds the shard.
+fn comparable(message: Message) -> Message {
+    match message.tag {
+        b'T' => {
+            let mut body = message.body.to_vec();
+            let mut at = 2;
+            while at < body.len() {
+                at += body[at..].iter().position(|&byte| byte == 0).unwrap() + 1;
+                body[at..at + 4].fill(0);
+                at += 18;
+            }
+            Message {
+                body: body.into(),
+                ..message
+            }
+        }
+        b'E' | b'N' => {
+            let fields = message.body.split(|&byte| byte == 0);
+            let kept = fields.filter(|field| {
+                field
+                    .first()
+                    .is_some_and(|letter| !b"WFLR".contains(letter))
+            });
+            Message {
+                body: kept.collect::<Vec<_>>().join(&0).into(),
+                ..message
+            }
+        }
+        _ => message,
+    }
+}
+
+fn parse(name: &str, sql: &str, buffer: &mut BytesMut) {
+    frontend::parse(name, sql, [], buffer).unwrap();
+}
+
+fn execute(portal: &str, rows: i32, buffer: &mut BytesMut) {
+    frontend::execute(portal, rows, buffer).unwrap();
+}
+
+const USER: &str = "SELECT id, name FROM users WHERE id = $1";
+
+#[test]
+fn parameters_reported_at_login() {
+    let pair = Pair::new();
+    assert_eq!(pair.oracle.parameters, pair.router.parameters);
+    assert_eq!(pair.router.key.1.len(), 4);
+    assert_eq!(pair.router.status, b'I');
+}
+
+#[test]
+fn encryption_that_is_not_configured_is_declined() {
+    for request in [80_877_103_u32, 80_877_104] {
+        let mut stream = TcpStream::connect(("127.0.0.1", bed().router().port())).unwrap();
+        stream
+            .write_all(&[8_u32.to_be_bytes(), request.to_be_bytes()].concat())
+            .unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *b"N");
+    }
+}
+
+#[test]
+fn newer_protocols_and_unknown_options_are_negotiated_down() {
+    let mut client = Client::open(bed().router().port());
+    let mut body = (3_u32 << 16 | 9).to_be_bytes().to_vec();
+    body.extend_from_slice(b"user\0app\0database\0shop\0_pq_.unheard_of\0on\0\0");
+    let length = u32::try_from(body.len() + 4).unwrap();
+    client
+        .send_raw(&[&length.to_be_bytes(), body.as_slice()].concat())
+        .unwrap();
+    let message = client.receive();
+    assert_eq!(message.tag, b'v', "{message:?}");
+    assert!(
+        message.body.ends_with(b"\0\0\0\x01_pq_.unheard_of\0"),
+        "{message:?}"
+    );
+    assert_eq!(client.receive().tag, b'R');
+}
+
+#[test]
+fn named_statements_are_used_again() {
+    let mut pair = Pair::new();
+    pair.same(1, |buffer| {
+        parse("user", USER, buffer);
+        frontend::describe(b'S', "user", buffer).unwrap();
+        frontend::sync(buffer);
+    });
+    for id in ["1", "2", "3", "150", "9999"] {
+        for format in [0, 1] {
+            pair.same(1, |buffer| {
+                bind("", "user", &[Some(id)], format, buffer);
+                frontend::describe(b'P', "", buffer).unwrap();
+                execute("", 0, buffer);
+                frontend::sync(buffer);
+            });
+        }
+    }
+    // In a block, after an error, and after the block.
+    for sql in ["BEGIN", "SELECT 1 / 0", "ROLLBACK"] {
+        pair.same(1, |buffer| frontend::query(sql, buffer).unwrap());
+        pair.same(1, |buffer| {
+            bind("", "user", &[Some("5")], 0, buffer);
+            execute("", 0, buffer);
+            frontend::sync(buffer);
+        });
+    }
+    pair.same(2, |buffer| {
+        frontend::close(b'S', "user", buffer).unwrap();
+        frontend::close(b'S', "never there", buffer).unwrap();
+        frontend::close(b'P', "never there", buffer).unwrap();
+        frontend::sync(buffer);
+        bind("", "user", &[Some("5")], 0, buffer);
+        frontend::sync(buffer);
+    });
+}
+
+#[test]
+fn many_statements_on_many_connections_keep_their_names_apart() {
+    let mut pairs: Vec<Pair> = (0..6).map(|_| Pair::new()).collect();
+    for (number, pair) in pairs.iter_mut().enumerate() {
+        pair.same(1, |buffer| {
+            parse(
+                "mine",
+                &format!("SELECT {number}, name FROM users WHERE id = $1"),
+                buffer,
+            );
+            frontend::sync(buffer);
+        });
+    }
+    for id in 1..30 {
+        for pair in &mut pairs {
+            pair.same(1, |buffer| {
+                bind("", "mine", &[Some(&id.to_string())], 0, buffer);
+                execute("", 0, buffer);
+                frontend::sync(buffer);
+            });
+        }
+    }
+}
+
+#[test]
+fn mistakes_with_names() {
+    let mut pair = Pair::new();
+    pair.same(1, |buffer| {
+        parse("twice", "SELECT 1", buffer);
+        parse("twice", "SELECT 2", buffer);
+        frontend::sync(buffer);
+    });
+    for write in [
+        |buffer: &mut BytesMut| bind("", "nobody", &[], 0, buffer),
+        |buffer: &mut BytesMut| execute("nobody", 0, buffer),
+        |buffer: &mut BytesMut| frontend::describe(b'S', "nobody", buffer).unwrap(),
+        |buffer: &mut BytesMut| frontend::describe(b'P', "nobody", buffer).unwrap(),
+        |buffer: &mut BytesMut| bind("", "twice", &[Some("1")], 0, buffer), // too many parameters
+    ] {
+        pair.same(1, |buffer| {
+            write(buffer);
+            frontend::sync(buffer);
+        });
+    }
+    // A simple query forgets the unnamed statement.
+    pair.same(3, |buffer| {
+        parse("", "SELECT 3", buffer);
+        frontend::sync(buffer);
+        frontend::query("SELECT 4", buffer).unwrap();
+        bind("", "", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+}
+
+#[test]
+fn after_an_error_everything_up_to_sync_is_skipped() {
+    let mut pair = Pair::new();
+    pair.same(2, |buffer| {
+        parse("", "SELEC", buffer);
+        bind("", "", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+        parse("", USER, buffer);
+        bind("", "", &[Some("3")], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    pair.same(1, |buffer| {
+        parse("", USER, buffer);
+        bind("", "", &[Some("not a number")], 0, buffer);
+        frontend::describe(b'P', "", buffer).unwrap();
+        execute("", 0, buffer);
+        frontend::query("SELECT 'skipped too'", buffer).unwrap();
+        frontend::sync(buffer);
+    });
+}
+
+#[test]
+fn pipelines() {
+    let mut pair = Pair::new();
+    // Many statements, one Sync.
+    pair.same(1, |buffer| {
+        for id in 1..=20 {
+            parse("", USER, buffer);
+            bind("", "", &[Some(&id.to_string())], 0, buffer);
+            frontend::describe(b'P', "", buffer).unwrap();
+            execute("", 0, buffer);
+        }
+        frontend::sync(buffer);
+    });
+    // Many statements, many Syncs, an error among them.
+    pair.same(21, |buffer| {
+        for id in 1..=20 {
+            parse("", USER, buffer);
+            bind("", "", &[Some(if id == 7 { "x" } else { "7" })], 0, buffer);
+            execute("", 0, buffer);
+            frontend::sync(buffer);
+        }
+        frontend::query("SELECT 1", buffer).unwrap();
+    });
+    // All between two Syncs is one transaction.
+    let insert = "INSERT INTO orders (user_id, id, ship_to) VALUES (5, $1, 'no') RETURNING id";
+    pair.same(2, |buffer| {
+        parse("", insert, buffer);
+        bind("", "", &[Some("70001")], 0, buffer);
+        execute("", 0, buffer);
+        bind("", "", &[Some("70001")], 0, buffer); // the key is taken
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+        frontend::query(
+            "SELECT count(*) FROM orders WHERE user_id = 5 AND id = 70001",
+            buffer,
+        )
+        .unwrap();
+    });
+    // BEGIN and COMMIT inside a pipeline.
+    pair.same(2, |buffer| {
+        for (sql, value) in [("BEGIN", None), (insert, Some("70002")), ("COMMIT", None)] {
+            parse("", sql, buffer);
+            bind("", "", value.map(Some).as_slice(), 0, buffer);
+            execute("", 0, buffer);
+        }
+        frontend::sync(buffer);
+        frontend::query(
+            "DELETE FROM orders WHERE user_id = 5 AND id = 70002",
+            buffer,
+        )
+        .unwrap();
+    });
+}
+
+#[test]
+fn portals_with_a_row_limit() {
+    let mut pair = Pair::new();
+    let items = "SELECT order_id, line FROM order_items WHERE user_id = 20 ORDER BY 1, 2";
+    pair.same(1, |buffer| {
+        parse("", items, buffer);
+        bind("", "", &[], 0, buffer);
+        execute("", 2, buffer);
+        execute("", 2, buffer);
+        execute("", 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    // Named portals live to the end of the transaction.
+    pair.same(5, |buffer| {
+        frontend::query("BEGIN", buffer).unwrap();
+        parse("items", items, buffer);
+        bind("one", "items", &[], 0, buffer);
+        bind("two", "items", &[], 1, buffer);
+        execute("one", 1, buffer);
+        execute("two", 2, buffer);
+        frontend::sync(buffer);
+        execute("one", 1, buffer);
+        execute("two", 1, buffer);
+        frontend::close(b'P', "one", buffer).unwrap();
+        frontend::sync(buffer);
+        frontend::query("COMMIT", buffer).unwrap();
+        execute("two", 1, buffer);
+        frontend::sync(buffer);
+    });
+}
+
+#[test]
+fn flush_brings_answers_before_sync() {
+    let mut pair = Pair::new();
+    pair.same_until(
+        |seen| seen.last().is_some_and(|message| message.tag == b'C'),
+        |buffer| {
+            parse("", USER, buffer);
+            bind("", "", &[Some("9")], 0, buffer);
+            execute("", 0, buffer);
+            frontend::flush(buffer);
+        },
+    );
+    pair.same_until(
+        |seen| seen.last().is_some_and(|message| message.tag == b'T'),
+        |buffer| {
+            frontend::describe(b'S', "", buffer).unwrap();
+            frontend::flush(buffer);
+        },
+    );
+    pair.same(1, frontend::sync);
+    pair.same(3, |buffer| (0..3).for_each(|_| frontend::sync(buffer)));
+}
+
+#[test]
+fn empty_and_several_statements() {
+    let mut pair = Pair::new();
+    for sql in [
+        "",
+        ";",
+        " -- nothing\n",
+        "SELECT 1;; SELECT 2;",
+        "SELECT 1; SELEC 2; SELECT 3",
+        "SELECT 1; SELECT 1 / 0; SELECT 3",
+    ] {
+        pair.same(1, |buffer| frontend::query(sql, buffer).unwrap());
+    }
+    for sql in ["", " ", "SELECT 1; SELECT 2"] {
+        pair.same(1, |buffer| {
+            parse("", sql, buffer);
+            bind("", "", &[], 0, buffer);
+            frontend::describe(b'P', "", buffer).unwrap();
+            execute("", 0, buffer);
+            frontend::sync(buffer);
+        });
+    }
+}
+
+#[test]
+fn describe_says_types_of_what_is_never_run() {
+    let mut pair = Pair::new();
+    for sql in [
+        USER,
+        "SELECT $1 || $2, $3::uuid, $4::numeric(8,3)",
+        "INSERT INTO users (id, email, name, country) VALUES ($1, $2, $3, $4)",
+        "UPDATE orders SET total = $1 WHERE user_id = $2 RETURNING total, placed_at",
+        "SELECT id, name, price FROM products WHERE price > $1",
+        "SELECT nothing FROM users WHERE id = $1",
+        "BEGIN",
+        "SHOW work_mem",
+    ] {
+        pair.same(1, |buffer| {
+            parse("", sql, buffer);
+            frontend::describe(b'S', "", buffer).unwrap();
+            frontend::sync(buffer);
+        });
+    }
+}
+
+#[test]
+fn copy_by_messages() {
+    let mut pair = Pair::new();
+    let copied = |write: &dyn Fn(&mut BytesMut)| {
+        let mut buffer = BytesMut::new();
+        write(&mut buffer);
+        buffer
+    };
+    let data = |bytes: &'static [u8]| {
+        move |buffer: &mut BytesMut| frontend::CopyData::new(bytes).unwrap().write(buffer)
+    };
+    let whole = copied(&|buffer| {
+        data(b"1\tone\n2\tt")(buffer);
+        data(b"wo\n")(buffer);
+        frontend::copy_done(buffer);
+    });
+    let broken = copied(&|buffer| {
+        data(b"x\tone\n")(buffer);
+        frontend::copy_done(buffer);
+    });
+    let failed = copied(&|buffer| frontend::copy_fail("changed my mind", buffer).unwrap());
+    for body in [&whole, &broken, &failed] {
+        // The server says CopyInResponse first; sending everything at once is allowed.
+        pair.same(1, |buffer| {
+            frontend::query("COPY notes (id, body) FROM STDIN", buffer).unwrap();
+            buffer.extend_from_slice(body);
+        });
+        pair.same(1, |buffer| {
+            frontend::query("SELECT id, body FROM notes ORDER BY id", buffer).unwrap()
+        });
+        pair.same(1, |buffer| {
+            frontend::query("DELETE FROM notes", buffer).unwrap()
+        });
+        pair.same(1, |buffer| {
+            parse("", "COPY notes (id, body) FROM STDIN", buffer);
+            bind("", "", &[], 0, buffer);
+            frontend::describe(b'P', "", buffer).unwrap();
+            execute("", 0, buffer);
+            buffer.extend_from_slice(body);
+            frontend::sync(buffer);
+        });
+        pair.same(1, |buffer| {
+            frontend::query("DELETE FROM notes", buffer).unwrap()
+        });
+    }
+    // Messages of a COPY that is over are ignored.
+    pair.same(1, |buffer| {
+        buffer.extend_from_slice(&whole);
+        frontend::query("SELECT 1", buffer).unwrap();
+    });
+    pair.same(1, |buffer| {
+        frontend::query(
+            "COPY (SELECT id, name FROM users WHERE id = 3) TO STDOUT",
+            buffer,
+        )
+        .unwrap()
+    });
+}
+
+#[test]
+fn large_values_pass() {
+    let mut pair = Pair::new();
+    let large = "x".repeat(3_000_000);
+    pair.same(1, |buffer| {
+        parse("", "SELECT length($1), $1::text", buffer);
+        bind("", "", &[Some(&large)], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    pair.same(1, |buffer| {
+        frontend::query(
+            &format!(
+                "SELECT length('{large}'), repeat('y', 5000000), name FROM users WHERE id = 4"
+            ),
+            buffer,
+        )
+        .unwrap();
+    });
+}
+
+#[test]
+fn notices_and_changed_parameters_are_passed_on() {
+    let mut pair = Pair::new();
+    for sql in [
+        "SET client_min_messages = 'debug1'",
+        "RESET client_min_messages",
+        "DO $$ BEGIN RAISE NOTICE 'hello %', 1; END $$",
+        "SET application_name = 'renamed'",
+        "SET TimeZone = 'Asia/Seoul'",
+        "SET datestyle = 'German'",
+        "ROLLBACK",
+        "BEGIN",
+        "SET LOCAL TimeZone = 'UTC'",
+        "COMMIT",
+        "RESET ALL",
+    ] {
+        pair.same(1, |buffer| frontend::query(sql, buffer).unwrap());
+    }
+}
