@@ -832,3 +832,33 @@ fn the_manual_names_every_key() {
         }
     }
 }
+
+mod any_text {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn is_read_or_refused_with_a_reason(text in ".{0,200}") {
+            prop_assert!(!problems(&text).is_empty());
+        }
+
+        /// Whatever a slip of the hand does to a file, it is read, or something is said about a line of it.
+        #[test]
+        fn near_the_example_is_read_or_refused(at in any::<Index>(), cut in 0..30_usize, put in "[a-z0-9\\[\\]{}='\", \\n-]{0,5}") {
+            let characters: Vec<char> = EXAMPLE.chars().collect();
+            let at = at.index(characters.len());
+            let after = characters.len().min(at + cut);
+            let text: String = characters[..at].iter().copied().chain(put.chars()).chain(characters[after..].iter().copied()).collect();
+            let lines = text.split('\n').count();
+            if let Err(problems) = Config::parse(&text) {
+                prop_assert!(!problems.is_empty());
+                for problem in problems {
+                    prop_assert!((1..=lines).contains(&problem.line), "{problem} in {lines} lines");
+                }
+            }
+        }
+    }
+}
