@@ -120,6 +120,11 @@ impl Router {
         self.directory.path().join("switchyard.toml")
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.program.id()
+    }
+
     /// The process, for signals.
     pub fn process(&mut self) -> &mut Companion {
         &mut self.program

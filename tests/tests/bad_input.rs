@@ -16,10 +16,22 @@ static BED: OnceLock<Bed> = OnceLock::new();
 /// Server connections are counted, so one test at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// How many connections to servers may come to be while a test runs.
+const SERVER_CONNECTIONS: usize = 8;
+
+/// How many file descriptors the router has open.
+fn descriptors(bed: &Bed) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", bed.router().id()))
+        .unwrap()
+        .count()
+}
+
 /// A bystander that worked before the misdeed, and must work after it.
 struct Scene {
     bed: &'static Bed,
     bystander: Client,
+    /// How many file descriptors the router had open, the bystander's among them.
+    descriptors: usize,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -36,9 +48,11 @@ impl Scene {
         bystander
             .run("UPDATE users SET name = 'bystander' WHERE id = 1")
             .succeeded();
+        let descriptors = descriptors(bed);
         Scene {
             bed,
             bystander,
+            descriptors,
             _turn: turn,
         }
     }
@@ -74,6 +88,9 @@ impl Scene {
             // The pool, and a few connections of the monitor.
             assert!(direct.run(all).value().parse::<u32>().unwrap() <= 4 + 4);
         }
+        eventually("no file descriptor is left open", || {
+            descriptors(self.bed) <= self.descriptors + SERVER_CONNECTIONS
+        });
         let (status, _) = self.bed.router().get("/healthz").unwrap();
         assert_eq!(status, 200);
     }

@@ -1,0 +1,208 @@
+//! Many clients on few server connections: nobody sees anybody else's session, and nothing grows without a limit.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use postgres_protocol::message::frontend;
+use switchyard_tests::cluster::{ClusterSpec, Node};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Router, eventually};
+
+static BED: OnceLock<Bed> = OnceLock::new();
+
+fn bed() -> &'static Bed {
+    BED.get_or_init(|| Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0))))
+}
+
+/// A router with this in its `[router]`, on the shared servers.
+fn router(lines: &str) -> Router {
+    bed().another_router(lines, &|node: &dyn Node| node.port())
+}
+
+fn client(router: &Router) -> Client {
+    Client::connect(&Login::new(router.port()))
+}
+
+/// The server process that serves a client's statement for a user.
+fn server_of(client: &mut Client, user: u32) -> String {
+    client
+        .run(&format!(
+            "SELECT pg_backend_pid() FROM users WHERE id = {user}"
+        ))
+        .succeeded()
+        .value()
+}
+
+#[test]
+fn many_clients_share_few_connections() {
+    let router = router("pool_size = 2\nread_policy = \"primary\"");
+    let mut clients: Vec<Client> = (0..60).map(|_| client(&router)).collect();
+    let mut servers: Vec<String> = Vec::new();
+    for _ in 0..3 {
+        for client in &mut clients {
+            servers.push(server_of(client, 1));
+        }
+    }
+    servers.sort();
+    servers.dedup();
+    assert!(servers.len() <= 2, "{servers:?}");
+    // All at the same time: who finds no connection waits for one.
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                for user in 1..20 {
+                    client.run("BEGIN").succeeded();
+                    client
+                        .run(&format!(
+                            "SELECT pg_sleep(0.001), name FROM users WHERE id = {user}"
+                        ))
+                        .succeeded();
+                    client.run("COMMIT").succeeded();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn settings_stay_with_their_client() {
+    let router = router("pool_size = 1\nread_policy = \"primary\"");
+    let zones = ["Asia/Seoul", "Europe/Oslo", "UTC", "America/Lima"];
+    let mut clients: Vec<(Client, &str)> = zones
+        .into_iter()
+        .map(|zone| {
+            let mut client = client(&router);
+            client.run(&format!("SET TimeZone = '{zone}'")).succeeded();
+            (client, zone)
+        })
+        .collect();
+    let by_login = Client::connect(&Login::new(router.port()).with("TimeZone", "Asia/Tokyo"));
+    let by_options =
+        Client::connect(&Login::new(router.port()).with("options", "-c TimeZone=Asia/Kabul"));
+    clients.push((by_login, "Asia/Tokyo"));
+    clients.push((by_options, "Asia/Kabul"));
+    for user in 1..6 {
+        for (client, zone) in &mut clients {
+            let shown = client.run(&format!(
+                "SELECT current_setting('TimeZone') FROM users WHERE id = {user}"
+            ));
+            assert_eq!(shown.succeeded().value(), *zone);
+            assert_eq!(client.run("SHOW TimeZone").succeeded().value(), *zone);
+            assert_eq!(client.parameters["TimeZone"], *zone);
+        }
+    }
+    // What a rolled-back block set is gone; what a committed one set stays.
+    let (first, _) = &mut clients[0];
+    for (end, expected) in [("ROLLBACK", "Asia/Seoul"), ("COMMIT", "Asia/Baku")] {
+        first.run("BEGIN").succeeded();
+        first.run("SET TimeZone = 'Asia/Baku'").succeeded();
+        assert_eq!(first.run("SHOW TimeZone").value(), "Asia/Baku");
+        first.run(end).succeeded();
+        assert_eq!(first.run("SHOW TimeZone").value(), expected);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_a_transaction_leaves_nothing() {
+    let router = router("pool_size = 1\nread_policy = \"primary\"");
+    for _ in 0..5 {
+        let mut client = client(&router);
+        client.run("BEGIN").succeeded();
+        client
+            .run("UPDATE users SET name = 'left' WHERE id = 11")
+            .succeeded();
+        drop(client);
+    }
+    let mut next = client(&router);
+    assert_ne!(
+        next.run("SELECT name FROM users WHERE id = 11")
+            .succeeded()
+            .value(),
+        "left"
+    );
+    assert_eq!(
+        next.run("UPDATE users SET name = name WHERE id = 11")
+            .tag
+            .as_deref(),
+        Some("UPDATE 1")
+    );
+
+    // In the middle of a statement: it is cancelled.
+    let mut sleeper = client(&router);
+    sleeper.send(|buffer| {
+        frontend::query("SELECT pg_sleep(600) FROM users WHERE id = 11", buffer).unwrap()
+    });
+    let mut servers: Vec<Client> = bed()
+        .cluster()
+        .shards()
+        .iter()
+        .map(|shard| bed().node_client(shard.primary.as_ref()))
+        .collect();
+    let mut sleeping = || -> u32 {
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'";
+        servers
+            .iter_mut()
+            .map(|server| server.run(count).value().parse::<u32>().unwrap())
+            .sum()
+    };
+    eventually("it sleeps", || sleeping() == 1);
+    drop(sleeper);
+    eventually("it is cancelled", || sleeping() == 0);
+    next.run("SELECT name FROM users WHERE id = 11").succeeded();
+}
+
+/// The router holds only so much for a client that does not read.
+#[test]
+fn a_client_that_does_not_read_is_bounded() {
+    let router = router("");
+    let before = memory(&router);
+    let mut slow = client(&router);
+    let gigabytes =
+        "SELECT repeat('x', 1000) FROM users, generate_series(1, 2000000) WHERE id = 12";
+    slow.send(|buffer| frontend::query(gigabytes, buffer).unwrap());
+    slow.receive();
+    std::thread::sleep(Duration::from_secs(2)); // long enough to fill memory, were it not bounded
+    let after = memory(&router);
+    assert!(after < before + 64 * 1024, "{before} kB, then {after} kB");
+    client(&router)
+        .run("SELECT name FROM users WHERE id = 12")
+        .succeeded();
+    drop(slow);
+}
+
+/// Resident memory of the router in kB.
+fn memory(router: &Router) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", router.id())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let router = router("max_clients = 3");
+    let clients: Vec<Client> = (0..3).map(|_| client(&router)).collect();
+    let failure = Client::try_connect(&Login::new(router.port())).unwrap_err();
+    assert_eq!((failure.sqlstate(), failure.severity()), ("53300", "FATAL"));
+    drop(clients);
+    eventually("there is room again", || {
+        Client::try_connect(&Login::new(router.port())).is_ok()
+    });
+}
+
+#[test]
+fn in_session_mode_a_client_keeps_its_connection() {
+    let router = router("pool_mode = \"session\"\nread_policy = \"primary\"");
+    let (mut one, mut two) = (client(&router), client(&router));
+    let (first, second) = (server_of(&mut one, 1), server_of(&mut two, 1));
+    assert_ne!(first, second);
+    for sql in ["BEGIN", "COMMIT", "SELECT 1"] {
+        one.run(sql).succeeded();
+    }
+    assert_eq!(server_of(&mut one, 1), first);
+    one.terminate();
+    eventually("its connection is free for others", || {
+        server_of(&mut client(&router), 1) == first
+    });
+}
