@@ -41,6 +41,8 @@ pub enum Command {
         /// `SET LOCAL`
         local: bool,
     },
+    /// `SET CONSTRAINTS …`
+    SetConstraints,
     /// `RESET name`, `RESET ALL` (`None`).
     Reset(Option<String>),
     /// `SHOW name`; `SHOW ALL` is `all`.

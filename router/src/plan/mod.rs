@@ -6,10 +6,24 @@
 //! is never scattered. Collaborators: [`crate::sql`] scans the text, [`crate::relations`] says what is where; the session
 //! executes plans.
 
+mod analyse;
+mod array;
+mod bind;
 pub mod cache;
 mod command;
+mod control;
+mod ddl;
+mod decide;
+pub mod explain;
+mod opaque;
+mod parse;
 mod refusal;
 mod route;
+mod utility;
+mod words;
+
+#[cfg(test)]
+mod cases;
 
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
@@ -19,8 +33,12 @@ pub use route::{
     Values,
 };
 
+use switchyard_schema::ShardIndex;
+
+use self::analyse::Analysis;
 use crate::relations::{Relations, SearchPath};
-use crate::sql::Scan;
+pub use crate::sql::HintNode;
+use crate::sql::{Hint, Scan, Token, TokenKind};
 
 /// What planning depends on besides the text.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +71,23 @@ pub struct Plan {
     /// A relation or function name that is not known. The session refreshes the relations once and plans again before
     /// it lets a shard answer, because the name may be that of a view of sharded tables made just now.
     pub unknown: Option<String>,
+    /// The name of a temporary relation it creates.
+    pub temporary: Option<String>,
+    /// Settings it changes by `set_config`, besides being executed.
+    pub settings: Vec<Setting>,
+    /// The kind of node its hint asks for.
+    pub node: Option<HintNode>,
+}
+
+/// A setting changed by `SELECT set_config(name, value, is_local)` with literals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The setting's name in lower case.
+    pub name: String,
+    /// The new value.
+    pub value: String,
+    /// Until the end of the transaction only.
+    pub local: bool,
 }
 
 impl Plan {
@@ -187,18 +222,155 @@ impl Pins {
 
 /// Plans one statement: `sql` is a text with exactly one statement (or none), and `scan` what scanning it found. A text
 /// of several statements is planned piece by piece, each piece scanned on its own.
-pub fn plan(sql: &str, scan: &Scan, context: &Context<'_>) -> Plan {
-    let _ = (sql, scan, context);
+pub fn plan(sql: &(impl AsRef<[u8]> + ?Sized), scan: &Scan, context: &Context<'_>) -> Plan {
+    let planner = Planner {
+        sql: sql.as_ref(),
+        scan,
+        context,
+        alone: context.relations.shards().len() <= 1,
+    };
+    planner.plan()
+}
+
+/// Planning of one statement.
+#[derive(Clone, Copy)]
+struct Planner<'a> {
+    sql: &'a [u8],
+    scan: &'a Scan,
+    context: &'a Context<'a>,
+    /// There is one shard only: everything is there.
+    alone: bool,
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Plan {
+        let tokens = match parse::tokens(
+            self.sql,
+            0..u32::try_from(self.sql.len()).unwrap_or(u32::MAX),
+        ) {
+            Ok(tokens) => tokens,
+            // PostgreSQL's lexer refuses the text as well, whichever shard it is on.
+            Err(_) => {
+                return utility::plan(
+                    Operator::PassThrough(Target::AnyShard),
+                    Access::Read,
+                    Command::Other,
+                );
+            }
+        };
+        let mut plan = self.inner(&tokens);
+        let number = |token: &Token| {
+            let digits = token.text(self.sql).get(1..).unwrap_or_default();
+            std::str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| digits.parse::<u16>().ok())
+                .unwrap_or(u16::MAX)
+        };
+        plan.params = tokens
+            .iter()
+            .filter(|token| token.kind == TokenKind::Param)
+            .map(number)
+            .max()
+            .unwrap_or(0);
+        plan.key_params = match &plan.operator {
+            Operator::PassThrough(Target::Keys(route)) | Operator::Append(Target::Keys(route)) => {
+                route.params()
+            }
+            Operator::PassThrough(_)
+            | Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Session
+            | Operator::Refuse(_) => Vec::new(),
+        };
+        match &self.scan.hint {
+            Some(hint) => self.hinted(plan, hint),
+            None => plan,
+        }
+    }
+
+    /// Plans the statement that the tokens are.
+    fn inner(&self, tokens: &[Token]) -> Plan {
+        let first = tokens
+            .iter()
+            .find(|token| token.kind != TokenKind::Punct(b'('));
+        let queries = [
+            "select", "insert", "update", "delete", "merge", "with", "values", "table",
+        ];
+        let query =
+            first.is_some_and(|token| queries.iter().any(|word| token.is_word(self.sql, word)));
+        if !query {
+            return self.utility(tokens);
+        }
+        let Ok(text) = std::str::from_utf8(self.sql) else {
+            return self.opaque(tokens, Command::Other);
+        };
+        let statement = match parse::parse(text, tokens) {
+            Ok(statement) => statement,
+            Err(_) => return self.opaque(tokens, Command::Other),
+        };
+        match analyse::analyse(&statement, self.sql, tokens, self.scan, self.context) {
+            Ok(analysis) => planned(analysis),
+            Err(analyse::Stop::Opaque(_)) => self.opaque(tokens, Command::Other),
+            Err(analyse::Stop::Refuse(refusal)) => utility::refused(*refusal, Command::Other),
+        }
+    }
+
+    /// Applies a hint: it overrides the route, not what the statement is.
+    fn hinted(&self, mut plan: Plan, hint: &Hint) -> Plan {
+        if hint.invalid {
+            return utility::bad_hint("unrecognized routing hint".to_owned());
+        }
+        if let Some(name) = &hint.shard {
+            let position = self
+                .context
+                .relations
+                .shards()
+                .iter()
+                .position(|shard| shard == name);
+            let Some(shard) = position
+                .and_then(|position| u16::try_from(position).ok())
+                .map(ShardIndex)
+            else {
+                return utility::bad_hint(format!(
+                    "shard \"{name}\" of the routing hint does not exist"
+                ));
+            };
+            if !matches!(plan.operator, Operator::Session) {
+                plan.operator = Operator::PassThrough(Target::Shard(shard));
+                plan.key_params.clear();
+            }
+        }
+        match hint.node {
+            Some(HintNode::Replica)
+                if plan.access != Access::Read && !matches!(plan.operator, Operator::Session) =>
+            {
+                return utility::bad_hint(
+                    "the statement may write and cannot run on a replica".to_owned(),
+                );
+            }
+            node => plan.node = node,
+        }
+        plan
+    }
+}
+
+/// The plan of a statement that is understood.
+fn planned(analysis: Analysis) -> Plan {
     Plan {
-        operator: Operator::Refuse(Box::new(Refusal::not_supported(
-            "the statement cannot be planned yet",
-        ))),
-        access: Access::Write,
-        effects: Effects::default(),
-        command: Command::Other,
+        operator: decide::decide(&analysis),
+        access: decide::access(&analysis),
+        effects: analysis.effects,
+        command: if analysis.writes {
+            Command::Write
+        } else {
+            Command::Select
+        },
         params: 0,
         key_params: Vec::new(),
-        guards: Vec::new(),
-        unknown: None,
+        guards: analysis.guards,
+        unknown: analysis.unknown,
+        temporary: analysis.creates_temporary,
+        settings: analysis.settings,
+        node: None,
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use switchyard_schema::{KeyMap, KeyType, ShardIndex, ShardSet};
+use switchyard_schema::{KeyFamily, KeyMap, KeyType, ShardIndex, ShardSet};
 
 use super::refusal::Refusal;
 use crate::sql::{Literal, LiteralKind};
@@ -123,6 +123,38 @@ pub enum Source {
     Null,
 }
 
+impl KeyExpr {
+    /// The family of the value's type, where the expression alone decides it.
+    pub(super) fn family(&self) -> Option<KeyFamily> {
+        match (self.casts.last(), &self.source) {
+            (Some(cast), _) => Some(cast.family()),
+            (
+                None,
+                Source::Literal {
+                    kind: LiteralKind::Integer,
+                    ..
+                },
+            ) => Some(KeyFamily::Integer),
+            (
+                None,
+                Source::Literal {
+                    kind: LiteralKind::Decimal,
+                    ..
+                },
+            ) => Some(KeyFamily::Numeric),
+            (
+                None,
+                Source::Literal {
+                    kind: LiteralKind::String,
+                    ..
+                },
+            ) => Some(KeyFamily::Text),
+            (None, Source::Bool(_)) => Some(KeyFamily::Bool),
+            (None, Source::Param { .. } | Source::Null) => None,
+        }
+    }
+}
+
 /// The values of one execution.
 pub struct Values<'a> {
     /// The text that is executed (same normalised text as the one that was planned).
@@ -174,19 +206,23 @@ impl Target {
             Target::AnyShard => Ok(ShardSet::one(ShardIndex::FIRST)),
             Target::Shard(shard) => Ok(ShardSet::one(*shard)),
             Target::AllShards => Ok(ShardSet::all(shards)),
-            Target::Keys(route) => route.shards(values, shards),
+            Target::Keys(route) => route.shards(values),
         }
     }
 }
 
 impl KeyRoute {
-    fn shards(&self, values: &Values<'_>, shards: usize) -> Result<ShardSet, Box<Refusal>> {
-        let _ = values;
-        Ok(ShardSet::all(shards))
+    /// The parameters it looks at.
+    pub(super) fn params(&self) -> Vec<u16> {
+        let mut params = Vec::new();
+        self.needs
+            .iter()
+            .for_each(|need| need.keys.params(&mut params));
+        params.sort_unstable();
+        params.dedup();
+        params
     }
-}
 
-impl KeyRoute {
     /// Bytes on the heap, about.
     pub(crate) fn size(&self) -> usize {
         512 + self
@@ -198,6 +234,25 @@ impl KeyRoute {
 }
 
 impl KeySet {
+    fn params(&self, params: &mut Vec<u16>) {
+        let mut add = |key: &KeyExpr| {
+            if let Source::Param { number, .. } = key.source {
+                params.push(number);
+            }
+        };
+        match self {
+            KeySet::Equal(key) | KeySet::Elements(key) => add(key),
+            KeySet::AnyOf(keys) => keys.iter().for_each(add),
+            KeySet::Between(low, high) => {
+                low.iter().chain(high).for_each(|limit| add(&limit.value))
+            }
+            KeySet::Either(sets) | KeySet::Both(sets) => {
+                sets.iter().for_each(|set| set.params(params))
+            }
+            KeySet::Null | KeySet::Nothing | KeySet::Everything => {}
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
             KeySet::AnyOf(list) => list.len() * size_of::<KeyExpr>(),

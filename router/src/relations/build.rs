@@ -32,6 +32,8 @@ impl Relations {
     ) -> Relations {
         let mut builder = Builder::new(database, found, buckets);
         builder.tables();
+        // Functions read views and views call functions: repeat until nothing changes.
+        while builder.functions_that_read() | builder.views_that_read() {}
         builder.functions();
         builder.views();
         builder.defaults();
@@ -91,6 +93,7 @@ impl<'a> Builder<'a> {
                 columns: columns.iter().map(|row| column(row)).collect(),
                 unique_without_key: false,
                 volatility: Volatility::Immutable,
+                unlogged: row.unlogged,
             };
             self.relations.insert(row.oid, relation);
         }
@@ -189,31 +192,49 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Function facts, with those that read sharded tables found by the words of their code.
-    fn functions(&mut self) {
-        let sharded = self.sharded_names();
-        let mut by_word: HashMap<String, TableName> = HashMap::new();
-        // A function that mentions a function that reads a sharded table reads it too: repeat until nothing changes.
-        loop {
-            let before = by_word.len();
-            for row in &self.found.functions {
-                let Some(source) = &row.source else { continue };
-                if self.reads.contains_key(&row.oid) {
-                    continue;
-                }
-                let hit = words(source)
-                    .find_map(|word| sharded.get(&word).or_else(|| by_word.get(&word)).cloned());
-                if let Some(table) = hit {
-                    self.reads.insert(row.oid, table.clone());
-                    by_word.entry(row.name.clone()).or_insert(table);
-                }
-            }
-            if by_word.len() == before {
-                break;
+    /// Marks functions whose code mentions a sharded table, or something known to read one. Says whether any is new.
+    fn functions_that_read(&mut self) -> bool {
+        let sharded = self.names_of(is_sharded);
+        let named = |row: &FunctionRow| Some((row.name.clone(), self.reads.get(&row.oid)?.clone()));
+        let reading: HashMap<String, TableName> =
+            self.found.functions.iter().filter_map(named).collect();
+        let before = self.reads.len();
+        for row in &self.found.functions {
+            let Some(source) = row
+                .source
+                .as_ref()
+                .filter(|_| !self.reads.contains_key(&row.oid))
+            else {
+                continue;
+            };
+            let hit =
+                words(source).find_map(|word| sharded.get(&word).or_else(|| reading.get(&word)));
+            if let Some(table) = hit {
+                self.reads.insert(row.oid, table.clone());
             }
         }
+        self.reads.len() > before
+    }
+
+    /// What is known of functions.
+    fn functions(&mut self) {
+        let (unsharded, reference) = (self.names_of(is_unsharded), self.names_of(is_reference));
         for row in &self.found.functions {
-            let function = function(row, self.reads.get(&row.oid));
+            let mut function = function(row, self.reads.get(&row.oid));
+            if let Some(source) = &row.source {
+                let words: Vec<String> = words(source).collect();
+                function.reads_unsharded = words.iter().any(|word| unsharded.contains_key(word));
+                let writes = |word: &String| {
+                    matches!(
+                        word.as_str(),
+                        "insert" | "update" | "delete" | "merge" | "truncate" | "copy"
+                    )
+                };
+                if words.iter().any(writes) {
+                    function.writes_reference =
+                        words.iter().find_map(|word| reference.get(word)).cloned();
+                }
+            }
             let known = self.functions.entry(row.name.as_str().into()).or_default();
             match known
                 .iter_mut()
@@ -225,51 +246,46 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Words that name a sharded table, or a view known so far to read one.
-    fn sharded_names(&self) -> HashMap<String, TableName> {
-        let sharded = |relation: &&Relation| {
-            matches!(
-                relation.placement,
-                Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_)
-            )
-        };
-        self.relations
+    /// The names of relations of one placement.
+    fn names_of(&self, placement: fn(&Placement) -> bool) -> HashMap<String, TableName> {
+        let chosen = self
+            .relations
             .values()
-            .filter(sharded)
+            .filter(|relation| placement(&relation.placement));
+        chosen
             .map(|relation| (relation.name.name.clone(), relation.name.clone()))
             .collect()
     }
 
-    /// Marks views that read sharded tables, and tables whose rules do.
-    fn views(&mut self) {
-        loop {
-            let mut changed = false;
-            for used in &self.found.view_uses {
-                let table = match (
-                    used.relation.and_then(|oid| self.relations.get(&oid)),
-                    used.function,
-                ) {
-                    (Some(relation), _) => match &relation.placement {
-                        Placement::Sharded(_) | Placement::Broken(_) => Some(relation.name.clone()),
-                        Placement::ReadsSharded(table) => Some(table.clone()),
-                        Placement::Reference | Placement::Unsharded | Placement::Catalog => None,
-                    },
-                    (None, Some(function)) => self.reads.get(&function).cloned(),
-                    (None, None) => None,
-                };
-                let Some(table) = table else { continue };
-                let Some(view) = self.relations.get_mut(&used.view) else {
-                    continue;
-                };
-                if matches!(view.placement, Placement::Unsharded | Placement::Reference) {
-                    view.placement = Placement::ReadsSharded(table);
-                    changed = true;
-                }
-            }
-            if !changed {
-                break;
+    /// Marks views that read sharded tables, and tables whose rules do. Says whether any is new.
+    fn views_that_read(&mut self) -> bool {
+        let mut changed = false;
+        for used in &self.found.view_uses {
+            let table = match (
+                used.relation.and_then(|oid| self.relations.get(&oid)),
+                used.function,
+            ) {
+                (Some(relation), _) => match &relation.placement {
+                    Placement::Sharded(_) | Placement::Broken(_) => Some(relation.name.clone()),
+                    Placement::ReadsSharded(table) => Some(table.clone()),
+                    Placement::Reference | Placement::Unsharded | Placement::Catalog => None,
+                },
+                (None, Some(function)) => self.reads.get(&function).cloned(),
+                (None, None) => None,
+            };
+            let (Some(table), Some(view)) = (table, self.relations.get_mut(&used.view)) else {
+                continue;
+            };
+            if matches!(view.placement, Placement::Unsharded | Placement::Reference) {
+                view.placement = Placement::ReadsSharded(table);
+                changed = true;
             }
         }
+        changed
+    }
+
+    /// What is known of views besides.
+    fn views(&mut self) {
         self.views_of_one_kind();
         for row in &self.found.relations {
             let Some(definition) = &row.definition else {
@@ -320,7 +336,7 @@ impl<'a> Builder<'a> {
 
     /// The volatility of an expression or query of PostgreSQL's printing, judged by the names in it.
     fn volatility(&self, text: &str) -> Volatility {
-        words(text)
+        calls(text)
             .map(|word| self.word_volatility(&word))
             .max()
             .unwrap_or(Volatility::Immutable)
@@ -395,6 +411,21 @@ impl<'a> Builder<'a> {
     }
 }
 
+fn is_sharded(placement: &Placement) -> bool {
+    matches!(
+        placement,
+        Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_)
+    )
+}
+
+fn is_unsharded(placement: &Placement) -> bool {
+    matches!(placement, Placement::Unsharded)
+}
+
+fn is_reference(placement: &Placement) -> bool {
+    matches!(placement, Placement::Reference)
+}
+
 /// Joins a shard key with the column it names.
 fn sharding(
     key: &ShardKey,
@@ -458,6 +489,7 @@ fn column(row: &ColumnRow) -> Column {
         type_oid: u32::try_from(row.type_oid).unwrap_or(0),
         typmod: row.typmod,
         not_null: row.not_null,
+        nondeterministic: row.collation == "?",
         default,
     }
 }
@@ -487,6 +519,8 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         volatility,
         user_code: source.is_some(),
         reads_sharded: reads.cloned(),
+        reads_unsharded: false,
+        writes_reference: None,
         dynamic,
     }
 }
@@ -496,6 +530,10 @@ fn merge(known: &mut Function, other: &Function) {
     known.volatility = known.volatility.max(other.volatility);
     known.user_code |= other.user_code;
     known.dynamic |= other.dynamic;
+    known.reads_unsharded |= other.reads_unsharded;
+    if known.writes_reference.is_none() {
+        known.writes_reference.clone_from(&other.writes_reference);
+    }
     if known.reads_sharded.is_none() {
         known.reads_sharded.clone_from(&other.reads_sharded);
     }
@@ -505,6 +543,30 @@ fn merge(known: &mut Function, other: &Function) {
 fn words(text: &str) -> impl Iterator<Item = String> {
     let mut found = Vec::new();
     collect_words(text.as_bytes(), &mut found, 0);
+    found.into_iter()
+}
+
+/// The names that are called in a text of PostgreSQL's own printing, and the words that are calls without parentheses.
+fn calls(text: &str) -> impl Iterator<Item = String> {
+    let mut found = Vec::new();
+    let mut lexer = Lexer::new(text.as_bytes());
+    let mut last: Option<String> = None;
+    // What PostgreSQL printed, its lexer reads.
+    while let Ok(Some(token)) = lexer.next() {
+        let name = crate::sql::name(&token, text.as_bytes());
+        let bare = |name: &str| {
+            name.starts_with("current_") || name.starts_with("localtime") || name == "session_user"
+        };
+        if token.kind == TokenKind::Punct(b'(') {
+            found.extend(last.take());
+        } else {
+            found.extend(
+                name.clone()
+                    .filter(|name| token.kind == TokenKind::Word && bare(name)),
+            );
+        }
+        last = name;
+    }
     found.into_iter()
 }
 

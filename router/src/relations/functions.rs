@@ -15,6 +15,10 @@ pub struct Function {
     pub user_code: bool,
     /// A sharded table its code mentions, directly or through functions it mentions.
     pub reads_sharded: Option<TableName>,
+    /// Its code mentions a table that exists on the first shard only.
+    pub reads_unsharded: bool,
+    /// A reference table its code mentions, if the code also writes.
+    pub writes_reference: Option<TableName>,
     /// Its code runs text as SQL: what it touches cannot be known.
     pub dynamic: bool,
 }

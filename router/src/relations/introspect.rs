@@ -20,13 +20,14 @@ pub struct Introspection {
 }
 
 /// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
-/// definition text or NULL.
+/// definition text or NULL, unlogged bool.
 pub const RELATIONS: &str = "\
 SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        (SELECT i.inhparent::pg_catalog.int8 FROM pg_catalog.pg_inherits i
          WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1),
        CASE WHEN c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-            THEN pg_catalog.pg_get_viewdef(c.oid) END
+            THEN pg_catalog.pg_get_viewdef(c.oid) END,
+       c.relpersistence = 'u'
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'pg_toast'";
 
@@ -45,6 +46,8 @@ pub struct RelationRow {
     pub parent: Option<i64>,
     /// A view's query.
     pub definition: Option<String>,
+    /// Not replicated.
+    pub unlogged: bool,
 }
 
 /// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),

@@ -6,6 +6,8 @@
 //! calls [`Relations::build`]; [`crate::plan`] reads.
 
 mod build;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod functions;
 pub mod introspect;
 mod search_path;
@@ -45,6 +47,8 @@ pub struct Relation {
     pub unique_without_key: bool,
     /// For a view: the most volatile function in it.
     pub volatility: Volatility,
+    /// Not replicated: only the primary can read it.
+    pub unlogged: bool,
 }
 
 /// What a relation is.
@@ -99,6 +103,8 @@ pub struct Column {
     pub typmod: i32,
     /// NULL is refused.
     pub not_null: bool,
+    /// Different strings may be equal.
+    pub nondeterministic: bool,
     /// What an INSERT that leaves the column out stores.
     pub default: DefaultValue,
 }

@@ -6,8 +6,10 @@
 
 pub mod hint;
 pub mod lexer;
+pub(crate) mod names;
 pub mod scan;
 
 pub use hint::{Hint, HintNode};
 pub use lexer::{Lexer, Token, TokenKind, Unscannable};
+pub(crate) use names::name;
 pub use scan::{Literal, LiteralKind, Scan};

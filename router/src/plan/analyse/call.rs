@@ -1,0 +1,373 @@
+//! Function calls: volatility, aggregates, what a call leaves behind in the session.
+
+use sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Value,
+    ValueWithSpan,
+};
+
+use super::names::function_name;
+use super::{Analyser, Stop};
+use crate::plan::refusal::Refusal;
+use crate::plan::{Pin, Setting};
+use crate::relations::{Function as Known, FunctionKind, Volatility};
+
+/// Volatile functions of PostgreSQL's that only compute: which server runs them does not matter.
+const STATELESS: &[&str] = &[
+    "clock_timestamp",
+    "gen_random_uuid",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
+    "random",
+    "setseed",
+    "timeofday",
+    "uuid_generate_v1",
+    "uuid_generate_v1mc",
+    "uuid_generate_v4",
+    "uuidv4",
+    "uuidv7",
+    "set_config",
+];
+
+/// Stable functions of PostgreSQL's whose result differs from server to server or from moment to moment. (The other
+/// stable ones depend on settings, which are the same everywhere.)
+const MOMENTARY: &[&str] = &[
+    "age",
+    "current_date",
+    "current_query",
+    "current_time",
+    "current_timestamp",
+    "inet_client_addr",
+    "inet_client_port",
+    "inet_server_addr",
+    "inet_server_port",
+    "localtime",
+    "localtimestamp",
+    "now",
+    "statement_timestamp",
+    "transaction_timestamp",
+    "version",
+];
+
+/// Functions whose argument is run as SQL or names a table.
+const RUNS_TEXT: &[&str] = &[
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "database_to_xmlschema",
+    "query_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "schema_to_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "table_to_xmlschema",
+    "ts_rewrite",
+    "ts_stat",
+    "pg_logical_slot_get_changes",
+    "pg_logical_slot_peek_changes",
+];
+
+/// Aggregates whose result does not depend on the order of their input.
+const ORDERLESS: &[&str] = &[
+    "avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "every", "max", "min",
+    "sum",
+];
+
+/// Settings that decide how statements are read; what changes them unseen would make the router misread later ones.
+const CRITICAL_SETTINGS: &[&str] = &[
+    "search_path",
+    "role",
+    "session_authorization",
+    "standard_conforming_strings",
+    "client_encoding",
+    "backslash_quote",
+];
+
+impl<'a> Analyser<'a> {
+    /// Notes the call of a function by name.
+    pub(super) fn called(&mut self, name: &ObjectName) -> Result<(), Stop> {
+        let (schema, name) = function_name(name)?;
+        self.call(schema.as_deref(), &name)
+    }
+
+    /// Notes a call in an expression; some functions are judged by their arguments.
+    pub(super) fn called_with(&mut self, function: &'a Function) -> Result<(), Stop> {
+        let (schema, name) = function_name(&function.name)?;
+        if name == "set_config"
+            && schema
+                .as_deref()
+                .is_none_or(|schema| schema == "pg_catalog")
+        {
+            self.set_config(function)?;
+        }
+        self.call(schema.as_deref(), &name)
+    }
+
+    fn call(&mut self, schema: Option<&str>, name: &str) -> Result<(), Stop> {
+        if is_syntax(name) {
+            if MOMENTARY.contains(&name) {
+                self.needs_merge(|| momentary(name));
+                self.moment(name);
+            }
+            return Ok(());
+        }
+        let path = self.context.search_path;
+        let schema_owned = schema.map(str::to_owned);
+        let known: Vec<&Known> = self
+            .context
+            .relations
+            .functions(path, schema_owned.as_deref(), name)
+            .collect();
+        if known.is_empty() {
+            self.is_unknown(name);
+            self.analysis.primary = true;
+            self.needs_merge(|| {
+                Refusal::not_supported(format!("function \"{name}\" is not supported across shards: it is not known to the router"))
+            });
+            self.diverges(name);
+            return Ok(());
+        }
+        for function in known {
+            self.known_call(function, name)?;
+        }
+        Ok(())
+    }
+
+    fn known_call(&mut self, function: &Known, name: &str) -> Result<(), Stop> {
+        let builtin = &*function.schema == "pg_catalog";
+        if builtin
+            && !self.alone
+            && self.context.relations.has_sharded()
+            && RUNS_TEXT.contains(&name)
+        {
+            return Err(Refusal::not_supported(format!(
+                "function \"{name}\" is not supported across shards"
+            ))
+            .detail("It reads tables that are named by its arguments.")
+            .into());
+        }
+        if !self.alone {
+            self.reads(function, name)?;
+        }
+        if function.volatility == Volatility::Volatile {
+            self.analysis.primary = true;
+            self.analysis.effects.dirty |= function.user_code;
+        }
+        if function.volatility != Volatility::Immutable
+            && (function.volatility == Volatility::Volatile
+                || function.user_code
+                || is_momentary(name, builtin))
+        {
+            self.needs_merge(|| momentary(name));
+            self.diverges(name);
+        }
+        if builtin && function.volatility == Volatility::Volatile && !STATELESS.contains(&name) {
+            self.needs_first_shard(&format!("{name}()"));
+        }
+        if builtin {
+            self.session_state(name);
+        }
+        Ok(())
+    }
+
+    /// What the code of a user's function may touch.
+    fn reads(&mut self, function: &Known, name: &str) -> Result<(), Stop> {
+        if let Some(table) = &function.reads_sharded {
+            return Err(Refusal::not_supported(format!(
+                "function \"{name}\" uses the sharded table \"{table}\""
+            ))
+            .detail(
+                "Functions that use sharded tables cannot be run on one shard and see all rows.",
+            )
+            .hint(
+                "Run its statements from the client, or name the shard: /* switchyard: shard=… */.",
+            )
+            .into());
+        }
+        if function.dynamic && self.context.relations.has_sharded() {
+            return Err(Refusal::not_supported(format!(
+                "function \"{name}\" runs SQL that the router cannot see"
+            ))
+            .hint("Name the shard it runs on: /* switchyard: shard=… */.")
+            .into());
+        }
+        if let Some(table) = &function.writes_reference {
+            return Err(Refusal::not_supported(format!(
+                "function \"{name}\" may write the reference table \"{table}\""
+            ))
+            .detail("It would change the copy of one shard only.")
+            .into());
+        }
+        if function.reads_unsharded {
+            self.needs_first_shard(&format!("{name}()"));
+        }
+        Ok(())
+    }
+
+    fn session_state(&mut self, name: &str) {
+        match name {
+            "currval" | "lastval" => {
+                self.analysis.effects.reads_sequence_state = true;
+                self.analysis.primary = true;
+                self.needs_first_shard(&format!("{name}()"));
+            }
+            "pg_advisory_lock"
+            | "pg_advisory_lock_shared"
+            | "pg_try_advisory_lock"
+            | "pg_try_advisory_lock_shared" => {
+                self.analysis.effects.pins.insert(Pin::AdvisoryLock);
+            }
+            _ => {}
+        }
+    }
+
+    fn moment(&mut self, name: &str) {
+        if self.analysis.diverges.is_none() {
+            self.analysis.diverges = Some(name.to_owned());
+        }
+    }
+
+    /// Copies of a reference table written with this function's result could differ.
+    fn diverges(&mut self, name: &str) {
+        self.moment(name);
+    }
+
+    /// Marks the query block of an aggregate or window function.
+    pub(super) fn aggregate(&mut self, function: &'a Function, outward: usize) -> Result<(), Stop> {
+        let (schema, name) = function_name(&function.name)?;
+        let path = self.context.search_path;
+        let kinds: Vec<FunctionKind> = self
+            .context
+            .relations
+            .functions(path, schema.as_deref(), &name)
+            .map(|function| function.kind)
+            .collect();
+        if function.over.is_some() {
+            self.analysis.diverges.get_or_insert_with(|| name.clone());
+            if let Some(block) = self.blocks.last_mut() {
+                block.window = true;
+            }
+            return Ok(());
+        }
+        let clauses = function.filter.is_some() || !function.within_group.is_empty();
+        let unknown = kinds.is_empty() && !is_syntax(&name);
+        if kinds.contains(&FunctionKind::Aggregate) || clauses || unknown {
+            if !ORDERLESS.contains(&name.as_str()) {
+                self.analysis.diverges.get_or_insert_with(|| name.clone());
+            }
+            // An aggregate of outer columns belongs to an outer block.
+            let all = self.outward > outward;
+            let skip = if all {
+                0
+            } else {
+                self.blocks.len().saturating_sub(1)
+            };
+            self.blocks
+                .iter_mut()
+                .skip(skip)
+                .for_each(|block| block.aggregate = true);
+        }
+        Ok(())
+    }
+
+    /// `set_config(name, value, is_local)`.
+    fn set_config(&mut self, function: &'a Function) -> Result<(), Stop> {
+        let FunctionArguments::List(list) = &function.args else {
+            return Ok(());
+        };
+        let arguments: Vec<&Expr> = list
+            .args
+            .iter()
+            .filter_map(|arg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+                _ => None,
+            })
+            .collect();
+        let [setting, value, local] = arguments.as_slice() else {
+            return Err(Stop::Opaque("set_config with odd arguments"));
+        };
+        let local = match local {
+            Expr::Value(ValueWithSpan {
+                value: Value::Boolean(local),
+                ..
+            }) => Some(*local),
+            _ => None,
+        };
+        if local != Some(true) {
+            self.analysis.effects.pins.insert(Pin::Setting);
+        }
+        let setting = self.look_at(setting).map(|name| name.to_ascii_lowercase());
+        match setting {
+            Some(setting) if CRITICAL_SETTINGS.contains(&setting.as_str()) => {
+                let value = self.look_at(value);
+                let ((Some(value), Some(local)), true) =
+                    ((value, local), self.is_sole_expression())
+                else {
+                    return Err(critical(&setting).into());
+                };
+                self.analysis.settings.push(Setting {
+                    name: setting,
+                    value,
+                    local,
+                });
+            }
+            Some(_) => {}
+            None => return Err(critical("a setting that is named by a parameter or column").into()),
+        }
+        Ok(())
+    }
+
+    /// Whether the block being walked has no FROM: its select list is evaluated exactly once.
+    fn is_sole_expression(&self) -> bool {
+        self.blocks.len() == 1 && self.frames.iter().all(|frame| frame.items.is_empty())
+    }
+}
+
+/// Syntax that looks like a function but is none of the catalogue's.
+fn is_syntax(name: &str) -> bool {
+    matches!(
+        name,
+        "array"
+            | "coalesce"
+            | "current_catalog"
+            | "current_date"
+            | "current_role"
+            | "current_time"
+            | "current_timestamp"
+            | "current_user"
+            | "greatest"
+            | "grouping"
+            | "least"
+            | "localtime"
+            | "localtimestamp"
+            | "nullif"
+            | "row"
+            | "session_user"
+            | "system_user"
+            | "user"
+    )
+}
+
+fn is_momentary(name: &str, builtin: bool) -> bool {
+    !builtin
+        || MOMENTARY.contains(&name)
+        || name.starts_with("pg_")
+        || name.starts_with("txid_")
+        || name.starts_with("inet_")
+}
+
+fn momentary(name: &str) -> Refusal {
+    Refusal::not_supported(format!("function \"{name}\" is not supported across shards yet"))
+        .detail("Each shard would compute a result of its own.")
+        .hint("Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.")
+}
+
+fn critical(setting: &str) -> Refusal {
+    Refusal::not_supported(format!("set_config of {setting} is not supported here"))
+        .detail("The setting decides how the router reads later statements.")
+        .hint("Use SET.")
+}

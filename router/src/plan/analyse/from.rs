@@ -1,0 +1,592 @@
+//! FROM: the items, their columns, and the tree of joins.
+
+use sqlparser::ast::{
+    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias, TableFactor,
+    TableWithJoins,
+};
+use switchyard_schema::KeyType;
+
+use super::facts::{ColumnId, Fact, ScopeId};
+use super::names::{Frame, Item, ItemId, Merged, Output, name, relation_name};
+use super::{Analyser, CteBody, Instance, Stop, display};
+use crate::plan::refusal::Refusal;
+use crate::relations::{Placement, Relation, Resolved, Volatility};
+
+/// The joins of a FROM; right joins are turned round.
+#[derive(Debug)]
+pub(super) enum Tree<'e> {
+    Leaf(ItemId),
+    Inner(Box<Tree<'e>>, Box<Tree<'e>>, On<'e>),
+    /// The first is preserved.
+    Left(Box<Tree<'e>>, Box<Tree<'e>>, On<'e>),
+    Full(Box<Tree<'e>>, Box<Tree<'e>>, On<'e>),
+}
+
+/// The condition of a join.
+#[derive(Debug, Clone)]
+pub(super) enum On<'e> {
+    Condition(&'e Expr),
+    /// USING or NATURAL.
+    Equal(Vec<(ColumnId, ColumnId)>),
+    Nothing,
+}
+
+impl Tree<'_> {
+    pub(super) fn items(&self) -> Vec<ItemId> {
+        match self {
+            Tree::Leaf(item) => vec![*item],
+            Tree::Inner(left, right, _)
+            | Tree::Left(left, right, _)
+            | Tree::Full(left, right, _) => {
+                let mut items = left.items();
+                items.extend(right.items());
+                items
+            }
+        }
+    }
+}
+
+impl<'a> Analyser<'a> {
+    /// Walks a FROM inside a scope. Its items are in the innermost frame, which the caller has pushed.
+    pub(super) fn from(
+        &mut self,
+        tables: &'a [TableWithJoins],
+        parent: ScopeId,
+    ) -> Result<Vec<Tree<'a>>, Stop> {
+        tables
+            .iter()
+            .map(|table| self.table_with_joins(table, parent))
+            .collect()
+    }
+
+    pub(super) fn table_with_joins(
+        &mut self,
+        table: &'a TableWithJoins,
+        parent: ScopeId,
+    ) -> Result<Tree<'a>, Stop> {
+        let mut tree = self.factor(&table.relation, parent)?;
+        for join in &table.joins {
+            tree = self.join(tree, join, parent)?;
+        }
+        Ok(tree)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other joins are not PostgreSQL's"
+    )]
+    fn join(&mut self, left: Tree<'a>, join: &'a Join, parent: ScopeId) -> Result<Tree<'a>, Stop> {
+        self.spend()?;
+        if join.global {
+            return Err(Stop::Opaque("not PostgreSQL's syntax"));
+        }
+        let right = self.factor(&join.relation, parent)?;
+        let (constraint, side) = match &join.join_operator {
+            JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::CrossJoin(on) => {
+                (on, Side::Inner)
+            }
+            JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => (on, Side::Left),
+            JoinOperator::Right(on) | JoinOperator::RightOuter(on) => (on, Side::Right),
+            JoinOperator::FullOuter(on) => (on, Side::Full),
+            _ => return Err(Stop::Opaque("not PostgreSQL's join")),
+        };
+        let on = match constraint {
+            JoinConstraint::On(condition) => On::Condition(condition),
+            JoinConstraint::Using(names) => {
+                let names = names
+                    .iter()
+                    .map(|name| relation_name(name).map(|(_, name)| name));
+                let names = names.collect::<Result<Vec<_>, _>>()?;
+                On::Equal(self.merge_columns(&left, &right, &names, side))
+            }
+            JoinConstraint::Natural => {
+                let names = self.common_columns(&left, &right);
+                On::Equal(self.merge_columns(&left, &right, &names, side))
+            }
+            JoinConstraint::None => On::Nothing,
+        };
+        let (left, right) = (Box::new(left), Box::new(right));
+        Ok(match side {
+            Side::Inner => Tree::Inner(left, right, on),
+            Side::Left => Tree::Left(left, right, on),
+            Side::Right => Tree::Left(right, left, on),
+            Side::Full => Tree::Full(left, right, on),
+        })
+    }
+
+    fn common_columns(&self, left: &Tree<'_>, right: &Tree<'_>) -> Vec<String> {
+        let names = |tree: &Tree<'_>| -> Vec<String> {
+            let items = tree.items();
+            items
+                .iter()
+                .flat_map(|id| &self.items[*id].columns)
+                .filter_map(|column| column.name.clone())
+                .collect()
+        };
+        let right = names(right);
+        let mut common: Vec<String> = names(left)
+            .into_iter()
+            .filter(|name| right.contains(name))
+            .collect();
+        common.dedup();
+        common
+    }
+
+    /// Merges the columns of those names; returns the pairs whose values are equal.
+    fn merge_columns(
+        &mut self,
+        left: &Tree<'_>,
+        right: &Tree<'_>,
+        names: &[String],
+        side: Side,
+    ) -> Vec<(ColumnId, ColumnId)> {
+        let (left, right) = (left.items(), right.items());
+        let mut pairs = Vec::new();
+        for name in names {
+            let (a, b) = (
+                self.side_column(&left, name),
+                self.side_column(&right, name),
+            );
+            if let (Some(a), Some(b)) = (a, b) {
+                pairs.push((a, b));
+            }
+            let column = match side {
+                Side::Inner | Side::Left => a,
+                Side::Right => b,
+                Side::Full => None,
+            };
+            let hides = left.iter().chain(&right).copied().collect();
+            if let Some(frame) = self.frames.last_mut() {
+                frame.merged.push(Merged {
+                    name: name.clone(),
+                    column,
+                    hides,
+                });
+            }
+        }
+        pairs
+    }
+
+    /// The column of that name on one side of a join.
+    fn side_column(&self, items: &[ItemId], name: &str) -> Option<ColumnId> {
+        let merged = self.frames.last()?.merged.iter().rev();
+        if let Some(merged) = merged
+            .into_iter()
+            .find(|m| m.name == name && m.hides.iter().all(|id| items.contains(id)))
+        {
+            return merged.column;
+        }
+        let mut columns = items
+            .iter()
+            .flat_map(|id| &self.items[*id].columns)
+            .filter(|c| c.name.as_deref() == Some(name));
+        match (columns.next(), columns.next()) {
+            (Some(column), None) => column.column,
+            _ => None,
+        }
+    }
+
+    /// Adds an item to the innermost frame.
+    fn add_item(&mut self, item: Item) -> Tree<'a> {
+        self.items.push(item);
+        let id = self.items.len() - 1;
+        if let Some(frame) = self.frames.last_mut() {
+            frame.items.push(id);
+        }
+        Tree::Leaf(id)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other kinds of tables are not PostgreSQL's, or are rare"
+    )]
+    pub(super) fn factor(
+        &mut self,
+        factor: &'a TableFactor,
+        parent: ScopeId,
+    ) -> Result<Tree<'a>, Stop> {
+        self.spend()?;
+        let scope = self.analysis.facts.scope(Some(parent));
+        match factor {
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                with_hints,
+                version: None,
+                with_ordinality: false,
+                partitions,
+                json_path: None,
+                sample,
+                index_hints,
+            } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => {
+                if sample.is_some() {
+                    self.needs_merge(|| {
+                        Refusal::not_supported("TABLESAMPLE is not supported across shards yet")
+                    });
+                }
+                let (schema, relation) = relation_name(name)?;
+                let item = self.relation_item(schema.as_deref(), &relation, scope)?;
+                let item = aliased(item, alias.as_ref())?;
+                Ok(self.add_item(item))
+            }
+            TableFactor::Table {
+                name,
+                alias,
+                args: Some(args),
+                with_hints,
+                version: None,
+                partitions,
+                json_path: None,
+                sample: None,
+                index_hints,
+                ..
+            } if with_hints.is_empty()
+                && partitions.is_empty()
+                && index_hints.is_empty()
+                && args.settings.is_none() =>
+            {
+                self.called(name)?;
+                for arg in &args.args {
+                    self.function_arg(arg, parent)?;
+                }
+                self.function_item(Some(name), alias.as_ref(), scope)
+            }
+            TableFactor::Function {
+                name, args, alias, ..
+            } => {
+                self.called(name)?;
+                for arg in args {
+                    self.function_arg(arg, parent)?;
+                }
+                self.function_item(Some(name), alias.as_ref(), scope)
+            }
+            TableFactor::UNNEST {
+                alias,
+                array_exprs,
+                with_offset: false,
+                with_offset_alias: None,
+                ..
+            } => {
+                for array in array_exprs {
+                    self.expr(array, parent, false)?;
+                }
+                self.function_item(None, alias.as_ref(), scope)
+            }
+            TableFactor::Derived {
+                lateral,
+                subquery,
+                alias,
+                sample: None,
+            } => {
+                let hidden = if *lateral { None } else { self.frames.pop() };
+                let derived = self.derived(subquery, scope);
+                self.frames.extend(hidden);
+                let (columns, open) = derived?;
+                let item = Item {
+                    alias: None,
+                    schema: None,
+                    columns,
+                    open,
+                    scope,
+                    table: false,
+                };
+                let item = aliased(item, alias.as_ref())?;
+                Ok(self.add_item(item))
+            }
+            TableFactor::NestedJoin {
+                table_with_joins,
+                alias: None,
+            } => self.table_with_joins(table_with_joins, parent),
+            _ => Err(Stop::Opaque("a kind of table that is not understood")),
+        }
+    }
+
+    /// A function in FROM: its columns are known only as far as the alias names them.
+    fn function_item(
+        &mut self,
+        name: Option<&ObjectName>,
+        alias: Option<&TableAlias>,
+        scope: ScopeId,
+    ) -> Result<Tree<'a>, Stop> {
+        let function = match name {
+            Some(name) => Some(super::names::function_name(name)?.1),
+            None => Some("unnest".to_owned()),
+        };
+        let item = Item {
+            alias: function,
+            schema: None,
+            columns: Vec::new(),
+            open: true,
+            scope,
+            table: false,
+        };
+        let item = aliased(item, alias)?;
+        Ok(self.add_item(item))
+    }
+
+    /// The item a relation's name stands for: a CTE, a temporary relation, or one of the catalogue's.
+    pub(super) fn relation_item(
+        &mut self,
+        schema: Option<&str>,
+        name: &str,
+        scope: ScopeId,
+    ) -> Result<Item, Stop> {
+        let mut item = Item {
+            alias: Some(name.to_owned()),
+            schema: schema.map(str::to_owned),
+            columns: Vec::new(),
+            open: true,
+            scope,
+            table: true,
+        };
+        if schema.is_none()
+            && let Some(position) = self.ctes.iter().rposition(|cte| cte.name == name)
+        {
+            item.table = false;
+            (item.columns, item.open) = self.cte(position, scope)?;
+            return Ok(item);
+        }
+        if self.is_temporary(schema, name) {
+            self.analysis.temporary = true;
+            return Ok(item);
+        }
+        match self.relation(schema, name) {
+            Resolved::Known(relation) => {
+                if schema.is_none() {
+                    item.schema = Some(relation.name.schema.clone());
+                }
+                (item.columns, item.open) = (self.mention(relation, scope)?, false);
+            }
+            Resolved::Catalog => self.analysis.catalog = true,
+            Resolved::Unknown => self.is_unknown(name),
+        }
+        Ok(item)
+    }
+
+    /// Notes that a relation's rows are read; returns its columns.
+    pub(super) fn mention(
+        &mut self,
+        relation: &'a Relation,
+        scope: ScopeId,
+    ) -> Result<Vec<Output>, Stop> {
+        let mut columns = Vec::with_capacity(relation.columns.len());
+        for column in &relation.columns {
+            let family = KeyType::from_oid(column.type_oid)
+                .filter(|_| !column.nondeterministic)
+                .map(KeyType::family);
+            let id = family.map(|family| self.analysis.facts.column(family, scope));
+            columns.push(Output {
+                name: Some(column.name.clone()),
+                column: id,
+            });
+        }
+        self.analysis.primary |= relation.unlogged || relation.volatility == Volatility::Volatile;
+        if relation.volatility != Volatility::Immutable {
+            self.needs_merge(|| volatile_view(relation));
+        }
+        match &relation.placement {
+            _ if self.alone => self.needs_first_shard(&relation.name.to_string()),
+            Placement::Reference => self.analysis.reference = true,
+            Placement::Unsharded => self.needs_first_shard(&relation.name.to_string()),
+            Placement::Catalog => self.analysis.catalog = true,
+            Placement::ReadsSharded(table) => return Err(view(relation, &table.to_string()).into()),
+            Placement::Broken(reason) => return Err(broken(relation, reason).into()),
+            Placement::Sharded(sharding) => {
+                let Some(key) = columns
+                    .get(sharding.column)
+                    .and_then(|column| column.column)
+                else {
+                    return Err(broken(relation, "its shard key is not a column").into());
+                };
+                let (name, map) = (display(relation), std::sync::Arc::clone(&sharding.map));
+                self.analysis.instances.push(Instance {
+                    name,
+                    map,
+                    key,
+                    scope,
+                });
+            }
+        }
+        Ok(columns)
+    }
+
+    /// The columns of a CTE where it is mentioned.
+    fn cte(&mut self, position: usize, scope: ScopeId) -> Result<(Vec<Output>, bool), Stop> {
+        self.spend()?;
+        self.ctes[position].used = true;
+        let cte = self.ctes[position].clone();
+        let (mut columns, open) = match cte.body {
+            CteBody::Itself => (Vec::new(), true),
+            CteBody::Write {
+                columns,
+                scope: inside,
+            } => {
+                let outputs = columns.into_iter().map(|output| {
+                    let column = output.column.map(|inner| {
+                        let outer = self
+                            .analysis
+                            .facts
+                            .column(self.analysis.facts.family(inner), scope);
+                        self.analysis.facts.add(
+                            scope,
+                            Fact::Link {
+                                outer,
+                                inner,
+                                of: inside,
+                            },
+                        );
+                        outer
+                    });
+                    Output {
+                        name: output.name,
+                        column,
+                    }
+                });
+                let outputs = outputs.collect::<Vec<_>>();
+                self.analysis.facts.export(inside, scope);
+                let open = outputs.iter().any(|output| output.name.is_none());
+                (outputs, open)
+            }
+            CteBody::Query { query, recursive } => {
+                self.cte_query(position, query, recursive, cte.frames, scope)?
+            }
+        };
+        rename(&mut columns, &cte.columns);
+        Ok((columns, open))
+    }
+
+    /// Walks a CTE's query with what was visible where it was defined.
+    fn cte_query(
+        &mut self,
+        position: usize,
+        query: &'a Query,
+        recursive: bool,
+        frames: usize,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool), Stop> {
+        let frames = self.frames.split_off(frames.min(self.frames.len()));
+        let later = self.ctes.split_off(position + usize::from(recursive));
+        if recursive {
+            self.ctes[position].used = false;
+            self.ctes[position].body = CteBody::Itself;
+        }
+        let found = self.derived(query, scope);
+        let mut itself = false;
+        if recursive {
+            itself = std::mem::replace(&mut self.ctes[position].used, true);
+            self.ctes[position].body = CteBody::Query { query, recursive };
+        }
+        self.ctes.extend(later);
+        self.frames.extend(frames);
+        let (mut columns, open) = found?;
+        if itself {
+            // The rows of one round are the input of the next: conditions from outside do not reach in.
+            columns.iter_mut().for_each(|output| output.column = None);
+        }
+        Ok((columns, open))
+    }
+
+    /// What `*` stands for: the merged columns first, then the others.
+    pub(super) fn expand(&self, frame: &Frame) -> (Vec<Output>, bool) {
+        let mut columns: Vec<Output> = Vec::new();
+        let mut open = false;
+        for (at, merged) in frame.merged.iter().enumerate() {
+            // A later merge of the same name takes the earlier one in.
+            if !frame.merged[at + 1..]
+                .iter()
+                .any(|later| later.name == merged.name)
+            {
+                columns.push(Output {
+                    name: Some(merged.name.clone()),
+                    column: merged.column,
+                });
+            }
+        }
+        for id in &frame.items {
+            let item = &self.items[*id];
+            open |= item.open;
+            let hidden = |output: &&Output| {
+                frame
+                    .merged
+                    .iter()
+                    .any(|m| output.name.as_deref() == Some(&m.name) && m.hides.contains(id))
+            };
+            columns.extend(
+                item.columns
+                    .iter()
+                    .filter(|output| !hidden(output))
+                    .cloned(),
+            );
+        }
+        (columns, open)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+/// Applies an alias and its column names.
+pub(super) fn aliased(mut item: Item, alias: Option<&TableAlias>) -> Result<Item, Stop> {
+    let Some(alias) = alias else { return Ok(item) };
+    if alias.at.is_some() {
+        return Err(Stop::Opaque("not PostgreSQL's syntax"));
+    }
+    item.alias = Some(name(&alias.name)?);
+    item.schema = None;
+    let columns: Vec<&Ident> = alias.columns.iter().map(|column| &column.name).collect();
+    let names = columns
+        .into_iter()
+        .map(name)
+        .collect::<Result<Vec<_>, _>>()?;
+    if item.open && item.columns.is_empty() {
+        item.columns = names
+            .into_iter()
+            .map(|name| Output {
+                name: Some(name),
+                column: None,
+            })
+            .collect();
+    } else {
+        rename(&mut item.columns, &names);
+    }
+    Ok(item)
+}
+
+fn rename(columns: &mut [Output], names: &[String]) {
+    for (column, name) in columns.iter_mut().zip(names) {
+        column.name = Some(name.clone());
+    }
+}
+
+fn view(relation: &Relation, table: &str) -> Refusal {
+    Refusal::not_supported(format!(
+        "view \"{}\" reads the sharded table \"{table}\"",
+        relation.name
+    ))
+    .detail("Views of sharded tables are not supported yet.")
+    .hint("Use the view's query in place of the view.")
+}
+
+pub(super) fn broken(relation: &Relation, reason: &str) -> Refusal {
+    let mut refusal = Refusal::not_supported(format!(
+        "table \"{}\" cannot be routed: {reason}",
+        relation.name
+    ))
+    .hint("Correct the table or its entry in the router's configuration.");
+    refusal.analyse_first = false;
+    refusal
+}
+
+fn volatile_view(relation: &Relation) -> Refusal {
+    Refusal::not_supported(format!(
+        "view \"{}\" is not supported across shards yet",
+        relation.name
+    ))
+    .detail("It calls a function whose result could differ from shard to shard.")
+}

@@ -1,0 +1,242 @@
+//! From a syntax tree to what planning needs: which relations, which keys, what holds where, what must not be scattered.
+//!
+//! Purpose: [`Analyser`] walks one statement once and fills an [`Analysis`]. Invariant: what is not understood stops the
+//! walk ([`Stop::Opaque`]); nothing is skipped because it seems harmless. It reads no literal's value without noting the
+//! literal as a guard. Collaborators: [`facts`] keeps what holds where; `decide` turns the analysis into an operator.
+
+mod call;
+mod expr;
+pub(super) mod facts;
+mod from;
+mod joins;
+pub(super) mod names;
+mod predicate;
+mod query;
+mod value;
+mod write;
+
+use std::sync::Arc;
+
+use sqlparser::ast::{Query, Statement};
+use switchyard_schema::KeyMap;
+
+use self::facts::{ColumnId, Facts, ScopeId};
+use self::names::{Frame, Item, Output};
+use super::refusal::Refusal;
+use super::route::{KeyExpr, StoredAs};
+use super::{Context, Effects};
+use crate::relations::Relation;
+use crate::sql::{Scan, Token};
+
+/// Why a walk ended early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The statement is not understood; the reason is for people who look into it.
+    Opaque(&'static str),
+    /// The statement is understood and cannot be answered.
+    Refuse(Box<Refusal>),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Stop::Refuse(Box::new(refusal))
+    }
+}
+
+/// One mention of a sharded relation.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    /// What to call it.
+    pub(super) name: Arc<str>,
+    /// From key to shard.
+    pub(super) map: Arc<KeyMap>,
+    /// The key column of this mention.
+    pub(super) key: ColumnId,
+    /// The scope of its rows.
+    pub(super) scope: ScopeId,
+}
+
+/// Keys that are stored, in new rows or in place of old ones.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) name: Arc<str>,
+    pub(super) map: Arc<KeyMap>,
+    pub(super) column: StoredAs,
+    pub(super) keys: StoredKeys,
+}
+
+/// Where stored keys come from.
+#[derive(Debug, Clone)]
+pub(super) enum StoredKeys {
+    /// Values, one per row.
+    Values(Vec<KeyExpr>),
+    /// A column of rows of a scope.
+    Column(ColumnId, ScopeId),
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(super) struct Analysis {
+    pub(super) facts: Facts,
+    /// The main rows of the statement's top level.
+    pub(super) top: Option<ScopeId>,
+    pub(super) instances: Vec<Instance>,
+    pub(super) stored: Vec<Stored>,
+    /// Something that exists on the first shard only; its name.
+    pub(super) first_shard: Option<String>,
+    /// A temporary relation.
+    pub(super) temporary: bool,
+    /// A reference relation is read.
+    pub(super) reference: bool,
+    /// A relation of PostgreSQL's catalogue is read.
+    pub(super) catalog: bool,
+    /// A relation or function that is not known.
+    pub(super) unknown: Option<String>,
+    /// Why the statement may not run on several shards with the rows appended: the first reason found.
+    pub(super) merge: Option<Refusal>,
+    /// A table is written; what kind.
+    pub(super) writes: bool,
+    /// A reference table is written; its name.
+    pub(super) writes_reference: Option<String>,
+    /// Why copies of a reference table written by this statement could differ.
+    pub(super) diverges: Option<String>,
+    /// The primary must run it: a volatile function, an unlogged table.
+    pub(super) primary: bool,
+    /// Rows are locked.
+    pub(super) locks: bool,
+    pub(super) effects: Effects,
+    /// A temporary table it creates.
+    pub(super) creates_temporary: Option<String>,
+    /// Settings changed by `set_config` with literals.
+    pub(super) settings: Vec<super::Setting>,
+    /// Literals whose values were looked at.
+    pub(super) guards: Vec<u16>,
+}
+
+/// A common table expression in force.
+#[derive(Debug, Clone)]
+struct Cte<'a> {
+    name: String,
+    columns: Vec<String>,
+    body: CteBody<'a>,
+    /// How many frames were there where it was defined.
+    frames: usize,
+    used: bool,
+}
+
+#[derive(Debug, Clone)]
+enum CteBody<'a> {
+    /// A query, walked where it is mentioned.
+    Query { query: &'a Query, recursive: bool },
+    /// The recursive one being walked: its own rows.
+    Itself,
+    /// A write, walked once where it is defined.
+    Write {
+        columns: Vec<Output>,
+        scope: ScopeId,
+    },
+}
+
+/// The walk over one statement.
+pub(super) struct Analyser<'a> {
+    pub(super) sql: &'a [u8],
+    tokens: &'a [Token],
+    scan: &'a Scan,
+    context: &'a Context<'a>,
+    /// One shard only: everything is there.
+    alone: bool,
+    analysis: Analysis,
+    frames: Vec<Frame>,
+    items: Vec<Item>,
+    ctes: Vec<Cte<'a>>,
+    /// Features of the query blocks being walked, outermost first.
+    blocks: Vec<query::Features>,
+    /// Column references that went further out than their own block.
+    outward: usize,
+    /// Nodes left before the statement counts as too complex: CTEs are walked at each mention.
+    budget: u32,
+}
+
+/// Nodes walked at most.
+const BUDGET: u32 = 200_000;
+
+/// Walks a query or write.
+pub(super) fn analyse<'a>(
+    statement: &'a Statement,
+    sql: &'a [u8],
+    tokens: &'a [Token],
+    scan: &'a Scan,
+    context: &'a Context<'a>,
+) -> Result<Analysis, Stop> {
+    let mut analyser = Analyser {
+        sql,
+        tokens,
+        scan,
+        context,
+        alone: context.relations.shards().len() <= 1,
+        analysis: Analysis::default(),
+        frames: Vec::new(),
+        items: Vec::new(),
+        ctes: Vec::new(),
+        blocks: Vec::new(),
+        outward: 0,
+        budget: BUDGET,
+    };
+    let top = analyser.analysis.facts.scope(None);
+    analyser.analysis.top = Some(top);
+    analyser.statement(statement, top)?;
+    let mut analysis = analyser.analysis;
+    analysis.guards.sort_unstable();
+    analysis.guards.dedup();
+    Ok(analysis)
+}
+
+impl<'a> Analyser<'a> {
+    fn spend(&mut self) -> Result<(), Stop> {
+        self.budget = self
+            .budget
+            .checked_sub(1)
+            .ok_or(Stop::Opaque("too complex"))?;
+        Ok(())
+    }
+
+    /// Notes why rows of several shards cannot just be appended.
+    fn needs_merge(&mut self, reason: impl FnOnce() -> Refusal) {
+        if self.analysis.merge.is_none() {
+            self.analysis.merge = Some(reason());
+        }
+    }
+
+    fn needs_first_shard(&mut self, what: &str) {
+        if self.analysis.first_shard.is_none() {
+            self.analysis.first_shard = Some(what.to_owned());
+        }
+    }
+
+    fn is_unknown(&mut self, name: &str) {
+        if self.analysis.unknown.is_none() {
+            self.analysis.unknown = Some(name.to_owned());
+        }
+    }
+
+    fn relation(&self, schema: Option<&str>, name: &str) -> crate::relations::Resolved<'a> {
+        self.context
+            .relations
+            .resolve(self.context.search_path, schema, name)
+    }
+
+    fn is_temporary(&self, schema: Option<&str>, name: &str) -> bool {
+        let session = schema.is_none_or(|schema| schema == "pg_temp");
+        session
+            && self
+                .context
+                .temporary
+                .iter()
+                .any(|temporary| temporary == name)
+    }
+}
+
+/// What a user calls a relation.
+fn display(relation: &Relation) -> Arc<str> {
+    relation.name.to_string().into()
+}

@@ -1,0 +1,704 @@
+//! Query blocks: SELECT, set operations, VALUES, subqueries and common table expressions.
+
+use sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, LimitClause, NamedWindowExpr, OrderBy, OrderByKind, Query, Select,
+    SelectFlavor, SelectInto, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetQuantifier,
+    With,
+};
+
+use super::facts::{ColumnId, Fact, ScopeId};
+use super::names::{Frame, Item, Output, function_name, name, relation_name};
+use super::{Analyser, Cte, CteBody, Stop};
+use crate::plan::Pin;
+use crate::plan::refusal::Refusal;
+
+/// What a query block does besides joining and filtering.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Features {
+    pub(super) aggregate: bool,
+    pub(super) window: bool,
+    group_by: bool,
+    grouping_sets: bool,
+    having: bool,
+    distinct: bool,
+    distinct_on: bool,
+    order_by: bool,
+    limit: bool,
+    locking: bool,
+    set_operation: bool,
+    /// Which column is the n-th is not known: `*` of something whose columns are not known.
+    ragged: bool,
+}
+
+impl Features {
+    /// Conditions on its output columns may be checked on its input rows.
+    fn lets_in(&self) -> bool {
+        !(self.window || self.grouping_sets || self.distinct_on || self.limit || self.locking)
+    }
+
+    /// Every output row is made of input rows.
+    fn is_strict(&self) -> bool {
+        let grand_total = (self.aggregate || self.having) && !self.group_by;
+        !(grand_total || self.grouping_sets || self.set_operation)
+    }
+
+    /// It only joins, filters and computes.
+    fn is_plain(&self) -> bool {
+        let grouped = self.aggregate || self.group_by || self.having || self.distinct;
+        self.lets_in() && self.is_strict() && !grouped
+    }
+
+    /// Which rows come out depends on the order they were read in.
+    fn is_arbitrary(&self) -> bool {
+        self.limit || self.distinct_on || self.window
+    }
+
+    /// Why the rows of several shards are not the rows of the whole, if the block is the statement's top level.
+    fn merge(&self) -> Option<Refusal> {
+        let what = if self.set_operation {
+            "UNION, INTERSECT and EXCEPT are"
+        } else if self.window {
+            "window functions are"
+        } else if self.aggregate || self.having {
+            "aggregates are"
+        } else if self.group_by {
+            "GROUP BY is"
+        } else if self.distinct || self.distinct_on {
+            "DISTINCT is"
+        } else if self.order_by {
+            "ORDER BY is"
+        } else if self.limit {
+            "LIMIT and OFFSET are"
+        } else if self.locking {
+            "row locks are"
+        } else {
+            return None;
+        };
+        Some(
+            Refusal::not_supported(format!("{what} not supported across shards yet"))
+                .hint("Restrict the shard key so that one shard has all the rows."),
+        )
+    }
+}
+
+impl<'a> Analyser<'a> {
+    /// The query at the top of a statement.
+    pub(super) fn top_query(
+        &mut self,
+        query: &'a Query,
+        scope: ScopeId,
+    ) -> Result<Vec<Output>, Stop> {
+        let (columns, _, features) = self.query(query, scope)?;
+        if let Some(refusal) = features.merge() {
+            self.analysis.merge = Some(refusal);
+        }
+        Ok(columns)
+    }
+
+    /// A subquery in FROM: its columns as the rows of `scope` have them, and whether there may be more.
+    pub(super) fn derived(
+        &mut self,
+        query: &'a Query,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool), Stop> {
+        self.positional(query, scope)
+            .map(|(columns, open, _)| (columns, open))
+    }
+
+    /// The same; also whether which column is the n-th is not known.
+    pub(super) fn positional(
+        &mut self,
+        query: &'a Query,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool, bool), Stop> {
+        let inside = self.analysis.facts.scope(Some(scope));
+        let (mut columns, open, features) = self.query(query, inside)?;
+        if features.is_plain() {
+            self.analysis.facts.merge(inside, scope);
+            return Ok((columns, open, features.ragged));
+        }
+        if features.set_operation {
+            for output in &mut columns {
+                match output.column {
+                    Some(column) if features.lets_in() => self.analysis.facts.rehome(column, scope),
+                    _ => output.column = None,
+                }
+            }
+            return Ok((columns, open, features.ragged));
+        }
+        if features.is_strict() {
+            self.analysis.facts.export(inside, scope);
+        }
+        for output in &mut columns {
+            output.column = output.column.filter(|_| features.is_strict()).map(|inner| {
+                let outer = self
+                    .analysis
+                    .facts
+                    .column(self.analysis.facts.family(inner), scope);
+                if features.lets_in() {
+                    self.analysis.facts.add(inside, Fact::Equal(outer, inner));
+                } else {
+                    self.analysis.facts.add(
+                        scope,
+                        Fact::Link {
+                            outer,
+                            inner,
+                            of: inside,
+                        },
+                    );
+                }
+                outer
+            });
+        }
+        Ok((columns, open, features.ragged))
+    }
+
+    /// A subquery in an expression. `equal` is the column that its first column must equal for the row to count.
+    pub(super) fn subquery(
+        &mut self,
+        query: &'a Query,
+        scope: ScopeId,
+        equal: Option<ColumnId>,
+    ) -> Result<(), Stop> {
+        let inside = self.analysis.facts.scope(Some(scope));
+        let (columns, _, features) = self.query(query, inside)?;
+        if let (Some(outer), Some(inner)) =
+            (equal, columns.first().and_then(|output| output.column))
+            && features.lets_in()
+            && !features.ragged
+            && (features.is_strict() || features.set_operation)
+        {
+            self.analysis.facts.add(inside, Fact::Equal(outer, inner));
+        }
+        Ok(())
+    }
+
+    /// Walks a query whose rows are those of `scope`.
+    fn query(
+        &mut self,
+        query: &'a Query,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool, Features), Stop> {
+        self.spend()?;
+        let foreign = query.for_clause.is_some()
+            || query.settings.is_some()
+            || query.format_clause.is_some()
+            || !query.pipe_operators.is_empty();
+        if foreign {
+            return Err(Stop::Opaque("not PostgreSQL's syntax"));
+        }
+        let instances = self.analysis.instances.len();
+        let ctes = self.ctes.len();
+        if let Some(with) = &query.with {
+            self.with(with, scope)?;
+        }
+        self.blocks.push(Features::default());
+        let (columns, open) = self.body(&query.body, query.order_by.as_ref(), scope)?;
+        self.limit(query, scope)?;
+        let features = self.blocks.pop().unwrap_or_default();
+        self.unused_ctes(ctes, scope)?;
+        self.ctes.truncate(ctes);
+        let inner = !self.blocks.is_empty();
+        if inner && features.is_arbitrary() && self.analysis.instances.len() == instances {
+            self.needs_merge(|| {
+                Refusal::not_supported("a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet")
+            });
+        }
+        Ok((columns, open, features))
+    }
+
+    fn block(&mut self, note: impl FnOnce(&mut Features)) {
+        if let Some(block) = self.blocks.last_mut() {
+            note(block);
+        }
+    }
+
+    fn limit(&mut self, query: &'a Query, scope: ScopeId) -> Result<(), Stop> {
+        match &query.limit_clause {
+            None => {}
+            Some(LimitClause::LimitOffset {
+                limit,
+                offset,
+                limit_by,
+            }) if limit_by.is_empty() => {
+                for expr in limit
+                    .iter()
+                    .chain(offset.as_ref().map(|offset| &offset.value))
+                {
+                    self.expr(expr, scope, false)?;
+                }
+                let limited = limit.is_some() || offset.is_some();
+                self.block(|block| block.limit |= limited);
+            }
+            Some(_) => return Err(Stop::Opaque("not PostgreSQL's syntax")),
+        }
+        if let Some(fetch) = &query.fetch {
+            if let Some(quantity) = &fetch.quantity {
+                self.expr(quantity, scope, false)?;
+            }
+            self.block(|block| block.limit = true);
+        }
+        if !query.locks.is_empty() {
+            self.analysis.locks = true;
+            self.block(|block| block.locking = true);
+        }
+        Ok(())
+    }
+
+    fn with(&mut self, with: &'a With, scope: ScopeId) -> Result<(), Stop> {
+        for cte in &with.cte_tables {
+            if cte.from.is_some() {
+                return Err(Stop::Opaque("not PostgreSQL's syntax"));
+            }
+            let columns = cte
+                .alias
+                .columns
+                .iter()
+                .map(|column| name(&column.name))
+                .collect::<Result<Vec<_>, _>>()?;
+            let write = match &*cte.query.body {
+                SetExpr::Insert(statement)
+                | SetExpr::Update(statement)
+                | SetExpr::Delete(statement)
+                | SetExpr::Merge(statement) => Some(statement),
+                SetExpr::Select(_)
+                | SetExpr::Query(_)
+                | SetExpr::SetOperation { .. }
+                | SetExpr::Values(_)
+                | SetExpr::Table(_) => None,
+            };
+            let body = match write {
+                None => CteBody::Query {
+                    query: &cte.query,
+                    recursive: with.recursive,
+                },
+                Some(statement) => {
+                    if cte.query.with.is_some() {
+                        return Err(Stop::Opaque("WITH inside a WITH that writes"));
+                    }
+                    let inside = self.analysis.facts.scope(Some(scope));
+                    let columns = self.write(statement, inside)?;
+                    CteBody::Write {
+                        columns,
+                        scope: inside,
+                    }
+                }
+            };
+            let frames = self.frames.len();
+            self.ctes.push(Cte {
+                name: name(&cte.alias.name)?,
+                columns,
+                body,
+                frames,
+                used: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// CTEs nobody mentions are not run, but what they name must still make sense.
+    fn unused_ctes(&mut self, first: usize, scope: ScopeId) -> Result<(), Stop> {
+        for position in first..self.ctes.len() {
+            let cte = self.ctes[position].clone();
+            if let (CteBody::Query { .. }, false) = (&cte.body, cte.used) {
+                let detached = self.analysis.facts.scope(Some(scope));
+                self.relation_item(None, &cte.name, detached)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn body(
+        &mut self,
+        body: &'a SetExpr,
+        order: Option<&'a OrderBy>,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool), Stop> {
+        self.spend()?;
+        match body {
+            SetExpr::Select(select) => self.select(select, order, scope),
+            SetExpr::Query(query) => {
+                let (columns, open, features) = self.query(query, scope)?;
+                self.block(|block| *block = features);
+                self.order_by(order, scope)?;
+                Ok((columns, open))
+            }
+            SetExpr::SetOperation { .. } => {
+                let found = self.set_operation(body, scope)?;
+                self.order_by(order, scope)?;
+                Ok(found)
+            }
+            SetExpr::Values(values) => {
+                if values.explicit_row || values.value_keyword {
+                    return Err(Stop::Opaque("not PostgreSQL's syntax"));
+                }
+                for expr in values.rows.iter().flat_map(|row| &row.content) {
+                    self.expr(expr, scope, false)?;
+                }
+                self.order_by(order, scope)?;
+                let width = values.rows.first().map_or(0, |row| row.content.len());
+                let mut outputs = Vec::with_capacity(width);
+                for n in 0..width {
+                    let column: Option<Vec<&Expr>> =
+                        values.rows.iter().map(|row| row.content.get(n)).collect();
+                    let column = column.and_then(|exprs| self.constant_column(&exprs, scope));
+                    outputs.push(Output {
+                        name: Some(format!("column{}", n + 1)),
+                        column,
+                    });
+                }
+                Ok((outputs, false))
+            }
+            SetExpr::Table(table) => {
+                let simple = |name: &str| {
+                    name.bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                };
+                let (Some(name), schema) = (&table.table_name, &table.schema_name) else {
+                    return Err(Stop::Opaque("TABLE without a name"));
+                };
+                if !simple(name) || !schema.as_deref().is_none_or(simple) {
+                    return Err(Stop::Opaque("TABLE with a name that may be quoted"));
+                }
+                let leaf = self.analysis.facts.scope(Some(scope));
+                let item = self.relation_item(schema.as_deref(), name, leaf)?;
+                self.analysis.facts.merge(leaf, scope);
+                self.order_by(order, scope)?;
+                self.block(|block| block.ragged |= item.open);
+                Ok((item.columns, item.open))
+            }
+            SetExpr::Insert(statement)
+            | SetExpr::Update(statement)
+            | SetExpr::Delete(statement)
+            | SetExpr::Merge(statement) => Ok((self.write(statement, scope)?, true)),
+        }
+    }
+
+    /// A set operation: conditions on an output column reach into each branch that lets them in.
+    fn set_operation(
+        &mut self,
+        body: &'a SetExpr,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool), Stop> {
+        let mut branches: Vec<&'a SetExpr> = Vec::new();
+        let mut at = body;
+        while let SetExpr::SetOperation {
+            left,
+            set_quantifier,
+            right,
+            ..
+        } = at
+        {
+            if !matches!(
+                set_quantifier,
+                SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None
+            ) {
+                return Err(Stop::Opaque("not PostgreSQL's syntax"));
+            }
+            branches.push(right);
+            at = left;
+        }
+        branches.push(at);
+        branches.reverse();
+        let mut found = Vec::new();
+        for branch in branches {
+            let inside = self.analysis.facts.scope(Some(scope));
+            self.blocks.push(Features::default());
+            let (columns, open) = self.body(branch, None, inside)?;
+            let features = self.blocks.pop().unwrap_or_default();
+            found.push((inside, columns, open, features));
+        }
+        let ragged = found.iter().any(|(.., features)| features.ragged);
+        self.block(|block| {
+            block.set_operation = true;
+            block.ragged |= ragged;
+        });
+        let (first, open) = found
+            .first()
+            .map(|(_, columns, open, _)| (columns.clone(), *open))
+            .unwrap_or_default();
+        let mut outputs = Vec::new();
+        for (position, output) in first.into_iter().enumerate() {
+            let inner = |columns: &[Output]| columns.get(position).and_then(|output| output.column);
+            let families: Vec<_> = found
+                .iter()
+                .map(|(_, columns, _, features)| {
+                    inner(columns)
+                        .filter(|_| !features.ragged)
+                        .map(|c| self.analysis.facts.family(c))
+                })
+                .collect();
+            let family = families
+                .first()
+                .copied()
+                .flatten()
+                .filter(|family| families.iter().all(|f| *f == Some(*family)));
+            let column = family.map(|family| self.analysis.facts.column(family, scope));
+            if let Some(outer) = column {
+                for (inside, columns, _, features) in &found {
+                    let into =
+                        features.lets_in() && (features.is_strict() || features.set_operation);
+                    if let Some(inner) = inner(columns).filter(|_| into) {
+                        self.analysis.facts.add(*inside, Fact::Equal(outer, inner));
+                    }
+                }
+            }
+            outputs.push(Output {
+                name: output.name,
+                column,
+            });
+        }
+        Ok((outputs, open))
+    }
+
+    fn order_by(&mut self, order: Option<&'a OrderBy>, scope: ScopeId) -> Result<(), Stop> {
+        let Some(order) = order else { return Ok(()) };
+        let OrderByKind::Expressions(expressions) = &order.kind else {
+            return Err(Stop::Opaque("not PostgreSQL's syntax"));
+        };
+        for item in expressions {
+            if item.with_fill.is_some() || order.interpolate.is_some() {
+                return Err(Stop::Opaque("not PostgreSQL's syntax"));
+            }
+            self.expr(&item.expr, scope, false)?;
+        }
+        self.block(|block| block.order_by = true);
+        Ok(())
+    }
+
+    fn select(
+        &mut self,
+        select: &'a Select,
+        order: Option<&'a OrderBy>,
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool), Stop> {
+        check_dialect(select)?;
+        self.frames.push(Frame::default());
+        let trees = self.from(&select.from, scope)?;
+        self.join_all(trees, select.selection.as_ref(), scope)?;
+        let outputs = self.projection(&select.projection, scope)?;
+        self.grouping(&select.group_by, scope)?;
+        match &select.distinct {
+            Some(Distinct::Distinct) => self.block(|block| block.distinct = true),
+            Some(Distinct::On(exprs)) => {
+                for expr in exprs {
+                    self.expr(expr, scope, false)?;
+                }
+                self.block(|block| block.distinct_on = true);
+            }
+            Some(Distinct::All) | None => {}
+        }
+        if let Some(having) = &select.having {
+            self.expr(having, scope, false)?;
+            self.block(|block| block.having = true);
+        }
+        for window in &select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = &window.1 {
+                self.window(spec, scope)?;
+            }
+        }
+        self.order_by(order, scope)?;
+        if let Some(into) = &select.into {
+            self.select_into(into)?;
+        }
+        self.frames.pop();
+        Ok(outputs)
+    }
+
+    /// Joins what a FROM lists and applies the WHERE.
+    pub(super) fn join_all(
+        &mut self,
+        trees: Vec<super::from::Tree<'a>>,
+        condition: Option<&'a Expr>,
+        scope: ScopeId,
+    ) -> Result<(), Stop> {
+        let refused = condition
+            .map(|condition| self.refuses_null(condition))
+            .unwrap_or_default();
+        let trees = self.reduce(trees, refused);
+        for tree in &trees {
+            self.assign(tree, scope)?;
+        }
+        if let Some(condition) = condition {
+            self.add_facts(condition, scope);
+            self.expr(condition, scope, true)?;
+        }
+        Ok(())
+    }
+
+    /// `SELECT … INTO table`
+    fn select_into(&mut self, into: &'a SelectInto) -> Result<(), Stop> {
+        let [Expr::Identifier(ident)] = into.targets.as_slice() else {
+            return Err(Stop::Opaque("SELECT INTO a qualified name"));
+        };
+        let table = name(ident)?;
+        self.analysis.writes = true;
+        self.analysis.primary = true;
+        if into.temporary {
+            self.analysis.temporary = true;
+            self.analysis.effects.pins.insert(Pin::Temporary);
+            self.analysis.creates_temporary = Some(table);
+        } else if !self.alone {
+            return Err(Refusal::not_supported("SELECT INTO is not supported")
+                .hint("Use CREATE TABLE AS.")
+                .into());
+        }
+        Ok(())
+    }
+
+    fn grouping(&mut self, group_by: &'a GroupByExpr, scope: ScopeId) -> Result<(), Stop> {
+        let GroupByExpr::Expressions(exprs, modifiers) = group_by else {
+            return Err(Stop::Opaque("GROUP BY ALL"));
+        };
+        if !modifiers.is_empty() {
+            return Err(Stop::Opaque("not PostgreSQL's syntax"));
+        }
+        for expr in exprs {
+            let sets = match expr {
+                Expr::GroupingSets(sets) | Expr::Cube(sets) | Expr::Rollup(sets) => Some(sets),
+                _ => None,
+            };
+            match sets {
+                Some(sets) => {
+                    self.block(|block| block.grouping_sets = true);
+                    for expr in sets.iter().flatten() {
+                        self.expr(expr, scope, false)?;
+                    }
+                }
+                None => self.expr(expr, scope, false)?,
+            }
+        }
+        self.block(|block| block.group_by |= !exprs.is_empty());
+        Ok(())
+    }
+
+    /// The columns of a select list or of RETURNING.
+    pub(super) fn projection(
+        &mut self,
+        items: &'a [SelectItem],
+        scope: ScopeId,
+    ) -> Result<(Vec<Output>, bool), Stop> {
+        let mut outputs = Vec::new();
+        let mut open = false;
+        for item in items {
+            match item {
+                SelectItem::UnnamedExpr(expr) => {
+                    self.expr(expr, scope, false)?;
+                    outputs.push(Output {
+                        name: implied_name(expr),
+                        column: self.output_column(expr, scope),
+                    });
+                }
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    self.expr(expr, scope, false)?;
+                    outputs.push(Output {
+                        name: Some(self.label(alias)?),
+                        column: self.output_column(expr, scope),
+                    });
+                }
+                SelectItem::Wildcard(options) => {
+                    check_wildcard(options)?;
+                    let frame = self.frames.last().cloned().unwrap_or_default();
+                    let (columns, more) = self.expand(&frame);
+                    outputs.extend(columns);
+                    open |= more;
+                    self.block(|block| block.ragged |= more);
+                }
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::ObjectName(object),
+                    options,
+                ) => {
+                    check_wildcard(options)?;
+                    let (_, alias) = relation_name(object)?;
+                    let (columns, more) = match self.item(&alias) {
+                        Some(item) => (item.columns.clone(), item.open),
+                        None => (Vec::new(), true),
+                    };
+                    outputs.extend(columns);
+                    open |= more;
+                    self.block(|block| block.ragged |= more);
+                }
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::Expr(expr),
+                    options,
+                ) => {
+                    check_wildcard(options)?;
+                    self.expr(expr, scope, false)?;
+                    open = true;
+                    self.block(|block| block.ragged = true);
+                }
+                SelectItem::ExprWithAliases { .. } => {
+                    return Err(Stop::Opaque("not PostgreSQL's syntax"));
+                }
+            }
+        }
+        open |= outputs.iter().any(|output| output.name.is_none());
+        Ok((outputs, open))
+    }
+
+    fn output_column(&mut self, expr: &Expr, scope: ScopeId) -> Option<ColumnId> {
+        self.column(expr)
+            .or_else(|| self.constant_column(&[expr], scope))
+    }
+
+    fn item(&self, alias: &str) -> Option<&Item> {
+        let items = self.frames.iter().rev().flat_map(|frame| &frame.items);
+        items
+            .map(|id| &self.items[*id])
+            .find(|item| item.alias.as_deref() == Some(alias))
+    }
+}
+
+fn check_wildcard(options: &sqlparser::ast::WildcardAdditionalOptions) -> Result<(), Stop> {
+    let plain = options.opt_ilike.is_none()
+        && options.opt_exclude.is_none()
+        && options.opt_except.is_none()
+        && options.opt_replace.is_none()
+        && options.opt_rename.is_none()
+        && options.opt_alias.is_none();
+    if plain {
+        Ok(())
+    } else {
+        Err(Stop::Opaque("not PostgreSQL's syntax"))
+    }
+}
+
+fn check_dialect(select: &Select) -> Result<(), Stop> {
+    let foreign = !select.optimizer_hints.is_empty()
+        || select.select_modifiers.is_some()
+        || select.top.is_some()
+        || select.exclude.is_some()
+        || !select.lateral_views.is_empty()
+        || select.prewhere.is_some()
+        || !select.connect_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty()
+        || !select.sort_by.is_empty()
+        || select.qualify.is_some()
+        || select.value_table_mode.is_some()
+        || select.flavor != SelectFlavor::Standard;
+    if foreign {
+        Err(Stop::Opaque("not PostgreSQL's syntax"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The name PostgreSQL gives an expression's column, where that is simple.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other names are not worked out"
+)]
+fn implied_name(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(ident) => name(ident).ok(),
+        Expr::CompoundIdentifier(parts) => name(parts.last()?).ok(),
+        Expr::Nested(inner) => implied_name(inner),
+        Expr::Function(function) => function_name(&function.name).ok().map(|(_, name)| name),
+        // PostgreSQL calls these "?column?": nothing can mean them by accident.
+        Expr::Value(_) | Expr::BinaryOp { .. } | Expr::UnaryOp { .. } => {
+            Some("?column?".to_owned())
+        }
+        _ => None,
+    }
+}

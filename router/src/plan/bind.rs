@@ -1,0 +1,465 @@
+//! Binding: from key expressions and the values of one execution to shards.
+//!
+//! Invariant: a shard is left out only where PostgreSQL's own `=` (or `<` …) between the column and the value would be
+//! false for every row there. Values are converted exactly or not at all; see [`Bound`] for the ways that can end.
+
+use std::borrow::Cow;
+use std::ops;
+
+use switchyard_schema::{Key, KeyError, KeyFamily, KeyMap, KeyType, ShardIndex, ShardSet};
+
+use super::array;
+use super::refusal::Refusal;
+use super::route::{KeyExpr, KeyRoute, KeySet, Limit, Need, Source, StoredAs, Values};
+use crate::sql::LiteralKind;
+
+/// A value as PostgreSQL's analyser sees it: its type decides which `=` compares it.
+#[derive(Debug, Clone)]
+enum Typed<'a> {
+    /// A string literal whose type the context decides.
+    Untyped(Cow<'a, [u8]>),
+    /// An integer literal.
+    Integer(i64),
+    /// A number with a point, or too big for `bigint`.
+    Decimal(Cow<'a, [u8]>),
+    /// A value of this type.
+    Value(KeyType, Key<'a>),
+    Null,
+}
+
+/// What an expression means as a key.
+#[derive(Debug, Clone)]
+enum Bound<'a> {
+    /// This key.
+    Key(Key<'a>),
+    /// NULL.
+    Null,
+    /// No key of the type is equal to it, or PostgreSQL refuses it.
+    Never,
+    /// Not known for certain.
+    Unknown,
+}
+
+impl KeyRoute {
+    /// The shards that hold the rows, never none.
+    pub(super) fn shards(&self, values: &Values<'_>) -> Result<ShardSet, Box<Refusal>> {
+        let mut route = ShardSet::empty();
+        for need in &self.needs {
+            let shards = need.shards(values)?;
+            route = if route.is_empty() {
+                shards
+            } else {
+                route.union(&shards)
+            };
+        }
+        if route.is_empty() {
+            // No row can match, or PostgreSQL refuses a value: any shard says so.
+            return Ok(ShardSet::one(ShardIndex::FIRST));
+        }
+        if self.first_shard_only && route.only() != Some(ShardIndex::FIRST) {
+            return Err(Box::new(self.elsewhere()));
+        }
+        match &self.several {
+            Some(refusal) if route.len() > 1 => Err(refusal.clone()),
+            _ => Ok(route),
+        }
+    }
+
+    fn elsewhere(&self) -> Refusal {
+        Refusal::not_supported("the statement needs the first shard and another one together")
+            .detail("It combines rows of a sharded table with something that exists on the first shard only: an unsharded table, a sequence, or state of the server.")
+            .hint("Make the table a reference table, or do it in two statements.")
+    }
+}
+
+impl Need {
+    fn shards(&self, values: &Values<'_>) -> Result<ShardSet, Box<Refusal>> {
+        match self.stored {
+            None => Ok(self.keys.shards(&self.map, values)),
+            Some(column) => self.stored_shards(column, values),
+        }
+    }
+
+    /// The shards that keys about to be stored belong to.
+    fn stored_shards(
+        &self,
+        column: StoredAs,
+        values: &Values<'_>,
+    ) -> Result<ShardSet, Box<Refusal>> {
+        let keys = match &self.keys {
+            KeySet::Equal(key) => std::slice::from_ref(key),
+            KeySet::AnyOf(keys) => keys,
+            KeySet::Elements(_)
+            | KeySet::Between(..)
+            | KeySet::Null
+            | KeySet::Either(_)
+            | KeySet::Both(_)
+            | KeySet::Nothing
+            | KeySet::Everything => return Err(Box::new(self.not_exact())),
+        };
+        let mut shards = ShardSet::empty();
+        for key in keys {
+            let bound = match key.typed(&self.map, values) {
+                Some(typed) => assign(typed, self.map.key_type(), column.typmod),
+                None => Bound::Unknown,
+            };
+            let shard = match bound {
+                Bound::Key(key) => self.map.shard_of(Some(&key)),
+                Bound::Null if column.not_null => continue,
+                Bound::Null => self.map.shard_of(None),
+                Bound::Never => continue,
+                Bound::Unknown => return Err(Box::new(self.not_exact())),
+            };
+            shards.insert(shard.map_err(|_| Box::new(self.not_exact()))?);
+        }
+        Ok(shards)
+    }
+
+    fn not_exact(&self) -> Refusal {
+        Refusal::not_supported(format!("the shard of the new row cannot be determined: table \"{}\"", self.relation))
+            .detail("The value of the shard key is converted on its way into the column in a way the router does not follow.")
+            .hint("Give the shard key as a plain value of the column's own type.")
+    }
+}
+
+impl KeySet {
+    fn shards(&self, map: &KeyMap, values: &Values<'_>) -> ShardSet {
+        match self {
+            KeySet::Equal(key) => key.bound(map, values).shards(map),
+            KeySet::AnyOf(keys) => {
+                let mut shards = ShardSet::empty();
+                for key in keys {
+                    shards.extend(key.bound(map, values).shards(map).iter());
+                }
+                shards
+            }
+            KeySet::Elements(array) => array
+                .element_shards(map, values)
+                .unwrap_or_else(|| map.shards()),
+            KeySet::Between(low, high) => between(low.as_ref(), high.as_ref(), map, values),
+            KeySet::Null => map
+                .shard_of(None)
+                .map_or_else(|_| map.shards(), ShardSet::one),
+            KeySet::Either(sets) => sets.iter().fold(ShardSet::empty(), |shards, set| {
+                shards.union(&set.shards(map, values))
+            }),
+            KeySet::Both(sets) => sets.iter().fold(map.shards(), |shards, set| {
+                shards.intersect(&set.shards(map, values))
+            }),
+            KeySet::Nothing => ShardSet::empty(),
+            KeySet::Everything => map.shards(),
+        }
+    }
+}
+
+impl Bound<'_> {
+    fn shards(&self, map: &KeyMap) -> ShardSet {
+        match self {
+            Bound::Key(key) => map
+                .shard_of(Some(key))
+                .map_or_else(|_| map.shards(), ShardSet::one),
+            Bound::Null | Bound::Never => ShardSet::empty(),
+            Bound::Unknown => map.shards(),
+        }
+    }
+}
+
+fn between(
+    low: Option<&Limit>,
+    high: Option<&Limit>,
+    map: &KeyMap,
+    values: &Values<'_>,
+) -> ShardSet {
+    let low = low.map(|limit| (limit.value.bound(map, values), limit.inclusive));
+    let high = high.map(|limit| (limit.value.bound(map, values), limit.inclusive));
+    let null = |end: &Option<(Bound<'_>, bool)>| matches!(end, Some((Bound::Null, _)));
+    if null(&low) || null(&high) {
+        return ShardSet::empty();
+    }
+    map.shards_between(range_end(low.as_ref()), range_end(high.as_ref()))
+}
+
+fn range_end<'a>(end: Option<&'a (Bound<'a>, bool)>) -> ops::Bound<&'a Key<'a>> {
+    match end {
+        Some((Bound::Key(key), true)) => ops::Bound::Included(key),
+        Some((Bound::Key(key), false)) => ops::Bound::Excluded(key),
+        Some((Bound::Null | Bound::Never | Bound::Unknown, _)) | None => ops::Bound::Unbounded,
+    }
+}
+
+impl KeyExpr {
+    /// The expression as an operand of `=` with the key column.
+    fn bound<'a>(&self, map: &KeyMap, values: &Values<'a>) -> Bound<'a> {
+        self.typed(map, values)
+            .map_or(Bound::Unknown, |typed| compare(typed, map.key_type()))
+    }
+
+    /// The value with its type, casts applied; `None` if it is not known for certain.
+    fn typed<'a>(&self, map: &KeyMap, values: &Values<'a>) -> Option<Typed<'a>> {
+        let mut typed = match &self.source {
+            Source::Null => Typed::Null,
+            Source::Bool(value) => Typed::Value(KeyType::Bool, Key::Bool(*value)),
+            Source::Literal { slot, kind } => self.literal(*slot, *kind, values)?,
+            Source::Param { number, sole } => {
+                let param = values.params.param(*number)?;
+                let Some(value) = param.value else {
+                    return Some(Typed::Null);
+                };
+                let key_type = match param.oid {
+                    0 if *sole => self.casts.first().copied().unwrap_or(map.key_type()),
+                    oid => KeyType::from_oid(oid)?,
+                };
+                let key = if param.binary {
+                    Key::from_binary(key_type, value)
+                } else {
+                    Key::from_text(key_type, value)
+                };
+                typed_key(key_type, key)?
+            }
+        };
+        for cast in &self.casts {
+            typed = convert(typed, *cast)?;
+        }
+        Some(typed)
+    }
+
+    fn literal<'a>(&self, slot: u16, kind: LiteralKind, values: &Values<'a>) -> Option<Typed<'a>> {
+        let literal = values
+            .literals
+            .get(usize::from(slot))
+            .filter(|literal| literal.kind == kind)?;
+        let text = values
+            .sql
+            .get(literal.span.start as usize..literal.span.end as usize)?;
+        match kind {
+            LiteralKind::String => Some(Typed::Untyped(unquote(text)?)),
+            LiteralKind::Integer => {
+                let digits = std::str::from_utf8(text).ok()?;
+                let magnitude = digits.parse::<i128>().ok();
+                let value = magnitude.map(|value| if self.negative { -value } else { value });
+                match value.and_then(|value| i64::try_from(value).ok()) {
+                    Some(value) => Some(Typed::Integer(value)),
+                    None => Some(Typed::Decimal(self.signed(text))),
+                }
+            }
+            LiteralKind::Decimal => Some(Typed::Decimal(self.signed(text))),
+        }
+    }
+
+    fn signed<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.negative {
+            Cow::Owned([b"-", text].concat())
+        } else {
+            Cow::Borrowed(text)
+        }
+    }
+
+    /// The shards of the elements of an array; `None` if they are not known for certain.
+    fn element_shards(&self, map: &KeyMap, values: &Values<'_>) -> Option<ShardSet> {
+        let mut shards = ShardSet::empty();
+        let mut add = |typed: Option<Typed<'_>>| {
+            let typed = self
+                .casts
+                .iter()
+                .try_fold(typed?, |typed, cast| convert(typed, *cast))?;
+            shards.extend(compare(typed, map.key_type()).shards(map).iter());
+            Some(())
+        };
+        match &self.source {
+            Source::Null => {}
+            Source::Bool(_) => return None,
+            Source::Literal {
+                slot,
+                kind: LiteralKind::String,
+            } => {
+                let literal = values.literals.get(usize::from(*slot))?;
+                let text = unquote(
+                    values
+                        .sql
+                        .get(literal.span.start as usize..literal.span.end as usize)?,
+                )?;
+                for element in array::text_elements(&text)? {
+                    add(Some(element.map_or(Typed::Null, Typed::Untyped)))?;
+                }
+            }
+            Source::Literal { .. } => return None,
+            Source::Param { number, sole } => {
+                let param = values.params.param(*number)?;
+                let Some(value) = param.value else {
+                    return Some(shards);
+                };
+                let element_type = match param.oid {
+                    0 if *sole => self.casts.first().copied().unwrap_or(map.key_type()),
+                    oid => array::element_type(oid)?,
+                };
+                if param.binary {
+                    for element in array::binary_elements(value, element_type)? {
+                        add(element.map_or(Some(Typed::Null), |v| {
+                            typed_key(element_type, Key::from_binary(element_type, v))
+                        }))?;
+                    }
+                } else {
+                    for element in array::text_elements(value)? {
+                        add(Some(element.map_or(Typed::Null, Typed::Untyped))
+                            .and_then(|e| convert(e, element_type)))?;
+                    }
+                }
+            }
+        }
+        Some(shards)
+    }
+}
+
+/// A key read from a value of a declared type. An invalid value is an error of PostgreSQL's, which any shard gives.
+fn typed_key(key_type: KeyType, key: Result<Key<'_>, KeyError>) -> Option<Typed<'_>> {
+    match key {
+        Ok(key) => Some(Typed::Value(key_type, key)),
+        Err(KeyError::Invalid | KeyError::NotExact) => None,
+    }
+}
+
+/// An explicit cast to a type without modifier.
+fn convert(typed: Typed<'_>, to: KeyType) -> Option<Typed<'_>> {
+    let fits = |value: i64| match to {
+        KeyType::Int2 => i16::try_from(value).is_ok(),
+        KeyType::Int4 => i32::try_from(value).is_ok(),
+        KeyType::Int8
+        | KeyType::Text
+        | KeyType::Varchar
+        | KeyType::Bpchar
+        | KeyType::Uuid
+        | KeyType::Bytea
+        | KeyType::Date
+        | KeyType::Timestamp
+        | KeyType::Timestamptz
+        | KeyType::Numeric
+        | KeyType::Bool => true,
+    };
+    match typed {
+        Typed::Null => Some(Typed::Null),
+        Typed::Untyped(text) => typed_key(to, owned_from_text(to, text)),
+        Typed::Integer(value) | Typed::Value(_, Key::Int(value)) => match to.family() {
+            KeyFamily::Integer if fits(value) => Some(Typed::Value(to, Key::Int(value))),
+            KeyFamily::Text => Some(Typed::Value(
+                to,
+                Key::Text(Cow::Owned(value.to_string().into_bytes())),
+            )),
+            KeyFamily::Numeric => typed_key(
+                to,
+                owned_from_text(to, Cow::Owned(value.to_string().into_bytes())),
+            ),
+            _ => None,
+        },
+        Typed::Decimal(text) => match to.family() {
+            KeyFamily::Numeric => typed_key(to, owned_from_text(to, text)),
+            KeyFamily::Integer => integral(&text)
+                .filter(|value| fits(*value))
+                .map(|v| Typed::Value(to, Key::Int(v))),
+            _ => None,
+        },
+        Typed::Value(from, key) if from == to => Some(Typed::Value(to, key)),
+        Typed::Value(_, Key::Text(text)) => typed_key(to, owned_from_text(to, text)),
+        Typed::Value(..) => None,
+    }
+}
+
+/// The key that a value is when compared with a column of the type.
+fn compare(typed: Typed<'_>, column: KeyType) -> Bound<'_> {
+    let known = |key: Result<Key<'static>, KeyError>| match key {
+        Ok(key) => Bound::Key(key),
+        Err(KeyError::Invalid) => Bound::Never,
+        Err(KeyError::NotExact) => Bound::Unknown,
+    };
+    match typed {
+        Typed::Null => Bound::Null,
+        Typed::Untyped(Cow::Borrowed(text)) => match Key::from_text(column, text) {
+            Ok(key) => Bound::Key(key),
+            Err(KeyError::Invalid) => Bound::Never,
+            Err(KeyError::NotExact) => Bound::Unknown,
+        },
+        Typed::Untyped(Cow::Owned(text)) => {
+            known(Key::from_text(column, &text).map(Key::into_owned))
+        }
+        Typed::Integer(value) | Typed::Value(_, Key::Int(value)) => match column.family() {
+            KeyFamily::Integer => Bound::Key(Key::Int(value)),
+            KeyFamily::Numeric => {
+                known(Key::from_text(column, value.to_string().as_bytes()).map(Key::into_owned))
+            }
+            _ => Bound::Unknown,
+        },
+        Typed::Decimal(text) => match column.family() {
+            KeyFamily::Integer => match integral(&text) {
+                Some(value) => Bound::Key(Key::Int(value)),
+                None => Bound::Unknown,
+            },
+            KeyFamily::Numeric => known(Key::from_text(column, &text).map(Key::into_owned)),
+            _ => Bound::Unknown,
+        },
+        Typed::Value(from, key) if from.family() == column.family() => Bound::Key(key),
+        Typed::Value(..) => Bound::Unknown,
+    }
+}
+
+/// The key that a value becomes when it is assigned to a column of the type.
+fn assign(typed: Typed<'_>, column: KeyType, typmod: i32) -> Bound<'_> {
+    let bound = match typed {
+        Typed::Integer(value) if column.family() == KeyFamily::Text => {
+            Bound::Key(Key::Text(Cow::Owned(value.to_string().into_bytes())))
+        }
+        // A value that does not fit is PostgreSQL's error; any shard gives it.
+        typed => compare(typed, column),
+    };
+    match (&bound, column) {
+        // Excess blanks are cut off without an error.
+        (Bound::Key(Key::Text(text)), KeyType::Varchar)
+            if typmod >= 4 && characters(text) > typmod as usize - 4 =>
+        {
+            Bound::Unknown
+        }
+        // The value is rounded.
+        (Bound::Key(_), KeyType::Numeric | KeyType::Timestamp | KeyType::Timestamptz)
+            if typmod >= 0 =>
+        {
+            Bound::Unknown
+        }
+        _ => bound,
+    }
+}
+
+fn characters(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
+}
+
+fn owned_from_text<'a>(key_type: KeyType, text: Cow<'a, [u8]>) -> Result<Key<'a>, KeyError> {
+    match text {
+        Cow::Borrowed(text) => Key::from_text(key_type, text),
+        Cow::Owned(text) => Key::from_text(key_type, &text).map(Key::into_owned),
+    }
+}
+
+/// The value of a decimal literal without an exponent whose fraction is zero.
+fn integral(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|digit| digit == b'0') {
+        return None;
+    }
+    whole.parse().ok()
+}
+
+/// The contents of a plain string literal.
+fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let inside = text.get(1..text.len().checked_sub(1)?)?;
+    if !inside.contains(&b'\'') {
+        return Some(Cow::Borrowed(inside));
+    }
+    let mut value = Vec::with_capacity(inside.len());
+    let mut bytes = inside.iter();
+    while let Some(&byte) = bytes.next() {
+        value.push(byte);
+        if byte == b'\'' {
+            bytes.next();
+        }
+    }
+    Some(Cow::Owned(value))
+}

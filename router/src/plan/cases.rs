@@ -1,0 +1,201 @@
+//! The planner's tests: files of statements with the expected plan beside each.
+//!
+//! In `cases/*.sql` a case is a statement (any number of lines; `--` lines before it are its comment) followed by its plan
+//! as `explain` prints it, each line marked `--> `. The schema is `cases/schema.txt`. A line `-- shards: 1`, `-- temporary: a b`
+//! or `-- search_path: a, b` changes what follows. `UPDATE_CASES=1 cargo test` rewrites the plans; read the difference.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::explain::explain;
+use super::{Context, NoParams, Operator, Plan, Values, plan};
+use crate::relations::{Relations, SearchPath, fixture};
+use crate::sql::{LiteralKind, Scan};
+
+const SCHEMA: &str = include_str!("cases/schema.txt");
+
+struct Setting {
+    relations: Relations,
+    search_path: SearchPath,
+    temporary: Vec<String>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        Setting {
+            relations: fixture::relations(2, SCHEMA),
+            search_path: SearchPath::default(),
+            temporary: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, line: &str) {
+        let Some((name, value)) = line.trim_start_matches("-- ").split_once(": ") else {
+            return;
+        };
+        match name {
+            "shards" => self.relations = fixture::relations(value.parse().unwrap(), SCHEMA),
+            "temporary" => {
+                self.temporary = value
+                    .split_whitespace()
+                    .filter(|name| *name != "none")
+                    .map(str::to_owned)
+                    .collect()
+            }
+            "search_path" => self.search_path = SearchPath::parse(value, "alice").unwrap(),
+            _ => {}
+        }
+    }
+
+    fn plan(&self, sql: &str) -> (Plan, Scan) {
+        let mut scan = Scan::new();
+        let _ = scan.scan(sql.as_bytes());
+        let context = Context {
+            relations: &self.relations,
+            search_path: &self.search_path,
+            temporary: &self.temporary,
+        };
+        (plan(sql, &scan, &context), scan)
+    }
+
+    fn explain(&self, sql: &str) -> String {
+        let (plan, scan) = self.plan(sql);
+        let values = Values {
+            sql: sql.as_bytes(),
+            literals: &scan.literals,
+            params: &NoParams,
+        };
+        let bound = plan.key_params.is_empty().then_some(&values);
+        explain(&plan, &self.relations, bound)
+    }
+}
+
+/// Calls `each` with every statement of a file and what was before it, and returns the file with plans as printed now.
+fn walk(text: &str, mut each: impl FnMut(&Setting, &str)) -> String {
+    let mut setting = Setting::new();
+    let mut out = String::new();
+    let mut statement = String::new();
+    let mut finish = |setting: &Setting, statement: &mut String, out: &mut String| {
+        let sql = statement.trim_end();
+        if !sql.is_empty() {
+            each(setting, sql);
+            for line in setting.explain(sql).lines() {
+                writeln!(out, "--> {line}").unwrap();
+            }
+        }
+        statement.clear();
+    };
+    for line in text.lines() {
+        if line.starts_with("--> ") {
+            continue;
+        }
+        if line.trim().is_empty() {
+            finish(&setting, &mut statement, &mut out);
+            out.push('\n');
+            continue;
+        }
+        if statement.is_empty() && line.starts_with("--") {
+            setting.read(line);
+        } else {
+            statement.push_str(line);
+            statement.push('\n');
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    finish(&setting, &mut statement, &mut out);
+    out
+}
+
+fn files() -> Vec<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/cases");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn every_plan_is_the_expected_one() {
+    let mut wrong = Vec::new();
+    for path in files() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let now = walk(&text, |_, _| {});
+        if now == text {
+            continue;
+        }
+        if std::env::var_os("UPDATE_CASES").is_some() {
+            std::fs::write(&path, now).unwrap();
+            continue;
+        }
+        let at = text
+            .lines()
+            .zip(now.lines())
+            .position(|(a, b)| a != b)
+            .unwrap_or_else(|| text.lines().count().min(now.lines().count()));
+        let near: Vec<&str> = now.lines().skip(at.saturating_sub(6)).take(12).collect();
+        wrong.push(format!(
+            "{}:{}\n{}",
+            path.display(),
+            at + 1,
+            near.join("\n")
+        ));
+    }
+    assert!(
+        wrong.is_empty(),
+        "plans differ from:\n{}",
+        wrong.join("\n\n")
+    );
+}
+
+/// A plan is a function of the normalised text and the guards: other values of the other literals change nothing.
+#[test]
+fn plans_do_not_depend_on_literals_they_do_not_guard() {
+    for path in files() {
+        walk(&std::fs::read_to_string(&path).unwrap(), |setting, sql| {
+            let (before, scan) = setting.plan(sql);
+            let mut changed = sql.to_owned();
+            for (slot, literal) in scan.literals.iter().enumerate().rev() {
+                if !before.guards.contains(&u16::try_from(slot).unwrap()) {
+                    let value = match literal.kind {
+                        LiteralKind::Integer => "4711",
+                        LiteralKind::Decimal => "47.11",
+                        LiteralKind::String => "'it''s other'",
+                    };
+                    changed.replace_range(
+                        literal.span.start as usize..literal.span.end as usize,
+                        value,
+                    );
+                }
+            }
+            let (after, again) = setting.plan(&changed);
+            if scan.normalized != again.normalized {
+                // A statement whose literals are part of its text.
+                return;
+            }
+            let same = explain(&before, &setting.relations, None)
+                == explain(&after, &setting.relations, None);
+            assert!(same, "{sql}\n{changed}");
+            assert_eq!(before.access, after.access, "{sql}");
+            assert_eq!(before.command, after.command, "{sql}");
+        });
+    }
+}
+
+/// Nothing opaque or refused is ever sent to more than one shard; an AppendAll never writes.
+#[test]
+fn only_reads_are_appended() {
+    for path in files() {
+        walk(&std::fs::read_to_string(&path).unwrap(), |setting, sql| {
+            let (plan, _) = setting.plan(sql);
+            if matches!(plan.operator, Operator::Append(_)) {
+                assert_eq!(plan.access, super::Access::Read, "{sql}");
+                assert!(plan.effects.pins.is_empty() && !plan.effects.dirty, "{sql}");
+            }
+        });
+    }
+}

@@ -1,0 +1,241 @@
+//! From an analysis to an operator: one shard, several with the rows appended, all, or an error.
+//!
+//! The rules. *Pass through*: the keys of every sharded relation are known, and at binding they meet on one shard.
+//! *Append*: every row of the result is made from rows of one shard. That holds when the main rows of the top level
+//! contain a sharded relation (its *anchor*), every other mention of a sharded relation equals an anchor's key where it is
+//! evaluated, and nothing in the statement puts rows together. Everything else is refused with its reason.
+
+use switchyard_schema::ShardIndex;
+
+use super::analyse::facts::ScopeId;
+use super::analyse::{Analysis, Instance, StoredKeys};
+use super::refusal::Refusal;
+use super::route::{KeyRoute, KeySet, Need, Target};
+use super::{Access, Broadcast, Operator};
+
+/// What kind of node may run it.
+pub(super) fn access(analysis: &Analysis) -> Access {
+    if analysis.writes || analysis.primary || analysis.temporary {
+        Access::Write
+    } else if analysis.locks {
+        Access::LockingRead
+    } else {
+        Access::Read
+    }
+}
+
+/// Where it goes.
+pub(super) fn decide(analysis: &Analysis) -> Operator {
+    if let Some(table) = &analysis.writes_reference {
+        return match writes_reference(analysis, table) {
+            Ok(()) => Operator::Broadcast(Broadcast::Reference),
+            Err(refusal) => Operator::Refuse(Box::new(refusal)),
+        };
+    }
+    if analysis.instances.is_empty() && analysis.stored.is_empty() {
+        return Operator::PassThrough(unkeyed(analysis));
+    }
+    let needs = match needs(analysis) {
+        Ok(needs) => needs,
+        Err(refusal) => return Operator::Refuse(Box::new(refusal)),
+    };
+    match appendable(analysis) {
+        Ok(anchors) => append(analysis, &anchors),
+        Err(refusal) => {
+            let open = |need: &Need| need.keys == KeySet::Everything && need.map.shards().len() > 1;
+            if needs.iter().any(open) {
+                return Operator::Refuse(Box::new(refusal));
+            }
+            let first_shard_only = analysis.first_shard.is_some() || analysis.temporary;
+            let several = Some(Box::new(refusal));
+            Operator::PassThrough(Target::Keys(KeyRoute {
+                needs,
+                first_shard_only,
+                several,
+            }))
+        }
+    }
+}
+
+/// The target of a statement that touches no sharded relation.
+fn unkeyed(analysis: &Analysis) -> Target {
+    let first = analysis.first_shard.is_some()
+        || analysis.temporary
+        || analysis.catalog
+        || analysis.primary
+        || analysis.locks
+        || analysis.writes;
+    if first {
+        Target::Shard(ShardIndex::FIRST)
+    } else {
+        Target::AnyShard
+    }
+}
+
+fn writes_reference(analysis: &Analysis, table: &str) -> Result<(), Refusal> {
+    let refuse = |detail: String| {
+        Err(Refusal::not_supported(format!(
+            "this write of the reference table \"{table}\" is not supported"
+        ))
+        .detail(detail))
+    };
+    if let Some(name) = analysis
+        .instances
+        .first()
+        .map(|i| &i.name)
+        .or(analysis.stored.first().map(|s| &s.name))
+    {
+        return refuse(format!(
+            "It also uses the sharded table \"{name}\", and each shard would see other rows of it."
+        ));
+    }
+    if let Some(name) = &analysis.first_shard {
+        return refuse(format!(
+            "It also uses \"{name}\", which exists on the first shard only."
+        ));
+    }
+    if analysis.temporary || analysis.catalog {
+        return refuse("It also uses a temporary table or the system catalogue, which differ from shard to shard.".to_owned());
+    }
+    if let Some(what) = &analysis.diverges {
+        return refuse(format!(
+            "Each shard would compute a value of its own: {what}."
+        ))
+        .map_err(|refusal: Refusal| {
+            refusal.hint("Compute the value first and pass it as a parameter.")
+        });
+    }
+    Ok(())
+}
+
+fn need(analysis: &Analysis, instance: &Instance) -> Need {
+    let keys = analysis.facts.known(instance.scope).keys(instance.key);
+    Need {
+        relation: instance.name.clone(),
+        map: instance.map.clone(),
+        keys,
+        stored: None,
+    }
+}
+
+fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
+    let mut needs: Vec<Need> = Vec::new();
+    let mut add = |need: Need| {
+        let same = |known: &Need| {
+            known.keys == need.keys
+                && known.stored == need.stored
+                && known.map.colocated_with(&need.map)
+        };
+        if !needs.iter().any(same) {
+            needs.push(need);
+        }
+    };
+    for instance in &analysis.instances {
+        add(need(analysis, instance));
+    }
+    for stored in &analysis.stored {
+        let (keys, as_stored) = match &stored.keys {
+            StoredKeys::Values(values) => match values.as_slice() {
+                [value] => (KeySet::Equal(value.clone()), Some(stored.column)),
+                values => (KeySet::AnyOf(values.to_vec()), Some(stored.column)),
+            },
+            StoredKeys::Column(column, scope) => (analysis.facts.known(*scope).keys(*column), None),
+        };
+        if keys == KeySet::Everything {
+            return Err(Refusal::not_supported(format!("storing rows of table \"{}\" on several shards in one statement is not supported yet", stored.name))
+                .hint("Restrict the shard key of the rows it comes from to one value."));
+        }
+        add(Need {
+            relation: stored.name.clone(),
+            map: stored.map.clone(),
+            keys,
+            stored: as_stored,
+        });
+    }
+    Ok(needs)
+}
+
+fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
+    let mut needs: Vec<Need> = Vec::new();
+    for anchor in anchors {
+        let need = need(analysis, anchor);
+        if !needs.iter().any(|known| known.keys == need.keys) {
+            needs.push(need);
+        }
+    }
+    let one = needs.len() == 1
+        && needs
+            .iter()
+            .all(|need| matches!(need.keys, KeySet::Equal(_)));
+    let restricted = needs.iter().any(|need| need.keys != KeySet::Everything);
+    if !restricted && needs.iter().all(|need| need.map.shards().len() > 1) {
+        return Operator::Append(Target::AllShards);
+    }
+    let route = Target::Keys(KeyRoute {
+        needs,
+        first_shard_only: false,
+        several: None,
+    });
+    if one {
+        Operator::PassThrough(route)
+    } else {
+        Operator::Append(route)
+    }
+}
+
+/// Whether rows of several shards can just be appended; the anchors, or the reason why not.
+fn appendable(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
+    if analysis.writes {
+        return Err(Refusal::not_supported(
+            "writing rows of several shards in one statement is not supported yet",
+        )
+        .hint("Restrict the shard key so that one shard has all the rows."));
+    }
+    if let Some(refusal) = &analysis.merge {
+        return Err(refusal.clone());
+    }
+    if analysis.locks {
+        return Err(Refusal::not_supported(
+            "row locks are not supported across shards yet",
+        ));
+    }
+    if let Some(name) = &analysis.first_shard {
+        return Err(Refusal::not_supported(
+            "combining a sharded table with something on the first shard only is not supported yet",
+        )
+        .detail(format!("\"{name}\" exists on the first shard only."))
+        .hint(
+            "Make it a reference table, or restrict the shard key to a row of the first shard.",
+        ));
+    }
+    if analysis.temporary || analysis.catalog {
+        return Err(Refusal::not_supported(
+            "combining a sharded table with a temporary table or the system catalogue is not supported across shards yet",
+        ));
+    }
+    let facts = &analysis.facts;
+    let top: Option<ScopeId> = analysis.top.map(|top| facts.find(top));
+    let anchors: Vec<&Instance> = analysis
+        .instances
+        .iter()
+        .filter(|i| Some(facts.find(i.scope)) == top)
+        .collect();
+    let Some(first) = anchors.first() else {
+        return Err(Refusal::not_supported("this use of a sharded table needs the rows of all shards together, which is not supported yet")
+            .detail("The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.")
+            .hint("Restrict the shard key so that one shard has all the rows."));
+    };
+    for instance in &analysis.instances {
+        let known = facts.known(instance.scope);
+        let tied = anchors
+            .iter()
+            .any(|anchor| known.same(instance.key, anchor.key))
+            && (Some(facts.find(instance.scope)) != top || known.same(instance.key, first.key));
+        if !tied || !instance.map.colocated_with(&first.map) {
+            return Err(Refusal::not_supported(format!("joining \"{}\" and \"{}\" across shards is not supported yet", first.name, instance.name))
+                .detail("Their shard keys are not known to be equal, or the tables are not colocated.")
+                .hint("Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows."));
+        }
+    }
+    Ok(anchors)
+}

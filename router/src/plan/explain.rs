@@ -1,0 +1,210 @@
+//! A plan as people read it.
+
+use std::fmt::{self, Write};
+
+use switchyard_schema::ShardIndex;
+
+use super::route::{KeyExpr, KeySet, Source, Target, Values};
+use super::{Access, Broadcast, Operator, Plan};
+use crate::relations::Relations;
+use crate::sql::LiteralKind;
+
+/// Prints a plan as a tree. With `values`, the shards of this execution are shown too.
+pub fn explain(plan: &Plan, relations: &Relations, values: Option<&Values<'_>>) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_plan(&mut text, plan, relations, values);
+    text
+}
+
+fn write_plan(
+    out: &mut String,
+    plan: &Plan,
+    relations: &Relations,
+    values: Option<&Values<'_>>,
+) -> fmt::Result {
+    match &plan.operator {
+        Operator::PassThrough(target) => {
+            write!(out, "PassThrough to ")?;
+            write_target(out, target, relations)?;
+            write_node(out, plan)?;
+            write_shards(out, target, relations, values)?;
+        }
+        Operator::Append(target) => {
+            write!(out, "Append of ")?;
+            write_target(out, target, relations)?;
+            write_node(out, plan)?;
+            write_shards(out, target, relations, values)?;
+        }
+        Operator::Broadcast(Broadcast::Ddl) => writeln!(out, "Broadcast to all shards (schema)")?,
+        Operator::Broadcast(Broadcast::Reference) => {
+            writeln!(out, "Broadcast to all shards (reference table)")?
+        }
+        Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
+        Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
+    }
+    if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
+        write_rest(out, plan)?;
+    }
+    Ok(())
+}
+
+fn write_node(out: &mut String, plan: &Plan) -> fmt::Result {
+    let access = match plan.access {
+        Access::Read => "read",
+        Access::LockingRead => "locking read: primary",
+        Access::Write => "primary",
+    };
+    writeln!(out, " ({access})")
+}
+
+fn write_target(out: &mut String, target: &Target, relations: &Relations) -> fmt::Result {
+    match target {
+        Target::AnyShard => write!(out, "any shard"),
+        Target::Shard(shard) => write!(out, "shard {}", shard_name(*shard, relations)),
+        Target::AllShards => write!(out, "all shards"),
+        Target::Keys(route) => {
+            write!(out, "the shards of")?;
+            for (at, need) in route.needs.iter().enumerate() {
+                let comma = if at > 0 { "," } else { "" };
+                let stored = if need.stored.is_some() { " stored" } else { "" };
+                write!(out, "{comma} {}{stored} ", need.relation)?;
+                write_keys(out, &need.keys)?;
+            }
+            if route.first_shard_only {
+                write!(out, ", first shard only")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn write_shards(
+    out: &mut String,
+    target: &Target,
+    relations: &Relations,
+    values: Option<&Values<'_>>,
+) -> fmt::Result {
+    let Some(values) = values else { return Ok(()) };
+    if !matches!(target, Target::Keys(_)) {
+        return Ok(());
+    }
+    match target.shards(values, relations.shards().len()) {
+        Ok(shards) => {
+            let names: Vec<&str> = shards
+                .iter()
+                .map(|shard| shard_name(shard, relations))
+                .collect();
+            writeln!(out, "  Shards: {}", names.join(", "))
+        }
+        Err(refusal) => writeln!(out, "  Refuse {}", refusal.message),
+    }
+}
+
+fn write_rest(out: &mut String, plan: &Plan) -> fmt::Result {
+    if !plan.effects.pins.is_empty() {
+        let pins: Vec<String> = plan
+            .effects
+            .pins
+            .iter()
+            .map(|pin| format!("{pin:?}"))
+            .collect();
+        writeln!(out, "  Pins: {}", pins.join(", "))?;
+    }
+    if plan.effects.dirty {
+        writeln!(out, "  Leaves the backend dirty")?;
+    }
+    if plan.effects.reads_sequence_state {
+        writeln!(out, "  Reads the state of a sequence")?;
+    }
+    if let Some(name) = &plan.unknown {
+        writeln!(out, "  Unknown: {name}")?;
+    }
+    if let Some(name) = &plan.temporary {
+        writeln!(out, "  Creates temporary: {name}")?;
+    }
+    for setting in &plan.settings {
+        writeln!(out, "  Sets: {} = {:?}", setting.name, setting.value)?;
+    }
+    if !plan.guards.is_empty() {
+        writeln!(out, "  Guards: {:?}", plan.guards)?;
+    }
+    if let Some(node) = plan.node {
+        writeln!(out, "  Hint: {node:?}")?;
+    }
+    Ok(())
+}
+
+fn shard_name(shard: ShardIndex, relations: &Relations) -> &str {
+    relations
+        .shards()
+        .get(shard.position())
+        .map_or("?", |name| name)
+}
+
+fn write_keys(out: &mut String, keys: &KeySet) -> fmt::Result {
+    let list = |out: &mut String, sets: &[KeySet], word: &str| {
+        write!(out, "(")?;
+        for (at, set) in sets.iter().enumerate() {
+            if at > 0 {
+                write!(out, " {word} ")?;
+            }
+            write_keys(out, set)?;
+        }
+        write!(out, ")")
+    };
+    match keys {
+        KeySet::Equal(key) => write!(out, "= {key}"),
+        KeySet::AnyOf(keys) => {
+            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            write!(out, "in ({})", keys.join(", "))
+        }
+        KeySet::Elements(key) => write!(out, "in elements of {key}"),
+        KeySet::Between(low, high) => {
+            let end = |limit: &super::route::Limit| if limit.inclusive { "=" } else { "" };
+            match (low, high) {
+                (Some(low), Some(high)) => write!(
+                    out,
+                    ">{} {} <{} {}",
+                    end(low),
+                    low.value,
+                    end(high),
+                    high.value
+                ),
+                (Some(low), None) => write!(out, ">{} {}", end(low), low.value),
+                (None, Some(high)) => write!(out, "<{} {}", end(high), high.value),
+                (None, None) => write!(out, "any"),
+            }
+        }
+        KeySet::Null => write!(out, "is null"),
+        KeySet::Either(sets) => list(out, sets, "or"),
+        KeySet::Both(sets) => list(out, sets, "and"),
+        KeySet::Nothing => write!(out, "none"),
+        KeySet::Everything => write!(out, "any"),
+    }
+}
+
+impl fmt::Display for KeyExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.negative {
+            write!(f, "-")?;
+        }
+        match &self.source {
+            Source::Literal { slot, kind } => {
+                let kind = match kind {
+                    LiteralKind::Integer => "integer",
+                    LiteralKind::Decimal => "decimal",
+                    LiteralKind::String => "string",
+                };
+                write!(f, "{kind}[{slot}]")?;
+            }
+            Source::Param { number, .. } => write!(f, "${number}")?,
+            Source::Bool(value) => write!(f, "{value}")?,
+            Source::Null => write!(f, "null")?,
+        }
+        for cast in &self.casts {
+            write!(f, "::{}", cast.name())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! From text to syntax tree, by sqlparser, as far as it reads the text as PostgreSQL does.
+//!
+//! Purpose: [`parse`] gives the tree of one statement, every span in it a byte offset of the text. Invariant: the tree comes
+//! from the very tokens PostgreSQL sees. sqlparser's tokenizer is checked against [`crate::sql::Lexer`] token by token, and
+//! a text the two cut differently is opaque. Trees too deep to walk are opaque too. The tree is only read, never printed.
+
+use std::ops::Range;
+
+use sqlparser::ast::Statement;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::{Parser, ParserOptions};
+use sqlparser::tokenizer::{
+    Location, Span, Token as SqlToken, TokenWithSpan, Tokenizer, Whitespace,
+};
+
+use crate::sql::{Lexer, Token, TokenKind, Unscannable};
+
+/// Why there is no tree: for the log and for `explain`, not for clients.
+pub(super) type Opaque = &'static str;
+
+/// How deep a tree may get: nested parentheses, and operators in a row (`a OR b OR …` leans to the left).
+const MAX_DEPTH: usize = 1_500;
+
+/// Every token of a range of a text.
+pub(super) fn tokens(sql: &[u8], range: Range<u32>) -> Result<Vec<Token>, Unscannable> {
+    let text = sql.get(..range.end as usize).unwrap_or(sql);
+    let mut lexer = Lexer::starting_at(text, range.start);
+    let mut tokens = Vec::new();
+    while let Some(token) = lexer.next()? {
+        tokens.push(token);
+    }
+    Ok(tokens)
+}
+
+/// Parses the one statement that the tokens are.
+pub(super) fn parse(sql: &str, tokens: &[Token]) -> Result<Statement, Opaque> {
+    let tokens = match tokens {
+        [
+            rest @ ..,
+            Token {
+                kind: TokenKind::Punct(b';'),
+                ..
+            },
+        ] => rest,
+        _ => tokens,
+    };
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+        return Err("empty");
+    };
+    if depth(tokens) > MAX_DEPTH {
+        return Err("too deep");
+    }
+    let text = sql
+        .get(first.start as usize..last.end as usize)
+        .ok_or("not at character boundaries")?;
+    let dialect = PostgreSqlDialect {};
+    let mut found = Tokenizer::new(&dialect, text)
+        .with_unescape(false)
+        .tokenize_with_location()
+        .map_err(|_| "not tokenized")?;
+    relocate(&mut found, text, first.start as usize);
+    agree(sql.as_bytes(), tokens, &found)?;
+    let options = ParserOptions {
+        unescape: false,
+        ..ParserOptions::default()
+    };
+    let mut parser = Parser::new(&dialect)
+        .with_options(options)
+        .with_tokens_with_locations(found);
+    let statement = parser.parse_statement().map_err(|_| "not parsed")?;
+    match parser.peek_token().token {
+        SqlToken::EOF => Ok(statement),
+        _ => Err("not parsed to the end"),
+    }
+}
+
+/// A bound on the depth of the tree: tokens since the last comma, summed over the open parentheses.
+fn depth(tokens: &[Token]) -> usize {
+    let mut open: Vec<usize> = Vec::new();
+    let (mut here, mut below, mut deepest) = (0, 0, 0);
+    for token in tokens {
+        match token.kind {
+            TokenKind::Punct(b'(' | b'[') => {
+                open.push(here);
+                below += here;
+                here = 0;
+            }
+            TokenKind::Punct(b')' | b']') => {
+                here = open.pop().unwrap_or(0);
+                below -= here.min(below);
+                here += 1;
+            }
+            TokenKind::Punct(b',') => here = 0,
+            _ => here += 1,
+        }
+        deepest = deepest.max(below + here);
+    }
+    deepest
+}
+
+/// Turns lines and columns into byte offsets: line 1, column offset + 1.
+fn relocate(tokens: &mut [TokenWithSpan], text: &str, base: usize) {
+    let mut chars = text.char_indices();
+    let mut at = (1u64, 1u64, 0usize);
+    let mut offset_of = |location: Location| {
+        while (at.0, at.1) < (location.line, location.column) {
+            match chars.next() {
+                Some((start, '\n')) => at = (at.0 + 1, 1, start + 1),
+                Some((start, c)) => at = (at.0, at.1 + 1, start + c.len_utf8()),
+                None => break,
+            }
+        }
+        Location::new(1, (base + at.2) as u64 + 1)
+    };
+    for token in tokens {
+        let start = offset_of(token.span.start);
+        token.span = Span::new(start, offset_of(token.span.end));
+    }
+}
+
+/// The byte offset of a relocated location.
+pub(super) fn offset(location: Location) -> u32 {
+    u32::try_from(location.column.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+/// What the two tokenizers must agree on. Operators are taken together: sqlparser cuts runs of them its own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Word,
+    QuotedIdent,
+    Number,
+    String,
+    OtherString,
+    Param,
+    Punct(u8),
+    Operators,
+}
+
+fn agree(sql: &[u8], ours: &[Token], theirs: &[TokenWithSpan]) -> Result<(), Opaque> {
+    let ours = join(
+        ours.iter()
+            .map(|token| (shape(token), token.start, token.end)),
+    );
+    let visible = theirs
+        .iter()
+        .filter(|token| !matches!(token.token, SqlToken::Whitespace(_) | SqlToken::EOF));
+    let theirs = join(visible.map(|t| {
+        (
+            their_shape(&t.token),
+            offset(t.span.start),
+            offset(t.span.end),
+        )
+    }));
+    if ours.len() != theirs.len() {
+        return Err("tokenized differently");
+    }
+    let same = |(ours, theirs): (&Piece, &Piece)| {
+        // Where their token ends is not always reported; where the next one starts is.
+        ours.0 == theirs.0 && ours.1 == theirs.1
+    };
+    if !ours.iter().zip(&theirs).all(same) {
+        return Err("tokenized differently");
+    }
+    let _ = sql;
+    Ok(())
+}
+
+type Piece = (Shape, u32, u32);
+
+/// Takes adjacent operators together.
+fn join(pieces: impl Iterator<Item = Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match joined.last_mut() {
+            Some(last)
+                if last.0 == Shape::Operators
+                    && piece.0 == Shape::Operators
+                    && last.2 == piece.1 =>
+            {
+                last.2 = piece.2;
+            }
+            _ => joined.push(piece),
+        }
+    }
+    joined
+}
+
+fn shape(token: &Token) -> Shape {
+    match token.kind {
+        TokenKind::Word => Shape::Word,
+        TokenKind::QuotedIdent => Shape::QuotedIdent,
+        TokenKind::Integer | TokenKind::Decimal | TokenKind::OtherNumber => Shape::Number,
+        TokenKind::String => Shape::String,
+        TokenKind::OtherString | TokenKind::UnicodeIdent => Shape::OtherString,
+        TokenKind::Param => Shape::Param,
+        TokenKind::Punct(byte @ (b'(' | b')' | b'[' | b']' | b',' | b';' | b'.')) => {
+            Shape::Punct(byte)
+        }
+        TokenKind::Punct(_) | TokenKind::Operator => Shape::Operators,
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every token not named is an operator or does not occur"
+)]
+fn their_shape(token: &SqlToken) -> Shape {
+    match token {
+        SqlToken::Word(word) if word.quote_style.is_none() => Shape::Word,
+        SqlToken::Word(_) => Shape::QuotedIdent,
+        SqlToken::Number(..) => Shape::Number,
+        SqlToken::SingleQuotedString(_) => Shape::String,
+        SqlToken::EscapedStringLiteral(_)
+        | SqlToken::UnicodeStringLiteral(_)
+        | SqlToken::NationalStringLiteral(_)
+        | SqlToken::HexStringLiteral(_)
+        | SqlToken::SingleQuotedByteStringLiteral(_)
+        | SqlToken::DollarQuotedString(_) => Shape::OtherString,
+        SqlToken::Placeholder(_) => Shape::Param,
+        SqlToken::LParen => Shape::Punct(b'('),
+        SqlToken::RParen => Shape::Punct(b')'),
+        SqlToken::LBracket => Shape::Punct(b'['),
+        SqlToken::RBracket => Shape::Punct(b']'),
+        SqlToken::Comma => Shape::Punct(b','),
+        SqlToken::SemiColon => Shape::Punct(b';'),
+        SqlToken::Period => Shape::Punct(b'.'),
+        SqlToken::Whitespace(Whitespace::Space) => Shape::Operators,
+        _ => Shape::Operators,
+    }
+}

@@ -1,0 +1,521 @@
+//! Statements that are neither queries nor plain writes: classified by their words.
+//!
+//! Most of what changes the schema runs on every shard in one transaction. What cannot run in a transaction block is
+//! refused when there is more than one shard, with the way out: one shard at a time, by hint.
+
+use switchyard_schema::ShardIndex;
+
+use super::command::{Command, CopyDirection};
+use super::control;
+use super::opaque::Mentions;
+use super::refusal::{Refusal, SYNTAX_ERROR};
+use super::route::Target;
+use super::words::Words;
+use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
+use crate::relations::{Placement, Resolved};
+use crate::sql::{Token, TokenKind};
+
+/// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
+const FIRST_WORDS: &[&str] = &[
+    "abort",
+    "alter",
+    "analyse",
+    "analyze",
+    "begin",
+    "call",
+    "checkpoint",
+    "close",
+    "cluster",
+    "comment",
+    "commit",
+    "copy",
+    "create",
+    "deallocate",
+    "declare",
+    "discard",
+    "do",
+    "drop",
+    "end",
+    "execute",
+    "explain",
+    "fetch",
+    "grant",
+    "import",
+    "listen",
+    "load",
+    "lock",
+    "merge",
+    "move",
+    "notify",
+    "prepare",
+    "reassign",
+    "refresh",
+    "reindex",
+    "release",
+    "reset",
+    "revoke",
+    "rollback",
+    "savepoint",
+    "security",
+    "set",
+    "show",
+    "start",
+    "table",
+    "truncate",
+    "unlisten",
+    "vacuum",
+    "select",
+    "insert",
+    "update",
+    "delete",
+    "values",
+    "with",
+];
+
+const FIRST: Target = Target::Shard(ShardIndex::FIRST);
+
+impl Planner<'_> {
+    /// Plans a statement by its words.
+    pub(super) fn utility(&self, tokens: &[Token]) -> Plan {
+        let words = Words::new(self.sql, tokens);
+        if let Some(command) = control::transaction(&words) {
+            return handled(command);
+        }
+        if let Some(command) = control::session(&words) {
+            return self.session_command(command);
+        }
+        let mut words = words;
+        let Some(first) = words.next() else {
+            return handled(Command::Empty);
+        };
+        let word = String::from_utf8_lossy(first.text(self.sql)).to_ascii_lowercase();
+        match word.as_str() {
+            "explain" => self.explain(words),
+            "declare" => self.declare(words),
+            "copy" => self.copy(words),
+            "listen" => self.listen(words),
+            "unlisten" => self.unlisten(words),
+            "notify" => self.notify(words),
+            "lock" => self.lock(tokens),
+            "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "security"
+            | "import" | "reassign" | "refresh" => self.ddl(tokens, &word, words),
+            "truncate" => self.everywhere(tokens, Command::Other),
+            "analyze" | "analyse" | "checkpoint" => self.everywhere(tokens, Command::Maintenance),
+            "vacuum" | "cluster" | "reindex" => self.maintenance(tokens, &word, &words),
+            "do" => self.code(tokens, Command::Do),
+            "call" => self.code(tokens, Command::Call),
+            "load" => self.load(),
+            "prepare" | "commit" | "rollback" => self.prepared_transaction(&words),
+            _ if FIRST_WORDS.contains(&word.as_str()) => self.opaque(tokens, Command::Other),
+            // No statement starts like this: PostgreSQL says so.
+            _ => plan(
+                Operator::PassThrough(Target::AnyShard),
+                Access::Read,
+                Command::Other,
+            ),
+        }
+    }
+
+    fn session_command(&self, command: Command) -> Plan {
+        if let Command::Set {
+            name,
+            value: Some(value),
+            ..
+        } = &command
+        {
+            let item = value
+                .items
+                .first()
+                .map(|item| item.to_ascii_lowercase())
+                .unwrap_or_default();
+            let off = matches!(
+                item.as_str(),
+                "off" | "false" | "no" | "0" | "of" | "f" | "fa" | "fal" | "fals" | "n"
+            );
+            if name == "standard_conforming_strings" && off {
+                return refused(
+                    Refusal::certain("0A000", "standard_conforming_strings cannot be turned off")
+                        .hint("Write string constants with escapes as E'…'."),
+                    command,
+                );
+            }
+            let encoding = item.replace(['-', '_', ' '], "");
+            let unsafe_encoding = matches!(
+                encoding.as_str(),
+                "sjis"
+                    | "shiftjis"
+                    | "mskanji"
+                    | "win932"
+                    | "windows932"
+                    | "big5"
+                    | "win950"
+                    | "windows950"
+                    | "gbk"
+                    | "win936"
+                    | "windows936"
+                    | "uhc"
+                    | "win949"
+                    | "windows949"
+                    | "gb18030"
+                    | "johab"
+                    | "shiftjis2004"
+            );
+            if name == "client_encoding" && unsafe_encoding {
+                return refused(
+                    Refusal::certain(
+                        "0A000",
+                        format!("client encoding \"{item}\" is not supported"),
+                    )
+                    .detail("Its characters may contain bytes that mean something in SQL.")
+                    .hint("Use UTF8."),
+                    command,
+                );
+            }
+        }
+        if let Command::Show(_) = &command {
+            return plan(
+                Operator::PassThrough(Target::AnyShard),
+                Access::Read,
+                command,
+            );
+        }
+        handled(command)
+    }
+
+    /// `EXPLAIN` of a statement for one shard goes where the statement goes.
+    fn explain(&self, mut words: Words<'_>) -> Plan {
+        let mut analyze = false;
+        if words
+            .rest()
+            .first()
+            .is_some_and(|token| token.kind == TokenKind::Punct(b'('))
+            && !self.starts_query(words.rest())
+        {
+            for option in words.list().unwrap_or_default() {
+                let text = self
+                    .sql
+                    .get(option.start as usize..option.end as usize)
+                    .unwrap_or_default();
+                let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+                let mut parts = text.split_ascii_whitespace();
+                if matches!(parts.next(), Some("analyze" | "analyse")) {
+                    analyze = !matches!(parts.next(), Some("off" | "false" | "0"));
+                }
+            }
+        }
+        analyze |= words.eat_any(&["analyze", "analyse"]);
+        words.eat("verbose");
+        let mut plan = self.inner(words.rest());
+        plan.command = Command::Explain { analyze };
+        plan.effects.pins = Pins::NONE;
+        plan.temporary = None;
+        match &plan.operator {
+            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
+            Operator::Append(_) | Operator::Broadcast(_) => refused(
+                Refusal::not_supported(
+                    "EXPLAIN of a statement on several shards is not supported yet",
+                )
+                .hint("Name one shard to see its part: /* switchyard: shard=… */."),
+                plan.command,
+            ),
+            // EXPLAIN EXECUTE: what it executes is the session's.
+            Operator::Session => refused(
+                Refusal::not_supported("EXPLAIN EXECUTE is not supported yet"),
+                plan.command,
+            ),
+        }
+    }
+
+    /// Whether the tokens start with a parenthesised query.
+    fn starts_query(&self, tokens: &[Token]) -> bool {
+        let first = tokens
+            .iter()
+            .find(|token| token.kind != TokenKind::Punct(b'('));
+        first.is_some_and(|token| {
+            ["select", "with", "values", "table"]
+                .iter()
+                .any(|word| token.is_word(self.sql, word))
+        })
+    }
+
+    fn declare(&self, mut words: Words<'_>) -> Plan {
+        let Some(name) = words.name() else {
+            return self.syntax_error();
+        };
+        let hold = words
+            .clone()
+            .rest()
+            .windows(2)
+            .any(|pair| pair[0].is_word(self.sql, "with") && pair[1].is_word(self.sql, "hold"));
+        if !words.skip_past("for") {
+            return self.syntax_error();
+        }
+        let mut plan = self.inner(words.rest());
+        plan.command = Command::Declare { name, hold };
+        if hold {
+            plan.effects.pins.insert(Pin::HoldCursor);
+        }
+        match &plan.operator {
+            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
+            Operator::Append(_) | Operator::Broadcast(_) | Operator::Session => refused(
+                Refusal::not_supported("a cursor over several shards is not supported yet"),
+                plan.command,
+            ),
+        }
+    }
+
+    fn copy(&self, mut words: Words<'_>) -> Plan {
+        if words
+            .rest()
+            .first()
+            .is_some_and(|token| token.kind == TokenKind::Punct(b'('))
+        {
+            return self.copy_query(words);
+        }
+        let Some((schema, name)) = words.qualified_name() else {
+            return self.syntax_error();
+        };
+        let _columns = words.list();
+        let from = words.eat("from");
+        if !from && !words.eat("to") {
+            return self.syntax_error();
+        }
+        let direction = if words.is("stdin") || words.is("stdout") {
+            if from {
+                CopyDirection::In
+            } else {
+                CopyDirection::Out
+            }
+        } else {
+            CopyDirection::Server
+        };
+        let command = Command::Copy(direction);
+        let access = if from { Access::Write } else { Access::Read };
+        let to_first = plan(Operator::PassThrough(FIRST), access, command.clone());
+        if self.alone || self.context.temporary.contains(&name) {
+            return Plan {
+                access: if self.alone { access } else { Access::Write },
+                ..to_first
+            };
+        }
+        let relation =
+            match self
+                .context
+                .relations
+                .resolve(self.context.search_path, schema.as_deref(), &name)
+            {
+                Resolved::Known(relation) => relation,
+                Resolved::Catalog => return to_first,
+                Resolved::Unknown => {
+                    return Plan {
+                        unknown: Some(name),
+                        ..to_first
+                    };
+                }
+            };
+        let hint = "Name the shard: /* switchyard: shard=… */ COPY ….";
+        match (&relation.placement, from) {
+            (Placement::Unsharded | Placement::Catalog, _) => to_first,
+            (Placement::Reference, false) => plan(Operator::PassThrough(Target::AnyShard), access, command),
+            (Placement::Reference, true) => refused(
+                Refusal::not_supported(format!("COPY into the reference table \"{}\" is not supported yet", relation.name)).hint("Use INSERT."),
+                command,
+            ),
+            (Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_), true) => refused(
+                Refusal::not_supported(format!("COPY into the sharded table \"{}\" is not supported yet", relation.name)).hint(hint),
+                command,
+            ),
+            (Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_), false) => refused(
+                Refusal::not_supported(format!("COPY of the sharded table \"{}\" is not supported yet", relation.name))
+                    .hint("Copy a query for one shard: COPY (SELECT … WHERE shard key = …) TO …, or name the shard: /* switchyard: shard=… */ COPY …."),
+                command,
+            ),
+        }
+    }
+
+    fn copy_query(&self, mut words: Words<'_>) -> Plan {
+        let tokens = words.rest();
+        if words.list().is_none() || !words.eat("to") {
+            return self.syntax_error();
+        }
+        let inside = tokens
+            .get(1..tokens.len() - words.rest().len() - 2)
+            .unwrap_or_default();
+        let direction = if words.is("stdout") {
+            CopyDirection::Out
+        } else {
+            CopyDirection::Server
+        };
+        let mut plan = self.inner(inside);
+        plan.command = Command::Copy(direction);
+        match &plan.operator {
+            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
+            Operator::Append(_) | Operator::Broadcast(_) | Operator::Session => refused(
+                Refusal::not_supported("COPY of rows of several shards is not supported yet")
+                    .hint("Restrict the shard key so that one shard has all the rows."),
+                plan.command,
+            ),
+        }
+    }
+
+    fn listen(&self, mut words: Words<'_>) -> Plan {
+        let Some(channel) = words.name() else {
+            return self.syntax_error();
+        };
+        let mut plan = plan(
+            Operator::PassThrough(FIRST),
+            Access::Write,
+            Command::Listen(channel),
+        );
+        plan.effects.pins = Pins::one(Pin::Listen);
+        plan
+    }
+
+    fn unlisten(&self, mut words: Words<'_>) -> Plan {
+        let channel = if words.eat_symbol("*") {
+            None
+        } else {
+            words.name()
+        };
+        plan(
+            Operator::PassThrough(FIRST),
+            Access::Write,
+            Command::Unlisten(channel),
+        )
+    }
+
+    fn notify(&self, mut words: Words<'_>) -> Plan {
+        let Some(channel) = words.name() else {
+            return self.syntax_error();
+        };
+        plan(
+            Operator::PassThrough(FIRST),
+            Access::Write,
+            Command::Notify(channel),
+        )
+    }
+
+    /// Locks of an unsharded table are the first shard's; of any other they are taken everywhere.
+    fn lock(&self, tokens: &[Token]) -> Plan {
+        let mentions = Mentions::of(self.sql, tokens, self.context);
+        if self.alone || (mentions.sharded.is_none() && mentions.reference.is_none()) {
+            return plan(Operator::PassThrough(FIRST), Access::Write, Command::Lock);
+        }
+        plan(
+            Operator::Broadcast(Broadcast::Ddl),
+            Access::Write,
+            Command::Lock,
+        )
+    }
+
+    /// On every shard, or where a temporary table is.
+    fn everywhere(&self, tokens: &[Token], command: Command) -> Plan {
+        let mentions = Mentions::of(self.sql, tokens, self.context);
+        let operator = if self.alone || mentions.temporary {
+            Operator::PassThrough(FIRST)
+        } else {
+            Operator::Broadcast(Broadcast::Ddl)
+        };
+        plan(operator, Access::Write, command)
+    }
+
+    fn maintenance(&self, tokens: &[Token], word: &str, words: &Words<'_>) -> Plan {
+        let in_block = match word {
+            "cluster" => !words.is_done(),
+            "reindex" => {
+                let whole = ["concurrently", "database", "system", "schema"];
+                !whole.iter().any(|word| words.has(word))
+            }
+            _ => false,
+        };
+        let plan = self.everywhere(tokens, Command::Maintenance);
+        match &plan.operator {
+            Operator::Broadcast(_) if !in_block => self.not_in_block(word, plan.command),
+            _ => plan,
+        }
+    }
+
+    fn not_in_block(&self, what: &str, command: Command) -> Plan {
+        let what = what.to_ascii_uppercase();
+        let refusal = Refusal::not_supported(format!("{what} cannot run on all shards together"))
+            .detail("PostgreSQL does not run it inside a transaction block.")
+            .hint("Run it on one shard after the other: /* switchyard: shard=… */.");
+        refused(refusal, command)
+    }
+
+    fn load(&self) -> Plan {
+        let refusal = Refusal::not_supported("LOAD is not supported")
+            .hint("Set session_preload_libraries on the servers.");
+        if self.alone {
+            let mut plan = plan(Operator::PassThrough(FIRST), Access::Write, Command::Other);
+            plan.effects.pins = Pins::one(Pin::Library);
+            return plan;
+        }
+        refused(refusal, Command::Other)
+    }
+
+    fn prepared_transaction(&self, words: &Words<'_>) -> Plan {
+        if !words.is("transaction") && !words.is("prepared") {
+            return self.syntax_error();
+        }
+        refused(
+            Refusal::certain("0A000", "two-phase commit by the client is not supported"),
+            Command::Other,
+        )
+    }
+
+    /// `DO` and `CALL`: code that may do anything.
+    fn code(&self, tokens: &[Token], command: Command) -> Plan {
+        let mut plan = self.opaque(tokens, command);
+        plan.effects.dirty = true;
+        plan
+    }
+
+    /// What is not well formed: PostgreSQL says so, and it does not matter which.
+    fn syntax_error(&self) -> Plan {
+        plan(
+            Operator::PassThrough(Target::AnyShard),
+            Access::Read,
+            Command::Other,
+        )
+    }
+}
+
+/// A plan without particular effects.
+pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan {
+    Plan {
+        operator,
+        access,
+        effects: Effects::default(),
+        command,
+        params: 0,
+        key_params: Vec::new(),
+        guards: Vec::new(),
+        unknown: None,
+        temporary: None,
+        settings: Vec::new(),
+        node: None,
+    }
+}
+
+/// A statement the session handles.
+fn handled(command: Command) -> Plan {
+    plan(Operator::Session, Access::Read, command)
+}
+
+pub(super) fn refused(refusal: Refusal, command: Command) -> Plan {
+    plan(Operator::Refuse(Box::new(refusal)), Access::Write, command)
+}
+
+/// An error in a hint.
+pub(super) fn bad_hint(message: String) -> Plan {
+    refused(
+        Refusal::certain(SYNTAX_ERROR, message).hint("A hint is /* switchyard: shard=NAME */, /* switchyard: primary */ or /* switchyard: replica */."),
+        Command::Other,
+    )
+}
+
+/// Whether a name is that of a temporary relation of the session.
+pub(super) fn is_temporary(context: &Context<'_>, name: &str) -> bool {
+    context.temporary.iter().any(|temporary| temporary == name)
+}
