@@ -130,6 +130,7 @@ fn relation(row: &mut Values) -> Option<RelationRow> {
         kind: row.text()?,
         parent: row.optional_number()?,
         definition: row.optional()?,
+        unlogged: row.flag()?,
     })
 }
 

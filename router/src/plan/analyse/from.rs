@@ -359,7 +359,10 @@ impl<'a> Analyser<'a> {
                 (item.columns, item.open) = (self.mention(relation, scope)?, false);
             }
             Resolved::Catalog => self.analysis.catalog = true,
-            Resolved::Unknown => self.is_unknown(name),
+            Resolved::Unknown => {
+                self.is_unknown(name);
+                self.needs_first_shard(name);
+            }
         }
         Ok(item)
     }

@@ -110,6 +110,7 @@ impl<'a> Analyser<'a> {
             }
             Resolved::Unknown => {
                 self.is_unknown(&name);
+                self.needs_first_shard(&name);
                 return Ok((WriteTarget { relation: None }, item));
             }
         };
