@@ -80,6 +80,21 @@ impl Catalog {
         Ok(Self { pool })
     }
 
+    /// Whether there is a schema of the version this program knows.
+    ///
+    /// # Errors
+    /// [`Error`]; also [`Error::Newer`].
+    pub async fn is_migrated(&self) -> Result<bool, Error> {
+        let found = migrations::version(&mut *self.acquire().await?).await?;
+        match found {
+            Some(found) if found > migrations::LATEST => Err(Error::Newer {
+                found,
+                known: migrations::LATEST,
+            }),
+            found => Ok(found == Some(migrations::LATEST)),
+        }
+    }
+
     pub(crate) async fn acquire(
         &self,
     ) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Error> {

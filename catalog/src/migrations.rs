@@ -65,7 +65,7 @@ pub(crate) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> 
 }
 
 /// The version the schema has; `None` if there is none.
-async fn version(connection: &mut PgConnection) -> Result<Option<i32>, Error> {
+pub(crate) async fn version(connection: &mut PgConnection) -> Result<Option<i32>, Error> {
     let known = sqlx::query("SELECT pg_catalog.to_regclass('switchyard.migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;

@@ -6,14 +6,15 @@
 
 pub mod admin;
 pub mod backend;
-pub mod catalog;
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
 pub mod execute;
 pub mod http;
 pub mod listener;
+pub mod logging;
 pub mod metrics;
 pub mod plan;
 pub mod relations;

@@ -1,3 +1,7 @@
-//! The `router` program.
+//! The `switchyard` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    switchyard_router::cli::main()
+}

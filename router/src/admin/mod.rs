@@ -1,5 +1,14 @@
 //! The admin console: what operators see and do through the database `switchyard`.
 //!
-//! Collaborators: sessions and pools enter themselves in the [`registry`].
+//! [`command`] reads a statement, [`show`] answers it from a [`View`], the picture of one moment; `/metrics` is made from
+//! the same picture. Invariant: looking takes no lock that a query waits for longer than for a counter.
+//! Collaborators: sessions and connections enter themselves in the [`registry`].
 
+pub mod command;
 pub mod registry;
+pub mod show;
+pub mod view;
+
+pub use command::{Command, Topic, UnknownCommand};
+pub use show::Table;
+pub use view::View;

@@ -27,6 +27,14 @@ pub enum ClientState {
 }
 
 impl ClientState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Idle,
+        Self::Active,
+        Self::Waiting,
+        Self::IdleInTransaction,
+    ];
+
     /// The word SHOW CLIENTS uses.
     #[must_use]
     pub fn label(self) -> &'static str {

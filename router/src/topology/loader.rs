@@ -13,10 +13,10 @@ use crate::relations::introspect::{
 /// Built-in objects and temporary ones are left out, and so is what changes when rows are rewritten only.
 const FINGERPRINT: &str = "\
 WITH class AS (
-    SELECT c.oid, c.relnamespace, c.relname, c.relkind FROM pg_catalog.pg_class c
+    SELECT c.oid, c.relnamespace, c.relname, c.relkind, c.relpersistence FROM pg_catalog.pg_class c
      WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I')),
 versions (kind, object, version) AS (
-    SELECT 'class', c.oid, c.relnamespace || '.' || c.relname || c.relkind::text FROM class c
+    SELECT 'class', c.oid, c.relnamespace || '.' || c.relname || c.relkind::text || c.relpersistence::text FROM class c
     UNION ALL
     SELECT 'attribute', c.oid, a.attnum || '.' || a.xmin::text
       FROM pg_catalog.pg_attribute a JOIN class c ON c.oid = a.attrelid WHERE a.attnum > 0
@@ -130,6 +130,7 @@ fn relation(row: &mut Values) -> Option<RelationRow> {
         kind: row.text()?,
         parent: row.optional_number()?,
         definition: row.optional()?,
+        unlogged: row.flag()?,
         unlogged: row.flag()?,
     })
 }

@@ -7,28 +7,32 @@
 //!
 //! Collaborators: [`crate::topology`] has the parts, [`crate::catalog`] the actual state when there is one.
 
+mod actual;
+mod entry;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use switchyard_catalog::Snapshot;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::Settings;
-use crate::relations::{Introspection, Relations};
 use crate::topology::builder::{Builder, DatabaseState};
-use crate::topology::link::{Link, LinkError, Visitor};
-use crate::topology::loader::{self, Fingerprint};
+use crate::topology::link::{LinkError, Visitor};
 use crate::topology::monitor::Monitor;
 use crate::topology::{DatabaseTopology, Node, Observed, Published};
+use actual::Actual;
+pub use actual::CatalogStatus;
+use entry::{Entry, Visited, by_trust};
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
-const DRIFT_INTERVAL: Duration = Duration::from_secs(2);
+const DRIFT_INTERVAL: Duration = Duration::from_secs(1);
 /// Relations are read at most this often for names that are not known.
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two attempts to read relations that could not be read.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Reading a catalogue may take this long.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests that may wait; further senders wait for room.
@@ -101,44 +105,38 @@ pub struct Control {
     builder: Builder,
     monitor: Monitor,
     databases: BTreeMap<String, Entry>,
+    actual: Option<Actual>,
+    status: Arc<Status>,
     requests: mpsc::Receiver<Request>,
 }
 
-/// What the control thread knows of one database.
-#[derive(Debug)]
-struct Entry {
-    state: DatabaseState,
-    found: Option<Found>,
-    attempted: Option<Instant>,
+/// What others may see of the control thread.
+#[derive(Debug, Default)]
+pub struct Status {
+    ready: AtomicBool,
+    catalog: AtomicU8,
 }
 
-#[derive(Debug)]
-struct Found {
-    introspection: Introspection,
-    fingerprint: Fingerprint,
+impl Status {
+    /// Whether the router knows enough to serve: the relations of every database have been read.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a catalog and whether it answers.
+    #[must_use]
+    pub fn catalog(&self) -> CatalogStatus {
+        CatalogStatus::from_number(self.catalog.load(Ordering::Relaxed))
+    }
 }
 
-impl Entry {
-    fn new(state: DatabaseState) -> Self {
-        Self {
-            state,
-            found: None,
-            attempted: None,
-        }
-    }
-
-    /// Joins what was found with the schema and the map anew.
-    fn resolve(&mut self) {
-        if let Some(found) = &self.found {
-            let state = &mut self.state;
-            let relations =
-                Relations::build(&state.schema, &found.introspection, Some(&state.buckets));
-            for problem in relations.problems() {
-                warn!(database = state.schema.name, table = %problem.table, "{}", problem.message);
-            }
-            state.relations = Arc::new(relations);
-        }
-    }
+/// Why the router cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] switchyard_catalog::Error),
 }
 
 impl Control {
@@ -152,6 +150,8 @@ impl Control {
             published: Published::default(),
             builder: Builder::default(),
             monitor: Monitor::default(),
+            actual: None,
+            status: Arc::default(),
             requests,
         };
         control.publish();
@@ -164,42 +164,74 @@ impl Control {
         &self.published
     }
 
-    /// Begins to watch the nodes, waits for the first word of each (or until it is late), and reads the relations. Returns
-    /// whether all of them could be read; if not, [`Control::run`] goes on trying.
-    pub async fn prepare(&mut self) -> bool {
+    /// What others may see of the control thread.
+    #[must_use]
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Reads the catalog, begins to watch the nodes, waits for the first word of each (or until it is late), and reads
+    /// the relations. What could not be read of the nodes [`Control::run`] goes on trying.
+    ///
+    /// # Errors
+    /// A catalog is configured and cannot be read.
+    pub async fn prepare(&mut self) -> Result<(), PrepareError> {
+        self.actual = Actual::read(&self.settings).await?;
+        if let Some(actual) = &self.actual {
+            let snapshot = actual.snapshot();
+            self.accept(&snapshot);
+        }
         self.watch();
         let patience = self.settings.file.router.timeouts.health_timeout;
         let _ = tokio::time::timeout(patience, self.first_look()).await;
         self.refresh_all().await;
-        self.is_complete()
-    }
-
-    /// Whether the relations of every database are known.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.databases.values().all(|entry| entry.found.is_some())
+        Ok(())
     }
 
     /// Serves requests and follows changes; returns when every [`ControlHandle`] is gone.
     pub async fn run(mut self) {
         let mut drift = Instant::now() + DRIFT_INTERVAL;
         loop {
-            let next = if self.is_complete() {
-                drift
-            } else {
-                drift.min(Instant::now() + RETRY_INTERVAL)
-            };
+            if let Some(actual) = &self.actual {
+                let status = actual.status();
+                self.status.catalog.store(status as u8, Ordering::Relaxed);
+            }
             tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(request) => self.serve(request).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(next) => {
-                    self.notice_drift().await;
+                snapshot = actual::changed(&mut self.actual) => {
+                    self.accept(&snapshot);
+                    self.watch();
+                    self.refresh_all().await;
+                }
+                () = tokio::time::sleep_until(drift) => {
+                    self.refresh_all().await;
                     drift = Instant::now() + DRIFT_INTERVAL;
                 }
             }
         }
+    }
+
+    /// Takes over what the catalog says, and publishes it.
+    fn accept(&mut self, snapshot: &Snapshot) {
+        self.databases.retain(|name, _| {
+            let kept = snapshot.databases.contains_key(name);
+            if !kept {
+                warn!(database = name, "not in the catalog, so not served");
+            }
+            kept
+        });
+        for (name, actual) in &snapshot.databases {
+            let entry = self.databases.entry(name.clone());
+            entry
+                .or_insert_with(|| {
+                    Entry::new(DatabaseState::configured(Arc::clone(&actual.database)))
+                })
+                .accept(actual);
+        }
+        self.publish();
     }
 
     /// Serves a request and all that have come meanwhile.
@@ -244,10 +276,14 @@ impl Control {
 
     async fn reload(&mut self, settings: Arc<Settings>) {
         let mut databases = configured(&settings);
+        if self.settings.file.catalog != settings.file.catalog {
+            warn!("a change of [catalog] takes effect with the next start");
+        }
         for (name, entry) in &mut databases {
             if let Some(known) = self.databases.remove(name) {
                 entry.found = known.found;
                 entry.state.parameters = known.state.parameters;
+                entry.state.epoch = known.state.epoch;
                 entry.resolve();
             }
         }
@@ -257,7 +293,13 @@ impl Control {
         if !same_user {
             self.monitor.forget();
         }
-        self.publish();
+        match &self.actual {
+            Some(actual) => {
+                let snapshot = actual.snapshot();
+                self.accept(&snapshot);
+            }
+            None => self.publish(),
+        }
         self.watch();
         info!("configuration reloaded");
         self.refresh_all().await;
@@ -266,6 +308,8 @@ impl Control {
     fn publish(&mut self) {
         let states = self.databases.values().map(|entry| &entry.state);
         self.published.publish(self.builder.build(states));
+        let ready = self.databases.values().all(|entry| entry.found.is_some());
+        self.status.ready.store(ready, Ordering::Relaxed);
     }
 
     fn watch(&mut self) {
@@ -303,62 +347,23 @@ impl Control {
         self.databases.keys().cloned().collect()
     }
 
-    /// Reads the relations of databases that changed without our doing, or could not be read yet.
-    async fn notice_drift(&mut self) {
-        for name in self.names() {
-            let Some((entry, _)) = self.entry(&name) else {
-                continue;
-            };
-            let Some(found) = &entry.found else {
-                self.refresh(&name).await;
-                continue;
-            };
-            let before = found.fingerprint.clone();
-            match self
-                .visit(&name, async |link| loader::fingerprint(link).await)
-                .await
-            {
-                Some((now, _)) if now != before => {
-                    info!(database = name, "the schema has changed");
-                    self.refresh(&name).await;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Reads the relations of one database, and publishes them if they are new.
+    /// Reads the relations of one database if they have changed, and publishes them.
     async fn refresh(&mut self, name: &str) {
-        let known = self
-            .databases
-            .get(name)
-            .and_then(|entry| entry.found.as_ref())
-            .map(|found| found.fingerprint.clone());
-        let read = self
-            .visit(name, async |link| {
-                let fingerprint = loader::fingerprint(link).await?;
-                if known.as_ref() == Some(&fingerprint) {
-                    return Ok(None);
-                }
-                let introspection = loader::introspect(link).await?;
-                Ok(Some(Found {
-                    introspection,
-                    fingerprint,
-                }))
-            })
-            .await;
+        let visited = self.visit(name).await;
         let Some(entry) = self.databases.get_mut(name) else {
             return;
         };
         entry.attempted = Some(Instant::now());
-        let Some((found, parameters)) = read else {
+        let Some(visited) = visited else {
             return;
         };
-        let parameters: Arc<[_]> = parameters.into();
-        let same_parameters = parameters == entry.state.parameters;
-        entry.state.parameters = parameters;
-        match found {
+        let same_parameters = visited.parameters == entry.state.parameters;
+        entry.state.parameters = visited.parameters;
+        match visited.found {
             Some(found) => {
+                if entry.found.is_some() {
+                    info!(database = name, "the schema has changed");
+                }
                 entry.found = Some(found);
                 entry.resolve();
             }
@@ -369,22 +374,18 @@ impl Control {
     }
 
     /// Asks the first node of a database that answers, in the order of trust.
-    async fn visit<T>(
-        &self,
-        name: &str,
-        ask: impl AsyncFn(&mut Link) -> Result<T, LinkError>,
-    ) -> Option<(T, Vec<(Box<str>, Box<str>)>)> {
-        let (_, database) = self.entry(name)?;
+    async fn visit(&self, name: &str) -> Option<Visited> {
+        let (entry, database) = self.entry(name)?;
+        let known = entry.found.as_ref().map(|found| &found.fingerprint);
         let mut visitor = visitor(&self.settings)?;
         visitor.answer_timeout = LOAD_TIMEOUT;
         for node in by_trust(&database) {
-            let visit = async {
-                let mut link = Link::open(&visitor, &node, name).await?;
-                let answer = ask(&mut link).await?;
-                Ok::<_, LinkError>((answer, link.parameters()))
+            let answer = tokio::select! {
+                answer = entry::visit(&visitor, &node, name, known) => answer,
+                () = gone(&node) => Err(LinkError::Timeout),
             };
-            match visit.await {
-                Ok(answer) => return Some(answer),
+            match answer {
+                Ok(visited) => return Some(visited),
                 Err(error) => {
                     warn!(database = name, host = %node.host, port = node.port, reason = %error, "cannot read relations");
                 }
@@ -400,16 +401,11 @@ impl Control {
     }
 }
 
-/// The nodes of a database that are in service: the first shard's primary, the other primaries, then replicas.
-fn by_trust(database: &DatabaseTopology) -> Vec<Arc<Node>> {
-    let shards = database.shards.iter();
-    let primaries = shards.clone().map(|shard| shard.primary());
-    let replicas = shards.flat_map(|shard| shard.replicas());
-    primaries
-        .chain(replicas)
-        .filter(|node| matches!(node.observed(), Observed::Primary | Observed::Standby))
-        .cloned()
-        .collect()
+/// Completes when the monitor no longer sees the node.
+async fn gone(node: &Node) {
+    while node.observed() != Observed::Down {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn configured(settings: &Settings) -> BTreeMap<String, Entry> {

@@ -7,6 +7,8 @@
 //!
 //! Collaborators: sessions count, [`crate::http`] and the admin console read.
 
+pub mod exposition;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -271,6 +273,9 @@ pub struct Totals {
     pub plan_misses: u64,
 }
 
+/// The sums by database.
+pub type DatabaseTotals = BTreeMap<Arc<str>, Totals>;
+
 /// All counters of the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -298,9 +303,9 @@ impl Metrics {
 
     /// The sums by database.
     #[must_use]
-    pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
+    pub fn totals(&self) -> DatabaseTotals {
         let all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut totals: BTreeMap<Arc<str>, Totals> = BTreeMap::new();
+        let mut totals = DatabaseTotals::new();
         for (place, counters) in all.iter() {
             counters.add_to(totals.entry(Arc::clone(&place.database)).or_default());
         }

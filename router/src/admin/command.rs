@@ -1,0 +1,191 @@
+//! The console's commands.
+
+use std::fmt;
+
+/// A command of the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `SHOW` something.
+    Show(Topic),
+    /// Read the configuration again.
+    Reload,
+    /// Something that drivers say by themselves, and that has no meaning here: its command tag.
+    Ignored(&'static str),
+    /// Nothing but blanks and comments.
+    Empty,
+}
+
+/// What can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// The commands there are.
+    Help,
+    /// The version.
+    Version,
+    /// The configuration in force.
+    Config,
+    /// Databases.
+    Databases,
+    /// Shards.
+    Shards,
+    /// Nodes.
+    Nodes,
+    /// Sharded and reference tables.
+    Tables,
+    /// Buckets by shard.
+    Buckets,
+    /// Pools.
+    Pools,
+    /// Clients.
+    Clients,
+    /// Connections to nodes.
+    Servers,
+    /// Counters by database.
+    Stats,
+}
+
+impl Topic {
+    /// All of them, as HELP lists them.
+    pub const ALL: [Self; 12] = [
+        Self::Help,
+        Self::Version,
+        Self::Config,
+        Self::Databases,
+        Self::Shards,
+        Self::Nodes,
+        Self::Tables,
+        Self::Buckets,
+        Self::Pools,
+        Self::Clients,
+        Self::Servers,
+        Self::Stats,
+    ];
+
+    /// The word after SHOW.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Help => "HELP",
+            Self::Version => "VERSION",
+            Self::Config => "CONFIG",
+            Self::Databases => "DATABASES",
+            Self::Shards => "SHARDS",
+            Self::Nodes => "NODES",
+            Self::Tables => "TABLES",
+            Self::Buckets => "BUCKETS",
+            Self::Pools => "POOLS",
+            Self::Clients => "CLIENTS",
+            Self::Servers => "SERVERS",
+            Self::Stats => "STATS",
+        }
+    }
+}
+
+/// What a client sent is no command of the console: 42601.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownCommand(String);
+
+impl UnknownCommand {
+    /// A way out.
+    pub const HINT: &'static str = "Use SHOW HELP to see the commands of the admin console.";
+}
+
+impl fmt::Display for UnknownCommand {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "unknown admin command \"{}\"", self.0)
+    }
+}
+
+impl std::error::Error for UnknownCommand {}
+
+/// At most this much of an unknown command is repeated in the error.
+const ECHO: usize = 60;
+
+impl Command {
+    /// Reads one statement.
+    ///
+    /// # Errors
+    /// [`UnknownCommand`].
+    pub fn parse(sql: &str) -> Result<Self, UnknownCommand> {
+        let text = strip(sql);
+        let words: Vec<String> = text
+            .split_whitespace()
+            .map(str::to_ascii_uppercase)
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            [] => Ok(Self::Empty),
+            ["RELOAD"] => Ok(Self::Reload),
+            ["HELP"] => Ok(Self::Show(Topic::Help)),
+            ["SHOW", word] => {
+                let topic = Topic::ALL.into_iter().find(|topic| topic.word() == *word);
+                topic.map(Self::Show).ok_or_else(|| unknown(text))
+            }
+            // What drivers and psql send when they connect.
+            ["SET", ..] => Ok(Self::Ignored("SET")),
+            ["RESET", ..] => Ok(Self::Ignored("RESET")),
+            ["DISCARD", "ALL"] => Ok(Self::Ignored("DISCARD ALL")),
+            ["BEGIN"] | ["START", "TRANSACTION"] => Ok(Self::Ignored("BEGIN")),
+            ["COMMIT"] | ["END"] => Ok(Self::Ignored("COMMIT")),
+            ["ROLLBACK"] => Ok(Self::Ignored("ROLLBACK")),
+            _ => Err(unknown(text)),
+        }
+    }
+}
+
+fn unknown(text: &str) -> UnknownCommand {
+    let echo = match text.char_indices().nth(ECHO) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    };
+    UnknownCommand(echo)
+}
+
+/// A statement without blanks, semicolons and comments around it.
+fn strip(sql: &str) -> &str {
+    let mut text = sql.trim();
+    loop {
+        let rest = if let Some(comment) = text.strip_prefix("--") {
+            comment.split_once('\n').map_or("", |(_, rest)| rest)
+        } else if let Some(comment) = text.strip_prefix("/*") {
+            comment.split_once("*/").map_or("", |(_, rest)| rest)
+        } else {
+            return text.trim_end_matches(|end: char| end == ';' || end.is_whitespace());
+        };
+        text = rest.trim_start();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_commands() {
+        let parse = |sql: &str| Command::parse(sql).unwrap();
+        assert_eq!(parse("show pools;"), Command::Show(Topic::Pools));
+        assert_eq!(
+            parse("-- x\n /* y */ SHOW\n Clients ; "),
+            Command::Show(Topic::Clients)
+        );
+        assert_eq!(parse(" ; "), Command::Empty);
+        assert_eq!(parse("/* never closed"), Command::Empty);
+        assert_eq!(parse("reload"), Command::Reload);
+        assert_eq!(parse("SET extra_float_digits = 3"), Command::Ignored("SET"));
+        for topic in Topic::ALL {
+            assert_eq!(
+                parse(&format!("SHOW {}", topic.word())),
+                Command::Show(topic)
+            );
+        }
+    }
+
+    #[test]
+    fn says_what_it_does_not_know() {
+        let error = Command::parse("SELECT 1").unwrap_err();
+        assert_eq!(error.to_string(), "unknown admin command \"SELECT 1\"");
+        assert!(Command::parse("SHOW POOLS EXTENDED").is_err());
+        let long = Command::parse(&"é".repeat(1000)).unwrap_err();
+        assert!(long.to_string().len() < 200);
+    }
+}

@@ -1,0 +1,148 @@
+//! The `switchyard` program: its commands, where their output goes, and its exit codes.
+//!
+//! What a command computes goes to standard output; what it has to say about that goes to standard error as log lines.
+//! Exit codes: 0 it is well, 1 it is not, 2 the command line is wrong.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use switchyard_schema::LogFormat;
+use tracing::error;
+
+use crate::config::{ConfigError, ProcessEnvironment, Settings};
+use crate::logging;
+
+/// A PostgreSQL sharding router.
+#[derive(Debug, Parser)]
+#[command(name = "switchyard", version, about)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+    /// The form of log lines; the configuration's `[log] format` otherwise.
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<Format>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate the configuration, visit every node, print the topology; exit 1 on any problem.
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file.
+    #[arg(long, short)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// A command's outcome: `Err` has been logged.
+type Outcome = Result<(), Failed>;
+
+/// The command failed and has said so.
+struct Failed;
+
+/// Runs the command of the process's command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version are no errors. Nothing can be done when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed) => ExitCode::FAILURE,
+    }
+}
+
+fn dispatch(line: CommandLine) -> Outcome {
+    let format = line.log_format.map(|format| match format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    });
+    match line.command {
+        Command::Check { config, json } => check(&load(&config.config, format)?, json),
+    }
+}
+
+/// Reads the configuration and starts logging in its form.
+fn load(path: &Path, format: Option<LogFormat>) -> Result<Settings, Failed> {
+    match Settings::load(path, &ProcessEnvironment) {
+        Ok(settings) => {
+            let log = &settings.file.log;
+            logging::start(format.unwrap_or(log.format), &log.filter);
+            Ok(settings)
+        }
+        Err(problem) => {
+            logging::start(format.unwrap_or(LogFormat::Text), "info");
+            log_problem(&problem);
+            Err(Failed)
+        }
+    }
+}
+
+/// One line per problem.
+pub(crate) fn log_problem(problem: &ConfigError) {
+    for line in problem.to_string().lines() {
+        error!("{line}");
+    }
+}
+
+/// The runtime of commands that end by themselves.
+fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|problem| {
+            error!("cannot start: {problem}");
+            Failed
+        })
+}
+
+fn print(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    // A reader that has gone, like `head`, wants no more.
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(problem) if problem.kind() != io::ErrorKind::BrokenPipe => {
+            error!("cannot print: {problem}");
+            Err(Failed)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check(settings: &Settings, json: bool) -> Outcome {
+    let report = runtime()?.block_on(crate::check::check(settings));
+    if json {
+        let text = serde_json::to_string_pretty(&report).map_err(|problem| {
+            error!("cannot print: {problem}");
+            Failed
+        })?;
+        print(&text)?;
+    } else {
+        print(&report.to_string())?;
+    }
+    if report.is_good() {
+        Ok(())
+    } else {
+        Err(Failed)
+    }
+}

@@ -1,0 +1,131 @@
+//! The actual state, when there is a catalog: read at start, followed from then on.
+
+use std::time::Duration;
+
+use switchyard_catalog::{Catalog, Credentials, Error, Follower, Link, Snapshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::config::{Password, Settings};
+
+/// How long the router tries to reach the catalog when it starts.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two such attempts.
+const START_PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether there is a catalog and whether it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CatalogStatus {
+    /// None is configured.
+    None = 0,
+    /// It answers.
+    Up = 1,
+    /// It does not; the last map is in force.
+    Down = 2,
+}
+
+impl CatalogStatus {
+    pub(super) fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Up,
+            2 => Self::Down,
+            _ => Self::None,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// The catalog as it is followed. Following ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Actual {
+    follower: Follower,
+    following: AbortHandle,
+}
+
+impl Drop for Actual {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl Actual {
+    /// Connects, fills the catalog from the file if it is empty, reads it and begins to follow it. `None` if none is
+    /// configured.
+    pub(super) async fn read(settings: &Settings) -> Result<Option<Self>, Error> {
+        let Some(configured) = &settings.file.catalog else {
+            return Ok(None);
+        };
+        let password = settings.catalog_password.as_ref().map(Password::reveal);
+        let credentials = Credentials::new(configured, password);
+        let catalog = connect(&credentials).await?;
+        if catalog.initialise(&settings.file.databases).await? {
+            info!("the catalog was empty and has been filled from the configuration");
+        }
+        let snapshot = catalog.read().await?;
+        for database in &settings.file.databases {
+            let actual = snapshot.databases.get(&database.name);
+            let differs = actual.is_none_or(|actual| {
+                !switchyard_catalog::differences(database, &actual.database).is_empty()
+            });
+            if differs {
+                warn!(
+                    database = database.name,
+                    "the file differs from the catalog, which is in force; `switchyard check` shows how"
+                );
+            }
+        }
+        let (follower, following) = catalog.follow(credentials, snapshot);
+        let following = tokio::spawn(following).abort_handle();
+        Ok(Some(Self {
+            follower,
+            following,
+        }))
+    }
+
+    /// The newest state.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.follower.snapshots.borrow().clone()
+    }
+
+    /// Whether the catalog answers.
+    pub(super) fn status(&self) -> CatalogStatus {
+        match *self.follower.link.borrow() {
+            Link::Up => CatalogStatus::Up,
+            Link::Down => CatalogStatus::Down,
+        }
+    }
+}
+
+/// The next state of the catalog; never, if there is no catalog.
+pub(super) async fn changed(actual: &mut Option<Actual>) -> Snapshot {
+    if let Some(actual) = actual
+        && actual.follower.snapshots.changed().await.is_ok()
+    {
+        return actual.follower.snapshots.borrow_and_update().clone();
+    }
+    std::future::pending().await
+}
+
+async fn connect(credentials: &Credentials) -> Result<Catalog, Error> {
+    let give_up = Instant::now() + START_PATIENCE;
+    loop {
+        match Catalog::connect(credentials).await {
+            Err(error @ (Error::Unreachable(_) | Error::Timeout)) if Instant::now() < give_up => {
+                warn!(reason = %error, "waiting for the catalog");
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! One database as the control thread knows it.
+
+use std::sync::Arc;
+
+use switchyard_catalog::CatalogDatabase;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::relations::{Introspection, Relations};
+use crate::topology::builder::DatabaseState;
+use crate::topology::link::{Link, LinkError, Visitor};
+use crate::topology::loader::{self, Fingerprint};
+use crate::topology::{DatabaseTopology, Node, Observed};
+
+/// What the control thread knows of one database.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) state: DatabaseState,
+    pub(super) found: Option<Found>,
+    pub(super) attempted: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) introspection: Introspection,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl Entry {
+    pub(super) fn new(state: DatabaseState) -> Self {
+        Self {
+            state,
+            found: None,
+            attempted: None,
+        }
+    }
+
+    /// Joins what was found with the schema and the map anew.
+    pub(super) fn resolve(&mut self) {
+        if let Some(found) = &self.found {
+            let state = &mut self.state;
+            let relations =
+                Relations::build(&state.schema, &found.introspection, Some(&state.buckets));
+            for problem in relations.problems() {
+                warn!(database = state.schema.name, table = %problem.table, "{}", problem.message);
+            }
+            state.relations = Arc::new(relations);
+        }
+    }
+
+    /// Takes over what the catalog says; a map whose epoch went back is not believed.
+    pub(super) fn accept(&mut self, actual: &CatalogDatabase) {
+        if actual.epoch < self.state.epoch {
+            error!(
+                database = actual.database.name,
+                known = self.state.epoch,
+                found = actual.epoch,
+                "the catalog's epoch went back; going on with the map known"
+            );
+            return;
+        }
+        self.state.schema = Arc::clone(&actual.database);
+        self.state.buckets = Arc::clone(&actual.buckets);
+        self.state.epoch = actual.epoch;
+        self.resolve();
+    }
+}
+
+/// What a visit to a node found.
+pub(super) struct Visited {
+    /// The relations, unless they are those known.
+    pub(super) found: Option<Found>,
+    pub(super) parameters: Arc<[(Box<str>, Box<str>)]>,
+}
+
+/// Reads the relations of a database from a node if their version is not `known`.
+pub(super) async fn visit(
+    visitor: &Visitor,
+    node: &Node,
+    database: &str,
+    known: Option<&Fingerprint>,
+) -> Result<Visited, LinkError> {
+    let mut link = Link::open(visitor, node, database).await?;
+    let fingerprint = loader::fingerprint(&mut link).await?;
+    let found = if known == Some(&fingerprint) {
+        None
+    } else {
+        let introspection = loader::introspect(&mut link).await?;
+        Some(Found {
+            introspection,
+            fingerprint,
+        })
+    };
+    Ok(Visited {
+        found,
+        parameters: link.parameters().into(),
+    })
+}
+
+/// The nodes of a database that are in service: the first shard's primary, the other primaries, then replicas.
+pub(super) fn by_trust(database: &DatabaseTopology) -> Vec<Arc<Node>> {
+    let shards = database.shards.iter();
+    let primaries = shards.clone().map(|shard| shard.primary());
+    let replicas = shards.flat_map(|shard| shard.replicas());
+    primaries
+        .chain(replicas)
+        .filter(|node| matches!(node.observed(), Observed::Primary | Observed::Standby))
+        .cloned()
+        .collect()
+}

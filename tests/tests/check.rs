@@ -1,0 +1,222 @@
+//! `switchyard check`: a good installation, and each thing that can be wrong with one.
+
+#![allow(clippy::unwrap_used, reason = "test code fails by panicking")]
+
+use std::path::PathBuf;
+
+use switchyard_catalog::{Catalog, Credentials};
+use switchyard_cluster::{Cluster, ClusterSpec, RouterFile, Stop};
+use switchyard_tests::{command, eventually};
+use tempfile::TempDir;
+
+const TABLES: &str = r#"
+[[databases.tables]]
+name = "users"
+shard_key = "id"
+method = "hash"
+
+[[databases.tables]]
+name = "names"
+shard_key = "name"
+method = "range"
+ranges = [ { below = "m", shard = "s0" }, { shard = "s1" } ]
+
+[[databases.tables]]
+name = "countries"
+method = "reference"
+"#;
+
+const DDL: &str = "CREATE TABLE users (id int8 PRIMARY KEY, name text);
+    CREATE TABLE names (name text COLLATE \"C\" PRIMARY KEY);
+    CREATE TABLE countries (code text PRIMARY KEY);";
+
+struct Bed {
+    cluster: Cluster,
+    directory: TempDir,
+}
+
+impl Bed {
+    fn start(spec: ClusterSpec) -> Self {
+        let bed = Self {
+            cluster: Cluster::start(spec).unwrap(),
+            directory: TempDir::new().unwrap(),
+        };
+        for shard in bed.cluster.shards() {
+            bed.cluster.sql(shard.primary.as_ref(), DDL).unwrap();
+        }
+        bed
+    }
+
+    fn config(&self, tables: &str) -> PathBuf {
+        let text = self.cluster.router_file(&RouterFile {
+            listen: 6432,
+            http: 6433,
+            auth: "trust",
+            router: "",
+            tables,
+        });
+        let path = self.directory.path().join("switchyard.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Exit code and standard output.
+    fn check(&self) -> (Option<i32>, String) {
+        let (code, out, _) = command(&["check"], &self.config(TABLES));
+        (code, out)
+    }
+
+    #[track_caller]
+    fn finds(&self, problem: &str) {
+        let (code, out) = self.check();
+        assert_eq!(code, Some(1), "{out}");
+        assert!(out.contains(problem), "{problem:?} is not in\n{out}");
+    }
+
+    fn sql(&self, shard: usize, sql: &str) {
+        let primary = self.cluster.shard(shard).primary.as_ref();
+        self.cluster.sql(primary, sql).unwrap();
+    }
+}
+
+#[test]
+fn a_good_installation_has_no_problems() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 1));
+    eventually("replicas stream", || bed.check().0 == Some(0));
+    let (_, out) = bed.check();
+    for expected in [
+        "database shop",
+        "shard s0",
+        "primary up",
+        "replica up",
+        "streaming",
+        "table users hash (id bigint)",
+        "no problems",
+    ] {
+        assert!(out.contains(expected), "{expected:?} is not in\n{out}");
+    }
+    let (code, out, _) = command(&["check", "--json"], &bed.config(TABLES));
+    assert_eq!(code, Some(0), "{out}");
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        json["databases"][0]["shards"][1]["nodes"][1]["role"],
+        "replica"
+    );
+    assert_eq!(json["problems"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn servers_that_are_not_as_configured_are_problems() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 1));
+    eventually("replicas stream", || bed.check().0 == Some(0));
+    bed.cluster.shard(0).replicas[0].stop(Stop::Fast).unwrap();
+    bed.finds("shard \"s0\", node");
+    bed.cluster.shard(0).replicas[0].start().unwrap();
+    bed.cluster.shard(1).replicas[0].promote().unwrap();
+    // The cluster knows of the promotion, so the file written now would too.
+    let text = std::fs::read_to_string(bed.config(TABLES)).unwrap();
+    assert_eq!(text.matches("role = \"primary\"").count(), 3);
+    let port = bed.cluster.shard(1).replicas[0].port();
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| match line.contains(&format!("port = {port}")) {
+            true => line.replace("\"primary\"", "\"replica\""),
+            false => line.to_owned(),
+        })
+        .collect();
+    let path = bed.directory.path().join("promoted.toml");
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let (code, out, _) = command(&["check"], &path);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.contains("configured as replica, but it is not in recovery"),
+        "{out}"
+    );
+}
+
+#[test]
+fn tables_that_do_not_fit_are_problems() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 0));
+    assert_eq!(bed.check().0, Some(0));
+    bed.sql(1, "DROP TABLE countries");
+    bed.finds("shard \"s1\", table countries");
+    bed.sql(1, "CREATE TABLE countries (code varchar(2) PRIMARY KEY)");
+    bed.finds("table countries: column \"code\" has another type");
+    bed.sql(
+        1,
+        "DROP TABLE countries; CREATE TABLE countries (code text PRIMARY KEY)",
+    );
+    bed.sql(0, "ALTER TABLE users ALTER COLUMN id TYPE int4");
+    bed.finds("table users: column \"id\" has another type");
+    bed.sql(0, "ALTER TABLE users ALTER COLUMN id TYPE int8");
+    for shard in 0..2 {
+        bed.sql(
+            shard,
+            "ALTER TABLE names ALTER COLUMN name TYPE text COLLATE \"und-x-icu\"",
+        );
+    }
+    bed.finds("table names");
+    for shard in 0..2 {
+        bed.sql(shard, "ALTER TABLE names RENAME COLUMN name TO nom");
+    }
+    bed.finds("table names");
+}
+
+#[test]
+fn the_catalog_and_the_file_are_compared() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 0).with_catalog());
+    let (code, out) = bed.check();
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("the first router fills it"), "{out}");
+
+    let text = std::fs::read_to_string(bed.config(TABLES)).unwrap();
+    let file = switchyard_schema::Config::parse(&text).unwrap();
+    let credentials = Credentials::new(&file.catalog.unwrap(), Some(&bed.cluster.spec().password));
+    let filling = async {
+        let catalog = Catalog::connect(&credentials).await.unwrap();
+        assert!(catalog.initialise(&file.databases).await.unwrap());
+        catalog.close().await;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(filling);
+    let (code, out) = bed.check();
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("epoch 1"), "{out}");
+    let reference = "\n[[databases.tables]]\nname = \"users\"\nmethod = \"reference\"\n";
+    let (code, out, _) = command(&["check"], &bed.config(reference));
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        out.contains("file and catalog differ: table users is distributed otherwise"),
+        "{out}"
+    );
+    assert!(
+        out.contains("file and catalog differ: table names is unsharded in the file"),
+        "{out}"
+    );
+
+    bed.cluster.catalog().unwrap().stop(Stop::Fast).unwrap();
+    bed.finds("the catalog cannot be reached");
+}
+
+#[test]
+fn a_wrong_file_is_reported_by_place() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("wrong.toml");
+    std::fs::write(
+        &path,
+        "[router]\nlisten = \"127.0.0.1:6432\"\nlissten = 1\n",
+    )
+    .unwrap();
+    let (code, out, log) = command(&["check"], &path);
+    assert_eq!(code, Some(1));
+    assert!(out.is_empty());
+    assert!(log.contains("wrong.toml:3:1: router.lissten"), "{log}");
+    let (code, _, log) = command(&["check"], &directory.path().join("nosuch.toml"));
+    assert_eq!(code, Some(1));
+    assert!(log.contains("nosuch.toml"), "{log}");
+    let (code, _, _) = command(&["chekc"], &path);
+    assert_eq!(code, Some(2));
+}
