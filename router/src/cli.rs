@@ -35,6 +35,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the distributed plan of one statement, without running it.
+    Explain {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The database; the first one of the configuration otherwise.
+        #[arg(long)]
+        database: Option<String>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// The statement.
+        sql: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +93,15 @@ fn dispatch(line: CommandLine) -> Outcome {
     });
     match line.command {
         Command::Check { config, json } => check(&load(&config.config, format)?, json),
+        Command::Explain {
+            config,
+            database,
+            json,
+            sql,
+        } => {
+            let settings = load(&config.config, format)?;
+            explain(settings, database.as_deref(), json, &sql)
+        }
     }
 }
 
@@ -126,6 +148,17 @@ fn print(text: &str) -> Outcome {
             Err(Failed)
         }
         _ => Ok(()),
+    }
+}
+
+fn explain(settings: Settings, database: Option<&str>, json: bool, sql: &str) -> Outcome {
+    match runtime()?.block_on(crate::explain::explain(settings, database, sql)) {
+        Ok(plan) if json => print(&serde_json::json!({ "sql": sql, "plan": plan }).to_string()),
+        Ok(plan) => print(plan.trim_end()),
+        Err(problem) => {
+            error!("{problem}");
+            Err(Failed)
+        }
     }
 }
 

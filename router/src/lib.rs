@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod execute;
+pub mod explain;
 pub mod http;
 pub mod listener;
 pub mod logging;

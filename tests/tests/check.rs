@@ -220,3 +220,36 @@ fn a_wrong_file_is_reported_by_place() {
     let (code, _, _) = command(&["chekc"], &path);
     assert_eq!(code, Some(2));
 }
+
+#[test]
+fn explain_prints_a_plan_and_runs_nothing() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 0));
+    let explain = |sql: &str| command(&["explain", sql], &bed.config(TABLES));
+    let (code, out, log) = explain("SELECT * FROM users WHERE id = 7");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(out.contains("users.id"), "{out}");
+    assert!(out.contains("s0") || out.contains("s1"), "{out}");
+    let (code, out, _) = explain("INSERT INTO users VALUES (1, 'x')");
+    assert_eq!(code, Some(0), "{out}");
+    let primaries = bed
+        .cluster
+        .shards()
+        .iter()
+        .map(|shard| shard.primary.as_ref());
+    for primary in primaries {
+        assert_eq!(
+            bed.cluster
+                .sql(primary, "SELECT count(*) FROM users")
+                .unwrap()
+                .trim(),
+            "0"
+        );
+    }
+    assert_eq!(explain("SELECT 1; SELECT 2").0, Some(1));
+    assert_eq!(explain("").0, Some(1));
+    bed.cluster.shard(0).primary.stop(Stop::Fast).unwrap();
+    bed.cluster.shard(1).primary.stop(Stop::Fast).unwrap();
+    let (code, _, log) = explain("SELECT 1");
+    assert_eq!(code, Some(1));
+    assert!(log.contains("no node of database"), "{log}");
+}

@@ -131,7 +131,6 @@ fn relation(row: &mut Values) -> Option<RelationRow> {
         parent: row.optional_number()?,
         definition: row.optional()?,
         unlogged: row.flag()?,
-        unlogged: row.flag()?,
     })
 }
 
