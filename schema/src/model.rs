@@ -295,11 +295,8 @@ impl Database {
     /// Names and weights of the shards, as [`BucketMap::place`](crate::BucketMap::place) takes them.
     #[must_use]
     pub fn weights(&self) -> Vec<(&str, u32)> {
-        let weight = |s: &'_ Shard| s.weight;
-        self.shards
-            .iter()
-            .map(|s| (s.name.as_str(), weight(s)))
-            .collect()
+        let shards = self.shards.iter();
+        shards.map(|s| (s.name.as_str(), s.weight)).collect()
     }
 }
 
