@@ -8,12 +8,14 @@ mod log;
 mod plan;
 mod print;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use switchyard_router::config::{ConfigError, ProcessEnvironment, Settings};
+use switchyard_catalog::{Catalog, Credentials, Snapshot};
+use switchyard_router::config::{ConfigError, Password, ProcessEnvironment, Settings};
 
 /// Moves data between Switchyard shards.
 #[derive(Debug, Parser)]
@@ -47,8 +49,10 @@ struct Common {
 enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{}: comparing with a catalog is not supported yet; take [catalog] out to see the file's own placement", .0.display())]
-    Catalog(PathBuf),
+    #[error(transparent)]
+    Catalog(#[from] switchyard_catalog::Error),
+    #[error("starting the runtime: {0}")]
+    Runtime(#[source] io::Error),
     #[error("writing the plan: {0}")]
     Output(#[from] io::Error),
 }
@@ -77,10 +81,11 @@ fn load(path: &Path) -> Result<Settings, Failure> {
 }
 
 fn print_plan(settings: &Settings, json: bool) -> Result<(), Failure> {
-    if settings.file.catalog.is_some() {
-        return Err(Failure::Catalog(settings.path.clone()));
-    }
-    let plan = plan::plan(&settings.file, None);
+    let actual = match &settings.file.catalog {
+        Some(catalog) => Some(read(catalog, settings)?),
+        None => None,
+    };
+    let plan = plan::plan(&settings.file, actual.as_ref());
     let mut output = io::stdout().lock();
     if json {
         serde_json::to_writer_pretty(&mut output, &plan).map_err(io::Error::from)?;
@@ -89,4 +94,27 @@ fn print_plan(settings: &Settings, json: bool) -> Result<(), Failure> {
         write!(output, "{plan}")?;
     }
     Ok(output.flush()?)
+}
+
+/// What the catalog holds. One without our tables holds nothing; it is left as it is.
+fn read(catalog: &switchyard_schema::Catalog, settings: &Settings) -> Result<Snapshot, Failure> {
+    let password = settings.catalog_password.as_ref().map(Password::reveal);
+    let credentials = Credentials::new(catalog, password);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        let catalog = Catalog::open(&credentials).await?;
+        let snapshot = if catalog.is_migrated().await? {
+            catalog.read().await?
+        } else {
+            Snapshot {
+                revision: 0,
+                databases: BTreeMap::new(),
+            }
+        };
+        catalog.close().await;
+        Ok(snapshot)
+    })
 }

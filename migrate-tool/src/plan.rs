@@ -7,21 +7,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use switchyard_catalog::{CatalogDatabase, Snapshot, differences};
 use switchyard_schema::{
     Bucket, BucketMap, Config, Database, Distribution, ListEntry, Method, RangeEntry, Shard,
     ShardIndex, Table,
 };
-
-/// A database as the catalog has it.
-#[derive(Debug, Clone)]
-pub(crate) struct Actual {
-    /// Its shards and tables.
-    pub database: Database,
-    /// Who owns which bucket.
-    pub buckets: BucketMap,
-    /// The version of that map.
-    pub epoch: u64,
-}
 
 /// What the file asks for, and what has to change for it.
 #[derive(Debug, Serialize, PartialEq, Eq)]
@@ -46,6 +36,8 @@ pub(crate) struct DatabasePlan {
     pub shards: Vec<ShardPlan>,
     /// The file's tables, then those only the catalog has.
     pub tables: Vec<TablePlan>,
+    /// Everything that differs from the catalog, one sentence each.
+    pub differences: Vec<String>,
     /// What has to move, by source and target.
     pub moves: Vec<Move>,
     /// How many buckets move in all.
@@ -109,28 +101,23 @@ pub(crate) struct Move {
     pub buckets: String,
 }
 
-/// The plan for a whole file. `actual` is what the catalog holds; `None` if there is none.
-pub(crate) fn plan(config: &Config, actual: Option<&[Actual]>) -> Plan {
-    let found = |name: &str| {
-        let actual = actual.unwrap_or_default();
-        actual.iter().find(|actual| actual.database.name == name)
+/// The plan for a whole file. `actual` is what the catalog holds; `None` if there is no catalog.
+pub(crate) fn plan(config: &Config, actual: Option<&Snapshot>) -> Plan {
+    let found = |name: &str| actual.and_then(|actual| actual.databases.get(name));
+    let compare = |database: &Database| match found(&database.name) {
+        Some(actual) => changed(database, actual),
+        None => fresh(database, actual.is_some()),
     };
-    let mut databases: Vec<DatabasePlan> = config
-        .databases
-        .iter()
-        .map(|database| match found(&database.name) {
-            Some(actual) => changed(database, actual),
-            None => fresh(database, actual.is_some()),
-        })
-        .collect();
-    let gone = actual.unwrap_or_default().iter();
-    let gone = gone.filter(|actual| config.database(&actual.database.name).is_none());
-    databases.extend(gone.map(|actual| DatabasePlan {
-        name: actual.database.name.clone(),
+    let mut databases: Vec<DatabasePlan> = config.databases.iter().map(compare).collect();
+    let known = actual.into_iter().flat_map(|actual| &actual.databases);
+    let gone = known.filter(|(name, _)| config.database(name).is_none());
+    databases.extend(gone.map(|(name, actual)| DatabasePlan {
+        name: name.clone(),
         change: Change::Gone,
         epoch: Some(actual.epoch),
         shards: Vec::new(),
         tables: Vec::new(),
+        differences: Vec::new(),
         moves: Vec::new(),
         buckets_to_move: 0,
     }));
@@ -163,33 +150,32 @@ fn fresh(database: &Database, compared: bool) -> DatabasePlan {
         epoch: None,
         shards: database.shards.iter().zip(counts).map(shard).collect(),
         tables: database.tables.iter().map(table).collect(),
+        differences: Vec::new(),
         moves: Vec::new(),
         buckets_to_move: 0,
     }
 }
 
 /// A database that both the file and the catalog have.
-fn changed(desired: &Database, actual: &Actual) -> DatabasePlan {
+fn changed(desired: &Database, actual: &CatalogDatabase) -> DatabasePlan {
     let target = target(desired, actual);
     let moves = moves(desired, actual, &target);
-    let shards = shards(desired, actual, &target);
-    let tables = tables(desired, &actual.database);
-    let same = shards.iter().all(|shard| shard.change == Change::None)
-        && tables.iter().all(|table| table.change == Change::None)
-        && moves.is_empty();
+    let differences = differences(desired, &actual.database);
+    let same = differences.is_empty() && moves.is_empty();
     DatabasePlan {
         name: desired.name.clone(),
         change: if same { Change::None } else { Change::Changed },
         epoch: Some(actual.epoch),
-        shards,
-        tables,
+        shards: shards(desired, actual, &target),
+        tables: tables(desired, &actual.database),
+        differences,
         buckets_to_move: moves.iter().map(|step| step.count).sum(),
         moves,
     }
 }
 
 /// The bucket map the file asks for, its owners numbered as in the file.
-fn target(desired: &Database, actual: &Actual) -> BucketMap {
+fn target(desired: &Database, actual: &CatalogDatabase) -> BucketMap {
     let before: Vec<&str> = names(&actual.database);
     let mut now = actual.database.weights();
     let mut wanted = desired.weights();
@@ -215,7 +201,7 @@ fn names(database: &Database) -> Vec<&str> {
 }
 
 /// What moves, by source and target.
-fn moves(desired: &Database, actual: &Actual, target: &BucketMap) -> Vec<Move> {
+fn moves(desired: &Database, actual: &CatalogDatabase, target: &BucketMap) -> Vec<Move> {
     let mut moves: BTreeMap<(&str, &str), Vec<u16>> = BTreeMap::new();
     for bucket in Bucket::all() {
         let from = actual.database.shard(actual.buckets.owner(bucket));
@@ -247,7 +233,7 @@ fn ranges_of(numbers: &[u16]) -> String {
     runs.collect::<Vec<_>>().join(",")
 }
 
-fn shards(desired: &Database, actual: &Actual, target: &BucketMap) -> Vec<ShardPlan> {
+fn shards(desired: &Database, actual: &CatalogDatabase, target: &BucketMap) -> Vec<ShardPlan> {
     let now = actual.buckets.counts(actual.database.shards.len());
     let next = target.counts(desired.shards.len());
     let wanted = desired.shards.iter().zip(next).map(|(shard, buckets)| {

@@ -42,6 +42,9 @@ fn write_database(database: &DatabasePlan, f: &mut Formatter<'_>) -> fmt::Result
     if !database.tables.is_empty() {
         write_columns(std::iter::once(head).chain(tables).collect(), f)?;
     }
+    for difference in &database.differences {
+        writeln!(f, "  differs: {difference}")?;
+    }
     for step in &database.moves {
         writeln!(
             f,

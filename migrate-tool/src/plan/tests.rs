@@ -5,6 +5,8 @@ use switchyard_schema::BUCKETS;
 
 use super::*;
 
+use std::sync::Arc;
+
 /// A configuration with these shards (name and weight) and tables.
 fn config(shards: &[(&str, u32)], tables: &str) -> Config {
     let shard = |(name, weight): &(&str, u32)| {
@@ -21,13 +23,19 @@ fn config(shards: &[(&str, u32)], tables: &str) -> Config {
 }
 
 /// The catalog a file leads to when it is the first.
-fn catalog(config: &Config) -> Vec<Actual> {
-    let actual = |database: &Database| Actual {
-        buckets: BucketMap::place(&database.weights()),
-        database: database.clone(),
-        epoch: 7,
+fn catalog(config: &Config) -> Snapshot {
+    let entry = |database: &Database| {
+        let actual = CatalogDatabase {
+            buckets: Arc::new(BucketMap::place(&database.weights())),
+            database: Arc::new(database.clone()),
+            epoch: 7,
+        };
+        (database.name.clone(), actual)
     };
-    config.databases.iter().map(actual).collect()
+    Snapshot {
+        revision: 1,
+        databases: config.databases.iter().map(entry).collect(),
+    }
 }
 
 fn compare(from: &Config, to: &Config) -> DatabasePlan {
@@ -60,7 +68,9 @@ fn a_catalog_made_from_the_file_needs_nothing() {
     assert_eq!((plan.change, plan.buckets_to_move), (Change::None, 0));
     let reordered = config(&[("s1", 2), ("s0", 1)], USERS);
     let plan = compare(&file, &reordered);
-    assert_eq!((plan.change, plan.buckets_to_move), (Change::None, 0));
+    // Unsharded tables are on the first shard, so the order is a difference, but not to buckets.
+    assert_eq!((plan.change, plan.buckets_to_move), (Change::Changed, 0));
+    assert_eq!(plan.differences, ["the shards are in another order"]);
 }
 
 #[test]
@@ -153,10 +163,15 @@ fn tables_come_go_and_change() {
 #[test]
 fn databases_come_and_go() {
     let file = config(&[("s0", 1)], USERS);
-    let fresh = plan(&file, Some(&[]));
+    let empty = Snapshot {
+        revision: 1,
+        databases: BTreeMap::new(),
+    };
+    let fresh = plan(&file, Some(&empty));
     assert_eq!(fresh.databases[0].change, Change::New);
     let mut other = catalog(&file);
-    other[0].database.name = "old".into();
+    let moved = other.databases.remove("d").unwrap();
+    other.databases.insert("old".into(), moved);
     let plan = plan(&file, Some(&other));
     let changes: Vec<(&str, Change)> = plan
         .databases
