@@ -1,1 +1,426 @@
-//! listener
+//! Accepts clients, lets them in, and hands them to workers.
+//!
+//! One task accepts and gives each connection to the worker with the fewest ([`accept`]); on its worker the connection is
+//! a task of its own, from the startup packet to the end of its session ([`work`]).
+//!
+//! Invariants: connections that have not authenticated are counted, those that have are counted, and neither count goes
+//! past `max_clients` (but for the admin console, and a few that are entering). A worker owns the tasks of its connections: they end with it, and one
+//! that panics ends alone. When the router drains, nothing more is accepted.
+//!
+//! Collaborators: [`crate::startup`] lets a client in, the session it is handed to is the caller's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use switchyard_schema::Address;
+use switchyard_wire::backend::encode;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::startup::cancel::CancelRegistry;
+use crate::startup::{Access, ClientConnection, Door, Refusal, access, admit};
+
+/// Connections the system may keep for us before we accept them.
+const BACKLOG: u32 = 1024;
+/// Connections accepted for a worker that it has not taken over yet.
+const HAND_OVER: usize = 128;
+/// A pause when the system refuses to accept, for want of file descriptors as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// However few clients there may be, so many may be entering: cancel requests and the admin console come this way, too.
+const MIN_ENTERING: usize = 64;
+/// An idle connection is probed after this time, and again each interval.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// A client that takes nothing of what we sent for this long is gone (TCP_USER_TIMEOUT). It counts also for a client that
+/// lives and does not read, so it is longer than such a client has reason to be.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Tells sessions that the router is shutting down.
+#[derive(Debug, Clone)]
+pub struct Drain(watch::Receiver<bool>);
+
+impl Drain {
+    /// A drain that begins when `receiver` turns true.
+    #[must_use]
+    pub fn new(receiver: watch::Receiver<bool>) -> Self {
+        Self(receiver)
+    }
+
+    /// Whether the router wants to shut down.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until the router wants to shut down.
+    pub async fn requested(&mut self) {
+        if self.0.wait_for(|requested| *requested).await.is_err() {
+            // Nobody can ask any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Clients there are and may be, for all workers together.
+#[derive(Debug)]
+pub struct Room {
+    max_clients: AtomicUsize,
+    clients: AtomicUsize,
+    entering: AtomicUsize,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    turned_away: AtomicU64,
+}
+
+impl Room {
+    /// Room for so many clients.
+    #[must_use]
+    pub fn new(max_clients: usize) -> Self {
+        Self {
+            max_clients: AtomicUsize::new(max_clients),
+            clients: AtomicUsize::new(0),
+            entering: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes how many clients there may be; those that are there stay.
+    pub fn resize(&self, max_clients: usize) {
+        self.max_clients.store(max_clients, Ordering::Relaxed);
+    }
+
+    /// Clients that have authenticated.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have not authenticated yet.
+    #[must_use]
+    pub fn entering(&self) -> usize {
+        self.entering.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted since the start.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections refused since the start, whatever the reason, those turned away included.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections turned away since the start because there was no room.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    fn is_full(&self) -> bool {
+        self.clients() >= self.max_clients.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, refusal: &Refusal) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        if matches!(refusal, Refusal::TooManyClients) {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A place among those counted by one of the counters of [`Room`], until dropped.
+struct Place {
+    room: Arc<Room>,
+    counter: fn(&Room) -> &AtomicUsize,
+}
+
+impl Place {
+    /// A place among those entering.
+    fn entering(room: &Arc<Room>) -> Option<Place> {
+        let limit = room.max_clients.load(Ordering::Relaxed).max(MIN_ENTERING);
+        Self::take(room, |room| &room.entering, limit)
+    }
+
+    /// A place among the clients, of which the admin console has any number.
+    fn client(room: &Arc<Room>, is_console: bool) -> Option<Place> {
+        let limit = match is_console {
+            true => usize::MAX,
+            false => room.max_clients.load(Ordering::Relaxed),
+        };
+        Self::take(room, |room| &room.clients, limit)
+    }
+
+    fn take(room: &Arc<Room>, counter: fn(&Room) -> &AtomicUsize, limit: usize) -> Option<Place> {
+        let taken = |count| (count < limit).then_some(count + 1);
+        counter(room)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .ok()?;
+        Some(Place {
+            room: Arc::clone(room),
+            counter,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        (self.counter)(&self.room).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all workers let clients in by.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    /// Who may enter; replaced by a reload.
+    pub access: Arc<ArcSwap<Access>>,
+    /// The keys by which queries are cancelled.
+    pub cancels: Arc<CancelRegistry>,
+    /// How many may enter.
+    pub room: Arc<Room>,
+    /// When nobody may any more.
+    pub drain: Drain,
+}
+
+/// A worker as [`accept`] knows it.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    connections: mpsc::Sender<std::net::TcpStream>,
+    load: Arc<AtomicUsize>,
+}
+
+/// The connections accepted for one worker.
+#[derive(Debug)]
+pub struct Incoming {
+    connections: mpsc::Receiver<std::net::TcpStream>,
+    load: Arc<AtomicUsize>,
+}
+
+/// The two ends between [`accept`] and one worker.
+#[must_use]
+pub fn seat() -> (Seat, Incoming) {
+    let (sender, receiver) = mpsc::channel(HAND_OVER);
+    let load = Arc::<AtomicUsize>::default();
+    let seat = Seat {
+        connections: sender,
+        load: Arc::clone(&load),
+    };
+    let incoming = Incoming {
+        connections: receiver,
+        load,
+    };
+    (seat, incoming)
+}
+
+/// Listens. Must be called within a runtime, the one that will accept.
+///
+/// # Errors
+/// The host has no address, or none of them can be listened on.
+pub async fn bind(address: &Address) -> io::Result<TcpListener> {
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for found in tokio::net::lookup_host((address.host.as_str(), address.port)).await? {
+        match bind_one(found) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A router that starts again right away must not wait for the connections of the one before to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until the router drains, and gives each connection to the worker with the fewest.
+pub async fn accept(listener: TcpListener, seats: Vec<Seat>, mut drain: Drain) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.requested() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let handed_over = match accepted {
+            Ok((stream, _)) => hand_over(stream, &seats).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = handed_over {
+            pause_after(&error).await;
+        }
+    }
+}
+
+async fn hand_over(stream: TcpStream, seats: &[Seat]) -> io::Result<()> {
+    let fewest = seats
+        .iter()
+        .min_by_key(|seat| seat.load.load(Ordering::Relaxed));
+    let Some(seat) = fewest else {
+        return Ok(());
+    };
+    // The socket moves to the reactor of its worker.
+    let socket = stream.into_std()?;
+    seat.load.fetch_add(1, Ordering::Relaxed);
+    if seat.connections.send(socket).await.is_err() {
+        tracing::error!("a worker has ended; its share of clients is lost");
+    }
+    Ok(())
+}
+
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    ) {
+        return;
+    }
+    tracing::error!(%error, "could not accept a connection");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Serves the connections of one worker: lets each in and hands it to `serve`. Returns when the acceptor has ended and so
+/// have all connections; dropping it ends them at once.
+pub async fn work<F, S>(mut incoming: Incoming, entrance: Entrance, serve: S)
+where
+    S: Fn(ClientConnection) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = incoming.connections.recv() => match connection {
+                Some(connection) => {
+                    let load = Load(Arc::clone(&incoming.load));
+                    let (entrance, serve) = (entrance.clone(), serve.clone());
+                    tasks.spawn(async move {
+                        connect(connection, entrance, serve).await;
+                        drop(load);
+                    });
+                }
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => note_end(ended),
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        note_end(ended);
+    }
+}
+
+/// A connection counted in its worker's load, until dropped.
+struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn note_end(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a session ended by a bug");
+    }
+}
+
+/// One connection, from its first byte to its last.
+async fn connect<F: Future<Output = ()>>(
+    connection: std::net::TcpStream,
+    entrance: Entrance,
+    serve: impl Fn(ClientConnection) -> F,
+) {
+    let (stream, peer) = match prepare(connection) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::debug!(%error, "a connection was lost before it began");
+            return;
+        }
+    };
+    match enter(stream, peer, &entrance).await {
+        Ok(Some((client, _place))) => serve(client).await,
+        Ok(None) => {}
+        Err(refusal) => {
+            tracing::debug!(%peer, reason = %refusal, "a client was not let in");
+            entrance.room.note(&refusal);
+        }
+    }
+}
+
+fn prepare(connection: std::net::TcpStream) -> io::Result<(TcpStream, SocketAddr)> {
+    let stream = TcpStream::from_std(connection)?;
+    let peer = stream.peer_addr()?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok((stream, peer))
+}
+
+async fn enter(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    entrance: &Entrance,
+) -> Result<Option<(ClientConnection, Place)>, Refusal> {
+    let room = &entrance.room;
+    room.accepted.fetch_add(1, Ordering::Relaxed);
+    let Some(entering) = Place::entering(room) else {
+        // Not even what it wants is asked.
+        turn_away(&mut stream).await;
+        return Err(Refusal::TooManyClients);
+    };
+    let access = entrance.access.load_full();
+    let door = Door {
+        access: &access,
+        cancels: &entrance.cancels,
+        drain: &entrance.drain,
+        full: room.is_full(),
+    };
+    let Some(mut client) = Box::pin(admit(stream, peer, door)).await? else {
+        return Ok(None);
+    };
+    drop(entering);
+    let is_console = access::is_console(&client.database);
+    match Place::client(room, is_console) {
+        Some(place) => Ok(Some((client, place))),
+        None => {
+            turn_away(&mut client.stream).await;
+            Err(Refusal::TooManyClients)
+        }
+    }
+}
+
+async fn turn_away(stream: &mut (impl tokio::io::AsyncWrite + Unpin)) {
+    let mut message = BytesMut::new();
+    if let Some(report) = Refusal::TooManyClients.report() {
+        encode::error(&mut message, &report);
+    }
+    // A few bytes always fit into the buffer of a fresh socket; whether they arrive is not our concern.
+    let _ = stream.write_all(&message).await;
+    let _ = stream.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Proof that a client is who it says it is.
+
+use switchyard_schema::AuthMethod;
+use switchyard_wire::backend::encode;
+use switchyard_wire::frontend::SaslInitialResponse;
+use switchyard_wire::scram::{Nonce, ScramServer, ServerError};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::access::{Access, is_console};
+use super::channel::Channel;
+use super::negotiate::Opening;
+use super::tls::certificate;
+use super::{ClientStream, Refusal};
+
+/// Has the client prove who it is, and tells it that it has.
+pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
+    channel: &mut Channel<S>,
+    access: &Access,
+    opening: &Opening,
+) -> Result<(), Refusal> {
+    match access.method() {
+        AuthMethod::Trust => {}
+        AuthMethod::ScramSha256 => scram(channel, access, &opening.user).await?,
+        AuthMethod::Cert => has_certificate(channel, &opening.user)?,
+    }
+    let user = access
+        .user(&opening.user)
+        .ok_or_else(|| Refusal::NoRole(opening.user.clone()))?;
+    encode::authentication_ok(&mut channel.output);
+    if is_console(&opening.database) && !user.admin {
+        return Err(Refusal::Console(opening.database.clone()));
+    }
+    channel.flush().await
+}
+
+async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
+    channel: &mut Channel<S>,
+    access: &Access,
+    user: &str,
+) -> Result<(), Refusal> {
+    let refused = |error| match error {
+        ServerError::Proof => Refusal::Password(user.to_owned()),
+        other => Refusal::Scram(other),
+    };
+    let binding = match (&channel.stream, access.tls()) {
+        (ClientStream::Tls(_), Some(tls)) => tls.end_point().map(<[u8]>::to_vec),
+        _ => None,
+    };
+    let nonce = Nonce::random().map_err(Refusal::Random)?;
+    let server = ScramServer::new(access.verifier(user), nonce, binding);
+    encode::authentication_sasl(&mut channel.output, server.mechanisms());
+    channel.flush().await?;
+
+    let message = channel.password_message("SASL response").await?;
+    let initial = SaslInitialResponse::decode(&message)?;
+    let later;
+    let first = match initial.response {
+        Some(response) => response,
+        // The client waits for a challenge before it says anything; there is nothing to say.
+        None => {
+            encode::authentication_sasl_continue(&mut channel.output, b"");
+            channel.flush().await?;
+            later = channel.password_message("SASL response").await?;
+            &later
+        }
+    };
+    let challenge = server
+        .client_first(initial.mechanism, first)
+        .map_err(refused)?;
+    encode::authentication_sasl_continue(&mut channel.output, challenge.message());
+    channel.flush().await?;
+
+    let last = channel.password_message("SASL response").await?;
+    let accepted = challenge.client_final(&last).map_err(refused)?;
+    encode::authentication_sasl_final(&mut channel.output, accepted.message());
+    Ok(())
+}
+
+/// The handshake has found the certificate valid; it must be this user's.
+fn has_certificate<S>(channel: &Channel<S>, user: &str) -> Result<(), Refusal> {
+    let ClientStream::Tls(tls) = &channel.stream else {
+        return Err(Refusal::NoCertificate);
+    };
+    let certificate = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .ok_or(Refusal::NoCertificate)?;
+    match certificate::common_name(certificate) {
+        Some(name) if name == user => Ok(()),
+        _ => Err(Refusal::Certificate(user.to_owned())),
+    }
+}

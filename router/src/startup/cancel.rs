@@ -1,0 +1,474 @@
+//! Cancel keys, and what they cancel.
+//!
+//! A client gets a key when it enters ([`CancelRegistry::register`]). Its session publishes into the key's slot each
+//! backend it borrows ([`CancelSlot::publish`]) and withdraws it before giving it back ([`CancelSlot::withdraw`]). A cancel
+//! request finds the slot by its key and is forwarded to every backend published there.
+//!
+//! Invariant: a forwarded cancel never meets the next borrower's query. It is counted in the backend's [`CancelTarget`]
+//! under the lock of the slot, so after `withdraw` no new one can begin; and a backend is not given back before
+//! [`CancelTarget::settled`] has said that those begun are over: PostgreSQL has signalled the backend before it closes the
+//! socket of a cancel request, and a backend ignores the signal when it waits for its next query.
+//!
+//! Cost: a lock nobody else holds and a push per borrowed backend, the same to withdraw, a relaxed load to see that it is
+//! settled. Nothing per query of a transaction, nothing per message.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+use subtle::ConstantTimeEq;
+use switchyard_wire::frontend::encode;
+use switchyard_wire::startup::ProtocolVersion;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::tls::NodeTls;
+
+/// How long forwarding to one node may take. A backend whose cancel did not end in time is not used again.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Length of a secret under protocol 3.0.
+const SHORT_SECRET: usize = 4;
+/// Length of a secret under protocol 3.2, as PostgreSQL has it.
+const LONG_SECRET: usize = 32;
+
+/// What a client shows to have its query cancelled.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CancelKey {
+    /// The process number.
+    pub pid: i32,
+    /// The secret.
+    pub secret: Box<[u8]>,
+}
+
+impl CancelKey {
+    fn random(version: ProtocolVersion) -> Result<Self, getrandom::Error> {
+        let long = version >= ProtocolVersion::V3_2;
+        let mut secret = vec![0; if long { LONG_SECRET } else { SHORT_SECRET }];
+        getrandom::fill(&mut secret)?;
+        // Clients take the number for a process id and may print it: it is positive.
+        let pid = (getrandom::u32()? >> 1).max(1).cast_signed();
+        Ok(Self {
+            pid,
+            secret: secret.into(),
+        })
+    }
+}
+
+impl std::fmt::Debug for CancelKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "CancelKey({}, ..)", self.pid)
+    }
+}
+
+/// All keys that have been given out and are still good.
+#[derive(Debug, Default)]
+pub struct CancelRegistry {
+    entries: Arc<Entries>,
+    forwarded: AtomicU64,
+    unknown: AtomicU64,
+}
+
+type Entries = Mutex<HashMap<i32, Entry>>;
+
+#[derive(Debug)]
+struct Entry {
+    secret: Box<[u8]>,
+    slot: Arc<CancelSlot>,
+}
+
+/// A key while it is good, with its slot.
+#[derive(Debug)]
+pub struct CancelRegistration {
+    key: CancelKey,
+    slot: Arc<CancelSlot>,
+    entries: Arc<Entries>,
+}
+
+impl CancelRegistration {
+    /// Where the session says what works for it.
+    #[must_use]
+    pub fn slot(&self) -> &Arc<CancelSlot> {
+        &self.slot
+    }
+
+    /// A key that no registry knows, for sessions in tests.
+    #[must_use]
+    pub fn detached(key: CancelKey) -> Self {
+        Self {
+            key,
+            slot: Arc::default(),
+            entries: Arc::default(),
+        }
+    }
+}
+
+impl Deref for CancelRegistration {
+    type Target = CancelKey;
+
+    fn deref(&self) -> &CancelKey {
+        &self.key
+    }
+}
+
+impl Drop for CancelRegistration {
+    fn drop(&mut self) {
+        lock(&self.entries).remove(&self.key.pid);
+    }
+}
+
+impl CancelRegistry {
+    /// A new key, good until what is returned is dropped.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn register(
+        &self,
+        version: ProtocolVersion,
+    ) -> Result<CancelRegistration, getrandom::Error> {
+        let slot = Arc::<CancelSlot>::default();
+        loop {
+            let key = CancelKey::random(version)?;
+            let mut entries = lock(&self.entries);
+            if entries.contains_key(&key.pid) {
+                continue;
+            }
+            let entry = Entry {
+                secret: key.secret.clone(),
+                slot: Arc::clone(&slot),
+            };
+            entries.insert(key.pid, entry);
+            drop(entries);
+            return Ok(CancelRegistration {
+                key,
+                slot,
+                entries: Arc::clone(&self.entries),
+            });
+        }
+    }
+
+    /// Cancels what works for the client with this key, if there is one: wakes its session where it waits, and forwards
+    /// the request to its backends. Returns when the nodes have taken note.
+    pub async fn cancel(&self, pid: i32, secret: &[u8]) {
+        let Some(slot) = self.find(pid, secret) else {
+            // PostgreSQL, too, has but a line in its log for this.
+            tracing::debug!(pid, "no session has the key of a cancel request");
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.forwarded.fetch_add(1, Ordering::Relaxed);
+        let mut forwarding: JoinSet<()> = slot.begin().into_iter().map(Forward::run).collect();
+        while forwarding.join_next().await.is_some() {}
+    }
+
+    fn find(&self, pid: i32, secret: &[u8]) -> Option<Arc<CancelSlot>> {
+        let entries = lock(&self.entries);
+        let entry = entries.get(&pid)?;
+        bool::from(entry.secret.ct_eq(secret)).then(|| Arc::clone(&entry.slot))
+    }
+
+    /// Requests that had a good key, since the start.
+    #[must_use]
+    pub fn forwarded(&self) -> u64 {
+        self.forwarded.load(Ordering::Relaxed)
+    }
+
+    /// Requests that had none, since the start.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
+    }
+}
+
+/// What works for one client.
+#[derive(Debug, Default)]
+pub struct CancelSlot {
+    working: Mutex<SmallVec<[Arc<CancelTarget>; 1]>>,
+    requests: AtomicU64,
+    requested: Notify,
+}
+
+impl CancelSlot {
+    /// The session has borrowed this backend.
+    pub fn publish(&self, target: &Arc<CancelTarget>) {
+        lock(&self.working).push(Arc::clone(target));
+    }
+
+    /// The session is about to give this backend back. It may do so when [`CancelTarget::settled`].
+    pub fn withdraw(&self, target: &Arc<CancelTarget>) {
+        let mut working = lock(&self.working);
+        if let Some(index) = working.iter().position(|found| Arc::ptr_eq(found, target)) {
+            working.swap_remove(index);
+        }
+    }
+
+    /// Cancel requests so far: what waits without a backend compares before and after.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the next cancel request: for a session that has no backend yet, which would hear of it.
+    pub async fn requested(&self) {
+        self.requested.notified().await;
+    }
+
+    /// Begins to forward to all that work now.
+    fn begin(&self) -> Vec<Forward> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let working = lock(&self.working);
+        let begun = working.iter().map(Forward::begin).collect();
+        drop(working);
+        self.requested.notify_waiters();
+        begun
+    }
+}
+
+/// A backend as a cancel request reaches it. Made with the connection; lives as long.
+#[derive(Debug)]
+pub struct CancelTarget {
+    address: CancelAddress,
+    pid: i32,
+    secret: Box<[u8]>,
+    /// Requests on their way.
+    forwarding: AtomicUsize,
+    /// A request was sent and how it ended is not known.
+    uncertain: AtomicBool,
+    over: Notify,
+}
+
+/// Where a backend's node is.
+#[derive(Clone, Debug)]
+pub struct CancelAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How to encrypt.
+    pub tls: NodeTls,
+}
+
+impl CancelTarget {
+    /// The backend behind a connection: its node, and what it said in BackendKeyData.
+    #[must_use]
+    pub fn new(address: CancelAddress, pid: i32, secret: &[u8]) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            pid,
+            secret: secret.into(),
+            forwarding: AtomicUsize::new(0),
+            uncertain: AtomicBool::new(false),
+            over: Notify::new(),
+        })
+    }
+
+    /// Whether nothing is on its way to this backend and it may serve another session. Meaningful once it is withdrawn.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        // The lock of the slot, which the caller took to withdraw, orders this after what was begun there.
+        self.forwarding.load(Ordering::Acquire) == 0 && !self.uncertain.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing is on its way to this backend. False: something may still reach it, so it must be closed.
+    pub async fn settled(&self) -> bool {
+        loop {
+            let over = self.over.notified();
+            if self.forwarding.load(Ordering::Acquire) == 0 {
+                return !self.uncertain.load(Ordering::Relaxed);
+            }
+            over.await;
+        }
+    }
+
+    async fn send(&self) -> io::Result<()> {
+        let CancelAddress { host, port, tls } = &self.address;
+        let socket = TcpStream::connect((host.as_str(), *port)).await?;
+        socket.set_nodelay(true)?;
+        let mut stream = tls.wrap(socket, host).await?;
+        let mut request = BytesMut::new();
+        encode::cancel_request(&mut request, self.pid, &self.secret);
+        stream.write_all(&request).await?;
+        stream.flush().await?;
+        // The node answers by closing, after it has signalled the backend. It has nothing to say before that.
+        let mut nothing = [0; 16];
+        while stream.read(&mut nothing).await? > 0 {}
+        Ok(())
+    }
+}
+
+/// A request on its way to one backend. Dropped before its end, it leaves the backend uncertain.
+#[derive(Debug)]
+struct Forward {
+    target: Arc<CancelTarget>,
+    certain: bool,
+}
+
+impl Forward {
+    fn begin(target: &Arc<CancelTarget>) -> Self {
+        target.forwarding.fetch_add(1, Ordering::Relaxed);
+        Self {
+            target: Arc::clone(target),
+            certain: false,
+        }
+    }
+
+    async fn run(mut self) {
+        match timeout(FORWARD_TIMEOUT, self.target.send()).await {
+            Ok(Ok(())) => self.certain = true,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, pid = self.target.pid, "a cancel request was not forwarded");
+            }
+            Err(_) => tracing::debug!(
+                pid = self.target.pid,
+                "a node takes too long for a cancel request"
+            ),
+        }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        if !self.certain {
+            self.target.uncertain.store(true, Ordering::Relaxed);
+        }
+        self.target.forwarding.fetch_sub(1, Ordering::Release);
+        self.target.over.notify_waiters();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks guard is consistent between any two statements under them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchyard_wire::startup::{StartupPacket, decode_startup};
+    use tokio::net::TcpListener;
+
+    /// A node that takes one cancel request and closes when it is told to.
+    async fn node() -> (CancelAddress, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = CancelAddress {
+            host: "127.0.0.1".to_owned(),
+            port,
+            tls: NodeTls::default(),
+        };
+        (address, listener)
+    }
+
+    async fn take(listener: &TcpListener) -> (TcpStream, i32, Vec<u8>) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut packet = [0; 16];
+        stream.read_exact(&mut packet).await.unwrap();
+        match decode_startup(&packet[4..]) {
+            Ok(StartupPacket::Cancel { pid, secret }) => (stream, pid, secret.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn registry() -> Arc<CancelRegistry> {
+        Arc::default()
+    }
+
+    #[test]
+    fn keys_are_as_long_as_the_protocol_has_them_and_end_with_their_session() {
+        let registry = registry();
+        let short = registry.register(ProtocolVersion::V3_0).unwrap();
+        let long = registry.register(ProtocolVersion::V3_2).unwrap();
+        assert_eq!((short.secret.len(), long.secret.len()), (4, 32));
+        assert!(short.pid > 0 && long.pid > 0 && short.pid != long.pid);
+        assert!(registry.find(long.pid, &long.secret).is_some());
+        assert!(registry.find(long.pid, &long.secret[..4]).is_none());
+        assert!(registry.find(short.pid, &long.secret).is_none());
+        assert!(registry.find(0, b"").is_none());
+        let (pid, secret) = (long.pid, long.secret.clone());
+        drop(long);
+        assert!(registry.find(pid, &secret).is_none());
+        assert_eq!(lock(&registry.entries).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_cancel_reaches_what_works_and_nothing_else() {
+        let (address, listener) = node().await;
+        let registry = registry();
+        let session = registry.register(ProtocolVersion::V3_0).unwrap();
+        let gone = CancelTarget::new(address.clone(), 1, &[1; 4]);
+        let works = CancelTarget::new(address, 2, &[2; 4]);
+        session.slot().publish(&gone);
+        session.slot().publish(&works);
+        session.slot().withdraw(&gone);
+        let cancelling = registry.cancel(session.pid, &session.secret);
+        let serving = async {
+            let (_stream, pid, secret) = take(&listener).await;
+            assert_eq!((pid, &*secret), (2, &[2; 4][..]));
+        };
+        tokio::join!(cancelling, serving);
+        assert!(gone.is_settled() && works.is_settled());
+        assert_eq!((registry.forwarded(), registry.unknown()), (1, 0));
+        registry.cancel(session.pid, b"wrong").await;
+        assert_eq!((registry.forwarded(), registry.unknown()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_backend_is_not_settled_before_the_node_has_closed() {
+        let (address, listener) = node().await;
+        let registry = registry();
+        let session = registry.register(ProtocolVersion::V3_2).unwrap();
+        let target = CancelTarget::new(address, 2, &[2; 4]);
+        session.slot().publish(&target);
+        let key = (session.pid, session.secret.clone());
+        let handle = tokio::spawn(async move { registry.cancel(key.0, &key.1).await });
+        let (stream, ..) = take(&listener).await;
+        session.slot().withdraw(&target);
+        assert!(!target.is_settled());
+        let waiting = timeout(Duration::from_millis(50), target.settled());
+        assert!(
+            waiting.await.is_err(),
+            "given back while a cancel is on its way"
+        );
+        drop(stream);
+        assert!(target.settled().await);
+        assert!(target.is_settled());
+        handle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_backend_whose_cancel_was_cut_short_is_not_used_again() {
+        let (address, listener) = node().await;
+        let registry = registry();
+        let session = registry.register(ProtocolVersion::V3_0).unwrap();
+        let target = CancelTarget::new(address, 2, &[2; 4]);
+        session.slot().publish(&target);
+        let key = (session.pid, session.secret.clone());
+        let handle = tokio::spawn(async move { registry.cancel(key.0, &key.1).await });
+        let (_stream, ..) = take(&listener).await;
+        session.slot().withdraw(&target);
+        handle.abort();
+        assert!(!target.settled().await);
+        assert!(!target.is_settled());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_waits_for_a_backend_hears_of_it() {
+        let registry = registry();
+        let session = registry.register(ProtocolVersion::V3_0).unwrap();
+        let slot = Arc::clone(session.slot());
+        let before = slot.requests();
+        let cancelling = async {
+            tokio::task::yield_now().await;
+            registry.cancel(session.pid, &session.secret).await;
+        };
+        tokio::join!(slot.requested(), cancelling);
+        assert_eq!(slot.requests(), before + 1);
+    }
+}
