@@ -390,7 +390,9 @@ fn compare(typed: Typed<'_>, column: KeyType) -> Bound<'_> {
         Typed::Decimal(text) => match column.family() {
             KeyFamily::Integer => match integral(&text) {
                 Some(value) => Bound::Key(Key::Int(value)),
-                None => Bound::Unknown,
+                None if text.iter().any(|byte| matches!(byte, b'e' | b'E')) => Bound::Unknown,
+                // No integer of any width is equal to it.
+                None => Bound::Never,
             },
             KeyFamily::Numeric => known(Key::from_text(column, &text).map(Key::into_owned)),
             _ => Bound::Unknown,
@@ -407,6 +409,10 @@ fn assign(typed: Typed<'_>, column: KeyType, typmod: i32) -> Bound<'_> {
             Bound::Key(Key::Text(Cow::Owned(value.to_string().into_bytes())))
         }
         // A value that does not fit is PostgreSQL's error; any shard gives it.
+        // Rounded to an integer.
+        Typed::Decimal(text) if column.family() == KeyFamily::Integer => {
+            integral(&text).map_or(Bound::Unknown, |value| Bound::Key(Key::Int(value)))
+        }
         typed => compare(typed, column),
     };
     match (&bound, column) {

@@ -64,7 +64,19 @@ fn write_target(out: &mut String, target: &Target, relations: &Relations) -> fmt
         Target::Shard(shard) => write!(out, "shard {}", shard_name(*shard, relations)),
         Target::AllShards => write!(out, "all shards"),
         Target::Keys(route) => {
-            write!(out, "the shards of")?;
+            let point = route
+                .needs
+                .iter()
+                .all(|need| matches!(need.keys, KeySet::Equal(_)));
+            write!(
+                out,
+                "{}",
+                if point {
+                    "the shard of"
+                } else {
+                    "the shards of"
+                }
+            )?;
             for (at, need) in route.needs.iter().enumerate() {
                 let comma = if at > 0 { "," } else { "" };
                 let stored = if need.stored.is_some() { " stored" } else { "" };

@@ -254,7 +254,8 @@ impl<'a> Analyser<'a> {
             return Ok(());
         }
         let clauses = function.filter.is_some() || !function.within_group.is_empty();
-        let unknown = kinds.is_empty() && !is_syntax(&name);
+        // In a subquery, what is not known may be an aggregate; at the top level it is refused by itself.
+        let unknown = kinds.is_empty() && !is_syntax(&name) && self.blocks.len() > 1;
         if kinds.contains(&FunctionKind::Aggregate) || clauses || unknown {
             if !ORDERLESS.contains(&name.as_str()) {
                 self.analysis.diverges.get_or_insert_with(|| name.clone());

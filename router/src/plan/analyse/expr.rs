@@ -272,12 +272,14 @@ impl<'a> Analyser<'a> {
         if function.uses_odbc_syntax || !matches!(function.parameters, FunctionArguments::None) {
             return Err(Stop::Opaque("not PostgreSQL's syntax"));
         }
+        // ARRAY(SELECT …)
+        if let FunctionArguments::Subquery(query) = &function.args {
+            return self.subquery(query, scope, None);
+        }
         self.called_with(function)?;
         let outward = self.outward;
         match &function.args {
-            FunctionArguments::None => {}
-            // ARRAY(SELECT …)
-            FunctionArguments::Subquery(query) => self.subquery(query, scope, None)?,
+            FunctionArguments::None | FunctionArguments::Subquery(_) => {}
             FunctionArguments::List(list) => {
                 for arg in &list.args {
                     self.function_arg(arg, scope)?;

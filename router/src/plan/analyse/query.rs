@@ -90,7 +90,7 @@ impl<'a> Analyser<'a> {
     ) -> Result<Vec<Output>, Stop> {
         let (columns, _, features) = self.query(query, scope)?;
         if let Some(refusal) = features.merge() {
-            self.analysis.merge = Some(refusal);
+            self.analysis.merge.replace(refusal);
         }
         Ok(columns)
     }

@@ -1,24 +1,24 @@
 -- by key
 SELECT * FROM users WHERE id = 5
---> PassThrough to the shards of users = integer[0] (read)
+--> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users WHERE 5 = id AND name = 'x'
---> PassThrough to the shards of users = integer[0] (read)
+--> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users WHERE id = $1
---> PassThrough to the shards of users = $1 (read)
+--> PassThrough to the shard of users = $1 (read)
 
 SELECT * FROM users WHERE id = $1::int8
---> PassThrough to the shards of users = $1::bigint (read)
+--> PassThrough to the shard of users = $1::bigint (read)
 
 SELECT name FROM public.users u WHERE u.id = '7'
---> PassThrough to the shards of users = string[0] (read)
+--> PassThrough to the shard of users = string[0] (read)
 -->   Shards: s0
 
 SELECT name FROM "users" WHERE "users"."id" = -3
---> PassThrough to the shards of users = -integer[0] (read)
+--> PassThrough to the shard of users = -integer[0] (read)
 -->   Shards: s1
 
 SELECT * FROM users WHERE id IN (1, 2, 3)
@@ -61,7 +61,7 @@ SELECT count(*) FROM users
 --> HINT: Restrict the shard key so that one shard has all the rows.
 
 SELECT count(*) FROM users WHERE id = 5
---> PassThrough to the shards of users = integer[0] (read)
+--> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users ORDER BY id

@@ -1,0 +1,428 @@
+BEGIN
+--> Session: Begin(TransactionModes { isolation: None, read_only: None, deferrable: None })
+
+BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE
+--> Session: Begin(TransactionModes { isolation: Some(Serializable), read_only: Some(true), deferrable: Some(true) })
+
+START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE, NOT DEFERRABLE
+--> Session: Begin(TransactionModes { isolation: Some(RepeatableRead), read_only: Some(false), deferrable: Some(false) })
+
+begin work
+--> Session: Begin(TransactionModes { isolation: None, read_only: None, deferrable: None })
+
+COMMIT
+--> Session: Commit { chain: false }
+
+END TRANSACTION AND NO CHAIN
+--> Session: Commit { chain: false }
+
+COMMIT AND CHAIN
+--> Session: Commit { chain: true }
+
+ROLLBACK
+--> Session: Rollback { chain: false }
+
+ABORT WORK
+--> Session: Rollback { chain: false }
+
+ROLLBACK AND CHAIN
+--> Session: Rollback { chain: true }
+
+SAVEPOINT "A b"
+--> Session: Savepoint("A b")
+
+RELEASE a
+--> Session: Release("a")
+
+RELEASE SAVEPOINT a
+--> Session: Release("a")
+
+ROLLBACK TO a
+--> Session: RollbackTo("a")
+
+ROLLBACK TRANSACTION TO SAVEPOINT a
+--> Session: RollbackTo("a")
+
+PREPARE TRANSACTION 'x'
+--> Refuse 0A000: two-phase commit by the client is not supported
+
+COMMIT PREPARED 'x'
+--> Refuse 0A000: two-phase commit by the client is not supported
+
+ROLLBACK PREPARED 'x'
+--> Refuse 0A000: two-phase commit by the client is not supported
+
+BEGIN NONSENSE
+--> PassThrough to shard s0 (primary)
+
+SET work_mem = '64MB'
+--> Session: Set { name: "work_mem", value: Some(SetValue { items: ["64MB"], text: 15..21 }), local: false }
+
+SET LOCAL search_path TO a, "B c", 'd'
+--> Session: Set { name: "search_path", value: Some(SetValue { items: ["a", "B c", "d"], text: 25..38 }), local: true }
+
+SET SESSION timezone TO DEFAULT
+--> Session: Set { name: "timezone", value: None, local: false }
+
+SET TIME ZONE 'UTC'
+--> Session: Set { name: "timezone", value: Some(SetValue { items: ["UTC"], text: 14..19 }), local: false }
+
+SET TIME ZONE -7
+--> Session: Set { name: "timezone", value: Some(SetValue { items: ["-7"], text: 14..16 }), local: false }
+
+SET TIME ZONE LOCAL
+--> Session: Set { name: "timezone", value: None, local: false }
+
+SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE
+--> Session: Set { name: "timezone", value: Some(SetValue { items: [], text: 14..46 }), local: false }
+
+SET NAMES 'UTF8'
+--> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["UTF8"], text: 10..16 }), local: false }
+
+SET client_encoding TO 'SJIS'
+--> Refuse 0A000: client encoding "sjis" is not supported
+--> DETAIL: Its characters may contain bytes that mean something in SQL.
+--> HINT: Use UTF8.
+
+SET standard_conforming_strings = off
+--> Refuse 0A000: standard_conforming_strings cannot be turned off
+--> HINT: Write string constants with escapes as E'…'.
+
+SET standard_conforming_strings = on
+--> Session: Set { name: "standard_conforming_strings", value: Some(SetValue { items: ["on"], text: 34..36 }), local: false }
+
+SET ROLE bob
+--> Session: Set { name: "role", value: Some(SetValue { items: ["bob"], text: 9..12 }), local: false }
+
+SET ROLE NONE
+--> Session: Set { name: "role", value: Some(SetValue { items: ["none"], text: 9..13 }), local: false }
+
+SET role = bob
+--> Session: Set { name: "role", value: Some(SetValue { items: ["bob"], text: 11..14 }), local: false }
+
+SET LOCAL ROLE 'bob'
+--> Session: Set { name: "role", value: Some(SetValue { items: ["bob"], text: 15..20 }), local: true }
+
+SET SESSION AUTHORIZATION bob
+--> Session: Set { name: "session_authorization", value: Some(SetValue { items: ["bob"], text: 26..29 }), local: false }
+
+SET SCHEMA 'x'
+--> Session: Set { name: "search_path", value: Some(SetValue { items: ["x"], text: 11..14 }), local: false }
+
+SET switchyard.route = 'primary'
+--> Session: Set { name: "switchyard.route", value: Some(SetValue { items: ["primary"], text: 23..32 }), local: false }
+
+SET TRANSACTION READ ONLY
+--> Session: SetTransaction(TransactionModes { isolation: None, read_only: Some(true), deferrable: None })
+
+SET TRANSACTION SNAPSHOT '000'
+--> PassThrough to shard s0 (primary)
+
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE
+--> Session: SetSessionCharacteristics(TransactionModes { isolation: Some(Serializable), read_only: None, deferrable: None })
+
+SET CONSTRAINTS ALL DEFERRED
+--> Session: SetConstraints
+
+SET a.b.c = 1.5
+--> Session: Set { name: "a.b.c", value: Some(SetValue { items: ["1.5"], text: 12..15 }), local: false }
+
+SET x
+--> PassThrough to shard s0 (primary)
+
+RESET ALL
+--> Session: Reset(None)
+
+RESET work_mem
+--> Session: Reset(Some("work_mem"))
+
+RESET TIME ZONE
+--> Session: Reset(Some("timezone"))
+
+RESET SESSION AUTHORIZATION
+--> Session: Reset(Some("session_authorization"))
+
+SHOW ALL
+--> PassThrough to any shard (read)
+
+SHOW search_path
+--> PassThrough to any shard (read)
+
+SHOW TRANSACTION ISOLATION LEVEL
+--> PassThrough to any shard (read)
+
+SHOW TIME ZONE
+--> PassThrough to any shard (read)
+
+DISCARD ALL
+--> Session: Discard(All)
+
+DISCARD TEMP
+--> Session: Discard(Temp)
+
+DISCARD PLANS
+--> Session: Discard(Plans)
+
+DISCARD SEQUENCES
+--> Session: Discard(Sequences)
+
+DEALLOCATE ALL
+--> Session: Deallocate(None)
+
+DEALLOCATE PREPARE p
+--> Session: Deallocate(Some("p"))
+
+PREPARE p AS SELECT * FROM users WHERE id = $1
+--> Session: Prepare { name: "p", types: [], statement: 13..46 }
+
+PREPARE p (int8, varchar(10)) AS INSERT INTO users VALUES ($1, $2)
+--> Session: Prepare { name: "p", types: [11..15, 17..28], statement: 33..66 }
+
+EXECUTE p
+--> Session: Execute { name: "p", arguments: [] }
+
+EXECUTE p (1, 'a, b', f(2, 3))
+--> Session: Execute { name: "p", arguments: [11..12, 14..20, 22..29] }
+
+DECLARE c CURSOR FOR SELECT * FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+DECLARE c NO SCROLL CURSOR WITH HOLD FOR SELECT * FROM settings
+--> PassThrough to shard s0 (read)
+-->   Pins: HoldCursor
+
+DECLARE c CURSOR FOR SELECT * FROM users
+--> Refuse 0A000: a cursor over several shards is not supported yet
+
+DECLARE c BINARY INSENSITIVE SCROLL CURSOR WITHOUT HOLD FOR SELECT * FROM countries
+--> PassThrough to any shard (read)
+
+FETCH 10 FROM c
+--> Session: Fetch { name: "c" }
+
+FETCH ALL IN c
+--> Session: Fetch { name: "c" }
+
+FETCH NEXT c
+--> Session: Fetch { name: "c" }
+
+MOVE FORWARD 5 FROM c
+--> Session: Fetch { name: "c" }
+
+CLOSE c
+--> Session: CloseCursor(Some("c"))
+
+CLOSE ALL
+--> Session: CloseCursor(None)
+
+LISTEN chan
+--> PassThrough to shard s0 (primary)
+-->   Pins: Listen
+
+UNLISTEN *
+--> PassThrough to shard s0 (primary)
+
+UNLISTEN chan
+--> PassThrough to shard s0 (primary)
+
+NOTIFY chan, 'payload'
+--> PassThrough to shard s0 (primary)
+
+LOCK TABLE users IN EXCLUSIVE MODE
+--> Broadcast to all shards (schema)
+
+LOCK settings
+--> PassThrough to shard s0 (primary)
+
+LOCK countries
+--> Broadcast to all shards (schema)
+
+EXPLAIN SELECT * FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+EXPLAIN ANALYZE DELETE FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM users WHERE id = $1
+--> PassThrough to the shard of users = $1 (read)
+
+EXPLAIN (ANALYZE OFF) UPDATE users SET name = 'x' WHERE id = 5
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+EXPLAIN (SELECT 1)
+--> PassThrough to any shard (read)
+
+EXPLAIN VERBOSE SELECT * FROM users
+--> Refuse 0A000: EXPLAIN of a statement on several shards is not supported yet
+--> HINT: Name one shard to see its part: /* switchyard: shard=… */.
+
+EXPLAIN SELECT count(*) FROM users
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+EXPLAIN EXECUTE p (1)
+--> Refuse 0A000: EXPLAIN EXECUTE is not supported yet
+
+EXPLAIN INSERT INTO countries VALUES ('x')
+--> Refuse 0A000: EXPLAIN of a statement on several shards is not supported yet
+--> HINT: Name one shard to see its part: /* switchyard: shard=… */.
+
+COPY settings FROM STDIN
+--> PassThrough to shard s0 (primary)
+
+COPY settings (key, value) TO STDOUT WITH (FORMAT csv)
+--> PassThrough to shard s0 (read)
+
+COPY settings TO '/tmp/x'
+--> PassThrough to shard s0 (read)
+
+COPY settings FROM PROGRAM 'cat'
+--> PassThrough to shard s0 (primary)
+
+COPY users FROM STDIN
+--> Refuse 0A000: COPY into the sharded table "users" is not supported yet
+--> HINT: Name the shard: /* switchyard: shard=… */ COPY ….
+
+COPY users (id, name) TO STDOUT
+--> Refuse 0A000: COPY of the sharded table "users" is not supported yet
+--> HINT: Copy a query for one shard: COPY (SELECT … WHERE shard key = …) TO …, or name the shard: /* switchyard: shard=… */ COPY ….
+
+COPY (SELECT * FROM users WHERE id = 5) TO STDOUT
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+COPY (SELECT * FROM users) TO STDOUT
+--> Refuse 0A000: COPY of rows of several shards is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+COPY (SELECT * FROM settings) TO STDOUT (FORMAT binary)
+--> PassThrough to shard s0 (read)
+
+COPY (DELETE FROM users WHERE id = 5 RETURNING *) TO STDOUT
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+COPY order_view TO STDOUT
+--> Refuse 0A000: COPY of the sharded table "order_view" is not supported yet
+--> HINT: Copy a query for one shard: COPY (SELECT … WHERE shard key = …) TO …, or name the shard: /* switchyard: shard=… */ COPY ….
+
+COPY nowhere FROM STDIN
+--> PassThrough to shard s0 (primary)
+-->   Unknown: nowhere
+
+COPY pg_class TO STDOUT
+--> PassThrough to shard s0 (read)
+
+CALL do_orders()
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "orders".
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+CALL do_nothing()
+--> PassThrough to shard s0 (primary)
+-->   Leaves the backend dirty
+
+DO $$ BEGIN DELETE FROM users; END $$
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users".
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+DO $$ BEGIN PERFORM 1; END $$
+--> PassThrough to shard s0 (primary)
+-->   Leaves the backend dirty
+
+DO $$ BEGIN EXECUTE 'DELETE FROM us' || 'ers'; END $$
+--> Refuse 0A000: the code runs SQL that the router cannot see
+--> DETAIL: What "EXECUTE" runs may touch sharded tables.
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+DO $$ BEGIN INSERT INTO countries VALUES ('x'); END $$
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may write the reference table "countries", which every shard has.
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+DO $$ BEGIN UPDATE settings SET value = 'x'; END $$
+--> PassThrough to shard s0 (primary)
+-->   Leaves the backend dirty
+
+LOAD 'auto_explain'
+--> Refuse 0A000: LOAD is not supported
+--> HINT: Set session_preload_libraries on the servers.
+
+CHECKPOINT
+--> Broadcast to all shards (schema)
+
+VACUUM
+--> Refuse 0A000: VACUUM cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+VACUUM users
+--> Refuse 0A000: VACUUM cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+ANALYZE
+--> Broadcast to all shards (schema)
+
+ANALYZE users
+--> Broadcast to all shards (schema)
+
+CLUSTER
+--> Refuse 0A000: CLUSTER cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+CLUSTER users USING users_pkey
+--> Broadcast to all shards (schema)
+
+REINDEX TABLE users
+--> Broadcast to all shards (schema)
+
+REINDEX TABLE CONCURRENTLY users
+--> Refuse 0A000: REINDEX cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+REINDEX DATABASE shop
+--> Refuse 0A000: REINDEX cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+-- no statement at all
+;
+--> Session: Empty
+
+SELEC * FROM users
+--> PassThrough to any shard (read)
+
+FOO BAR
+--> PassThrough to any shard (read)
+
+SELECT * FROM users WHERE
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users".
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+SELECT FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT
+--> PassThrough to shard s0 (primary)
+
+SELECT 'unterminated
+--> PassThrough to any shard (read)
+
+SELECT $$unterminated
+--> PassThrough to any shard (read)
+
+SELECT 1a
+--> PassThrough to any shard (read)
+
+1
+--> PassThrough to any shard (read)

@@ -1,0 +1,144 @@
+WITH u AS (SELECT * FROM users WHERE id = 5) SELECT * FROM u
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+WITH u AS (SELECT * FROM users) SELECT * FROM u WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+WITH u AS (SELECT * FROM users) SELECT * FROM u
+--> Append of all shards (read)
+
+WITH u AS MATERIALIZED (SELECT * FROM users) SELECT * FROM u WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+WITH u AS (SELECT * FROM users), o AS (SELECT * FROM orders) SELECT * FROM u JOIN o ON o.user_id = u.id WHERE u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+WITH u AS (SELECT * FROM users), o AS (SELECT * FROM orders) SELECT * FROM u JOIN o ON o.user_id = u.id
+--> Append of all shards (read)
+
+WITH u (k) AS (SELECT id FROM users) SELECT * FROM u WHERE k = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+WITH u AS (SELECT * FROM users LIMIT 5) SELECT * FROM u WHERE id = 5
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+-- mentioned twice: each mention has its own keys
+WITH u AS (SELECT * FROM users) SELECT * FROM u a, u b WHERE a.id = 1 AND b.id = 5
+--> PassThrough to the shard of users = integer[0], users = integer[1] (read)
+-->   Refuse joining "users" and "users" across shards is not supported yet
+
+WITH u AS (SELECT * FROM users) SELECT * FROM u a JOIN u b ON a.id = b.id WHERE b.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+-- a CTE hides a table of the same name
+WITH users AS (SELECT 1 AS id) SELECT * FROM users
+--> PassThrough to any shard (read)
+
+WITH countries AS (SELECT id AS code FROM users) SELECT * FROM countries
+--> Append of all shards (read)
+
+-- but not in itself, unless recursive
+WITH users AS (SELECT * FROM users WHERE id = 5) SELECT * FROM users
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+WITH a AS (SELECT * FROM users), b AS (SELECT * FROM a WHERE id = 5) SELECT * FROM b
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+-- not mentioned
+WITH u AS (SELECT * FROM users) SELECT 1
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH c AS (SELECT * FROM countries) SELECT * FROM c
+--> PassThrough to any shard (read)
+
+WITH c AS (SELECT * FROM countries) SELECT * FROM users JOIN c ON c.code = name
+--> Append of all shards (read)
+
+WITH RECURSIVE t (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < 10) SELECT sum(n) FROM t
+--> PassThrough to any shard (read)
+
+WITH RECURSIVE t AS (SELECT * FROM orders WHERE user_id = 5 UNION ALL SELECT o.* FROM orders o JOIN t ON o.id = t.total WHERE o.user_id = 5) SELECT * FROM t
+--> PassThrough to the shard of orders = integer[0], orders = integer[1] (read)
+-->   Shards: s0
+
+WITH RECURSIVE t AS (SELECT * FROM orders WHERE user_id = 5 UNION ALL SELECT o.* FROM orders o JOIN t ON o.user_id = t.user_id) SELECT * FROM t
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+-- a condition does not reach into a recursion
+WITH RECURSIVE t AS (SELECT * FROM orders UNION ALL SELECT o.* FROM orders o JOIN t ON o.id = t.id) SELECT * FROM t WHERE user_id = 5
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH RECURSIVE u AS (SELECT * FROM users) SELECT * FROM u WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+-- writes
+WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT * FROM d
+--> PassThrough to the shard of orders = integer[0] (primary)
+-->   Shards: s0
+
+WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) INSERT INTO order_items (user_id, order_id) SELECT user_id, id FROM d
+--> PassThrough to the shard of orders = integer[0] (primary)
+-->   Shards: s0
+
+WITH d AS (DELETE FROM orders RETURNING *) SELECT * FROM d
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT * FROM d JOIN users u ON u.id = d.user_id
+--> PassThrough to the shard of orders = integer[0] (primary)
+-->   Shards: s0
+
+WITH d AS (DELETE FROM orders WHERE user_id = 5) SELECT * FROM users WHERE id = 5
+--> PassThrough to the shard of orders = integer[0], users = integer[1] (primary)
+-->   Shards: s0
+
+WITH d AS (DELETE FROM orders WHERE user_id = 5) SELECT * FROM users WHERE id = 1
+--> PassThrough to the shard of orders = integer[0], users = integer[1] (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+WITH i AS (INSERT INTO users (id, name) VALUES (5, 'x') RETURNING id) INSERT INTO orders (id, user_id) SELECT 1, id FROM i
+--> PassThrough to the shards of users stored = integer[0], orders in (integer[0]) (primary)
+-->   Shards: s0
+
+WITH i AS (INSERT INTO users (id, name) VALUES ($1, $2) RETURNING *) SELECT * FROM i
+--> PassThrough to the shard of users stored = $1 (primary)
+
+WITH i AS (INSERT INTO settings VALUES ('a', 'b') RETURNING *) SELECT * FROM i
+--> PassThrough to shard s0 (primary)
+
+WITH i AS (INSERT INTO settings VALUES ('a', 'b')) SELECT * FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[2], first shard only (primary)
+-->   Shards: s0
+
+WITH i AS (INSERT INTO countries VALUES ('a', 'b')) SELECT 1
+--> Broadcast to all shards (reference table)
+
+WITH u AS (UPDATE users SET name = 'x' WHERE id = 5 RETURNING *) SELECT count(*) FROM u
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+-- nested WITH
+SELECT * FROM (WITH u AS (SELECT * FROM users) SELECT * FROM u) t WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users WHERE id = 5 AND EXISTS (WITH o AS (SELECT * FROM orders WHERE orders.user_id = users.id) SELECT 1 FROM o)
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0

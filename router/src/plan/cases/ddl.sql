@@ -1,0 +1,253 @@
+CREATE TABLE t (id int)
+--> Broadcast to all shards (schema)
+
+CREATE TABLE users (id int)
+--> Broadcast to all shards (schema)
+
+CREATE TABLE t (LIKE users INCLUDING ALL)
+--> Broadcast to all shards (schema)
+
+CREATE TABLE t PARTITION OF orders FOR VALUES IN (1)
+--> Broadcast to all shards (schema)
+
+CREATE UNLOGGED TABLE t (a int)
+--> Broadcast to all shards (schema)
+
+CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, user_id bigint REFERENCES users)
+--> Broadcast to all shards (schema)
+
+CREATE TABLE t AS SELECT * FROM users
+--> Refuse 0A000: storing rows of the sharded table "users" in a new relation is not supported yet
+--> HINT: Create the table first and fill it shard key by shard key with INSERT … SELECT.
+
+CREATE TABLE t AS TABLE users
+--> Refuse 0A000: storing rows of the sharded table "users" in a new relation is not supported yet
+--> HINT: Create the table first and fill it shard key by shard key with INSERT … SELECT.
+
+CREATE TABLE t AS SELECT * FROM settings
+--> Broadcast to all shards (schema)
+
+CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM orders
+--> Refuse 0A000: storing rows of the sharded table "orders" in a new relation is not supported yet
+--> HINT: Create the table first and fill it shard key by shard key with INSERT … SELECT.
+
+CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM settings
+--> Broadcast to all shards (schema)
+
+REFRESH MATERIALIZED VIEW m
+--> Broadcast to all shards (schema)
+
+CREATE VIEW v AS SELECT * FROM users
+--> Broadcast to all shards (schema)
+
+CREATE OR REPLACE VIEW v AS SELECT * FROM users
+--> Broadcast to all shards (schema)
+
+CREATE INDEX ON users (name)
+--> Broadcast to all shards (schema)
+
+CREATE UNIQUE INDEX CONCURRENTLY i ON users (name)
+--> Refuse 0A000: CREATE … CONCURRENTLY cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+DROP INDEX CONCURRENTLY i
+--> Refuse 0A000: DROP … CONCURRENTLY cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+DROP INDEX i
+--> Broadcast to all shards (schema)
+
+CREATE SEQUENCE s
+--> Broadcast to all shards (schema)
+
+CREATE SCHEMA x
+--> Broadcast to all shards (schema)
+
+CREATE EXTENSION pgcrypto
+--> Broadcast to all shards (schema)
+
+CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT count(*) FROM users'
+--> Broadcast to all shards (schema)
+
+CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()
+--> Broadcast to all shards (schema)
+
+CREATE ROLE bob LOGIN PASSWORD 'x'
+--> Broadcast to all shards (schema)
+
+GRANT SELECT ON users TO bob
+--> Broadcast to all shards (schema)
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM bob
+--> Broadcast to all shards (schema)
+
+COMMENT ON TABLE users IS 'people'
+--> Broadcast to all shards (schema)
+
+SECURITY LABEL ON TABLE users IS 'x'
+--> Broadcast to all shards (schema)
+
+IMPORT FOREIGN SCHEMA x FROM SERVER y INTO z
+--> Broadcast to all shards (schema)
+
+REASSIGN OWNED BY a TO b
+--> Broadcast to all shards (schema)
+
+DROP TABLE users
+--> Broadcast to all shards (schema)
+
+DROP TABLE IF EXISTS t CASCADE
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ADD COLUMN x int
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ADD COLUMN x int DEFAULT 5
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users RENAME COLUMN name TO nom
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users RENAME COLUMN id TO uid
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: Where the rows are depends on it.
+
+ALTER TABLE users ALTER COLUMN id TYPE text
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: Where the rows are depends on it.
+
+ALTER TABLE users ALTER COLUMN id SET DATA TYPE int4
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: Where the rows are depends on it.
+
+ALTER TABLE users DROP COLUMN id
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: Where the rows are depends on it.
+
+ALTER TABLE users DROP COLUMN name
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ALTER COLUMN id DROP DEFAULT
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ADD CONSTRAINT c CHECK (id > 0)
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users DROP CONSTRAINT c
+--> Broadcast to all shards (schema)
+
+ALTER TABLE orders DETACH PARTITION orders_2024 CONCURRENTLY
+--> Refuse 0A000: ALTER … CONCURRENTLY cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+ALTER TYPE mood ADD VALUE 'x'
+--> Broadcast to all shards (schema)
+
+ALTER SYSTEM SET work_mem = '1GB'
+--> Refuse 0A000: ALTER SYSTEM cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+ALTER DATABASE shop SET work_mem = '1GB'
+--> Broadcast to all shards (schema)
+
+ALTER DATABASE shop SET TABLESPACE x
+--> Refuse 0A000: ALTER DATABASE SET TABLESPACE cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+CREATE DATABASE x
+--> Refuse 0A000: CREATE DATABASE cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+DROP DATABASE x
+--> Refuse 0A000: DROP DATABASE cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+CREATE TABLESPACE x LOCATION '/x'
+--> Refuse 0A000: CREATE TABLESPACE cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p
+--> Refuse 0A000: CREATE SUBSCRIPTION cannot run on all shards together
+--> DETAIL: PostgreSQL does not run it inside a transaction block.
+--> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+
+CREATE PUBLICATION p FOR ALL TABLES
+--> Broadcast to all shards (schema)
+
+TRUNCATE users
+--> Broadcast to all shards (schema)
+
+TRUNCATE users, orders RESTART IDENTITY CASCADE
+--> Broadcast to all shards (schema)
+
+TRUNCATE settings
+--> Broadcast to all shards (schema)
+
+-- temporary
+CREATE TEMP TABLE t (id int)
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT * FROM settings
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+CREATE TEMP TABLE t AS SELECT * FROM users
+--> Refuse 0A000: a temporary table of the sharded table "users" is not supported yet
+
+CREATE TEMP TABLE t (LIKE users)
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+CREATE LOCAL TEMP TABLE t (id int) ON COMMIT DROP
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+CREATE TEMP VIEW v AS SELECT * FROM users
+--> Refuse 0A000: a temporary view of the sharded table "users" is not supported yet
+
+CREATE OR REPLACE TEMP VIEW v AS SELECT * FROM settings
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: v
+
+CREATE TEMP SEQUENCE s
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: s
+
+CREATE TABLE pg_temp.t (id int)
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+SELECT * INTO TEMP t FROM settings
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+SELECT * INTO TEMP t FROM users
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT * INTO TEMP t FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0], first shard only (primary)
+-->   Shards: s0
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+SELECT * INTO t FROM settings
+--> Refuse 0A000: SELECT INTO is not supported
+--> HINT: Use CREATE TABLE AS.

@@ -1,0 +1,197 @@
+SELECT 1 + 1
+--> PassThrough to any shard (read)
+
+SELECT version()
+--> PassThrough to any shard (read)
+
+SELECT current_database(), current_user, current_schema, current_schemas(true)
+--> PassThrough to shard s0 (primary)
+
+SELECT pg_is_in_recovery()
+--> PassThrough to shard s0 (primary)
+
+SELECT nextval('s')
+--> PassThrough to shard s0 (primary)
+
+SELECT currval('s')
+--> PassThrough to shard s0 (primary)
+-->   Reads the state of a sequence
+
+SELECT lastval()
+--> PassThrough to shard s0 (primary)
+-->   Reads the state of a sequence
+
+SELECT setval('s', 5)
+--> PassThrough to shard s0 (primary)
+
+SELECT nextval('s') FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[1], first shard only (primary)
+-->   Shards: s0
+
+SELECT nextval('s') FROM users WHERE id = 1
+--> PassThrough to the shard of users = integer[1], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+SELECT pg_advisory_lock(1)
+--> PassThrough to shard s0 (primary)
+-->   Pins: AdvisoryLock
+
+SELECT pg_try_advisory_lock(1, 2)
+--> PassThrough to shard s0 (primary)
+-->   Pins: AdvisoryLock
+
+SELECT pg_advisory_xact_lock(1)
+--> PassThrough to shard s0 (primary)
+
+SELECT pg_advisory_unlock(1)
+--> PassThrough to shard s0 (primary)
+
+SELECT pg_advisory_xact_lock(1) FROM users WHERE id = 1
+--> PassThrough to the shard of users = integer[1], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+SELECT pg_sleep(1)
+--> PassThrough to shard s0 (primary)
+
+SELECT pg_notify('a', 'b')
+--> PassThrough to shard s0 (primary)
+
+SELECT txid_current()
+--> PassThrough to any shard (read)
+
+SELECT set_config('work_mem', '1MB', false)
+--> PassThrough to shard s0 (primary)
+-->   Pins: Setting
+-->   Guards: [0]
+
+SELECT set_config('work_mem', '1MB', true)
+--> PassThrough to shard s0 (primary)
+-->   Guards: [0]
+
+SELECT set_config('app.user', $1, true)
+--> PassThrough to shard s0 (primary)
+-->   Guards: [0]
+
+SELECT pg_catalog.set_config('search_path', '', false)
+--> PassThrough to shard s0 (primary)
+-->   Pins: Setting
+-->   Sets: search_path = ""
+-->   Guards: [0, 1]
+
+SELECT set_config('search_path', $1, false)
+--> Refuse 0A000: set_config of search_path is not supported here
+--> DETAIL: The setting decides how the router reads later statements.
+--> HINT: Use SET.
+
+SELECT set_config('search_path', name, false) FROM settings
+--> Refuse 0A000: set_config of search_path is not supported here
+--> DETAIL: The setting decides how the router reads later statements.
+--> HINT: Use SET.
+
+SELECT set_config('role', 'bob', true)
+--> PassThrough to shard s0 (primary)
+-->   Sets: role = "bob"
+-->   Guards: [0, 1]
+
+SELECT set_config($1, 'x', true)
+--> Refuse 0A000: set_config of a setting that is named by a parameter or column is not supported here
+--> DETAIL: The setting decides how the router reads later statements.
+--> HINT: Use SET.
+
+SELECT query_to_xml('SELECT * FROM users', true, true, '')
+--> Refuse 0A000: function "query_to_xml" is not supported across shards
+--> DETAIL: It reads tables that are named by its arguments.
+
+SELECT table_to_xml('users', true, true, '')
+--> Refuse 0A000: function "table_to_xml" is not supported across shards
+--> DETAIL: It reads tables that are named by its arguments.
+
+SELECT total_spent(5)
+--> Refuse 0A000: function "total_spent" uses the sharded table "orders"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+SELECT outer_total()
+--> Refuse 0A000: function "outer_total" uses the sharded table "orders"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+SELECT * FROM total_spent(5)
+--> Refuse 0A000: function "total_spent" uses the sharded table "orders"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+SELECT any_sql('users')
+--> Refuse 0A000: function "any_sql" runs SQL that the router cannot see
+--> HINT: Name the shard it runs on: /* switchyard: shard=… */.
+
+SELECT touch()
+--> PassThrough to shard s0 (primary)
+-->   Leaves the backend dirty
+
+SELECT in_c()
+--> PassThrough to shard s0 (primary)
+
+SELECT touch() FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+-->   Leaves the backend dirty
+
+SELECT pure(5)
+--> PassThrough to any shard (read)
+
+SELECT steady()
+--> PassThrough to any shard (read)
+
+SELECT * FROM generate_series(1, 10)
+--> PassThrough to any shard (read)
+
+SELECT * FROM unnest($1::int[], $2::text[]) WITH ORDINALITY
+--> PassThrough to any shard (read)
+
+SELECT * FROM json_to_recordset($1) AS x (a int, b text)
+--> PassThrough to any shard (read)
+
+SELECT * FROM jsonb_each('{}') e, LATERAL (SELECT e.key) k
+--> PassThrough to any shard (read)
+
+SELECT no_such_function()
+--> PassThrough to shard s0 (primary)
+-->   Unknown: no_such_function
+
+SELECT lo_create(0)
+--> PassThrough to shard s0 (primary)
+
+SELECT count(*), sum(x) FROM (VALUES (1), (2)) v (x)
+--> PassThrough to any shard (read)
+
+SELECT f(a => 1, b := 2)
+--> PassThrough to shard s0 (primary)
+-->   Unknown: f
+
+SELECT concat(VARIADIC ARRAY['a', 'b'])
+--> PassThrough to any shard (read)
+
+SELECT sum(x) OVER (ORDER BY x ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE TIES) FROM (VALUES (1)) v (x)
+--> PassThrough to any shard (read)
+
+SELECT * FROM spent_view
+--> Refuse 0A000: view "spent_view" reads the sharded table "orders"
+--> DETAIL: Views of sharded tables are not supported yet.
+--> HINT: Use the view's query in place of the view.
+
+SELECT * FROM settings_view
+--> PassThrough to shard s0 (read)
+
+SELECT * FROM order_view WHERE code = 5
+--> Refuse 0A000: view "order_view" reads the sharded table "orders"
+--> DETAIL: Views of sharded tables are not supported yet.
+--> HINT: Use the view's query in place of the view.
+
+SELECT * FROM deep_view
+--> Refuse 0A000: view "deep_view" reads the sharded table "orders"
+--> DETAIL: Views of sharded tables are not supported yet.
+--> HINT: Use the view's query in place of the view.
+
+UPDATE pg_settings SET setting = 'x'
+--> Refuse 0A000: writing the system relation "pg_settings" is not supported

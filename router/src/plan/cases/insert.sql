@@ -1,0 +1,370 @@
+INSERT INTO users (id, name) VALUES (5, 'x')
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (name, id) VALUES ($1, $2) RETURNING *
+--> PassThrough to the shard of users stored = $2 (primary)
+
+INSERT INTO users VALUES (5, 'a@b', 'x', 3, '2024-01-01')
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users VALUES (5)
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y')
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
+-->   Shards: s1
+
+INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y')
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+INSERT INTO users (id, name) VALUES ($1, 'x'), ($2, 'y')
+--> PassThrough to the shards of users stored in ($1, $2) (primary)
+
+INSERT INTO users (id) VALUES ('5')
+--> PassThrough to the shard of users stored = string[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id) VALUES (5.0)
+--> PassThrough to the shard of users stored = decimal[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id) VALUES (5.4)
+--> PassThrough to the shard of users stored = decimal[0] (primary)
+-->   Refuse the shard of the new row cannot be determined: table "users"
+
+INSERT INTO users (id) VALUES (-5)
+--> PassThrough to the shard of users stored = -integer[0] (primary)
+-->   Shards: s1
+
+INSERT INTO users (id) VALUES ('5'::int4)
+--> PassThrough to the shard of users stored = string[0]::integer (primary)
+-->   Shards: s0
+
+INSERT INTO accounts (name) VALUES (5)
+--> PassThrough to the shard of accounts stored = integer[0] (primary)
+-->   Shards: s1
+
+INSERT INTO accounts (name) VALUES ('abc')
+--> PassThrough to the shard of accounts stored = string[0] (primary)
+-->   Shards: s1
+
+-- a varchar is cut without an error if what is cut is blank
+INSERT INTO accounts (name) VALUES ('abc                        ')
+--> PassThrough to the shard of accounts stored = string[0] (primary)
+-->   Refuse the shard of the new row cannot be determined: table "accounts"
+
+INSERT INTO codes (code) VALUES ('ab   ')
+--> PassThrough to the shard of codes stored = string[0] (primary)
+-->   Shards: s1
+
+-- the key is missing, NULL or DEFAULT
+INSERT INTO users (name) VALUES ('x')
+--> PassThrough to the shard of users stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (NULL, 'x')
+--> PassThrough to the shard of users stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (DEFAULT, 'x')
+--> PassThrough to the shard of users stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO users DEFAULT VALUES
+--> PassThrough to the shard of users stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO profiles (bio) VALUES ('x')
+--> PassThrough to the shard of profiles stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO profiles (user_id, bio) VALUES (NULL, 'x')
+--> PassThrough to the shard of profiles stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO profiles DEFAULT VALUES
+--> PassThrough to the shard of profiles stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO keyed (v) VALUES ('x')
+--> Refuse 0A000: the shard key "id" of table "keyed" must be given
+--> DETAIL: Its default value is computed where the row is stored, and where that is depends on it.
+--> HINT: Give the shard key a value in the INSERT.
+
+INSERT INTO keyed (id, v) VALUES (DEFAULT, 'x')
+--> Refuse 0A000: the shard key "id" of table "keyed" must be given
+--> DETAIL: Its default value is computed where the row is stored, and where that is depends on it.
+--> HINT: Give the shard key a value in the INSERT.
+
+INSERT INTO keyed DEFAULT VALUES
+--> Refuse 0A000: the shard key "id" of table "keyed" must be given
+--> DETAIL: Its default value is computed where the row is stored, and where that is depends on it.
+--> HINT: Give the shard key a value in the INSERT.
+
+INSERT INTO keyed (id, v) VALUES (gen_random_uuid(), 'x')
+--> Refuse 0A000: the shard of the new rows of table "keyed" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO users (id) VALUES (2 + 3)
+--> Refuse 0A000: the shard of the new rows of table "users" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO users (id) VALUES ((SELECT max(id) FROM users))
+--> Refuse 0A000: the shard of the new rows of table "users" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO users (id) SELECT 5
+--> PassThrough to the shards of users in (integer[0]) (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) SELECT $1, name FROM countries
+--> PassThrough to the shard of users stored = $1 (primary)
+
+INSERT INTO users (id, name) SELECT $1::int8, name FROM countries LIMIT 1
+--> PassThrough to the shards of users in ($1::bigint) (primary)
+
+-- sequences
+INSERT INTO tickets (user_id, subject) VALUES (5, 'x')
+--> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
+--> DETAIL: Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.
+--> HINT: Give the column "id" a value in the INSERT.
+
+INSERT INTO tickets (id, user_id, subject) VALUES (1, 5, 'x')
+--> PassThrough to the shard of tickets stored = integer[1] (primary)
+-->   Shards: s0
+
+INSERT INTO tickets (id, user_id, subject) VALUES (DEFAULT, 5, 'x')
+--> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
+--> DETAIL: Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.
+--> HINT: Give the column "id" a value in the INSERT.
+
+INSERT INTO tickets (id, user_id, subject) VALUES (nextval('tickets_id_seq'), 1, 'x')
+--> PassThrough to the shard of tickets stored = integer[1], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+INSERT INTO audit_log (message) VALUES ('x')
+--> PassThrough to shard s0 (primary)
+
+INSERT INTO audit_log (message) VALUES ('x') RETURNING id
+--> PassThrough to shard s0 (primary)
+
+-- INSERT … SELECT
+INSERT INTO orders (id, user_id) SELECT id, user_id FROM order_items WHERE user_id = 5
+--> PassThrough to the shard of order_items = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO orders (id, user_id) SELECT order_id, user_id FROM order_items
+--> Refuse 0A000: storing rows of table "orders" on several shards in one statement is not supported yet
+--> HINT: Restrict the shard key of the rows it comes from to one value.
+
+INSERT INTO orders (id, user_id) SELECT id, 5 FROM users WHERE id = 5
+--> PassThrough to the shards of users = integer[1], orders in (integer[0]) (primary)
+-->   Shards: s0
+
+INSERT INTO orders (id, user_id) SELECT 1, u.id FROM users u WHERE u.id = $1 RETURNING id
+--> PassThrough to the shard of users = $1 (primary)
+
+INSERT INTO orders (id, user_id) SELECT id, age FROM users WHERE id = 5
+--> Refuse 0A000: storing rows of table "orders" on several shards in one statement is not supported yet
+--> HINT: Restrict the shard key of the rows it comes from to one value.
+
+INSERT INTO orders (id, user_id) SELECT id, user_id + 1 FROM orders WHERE user_id = 5
+--> Refuse 0A000: the shard of the new rows of table "orders" is not known
+--> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO profiles SELECT id, name FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO profiles SELECT * FROM profiles WHERE user_id = 5
+--> PassThrough to the shard of profiles = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO profiles (bio) SELECT name FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0], profiles stored = null (primary)
+-->   Shards: s0
+
+INSERT INTO orders (id, user_id) SELECT max(id), 5 FROM orders WHERE user_id = 5
+--> PassThrough to the shard of orders = integer[1], orders stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO orders (id, user_id) SELECT count(*), user_id FROM orders WHERE user_id = 5 GROUP BY user_id
+--> PassThrough to the shard of orders = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO orders (id, user_id) SELECT count(*), max(user_id) FROM orders WHERE user_id = 5
+--> Refuse 0A000: the shard of the new rows of table "orders" is not known
+--> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[1], first shard only (primary)
+-->   Shards: s0
+
+INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 1
+--> PassThrough to the shard of users = integer[1], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+INSERT INTO settings SELECT name, 'x' FROM users
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+INSERT INTO settings SELECT code, name FROM countries
+--> PassThrough to shard s0 (primary)
+
+INSERT INTO users (id, name) SELECT 1, key FROM settings
+--> PassThrough to the shards of users in (integer[0]), first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+INSERT INTO users (id, name) SELECT 5, key FROM settings
+--> PassThrough to the shards of users in (integer[0]), first shard only (primary)
+-->   Shards: s0
+
+INSERT INTO users (id) VALUES (5) UNION ALL VALUES (5)
+--> Refuse 0A000: storing rows of table "users" on several shards in one statement is not supported yet
+--> HINT: Restrict the shard key of the rows it comes from to one value.
+
+INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (5, 'a'), (5, 'b')) v (id, name)
+--> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (1, 'a'), (3, 'b')) v (id, name)
+--> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+INSERT INTO users (id) SELECT * FROM unnest($1::int8[])
+--> Refuse 0A000: the shard of the new rows of table "users" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO users (id) SELECT generate_series(1, 10)
+--> Refuse 0A000: the shard of the new rows of table "users" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+WITH x AS (SELECT 5 AS id) INSERT INTO users (id) SELECT id FROM x
+--> PassThrough to the shards of users in (integer[0]) (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) WITH x AS (SELECT * FROM users WHERE id = 5) SELECT id, name FROM x
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+-- ON CONFLICT
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET name = excluded.name
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT (id) DO NOTHING
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT DO NOTHING
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, email) VALUES (5, 'x') ON CONFLICT (email) DO NOTHING
+--> Refuse 0A000: ON CONFLICT without the shard key "id" is not supported
+--> DETAIL: A conflicting row of table "users" may be on another shard.
+--> HINT: Make the shard key part of the unique index and of the conflict target.
+
+INSERT INTO orders (id, user_id) VALUES (1, 5) ON CONFLICT (user_id, id) DO UPDATE SET total = orders.total + 1 WHERE orders.status = 'x'
+--> PassThrough to the shard of orders stored = integer[1] (primary)
+-->   Shards: s0
+
+INSERT INTO products (id, sku) VALUES (5, 'x') ON CONFLICT DO NOTHING
+--> Refuse 0A000: ON CONFLICT without the shard key "id" is not supported
+--> DETAIL: A conflicting row of table "products" may be on another shard.
+--> HINT: Make the shard key part of the unique index and of the conflict target.
+
+INSERT INTO products (id, sku) VALUES (5, 'x') ON CONFLICT (id) DO NOTHING
+--> PassThrough to the shard of products stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO products (id, sku) VALUES (5, 'x') ON CONFLICT ON CONSTRAINT products_sku_key DO NOTHING
+--> Refuse 0A000: ON CONFLICT without the shard key "id" is not supported
+--> DETAIL: A conflicting row of table "products" may be on another shard.
+--> HINT: Make the shard key part of the unique index and of the conflict target.
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT ON CONSTRAINT users_pkey DO NOTHING
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET id = excluded.id, name = 'y'
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET id = 7
+--> PassThrough to the shard of users stored = integer[0], users stored = integer[2] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET id = users.id + 1
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: The row would have to move to another shard.
+--> HINT: Delete the row and insert it with the new key.
+
+INSERT INTO users (id, name) VALUES (5, 'x') ON CONFLICT (id) DO UPDATE SET name = (SELECT name FROM countries LIMIT 1)
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+-- other columns may have any value
+INSERT INTO users (id, created, age) VALUES (5, now(), (SELECT count(*) FROM orders WHERE user_id = 5))
+--> PassThrough to the shard of orders = integer[1], users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id, age) VALUES (5, (SELECT count(*) FROM orders))
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+INSERT INTO users AS u (id) VALUES (5) RETURNING u.id
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO users (id) OVERRIDING SYSTEM VALUE VALUES (5)
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s0
+
+INSERT INTO orders_2024 (id, user_id) VALUES (1, 5)
+--> PassThrough to the shard of orders_2024 stored = integer[1] (primary)
+-->   Shards: s0
+
+INSERT INTO regions VALUES ('kr', 'Korea')
+--> PassThrough to the shard of regions stored = string[0] (primary)
+-->   Shards: s0
+
+INSERT INTO regions VALUES (NULL, 'nowhere')
+--> PassThrough to the shard of regions stored = null (primary)
+-->   Shards: s1
+
+INSERT INTO events VALUES ('2026-02-01', 'x')
+--> PassThrough to the shard of events stored = string[0] (primary)
+-->   Shards: s1
+
+INSERT INTO events VALUES (now(), 'x')
+--> Refuse 0A000: the shard of the new rows of table "events" is not known
+--> DETAIL: The shard key "day" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO events VALUES ('today', 'x')
+--> PassThrough to the shard of events stored = string[0] (primary)
+-->   Refuse the shard of the new row cannot be determined: table "events"
+
+INSERT INTO order_view VALUES (1, 'x')
+--> Refuse 0A000: view "order_view" reads the sharded table "orders"
+--> DETAIL: Views of sharded tables are not supported yet.
+--> HINT: Use the view's query in place of the view.
+
+INSERT INTO nowhere VALUES (1)
+--> PassThrough to shard s0 (primary)
+-->   Unknown: nowhere
+
+INSERT INTO pg_class VALUES (1)
+--> Refuse 0A000: writing the system relation "pg_class" is not supported

@@ -1,0 +1,170 @@
+-- the key of the preserved side restricts both
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id
+--> Append of all shards (read)
+
+-- the key in ON does not restrict the preserved side
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id AND u.id = 5
+--> Append of all shards (read)
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id AND o.user_id = 5
+--> Append of all shards (read)
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5
+--> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 WHERE u.id = 5
+--> PassThrough to the shard of users = integer[1], orders = integer[0] (read)
+-->   Shards: s0
+
+-- a condition in WHERE on the optional side makes it an inner join
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.user_id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.id = 5
+--> Append of all shards (read)
+
+SELECT * FROM users u LEFT JOIN orders o ON o.id = u.age WHERE o.user_id = 5
+--> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+-- IS NULL on the optional side is not the place of NULL keys (Citus #7700)
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.user_id IS NULL
+--> Append of all shards (read)
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE u.id = 5 AND o.user_id IS NULL
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.user_id = 5 OR o.user_id IS NULL
+--> Append of all shards (read)
+
+-- right joins are left joins
+SELECT * FROM orders o RIGHT JOIN users u ON o.user_id = u.id WHERE u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM orders o RIGHT JOIN users u ON o.user_id = u.id WHERE o.user_id = 5
+--> PassThrough to the shard of orders = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM orders o RIGHT JOIN users u ON o.user_id = u.id AND o.user_id = 5
+--> Append of all shards (read)
+
+-- a reference table on the preserved side (Citus #7696, Vitess #19545)
+SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code AND u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code WHERE u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users u RIGHT JOIN countries c ON u.name = c.code
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT * FROM users u FULL JOIN countries c ON u.name = c.code
+--> Refuse 0A000: FULL JOIN is not supported across shards yet
+
+SELECT * FROM (SELECT 'x' AS code) t LEFT JOIN users u ON u.name = t.code
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT * FROM (VALUES ('x'), ('y')) t (code) LEFT JOIN users u ON u.name = t.code
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT * FROM generate_series(1, 10) g LEFT JOIN users u ON u.id = g
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+-- nested (Citus #8838)
+SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c.code) ON c.code = u.name
+--> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c.code) ON c.code = u.name AND o.user_id = u.id
+--> Append of all shards (read)
+
+SELECT * FROM users u LEFT JOIN countries c ON c.code = u.name LEFT JOIN orders o ON o.user_id = u.id
+--> Append of all shards (read)
+
+SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_items i ON i.user_id = o.user_id
+--> Refuse 0A000: joining "users" and "order_items" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_items i ON i.user_id = o.user_id WHERE i.user_id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+-- full joins
+SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id
+--> Refuse 0A000: FULL JOIN is not supported across shards yet
+
+SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id WHERE u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id AND u.id = 5
+--> Refuse 0A000: FULL JOIN is not supported across shards yet
+
+SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id WHERE u.id = 5 AND o.user_id = 5
+--> Append of the shards of users (= integer[0] and = integer[1]) (read)
+-->   Shards: s0
+
+SELECT * FROM orders FULL JOIN profiles USING (user_id) WHERE user_id = 5
+--> Refuse 0A000: FULL JOIN is not supported across shards yet
+
+SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN orders o ON o.user_id = u.id
+--> Refuse 0A000: FULL JOIN is not supported across shards yet
+
+SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN (SELECT * FROM orders WHERE user_id = 5) o ON o.user_id = u.id
+--> PassThrough to the shard of users = integer[0], orders = integer[1] (read)
+-->   Shards: s0
+
+-- merged columns of outer joins
+SELECT * FROM orders LEFT JOIN profiles USING (user_id) WHERE user_id = 5
+--> PassThrough to the shard of orders = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM orders RIGHT JOIN profiles USING (user_id) WHERE user_id = 5
+--> PassThrough to the shard of profiles = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM orders LEFT JOIN profiles USING (user_id) WHERE profiles.user_id = 5
+--> PassThrough to the shard of orders = integer[0] (read)
+-->   Shards: s0
+
+-- ON conditions among optional tables
+SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.user_id = o.user_id) ON o.user_id = u.id WHERE u.id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.order_id = o.id) ON o.user_id = u.id WHERE u.id = 5
+--> Refuse 0A000: joining "users" and "order_items" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+-- a constant of one optional side is not one of another
+SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 LEFT JOIN order_items i ON i.user_id = u.id WHERE u.id = 6
+--> PassThrough to the shard of users = integer[1], orders = integer[0] (read)
+-->   Refuse joining "users" and "orders" across shards is not supported yet

@@ -1,0 +1,184 @@
+SELECT * FROM countries WHERE code = 'kr'
+--> PassThrough to any shard (read)
+
+SELECT count(*) FROM countries
+--> PassThrough to any shard (read)
+
+SELECT * FROM countries FOR UPDATE
+--> PassThrough to shard s0 (locking read: primary)
+
+SELECT random(), * FROM countries
+--> PassThrough to shard s0 (primary)
+
+SELECT * FROM country_names
+--> PassThrough to any shard (read)
+
+SELECT * FROM dice
+--> PassThrough to shard s0 (primary)
+
+SELECT * FROM countries JOIN settings ON key = code
+--> PassThrough to shard s0 (read)
+
+INSERT INTO countries VALUES ('kr', 'Korea', 'KRW')
+--> Broadcast to all shards (reference table)
+
+INSERT INTO countries (code, name) VALUES ($1, upper($2)) ON CONFLICT (code) DO UPDATE SET name = excluded.name RETURNING *
+--> Broadcast to all shards (reference table)
+
+UPDATE countries SET name = 'x' WHERE code = 'kr'
+--> Broadcast to all shards (reference table)
+
+DELETE FROM countries
+--> Broadcast to all shards (reference table)
+
+DELETE FROM countries c USING rates r WHERE r.code = c.code
+--> Broadcast to all shards (reference table)
+
+INSERT INTO countries SELECT * FROM countries WHERE code = 'x'
+--> Broadcast to all shards (reference table)
+
+INSERT INTO countries SELECT code FROM countries LIMIT 1
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO countries SELECT code, row_number() OVER ()::text FROM countries
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute a value of its own: row_number.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO countries SELECT 'all', string_agg(name, ',') FROM countries
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute a value of its own: string_agg.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO countries SELECT 'n', count(*)::text FROM countries
+--> Broadcast to all shards (reference table)
+
+MERGE INTO countries c USING rates r ON r.code = c.code WHEN NOT MATCHED THEN INSERT (code) VALUES (r.code)
+--> Broadcast to all shards (reference table)
+
+-- what would differ from shard to shard
+INSERT INTO rates (code, rate) VALUES ('kr', 1)
+--> Refuse 0A000: this write of the reference table "rates" is not supported
+--> DETAIL: Each shard would compute a value of its own: the default of column "updated".
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO rates (code, rate, updated) VALUES ('kr', 1, $1)
+--> Broadcast to all shards (reference table)
+
+INSERT INTO rates VALUES ('kr', 1, DEFAULT)
+--> Refuse 0A000: this write of the reference table "rates" is not supported
+--> DETAIL: Each shard would compute a value of its own: the default of column "updated".
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE rates SET updated = DEFAULT
+--> Refuse 0A000: this write of the reference table "rates" is not supported
+--> DETAIL: Each shard would compute a value of its own: the default of column "updated".
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO rates VALUES ('kr', 1, now())
+--> Refuse 0A000: this write of the reference table "rates" is not supported
+--> DETAIL: Each shard would compute a value of its own: now.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE rates SET updated = current_timestamp
+--> Refuse 0A000: this write of the reference table "rates" is not supported
+--> DETAIL: Each shard would compute a value of its own: current_timestamp.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE rates SET rate = random()
+--> Refuse 0A000: this write of the reference table "rates" is not supported
+--> DETAIL: Each shard would compute a value of its own: random.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO tags (label) VALUES ('x')
+--> Refuse 0A000: this write of the reference table "tags" is not supported
+--> DETAIL: Each shard would compute a value of its own: the default of column "id".
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO tags (id, label) VALUES (1, 'x')
+--> Broadcast to all shards (reference table)
+
+UPDATE countries SET name = steady()
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute a value of its own: steady.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE countries SET name = pure(1)::text
+--> Broadcast to all shards (reference table)
+
+UPDATE countries SET name = no_such_function()
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute a value of its own: no_such_function.
+--> HINT: Compute the value first and pass it as a parameter.
+
+DELETE FROM countries WHERE ctid = '(0,1)'
+--> Broadcast to all shards (reference table)
+
+-- with other tables
+UPDATE countries SET name = u.name FROM users u WHERE u.id = 5
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: It also uses the sharded table "users", and each shard would see other rows of it.
+
+INSERT INTO countries SELECT name FROM users
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: It also uses the sharded table "users", and each shard would see other rows of it.
+
+DELETE FROM countries WHERE code IN (SELECT key FROM settings)
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: It also uses "settings", which exists on the first shard only.
+
+UPDATE countries SET name = (SELECT value FROM settings LIMIT 1)
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: It also uses "settings", which exists on the first shard only.
+
+UPDATE country_names SET name = 'x'
+--> Refuse 0A000: writing through the view "country_names" is not supported
+--> HINT: Write the reference table itself.
+
+INSERT INTO countries SELECT relname FROM pg_class
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: It also uses a temporary table or the system catalogue, which differ from shard to shard.
+
+COPY countries TO STDOUT
+--> PassThrough to any shard (read)
+
+COPY countries FROM STDIN
+--> Refuse 0A000: COPY into the reference table "countries" is not supported yet
+--> HINT: Use INSERT.
+
+TRUNCATE countries
+--> Broadcast to all shards (schema)
+
+SELECT add_country()
+--> Refuse 0A000: function "add_country" may write the reference table "countries"
+--> DETAIL: It would change the copy of one shard only.
+
+SELECT note_it()
+--> PassThrough to shard s0 (primary)
+-->   Leaves the backend dirty
+
+SELECT note_it() FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0], first shard only (primary)
+-->   Shards: s0
+-->   Leaves the backend dirty
+
+SELECT note_it() FROM users WHERE id = 1
+--> PassThrough to the shard of users = integer[0], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+-->   Leaves the backend dirty
+
+CREATE TABLE x AS SELECT * FROM countries
+--> Broadcast to all shards (schema)
+
+ALTER TABLE countries ADD COLUMN population int8
+--> Broadcast to all shards (schema)
+
+ALTER TABLE countries ADD COLUMN added timestamptz DEFAULT now()
+--> Refuse 0A000: this change of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute values of its own: now.
+
+ALTER TABLE countries ADD COLUMN id serial
+--> Refuse 0A000: this change of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute values of its own: serial.

@@ -1,0 +1,84 @@
+-- PgDog finding 2
+SELECT * FROM users WHERE id = 1 UNION SELECT * FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0], users = integer[1] (read)
+-->   Refuse UNION, INTERSECT and EXCEPT are not supported across shards yet
+
+SELECT * FROM users WHERE id = 1 UNION ALL SELECT * FROM users WHERE id = 2
+--> PassThrough to the shard of users = integer[0], users = integer[1] (read)
+-->   Shards: s1
+
+SELECT id FROM users WHERE id = 5 UNION ALL SELECT user_id FROM orders WHERE user_id = 5
+--> PassThrough to the shard of users = integer[0], orders = integer[1] (read)
+-->   Shards: s0
+
+SELECT id FROM users UNION SELECT user_id FROM orders
+--> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT id FROM users UNION ALL SELECT user_id FROM orders
+--> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders WHERE user_id = 5
+--> PassThrough to the shard of users = integer[0], orders = integer[1] (read)
+-->   Shards: s0
+
+SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders
+--> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT id FROM users WHERE id = 5 INTERSECT SELECT 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT code FROM countries UNION SELECT 'x'
+--> PassThrough to any shard (read)
+
+SELECT code FROM countries UNION SELECT key FROM settings
+--> PassThrough to shard s0 (read)
+
+SELECT code FROM countries UNION SELECT name FROM users
+--> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT key FROM settings UNION SELECT name FROM users WHERE id = 1
+--> PassThrough to the shard of users = integer[0], first shard only (read)
+-->   Refuse the statement needs the first shard and another one together
+
+SELECT key FROM settings UNION SELECT name FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0], first shard only (read)
+-->   Shards: s0
+
+VALUES (1), (2)
+--> PassThrough to any shard (read)
+
+VALUES ((SELECT count(*) FROM users))
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+TABLE users
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users".
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+TABLE countries
+--> PassThrough to shard s0 (primary)
+
+TABLE settings
+--> PassThrough to shard s0 (primary)
+
+(SELECT * FROM users WHERE id = 5)
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+(SELECT * FROM users)
+--> Append of all shards (read)
+
+(SELECT * FROM users) LIMIT 5
+--> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT * FROM users WHERE id = 5 UNION ALL SELECT * FROM users WHERE id = 5 ORDER BY 1 LIMIT 3
+--> PassThrough to the shard of users = integer[0], users = integer[1] (read)
+-->   Shards: s0

@@ -1,0 +1,231 @@
+UPDATE users SET name = 'x' WHERE id = 5
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+UPDATE users SET name = 'x'
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET name = 'x' WHERE name = 'y'
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET name = 'x' WHERE id IN (1, 2)
+--> PassThrough to the shards of users in (integer[1], integer[2]) (primary)
+-->   Shards: s1
+
+UPDATE users SET name = 'x' WHERE id IN (1, 3)
+--> PassThrough to the shards of users in (integer[1], integer[2]) (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+UPDATE users SET name = 'x' WHERE id = ANY ($1)
+--> PassThrough to the shards of users in elements of $1 (primary)
+
+UPDATE users SET name = 'x', age = age + 1 WHERE id = $1 RETURNING *
+--> PassThrough to the shard of users = $1 (primary)
+
+UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id AND u.id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+UPDATE users u SET name = o.status FROM orders o WHERE u.id = 5
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+UPDATE users u SET name = c.name FROM countries c WHERE c.code = u.name AND u.id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+UPDATE users SET name = (SELECT status FROM orders WHERE user_id = users.id LIMIT 1) WHERE id = 5
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+UPDATE users SET name = (SELECT status FROM orders LIMIT 1) WHERE id = 5
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET (name, age) = ('x', 3) WHERE id = 5
+--> PassThrough to the shard of users = integer[2] (primary)
+-->   Shards: s0
+
+UPDATE users SET (name, age) = (SELECT status, 1 FROM orders WHERE user_id = users.id) WHERE id = 5
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+UPDATE users SET name = DEFAULT WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+UPDATE ONLY users SET name = 'x' WHERE id = 5
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+UPDATE users SET name = now()::text WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+-- changing the shard key
+UPDATE users SET id = 6 WHERE id = 5
+--> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+UPDATE users SET id = 7 WHERE id = 5
+--> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
+-->   Shards: s0
+
+UPDATE users SET id = 1 WHERE id = 5
+--> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+UPDATE users SET id = id WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+UPDATE users SET id = users.id, name = 'x' WHERE id = 5
+--> PassThrough to the shard of users = integer[1] (primary)
+-->   Shards: s0
+
+UPDATE users SET id = $1 WHERE id = $2
+--> PassThrough to the shard of users = $2, users stored = $1 (primary)
+
+UPDATE users SET id = id + 1 WHERE id = 5
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: The row would have to move to another shard.
+--> HINT: Delete the row and insert it with the new key.
+
+UPDATE users SET (id, name) = (5, 'x') WHERE id = 5
+--> PassThrough to the shard of users = integer[2], users stored = integer[0] (primary)
+-->   Shards: s0
+
+UPDATE users SET (id, name) = (SELECT 5, 'x') WHERE id = 5
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: The row would have to move to another shard.
+--> HINT: Delete the row and insert it with the new key.
+
+UPDATE users SET id = DEFAULT WHERE id = 5
+--> Refuse 0A000: changing the shard key "id" of table "users" is not supported
+--> DETAIL: The row would have to move to another shard.
+--> HINT: Delete the row and insert it with the new key.
+
+UPDATE orders SET user_id = NULL WHERE user_id = 5
+--> PassThrough to the shard of orders = integer[0], orders stored = null (primary)
+-->   Shards: s0
+
+UPDATE profiles SET user_id = NULL WHERE user_id = 5
+--> PassThrough to the shard of profiles = integer[0], profiles stored = null (primary)
+-->   Shards: s0
+
+UPDATE tickets SET id = DEFAULT WHERE user_id = 5
+--> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
+--> DETAIL: Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.
+--> HINT: Give the column "id" a value in the INSERT.
+
+DELETE FROM users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+DELETE FROM users
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+DELETE FROM users WHERE id IN (1, 2, 3)
+--> PassThrough to the shards of users in (integer[0], integer[1], integer[2]) (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+DELETE FROM users u USING orders o WHERE o.user_id = u.id AND o.user_id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+DELETE FROM users u USING orders o WHERE o.user_id = u.id
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+DELETE FROM users WHERE id = 5 RETURNING id, now()
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+DELETE FROM users WHERE id IN (SELECT user_id FROM orders WHERE user_id = 5) AND id = 5
+--> PassThrough to the shards of users = integer[1], orders (= integer[0] and = integer[1]) (primary)
+-->   Shards: s0
+
+DELETE FROM users WHERE id = (SELECT 5)
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+DELETE FROM ONLY users WHERE id = 5
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+DELETE FROM events WHERE day < '2025-01-01'
+--> PassThrough to the shards of events < string[0] (primary)
+-->   Shards: s0
+
+DELETE FROM events WHERE day < '2027-01-01'
+--> PassThrough to the shards of events < string[0] (primary)
+-->   Refuse writing rows of several shards in one statement is not supported yet
+
+DELETE FROM settings WHERE key = 'x'
+--> PassThrough to shard s0 (primary)
+
+DELETE FROM settings WHERE key IN (SELECT name FROM users)
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+DELETE FROM settings WHERE key IN (SELECT name FROM users WHERE id = 5)
+--> PassThrough to the shard of users = integer[0], first shard only (primary)
+-->   Shards: s0
+
+UPDATE settings SET value = 'x'
+--> PassThrough to shard s0 (primary)
+
+UPDATE audit.users SET note = 'x'
+--> PassThrough to shard s0 (primary)
+
+UPDATE orders_2024 SET status = 'x' WHERE user_id = 5
+--> PassThrough to the shard of orders_2024 = integer[1] (primary)
+-->   Shards: s0
+
+UPDATE deep_view SET name = 'x'
+--> Refuse 0A000: view "deep_view" reads the sharded table "orders"
+--> DETAIL: Views of sharded tables are not supported yet.
+--> HINT: Use the view's query in place of the view.
+
+-- merge
+MERGE INTO users u USING orders o ON u.id = o.user_id AND o.user_id = 5 WHEN MATCHED THEN UPDATE SET name = o.status
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+MERGE INTO users u USING (SELECT * FROM orders WHERE user_id = 5) o ON u.id = o.user_id WHEN MATCHED THEN UPDATE SET name = o.status WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.user_id, 'x')
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
+
+MERGE INTO users u USING orders o ON u.id = o.user_id WHEN MATCHED THEN DELETE
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
+--> PassThrough to the shards of users in (integer[0]) (primary)
+-->   Shards: s0
+
+MERGE INTO users u USING (SELECT $1::int8 AS id) v ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id) VALUES (v.id)
+--> PassThrough to the shards of users in ($1::bigint) (primary)
+
+MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id + 1, v.name)
+--> Refuse 0A000: the shard of the new rows of table "users" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED BY SOURCE THEN DELETE
+--> Refuse 0A000: writing rows of several shards in one statement is not supported yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+MERGE INTO settings s USING (VALUES ('a', 'b')) v (k, v) ON s.key = v.k WHEN MATCHED THEN UPDATE SET value = v.v WHEN NOT MATCHED THEN INSERT VALUES (v.k, v.v)
+--> PassThrough to shard s0 (primary)
