@@ -9,7 +9,7 @@ use super::route::Target;
 use super::utility::{plan, refused};
 use super::words::Words;
 use super::{Access, Broadcast, Operator, Pin, Pins, Plan, Planner};
-use crate::relations::{Placement, Resolved, Volatility};
+use crate::relations::{Placement, Relation, Resolved, Volatility};
 use crate::sql::{self, Token, TokenKind};
 
 impl Planner<'_> {
@@ -96,95 +96,180 @@ impl Planner<'_> {
         let mut rest = words.clone();
         rest.eat_all(&["or", "replace"]);
         rest.eat("unlogged");
-        let table = mentions.sharded.as_ref()?;
-        let materialized = rest.is("materialized");
-        let table_as = rest.eat("table")
-            && rest.has("as")
-            && (rest.has("select")
-                || rest.has("table")
-                || rest.has("values")
-                || rest.has("execute"));
-        if verb == "create" && (materialized || (table_as && !rest.has("generated"))) {
+        let materialized = rest.eat("materialized");
+        let table = rest.eat("table") && self.is_table_as(rest.clone());
+        if verb != "create" || !(materialized || table) {
+            return None;
+        }
+        rest.eat("view");
+        rest.eat_all(&["if", "not", "exists"]);
+        let (_, name) = rest.qualified_name()?;
+        if self.context.relations.is_configured(&name) {
+            let message = format!(
+                "table \"{name}\" cannot be created with rows: its rows have places of their own"
+            );
             return Some(
-                Refusal::not_supported(format!("storing rows of the sharded table \"{table}\" in a new relation is not supported yet"))
-                    .hint("Create the table first and fill it shard key by shard key with INSERT … SELECT."),
+                Refusal::not_supported(message)
+                    .hint("Create the table first, then INSERT the rows."),
             );
         }
-        None
+        if rest.has("execute") {
+            return Some(Refusal::not_supported(
+                "CREATE TABLE AS EXECUTE is not supported",
+            ));
+        }
+        let table = mentions.sharded.as_ref()?;
+        let message = format!(
+            "storing rows of the sharded table \"{table}\" in a new relation is not supported yet"
+        );
+        Some(Refusal::not_supported(message).hint(
+            "Create the table first and fill it shard key by shard key with INSERT … SELECT.",
+        ))
     }
 
-    /// Changes of the shard key, and of reference tables with values of each shard's own.
+    /// Whether what follows CREATE TABLE is a name, perhaps columns and options, and AS.
+    fn is_table_as(&self, mut words: Words<'_>) -> bool {
+        words.eat_all(&["if", "not", "exists"]);
+        if words.qualified_name().is_none() {
+            return false;
+        }
+        if !words.skip_past("as") {
+            return false;
+        }
+        ["select", "with", "values", "table", "execute"]
+            .iter()
+            .any(|word| words.is(word))
+            || words.eat_symbol("(")
+    }
+
+    /// What would leave rows where they are not looked for, or differ from shard to shard.
     fn alter_table(&self, mut words: Words<'_>) -> Option<Refusal> {
         words.eat_all(&["if", "exists"]);
         words.eat("only");
         let (schema, name) = words.qualified_name()?;
-        let found =
-            self.context
-                .relations
-                .resolve(self.context.search_path, schema.as_deref(), &name);
-        let Resolved::Known(relation) = found else {
+        words.eat_symbol("*");
+        let Resolved::Known(relation) = self.find(schema.as_deref(), &name) else {
             return None;
         };
+        let mut actions = words.split();
         match &relation.placement {
             Placement::Sharded(_) => {
                 let key = &relation.key_column()?.name;
-                let names_key = words
-                    .rest()
-                    .iter()
-                    .any(|token| sql::name(token, self.sql).as_deref() == Some(key));
-                let changes = ["type", "rename", "drop"]
-                    .iter()
-                    .any(|word| words.has(word));
-                let constraint_only =
-                    words.has("constraint") && !words.has("type") && !words.has("rename");
-                (names_key && changes && !constraint_only && !self.drops_constraint_of(&words, key))
-                    .then(|| {
-                        Refusal::not_supported(format!(
-                            "changing the shard key \"{key}\" of table \"{}\" is not supported",
-                            relation.name
-                        ))
-                        .detail("Where the rows are depends on it.")
-                    })
+                actions.find_map(|action| self.alters_sharded(relation, key, action))
             }
             Placement::Reference => {
-                let own = words
+                let mut names = words
                     .rest()
                     .iter()
-                    .filter_map(|token| sql::name(token, self.sql))
-                    .find(|word| self.differs(word));
-                own.map(|word| {
+                    .filter_map(|token| sql::name(token, self.sql));
+                names.find(|word| self.differs(word)).map(|word| {
+                    let table = &relation.name;
                     Refusal::not_supported(format!(
-                        "this change of the reference table \"{}\" is not supported",
-                        relation.name
+                        "this change of the reference table \"{table}\" is not supported"
                     ))
                     .detail(format!(
                         "Each shard would compute values of its own: {word}."
                     ))
                 })
             }
-            Placement::Unsharded
-            | Placement::Catalog
-            | Placement::ReadsSharded(_)
-            | Placement::Broken(_) => None,
+            Placement::Unsharded => {
+                actions.find_map(|action| self.alters_unsharded(relation, action))
+            }
+            Placement::Catalog | Placement::ReadsSharded(_) | Placement::Broken(_) => None,
         }
     }
 
-    /// `ALTER COLUMN key DROP DEFAULT` and `DROP NOT NULL` leave the rows where they are.
-    fn drops_constraint_of(&self, words: &Words<'_>, key: &str) -> bool {
-        let tokens = words.rest();
-        let drops: Vec<usize> = (0..tokens.len())
-            .filter(|at| tokens[*at].is_word(self.sql, "drop"))
-            .collect();
-        let harmless = |at: &usize| {
-            tokens.get(at + 1).is_some_and(|token| {
-                token.is_word(self.sql, "default")
-                    || token.is_word(self.sql, "not")
-                    || token.is_word(self.sql, "identity")
-                    || token.is_word(self.sql, "expression")
-            })
+    fn find(&self, schema: Option<&str>, name: &str) -> Resolved<'_> {
+        self.context
+            .relations
+            .resolve(self.context.search_path, schema, name)
+    }
+
+    /// One action of ALTER TABLE on a sharded table.
+    fn alters_sharded(
+        &self,
+        relation: &Relation,
+        key: &str,
+        mut action: Words<'_>,
+    ) -> Option<Refusal> {
+        let table = &relation.name;
+        let refuse = |what: &str| {
+            Some(
+                Refusal::not_supported(format!(
+                    "{what} of the sharded table \"{table}\" is not supported"
+                ))
+                .detail("Rows would be where they are not looked for."),
+            )
         };
-        let _ = key;
-        !words.has("type") && !words.has("rename") && drops.iter().all(harmless)
+        let whole = action.clone();
+        if action.eat("rename") {
+            if action.is("constraint") {
+                return None;
+            }
+            if action.is("to") {
+                return refuse("renaming");
+            }
+            action.eat("column");
+            return if action.name()? == key {
+                refuse("renaming the shard key")
+            } else {
+                None
+            };
+        }
+        if action.eat_all(&["set", "schema"]) {
+            return refuse("moving to another schema");
+        }
+        if action.eat_any(&["attach", "detach", "inherit"]) || action.eat_all(&["no", "inherit"]) {
+            return refuse("attaching and detaching partitions and children");
+        }
+        if action.eat("alter") {
+            action.eat("column");
+            return if action.name()? == key && action.has("type") {
+                refuse("changing the type of the shard key")
+            } else {
+                None
+            };
+        }
+        if action.eat("drop") {
+            if action.is("constraint") {
+                return None;
+            }
+            action.eat("column");
+            action.eat_all(&["if", "exists"]);
+            return if action.name()? == key {
+                refuse("dropping the shard key")
+            } else {
+                None
+            };
+        }
+        let sequences = ["serial", "bigserial", "smallserial", "identity", "nextval"];
+        if action.eat("add") && sequences.iter().any(|word| whole.has(word)) {
+            return refuse("adding a column with a sequence");
+        }
+        None
+    }
+
+    /// One action of ALTER TABLE on an unsharded table: it must not become part of a sharded one, or take its name.
+    fn alters_unsharded(&self, relation: &Relation, mut action: Words<'_>) -> Option<Refusal> {
+        let table = &relation.name;
+        let refusal = Refusal::not_supported(format!(
+            "table \"{table}\" cannot become part of a sharded table"
+        ))
+        .detail("Its rows are on the first shard only.");
+        if action.eat_all(&["rename", "to"]) {
+            return self
+                .context
+                .relations
+                .is_configured(&action.name()?)
+                .then_some(refusal);
+        }
+        if action.eat("inherit") {
+            let (schema, name) = action.qualified_name()?;
+            let parent = self.find(schema.as_deref(), &name);
+            return matches!(parent, Resolved::Known(parent) if parent.sharding().is_some())
+                .then_some(refusal);
+        }
+        None
     }
 
     fn differs(&self, word: &str) -> bool {

@@ -5,7 +5,7 @@
 //! contain a sharded relation (its *anchor*), every other mention of a sharded relation equals an anchor's key where it is
 //! evaluated, and nothing in the statement puts rows together. Everything else is refused with its reason.
 
-use switchyard_schema::ShardIndex;
+use switchyard_schema::{KeyType, ShardIndex};
 
 use super::analyse::facts::ScopeId;
 use super::analyse::{Analysis, Instance, StoredKeys};
@@ -139,7 +139,13 @@ fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
                 [value] => (KeySet::Equal(value.clone()), Some(stored.column)),
                 values => (KeySet::AnyOf(values.to_vec()), Some(stored.column)),
             },
-            StoredKeys::Column(column, scope) => (analysis.facts.known(*scope).keys(*column), None),
+            StoredKeys::Column(column, scope) => {
+                // Where assignment changes nothing, the keys are those of the rows they come from.
+                let same = analysis.facts.family(*column) == stored.map.key_type().family();
+                let same = same && !is_cut(stored.map.key_type(), stored.column.typmod);
+                let keys = analysis.facts.known(*scope).keys(*column);
+                (keys, (!same).then_some(stored.column))
+            }
         };
         if keys == KeySet::Everything {
             return Err(Refusal::not_supported(format!("storing rows of table \"{}\" on several shards in one statement is not supported yet", stored.name))
@@ -153,6 +159,15 @@ fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
         });
     }
     Ok(needs)
+}
+
+/// Whether values of the type are cut or rounded when they are assigned to a column with this modifier.
+fn is_cut(key_type: KeyType, typmod: i32) -> bool {
+    let cut = matches!(
+        key_type,
+        KeyType::Varchar | KeyType::Numeric | KeyType::Timestamp | KeyType::Timestamptz
+    );
+    cut && typmod >= 0
 }
 
 fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
@@ -186,10 +201,7 @@ fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
 /// Whether rows of several shards can just be appended; the anchors, or the reason why not.
 fn appendable(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
     if analysis.writes {
-        return Err(Refusal::not_supported(
-            "writing rows of several shards in one statement is not supported yet",
-        )
-        .hint("Restrict the shard key so that one shard has all the rows."));
+        return Err(several_written(analysis));
     }
     if let Some(refusal) = &analysis.merge {
         return Err(refusal.clone());
@@ -238,4 +250,22 @@ fn appendable(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
         }
     }
     Ok(anchors)
+}
+
+fn several_written(analysis: &Analysis) -> Refusal {
+    let message = "a statement that writes and needs rows of several shards is not supported yet";
+    let refusal = Refusal::not_supported(message).hint(
+        "Restrict every shard key in it to one value, or join the tables on their shard keys.",
+    );
+    let open = analysis
+        .instances
+        .iter()
+        .find(|instance| need(analysis, instance).keys == KeySet::Everything);
+    match open {
+        Some(instance) => refusal.detail(format!(
+            "The shard key of \"{}\" is not restricted.",
+            instance.name
+        )),
+        None => refusal,
+    }
 }

@@ -308,11 +308,14 @@ impl Planner<'_> {
             Ok(statement) => statement,
             Err(_) => return self.opaque(tokens, Command::Other),
         };
-        match analyse::analyse(&statement, self.sql, tokens, self.scan, self.context) {
+        let (outcome, guards) =
+            analyse::analyse(&statement, self.sql, tokens, self.scan, self.context);
+        let plan = match outcome {
             Ok(analysis) => planned(analysis),
             Err(analyse::Stop::Opaque(_)) => self.opaque(tokens, Command::Other),
             Err(analyse::Stop::Refuse(refusal)) => utility::refused(*refusal, Command::Other),
-        }
+        };
+        Plan { guards, ..plan }
     }
 
     /// Applies a hint: it overrides the route, not what the statement is.
@@ -367,7 +370,7 @@ fn planned(analysis: Analysis) -> Plan {
         },
         params: 0,
         key_params: Vec::new(),
-        guards: analysis.guards,
+        guards: Vec::new(),
         unknown: analysis.unknown,
         temporary: analysis.creates_temporary,
         settings: analysis.settings,

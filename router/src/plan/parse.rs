@@ -76,7 +76,8 @@ pub(super) fn parse(sql: &str, tokens: &[Token]) -> Result<Statement, Opaque> {
 }
 
 /// Takes out words that sqlparser does not know and that do not matter to where a statement goes: the strength of row
-/// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, and EXCLUDE in window frames.
+/// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, and EXCLUDE in window frames. Writes ISNULL as
+/// IS NULL.
 fn drop_words(tokens: &mut Vec<TokenWithSpan>) {
     tokens.retain(|token| !matches!(token.token, SqlToken::Whitespace(_)));
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
@@ -87,10 +88,28 @@ fn drop_words(tokens: &mut Vec<TokenWithSpan>) {
             rest = rest.get(dropped..).unwrap_or_default();
             continue;
         }
-        kept.push(first.clone());
         rest = after;
+        match plain_word(first) {
+            word if word.eq_ignore_ascii_case("isnull") && is_postfix(kept.last()) => {
+                let word =
+                    |word: &str| TokenWithSpan::new(SqlToken::make_keyword(word), first.span);
+                kept.extend([word("IS"), word("NULL")]);
+            }
+            _ => kept.push(first.clone()),
+        }
     }
     *tokens = kept;
+}
+
+/// Whether a word after this token is a postfix operator and not a name.
+fn is_postfix(before: Option<&TokenWithSpan>) -> bool {
+    before.is_some_and(|token| {
+        !plain_word(token).eq_ignore_ascii_case("as")
+            && !matches!(
+                token.token,
+                SqlToken::Period | SqlToken::Comma | SqlToken::LParen
+            )
+    })
 }
 
 /// How many tokens to drop here.

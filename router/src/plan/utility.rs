@@ -106,6 +106,13 @@ impl Planner<'_> {
             "call" => self.code(tokens, Command::Call),
             "load" => self.load(),
             "prepare" | "commit" | "rollback" => self.prepared_transaction(&words),
+            "set" if words.eat_all(&["transaction", "snapshot"]) && !self.alone => refused(
+                Refusal::certain(
+                    "0A000",
+                    "importing a snapshot is not supported across shards",
+                ),
+                Command::Other,
+            ),
             _ if FIRST_WORDS.contains(&word.as_str()) => self.opaque(tokens, Command::Other),
             // No statement starts like this: PostgreSQL says so.
             _ => plan(

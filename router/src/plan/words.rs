@@ -153,6 +153,24 @@ impl<'a> Words<'a> {
         None
     }
 
+    /// What is left, split at commas outside parentheses.
+    pub(super) fn split(&self) -> impl Iterator<Item = Words<'a>> + use<'a> {
+        let sql = self.sql;
+        let mut depth = 0u32;
+        let at_comma = move |token: &Token| {
+            match token.kind {
+                TokenKind::Punct(b'(') => depth += 1,
+                TokenKind::Punct(b')') => depth = depth.saturating_sub(1),
+                TokenKind::Punct(b',') => return depth == 0,
+                _ => {}
+            }
+            false
+        };
+        self.rest
+            .split(at_comma)
+            .map(move |rest| Words { sql, rest })
+    }
+
     /// Whether this word occurs anywhere in what is left.
     pub(super) fn has(&self, word: &str) -> bool {
         self.rest.iter().any(|token| token.is_word(self.sql, word))

@@ -406,6 +406,12 @@ impl<'a> Builder<'a> {
             schemas,
             functions: self.functions,
             sharded: any,
+            configured: self
+                .database
+                .tables
+                .iter()
+                .map(|table| table.name.clone())
+                .collect(),
             problems: self.problems,
         }
     }

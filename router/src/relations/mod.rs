@@ -29,6 +29,7 @@ pub struct Relations {
     schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>>,
     functions: HashMap<Box<str>, Vec<Function>>,
     sharded: bool,
+    configured: Vec<TableName>,
     problems: Vec<Problem>,
 }
 
@@ -151,6 +152,11 @@ impl Relations {
     /// Whether any table is sharded.
     pub fn has_sharded(&self) -> bool {
         self.sharded
+    }
+
+    /// Whether the configuration places a table of that name, in whatever schema; it need not exist.
+    pub fn is_configured(&self, name: &str) -> bool {
+        self.configured.iter().any(|table| table.name == name)
     }
 
     /// Every relation, in no particular order.

@@ -215,6 +215,11 @@ impl<'a> Analyser<'a> {
                 self.analysis.primary = true;
                 self.needs_first_shard(&format!("{name}()"));
             }
+            // They give the transaction a number.
+            "txid_current" | "pg_current_xact_id" => {
+                self.analysis.primary = true;
+                self.needs_first_shard(&format!("{name}()"));
+            }
             "pg_advisory_lock"
             | "pg_advisory_lock_shared"
             | "pg_try_advisory_lock"

@@ -2,7 +2,8 @@
 
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, Subscript, WindowFrameBound, WindowSpec, WindowType,
+    FunctionArgumentClause, FunctionArguments, Ident, Subscript, WindowFrameBound, WindowSpec,
+    WindowType,
 };
 
 use super::facts::ScopeId;
@@ -25,6 +26,7 @@ impl<'a> Analyser<'a> {
         match expr {
             Expr::BinaryOp { .. } => self.operators(expr, scope, holds),
             Expr::Nested(inner) => self.expr(inner, scope, holds),
+            Expr::Identifier(ident) if is_session_name(ident) => Ok(()),
             Expr::Identifier(ident) => {
                 let name = name(ident)?;
                 self.reference(self.bare(&name), &name);
@@ -234,6 +236,9 @@ impl<'a> Analyser<'a> {
                 // It may be a column of an outer level: see `aggregate`.
                 self.outward += 1;
                 if SYSTEM_COLUMNS.contains(&name) {
+                    self.analysis
+                        .diverges
+                        .get_or_insert_with(|| name.to_owned());
                     self.needs_merge(|| {
                         Refusal::not_supported(format!(
                             "system column \"{name}\" is not supported across shards"
@@ -379,4 +384,21 @@ fn check_type(data_type: &DataType) -> Result<(), Stop> {
         }
         _ => Ok(()),
     }
+}
+
+/// What the session is called, without parentheses: read by sqlparser as a name.
+fn is_session_name(ident: &Ident) -> bool {
+    let names = [
+        "current_catalog",
+        "current_role",
+        "current_schema",
+        "current_user",
+        "session_user",
+        "system_user",
+        "user",
+    ];
+    ident.quote_style.is_none()
+        && names
+            .iter()
+            .any(|name| ident.value.eq_ignore_ascii_case(name))
 }

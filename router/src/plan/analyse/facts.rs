@@ -72,7 +72,7 @@ impl Facts {
         ColumnId(self.columns.len() - 1)
     }
 
-    pub(super) fn family(&self, column: ColumnId) -> KeyFamily {
+    pub(in crate::plan) fn family(&self, column: ColumnId) -> KeyFamily {
         self.columns[column.0].family
     }
 

@@ -160,14 +160,14 @@ pub(super) struct Analyser<'a> {
 /// Nodes walked at most.
 const BUDGET: u32 = 200_000;
 
-/// Walks a query or write.
+/// Walks a query or write. The guards count whatever the outcome.
 pub(super) fn analyse<'a>(
     statement: &'a Statement,
     sql: &'a [u8],
     tokens: &'a [Token],
     scan: &'a Scan,
     context: &'a Context<'a>,
-) -> Result<Analysis, Stop> {
+) -> (Result<Analysis, Stop>, Vec<u16>) {
     let mut analyser = Analyser {
         sql,
         tokens,
@@ -184,11 +184,12 @@ pub(super) fn analyse<'a>(
     };
     let top = analyser.analysis.facts.scope(None);
     analyser.analysis.top = Some(top);
-    analyser.statement(statement, top)?;
+    let outcome = analyser.statement(statement, top);
     let mut analysis = analyser.analysis;
-    analysis.guards.sort_unstable();
-    analysis.guards.dedup();
-    Ok(analysis)
+    let mut guards = std::mem::take(&mut analysis.guards);
+    guards.sort_unstable();
+    guards.dedup();
+    (outcome.map(|()| analysis), guards)
 }
 
 impl<'a> Analyser<'a> {

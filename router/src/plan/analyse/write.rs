@@ -645,6 +645,13 @@ impl<'a> Analyser<'a> {
             self.assign(&into, inside)?;
             self.assign(&source, scope)?;
             self.expr(&merge.on, inside, false)?;
+        } else if merge
+            .clauses
+            .iter()
+            .all(|clause| clause.clause_kind == MergeClauseKind::Matched)
+        {
+            let tree = Tree::Inner(Box::new(source), Box::new(into), On::Condition(&merge.on));
+            self.assign(&tree, scope)?;
         } else {
             let tree = Tree::Left(Box::new(source), Box::new(into), On::Condition(&merge.on));
             self.assign(&tree, scope)?;

@@ -116,7 +116,7 @@ SET TRANSACTION READ ONLY
 --> Session: SetTransaction(TransactionModes { isolation: None, read_only: Some(true), deferrable: None })
 
 SET TRANSACTION SNAPSHOT '000'
---> PassThrough to shard s0 (primary)
+--> Refuse 0A000: importing a snapshot is not supported across shards
 
 SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE
 --> Session: SetSessionCharacteristics(TransactionModes { isolation: Some(Serializable), read_only: None, deferrable: None })

@@ -98,8 +98,9 @@ WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) INSERT INTO order_i
 -->   Shards: s0
 
 WITH d AS (DELETE FROM orders RETURNING *) SELECT * FROM d
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "orders" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT * FROM d JOIN users u ON u.id = d.user_id
 --> PassThrough to the shard of orders = integer[0] (primary)
@@ -111,7 +112,7 @@ WITH d AS (DELETE FROM orders WHERE user_id = 5) SELECT * FROM users WHERE id = 
 
 WITH d AS (DELETE FROM orders WHERE user_id = 5) SELECT * FROM users WHERE id = 1
 --> PassThrough to the shard of orders = integer[0], users = integer[1] (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 WITH i AS (INSERT INTO users (id, name) VALUES (5, 'x') RETURNING id) INSERT INTO orders (id, user_id) SELECT 1, id FROM i
 --> PassThrough to the shards of users stored = integer[0], orders in (integer[0]) (primary)

@@ -111,20 +111,20 @@ ALTER TABLE users RENAME COLUMN name TO nom
 --> Broadcast to all shards (schema)
 
 ALTER TABLE users RENAME COLUMN id TO uid
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: Where the rows are depends on it.
+--> Refuse 0A000: renaming the shard key of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
 
 ALTER TABLE users ALTER COLUMN id TYPE text
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: Where the rows are depends on it.
+--> Refuse 0A000: changing the type of the shard key of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
 
 ALTER TABLE users ALTER COLUMN id SET DATA TYPE int4
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: Where the rows are depends on it.
+--> Refuse 0A000: changing the type of the shard key of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
 
 ALTER TABLE users DROP COLUMN id
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: Where the rows are depends on it.
+--> Refuse 0A000: dropping the shard key of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
 
 ALTER TABLE users DROP COLUMN name
 --> Broadcast to all shards (schema)
@@ -239,8 +239,9 @@ SELECT * INTO TEMP t FROM settings
 -->   Creates temporary: t
 
 SELECT * INTO TEMP t FROM users
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 SELECT * INTO TEMP t FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0], first shard only (primary)
@@ -251,3 +252,65 @@ SELECT * INTO TEMP t FROM users WHERE id = 5
 SELECT * INTO t FROM settings
 --> Refuse 0A000: SELECT INTO is not supported
 --> HINT: Use CREATE TABLE AS.
+
+-- renaming and attaching
+ALTER TABLE users RENAME TO people
+--> Refuse 0A000: renaming of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE users SET SCHEMA audit
+--> Refuse 0A000: moving to another schema of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE users RENAME CONSTRAINT a TO b
+--> Broadcast to all shards (schema)
+
+ALTER TABLE orders ATTACH PARTITION settings FOR VALUES IN (1)
+--> Refuse 0A000: attaching and detaching partitions and children of the sharded table "orders" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE orders DETACH PARTITION orders_2024
+--> Refuse 0A000: attaching and detaching partitions and children of the sharded table "orders" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE orders_2024 NO INHERIT orders
+--> Refuse 0A000: attaching and detaching partitions and children of the sharded table "orders_2024" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE settings INHERIT users
+--> Refuse 0A000: table "settings" cannot become part of a sharded table
+--> DETAIL: Its rows are on the first shard only.
+
+ALTER TABLE settings RENAME TO profiles
+--> Refuse 0A000: table "settings" cannot become part of a sharded table
+--> DETAIL: Its rows are on the first shard only.
+
+ALTER TABLE settings RENAME TO options
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ADD COLUMN a int, ALTER COLUMN name TYPE varchar(10), DROP COLUMN age
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ADD COLUMN a int, ALTER COLUMN id TYPE int4
+--> Refuse 0A000: changing the type of the shard key of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE users ADD COLUMN n serial
+--> Refuse 0A000: adding a column with a sequence of the sharded table "users" is not supported
+--> DETAIL: Rows would be where they are not looked for.
+
+ALTER TABLE users ALTER id DROP NOT NULL
+--> Broadcast to all shards (schema)
+
+CREATE TABLE orders AS SELECT * FROM settings
+--> Refuse 0A000: table "orders" cannot be created with rows: its rows have places of their own
+--> HINT: Create the table first, then INSERT the rows.
+
+CREATE TABLE t AS EXECUTE p
+--> Refuse 0A000: CREATE TABLE AS EXECUTE is not supported
+
+CREATE TABLE t (a int) AS SELECT 1
+--> Broadcast to all shards (schema)
+
+CREATE TABLE t (a text DEFAULT 'as select')
+--> Broadcast to all shards (schema)

@@ -5,7 +5,7 @@ SELECT version()
 --> PassThrough to any shard (read)
 
 SELECT current_database(), current_user, current_schema, current_schemas(true)
---> PassThrough to shard s0 (primary)
+--> PassThrough to any shard (read)
 
 SELECT pg_is_in_recovery()
 --> PassThrough to shard s0 (primary)
@@ -57,7 +57,7 @@ SELECT pg_notify('a', 'b')
 --> PassThrough to shard s0 (primary)
 
 SELECT txid_current()
---> PassThrough to any shard (read)
+--> PassThrough to shard s0 (primary)
 
 SELECT set_config('work_mem', '1MB', false)
 --> PassThrough to shard s0 (primary)

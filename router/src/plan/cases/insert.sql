@@ -19,7 +19,7 @@ INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y')
 
 INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y')
 --> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 INSERT INTO users (id, name) VALUES ($1, 'x'), ($2, 'y')
 --> PassThrough to the shards of users stored in ($1, $2) (primary)
@@ -214,8 +214,9 @@ INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 1
 -->   Refuse the statement needs the first shard and another one together
 
 INSERT INTO settings SELECT name, 'x' FROM users
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 INSERT INTO settings SELECT code, name FROM countries
 --> PassThrough to shard s0 (primary)
@@ -238,7 +239,7 @@ INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (5, 'a'), (5, 'b')
 
 INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (1, 'a'), (3, 'b')) v (id, name)
 --> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 INSERT INTO users (id) SELECT * FROM unnest($1::int8[])
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
@@ -321,8 +322,9 @@ INSERT INTO users (id, created, age) VALUES (5, now(), (SELECT count(*) FROM ord
 -->   Shards: s0
 
 INSERT INTO users (id, age) VALUES (5, (SELECT count(*) FROM orders))
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "orders" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 INSERT INTO users AS u (id) VALUES (5) RETURNING u.id
 --> PassThrough to the shard of users stored = integer[0] (primary)

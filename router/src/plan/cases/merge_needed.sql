@@ -239,3 +239,18 @@ SELECT * FROM users u JOIN moments d ON d.code = u.name
 
 SELECT * FROM users u JOIN country_names d ON d.code = u.name
 --> Append of all shards (read)
+
+SELECT * FROM users WHERE id = 5 FOR NO KEY UPDATE OF users NOWAIT
+--> PassThrough to the shard of users = integer[0] (locking read: primary)
+-->   Shards: s0
+
+SELECT * FROM users u, countries c WHERE u.id = 5 FOR KEY SHARE OF u, c SKIP LOCKED
+--> PassThrough to the shard of users = integer[0] (locking read: primary)
+-->   Shards: s0
+
+SELECT * FROM users WHERE name ISNULL AND id = 5
+--> PassThrough to the shard of users = integer[0] (read)
+-->   Shards: s0
+
+SELECT current_schema, current_catalog, id FROM users
+--> Append of all shards (read)

@@ -4,8 +4,8 @@ SELECT * FROM USERS WHERE ID = 5
 -->   Shards: s0
 
 SELECT * FROM "Odd" WHERE id = 5
---> PassThrough to shard s0 (read)
--->   Unknown: Odd
+--> PassThrough to the shard of Odd = integer[0] (read)
+-->   Shards: s0
 
 SELECT * FROM Odd WHERE id = 5
 --> PassThrough to shard s0 (read)
@@ -101,9 +101,7 @@ SELECT * FROM users LEFT
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT id isnull FROM users
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Append of all shards (read)
 
 SELECT id AS isnull FROM users
 --> Append of all shards (read)
@@ -112,9 +110,8 @@ SELECT id AS order FROM users
 --> Append of all shards (read)
 
 SELECT * FROM users WHERE id ISNULL
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Append of the shards of users is null (read)
+-->   Shards: s0
 
 SELECT * FROM users WHERE id NOTNULL
 --> Append of all shards (read)

@@ -114,7 +114,9 @@ UPDATE countries SET name = no_such_function()
 --> HINT: Compute the value first and pass it as a parameter.
 
 DELETE FROM countries WHERE ctid = '(0,1)'
---> Broadcast to all shards (reference table)
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: Each shard would compute a value of its own: ctid.
+--> HINT: Compute the value first and pass it as a parameter.
 
 -- with other tables
 UPDATE countries SET name = u.name FROM users u WHERE u.id = 5

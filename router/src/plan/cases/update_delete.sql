@@ -3,12 +3,14 @@ UPDATE users SET name = 'x' WHERE id = 5
 -->   Shards: s0
 
 UPDATE users SET name = 'x'
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 UPDATE users SET name = 'x' WHERE name = 'y'
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 UPDATE users SET name = 'x' WHERE id IN (1, 2)
 --> PassThrough to the shards of users in (integer[1], integer[2]) (primary)
@@ -16,7 +18,7 @@ UPDATE users SET name = 'x' WHERE id IN (1, 2)
 
 UPDATE users SET name = 'x' WHERE id IN (1, 3)
 --> PassThrough to the shards of users in (integer[1], integer[2]) (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 UPDATE users SET name = 'x' WHERE id = ANY ($1)
 --> PassThrough to the shards of users in elements of $1 (primary)
@@ -29,12 +31,14 @@ UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id AND u.id
 -->   Shards: s0
 
 UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 UPDATE users u SET name = o.status FROM orders o WHERE u.id = 5
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "orders" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 UPDATE users u SET name = c.name FROM countries c WHERE c.code = u.name AND u.id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -45,8 +49,9 @@ UPDATE users SET name = (SELECT status FROM orders WHERE user_id = users.id LIMI
 -->   Shards: s0
 
 UPDATE users SET name = (SELECT status FROM orders LIMIT 1) WHERE id = 5
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "orders" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 UPDATE users SET (name, age) = ('x', 3) WHERE id = 5
 --> PassThrough to the shard of users = integer[2] (primary)
@@ -71,7 +76,7 @@ UPDATE users SET name = now()::text WHERE id = 5
 -- changing the shard key
 UPDATE users SET id = 6 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 UPDATE users SET id = 7 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
@@ -79,7 +84,7 @@ UPDATE users SET id = 7 WHERE id = 5
 
 UPDATE users SET id = 1 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 UPDATE users SET id = id WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -129,20 +134,22 @@ DELETE FROM users WHERE id = 5
 -->   Shards: s0
 
 DELETE FROM users
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 DELETE FROM users WHERE id IN (1, 2, 3)
 --> PassThrough to the shards of users in (integer[0], integer[1], integer[2]) (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 DELETE FROM users u USING orders o WHERE o.user_id = u.id AND o.user_id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
 -->   Shards: s0
 
 DELETE FROM users u USING orders o WHERE o.user_id = u.id
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 DELETE FROM users WHERE id = 5 RETURNING id, now()
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -153,8 +160,9 @@ DELETE FROM users WHERE id IN (SELECT user_id FROM orders WHERE user_id = 5) AND
 -->   Shards: s0
 
 DELETE FROM users WHERE id = (SELECT 5)
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 DELETE FROM ONLY users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -166,14 +174,15 @@ DELETE FROM events WHERE day < '2025-01-01'
 
 DELETE FROM events WHERE day < '2027-01-01'
 --> PassThrough to the shards of events < string[0] (primary)
--->   Refuse writing rows of several shards in one statement is not supported yet
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 DELETE FROM settings WHERE key = 'x'
 --> PassThrough to shard s0 (primary)
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users)
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0], first shard only (primary)
@@ -196,16 +205,17 @@ UPDATE deep_view SET name = 'x'
 
 -- merge
 MERGE INTO users u USING orders o ON u.id = o.user_id AND o.user_id = 5 WHEN MATCHED THEN UPDATE SET name = o.status
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> PassThrough to the shard of users = integer[0] (primary)
+-->   Shards: s0
 
 MERGE INTO users u USING (SELECT * FROM orders WHERE user_id = 5) o ON u.id = o.user_id WHEN MATCHED THEN UPDATE SET name = o.status WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.user_id, 'x')
 --> PassThrough to the shard of users = integer[0] (primary)
 -->   Shards: s0
 
 MERGE INTO users u USING orders o ON u.id = o.user_id WHEN MATCHED THEN DELETE
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
 --> PassThrough to the shards of users in (integer[0]) (primary)
@@ -215,8 +225,9 @@ MERGE INTO users u USING (SELECT $1::int8 AS id) v ON u.id = v.id WHEN NOT MATCH
 --> PassThrough to the shards of users in ($1::bigint) (primary)
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id + 1, v.name)
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
@@ -224,8 +235,9 @@ MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT 
 --> HINT: Compute the shard key first and pass it as a value.
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED BY SOURCE THEN DELETE
---> Refuse 0A000: writing rows of several shards in one statement is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
 MERGE INTO settings s USING (VALUES ('a', 'b')) v (k, v) ON s.key = v.k WHEN MATCHED THEN UPDATE SET value = v.v WHEN NOT MATCHED THEN INSERT VALUES (v.k, v.v)
 --> PassThrough to shard s0 (primary)
