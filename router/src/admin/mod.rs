@@ -5,7 +5,10 @@
 //! Collaborators: sessions and connections enter themselves in the [`registry`].
 
 pub mod command;
+pub mod console;
 pub mod registry;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod show;
 pub mod view;
 

@@ -8,9 +8,9 @@ use tracing::{error, warn};
 
 use crate::relations::{Introspection, Relations};
 use crate::topology::builder::DatabaseState;
-use crate::topology::link::{Link, LinkError, Visitor};
+use crate::topology::link::{Link, LinkError};
 use crate::topology::loader::{self, Fingerprint};
-use crate::topology::{DatabaseTopology, Node, Observed};
+use crate::topology::{DatabaseTopology, Node, NodeId, Observed};
 
 /// What the control thread knows of one database.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub(super) state: DatabaseState,
     pub(super) found: Option<Found>,
     pub(super) attempted: Option<Instant>,
+    /// The connection relations were last read on.
+    pub(super) link: Option<(NodeId, Link)>,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,7 @@ impl Entry {
             state,
             found: None,
             attempted: None,
+            link: None,
         }
     }
 
@@ -75,17 +78,14 @@ pub(super) struct Visited {
 
 /// Reads the relations of a database from a node if their version is not `known`.
 pub(super) async fn visit(
-    visitor: &Visitor,
-    node: &Node,
-    database: &str,
+    link: &mut Link,
     known: Option<&Fingerprint>,
 ) -> Result<Visited, LinkError> {
-    let mut link = Link::open(visitor, node, database).await?;
-    let fingerprint = loader::fingerprint(&mut link).await?;
+    let fingerprint = loader::fingerprint(link).await?;
     let found = if known == Some(&fingerprint) {
         None
     } else {
-        let introspection = loader::introspect(&mut link).await?;
+        let introspection = loader::introspect(link).await?;
         Some(Found {
             introspection,
             fingerprint,

@@ -22,9 +22,9 @@ use tracing::{info, warn};
 
 use crate::config::Settings;
 use crate::topology::builder::{Builder, DatabaseState};
-use crate::topology::link::{LinkError, Visitor};
+use crate::topology::link::{Link, LinkError, Visitor};
 use crate::topology::monitor::Monitor;
-use crate::topology::{DatabaseTopology, Node, Observed, Published};
+use crate::topology::{Node, Observed, Published};
 use actual::Actual;
 pub use actual::CatalogStatus;
 use entry::{Entry, Visited, by_trust};
@@ -207,8 +207,10 @@ impl Control {
                     self.refresh_all().await;
                 }
                 () = tokio::time::sleep_until(drift) => {
+                    let began = Instant::now();
                     self.refresh_all().await;
-                    drift = Instant::now() + DRIFT_INTERVAL;
+                    // Large catalogues are looked at less often: at most 2 % of the time.
+                    drift = Instant::now() + DRIFT_INTERVAL.max(50 * began.elapsed());
                 }
             }
         }
@@ -374,30 +376,40 @@ impl Control {
     }
 
     /// Asks the first node of a database that answers, in the order of trust.
-    async fn visit(&self, name: &str) -> Option<Visited> {
-        let (entry, database) = self.entry(name)?;
-        let known = entry.found.as_ref().map(|found| &found.fingerprint);
+    async fn visit(&mut self, name: &str) -> Option<Visited> {
+        let topology = self.published.snapshot();
+        let database = topology.database(name)?;
         let mut visitor = visitor(&self.settings)?;
         visitor.answer_timeout = LOAD_TIMEOUT;
-        for node in by_trust(&database) {
+        let entry = self.databases.get_mut(name)?;
+        let known = entry.found.as_ref().map(|found| &found.fingerprint);
+        for node in by_trust(database) {
+            let kept = entry.link.take().filter(|(id, _)| *id == node.id);
+            let visiting = async {
+                if let Some((_, mut link)) = kept
+                    && let Ok(visited) = entry::visit(&mut link, known).await
+                {
+                    return Ok((link, visited));
+                }
+                let mut link = Link::open(&visitor, &node, name).await?;
+                let visited = entry::visit(&mut link, known).await?;
+                Ok((link, visited))
+            };
             let answer = tokio::select! {
-                answer = entry::visit(&visitor, &node, name, known) => answer,
+                answer = visiting => answer,
                 () = gone(&node) => Err(LinkError::Timeout),
             };
             match answer {
-                Ok(visited) => return Some(visited),
+                Ok((link, visited)) => {
+                    entry.link = Some((node.id, link));
+                    return Some(visited);
+                }
                 Err(error) => {
                     warn!(database = name, host = %node.host, port = node.port, reason = %error, "cannot read relations");
                 }
             }
         }
         None
-    }
-
-    fn entry(&self, name: &str) -> Option<(&Entry, Arc<DatabaseTopology>)> {
-        let topology = self.published.snapshot();
-        let database = topology.database(name)?;
-        Some((self.databases.get(name)?, Arc::clone(database)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -65,9 +65,9 @@ impl Page<'_> {
         let mut family = self
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        each(&mut |labels, value| {
-            let metric = ConstGauge::new(value);
-            with_labels(&mut family, labels, |encoder| metric.encode(encoder))
+        each(&mut |labels, value| match labels {
+            [] => family.encode_gauge(&value),
+            labels => ConstGauge::new(value).encode(family.encode_family(&labels)?),
         })
     }
 
@@ -80,19 +80,8 @@ impl Page<'_> {
         let mut family = self
             .0
             .encode_descriptor(name, help, None, MetricType::Counter)?;
-        each(&mut |labels, value| {
-            let metric = ConstCounter::new(value);
-            with_labels(&mut family, labels, |encoder| metric.encode(encoder))
-        })
+        each(&mut |labels, value| ConstCounter::new(value).encode(family.encode_family(&labels)?))
     }
-}
-
-fn with_labels(
-    family: &mut MetricEncoder<'_>,
-    labels: Labels<'_>,
-    encode: impl FnOnce(MetricEncoder<'_>) -> fmt::Result,
-) -> fmt::Result {
-    encode(family.encode_family(&labels)?)
 }
 
 impl Scrape {
@@ -343,4 +332,36 @@ fn node_labels<'a>(located: &Located<'a>, address: &'a str) -> [(&'a str, &'a st
         ("node", address),
         ("role", role),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::sample;
+
+    #[test]
+    fn the_page_is_complete_and_well_formed() {
+        let text = render(sample::view()).unwrap();
+        for line in [
+            "switchyard_queries_total{database=\"shop\",route=\"primary\"} 1.0",
+            "switchyard_errors_total{database=\"shop\",class=\"unsupported\"} 1.0",
+            "switchyard_clients{database=\"shop\",state=\"active\"} 1.0",
+            "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\"} 4.0",
+            "switchyard_node_up{database=\"shop\",shard=\"s0\",node=\"b:2\",role=\"replica\"} 0.0",
+            "switchyard_catalog_up 0.0",
+            "switchyard_uptime_seconds 5.0",
+            "# EOF",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+        let names = text.lines().filter(|line| line.starts_with("# TYPE "));
+        let mut names: Vec<_> = names.collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "a family appears twice");
+    }
 }

@@ -1,0 +1,203 @@
+//! The console over a pipe.
+
+use bytes::BytesMut;
+use switchyard_wire::backend::{self, Message};
+use switchyard_wire::frontend::{Kind, encode};
+use switchyard_wire::list::Format;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
+
+use super::*;
+use crate::admin::sample;
+
+struct Desk;
+
+impl Office for Desk {
+    fn view(&self) -> View {
+        sample::view()
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        Err("x.toml:1:1: wrong".to_owned())
+    }
+}
+
+/// Says all of this and hears everything until the console has closed.
+async fn converse(admin: bool, say: impl FnOnce(&mut BytesMut)) -> Vec<String> {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let visitor = Visitor {
+        user: "app".into(),
+        admin,
+        pid: 1,
+        secret: vec![1, 2, 3, 4].into(),
+    };
+    let (_switch, drain) = watch::channel(false);
+    let console = serve(server, BytesMut::new(), &visitor, &Desk, Drain::new(drain));
+    let mut said = BytesMut::new();
+    say(&mut said);
+    let talk = async {
+        client.write_all(&said).await.unwrap();
+        client.shutdown().await.unwrap();
+        hear(&mut client).await
+    };
+    let (outcome, heard) = tokio::join!(console, talk);
+    outcome.unwrap();
+    heard
+}
+
+async fn hear(client: &mut DuplexStream) -> Vec<String> {
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    let mut rest = bytes.as_slice();
+    let mut heard = Vec::new();
+    while let Some(split) = frame::split(rest).unwrap() {
+        rest = split.rest;
+        heard.push(describe_message(
+            &backend::decode(split.tag, split.body).unwrap(),
+        ));
+    }
+    // The greeting ends with the first ReadyForQuery.
+    match heard.iter().position(|message| message == "ready") {
+        Some(greeting) => heard.split_off(greeting + 1),
+        None => heard,
+    }
+}
+
+fn describe_message(message: &Message<'_>) -> String {
+    match message {
+        Message::ReadyForQuery(_) => "ready".into(),
+        Message::RowDescription(_) => "columns".into(),
+        Message::DataRow(row) => {
+            let values = row
+                .iter()
+                .map(|value| value.map_or(0, <[u8]>::len).to_string());
+            format!("row {}", values.collect::<Vec<_>>().join(","))
+        }
+        Message::CommandComplete { tag } => String::from_utf8_lossy(tag).into_owned(),
+        Message::ErrorResponse(fields) => {
+            let severity = String::from_utf8_lossy(fields.get(b'S').unwrap()).into_owned();
+            format!("{severity} {}", fields.sqlstate().unwrap().as_str())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn simple_queries_are_answered() {
+    let heard = converse(true, |out| {
+        encode::query(out, b"SHOW VERSION; SHOW VERSION");
+        encode::query(out, b"SHOW NOSUCH; SHOW VERSION");
+        encode::query(out, b";");
+        encode::query(out, b"RELOAD");
+        encode::query(out, b"BEGIN");
+    })
+    .await;
+    assert_eq!(
+        heard,
+        [
+            "columns",
+            "row 16",
+            "SELECT 1",
+            "columns",
+            "row 16",
+            "SELECT 1",
+            "ready",
+            "ERROR 42601",
+            "ready",
+            "EmptyQueryResponse",
+            "ready",
+            "ERROR F0000",
+            "ready",
+            "BEGIN",
+            "ready",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn extended_queries_are_answered_and_errors_skip_to_sync() {
+    let heard = converse(true, |out| {
+        encode::parse(out, b"p", b"SHOW BUCKETS", &[]);
+        encode::describe(out, Kind::Statement, b"p");
+        encode::bind(
+            out,
+            b"",
+            b"p",
+            &[],
+            &[] as &[Option<&[u8]>],
+            &[Format::Binary],
+        );
+        encode::execute(out, b"", 1);
+        encode::execute(out, b"", 0);
+        encode::sync(out);
+        encode::parse(out, b"", b"SELECT 1", &[]);
+        encode::execute(out, b"", 0);
+        encode::sync(out);
+        encode::bind(out, b"", b"nosuch", &[], &[] as &[Option<&[u8]>], &[]);
+        encode::sync(out);
+        encode::close(out, Kind::Statement, b"p");
+        encode::parse(out, b"p", b"", &[]);
+        encode::sync(out);
+    })
+    .await;
+    let rows: Vec<_> = heard
+        .iter()
+        .filter(|message| message.starts_with("row"))
+        .collect();
+    assert_eq!(rows, ["row 4,2,8,7,8", "row 4,2,8,7,8"]);
+    let errors: Vec<_> = heard
+        .iter()
+        .filter(|message| message.starts_with("ERROR"))
+        .collect();
+    assert_eq!(errors, ["ERROR 42601", "ERROR 26000"]);
+    assert_eq!(
+        heard.iter().filter(|message| *message == "ready").count(),
+        4
+    );
+    assert!(heard.contains(&"PortalSuspended".to_owned()), "{heard:?}");
+    assert!(heard.contains(&"SELECT 2".to_owned()), "{heard:?}");
+}
+
+#[tokio::test]
+async fn every_topic_can_be_shown() {
+    for topic in super::super::command::Topic::ALL {
+        let sql = format!("SHOW {}", topic.word());
+        let heard = converse(true, |out| encode::query(out, sql.as_bytes())).await;
+        assert_eq!(heard[0], "columns", "{sql}: {heard:?}");
+        assert!(
+            heard[heard.len() - 2].starts_with("SELECT "),
+            "{sql}: {heard:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn others_are_refused_and_nonsense_ends_it() {
+    assert_eq!(converse(false, |_| {}).await, ["FATAL 42501"]);
+    let heard = converse(true, |out| out.extend_from_slice(b"Q\0\0\0\x01")).await;
+    assert_eq!(heard, ["FATAL 08P01"]);
+    let heard = converse(true, |out| out.extend_from_slice(b"?\0\0\0\x04")).await;
+    assert_eq!(heard, ["FATAL 08P01"]);
+    let heard = converse(true, |out| out.extend_from_slice(b"Q\0\x10\0\0")).await;
+    assert_eq!(heard, ["FATAL 08P01"]);
+}
+
+#[tokio::test]
+async fn a_drain_sends_it_away() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let visitor = Visitor {
+        user: "app".into(),
+        admin: true,
+        pid: 1,
+        secret: vec![1; 4].into(),
+    };
+    let (switch, drain) = watch::channel(false);
+    let console = serve(server, BytesMut::new(), &visitor, &Desk, Drain::new(drain));
+    let talk = async {
+        switch.send_replace(true);
+        hear(&mut client).await
+    };
+    let (outcome, heard) = tokio::join!(console, talk);
+    outcome.unwrap();
+    assert_eq!(heard, ["FATAL 57P01"]);
+}

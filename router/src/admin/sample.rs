@@ -1,0 +1,90 @@
+//! A view for tests: one database of two shards, a client, a pool.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::registry::{ClientEntry, ClientState, ServerEntry};
+use super::view::{PoolReading, View};
+use crate::config::{Environment, Settings};
+use crate::control::CatalogStatus;
+use crate::metrics::{ErrorClass, Metrics, RouteKind};
+use crate::topology::NodeId;
+use crate::topology::builder::{Builder, DatabaseState};
+
+const CONFIG: &str = r#"
+[router]
+listen = "127.0.0.1:6432"
+[auth]
+method = "trust"
+[[users]]
+name = "app"
+admin = true
+[[databases]]
+name = "shop"
+[[databases.shards]]
+name = "s0"
+nodes = [ { host = "a", port = 1, role = "primary" }, { host = "b", port = 2, role = "replica", zone = "z" } ]
+[[databases.shards]]
+name = "s1"
+nodes = [ { host = "c", port = 3, role = "primary" } ]
+[[databases.tables]]
+name = "users"
+shard_key = "id"
+method = "hash"
+"#;
+
+struct NoVariables;
+
+impl Environment for NoVariables {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// The settings of the sample.
+pub(crate) fn settings() -> Arc<Settings> {
+    Arc::new(Settings::parse(CONFIG, Path::new("sample.toml"), &NoVariables).unwrap())
+}
+
+/// A picture with something in every part.
+pub(crate) fn view() -> View {
+    let settings = settings();
+    let state = DatabaseState::configured(Arc::new(settings.file.databases[0].clone()));
+    let database: Arc<str> = "shop".into();
+    let metrics = Metrics::default();
+    let counters = metrics.counters(0, &database);
+    counters.query(RouteKind::Primary);
+    counters.error(ErrorClass::Unsupported);
+    let user: Arc<str> = "app".into();
+    let client = ClientEntry::new(1, Arc::clone(&user), Arc::clone(&database), None, 0, true);
+    client.set_state(ClientState::Active);
+    client.set_application_name("test");
+    let started_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    View {
+        taken_at: started_at + Duration::from_secs(5),
+        started_at,
+        topology: Arc::new(Builder::default().build([&state])),
+        catalog: CatalogStatus::Down,
+        totals: metrics.totals(),
+        clients: vec![Arc::new(client)],
+        servers: vec![Arc::new(ServerEntry::new(
+            1,
+            NodeId(2),
+            Arc::clone(&user),
+            Arc::clone(&database),
+            77,
+        ))],
+        pools: vec![PoolReading {
+            node: NodeId(1),
+            database,
+            user,
+            active: 2,
+            idle: 3,
+            waiting: 4,
+            waited: 5,
+            size: 20,
+        }],
+        settings,
+    }
+}
