@@ -196,27 +196,26 @@ where
     }
 
     async fn handle(&mut self, message: Message<'_>) -> io::Result<()> {
-        match message {
-            Message::Query { sql } => {
-                self.skipping = false;
-                self.query(&String::from_utf8_lossy(sql)).await;
-                self.ready().await
-            }
-            Message::Sync => {
-                self.skipping = false;
-                self.portals.clear();
-                self.ready().await
-            }
-            Message::Flush => self.flush().await,
-            _ if self.skipping => Ok(()),
-            message => {
-                if let Err(wrong) = self.extended(message).await {
-                    self.report(&wrong);
-                    self.skipping = true;
-                }
-                Ok(())
-            }
+        if let Message::Query { sql } = message {
+            self.skipping = false;
+            self.query(&String::from_utf8_lossy(sql)).await;
+            return self.ready().await;
         }
+        if message == Message::Sync {
+            self.skipping = false;
+            self.portals.clear();
+            return self.ready().await;
+        }
+        if message == Message::Flush {
+            return self.flush().await;
+        }
+        if !self.skipping
+            && let Err(wrong) = self.extended(message).await
+        {
+            self.report(&wrong);
+            self.skipping = true;
+        }
+        Ok(())
     }
 
     /// A text of any number of commands; the first that fails ends it.

@@ -63,6 +63,7 @@ async fn hear(client: &mut DuplexStream) -> Vec<String> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest is named as it is")]
 fn describe_message(message: &Message<'_>) -> String {
     match message {
         Message::ReadyForQuery(_) => "ready".into(),
