@@ -302,17 +302,17 @@ impl Planner<'_> {
             return self.utility(tokens);
         }
         let Ok(text) = std::str::from_utf8(self.sql) else {
-            return self.opaque(tokens, Command::Other);
+            return self.opaque(tokens, Command::Other, "not UTF-8");
         };
         let statement = match parse::parse(text, tokens) {
             Ok(statement) => statement,
-            Err(_) => return self.opaque(tokens, Command::Other),
+            Err(why) => return self.opaque(tokens, Command::Other, why),
         };
         let (outcome, guards) =
             analyse::analyse(&statement, self.sql, tokens, self.scan, self.context);
         let plan = match outcome {
             Ok(analysis) => planned(analysis),
-            Err(analyse::Stop::Opaque(_)) => self.opaque(tokens, Command::Other),
+            Err(analyse::Stop::Opaque(why)) => self.opaque(tokens, Command::Other, why),
             Err(analyse::Stop::Refuse(refusal)) => utility::refused(*refusal, Command::Other),
         };
         Plan { guards, ..plan }

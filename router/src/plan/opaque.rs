@@ -3,6 +3,7 @@
 use switchyard_schema::ShardIndex;
 
 use super::command::Command;
+use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::Target;
 use super::utility::{is_temporary, plan, refused};
@@ -127,7 +128,7 @@ impl Mentions {
 
 impl Planner<'_> {
     /// A statement that is not understood: the first shard's primary, if nothing in it can be about another one.
-    pub(super) fn opaque(&self, tokens: &[Token], command: Command) -> Plan {
+    pub(super) fn opaque(&self, tokens: &[Token], command: Command, why: Opaque) -> Plan {
         let to_first = plan(
             Operator::PassThrough(Target::Shard(ShardIndex::FIRST)),
             Access::Write,
@@ -142,7 +143,9 @@ impl Planner<'_> {
             let refusal = Refusal::not_supported(
                 "this statement is not understood well enough to be sent to the right shards",
             )
-            .detail(format!("It may touch the sharded table \"{table}\"."))
+            .detail(format!(
+                "It may touch the sharded table \"{table}\" ({why})."
+            ))
             .hint(hint);
             return refused(refusal, command);
         }
@@ -153,7 +156,7 @@ impl Planner<'_> {
                 "this statement is not understood well enough to be sent to the right shards",
             )
             .detail(format!(
-                "It may write the reference table \"{table}\", which every shard has."
+                "It may write the reference table \"{table}\", which every shard has ({why})."
             ))
             .hint(hint);
             return refused(refusal, command);

@@ -4,6 +4,11 @@
 //! from the very tokens PostgreSQL sees. sqlparser's tokenizer is checked against [`crate::sql::Lexer`] token by token, and
 //! a text the two cut differently is opaque. Trees too deep to walk are opaque too. The tree is only read, never printed.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a token that is not named is an operator or does not matter"
+)]
+
 use std::ops::Range;
 
 use sqlparser::ast::Statement;
@@ -15,7 +20,7 @@ use sqlparser::tokenizer::{
 
 use crate::sql::{Lexer, Token, TokenKind, Unscannable};
 
-/// Why there is no tree: for the log and for `explain`, not for clients.
+/// Why a statement is not understood: the detail of its refusal.
 pub(super) type Opaque = &'static str;
 
 /// How deep a tree may get: nested parentheses, and operators in a row (`a OR b OR …` leans to the left).
@@ -306,10 +311,6 @@ fn shape(token: &Token) -> Shape {
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every token not named is an operator or does not occur"
-)]
 fn their_shape(token: &SqlToken) -> Shape {
     match token {
         SqlToken::Word(word) if word.quote_style.is_none() => Shape::Word,

@@ -113,7 +113,9 @@ impl Planner<'_> {
                 ),
                 Command::Other,
             ),
-            _ if FIRST_WORDS.contains(&word.as_str()) => self.opaque(tokens, Command::Other),
+            _ if FIRST_WORDS.contains(&word.as_str()) => {
+                self.opaque(tokens, Command::Other, "not parsed")
+            }
             // No statement starts like this: PostgreSQL says so.
             _ => plan(
                 Operator::PassThrough(Target::AnyShard),
@@ -436,10 +438,10 @@ impl Planner<'_> {
             _ => false,
         };
         let plan = self.everywhere(tokens, Command::Maintenance);
-        match &plan.operator {
-            Operator::Broadcast(_) if !in_block => self.not_in_block(word, plan.command),
-            _ => plan,
+        if matches!(plan.operator, Operator::Broadcast(_)) && !in_block {
+            return self.not_in_block(word, plan.command);
         }
+        plan
     }
 
     fn not_in_block(&self, what: &str, command: Command) -> Plan {
@@ -473,7 +475,7 @@ impl Planner<'_> {
 
     /// `DO` and `CALL`: code that may do anything.
     fn code(&self, tokens: &[Token], command: Command) -> Plan {
-        let mut plan = self.opaque(tokens, command);
+        let mut plan = self.opaque(tokens, command, "code");
         plan.effects.dirty = true;
         plan
     }

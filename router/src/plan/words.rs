@@ -1,5 +1,10 @@
 //! Reading a statement word by word, for what is not parsed.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a token that is not named does not matter"
+)]
+
 use std::ops::Range;
 
 use crate::sql::{self, Token, TokenKind};

@@ -416,8 +416,12 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         if self.peek(0) == b'0' && matches!(self.peek(1) | 0x20, b'x' | b'o' | b'b') {
             self.at += 2;
+            let digits = self.at;
             while self.peek(0).is_ascii_hexdigit() || self.peek(0) == b'_' {
                 self.at += 1;
+            }
+            if self.at == digits {
+                return self.fail("invalid number", start);
             }
             return self.end_of_number(start, TokenKind::OtherNumber);
         }
@@ -455,10 +459,10 @@ impl<'a> Lexer<'a> {
 
     /// A number may not run into an identifier.
     fn end_of_number(&self, start: usize, kind: TokenKind) -> Result<TokenKind, Unscannable> {
-        match CLASS[self.peek(0) as usize] {
-            Class::Word => self.fail("trailing junk after numeric literal", start),
-            _ => Ok(kind),
+        if CLASS[self.peek(0) as usize] == Class::Word {
+            return self.fail("trailing junk after numeric literal", start);
         }
+        Ok(kind)
     }
 
     fn dot(&mut self) -> Result<TokenKind, Unscannable> {
@@ -525,10 +529,10 @@ impl<'a> Lexer<'a> {
         self.at += 1;
         if self.peek(0).is_ascii_digit() {
             self.digits();
-            return match CLASS[self.peek(0) as usize] {
-                Class::Word => self.fail("trailing junk after parameter", start),
-                _ => Ok(TokenKind::Param),
-            };
+            if CLASS[self.peek(0) as usize] == Class::Word {
+                return self.fail("trailing junk after parameter", start);
+            }
+            return Ok(TokenKind::Param);
         }
         while IN_WORD[self.peek(0) as usize] && self.peek(0) != b'$' && self.at < self.sql.len() {
             self.at += 1;

@@ -8,6 +8,8 @@ pub mod hint;
 pub mod lexer;
 pub(crate) mod names;
 pub mod scan;
+#[cfg(test)]
+mod tests;
 
 pub use hint::{Hint, HintNode};
 pub use lexer::{Lexer, Token, TokenKind, Unscannable};

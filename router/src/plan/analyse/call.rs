@@ -170,6 +170,8 @@ impl<'a> Analyser<'a> {
         }
         if builtin {
             self.session_state(name);
+            self.analysis.catalog |=
+                function.volatility == Volatility::Stable && reads_catalogue(name);
         }
         Ok(())
     }
@@ -356,6 +358,14 @@ fn is_syntax(name: &str) -> bool {
             | "system_user"
             | "user"
     )
+}
+
+/// Functions that look something up in the catalogue: OIDs differ from shard to shard, so one shard answers for all.
+fn reads_catalogue(name: &str) -> bool {
+    let prefixes = ["pg_", "has_", "to_reg"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+        || name == "format_type"
+        || name.ends_with("_description")
 }
 
 fn is_momentary(name: &str, builtin: bool) -> bool {

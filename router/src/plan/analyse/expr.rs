@@ -17,68 +17,22 @@ const SYSTEM_COLUMNS: &[&str] = &["tableoid", "ctid", "xmin", "xmax", "cmin", "c
 impl<'a> Analyser<'a> {
     /// Walks an expression evaluated for rows of a scope. `holds`: rows for which it is not true do not count, so what a
     /// subquery must equal for it to be true restricts the subquery.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "sqlparser has nodes for every dialect; the rest is opaque"
-    )]
     pub(super) fn expr(&mut self, expr: &'a Expr, scope: ScopeId, holds: bool) -> Result<(), Stop> {
         self.spend()?;
         match expr {
             Expr::BinaryOp { .. } => self.operators(expr, scope, holds),
             Expr::Nested(inner) => self.expr(inner, scope, holds),
-            Expr::Identifier(ident) if is_session_name(ident) => Ok(()),
-            Expr::Identifier(ident) => {
-                let name = name(ident)?;
-                self.reference(self.bare(&name), &name);
-                Ok(())
-            }
-            Expr::CompoundIdentifier(parts) => {
-                let names = parts.iter().map(name).collect::<Result<Vec<_>, _>>()?;
-                match names.as_slice() {
-                    [qualifier, column] => {
-                        self.reference(self.qualified(None, qualifier, column), column)
-                    }
-                    [schema, table, column] => {
-                        self.reference(self.qualified(Some(schema), table, column), column)
-                    }
-                    _ => return Err(Stop::Opaque("a column name of more than three parts")),
-                }
-                Ok(())
-            }
-            Expr::Value(_)
-            | Expr::TypedString(_)
-            | Expr::Wildcard(_)
-            | Expr::QualifiedWildcard(..) => self.constant_type(expr),
-            Expr::UnaryOp { expr, .. }
-            | Expr::IsFalse(expr)
-            | Expr::IsNotFalse(expr)
-            | Expr::IsTrue(expr)
-            | Expr::IsNotTrue(expr)
-            | Expr::IsNull(expr)
-            | Expr::IsNotNull(expr)
-            | Expr::IsUnknown(expr)
-            | Expr::IsNotUnknown(expr)
-            | Expr::IsNormalized { expr, .. }
-            | Expr::IsJson { expr, .. }
-            | Expr::Collate { expr, .. }
-            | Expr::Extract { expr, .. }
-            | Expr::Ceil { expr, .. }
-            | Expr::Floor { expr, .. } => self.expr(expr, scope, false),
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.name(expr),
+            Expr::Value(_) | Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => Ok(()),
+            Expr::TypedString(typed) => self.data_type(&typed.data_type),
             Expr::Cast {
                 expr,
                 data_type,
                 format: None,
                 ..
             } => {
-                check_type(data_type)?;
+                self.data_type(data_type)?;
                 self.expr(expr, scope, false)
-            }
-            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
-                self.all([&**left, &**right], scope)
-            }
-            Expr::InList { expr, list, .. } => {
-                self.expr(expr, scope, false)?;
-                self.all(list, scope)
             }
             Expr::InSubquery {
                 expr,
@@ -89,9 +43,6 @@ impl<'a> Analyser<'a> {
                 let equal = self.column(expr).filter(|_| holds && !negated);
                 self.subquery(subquery, scope, equal)
             }
-            Expr::Between {
-                expr, low, high, ..
-            } => self.all([&**expr, &**low, &**high], scope),
             Expr::AnyOp {
                 left,
                 compare_op,
@@ -99,97 +50,15 @@ impl<'a> Analyser<'a> {
                 ..
             } => {
                 self.expr(left, scope, false)?;
-                match subquery_of(right) {
-                    Some(query) => {
-                        let equal = self
-                            .column(left)
-                            .filter(|_| holds && *compare_op == BinaryOperator::Eq);
-                        self.subquery(query, scope, equal)
-                    }
-                    None => self.expr(right, scope, false),
-                }
+                let Some(query) = subquery_of(right) else {
+                    return self.expr(right, scope, false);
+                };
+                let holds = holds && *compare_op == BinaryOperator::Eq;
+                self.subquery(query, scope, self.column(left).filter(|_| holds))
             }
-            Expr::AllOp { left, right, .. } => self.all([&**left, &**right], scope),
-            Expr::Exists { subquery, .. } => self.subquery(subquery, scope, None),
-            Expr::Subquery(query) => self.subquery(query, scope, None),
-            Expr::Like {
-                expr,
-                pattern,
-                escape_char,
-                ..
+            Expr::Exists { subquery, .. } | Expr::Subquery(subquery) => {
+                self.subquery(subquery, scope, None)
             }
-            | Expr::ILike {
-                expr,
-                pattern,
-                escape_char,
-                ..
-            }
-            | Expr::SimilarTo {
-                expr,
-                pattern,
-                escape_char,
-                ..
-            } => {
-                self.all([&**expr, &**pattern], scope)?;
-                self.all(escape_char.as_deref(), scope)
-            }
-            Expr::AtTimeZone {
-                timestamp,
-                time_zone,
-            } => self.all([&**timestamp, &**time_zone], scope),
-            Expr::Position { expr, r#in } => self.all([&**expr, &**r#in], scope),
-            Expr::Substring {
-                expr,
-                substring_from,
-                substring_for,
-                ..
-            } => {
-                self.expr(expr, scope, false)?;
-                self.all(
-                    substring_from
-                        .as_deref()
-                        .into_iter()
-                        .chain(substring_for.as_deref()),
-                    scope,
-                )
-            }
-            Expr::Trim {
-                trim_what,
-                expr,
-                trim_characters,
-                ..
-            } => {
-                self.expr(expr, scope, false)?;
-                self.all(trim_what.as_deref(), scope)?;
-                self.all(trim_characters.iter().flatten(), scope)
-            }
-            Expr::Overlay {
-                expr,
-                overlay_what,
-                overlay_from,
-                overlay_for,
-            } => {
-                self.all([&**expr, &**overlay_what, &**overlay_from], scope)?;
-                self.all(overlay_for.as_deref(), scope)
-            }
-            Expr::Case {
-                operand,
-                conditions,
-                else_result,
-                ..
-            } => {
-                self.all(operand.as_deref(), scope)?;
-                self.all(
-                    conditions
-                        .iter()
-                        .flat_map(|when| [&when.condition, &when.result]),
-                    scope,
-                )?;
-                self.all(else_result.as_deref(), scope)
-            }
-            Expr::Tuple(parts) => self.all(parts, scope),
-            Expr::Array(array) => self.all(&array.elem, scope),
-            Expr::Interval(interval) => self.expr(&interval.value, scope, false),
             Expr::CompoundFieldAccess { root, access_chain } => {
                 self.expr(root, scope, false)?;
                 access_chain
@@ -197,8 +66,33 @@ impl<'a> Analyser<'a> {
                     .try_for_each(|access| self.access(access, scope))
             }
             Expr::Function(function) => self.function(function, scope),
-            _ => Err(Stop::Opaque("an expression that is not understood")),
+            _ => match unary(expr) {
+                Some(operand) => self.expr(operand, scope, false),
+                None => self.all(operands(expr)?, scope),
+            },
         }
+    }
+
+    /// A column's name, with or without its table's.
+    fn name(&mut self, expr: &'a Expr) -> Result<(), Stop> {
+        match expr {
+            Expr::Identifier(ident) if is_session_name(ident) => {}
+            Expr::Identifier(ident) => {
+                let name = name(ident)?;
+                self.reference(self.bare(&name), &name);
+            }
+            Expr::CompoundIdentifier(parts) => {
+                let names = parts.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+                let (schema, qualifier, column) = match names.as_slice() {
+                    [qualifier, column] => (None, qualifier, column),
+                    [schema, table, column] => (Some(schema.as_str()), table, column),
+                    _ => return Err(Stop::Opaque("a column name of more than three parts")),
+                };
+                self.reference(self.qualified(schema, qualifier, column), column);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn all(
@@ -249,11 +143,22 @@ impl<'a> Analyser<'a> {
         }
     }
 
-    fn constant_type(&mut self, expr: &'a Expr) -> Result<(), Stop> {
-        match expr {
-            Expr::TypedString(typed) => check_type(&typed.data_type),
-            _ => Ok(()),
+    /// A type that is cast to. OID aliases look a name up in the catalogue, and OIDs differ from shard to shard.
+    fn data_type(&mut self, data_type: &DataType) -> Result<(), Stop> {
+        match data_type {
+            DataType::Struct(..) | DataType::Map(..) | DataType::Tuple(_) | DataType::Nested(_) => {
+                return Err(Stop::Opaque("not PostgreSQL's type"));
+            }
+            DataType::Regclass => self.analysis.catalog = true,
+            DataType::Custom(name, _) => {
+                let last = name.0.last().and_then(|part| part.as_ident());
+                let alias =
+                    last.is_some_and(|ident| ident.value.to_ascii_lowercase().starts_with("reg"));
+                self.analysis.catalog |= alias;
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     fn access(&mut self, access: &'a AccessExpr, scope: ScopeId) -> Result<(), Stop> {
@@ -368,21 +273,129 @@ impl<'a> Analyser<'a> {
     }
 }
 
+/// The operand of an operator that has one.
+fn unary(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::UnaryOp { expr, .. }
+        | Expr::IsFalse(expr)
+        | Expr::IsNotFalse(expr)
+        | Expr::IsTrue(expr)
+        | Expr::IsNotTrue(expr)
+        | Expr::IsNull(expr)
+        | Expr::IsNotNull(expr)
+        | Expr::IsUnknown(expr)
+        | Expr::IsNotUnknown(expr)
+        | Expr::IsNormalized { expr, .. }
+        | Expr::IsJson { expr, .. }
+        | Expr::Collate { expr, .. }
+        | Expr::Extract { expr, .. }
+        | Expr::Ceil { expr, .. }
+        | Expr::Floor { expr, .. } => Some(expr),
+        Expr::Interval(interval) => Some(&interval.value),
+        _ => None,
+    }
+}
+
+/// The operands of the operators and constructs that have several. Any node that is not named is opaque.
+fn operands(expr: &Expr) -> Result<Vec<&Expr>, Stop> {
+    let (first, more) = match expr {
+        Expr::IsDistinctFrom(left, right)
+        | Expr::IsNotDistinctFrom(left, right)
+        | Expr::AllOp { left, right, .. } => (vec![&**left, &**right], [None, None]),
+        Expr::InList { expr, list, .. } => {
+            (std::iter::once(&**expr).chain(list).collect(), [None, None])
+        }
+        Expr::Between {
+            expr, low, high, ..
+        } => (vec![&**expr, &**low, &**high], [None, None]),
+        Expr::Like {
+            expr,
+            pattern,
+            escape_char,
+            ..
+        }
+        | Expr::ILike {
+            expr,
+            pattern,
+            escape_char,
+            ..
+        }
+        | Expr::SimilarTo {
+            expr,
+            pattern,
+            escape_char,
+            ..
+        } => (vec![&**expr, &**pattern], [escape_char.as_deref(), None]),
+        Expr::AtTimeZone {
+            timestamp,
+            time_zone,
+        } => (vec![&**timestamp, &**time_zone], [None, None]),
+        Expr::Position { expr, r#in } => (vec![&**expr, &**r#in], [None, None]),
+        Expr::Substring {
+            expr,
+            substring_from: from,
+            substring_for: length,
+            ..
+        } => (vec![&**expr], [from.as_deref(), length.as_deref()]),
+        Expr::Tuple(parts) => (parts.iter().collect(), [None, None]),
+        Expr::Array(array) => (array.elem.iter().collect(), [None, None]),
+        _ => return constructs(expr),
+    };
+    Ok(first
+        .into_iter()
+        .chain(more.into_iter().flatten())
+        .collect())
+}
+
+/// The operands of constructs with keywords inside.
+fn constructs(expr: &Expr) -> Result<Vec<&Expr>, Stop> {
+    Ok(match expr {
+        Expr::Trim {
+            trim_what,
+            expr,
+            trim_characters,
+            ..
+        } => {
+            let characters = trim_characters.iter().flatten();
+            trim_what
+                .as_deref()
+                .into_iter()
+                .chain([&**expr])
+                .chain(characters)
+                .collect()
+        }
+        Expr::Overlay {
+            expr,
+            overlay_what,
+            overlay_from,
+            overlay_for,
+        } => {
+            let all = [&**expr, &**overlay_what, &**overlay_from];
+            all.into_iter().chain(overlay_for.as_deref()).collect()
+        }
+        Expr::Case {
+            operand,
+            conditions,
+            else_result,
+            ..
+        } => {
+            let branches = conditions
+                .iter()
+                .flat_map(|when| [&when.condition, &when.result]);
+            branches
+                .chain(operand.as_deref())
+                .chain(else_result.as_deref())
+                .collect()
+        }
+        _ => return Err(Stop::Opaque("an expression that is not understood")),
+    })
+}
+
 fn subquery_of(expr: &Expr) -> Option<&sqlparser::ast::Query> {
     match expr {
         Expr::Subquery(query) => Some(query),
         Expr::Nested(inner) => subquery_of(inner),
         _ => None,
-    }
-}
-
-/// `name 'literal'` where the name is no type of sqlparser's is a cast; where the type has fields, it is not PostgreSQL's.
-fn check_type(data_type: &DataType) -> Result<(), Stop> {
-    match data_type {
-        DataType::Struct(..) | DataType::Map(..) | DataType::Tuple(_) | DataType::Nested(_) => {
-            Err(Stop::Opaque("not PostgreSQL's type"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -1,13 +1,13 @@
 //! FROM: the items, their columns, and the tree of joins.
 
 use sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias, TableFactor,
-    TableWithJoins,
+    Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias,
+    TableFactor, TableWithJoins,
 };
 use switchyard_schema::KeyType;
 
 use super::facts::{ColumnId, Fact, ScopeId};
-use super::names::{Frame, Item, ItemId, Merged, Output, name, relation_name};
+use super::names::{Frame, Item, ItemId, Merged, Output, function_name, name, relation_name};
 use super::{Analyser, CteBody, Instance, Stop, display};
 use crate::plan::refusal::Refusal;
 use crate::relations::{Placement, Relation, Resolved, Volatility};
@@ -71,10 +71,6 @@ impl<'a> Analyser<'a> {
         Ok(tree)
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the other joins are not PostgreSQL's"
-    )]
     fn join(&mut self, left: Tree<'a>, join: &'a Join, parent: ScopeId) -> Result<Tree<'a>, Stop> {
         self.spend()?;
         if join.global {
@@ -196,10 +192,7 @@ impl<'a> Analyser<'a> {
         Tree::Leaf(id)
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the other kinds of tables are not PostgreSQL's, or are rare"
-    )]
+    /// One item of a FROM.
     pub(super) fn factor(
         &mut self,
         factor: &'a TableFactor,
@@ -208,59 +201,10 @@ impl<'a> Analyser<'a> {
         self.spend()?;
         let scope = self.analysis.facts.scope(Some(parent));
         match factor {
-            TableFactor::Table {
-                name,
-                alias,
-                args: None,
-                with_hints,
-                version: None,
-                with_ordinality: false,
-                partitions,
-                json_path: None,
-                sample,
-                index_hints,
-            } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => {
-                if sample.is_some() {
-                    self.needs_merge(|| {
-                        Refusal::not_supported("TABLESAMPLE is not supported across shards yet")
-                    });
-                }
-                let (schema, relation) = relation_name(name)?;
-                let item = self.relation_item(schema.as_deref(), &relation, scope)?;
-                let item = aliased(item, alias.as_ref())?;
-                Ok(self.add_item(item))
-            }
-            TableFactor::Table {
-                name,
-                alias,
-                args: Some(args),
-                with_hints,
-                version: None,
-                partitions,
-                json_path: None,
-                sample: None,
-                index_hints,
-                ..
-            } if with_hints.is_empty()
-                && partitions.is_empty()
-                && index_hints.is_empty()
-                && args.settings.is_none() =>
-            {
-                self.called(name)?;
-                for arg in &args.args {
-                    self.function_arg(arg, parent)?;
-                }
-                self.function_item(Some(name), alias.as_ref(), scope)
-            }
+            TableFactor::Table { .. } => self.table(factor, parent, scope),
             TableFactor::Function {
                 name, args, alias, ..
-            } => {
-                self.called(name)?;
-                for arg in args {
-                    self.function_arg(arg, parent)?;
-                }
-                self.function_item(Some(name), alias.as_ref(), scope)
-            }
+            } => self.called_item(name, args, alias.as_ref(), parent, scope),
             TableFactor::UNNEST {
                 alias,
                 array_exprs,
@@ -271,7 +215,7 @@ impl<'a> Analyser<'a> {
                 for array in array_exprs {
                     self.expr(array, parent, false)?;
                 }
-                self.function_item(None, alias.as_ref(), scope)
+                self.function_item("unnest".to_owned(), alias.as_ref(), scope)
             }
             TableFactor::Derived {
                 lateral,
@@ -289,7 +233,6 @@ impl<'a> Analyser<'a> {
                     columns,
                     open,
                     scope,
-                    table: false,
                 };
                 let item = aliased(item, alias.as_ref())?;
                 Ok(self.add_item(item))
@@ -302,24 +245,78 @@ impl<'a> Analyser<'a> {
         }
     }
 
+    /// A relation, or a function called without LATERAL.
+    fn table(
+        &mut self,
+        factor: &'a TableFactor,
+        parent: ScopeId,
+        scope: ScopeId,
+    ) -> Result<Tree<'a>, Stop> {
+        let TableFactor::Table {
+            name,
+            alias,
+            args,
+            with_hints,
+            version: None,
+            with_ordinality,
+            partitions,
+            json_path: None,
+            sample,
+            index_hints,
+        } = factor
+        else {
+            return Err(Stop::Opaque("not PostgreSQL's table"));
+        };
+        if !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty() {
+            return Err(Stop::Opaque("not PostgreSQL's table"));
+        }
+        match args {
+            Some(args) if args.settings.is_none() && sample.is_none() => {
+                self.called_item(name, &args.args, alias.as_ref(), parent, scope)
+            }
+            None if !with_ordinality => {
+                if sample.is_some() {
+                    self.needs_merge(|| {
+                        Refusal::not_supported("TABLESAMPLE is not supported across shards yet")
+                    });
+                }
+                let (schema, relation) = relation_name(name)?;
+                let item = self.relation_item(schema.as_deref(), &relation, scope)?;
+                let item = aliased(item, alias.as_ref())?;
+                Ok(self.add_item(item))
+            }
+            _ => Err(Stop::Opaque("not PostgreSQL's table")),
+        }
+    }
+
+    fn called_item(
+        &mut self,
+        name: &ObjectName,
+        args: &'a [FunctionArg],
+        alias: Option<&TableAlias>,
+        parent: ScopeId,
+        scope: ScopeId,
+    ) -> Result<Tree<'a>, Stop> {
+        self.called(name)?;
+        for arg in args {
+            self.function_arg(arg, parent)?;
+        }
+        self.function_item(function_name(name)?.1, alias, scope)
+    }
+
     /// A function in FROM: its columns are known only as far as the alias names them.
     fn function_item(
         &mut self,
-        name: Option<&ObjectName>,
+        name: String,
         alias: Option<&TableAlias>,
         scope: ScopeId,
     ) -> Result<Tree<'a>, Stop> {
-        let function = match name {
-            Some(name) => Some(super::names::function_name(name)?.1),
-            None => Some("unnest".to_owned()),
-        };
         let item = Item {
-            alias: function,
+            alias: Some(name),
             schema: None,
             columns: Vec::new(),
             open: true,
             scope,
-            table: false,
         };
         let item = aliased(item, alias)?;
         Ok(self.add_item(item))
@@ -338,12 +335,10 @@ impl<'a> Analyser<'a> {
             columns: Vec::new(),
             open: true,
             scope,
-            table: true,
         };
         if schema.is_none()
             && let Some(position) = self.ctes.iter().rposition(|cte| cte.name == name)
         {
-            item.table = false;
             (item.columns, item.open) = self.cte(position, scope)?;
             return Ok(item);
         }

@@ -4,6 +4,11 @@
 //! walk ([`Stop::Opaque`]); nothing is skipped because it seems harmless. It reads no literal's value without noting the
 //! literal as a guard. Collaborators: [`facts`] keeps what holds where; `decide` turns the analysis into an operator.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "sqlparser has nodes for every dialect; what is not named is opaque"
+)]
+
 mod call;
 mod expr;
 pub(super) mod facts;
@@ -22,6 +27,7 @@ use switchyard_schema::KeyMap;
 
 use self::facts::{ColumnId, Facts, ScopeId};
 use self::names::{Frame, Item, Output};
+use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
 use super::{Context, Effects};
@@ -31,8 +37,8 @@ use crate::sql::{Scan, Token};
 /// Why a walk ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The statement is not understood; the reason is for people who look into it.
-    Opaque(&'static str),
+    /// The statement is not understood.
+    Opaque(Opaque),
     /// The statement is understood and cannot be answered.
     Refuse(Box<Refusal>),
 }

@@ -190,8 +190,6 @@ pub(super) struct Item {
     pub(super) open: bool,
     /// The scope of its rows.
     pub(super) scope: ScopeId,
-    /// It has the system columns of a table.
-    pub(super) table: bool,
 }
 
 /// A column of an item or of a query's result.

@@ -33,7 +33,6 @@ type Says = Vec<(ColumnId, KeySet)>;
 
 impl Analyser<'_> {
     /// The column an expression is, if it is one whose type can be a key.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only names are columns")]
     pub(super) fn column(&self, expr: &Expr) -> Option<ColumnId> {
         let found = match expr {
             Expr::Nested(inner) => return self.column(inner),
@@ -91,10 +90,6 @@ impl Analyser<'_> {
     }
 
     /// The sets that a condition puts columns' values in.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "other conditions say nothing that is used"
-    )]
     fn says(&self, condition: &Expr) -> Says {
         match condition {
             Expr::Nested(inner) => self.says(inner),
@@ -284,10 +279,6 @@ impl Analyser<'_> {
     }
 
     /// The scopes whose rows a condition refuses when their columns are NULL.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "other conditions may accept NULL"
-    )]
     pub(super) fn refuses_null(&self, condition: &Expr) -> Vec<ScopeId> {
         let mut scopes = Vec::new();
         for conjunct in conjuncts(condition) {

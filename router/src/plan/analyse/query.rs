@@ -685,10 +685,6 @@ fn check_dialect(select: &Select) -> Result<(), Stop> {
 }
 
 /// The name PostgreSQL gives an expression's column, where that is simple.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the other names are not worked out"
-)]
 fn implied_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => name(ident).ok(),

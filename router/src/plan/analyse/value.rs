@@ -13,10 +13,6 @@ use crate::sql::{LiteralKind, TokenKind};
 
 impl Analyser<'_> {
     /// The expression as a key expression, if its value is a literal or a parameter, with casts that are exact.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "what is not named has no value known at binding"
-    )]
     pub(super) fn key_expr(&self, expr: &Expr) -> Option<KeyExpr> {
         match expr {
             Expr::Nested(inner) => self.key_expr(inner),
@@ -53,10 +49,6 @@ impl Analyser<'_> {
     }
 
     /// The expression as an array whose elements are known at binding; casts are those of the elements.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "what is not named has no value known at binding"
-    )]
     pub(super) fn array_expr(&self, expr: &Expr) -> Option<KeyExpr> {
         match expr {
             Expr::Nested(inner) => self.array_expr(inner),
@@ -92,10 +84,6 @@ impl Analyser<'_> {
         }
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "other constants are not plain"
-    )]
     fn constant(&self, value: &ValueWithSpan) -> Option<KeyExpr> {
         let source = match &value.value {
             Value::Number(..) => self.slot(value, &[LiteralKind::Integer, LiteralKind::Decimal])?,
@@ -194,10 +182,6 @@ fn is_number(value: &KeyExpr) -> bool {
 }
 
 /// The key type a type name without modifiers stands for.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the other types cannot be keys, or have modifiers"
-)]
 pub(super) fn key_type(data_type: &DataType) -> Option<KeyType> {
     Some(match data_type {
         DataType::SmallInt(None) | DataType::Int2(None) => KeyType::Int2,

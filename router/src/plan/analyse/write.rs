@@ -30,10 +30,6 @@ impl<'a> WriteTarget<'a> {
 
 impl<'a> Analyser<'a> {
     /// Walks a whole statement.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "other statements are planned by their words"
-    )]
     pub(super) fn statement(
         &mut self,
         statement: &'a Statement,
@@ -46,10 +42,6 @@ impl<'a> Analyser<'a> {
     }
 
     /// Walks a write; returns the columns of its RETURNING.
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "other statements do not come here"
-    )]
     pub(super) fn write(
         &mut self,
         statement: &'a Statement,
@@ -94,7 +86,6 @@ impl<'a> Analyser<'a> {
             columns: Vec::new(),
             open: true,
             scope,
-            table: true,
         };
         if self.is_temporary(schema.as_deref(), &name) {
             self.analysis.temporary = true;

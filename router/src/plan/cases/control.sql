@@ -319,7 +319,7 @@ COPY pg_class TO STDOUT
 
 CALL do_orders()
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "orders".
+--> DETAIL: It may touch the sharded table "orders" (code).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 CALL do_nothing()
@@ -328,7 +328,7 @@ CALL do_nothing()
 
 DO $$ BEGIN DELETE FROM users; END $$
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (code).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 DO $$ BEGIN PERFORM 1; END $$
@@ -342,7 +342,7 @@ DO $$ BEGIN EXECUTE 'DELETE FROM us' || 'ers'; END $$
 
 DO $$ BEGIN INSERT INTO countries VALUES ('x'); END $$
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may write the reference table "countries", which every shard has.
+--> DETAIL: It may write the reference table "countries", which every shard has (code).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 DO $$ BEGIN UPDATE settings SET value = 'x'; END $$
@@ -405,7 +405,7 @@ FOO BAR
 
 SELECT * FROM users WHERE
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (not parsed).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT FROM users WHERE id = 5

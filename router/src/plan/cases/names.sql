@@ -21,7 +21,7 @@ SELECT * FROM "Users" WHERE id = 5
 
 SELECT * FROM U&"users" WHERE id = 5
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "U&"…"".
+--> DETAIL: It may touch the sharded table "U&"…"" (tokenized differently).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 -- schemas
@@ -56,7 +56,7 @@ SELECT count(*) FROM pg_stat_activity
 
 SELECT * FROM other_database.public.users
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (a name of more than two parts).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 -- search_path: audit, public
@@ -92,12 +92,12 @@ SELECT * FROM ONLY users
 
 SELECT * FROM ONLY (users)
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (a reserved word read as a function).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT * FROM users LEFT
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (not parsed).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT id isnull FROM users

@@ -59,7 +59,7 @@ VALUES ((SELECT count(*) FROM users))
 
 TABLE users
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (not parsed).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 TABLE countries

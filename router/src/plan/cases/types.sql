@@ -132,7 +132,7 @@ SELECT * FROM users WHERE id = U&'5'
 
 SELECT * FROM users WHERE id = 0x5
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users".
+--> DETAIL: It may touch the sharded table "users" (tokenized differently).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT * FROM users WHERE id = 1_000
@@ -315,7 +315,7 @@ SELECT count(*) FROM events WHERE day = timestamp '2025-06-01'
 
 SELECT * FROM events WHERE day BETWEEN SYMMETRIC '2025-01-01' AND '2024-01-01'
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "events".
+--> DETAIL: It may touch the sharded table "events" (not parsed).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 -- lists
