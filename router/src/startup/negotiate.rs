@@ -1,5 +1,6 @@
 //! The first packets: encryption, the version of the protocol, what the client wants.
 
+use std::io;
 use std::sync::Arc;
 
 use switchyard_wire::backend::encode;
@@ -177,14 +178,19 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(unavailable);
     };
     let mut begun = &channel.input[..];
+    let mut failure = None;
     let accepting = TlsAcceptor::from(Arc::clone(tls.config())).accept_with(stream, |session| {
-        while !begun.is_empty() {
-            // What is wrong with these bytes the handshake finds again when it goes on.
-            if session.read_tls(&mut begun).is_err() || session.process_new_packets().is_err() {
-                break;
-            }
+        while !begun.is_empty() && failure.is_none() {
+            failure = session.read_tls(&mut begun).err().or_else(|| {
+                let processed = session.process_new_packets();
+                processed.err().map(io::Error::other)
+            });
         }
     });
+    // The handshake would wait for more before it finds that again.
+    if let Some(failure) = failure {
+        return Err(Refusal::Handshake(failure));
+    }
     let stream = accepting.await.map_err(Refusal::Handshake)?;
     Ok(ClientStream::Tls(Box::new(stream)))
 }
