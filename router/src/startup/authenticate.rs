@@ -38,9 +38,12 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     access: &Access,
     user: &str,
 ) -> Result<(), Refusal> {
-    let refused = |error| match error {
-        ServerError::Proof => Refusal::Password(user.to_owned()),
-        other => Refusal::Scram(other),
+    let refused = |error| {
+        if error == ServerError::Proof {
+            Refusal::Password(user.to_owned())
+        } else {
+            Refusal::Scram(error)
+        }
     };
     let binding = match (&channel.stream, access.tls()) {
         (ClientStream::Tls(_), Some(tls)) => tls.end_point().map(<[u8]>::to_vec),

@@ -132,19 +132,26 @@ impl Refusal {
     /// What the client is told; `None` if nothing.
     #[must_use]
     pub fn report(&self) -> Option<ErrorReport<'static>> {
-        let report = ErrorReport::fatal(self.sqlstate()?, self.to_string());
-        Some(match self {
-            Self::EarlyData(_) => report.detail(
-                "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
-            ),
-            Self::Console(_) => report.detail("User does not have CONNECT privilege."),
-            Self::Replication => report
-                .hint("Connect to the PostgreSQL servers of the shards for replication."),
-            Self::Scram(error) => match error.detail() {
-                Some(detail) => report.detail(detail),
-                None => report,
-            },
-            _ => report,
-        })
+        let mut report = ErrorReport::fatal(self.sqlstate()?, self.to_string());
+        report.detail = self.detail().map(Into::into);
+        if matches!(self, Self::Replication) {
+            report =
+                report.hint("Connect to the PostgreSQL servers of the shards for replication.");
+        }
+        Some(report)
+    }
+
+    fn detail(&self) -> Option<String> {
+        if let Self::Scram(error) = self {
+            return error.detail();
+        }
+        let text = if matches!(self, Self::EarlyData(_)) {
+            "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."
+        } else if matches!(self, Self::Console(_)) {
+            "User does not have CONNECT privilege."
+        } else {
+            return None;
+        };
+        Some(text.to_owned())
     }
 }

@@ -162,15 +162,13 @@ fn fatal(heard: &[u8]) -> (String, String) {
     let mut heard = heard;
     loop {
         let whole = frame::split(heard).unwrap().expect("an error");
-        match backend::decode(whole.tag, whole.body).unwrap() {
-            Message::ErrorResponse(fields) => {
-                assert_eq!(fields.severity(), Some(backend::Severity::Fatal));
-                assert!(whole.rest.is_empty());
-                let sqlstate = fields.sqlstate().unwrap().to_string();
-                return (sqlstate, fields.message().into_owned());
-            }
-            _ => heard = whole.rest,
+        if let Message::ErrorResponse(fields) = backend::decode(whole.tag, whole.body).unwrap() {
+            assert_eq!(fields.severity(), Some(backend::Severity::Fatal));
+            assert!(whole.rest.is_empty());
+            let sqlstate = fields.sqlstate().unwrap().to_string();
+            return (sqlstate, fields.message().into_owned());
         }
+        heard = whole.rest;
     }
 }
 
@@ -222,25 +220,23 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     while let Some((tag, body)) = message(stream).await {
         heard.push((tag, body.len()));
         let mut reply = BytesMut::new();
-        match backend::decode(tag, &body).unwrap() {
-            Message::Authentication(Authentication::Sasl(_)) => {
-                let client = client.as_ref().unwrap();
-                let mechanism = client.mechanism().as_bytes();
-                encode::sasl_initial_response(&mut reply, mechanism, Some(client.message()));
-            }
-            Message::Authentication(Authentication::SaslContinue(data)) => {
-                let challenge = client.take().unwrap().server_first(data).unwrap();
-                let proof = challenge.prove_password(password);
-                encode::sasl_response(&mut reply, proof.message());
-                challenged = Some(proof);
-            }
-            Message::Authentication(Authentication::SaslFinal(data)) => {
-                challenged.take().unwrap().server_final(data).unwrap();
-            }
-            Message::Authentication(Authentication::Ok) | Message::ErrorResponse(_) => {
-                return (heard, body);
-            }
-            other => panic!("{other:?}"),
+        let Message::Authentication(step) = backend::decode(tag, &body).unwrap() else {
+            return (heard, body);
+        };
+        if let Authentication::Sasl(_) = step {
+            let client = client.as_ref().unwrap();
+            let mechanism = client.mechanism().as_bytes();
+            encode::sasl_initial_response(&mut reply, mechanism, Some(client.message()));
+        } else if let Authentication::SaslContinue(data) = step {
+            let challenge = client.take().unwrap().server_first(data).unwrap();
+            let proof = challenge.prove_password(password);
+            encode::sasl_response(&mut reply, proof.message());
+            challenged = Some(proof);
+        } else if let Authentication::SaslFinal(data) = step {
+            challenged.take().unwrap().server_final(data).unwrap();
+        } else {
+            assert_eq!(step, Authentication::Ok);
+            return (heard, body);
         }
         stream.write_all(&reply).await.unwrap();
     }
