@@ -474,3 +474,254 @@ fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     }
     Some(Cow::Owned(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Context, Operator, Param, Target, plan};
+    use super::*;
+    use crate::relations::{Relations, SearchPath, fixture};
+    use crate::sql::Scan;
+
+    const SCHEMA: &str = "
+        table public.users hash id (id int8 not null; name text)
+        table public.items hash user_id (user_id int4 not null; note text)
+        table public.accounts hash name (name text not null)
+        table public.short hash name (name varchar(4) not null)
+        table public.tenants hash tid (tid uuid not null)
+        table public.prices hash amount (amount numeric(10) not null)
+        table public.events range day 2026-01-01:0,*:1 (day date not null)
+        table public.profiles hash user_id (user_id int8)
+    ";
+
+    /// Where a statement with these parameters goes: a list of shards, or the refusal's message.
+    fn route(relations: &Relations, sql: &str, params: &[Param<'_>]) -> Result<Vec<u16>, String> {
+        let mut scan = Scan::new();
+        scan.scan(sql.as_bytes()).unwrap();
+        let context = Context {
+            relations,
+            search_path: &SearchPath::default(),
+            temporary: &[],
+        };
+        let plan = plan(sql, &scan, &context);
+        let (Operator::PassThrough(target) | Operator::Append(target)) = &plan.operator else {
+            panic!("{:?}", plan.operator);
+        };
+        assert!(matches!(target, Target::Keys(_)));
+        let values = Values {
+            sql: sql.as_bytes(),
+            literals: &scan.literals,
+            params: &params,
+        };
+        match target.shards(&values, relations.shards().len()) {
+            Ok(shards) => Ok(shards.iter().map(|shard| shard.0).collect()),
+            Err(refusal) => Err(refusal.message),
+        }
+    }
+
+    fn text(value: &str, oid: u32) -> Param<'_> {
+        Param {
+            value: Some(value.as_bytes()),
+            binary: false,
+            oid,
+        }
+    }
+
+    fn binary(value: &[u8], oid: u32) -> Param<'_> {
+        Param {
+            value: Some(value),
+            binary: true,
+            oid,
+        }
+    }
+
+    const NULL: Param<'_> = Param {
+        value: None,
+        binary: false,
+        oid: 0,
+    };
+    const INT4: u32 = 23;
+    const INT8: u32 = 20;
+
+    #[test]
+    fn a_parameter_goes_where_the_literal_goes() {
+        let relations = fixture::relations(8, SCHEMA);
+        for value in [0i64, 1, 5, -7, 4711, i64::from(i32::MAX)] {
+            let literal = route(
+                &relations,
+                &format!("SELECT * FROM users WHERE id = {value}"),
+                &[],
+            )
+            .unwrap();
+            assert_eq!(literal.len(), 1);
+            let sql = "SELECT * FROM users WHERE id = $1";
+            let written = value.to_string();
+            let narrow = i32::try_from(value).unwrap().to_be_bytes();
+            for param in [
+                text(&written, INT8),
+                text(&written, INT4),
+                text(&written, 0),
+                binary(&value.to_be_bytes(), INT8),
+                binary(&narrow, INT4),
+                binary(&value.to_be_bytes(), 0),
+            ] {
+                assert_eq!(
+                    route(&relations, sql, &[param]).unwrap(),
+                    literal,
+                    "{value} {param:?}"
+                );
+            }
+            let insert = route(
+                &relations,
+                "INSERT INTO users VALUES ($1, 'x')",
+                &[text(&written, INT8)],
+            )
+            .unwrap();
+            let item = route(
+                &relations,
+                &format!("SELECT * FROM items WHERE user_id = {value}"),
+                &[],
+            )
+            .unwrap();
+            assert_eq!(
+                (insert, item),
+                (literal.clone(), literal.clone()),
+                "colocated and stored alike"
+            );
+            let array = format!("{{{value},{value}}}");
+            let any = route(
+                &relations,
+                "SELECT * FROM users WHERE id = ANY ($1)",
+                &[text(&array, 1016)],
+            )
+            .unwrap();
+            assert_eq!(any, literal);
+        }
+    }
+
+    #[test]
+    fn null_matches_nothing_and_is_stored_where_nulls_are() {
+        let relations = fixture::relations(8, SCHEMA);
+        assert_eq!(
+            route(&relations, "SELECT * FROM users WHERE id = $1", &[NULL]),
+            Ok(vec![0])
+        );
+        assert_eq!(
+            route(
+                &relations,
+                "SELECT count(*) FROM users WHERE id = ANY ($1)",
+                &[NULL]
+            ),
+            Ok(vec![0])
+        );
+        let stored = route(&relations, "INSERT INTO profiles VALUES ($1)", &[NULL]).unwrap();
+        let found = route(
+            &relations,
+            "SELECT * FROM profiles WHERE user_id IS NULL",
+            &[],
+        )
+        .unwrap();
+        assert_eq!(stored, found);
+    }
+
+    #[test]
+    fn what_is_not_certain_is_every_shard_or_refused() {
+        let relations = fixture::relations(8, SCHEMA);
+        let all: Vec<u16> = (0..8).collect();
+        let float = 701;
+        let select = "SELECT * FROM users WHERE id = $1";
+        assert_eq!(
+            route(&relations, select, &[text("5", float)]),
+            Ok(all.clone())
+        );
+        assert_eq!(
+            route(&relations, select, &[text("five", INT8)]),
+            Ok(all.clone())
+        );
+        assert_eq!(
+            route(&relations, select, &[binary(b"odd", INT8)]),
+            Ok(all.clone())
+        );
+        assert_eq!(
+            route(&relations, select, &[]),
+            Ok(all.clone()),
+            "no value yet"
+        );
+        // Mentioned twice, so PostgreSQL may have typed it elsewhere.
+        let twice = "SELECT * FROM users WHERE id = $1 AND name = $1::text";
+        assert_eq!(route(&relations, twice, &[text("5", 0)]), Ok(all));
+        for (sql, param) in [
+            ("INSERT INTO users VALUES ($1)", text("5", float)),
+            ("INSERT INTO short VALUES ($1)", text("abcd  ", 25)),
+            ("INSERT INTO prices VALUES ($1)", text("1.5", 1700)),
+            ("INSERT INTO events VALUES ($1)", text("tomorrow", 1082)),
+            (
+                "UPDATE users SET name = 'x' WHERE id = $1",
+                text("5", float),
+            ),
+            ("SELECT count(*) FROM users WHERE id = $1", text("5", float)),
+        ] {
+            assert!(route(&relations, sql, &[param]).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn casts_are_followed_where_they_are_exact() {
+        let relations = fixture::relations(8, SCHEMA);
+        let five = route(&relations, "SELECT * FROM users WHERE id = 5", &[]).unwrap();
+        for sql in [
+            "SELECT * FROM users WHERE id = '5'::int8",
+            "SELECT * FROM users WHERE id = ' 5'",
+            "SELECT * FROM users WHERE id = 5.00",
+            "SELECT * FROM users WHERE id = CAST('5' AS smallint)",
+            "SELECT * FROM users WHERE id = '5'::text::int4",
+            "SELECT * FROM users WHERE id = - -5",
+            "SELECT * FROM users WHERE id = ANY ('{5}'::int[])",
+            "SELECT * FROM users WHERE id = ANY (ARRAY['5'::int8])",
+        ] {
+            assert_eq!(route(&relations, sql, &[]).unwrap(), five, "{sql}");
+        }
+        let cast = "SELECT * FROM users WHERE id = $1::int8";
+        assert_eq!(route(&relations, cast, &[text("5", 25)]).unwrap(), five);
+        assert_eq!(route(&relations, cast, &[text("5", 0)]).unwrap(), five);
+        assert_eq!(
+            route(&relations, cast, &[binary(&5i16.to_be_bytes(), 21)]).unwrap(),
+            five
+        );
+    }
+
+    #[test]
+    fn ranges_prune_and_their_ends_are_exact() {
+        let relations = fixture::relations(2, SCHEMA);
+        let between = "SELECT * FROM events WHERE day BETWEEN $1 AND $2";
+        let dates =
+            |low, high| route(&relations, between, &[text(low, 1082), text(high, 1082)]).unwrap();
+        assert_eq!(dates("2025-01-01", "2025-12-31"), [0]);
+        assert_eq!(dates("2026-01-01", "2026-12-31"), [1]);
+        assert_eq!(dates("2025-12-31", "2026-01-01"), [0, 1]);
+        // Binary dates count days since 2000-01-01.
+        let first_of_2026 = 9497i32.to_be_bytes();
+        let before = "SELECT * FROM events WHERE day < $1";
+        assert_eq!(
+            route(&relations, before, &[binary(&first_of_2026, 1082)]).unwrap(),
+            [0]
+        );
+        let from = "SELECT * FROM events WHERE $1 <= day";
+        assert_eq!(
+            route(&relations, from, &[binary(&first_of_2026, 1082)]).unwrap(),
+            [1]
+        );
+    }
+
+    #[test]
+    fn rows_of_one_insert_must_meet() {
+        let relations = fixture::relations(8, SCHEMA);
+        let insert = "INSERT INTO users VALUES ($1), ($2)";
+        let same = route(&relations, insert, &[text("5", INT8), text("5", INT8)]).unwrap();
+        assert_eq!(same.len(), 1);
+        let apart = (1..20).find_map(|n| {
+            let n = n.to_string();
+            route(&relations, insert, &[text("5", INT8), text(&n, INT8)]).err()
+        });
+        assert!(apart.is_some());
+    }
+}

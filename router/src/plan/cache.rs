@@ -261,3 +261,131 @@ impl std::hash::Hasher for IdentityHasher {
         self.0 = value;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Context, plan};
+    use super::*;
+    use crate::relations::{Relations, fixture};
+
+    fn context(cache: &mut PlanCache, epoch: u64, role: &str) -> ContextId {
+        let context = CacheContext {
+            database: "shop".into(),
+            epoch,
+            role: role.into(),
+            search_path: SearchPath::default(),
+            temporary: Vec::new(),
+        };
+        cache.context(&context)
+    }
+
+    fn scan(sql: &str) -> Scan {
+        let mut scan = Scan::new();
+        scan.scan(sql.as_bytes()).unwrap();
+        scan
+    }
+
+    fn add(cache: &mut PlanCache, relations: &Relations, sql: &str, id: ContextId) -> Arc<Plan> {
+        let scan = scan(sql);
+        let context = Context {
+            relations,
+            search_path: &SearchPath::default(),
+            temporary: &[],
+        };
+        let plan = Arc::new(plan(sql, &scan, &context));
+        cache.insert(sql.as_bytes(), &scan, id, Arc::clone(&plan));
+        plan
+    }
+
+    fn get(cache: &mut PlanCache, sql: &str, id: ContextId) -> Option<Arc<Plan>> {
+        cache.get(sql.as_bytes(), &scan(sql), id)
+    }
+
+    #[test]
+    fn a_plan_serves_every_value_of_its_literals_in_its_context() {
+        let relations = fixture::relations(2, "table public.users hash id (id int8 not null)");
+        let mut cache = PlanCache::new(1 << 20);
+        let here = context(&mut cache, 1, "alice");
+        assert_eq!(here, context(&mut cache, 1, "alice"));
+        let there = context(&mut cache, 1, "bob");
+        let later = context(&mut cache, 2, "alice");
+        let plan = add(
+            &mut cache,
+            &relations,
+            "SELECT * FROM users WHERE id = 1",
+            here,
+        );
+        let found = get(&mut cache, "SELECT *  FROM users WHERE id = 22", here).unwrap();
+        assert!(Arc::ptr_eq(&plan, &found));
+        for (sql, id) in [
+            ("SELECT * FROM users WHERE id = '1'", here),
+            ("SELECT * FROM users WHERE id = -1", here),
+            ("SELECT * FROM Users WHERE id = 1", here),
+            ("SELECT * FROM users WHERE id = 1", there),
+            ("SELECT * FROM users WHERE id = 1", later),
+        ] {
+            assert!(get(&mut cache, sql, id).is_none(), "{sql}");
+        }
+        assert_eq!((cache.hits, cache.misses), (1, 5));
+    }
+
+    #[test]
+    fn guarded_literals_are_part_of_the_key() {
+        let relations = fixture::relations(2, "table public.users hash id (id int8 not null)");
+        let mut cache = PlanCache::new(1 << 20);
+        let id = context(&mut cache, 1, "alice");
+        let sql = |name: &str, value: &str| format!("SELECT set_config('{name}', '{value}', true)");
+        let path = add(&mut cache, &relations, &sql("search_path", "a"), id);
+        assert_eq!(path.settings.len(), 1);
+        assert!(get(&mut cache, &sql("search_path", "a"), id).is_some());
+        assert!(get(&mut cache, &sql("search_path", "b"), id).is_none());
+        assert!(get(&mut cache, &sql("work_mem", "a"), id).is_none());
+        let other = add(&mut cache, &relations, &sql("work_mem", "a"), id);
+        assert!(Arc::ptr_eq(
+            &other,
+            &get(&mut cache, &sql("work_mem", "b"), id).unwrap()
+        ));
+        assert!(Arc::ptr_eq(
+            &path,
+            &get(&mut cache, &sql("search_path", "a"), id).unwrap()
+        ));
+    }
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_is_used() {
+        let relations = fixture::relations(2, "table public.users hash id (id int8 not null)");
+        let limit = 64 << 10;
+        let mut cache = PlanCache::new(limit);
+        let id = context(&mut cache, 1, "alice");
+        let hot = "SELECT id FROM users WHERE id = 1";
+        add(&mut cache, &relations, hot, id);
+        for n in 0..500 {
+            add(
+                &mut cache,
+                &relations,
+                &format!("SELECT id AS c{n} FROM users WHERE id = 1"),
+                id,
+            );
+            assert!(get(&mut cache, hot, id).is_some(), "{n}");
+            assert!(cache.bytes() <= limit, "{}", cache.bytes());
+        }
+        assert!(get(&mut cache, "SELECT id AS c1 FROM users WHERE id = 1", id).is_none());
+    }
+
+    #[test]
+    fn one_text_with_many_guard_values_stays_small() {
+        let relations = fixture::relations(2, "table public.users hash id (id int8 not null)");
+        let mut cache = PlanCache::new(1 << 30);
+        let id = context(&mut cache, 1, "alice");
+        for n in 0..1000 {
+            add(
+                &mut cache,
+                &relations,
+                &format!("SELECT set_config('search_path', 's{n}', true)"),
+                id,
+            );
+        }
+        let kept = cache.young.entries.values().map(Vec::len).max();
+        assert_eq!(kept, Some(MAX_SAME_TEXT));
+    }
+}

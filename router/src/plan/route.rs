@@ -182,7 +182,7 @@ pub struct Param<'a> {
     pub oid: u32,
 }
 
-impl Params for [Param<'_>] {
+impl Params for &[Param<'_>] {
     fn param(&self, number: u16) -> Option<Param<'_>> {
         self.get(usize::from(number).checked_sub(1)?).copied()
     }

@@ -224,6 +224,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token, or `None` at the end.
+    #[inline]
     #[expect(
         clippy::should_implement_trait,
         reason = "fallible; an iterator of results would keep going after an error"
