@@ -10,7 +10,7 @@ use switchyard_schema::{
 use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::{
     Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind, Relations,
-    Sharding, Volatility, is_system_schema,
+    Sharding, Triggers, Volatility, is_system_schema,
 };
 use crate::sql::{Lexer, TokenKind};
 
@@ -37,6 +37,7 @@ impl Relations {
         builder.functions();
         builder.views();
         builder.defaults();
+        builder.triggers();
         builder.finish()
     }
 }
@@ -94,6 +95,7 @@ impl<'a> Builder<'a> {
                 unique_without_key: false,
                 volatility: Volatility::Immutable,
                 unlogged: row.unlogged,
+                triggers: Triggers::default(),
             };
             self.relations.insert(row.oid, relation);
         }
@@ -224,13 +226,7 @@ impl<'a> Builder<'a> {
             if let Some(source) = &row.source {
                 let words: Vec<String> = words(source).collect();
                 function.reads_unsharded = words.iter().any(|word| unsharded.contains_key(word));
-                let writes = |word: &String| {
-                    matches!(
-                        word.as_str(),
-                        "insert" | "update" | "delete" | "merge" | "truncate" | "copy"
-                    )
-                };
-                if words.iter().any(writes) {
+                if words.iter().any(|word| is_write(word)) {
                     function.writes_reference =
                         words.iter().find_map(|word| reference.get(word)).cloned();
                 }
@@ -381,6 +377,69 @@ impl<'a> Builder<'a> {
         }
     }
 
+    fn triggers(&mut self) {
+        let code: HashMap<i64, &FunctionRow> = self
+            .found
+            .functions
+            .iter()
+            .map(|row| (row.oid, row))
+            .collect();
+        for trigger in &self.found.triggers {
+            let (Some(relation), Some(function)) = (
+                self.relations.get(&trigger.relation),
+                code.get(&trigger.function),
+            ) else {
+                continue;
+            };
+            let found = self.trigger(relation, function);
+            if let Some(relation) = self.relations.get_mut(&trigger.relation) {
+                let known = &mut relation.triggers;
+                known.unsharded = known.unsharded.take().or(found.unsharded);
+                known.elsewhere = known.elsewhere.take().or(found.elsewhere);
+                known.reference = known.reference.take().or(found.reference);
+                known.unseen = known.unseen.take().or(found.unseen);
+                known.varying = known.varying.take().or(found.varying);
+            }
+        }
+    }
+
+    /// What one trigger of a table may touch, by the words of its function's code.
+    fn trigger(&self, relation: &Relation, function: &FunctionRow) -> Triggers {
+        let mut found = Triggers::default();
+        let Some(source) = &function.source else {
+            return found;
+        };
+        let words: HashSet<String> = words(source).collect();
+        let colocated = |other: &Sharding| {
+            relation
+                .sharding()
+                .is_some_and(|own| own.map.colocated_with(&other.map))
+        };
+        for other in self
+            .relations
+            .values()
+            .filter(|other| words.contains(&other.name.name))
+        {
+            match &other.placement {
+                Placement::Unsharded => found.unsharded = Some(other.name.clone()),
+                Placement::Reference if words.iter().any(|word| is_write(word)) => {
+                    found.reference = Some(other.name.clone());
+                }
+                Placement::Sharded(other) if colocated(other) => {}
+                Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_) => {
+                    found.elsewhere = Some(other.name.clone());
+                }
+                Placement::Reference | Placement::Catalog => {}
+            }
+        }
+        let hidden =
+            !matches!(function.language.as_str(), "sql" | "plpgsql") || words.contains("execute");
+        found.unseen = hidden.then(|| function.name.clone());
+        let varies = |word: &String| self.word_volatility(word) != Volatility::Immutable;
+        found.varying = words.iter().find(|word| varies(word)).cloned();
+        found
+    }
+
     fn finish(self) -> Relations {
         let mut schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>> = HashMap::new();
         let sharded = |relation: &Relation| {
@@ -415,6 +474,14 @@ impl<'a> Builder<'a> {
             problems: self.problems,
         }
     }
+}
+
+/// Words of statements that write.
+fn is_write(word: &str) -> bool {
+    matches!(
+        word,
+        "insert" | "update" | "delete" | "merge" | "truncate" | "copy"
+    )
 }
 
 fn is_sharded(placement: &Placement) -> bool {

@@ -17,6 +17,8 @@ pub struct Introspection {
     pub view_uses: Vec<ViewUseRow>,
     /// Rows of [`FUNCTIONS`].
     pub functions: Vec<FunctionRow>,
+    /// Rows of [`TRIGGERS`].
+    pub triggers: Vec<TriggerRow>,
 }
 
 /// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
@@ -175,4 +177,19 @@ pub struct FunctionRow {
     pub language: String,
     /// Its code.
     pub source: Option<String>,
+}
+
+/// Triggers of users, enabled ones. Columns: relation int8, function int8.
+pub const TRIGGERS: &str = "\
+SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8
+  FROM pg_catalog.pg_trigger t
+ WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'";
+
+/// One row of [`TRIGGERS`].
+#[derive(Debug, Clone)]
+pub struct TriggerRow {
+    /// The relation's oid.
+    pub relation: i64,
+    /// The oid of the function it runs.
+    pub function: i64,
 }

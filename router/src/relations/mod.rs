@@ -50,6 +50,23 @@ pub struct Relation {
     pub volatility: Volatility,
     /// Not replicated: only the primary can read it.
     pub unlogged: bool,
+    /// What its triggers may do besides.
+    pub triggers: Triggers,
+}
+
+/// What the triggers of a table may touch when a row is written: they run on the shard of the row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Triggers {
+    /// A table that exists on the first shard only.
+    pub unsharded: Option<TableName>,
+    /// A sharded table that is not colocated with this one.
+    pub elsewhere: Option<TableName>,
+    /// A reference table, in code that writes.
+    pub reference: Option<TableName>,
+    /// Code that the router cannot see, or that makes values of the moment; the function's name.
+    pub unseen: Option<String>,
+    /// A function whose result differs from shard to shard; its name.
+    pub varying: Option<String>,
 }
 
 /// What a relation is.

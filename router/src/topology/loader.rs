@@ -5,8 +5,8 @@
 use super::link::{Link, LinkError, TextRow};
 use crate::relations::Introspection;
 use crate::relations::introspect::{
-    COLUMNS, ColumnRow, FUNCTIONS, FunctionRow, RELATIONS, RelationRow, UNIQUE_INDEXES,
-    UniqueIndexRow, VIEW_USES, ViewUseRow,
+    COLUMNS, ColumnRow, FUNCTIONS, FunctionRow, RELATIONS, RelationRow, TRIGGERS, TriggerRow,
+    UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES, ViewUseRow,
 };
 
 /// Something that changes whenever what [`introspect`] reads may have changed, and is cheap to ask for.
@@ -24,6 +24,9 @@ versions (kind, object, version) AS (
     SELECT 'default', d.oid, d.xmin::text FROM pg_catalog.pg_attrdef d JOIN class c ON c.oid = d.adrelid
     UNION ALL
     SELECT 'rule', r.oid, r.xmin::text FROM pg_catalog.pg_rewrite r JOIN class c ON c.oid = r.ev_class
+    UNION ALL
+    SELECT 'trigger', t.oid, t.xmin::text
+      FROM pg_catalog.pg_trigger t JOIN class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
     UNION ALL
     SELECT 'inherits', c.oid, i.inhparent || '.' || i.inhseqno
       FROM pg_catalog.pg_inherits i JOIN class c ON c.oid = i.inhrelid
@@ -74,6 +77,7 @@ async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
     let unique_indexes = link.ask(UNIQUE_INDEXES).await?;
     let view_uses = link.ask(VIEW_USES).await?;
     let functions = link.ask(FUNCTIONS).await?;
+    let triggers = link.ask(TRIGGERS).await?;
     Ok(Introspection {
         relations: all(relations, relation).ok_or(LinkError::Unexpected("relations"))?,
         columns: all(columns, column).ok_or(LinkError::Unexpected("columns"))?,
@@ -81,6 +85,7 @@ async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
             .ok_or(LinkError::Unexpected("indexes"))?,
         view_uses: all(view_uses, view_use).ok_or(LinkError::Unexpected("views"))?,
         functions: all(functions, function).ok_or(LinkError::Unexpected("functions"))?,
+        triggers: all(triggers, trigger).ok_or(LinkError::Unexpected("triggers"))?,
     })
 }
 
@@ -161,6 +166,13 @@ fn view_use(row: &mut Values) -> Option<ViewUseRow> {
         view: row.number()?,
         relation: row.optional_number()?,
         function: row.optional_number()?,
+    })
+}
+
+fn trigger(row: &mut Values) -> Option<TriggerRow> {
+    Some(TriggerRow {
+        relation: row.number()?,
+        function: row.number()?,
     })
 }
 

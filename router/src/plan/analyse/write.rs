@@ -119,8 +119,60 @@ impl<'a> Analyser<'a> {
         }
         item.schema = Some(relation.name.schema.clone());
         (item.columns, item.open) = (self.mention(relation, scope)?, false);
+        if !self.alone {
+            self.triggers(relation)?;
+        }
         let relation = if self.alone { None } else { Some(relation) };
         Ok((WriteTarget { relation }, item))
+    }
+
+    /// What the target's triggers may touch: they run on the shard of the row.
+    fn triggers(&mut self, relation: &Relation) -> Result<(), Stop> {
+        let triggers = &relation.triggers;
+        let refuse = |what: String| {
+            let message = format!(
+                "writing table \"{}\" is not supported: a trigger of it {what}",
+                relation.name
+            );
+            Err(Stop::from(Refusal::not_supported(message).detail(
+                "The trigger runs on the shard of the row and sees that shard only.",
+            )))
+        };
+        if matches!(relation.placement, Placement::Reference) {
+            let differs = triggers
+                .unsharded
+                .as_ref()
+                .or(triggers.elsewhere.as_ref())
+                .map(ToString::to_string);
+            let differs = differs
+                .or_else(|| triggers.unseen.clone())
+                .or_else(|| triggers.varying.clone());
+            if let Some(what) = differs {
+                self.analysis
+                    .diverges
+                    .get_or_insert(format!("a trigger that uses \"{what}\""));
+            }
+            return Ok(());
+        }
+        if let Some(table) = &triggers.elsewhere {
+            return refuse(format!("uses the sharded table \"{table}\""));
+        }
+        if let Some(table) = &triggers.reference {
+            return refuse(format!("may write the reference table \"{table}\""));
+        }
+        if let Some(function) = triggers
+            .unseen
+            .as_ref()
+            .filter(|_| self.context.relations.has_sharded())
+        {
+            return refuse(format!(
+                "runs code that the router cannot see: function \"{function}\""
+            ));
+        }
+        if let Some(table) = &triggers.unsharded {
+            self.needs_first_shard(&table.to_string());
+        }
+        Ok(())
     }
 
     fn insert(&mut self, insert: &'a Insert, scope: ScopeId) -> Result<Vec<Output>, Stop> {

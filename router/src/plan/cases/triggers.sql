@@ -1,0 +1,56 @@
+-- a trigger that only changes the row
+UPDATE stamped SET id = id WHERE id = 5
+--> PassThrough to the shard of stamped = integer[0] (primary)
+-->   Shards: s0
+
+-- one that writes a table of the first shard
+INSERT INTO logged VALUES (5)
+--> PassThrough to the shard of logged stored = integer[0], first shard only (primary)
+-->   Shards: s0
+
+INSERT INTO logged VALUES (1)
+--> PassThrough to the shard of logged stored = integer[0], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+SELECT * FROM logged
+--> Append of all shards (read)
+
+-- one that writes a colocated table
+INSERT INTO counted VALUES (1, 'x')
+--> PassThrough to the shard of counted stored = integer[0] (primary)
+-->   Shards: s1
+
+DELETE FROM counted WHERE user_id = 1
+--> PassThrough to the shard of counted = integer[0] (primary)
+-->   Shards: s1
+
+-- one that writes a sharded table that is not colocated
+INSERT INTO scattering VALUES (1, 'x')
+--> Refuse 0A000: writing table "scattering" is not supported: a trigger of it uses the sharded table "accounts"
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- one that writes a reference table
+INSERT INTO copying VALUES (1)
+--> Refuse 0A000: writing table "copying" is not supported: a trigger of it may write the reference table "countries"
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- one whose code is not known
+INSERT INTO hidden VALUES (1)
+--> Refuse 0A000: writing table "hidden" is not supported: a trigger of it runs code that the router cannot see: function "hide_it"
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- each shard would store a time of its own
+INSERT INTO stamped_reference (code) VALUES ('x')
+--> Refuse 0A000: this write of the reference table "stamped_reference" is not supported
+--> DETAIL: Each shard would compute a value of its own: a trigger that uses "now".
+--> HINT: Compute the value first and pass it as a parameter.
+
+DELETE FROM stamped_reference
+--> Refuse 0A000: this write of the reference table "stamped_reference" is not supported
+--> DETAIL: Each shard would compute a value of its own: a trigger that uses "now".
+--> HINT: Compute the value first and pass it as a parameter.
+
+-- an unsharded table whose trigger writes a sharded one
+INSERT INTO noted VALUES (1)
+--> Refuse 0A000: writing table "noted" is not supported: a trigger of it uses the sharded table "profiles"
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
