@@ -23,3 +23,4 @@ pub mod session;
 pub mod sql;
 pub mod startup;
 pub mod topology;
+pub mod worker;

@@ -1,1 +1,19 @@
-//! backend
+//! PostgreSQL as we are its client: connections to nodes, and the pools that lend them to sessions.
+//!
+//! Invariant: a connection goes back to its pool only when it is provably clean ([`Connection::is_reusable`]);
+//! anything else closes it. Collaborators: [`crate::topology`] names the nodes, [`crate::session`] borrows.
+
+mod connection;
+mod pool;
+mod prepared;
+mod replies;
+mod settings;
+mod stream;
+
+pub(crate) use connection::READ_SIZE;
+pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
+pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools};
+pub use prepared::PreparedSet;
+pub(crate) use replies::{Event, Replies, Reply, Show};
+pub use settings::Settings;
+pub use stream::BackendStream;

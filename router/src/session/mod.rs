@@ -1,1 +1,236 @@
-//! session
+//! One client's session: the request loop.
+//!
+//! A session is one task on one worker. It owns the client's stream and borrows backends ([`crate::execute`]) for as
+//! long as a request or a transaction block needs them. [`simple`] and [`extended`] handle the two query protocols,
+//! [`control`] the statements the session answers itself, [`route`] finds out where a statement goes, [`fan_out`] runs
+//! one on several shards. [`block`], [`statement`] and [`failure`] are the pure state they share.
+
+pub(crate) mod block;
+pub(crate) mod client;
+mod control;
+mod exchange;
+mod extended;
+pub(crate) mod failure;
+mod fan_out;
+mod open;
+mod relations;
+pub(crate) mod report;
+mod route;
+mod simple;
+mod sql_prepared;
+mod statement;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Buf;
+use switchyard_wire::SqlState;
+use switchyard_wire::backend::{TransactionStatus, encode};
+
+use crate::backend::Settings;
+use crate::execute::participants::Participants;
+use crate::execute::relay::{NoteTypes, Trouble};
+use crate::plan::ContextId;
+use crate::relations::SearchPath;
+use crate::sql::HintNode;
+use crate::startup::ClientConnection;
+use crate::topology::DatabaseTopology;
+use crate::worker::Worker;
+use block::{Block, FailedOn};
+use client::Client;
+use extended::Batch;
+use failure::Failure;
+pub(crate) use open::Reported;
+pub(crate) use statement::Statements;
+use statement::{Portal, SessionStatement, Statement};
+
+/// Serves a client that has authenticated, until it leaves.
+pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
+    match open::open(connection, worker).await {
+        Ok(mut session) => session.serve().await,
+        Err(error) => tracing::debug!(%error, "a session could not be opened"),
+    }
+}
+
+struct Session {
+    /// Its number in the process, from 1.
+    number: u64,
+    worker: Arc<Worker>,
+    client: Client,
+    user: Arc<str>,
+    /// The snapshot the present request works on.
+    database: Arc<DatabaseTopology>,
+    generation: u64,
+    participants: Participants,
+    block: Option<Block>,
+    /// What the client has set; applied to every backend before it serves.
+    settings: Arc<Settings>,
+    search_path: SearchPath,
+    /// The role that runs statements, after SET ROLE.
+    role: Arc<str>,
+    /// `SET switchyard.route`
+    route_hint: Option<HintNode>,
+    /// Temporary relations the session may have created.
+    temporary: Vec<String>,
+    /// The number of all that plans depend on besides the text; `None` when it has changed.
+    context: Option<ContextId>,
+    statements: HashMap<Box<[u8]>, SessionStatement>,
+    portals: HashMap<Box<[u8]>, Portal>,
+    batch: Batch,
+    described: Described,
+    /// Bytes of the statement under which a connection was lost had reached the client.
+    lost_shown: bool,
+    drain: crate::listener::Drain,
+}
+
+/// Statements whose parameter types backends are being asked for.
+#[derive(Debug, Default)]
+struct Described(Vec<Arc<Statement>>);
+
+impl NoteTypes for Described {
+    fn note_types(&mut self, statement: u64, types: &[u32]) {
+        if let Some(position) = self.0.iter().position(|asked| asked.number == statement) {
+            self.0.swap_remove(position).describe(types);
+        }
+    }
+}
+
+/// The session ends.
+struct End;
+
+impl Session {
+    async fn serve(&mut self) {
+        while self.serve_one().await.is_ok() {}
+        self.leave().await;
+    }
+
+    /// Handles the next message.
+    async fn serve_one(&mut self) -> Result<(), End> {
+        let header = match self.client.peek() {
+            Ok(Some(header)) => header,
+            Ok(None) | Err(_) => self.await_message().await?,
+        };
+        let outcome = match header.tag {
+            b'Q' => self.simple_query(header.len).await,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(header).await,
+            b'X' => return Err(End),
+            // What a client still sends after the backend has ended its COPY by an error.
+            b'd' | b'c' | b'f' => {
+                self.client.input.advance(header.len);
+                return Ok(());
+            }
+            b'F' => {
+                self.client.input.advance(header.len);
+                let failure = Failure::Unsupported {
+                    what: "the function call protocol".into(),
+                    hint: "Call the function with SELECT.",
+                };
+                self.fail_simple(failure).await
+            }
+            tag => Err(Trouble::Protocol(
+                format!("invalid frontend message type {tag}").into(),
+            )),
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(trouble) => self.end_by(trouble).await,
+        }
+    }
+
+    /// Waits for a message, or for the router to shut down while the client is idle.
+    async fn await_message(&mut self) -> Result<switchyard_wire::frame::Header, End> {
+        let idle = self.block.is_none() && self.batch.is_empty();
+        let next = tokio::select! {
+            biased;
+            next = self.client.next() => next.map_err(Trouble::from),
+            () = self.drain.requested(), if idle => {
+                self.say_goodbye(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command").await;
+                return Err(End);
+            }
+        };
+        match next {
+            Ok(Some(header)) => Ok(header),
+            Ok(None) => Err(End),
+            Err(trouble) => Err(self.end_by(trouble).await.err().unwrap_or(End)),
+        }
+    }
+
+    /// The end of the session, said to the client where it can still hear it.
+    async fn end_by(&mut self, trouble: Trouble) -> Result<(), End> {
+        match trouble {
+            Trouble::Protocol(message) => {
+                self.say_goodbye(SqlState::PROTOCOL_VIOLATION, &message)
+                    .await
+            }
+            Trouble::Failure(failure) => {
+                self.say_goodbye(failure.sqlstate(), &failure.to_string())
+                    .await
+            }
+            Trouble::Gone | Trouble::Lost | Trouble::Told => {}
+        }
+        Err(End)
+    }
+
+    async fn say_goodbye(&mut self, sqlstate: SqlState, message: &str) {
+        report::fatal(&mut self.client.output, sqlstate, message);
+        // The client may be gone already; it was told if it can be.
+        let _ = self.client.flush().await;
+    }
+
+    /// Gives back or closes what the session holds. A statement that still runs for a client that has left is
+    /// cancelled, except a write of its own: PostgreSQL would finish that too.
+    async fn leave(&mut self) {
+        self.participants.abandon(&self.database).await;
+    }
+
+    /// What ReadyForQuery says.
+    fn status(&self) -> TransactionStatus {
+        match &self.block {
+            None => TransactionStatus::Idle,
+            Some(block) if block.failed.is_some() => TransactionStatus::Failed,
+            Some(_) => TransactionStatus::InBlock,
+        }
+    }
+
+    /// Tells the client of an error; a transaction block fails with it.
+    fn report(&mut self, failure: &Failure) {
+        report::error(&mut self.client.output, failure);
+        if let Some(block) = &mut self.block {
+            block.failed.get_or_insert(FailedOn::Router);
+        }
+    }
+
+    /// Ends a request: what is owed is written, then backends that nothing needs go back to their pools.
+    async fn ready(&mut self) -> Result<(), Trouble> {
+        let status = self.status();
+        encode::ready_for_query(&mut self.client.output, status);
+        self.finish().await
+    }
+
+    /// As [`Session::ready`], when a backend's own ReadyForQuery has been passed on.
+    async fn finish(&mut self) -> Result<(), Trouble> {
+        if !self.client.output.is_empty() {
+            self.client
+                .flush()
+                .await
+                .map_err(crate::execute::relay::client_gone)?;
+        }
+        if self.block.is_none() {
+            self.participants.release(&self.database).await;
+        }
+        Ok(())
+    }
+
+    /// Works on the newest topology from now on. Called between transactions only.
+    fn refresh(&mut self) {
+        let topology = self.worker.services.topology.load();
+        if topology.generation == self.generation {
+            return;
+        }
+        if let Some(database) = topology.database(&self.database.name) {
+            self.database = Arc::clone(database);
+            self.generation = topology.generation;
+            self.context = None;
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! One connection to a PostgreSQL node: connecting, authenticating, and the state a pool must know about.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use socket2::{SockRef, TcpKeepalive};
+use switchyard_wire::backend::{self, Authentication, Message, TransactionStatus};
+use switchyard_wire::frontend::encode;
+use switchyard_wire::startup::{ProtocolVersion, encode::startup};
+use switchyard_wire::{SqlState, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::{BackendStream, PreparedSet, Replies, Settings};
+use crate::startup::tls::NodeTls;
+use crate::topology::Incarnation;
+
+/// A node that does not acknowledge what we sent for this long is gone (TCP_USER_TIMEOUT).
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest message accepted whole from a node while connecting or for our own queries.
+const CONTROL_MESSAGE_LIMIT: usize = 16 << 20;
+
+/// Where and as whom to connect.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The PostgreSQL role.
+    pub user: String,
+    /// Its password; `None` where the node trusts us.
+    pub password: Option<String>,
+    /// The database on the node.
+    pub database: String,
+    /// Reported as `application_name` until a session sets its own.
+    pub application_name: String,
+    /// Prepared statements kept on one connection before the oldest is closed.
+    pub prepared_limit: usize,
+    /// How to encrypt.
+    pub tls: NodeTls,
+    /// The whole of connecting and authenticating must take no longer.
+    pub timeout: Duration,
+}
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The network or TLS failed.
+    #[error("could not connect: {0}")]
+    Io(#[from] io::Error),
+    /// It took longer than [`ConnectOptions::timeout`].
+    #[error("connecting timed out")]
+    Timeout,
+    /// The node refused, in its own words.
+    #[error("{message} ({})", .sqlstate.as_str())]
+    Refused {
+        /// The node's SQLSTATE.
+        sqlstate: SqlState,
+        /// The node's message.
+        message: String,
+    },
+    /// The node said something the protocol does not allow here.
+    #[error("the node broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// Why one of our own queries on a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// PostgreSQL answered with an error.
+    #[error("{message} ({})", .sqlstate.as_str())]
+    Server {
+        /// The node's SQLSTATE.
+        sqlstate: SqlState,
+        /// The node's message.
+        message: String,
+    },
+    /// The node said something the protocol does not allow here.
+    #[error("the node broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// A row of text values, as the simple query protocol returns them.
+pub type TextRow = Vec<Option<String>>;
+
+/// An authenticated connection, ready for queries.
+#[derive(Debug)]
+pub struct Connection {
+    pub(crate) stream: BackendStream,
+    /// Bytes read and not yet consumed.
+    pub(crate) input: BytesMut,
+    /// Bytes to be written.
+    pub(crate) output: BytesMut,
+    /// What the node owes for what has been sent, and the transaction status it last reported.
+    pub(crate) replies: Replies,
+    /// The statements prepared here.
+    pub(crate) prepared: PreparedSet,
+    /// The unnamed prepared statement, by the router's statement number.
+    pub(crate) unnamed: Option<u64>,
+    /// The settings last applied here.
+    pub(crate) applied: Arc<Settings>,
+    /// Something ran that may have left session state behind: reset before another session gets it.
+    pub(crate) dirty: bool,
+    /// The stream is of no further use.
+    pub(crate) broken: bool,
+    /// The life of the server this connection belongs to, where the monitor has vouched for it.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// When it was made.
+    pub(crate) born: Instant,
+    parameters: Vec<(Box<str>, Box<str>)>,
+    pid: i32,
+    secret: Box<[u8]>,
+}
+
+impl Connection {
+    /// Connects and authenticates.
+    ///
+    /// # Errors
+    /// [`ConnectError`], also when the whole takes longer than the options allow.
+    pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        tokio::time::timeout(options.timeout, Self::connect_unbounded(options))
+            .await
+            .map_err(|_| ConnectError::Timeout)?
+    }
+
+    async fn connect_unbounded(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let socket = TcpStream::connect((options.host.as_str(), options.port)).await?;
+        socket.set_nodelay(true)?;
+        let reference = SockRef::from(&socket);
+        reference.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(Duration::from_secs(30))
+                .with_interval(Duration::from_secs(10)),
+        )?;
+        reference.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let stream = options.tls.wrap(socket, &options.host).await?;
+        let mut connection = Self {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            replies: Replies::default(),
+            prepared: PreparedSet::new(options.prepared_limit),
+            unnamed: None,
+            applied: Arc::default(),
+            dirty: false,
+            broken: false,
+            incarnation: None,
+            born: Instant::now(),
+            parameters: Vec::new(),
+            pid: 0,
+            secret: Box::default(),
+        };
+        startup(
+            &mut connection.output,
+            ProtocolVersion::V3_0,
+            [
+                ("user", options.user.as_str()),
+                ("database", options.database.as_str()),
+                ("application_name", options.application_name.as_str()),
+            ]
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        );
+        connection.flush().await?;
+        connection.authenticate(options).await?;
+        connection.await_ready().await?;
+        Ok(connection)
+    }
+
+    async fn authenticate(&mut self, options: &ConnectOptions) -> Result<(), ConnectError> {
+        loop {
+            let message = self.read_control_message().await?;
+            match decode(&message)? {
+                Message::Authentication(Authentication::Ok) => return Ok(()),
+                Message::Authentication(Authentication::CleartextPassword) => {
+                    encode::password(&mut self.output, password(options)?.as_bytes());
+                }
+                Message::Authentication(Authentication::Md5Password { salt }) => {
+                    let hash = postgres_protocol::authentication::md5_hash(
+                        options.user.as_bytes(),
+                        password(options)?.as_bytes(),
+                        salt,
+                    );
+                    encode::password(&mut self.output, hash.as_bytes());
+                }
+                Message::Authentication(Authentication::Sasl(_)) => {
+                    self.authenticate_scram(password(options)?).await?;
+                    continue;
+                }
+                Message::ErrorResponse(fields) => return Err(refused(&fields)),
+                Message::NoticeResponse(_) => continue,
+                other => return Err(unexpected(&other)),
+            }
+            self.flush().await?;
+        }
+    }
+
+    async fn authenticate_scram(&mut self, password: &str) -> Result<(), ConnectError> {
+        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        encode::sasl_initial_response(&mut self.output, b"SCRAM-SHA-256", Some(client.message()));
+        self.flush().await?;
+        let message = self.read_control_message().await?;
+        match decode(&message)? {
+            Message::Authentication(Authentication::SaslContinue(data)) => client.update(data)?,
+            Message::ErrorResponse(fields) => return Err(refused(&fields)),
+            other => return Err(unexpected(&other)),
+        }
+        encode::sasl_response(&mut self.output, client.message());
+        self.flush().await?;
+        let message = self.read_control_message().await?;
+        match decode(&message)? {
+            Message::Authentication(Authentication::SaslFinal(data)) => Ok(client.finish(data)?),
+            Message::ErrorResponse(fields) => Err(refused(&fields)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn await_ready(&mut self) -> Result<(), ConnectError> {
+        loop {
+            let message = self.read_control_message().await?;
+            match decode(&message)? {
+                Message::ParameterStatus { name, value } => self.note_parameter(name, value),
+                Message::BackendKeyData { pid, secret } => {
+                    self.pid = pid;
+                    self.secret = secret.into();
+                }
+                Message::ReadyForQuery(_) => return Ok(()),
+                Message::NoticeResponse(_) => {}
+                Message::ErrorResponse(fields) => return Err(refused(&fields)),
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Runs a query of our own by the simple protocol and returns its rows as text.
+    ///
+    /// # Errors
+    /// [`QueryError`]; the connection is of no further use unless it is [`QueryError::Server`].
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<TextRow>, QueryError> {
+        encode::query(&mut self.output, sql.as_bytes());
+        self.broken = true;
+        self.flush().await?;
+        let mut rows = Vec::new();
+        let mut failure = None;
+        loop {
+            let bytes = self.read_control_message().await?;
+            match decode(&bytes)? {
+                Message::DataRow(row) => rows.push(
+                    row.iter()
+                        .map(|value| value.map(|value| String::from_utf8_lossy(value).into_owned()))
+                        .collect(),
+                ),
+                Message::ErrorResponse(fields) => {
+                    failure = Some(QueryError::Server {
+                        sqlstate: sqlstate(&fields),
+                        message: field(&fields, b'M'),
+                    });
+                }
+                Message::ParameterStatus { name, value } => self.note_parameter(name, value),
+                Message::ReadyForQuery(status) => {
+                    self.replies.set_status(status);
+                    self.broken = false;
+                    return failure.map_or(Ok(rows), Err);
+                }
+                Message::CopyInResponse { .. }
+                | Message::CopyOutResponse { .. }
+                | Message::CopyBothResponse { .. } => {
+                    return Err(QueryError::Protocol(
+                        "COPY in a query of the router's own".into(),
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes a connection that may hold session state as good as new: `DISCARD ALL`.
+    ///
+    /// # Errors
+    /// [`QueryError`]: the connection must then be closed.
+    pub async fn reset(&mut self) -> Result<(), QueryError> {
+        self.simple_query("DISCARD ALL").await?;
+        self.prepared.clear();
+        self.unnamed = None;
+        self.applied = Arc::default();
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Reads one whole message into a buffer of its own. Not for the path of a client's rows.
+    async fn read_control_message(&mut self) -> io::Result<BytesMut> {
+        loop {
+            if let Some(header) = frame::header(&self.input).map_err(io::Error::other)? {
+                if header.len > CONTROL_MESSAGE_LIMIT {
+                    return Err(io::Error::other("message too large"));
+                }
+                if self.input.len() >= header.len {
+                    return Ok(self.input.split_to(header.len));
+                }
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads what has arrived, waiting for something.
+    ///
+    /// # Errors
+    /// An end of stream is [`io::ErrorKind::UnexpectedEof`].
+    pub(crate) async fn fill(&mut self) -> io::Result<()> {
+        self.input.reserve(READ_SIZE);
+        match self.stream.read_buf(&mut self.input).await {
+            Ok(0) => {
+                self.broken = true;
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.broken = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes all pending output.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        while self.output.has_remaining() {
+            self.stream
+                .write_buf(&mut self.output)
+                .await
+                .inspect_err(|_| self.broken = true)?;
+        }
+        self.stream.flush().await
+    }
+
+    /// Takes note of a ParameterStatus from the node.
+    pub(crate) fn note_parameter(&mut self, name: &[u8], value: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        let value: Box<str> = String::from_utf8_lossy(value).into();
+        match self
+            .parameters
+            .iter_mut()
+            .find(|(known, _)| **known == *name)
+        {
+            Some((_, known)) => *known = value,
+            None => self.parameters.push((name.into(), value)),
+        }
+    }
+
+    /// The run-time parameters the node has reported, with their present values.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The node's process number and secret, with which a query on this connection can be cancelled.
+    pub fn cancel_key(&self) -> (i32, &[u8]) {
+        (self.pid, &self.secret)
+    }
+
+    /// True when another session may use this connection at once: idle, nothing outstanding, nothing left behind.
+    pub fn is_reusable(&self) -> bool {
+        !self.broken
+            && !self.dirty
+            && self.replies.is_settled()
+            && self.replies.status() == TransactionStatus::Idle
+            && self.input.is_empty()
+            && self.output.is_empty()
+    }
+}
+
+/// Room made for one read: a page of small replies, and few system calls for large ones.
+pub(crate) const READ_SIZE: usize = 16 << 10;
+
+fn password(options: &ConnectOptions) -> Result<&str, ConnectError> {
+    options.password.as_deref().ok_or_else(|| {
+        ConnectError::Protocol(
+            "the node asks for a password and none is configured for this user".into(),
+        )
+    })
+}
+
+fn decode(message: &[u8]) -> io::Result<Message<'_>> {
+    let (head, body) = message
+        .split_at_checked(frame::HEADER)
+        .ok_or(io::ErrorKind::InvalidData)?;
+    backend::decode(head[0], body).map_err(io::Error::other)
+}
+
+fn field(fields: &backend::Fields<'_>, code: u8) -> String {
+    fields
+        .get(code)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+        .unwrap_or_default()
+}
+
+fn sqlstate(fields: &backend::Fields<'_>) -> SqlState {
+    fields
+        .get(b'C')
+        .and_then(SqlState::parse)
+        .unwrap_or(SqlState::INTERNAL_ERROR)
+}
+
+fn refused(fields: &backend::Fields<'_>) -> ConnectError {
+    ConnectError::Refused {
+        sqlstate: sqlstate(fields),
+        message: field(fields, b'M'),
+    }
+}
+
+fn unexpected(message: &Message<'_>) -> ConnectError {
+    ConnectError::Protocol(format!("unexpected {message:?}"))
+}

@@ -1,0 +1,78 @@
+//! The prepared statements one backend connection holds, least recently used first out.
+
+use std::collections::HashMap;
+
+/// Server-side prepared statements by the router's own statement number, bounded.
+///
+/// Every distinct statement (text and parameter types) has one number in the whole router and is prepared under
+/// `sy_<number>` on every connection that meets it, so that any connection can serve any client.
+#[derive(Debug)]
+pub struct PreparedSet {
+    last_use: HashMap<u64, u64>,
+    clock: u64,
+    limit: usize,
+}
+
+impl PreparedSet {
+    /// An empty set that holds at most `limit` statements.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            last_use: HashMap::new(),
+            clock: 0,
+            limit: limit.max(1),
+        }
+    }
+
+    /// Notes a use of `statement`: true when the connection already holds it.
+    pub fn touch(&mut self, statement: u64) -> bool {
+        self.clock += 1;
+        match self.last_use.get_mut(&statement) {
+            Some(used) => {
+                *used = self.clock;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes that `statement` has been prepared. Returns the statement that must be closed to make room.
+    pub fn insert(&mut self, statement: u64) -> Option<u64> {
+        let evicted = (self.last_use.len() >= self.limit)
+            .then(|| self.last_use.iter().min_by_key(|(_, used)| **used))
+            .flatten()
+            .map(|(oldest, _)| *oldest);
+        if let Some(oldest) = evicted {
+            self.last_use.remove(&oldest);
+        }
+        self.clock += 1;
+        self.last_use.insert(statement, self.clock);
+        evicted
+    }
+
+    /// Forgets `statement`, whose preparation failed.
+    pub fn remove(&mut self, statement: u64) {
+        self.last_use.remove(&statement);
+    }
+
+    /// Forgets all, after `DISCARD ALL`.
+    pub fn clear(&mut self) {
+        self.last_use.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PreparedSet;
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let mut set = PreparedSet::new(2);
+        assert_eq!(set.insert(1), None);
+        assert_eq!(set.insert(2), None);
+        assert!(set.touch(1));
+        assert_eq!(set.insert(3), Some(2));
+        assert!(!set.touch(2));
+        assert!(set.touch(1));
+        assert!(set.touch(3));
+    }
+}

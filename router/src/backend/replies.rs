@@ -1,0 +1,470 @@
+//! What a backend still owes us, and how far its bytes can be passed on unread.
+//!
+//! Every message sent that has a reply adds an [`Owed`] entry. [`Replies::scan`] walks the bytes received, message
+//! header by message header, checks them against the entries in order, and says how many bytes can go to the client
+//! as they are and what happens next. It is pure: no bytes are copied or moved here. A reply that does not fit its
+//! entry is a [`Event::Violation`]: the connection cannot be trusted any longer.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use switchyard_wire::backend::TransactionStatus;
+use switchyard_wire::frame;
+
+/// The reply owed for one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// ParseComplete, for the router's statement number; named or unnamed.
+    Parse { statement: u64, named: bool },
+    /// BindComplete.
+    Bind,
+    /// (ParameterDescription and) RowDescription or NoData. The number: whose parameter types are to be noted.
+    Describe { note_types_of: Option<u64> },
+    /// CloseComplete.
+    Close,
+    /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// Anything, then ReadyForQuery, which is shown as the rest is or not at all.
+    Query { show_ready: bool },
+    /// As [`Reply::Query`] (`ready`) or [`Reply::Execute`], but one part of a result that is appended to others: rows
+    /// are shown, their description if `describe`, their end is not.
+    Part { describe: bool, ready: bool },
+    /// ReadyForQuery.
+    Sync,
+    /// Nothing: these bytes of ours come at this place.
+    Ours(Bytes),
+}
+
+/// Who gets to see a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// The client.
+    All,
+    /// The client, if it is an error: the message was ours, but the client's statement depends on it.
+    Errors,
+    /// Nobody.
+    Nothing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owed {
+    reply: Reply,
+    show: Show,
+}
+
+/// The result of a [`Replies::scan`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Scanned {
+    /// So many bytes from the start of the input go to the client as they are.
+    pub(crate) forward: usize,
+    /// What comes after them.
+    pub(crate) event: Event,
+}
+
+/// What follows the bytes that can be passed on. Lengths are of a whole message, which is complete in the input.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// All that is owed has come.
+    Settled,
+    /// More bytes are needed.
+    NeedInput,
+    /// The next message is not for the client.
+    Hidden(usize),
+    /// Bytes of ours take their place here.
+    Ours(Bytes),
+    /// ErrorResponse.
+    Error(usize, Show),
+    /// ParameterStatus.
+    Parameter(usize, Show),
+    /// ParameterDescription, whose types are to be noted for the statement.
+    Types(usize, u64, Show),
+    /// CopyInResponse: the backend now waits for the client's data.
+    CopyIn(usize),
+    /// The backend sent what it must not send here.
+    Violation(u8),
+}
+
+/// The replies a connection owes, oldest first.
+#[derive(Debug)]
+pub(crate) struct Replies {
+    owed: VecDeque<Owed>,
+    /// Of a message passed on while incomplete, so many bytes are still to come.
+    body_left: usize,
+    status: TransactionStatus,
+    /// ReadyForQuery messages seen, modulo 2^32.
+    readies: u32,
+    last_tag: CommandTag,
+    suspended: bool,
+}
+
+/// The start of a command tag: enough for the command and its row count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CommandTag {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl CommandTag {
+    /// From a CommandComplete body, with its zero.
+    fn from_body(body: &[u8]) -> Self {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        let mut bytes = [0; 32];
+        let length = tag.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&tag[..length]);
+        Self { bytes, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// True if this is the whole tag.
+    pub(crate) fn is(&self, tag: &[u8]) -> bool {
+        self.as_bytes() == tag
+    }
+
+    /// The row count at its end; 0 if it has none.
+    pub(crate) fn rows(&self) -> u64 {
+        let count = self.as_bytes().rsplit(|byte| *byte == b' ').next();
+        count
+            .and_then(|count| std::str::from_utf8(count).ok())
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self {
+            owed: VecDeque::new(),
+            body_left: 0,
+            status: TransactionStatus::Idle,
+            readies: 0,
+            last_tag: CommandTag::default(),
+            suspended: false,
+        }
+    }
+}
+
+impl Replies {
+    /// Notes that a message has been sent whose reply is `reply`.
+    pub(crate) fn expect(&mut self, reply: Reply, show: Show) {
+        self.owed.push_back(Owed { reply, show });
+    }
+
+    /// True when nothing is owed.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// What the last ReadyForQuery said.
+    pub(crate) fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// The parameter types of the statement being described have been noted.
+    pub(crate) fn types_noted(&mut self) {
+        if let Some(Owed {
+            reply: Reply::Describe { note_types_of },
+            ..
+        }) = self.owed.front_mut()
+        {
+            *note_types_of = None;
+        }
+    }
+
+    /// Takes note of a ReadyForQuery that did not pass through [`Replies::scan`].
+    pub(crate) fn set_status(&mut self, status: TransactionStatus) {
+        self.status = status;
+    }
+
+    /// How many ReadyForQuery messages have come, to be compared before and after.
+    pub(crate) fn readies(&self) -> u32 {
+        self.readies
+    }
+
+    /// After an error in the extended protocol the backend skips to the next Sync; so do we. Returns the statements
+    /// (number, named) whose Parse did not take place.
+    pub(crate) fn skip_to_sync(&mut self) -> Vec<(u64, bool)> {
+        let mut unparsed = Vec::new();
+        while let Some(owed) = self.owed.front() {
+            match owed.reply {
+                Reply::Query { .. } | Reply::Sync => break,
+                Reply::Part { ready: true, .. } => break,
+                Reply::Parse { statement, named } => unparsed.push((statement, named)),
+                Reply::Part { ready: false, .. }
+                | Reply::Bind
+                | Reply::Describe { .. }
+                | Reply::Close
+                | Reply::Execute
+                | Reply::Ours(_) => {}
+            }
+            self.owed.pop_front();
+        }
+        unparsed
+    }
+
+    /// The tag of the last CommandComplete.
+    pub(crate) fn last_tag(&self) -> CommandTag {
+        self.last_tag
+    }
+
+    /// Whether the last execution stopped at its row limit.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Nobody sees what is still owed.
+    pub(crate) fn hide_all(&mut self) {
+        for owed in &mut self.owed {
+            owed.show = Show::Nothing;
+        }
+    }
+
+    /// A backend that waits for COPY data ignores the Sync messages it meets: forget those already sent.
+    pub(crate) fn forget_syncs(&mut self) {
+        self.owed.retain(|owed| owed.reply != Reply::Sync);
+    }
+
+    /// Walks `input` as far as it can be passed on.
+    pub(crate) fn scan(&mut self, input: &[u8]) -> Scanned {
+        let mut at = self.body_left.min(input.len());
+        self.body_left -= at;
+        loop {
+            let event = match self.step(input, at) {
+                Step::Pass(length) => {
+                    at += length;
+                    continue;
+                }
+                Step::PassPart(length) => {
+                    self.body_left = length - (input.len() - at);
+                    at = input.len();
+                    Event::NeedInput
+                }
+                Step::Stop(event) => event,
+            };
+            return Scanned { forward: at, event };
+        }
+    }
+
+    fn step(&mut self, input: &[u8], at: usize) -> Step {
+        let Some(front) = self.owed.front() else {
+            return Step::Stop(Event::Settled);
+        };
+        if self.body_left > 0 {
+            return Step::Stop(Event::NeedInput);
+        }
+        if let Reply::Ours(bytes) = &front.reply {
+            let event = Event::Ours(bytes.clone());
+            self.owed.pop_front();
+            return Step::Stop(event);
+        }
+        let rest = input.get(at..).unwrap_or_default();
+        let header = match frame::header(rest) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Step::Stop(Event::NeedInput),
+            Err(_) => return Step::Stop(Event::Violation(rest.first().copied().unwrap_or(0))),
+        };
+        let show = front.show;
+        if rest.len() < header.len {
+            // Rows and COPY data may be larger than any buffer: they pass in parts.
+            return match (header.tag, show, &front.reply) {
+                (
+                    b'D' | b'd',
+                    Show::All,
+                    Reply::Execute | Reply::Query { .. } | Reply::Part { .. },
+                ) => Step::PassPart(header.len),
+                _ => Step::Stop(Event::NeedInput),
+            };
+        }
+        self.reply(header, show, rest)
+    }
+
+    /// Checks one whole message against the oldest entry.
+    fn reply(&mut self, header: frame::Header, show: Show, message: &[u8]) -> Step {
+        let Some(front) = self.owed.front() else {
+            return Step::Stop(Event::Settled);
+        };
+        if header.tag == b'C' {
+            self.last_tag =
+                CommandTag::from_body(message.get(frame::HEADER..header.len).unwrap_or_default());
+            self.suspended = false;
+        }
+        let ends = match (header.tag, &front.reply) {
+            (b'D', Reply::Part { .. }) => false,
+            (b'T', Reply::Part { describe, .. }) => {
+                return pass_or_hide(*describe && show == Show::All, header.len);
+            }
+            (b'C' | b'I' | b's', Reply::Part { ready, .. }) => {
+                self.suspended = header.tag == b's';
+                if !ready {
+                    self.owed.pop_front();
+                }
+                return pass_or_hide(false, header.len);
+            }
+            (b'D' | b'd' | b'c' | b'H', Reply::Execute | Reply::Query { .. }) => false,
+            (b'T' | b'V', Reply::Query { .. }) => false,
+            (b'C' | b'I', Reply::Execute) => true,
+            (b'C' | b'I', Reply::Query { .. }) => false,
+            (b's', Reply::Execute) => true,
+            (b'1', Reply::Parse { .. }) | (b'2', Reply::Bind) | (b'3', Reply::Close) => true,
+            (b'T' | b'n', Reply::Describe { .. }) => true,
+            (b't', Reply::Describe { note_types_of }) => match *note_types_of {
+                Some(statement) => return Step::Stop(Event::Types(header.len, statement, show)),
+                None => false,
+            },
+            (
+                b'Z',
+                reply @ (Reply::Query { .. } | Reply::Part { ready: true, .. } | Reply::Sync),
+            ) => {
+                let show = show == Show::All
+                    && matches!(reply, Reply::Query { show_ready: true } | Reply::Sync);
+                self.readies = self.readies.wrapping_add(1);
+                self.status = match message.get(frame::HEADER) {
+                    Some(b'I') => TransactionStatus::Idle,
+                    Some(b'T') => TransactionStatus::InBlock,
+                    Some(b'E') => TransactionStatus::Failed,
+                    _ => return Step::Stop(Event::Violation(b'Z')),
+                };
+                self.owed.pop_front();
+                return pass_or_hide(show, header.len);
+            }
+            (b'N' | b'A', _) => return pass_or_hide(show == Show::All, header.len),
+            (b'S', _) => return Step::Stop(Event::Parameter(header.len, show)),
+            (b'E', _) => return Step::Stop(Event::Error(header.len, show)),
+            (b'G', Reply::Execute | Reply::Query { .. }) => {
+                return Step::Stop(Event::CopyIn(header.len));
+            }
+            (tag, _) => return Step::Stop(Event::Violation(tag)),
+        };
+        if ends {
+            self.owed.pop_front();
+        }
+        pass_or_hide(show == Show::All, header.len)
+    }
+}
+
+enum Step {
+    /// A whole message of this length goes to the client.
+    Pass(usize),
+    /// What there is of a message of this length goes to the client.
+    PassPart(usize),
+    Stop(Event),
+}
+
+fn pass_or_hide(pass: bool, length: usize) -> Step {
+    if pass {
+        Step::Pass(length)
+    } else {
+        Step::Stop(Event::Hidden(length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Replies, Reply, Show};
+    use switchyard_wire::backend::TransactionStatus;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    }
+
+    fn select_reply() -> Vec<u8> {
+        [
+            message(b'T', b"\0\0"),
+            message(b'D', b"\0\0"),
+            message(b'D', &[0; 100]),
+            message(b'C', b"SELECT 2\0"),
+            message(b'Z', b"T"),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn a_simple_query_s_reply_passes_whole() {
+        let input = select_reply();
+        let mut replies = Replies::default();
+        replies.expect(Reply::Query { show_ready: true }, Show::All);
+        let scanned = replies.scan(&input);
+        assert_eq!(
+            (scanned.forward, scanned.event),
+            (input.len(), Event::Settled)
+        );
+        assert_eq!(replies.status(), TransactionStatus::InBlock);
+    }
+
+    #[test]
+    fn however_the_bytes_arrive_they_pass_once_and_in_order() {
+        let input = select_reply();
+        for size in 1..input.len() {
+            let mut replies = Replies::default();
+            replies.expect(Reply::Query { show_ready: true }, Show::All);
+            let mut buffer = Vec::new();
+            let mut passed = Vec::new();
+            let mut settled = false;
+            for chunk in input.chunks(size) {
+                buffer.extend_from_slice(chunk);
+                let scanned = replies.scan(&buffer);
+                passed.extend(buffer.drain(..scanned.forward));
+                settled = scanned.event == Event::Settled;
+                assert!(settled || scanned.event == Event::NeedInput);
+            }
+            assert!(settled, "chunks of {size}");
+            assert_eq!(passed, input, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn our_own_messages_are_hidden_and_ours_come_in_their_place() {
+        let mut replies = Replies::default();
+        replies.expect(Reply::Query { show_ready: true }, Show::Errors);
+        replies.expect(Reply::Ours(bytes::Bytes::from_static(b"ours")), Show::All);
+        replies.expect(Reply::Bind, Show::All);
+        let begin = [message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat();
+        let complete = message(b'C', b"BEGIN\0").len();
+        let input = [begin.clone(), message(b'2', b"")].concat();
+        assert_eq!(replies.scan(&input).event, Event::Hidden(complete));
+        assert_eq!(replies.scan(&input[complete..]).event, Event::Hidden(6));
+        let rest = &input[begin.len()..];
+        assert_eq!(
+            replies.scan(rest).event,
+            Event::Ours(bytes::Bytes::from_static(b"ours"))
+        );
+        let scanned = replies.scan(rest);
+        assert_eq!((scanned.forward, scanned.event), (5, Event::Settled));
+    }
+
+    #[test]
+    fn a_reply_out_of_place_is_a_violation() {
+        let mut replies = Replies::default();
+        replies.expect(Reply::Bind, Show::All);
+        assert_eq!(
+            replies.scan(&message(b'1', b"")).event,
+            Event::Violation(b'1')
+        );
+    }
+
+    #[test]
+    fn an_error_in_a_batch_cancels_what_was_sent_up_to_the_sync() {
+        let mut replies = Replies::default();
+        replies.expect(
+            Reply::Parse {
+                statement: 7,
+                named: true,
+            },
+            Show::All,
+        );
+        replies.expect(Reply::Bind, Show::All);
+        replies.expect(Reply::Execute, Show::All);
+        replies.expect(Reply::Sync, Show::All);
+        let error = message(b'E', b"SERROR\0C42601\0Mno\0\0");
+        assert_eq!(
+            replies.scan(&error).event,
+            Event::Error(error.len(), Show::All)
+        );
+        assert_eq!(replies.skip_to_sync(), [(7, true)]);
+        let scanned = replies.scan(&message(b'Z', b"I"));
+        assert_eq!((scanned.forward, scanned.event), (6, Event::Settled));
+    }
+}

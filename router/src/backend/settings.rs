@@ -1,0 +1,167 @@
+//! What has been SET: the run-time parameters a client's session has changed, as replayable SQL.
+//!
+//! A session keeps one immutable [`Settings`]; every backend connection remembers the one last applied to it. Equal
+//! values need no round trip; different ones are made equal by [`Settings::preamble`], sent ahead of the client's
+//! own message. Order is kept, for parameters can depend on each other (`role` and `session_authorization`).
+
+use std::fmt::Write;
+
+use postgres_protocol::escape::escape_literal;
+
+/// The parameters a session has set, in order, each as the statement that sets it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Settings {
+    startup: Vec<Setting>,
+    session: Vec<Setting>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Setting {
+    name: Box<str>,
+    sql: Box<str>,
+    /// The value in the form of a configuration file, for the settings the router itself must understand.
+    value: Option<Box<str>>,
+}
+
+impl Settings {
+    /// The settings a client asks for in its startup packet: (name, value) pairs in the form of a configuration
+    /// file. They are the session's defaults: `RESET` goes back to them.
+    pub fn from_startup<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let startup = parameters
+            .into_iter()
+            .map(|(name, value)| Setting {
+                name: name.to_ascii_lowercase().into(),
+                // set_config takes the configuration file's form, as the startup packet does; SET would read a
+                // list such as search_path as one name.
+                sql: format!(
+                    "SELECT pg_catalog.set_config({}, {}, false)",
+                    escape_literal(name),
+                    escape_literal(value)
+                )
+                .into(),
+                value: Some(value.into()),
+            })
+            .collect();
+        Self {
+            startup,
+            session: Vec::new(),
+        }
+    }
+
+    /// These settings after `sql`, a statement that sets `name` for the session to `value`, where that matters to us.
+    pub fn with(&self, name: &str, sql: &str, value: Option<&str>) -> Self {
+        let mut settings = self.without(name);
+        settings.session.push(Setting {
+            name: name.into(),
+            sql: sql.trim().trim_end_matches(';').into(),
+            value: value.map(Into::into),
+        });
+        settings
+    }
+
+    /// These settings after `RESET name`.
+    pub fn without(&self, name: &str) -> Self {
+        let mut settings = self.clone();
+        settings.session.retain(|setting| &*setting.name != name);
+        settings
+    }
+
+    /// These settings after `RESET ALL`, which leaves the role and the session's user as they are.
+    pub fn reset_all(&self) -> Self {
+        let mut settings = self.clone();
+        settings.session.retain(Setting::is_identity);
+        settings
+    }
+
+    /// These settings after `DISCARD ALL`: only what the startup packet asked for.
+    pub fn discarded(&self) -> Self {
+        Self {
+            startup: self.startup.clone(),
+            session: Vec::new(),
+        }
+    }
+
+    /// The value of `name`, in the form of a configuration file, if it has been set and noted.
+    pub fn value_of(&self, name: &str) -> Option<&str> {
+        let mut settings = self.session.iter().rev().chain(self.startup.iter().rev());
+        settings
+            .find(|setting| &*setting.name == name)?
+            .value
+            .as_deref()
+    }
+
+    /// True when nothing was ever set, as on a fresh connection.
+    pub fn is_empty(&self) -> bool {
+        self.startup.is_empty() && self.session.is_empty()
+    }
+
+    /// The SQL that turns a connection on which `applied` holds into one on which `self` holds.
+    pub fn preamble(&self, applied: &Settings) -> String {
+        let mut sql = String::new();
+        if applied.session.iter().any(Setting::is_identity) {
+            sql.push_str("RESET SESSION AUTHORIZATION; RESET ROLE; ");
+        }
+        if !applied.is_empty() {
+            sql.push_str("RESET ALL");
+        }
+        for setting in self.startup.iter().chain(&self.session) {
+            let separator = if sql.is_empty() { "" } else { "; " };
+            let _ = write!(sql, "{separator}{}", setting.sql);
+        }
+        sql
+    }
+}
+
+impl Setting {
+    /// The role and the session's user are no run-time parameters: `RESET ALL` does not touch them.
+    fn is_identity(&self) -> bool {
+        matches!(&*self.name, "role" | "session_authorization")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    #[test]
+    fn equal_settings_compare_equal_whatever_their_history() {
+        let a = Settings::default()
+            .with("timezone", "SET timezone = 'UTC'", None)
+            .with("timezone", "SET timezone TO 'Asia/Seoul';", None);
+        let b = Settings::default().with("timezone", "SET timezone TO 'Asia/Seoul'", None);
+        assert_eq!(a, b);
+        assert_eq!(a.without("timezone"), Settings::default());
+    }
+
+    #[test]
+    fn a_fresh_connection_needs_no_reset() {
+        let settings = Settings::from_startup([("application_name", "it's")]);
+        assert_eq!(
+            settings.preamble(&Settings::default()),
+            "SELECT pg_catalog.set_config('application_name', 'it''s', false)"
+        );
+    }
+
+    #[test]
+    fn a_used_connection_is_reset_first() {
+        let before = Settings::default().with("role", "SET ROLE bob", None);
+        let after = Settings::default().with("datestyle", "SET datestyle = 'ISO'", None);
+        assert_eq!(
+            after.preamble(&before),
+            "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET datestyle = 'ISO'"
+        );
+    }
+
+    #[test]
+    fn reset_all_keeps_the_role_and_the_startup_values() {
+        let settings = Settings::from_startup([("client_encoding", "UTF8")])
+            .with("role", "SET ROLE bob", None)
+            .with("work_mem", "SET work_mem = '1MB'", None);
+        let expected = Settings::from_startup([("client_encoding", "UTF8")]).with(
+            "role",
+            "SET ROLE bob",
+            None,
+        );
+        assert_eq!(settings.reset_all(), expected);
+    }
+}

@@ -1,0 +1,459 @@
+//! The backends a session holds: borrowed when a statement first touches a shard, returned when nothing needs them.
+//!
+//! Invariant: between two requests, outside a transaction block, a session holds only pinned backends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use switchyard_schema::ShardIndex;
+use switchyard_wire::backend::TransactionStatus;
+use switchyard_wire::frontend::encode;
+
+use crate::backend::{
+    Borrowed, CheckoutError, ConnectError, Connection, Pool, PoolKey, QueryError, Reply, Settings,
+    Show,
+};
+use crate::plan::Pin;
+use crate::session::block::Block;
+use crate::session::failure::Failure;
+use crate::topology::{
+    Consistency, DatabaseTopology, Incarnation, NodeId, ReadFloor, ReadPolicy, Shard,
+};
+use crate::worker::Worker;
+
+/// The longest a read waits for a replica when its session is handed over from the primary.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(20);
+
+/// One backend taking part in what the client does.
+#[derive(Debug)]
+pub(crate) struct Participant {
+    pub(crate) shard: ShardIndex,
+    pub(crate) shard_name: Arc<str>,
+    pub(crate) is_primary: bool,
+    pub(crate) connection: Borrowed,
+    /// It has joined the session's transaction block.
+    pub(crate) in_block: bool,
+    /// Something other than a plain read ran here since it was borrowed.
+    pub(crate) wrote: bool,
+    /// It waits for COPY data.
+    pub(crate) copying: bool,
+    /// An error was shown since the request began.
+    pub(crate) failed: bool,
+    /// It has been sent messages of the extended protocol since the last Sync.
+    pub(crate) needs_sync: bool,
+    /// Bytes of its reply to this request have reached the client.
+    pub(crate) shown: bool,
+    /// Why it stays with the session between requests.
+    pub(crate) pin: Option<Pin>,
+}
+
+/// What a statement needs of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The primary.
+    Primary,
+    /// A replica if one may serve, under the session's consistency.
+    Read,
+    /// A replica if one may serve, also under `strong`: the client said READ ONLY or asked for a replica.
+    Replica,
+}
+
+/// Who borrows: what does not change during a session.
+#[derive(Debug)]
+pub(crate) struct Borrower {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) user: Arc<str>,
+    pub(crate) address: IpAddr,
+    pub(crate) policy: ReadPolicy,
+    pub(crate) consistency: Consistency,
+    /// Session pooling: what is borrowed stays until the client leaves.
+    pub(crate) keep: bool,
+}
+
+/// The backends of one session.
+#[derive(Debug)]
+pub(crate) struct Participants {
+    borrower: Borrower,
+    list: SmallVec<[Participant; 1]>,
+    floors: Vec<ReadFloor>,
+    pools: SmallVec<[(NodeId, Arc<Pool>); 2]>,
+}
+
+impl Participants {
+    pub(crate) fn new(borrower: Borrower) -> Self {
+        Self {
+            borrower,
+            list: SmallVec::new(),
+            floors: Vec::new(),
+            pools: SmallVec::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Participant> {
+        self.list.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Participant> {
+        self.list.iter_mut()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Participant> {
+        self.list.get(index)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Participant> {
+        self.list.get_mut(index)
+    }
+
+    /// The participant that holds `shard`, if it can serve `need`.
+    pub(crate) fn position(&self, shard: ShardIndex, need: Need) -> Option<usize> {
+        self.list
+            .iter()
+            .position(|held| held.shard == shard && (held.is_primary || need != Need::Primary))
+    }
+
+    /// The backend for `shard`: the one already held, or one borrowed now, with the session's settings applied and,
+    /// in a block, the block joined (the messages for that are queued ahead of what follows).
+    pub(crate) async fn join(
+        &mut self,
+        database: &DatabaseTopology,
+        shard: ShardIndex,
+        need: Need,
+        settings: &Arc<Settings>,
+        block: Option<&Block>,
+    ) -> Result<usize, Failure> {
+        let index = match self.position(shard, need) {
+            Some(index) => index,
+            None => {
+                let participant = self.borrow(database, shard, need).await?;
+                self.list.push(participant);
+                self.list.len() - 1
+            }
+        };
+        let participant = &mut self.list[index];
+        if participant.connection.applied != *settings && !participant.in_block {
+            apply(&mut participant.connection, settings)
+                .await
+                .map_err(|error| participant.query_failure(error))?;
+        }
+        if let Some(block) = block
+            && !participant.in_block
+        {
+            participant.queue_query(&block.joining_sql());
+            participant.in_block = true;
+        }
+        Ok(index)
+    }
+
+    async fn borrow(
+        &mut self,
+        database: &DatabaseTopology,
+        index: ShardIndex,
+        need: Need,
+    ) -> Result<Participant, Failure> {
+        let shard = database
+            .shards
+            .get(index.position())
+            .ok_or(Failure::Retry)?;
+        if self.floors.len() < database.shards.len() {
+            self.floors
+                .resize(database.shards.len(), ReadFloor::default());
+        }
+        let floor = &mut self.floors[index.position()];
+        if need == Need::Read && shard.should_hand_over(floor) {
+            shard.hand_over(floor, HAND_OVER_LIMIT).await;
+        }
+        // A node that fails is marked down as it fails, so the next choice is another one.
+        let mut failure = None;
+        for _ in 0..=shard.nodes.len() {
+            match self.borrow_once(database, shard, index, need).await {
+                Ok(Some(participant)) => return Ok(participant),
+                Ok(None) => {}
+                Err(Failure::ShardDown { shard }) => {
+                    failure = Some(Failure::ShardDown { shard });
+                    if need == Need::Primary {
+                        break;
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Failure::ShardDown {
+            shard: (&*shard.name).into(),
+        }))
+    }
+
+    /// `None`: the choice did not hold, choose again.
+    async fn borrow_once(
+        &mut self,
+        database: &DatabaseTopology,
+        shard: &Shard,
+        index: ShardIndex,
+        need: Need,
+    ) -> Result<Option<Participant>, Failure> {
+        let down = |_| Failure::ShardDown {
+            shard: (&*shard.name).into(),
+        };
+        let consistency = match (need, self.borrower.consistency) {
+            (Need::Replica, Consistency::Strong) => Consistency::Session,
+            (_, consistency) => consistency,
+        };
+        let choice = match need {
+            Need::Primary => None,
+            Need::Read | Need::Replica => Some(
+                shard
+                    .reader(
+                        self.borrower.policy,
+                        consistency,
+                        &self.floors[index.position()],
+                        self.borrower.address,
+                    )
+                    .map_err(down)?,
+            ),
+        };
+        let node = match &choice {
+            Some(choice) => choice.node,
+            None => shard.writer().map_err(down)?,
+        };
+        let pool = self.pool(database, node);
+        let connection = match pool.check_out(self.borrower.worker.index).await {
+            Ok(connection) => connection,
+            Err(CheckoutError::Retired) => {
+                self.pools.retain(|(id, _)| *id != node.id);
+                return Ok(None);
+            }
+            Err(error) => return Err(checkout_failure(&shard.name, &error)),
+        };
+        let is_replica = choice.as_ref().is_some_and(|choice| choice.is_replica());
+        if let Some(choice) = &choice
+            && is_replica
+            && !connection
+                .incarnation
+                .is_some_and(|incarnation| choice.allows(incarnation))
+        {
+            return Ok(None);
+        }
+        Ok(Some(Participant {
+            shard: index,
+            shard_name: Arc::clone(&shard.name),
+            is_primary: !is_replica,
+            connection,
+            in_block: false,
+            wrote: false,
+            copying: false,
+            failed: false,
+            needs_sync: false,
+            shown: false,
+            pin: None,
+        }))
+    }
+
+    fn pool(
+        &mut self,
+        database: &DatabaseTopology,
+        node: &Arc<crate::topology::Node>,
+    ) -> Arc<Pool> {
+        if let Some((_, pool)) = self.pools.iter().find(|(id, _)| *id == node.id) {
+            return Arc::clone(pool);
+        }
+        let key = PoolKey {
+            node: node.id,
+            database: Arc::clone(&database.name),
+            user: Arc::clone(&self.borrower.user),
+        };
+        let pool = self.borrower.worker.services.pool(key, node);
+        self.pools.push((node.id, Arc::clone(&pool)));
+        pool
+    }
+
+    /// Returns every backend that nothing needs any longer. Call when no reply is owed and no block is open.
+    pub(crate) async fn release(&mut self, database: &DatabaseTopology) {
+        let mut kept = SmallVec::new();
+        while let Some(mut participant) = self.list.pop() {
+            self.note_seen(database, &participant);
+            participant.in_block = false;
+            participant.wrote = false;
+            if (self.borrower.keep || participant.pin.is_some()) && !participant.connection.broken {
+                kept.push(participant);
+                continue;
+            }
+            let mut connection = participant.connection;
+            if connection.dirty && !connection.broken && connection.reset().await.is_err() {
+                connection.broken = true;
+            }
+            connection.give_back();
+        }
+        kept.reverse();
+        self.list = kept;
+    }
+
+    /// Raises the session's floor by what it saw on this participant.
+    fn note_seen(&mut self, database: &DatabaseTopology, participant: &Participant) {
+        let Some(shard) = database.shards.get(participant.shard.position()) else {
+            return;
+        };
+        let Some(floor) = self.floors.get_mut(participant.shard.position()) else {
+            return;
+        };
+        if participant.is_primary && participant.wrote {
+            shard.after_write(floor);
+        } else {
+            let incarnation = participant
+                .connection
+                .incarnation
+                .unwrap_or_else(|| Incarnation::default());
+            shard.after_read(floor, participant.connection.node(), incarnation);
+        }
+    }
+
+    /// Takes a participant out of the session and closes its connection.
+    pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
+        if index < self.list.len() {
+            let participant = self.list.remove(index);
+            self.note_seen(database, &participant);
+        }
+    }
+
+    /// Closes every participant whose connection is of no further use.
+    pub(crate) fn close_broken(&mut self, database: &DatabaseTopology) {
+        for index in (0..self.list.len()).rev() {
+            if self.list[index].connection.broken {
+                self.close(database, index);
+            }
+        }
+    }
+
+    /// The participants that must be sent a Sync before anything else.
+    pub(crate) fn needing_sync(&self) -> Vec<usize> {
+        (0..self.list.len())
+            .filter(|index| self.list[*index].needs_sync)
+            .collect()
+    }
+
+    /// The session's block is over on every participant.
+    pub(crate) fn leave_block(&mut self) {
+        for participant in &mut self.list {
+            participant.in_block = false;
+        }
+    }
+
+    /// The client has left: a clean backend goes back to its pool, one in a transaction is rolled back first, one that
+    /// still works is closed.
+    pub(crate) async fn abandon(&mut self, database: &DatabaseTopology) {
+        if self.borrower.keep {
+            for participant in &mut self.list {
+                participant.connection.dirty = true;
+            }
+        }
+        self.borrower.keep = false;
+        self.unpin_all();
+        for participant in &mut self.list {
+            let connection = &mut participant.connection;
+            let idle = connection.replies.is_settled()
+                && connection.output.is_empty()
+                && !participant.needs_sync;
+            if !idle || connection.broken {
+                connection.broken = true;
+            } else if connection.replies.status() != TransactionStatus::Idle
+                && connection.simple_query("ROLLBACK").await.is_err()
+            {
+                connection.broken = true;
+            }
+        }
+        self.release(database).await;
+    }
+
+    /// Drops every pin: the backends are reset when they are released.
+    pub(crate) fn unpin_all(&mut self) {
+        for participant in &mut self.list {
+            if participant.pin.take().is_some() {
+                participant.connection.dirty = true;
+            }
+        }
+    }
+}
+
+impl Participant {
+    /// Queues a query of ours, whose reply nobody sees unless it is an error.
+    pub(crate) fn queue_query(&mut self, sql: &str) {
+        encode::query(&mut self.connection.output, sql.as_bytes());
+        self.connection.unnamed = None;
+        self.connection
+            .replies
+            .expect(Reply::Query { show_ready: false }, Show::Errors);
+    }
+
+    /// Whether this was the tag of the last statement that completed.
+    pub(crate) fn last_tag_is(&self, tag: &[u8]) -> bool {
+        self.connection.replies.last_tag().is(tag)
+    }
+
+    /// What the last ReadyForQuery said.
+    pub(crate) fn status(&self) -> TransactionStatus {
+        self.connection.replies.status()
+    }
+
+    /// The failure for a connection that was lost while a statement ran.
+    pub(crate) fn lost(&mut self, committing: bool) -> Failure {
+        self.connection.broken = true;
+        self.connection.node().suspect();
+        let shard = (&*self.shard_name).into();
+        if committing {
+            Failure::OutcomeUnknown { shard }
+        } else {
+            Failure::ShardLost { shard }
+        }
+    }
+
+    fn query_failure(&mut self, error: QueryError) -> Failure {
+        match error {
+            QueryError::Server { sqlstate, message } => Failure::ShardRefused {
+                shard: (&*self.shard_name).into(),
+                sqlstate,
+                message: message.into(),
+            },
+            QueryError::Io(_) | QueryError::Protocol(_) => self.lost(false),
+        }
+    }
+}
+
+/// Makes `settings` hold on the connection: one round trip, taken before the client's statement goes out, for it must
+/// not run under other settings (another role, say) should one of them fail.
+async fn apply(connection: &mut Connection, settings: &Arc<Settings>) -> Result<(), QueryError> {
+    let preamble = settings.preamble(&connection.applied);
+    connection.dirty = true;
+    if !preamble.is_empty() {
+        connection.simple_query(&preamble).await?;
+    }
+    connection.dirty = false;
+    connection.applied = Arc::clone(settings);
+    connection.unnamed = None;
+    Ok(())
+}
+
+fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
+    let shard = shard.into();
+    match error {
+        CheckoutError::Timeout => Failure::PoolExhausted { shard },
+        CheckoutError::Retired => Failure::Retry,
+        CheckoutError::Connect(error) => match &**error {
+            ConnectError::Refused { sqlstate, message } => Failure::ShardRefused {
+                shard,
+                sqlstate: *sqlstate,
+                message: message.as_str().into(),
+            },
+            ConnectError::Io(_) | ConnectError::Timeout => Failure::ShardDown { shard },
+            ConnectError::Protocol(_) => Failure::ShardBrokeProtocol { shard },
+        },
+    }
+}

@@ -1,0 +1,356 @@
+//! Moves bytes between a client and one backend.
+//!
+//! The hot path of the router: a reply that passes as it is goes from the read buffer to the client's socket without
+//! being copied, in as few writes as reads. What has arrived is written before more is waited for, as PostgreSQL
+//! itself would have flushed it. While a backend works the client's socket is watched, so that a client that leaves is
+//! noticed and one that sends ahead never blocks us.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use bytes::Buf;
+use switchyard_wire::backend::{Message, decode};
+use switchyard_wire::frame;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::copy::copy_in;
+use super::participants::Participant;
+use crate::backend::{Event, READ_SIZE, Show};
+use crate::session::client::{Client, ClientError};
+use crate::session::failure::Failure;
+use crate::session::report;
+
+/// Why a request cannot go on.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The client is told, and the session goes on.
+    Failure(Failure),
+    /// A participant's connection is lost; whoever sent the statement knows what that means for it.
+    Lost,
+    /// The client has left, or its stream failed: the session ends.
+    Gone,
+    /// An error has been shown: the statement is over.
+    Told,
+    /// The client broke the protocol: it is told, and the session ends.
+    Protocol(Box<str>),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<ClientError> for Trouble {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Io(_) => Self::Gone,
+            ClientError::Frame(error) => Self::Protocol(error.to_string().into()),
+        }
+    }
+}
+
+/// The client's own stream failed while writing to it.
+pub(crate) fn client_gone(_: io::Error) -> Trouble {
+    Trouble::Gone
+}
+
+/// How far the replies have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Settled,
+    NeedInput,
+    CopyIn,
+}
+
+/// Takes note of parameter types the backend has described: statement number, type OIDs.
+pub(crate) trait NoteTypes {
+    fn note_types(&mut self, statement: u64, types: &[u32]);
+}
+
+/// Relays until nothing is owed any more. True if an error was among it.
+pub(crate) async fn relay(
+    client: &mut Client,
+    participant: &mut Participant,
+    notes: &mut impl NoteTypes,
+) -> Result<bool, Trouble> {
+    participant.failed = false;
+    loop {
+        if participant.copying {
+            participant.copying = false;
+            client.flush().await.map_err(client_gone)?;
+            copy_in(client, participant, notes).await?;
+        }
+        match relay_available(client, participant, notes).await? {
+            Progress::Settled => return Ok(participant.failed),
+            Progress::CopyIn => participant.copying = true,
+            Progress::NeedInput => {
+                if !client.output.is_empty() {
+                    client.flush().await.map_err(client_gone)?;
+                }
+                fill(client, participant).await?;
+            }
+        }
+    }
+}
+
+/// Relays what has arrived, without waiting for more.
+pub(crate) async fn relay_available(
+    client: &mut Client,
+    participant: &mut Participant,
+    notes: &mut impl NoteTypes,
+) -> Result<Progress, Trouble> {
+    loop {
+        let connection = &mut *participant.connection;
+        let readies = connection.replies.readies();
+        let scanned = connection.replies.scan(&connection.input);
+        if scanned.forward > 0 {
+            participant.shown = true;
+            let bytes = connection.input.get(..scanned.forward).unwrap_or_default();
+            match scanned.event {
+                Event::NeedInput => client.write(bytes).await.map_err(client_gone)?,
+                // ReadyForQuery ends the request; other replies are gathered with what follows.
+                Event::Settled if connection.replies.readies() != readies => {
+                    client.write(bytes).await.map_err(client_gone)?;
+                }
+                _ => client.output.extend_from_slice(bytes),
+            }
+            connection.input.advance(scanned.forward);
+        }
+        match scanned.event {
+            Event::Settled => return Ok(Progress::Settled),
+            Event::NeedInput => return Ok(Progress::NeedInput),
+            Event::CopyIn(length) => {
+                pass(client, participant, length);
+                return Ok(Progress::CopyIn);
+            }
+            event => handle(client, participant, notes, event)?,
+        }
+    }
+}
+
+/// What cannot simply be passed on.
+fn handle(
+    client: &mut Client,
+    participant: &mut Participant,
+    notes: &mut impl NoteTypes,
+    event: Event,
+) -> Result<(), Trouble> {
+    match event {
+        Event::Hidden(length) => participant.connection.input.advance(length),
+        Event::Ours(bytes) => {
+            participant.shown = true;
+            client.output.extend_from_slice(&bytes);
+        }
+        Event::Parameter(length, show) => {
+            let message = participant.connection.input.split_to(length);
+            if let Ok(Message::ParameterStatus { name, value }) = decode_message(&message) {
+                participant.connection.note_parameter(name, value);
+            }
+            if show == Show::All {
+                client.output.extend_from_slice(&message);
+            }
+        }
+        Event::Types(length, statement, show) => {
+            let message = participant.connection.input.split_to(length);
+            if let Ok(Message::ParameterDescription(types)) = decode_message(&message) {
+                let types: Vec<u32> = types.iter().collect();
+                notes.note_types(statement, &types);
+            }
+            participant.connection.replies.types_noted();
+            if show == Show::All {
+                client.output.extend_from_slice(&message);
+            }
+        }
+        Event::Error(length, show) => error(client, participant, length, show)?,
+        Event::Violation(tag) => {
+            participant.connection.broken = true;
+            tracing::error!(shard = %participant.shard_name, tag = %tag.escape_ascii(), "unexpected message from a node");
+            return Err(Failure::ShardBrokeProtocol {
+                shard: (&*participant.shard_name).into(),
+            }
+            .into());
+        }
+        Event::Settled | Event::NeedInput | Event::CopyIn(_) => {}
+    }
+    Ok(())
+}
+
+/// An ErrorResponse: shown with the shard's name, unless it says that the server is closing the connection.
+fn error(
+    client: &mut Client,
+    participant: &mut Participant,
+    length: usize,
+    show: Show,
+) -> Result<(), Trouble> {
+    let message = participant.connection.input.split_to(length);
+    let Ok(Message::ErrorResponse(fields)) = decode_message(&message) else {
+        participant.connection.broken = true;
+        return Err(Trouble::Lost);
+    };
+    // 'V' is the severity untranslated. FATAL and PANIC close this backend, which is not the client's connection.
+    if matches!(
+        fields.get(b'V').or(fields.get(b'S')),
+        Some(b"FATAL" | b"PANIC")
+    ) {
+        participant.connection.broken = true;
+        return Err(Trouble::Lost);
+    }
+    let connection = &mut *participant.connection;
+    for (statement, named) in connection.replies.skip_to_sync() {
+        if named {
+            connection.prepared.remove(statement);
+        } else {
+            connection.unnamed = None;
+        }
+    }
+    if show != Show::Nothing {
+        participant.failed = true;
+        participant.shown = true;
+        report::error_of_shard(&mut client.output, &fields, &participant.shard_name);
+    }
+    Ok(())
+}
+
+fn decode_message(message: &[u8]) -> Result<Message<'_>, Trouble> {
+    let (head, body) = message
+        .split_at_checked(frame::HEADER)
+        .ok_or(Trouble::Lost)?;
+    decode(head[0], body).map_err(|_| Trouble::Lost)
+}
+
+/// Moves a whole message from the backend's input to what the client is owed.
+fn pass(client: &mut Client, participant: &mut Participant, length: usize) {
+    participant.shown = true;
+    let message = participant.connection.input.split_to(length);
+    client.output.extend_from_slice(&message);
+}
+
+/// Waits for more of the backend's reply, watching the client meanwhile.
+pub(crate) async fn fill(
+    client: &mut Client,
+    participant: &mut Participant,
+) -> Result<(), Trouble> {
+    let connection = &mut *participant.connection;
+    connection.input.reserve(READ_SIZE);
+    let outcome = {
+        let mut read = pin!(connection.stream.read_buf(&mut connection.input));
+        poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => client.poll_gone(context).map(|()| None),
+        })
+        .await
+    };
+    match outcome {
+        Some(Ok(count)) if count > 0 => Ok(()),
+        Some(_) => {
+            connection.broken = true;
+            Err(Trouble::Lost)
+        }
+        None => Err(Trouble::Gone),
+    }
+}
+
+/// Sends what is queued for the backend, then `bytes`. A backend that will not read before its own replies are read
+/// gets them read: they are relayed meanwhile.
+pub(crate) async fn send(
+    client: &mut Client,
+    participant: &mut Participant,
+    bytes: &[u8],
+    notes: &mut impl NoteTypes,
+) -> Result<(), Trouble> {
+    participant.shown = false;
+    let connection = &mut *participant.connection;
+    let mut rest = bytes;
+    if connection.output.is_empty() {
+        let taken = try_write(connection, bytes).await?;
+        rest = bytes.get(taken..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+    }
+    connection.output.extend_from_slice(rest);
+    while !participant.connection.output.is_empty() {
+        match write_or_read(participant).await? {
+            Moved::Written => {}
+            Moved::Read => {
+                if relay_available(client, participant, notes).await? == Progress::CopyIn {
+                    participant.copying = true;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes as much of `bytes` as the socket takes at once.
+async fn try_write(
+    connection: &mut crate::backend::Connection,
+    bytes: &[u8],
+) -> Result<usize, Trouble> {
+    let written =
+        poll_fn(
+            |context| match Pin::new(&mut connection.stream).poll_write(context, bytes) {
+                Poll::Pending => Poll::Ready(Ok(0)),
+                ready => ready,
+            },
+        )
+        .await;
+    match written {
+        Ok(count) => flush_stream(connection).await.map(|()| count),
+        Err(_) => {
+            connection.broken = true;
+            Err(Trouble::Lost)
+        }
+    }
+}
+
+async fn flush_stream(connection: &mut crate::backend::Connection) -> Result<(), Trouble> {
+    let flushed = poll_fn(|context| Pin::new(&mut connection.stream).poll_flush(context)).await;
+    flushed.map_err(|_| {
+        connection.broken = true;
+        Trouble::Lost
+    })
+}
+
+enum Moved {
+    Written,
+    Read,
+}
+
+async fn write_or_read(participant: &mut Participant) -> Result<Moved, Trouble> {
+    let connection = &mut *participant.connection;
+    let copying = participant.copying;
+    let outcome = poll_fn(|context| {
+        if let Poll::Ready(written) =
+            Pin::new(&mut connection.stream).poll_write(context, &connection.output)
+        {
+            return Poll::Ready(written.map(|count| {
+                connection.output.advance(count);
+                Moved::Written
+            }));
+        }
+        // A backend in COPY reads whatever we send; its further replies can wait.
+        if copying {
+            return Poll::Pending;
+        }
+        connection.input.reserve(READ_SIZE);
+        let read = pin!(connection.stream.read_buf(&mut connection.input));
+        match read.poll(context) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(Moved::Read)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    match outcome {
+        Ok(moved) => flush_stream(connection).await.map(|()| moved),
+        Err(_) => {
+            connection.broken = true;
+            Err(Trouble::Lost)
+        }
+    }
+}

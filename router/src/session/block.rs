@@ -1,0 +1,203 @@
+//! The transaction block a client is in, as the router must remember it: participants join when they are first
+//! touched, and what happened before is replayed to them ([`Block::joining_sql`]).
+
+use std::fmt::Write;
+
+use super::failure::Failure;
+use crate::backend::Settings;
+use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::ShardIndex;
+
+/// A transaction block: explicit (BEGIN), or the implicit one around several statements in one simple query.
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    /// The statement that opens it on a shard, with the client's modes.
+    begin: Box<str>,
+    /// The client said BEGIN; otherwise the block ends with the query string.
+    pub(crate) explicit: bool,
+    /// No participant may write, so replicas may take part.
+    pub(crate) read_only: bool,
+    /// An error happened; only its end, or a rollback to a savepoint, is accepted.
+    pub(crate) failed: Option<FailedOn>,
+    /// Savepoints and `SET LOCAL`s, oldest first.
+    replay: Vec<Replay>,
+    /// The session's settings before the block, restored when it is rolled back.
+    settings_before: Settings,
+    /// The shard that a statement of the client's has written to.
+    writer: Option<ShardIndex>,
+    /// The schema has been changed in it.
+    pub(crate) changed_schema: bool,
+    /// `SET LOCAL` has changed what names mean.
+    pub(crate) local_names: bool,
+}
+
+/// Where a block failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailedOn {
+    /// On a shard, whose own transaction is in the failed state.
+    Shard(ShardIndex),
+    /// In the router.
+    Router,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Replay {
+    Savepoint { name: Box<str>, settings: Settings },
+    SetLocal(Box<str>),
+}
+
+impl Block {
+    pub(crate) fn explicit(begin: &str, read_only: bool, settings: &Settings) -> Self {
+        Self {
+            begin: begin.into(),
+            explicit: true,
+            read_only,
+            failed: None,
+            replay: Vec::new(),
+            settings_before: settings.clone(),
+            writer: None,
+            changed_schema: false,
+            local_names: false,
+        }
+    }
+
+    /// The block around the statements of one query string.
+    pub(crate) fn implicit(settings: &Settings) -> Self {
+        Self {
+            explicit: false,
+            ..Self::explicit("BEGIN", false, settings)
+        }
+    }
+
+    /// What a participant that joins now must run first: one query string.
+    pub(crate) fn joining_sql(&self) -> String {
+        let mut sql = self.begin.to_string();
+        for step in &self.replay {
+            let _ = match step {
+                Replay::Savepoint { name, .. } => {
+                    write!(sql, "; SAVEPOINT {}", escape_identifier(name))
+                }
+                Replay::SetLocal(statement) => write!(sql, "; {statement}"),
+            };
+        }
+        sql
+    }
+
+    /// The block that follows on this one's end by `AND CHAIN`: with the same modes.
+    pub(crate) fn next(&self, settings: &Settings) -> Self {
+        Self::explicit(&self.begin, self.read_only, settings)
+    }
+
+    /// The session's settings before the block.
+    pub(crate) fn settings_before(&self) -> &Settings {
+        &self.settings_before
+    }
+
+    pub(crate) fn add_savepoint(&mut self, name: &str, settings: &Settings) {
+        self.replay.push(Replay::Savepoint {
+            name: name.into(),
+            settings: settings.clone(),
+        });
+    }
+
+    pub(crate) fn add_set_local(&mut self, statement: &str) {
+        self.replay.push(Replay::SetLocal(
+            statement.trim().trim_end_matches(';').into(),
+        ));
+    }
+
+    /// True when the block has a savepoint of this name.
+    pub(crate) fn has_savepoint(&self, name: &str) -> bool {
+        self.position(name).is_some()
+    }
+
+    /// Forgets the savepoint and all after it, keeping the `SET LOCAL`s made since.
+    pub(crate) fn release_savepoint(&mut self, name: &str) {
+        if let Some(position) = self.position(name) {
+            let later = self.replay.split_off(position);
+            let kept = later
+                .into_iter()
+                .filter(|step| matches!(step, Replay::SetLocal(_)));
+            self.replay.extend(kept);
+        }
+    }
+
+    /// Goes back to the savepoint, which stays; returns the session's settings as they were then.
+    pub(crate) fn rollback_to_savepoint(&mut self, name: &str) -> Option<Settings> {
+        let position = self.position(name)?;
+        self.replay.truncate(position + 1);
+        self.failed = None;
+        match self.replay.last() {
+            Some(Replay::Savepoint { settings, .. }) => Some(settings.clone()),
+            _ => None,
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.replay.iter().rposition(
+            |step| matches!(step, Replay::Savepoint { name: known, .. } if **known == *name),
+        )
+    }
+
+    /// Notes that the client writes to `shard`.
+    ///
+    /// # Errors
+    /// Another shard has been written to: the two could not be committed as one.
+    pub(crate) fn note_write(&mut self, shard: ShardIndex) -> Result<(), Failure> {
+        match self.writer {
+            Some(writer) if writer != shard => Err(Failure::SecondWriter),
+            _ => {
+                self.writer = Some(shard);
+                Ok(())
+            }
+        }
+    }
+
+    /// The shard the client has written to.
+    pub(crate) fn writer(&self) -> Option<ShardIndex> {
+        self.writer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Block;
+    use crate::backend::Settings;
+
+    fn block() -> Block {
+        Block::explicit(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            false,
+            &Settings::default(),
+        )
+    }
+
+    #[test]
+    fn a_late_participant_hears_what_happened() {
+        let mut block = block();
+        block.add_savepoint("a", &Settings::default());
+        block.add_set_local("SET LOCAL work_mem = '1MB';");
+        block.add_savepoint("B", &Settings::default());
+        assert_eq!(
+            block.joining_sql(),
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; SAVEPOINT \"a\"; SET LOCAL work_mem = '1MB'; SAVEPOINT \"B\""
+        );
+        block.release_savepoint("a");
+        assert_eq!(
+            block.joining_sql(),
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL work_mem = '1MB'"
+        );
+    }
+
+    #[test]
+    fn going_back_to_a_savepoint_keeps_it_and_takes_its_settings() {
+        let mut block = block();
+        let settings = Settings::default().with("timezone", "SET timezone = 'UTC'", None);
+        block.add_savepoint("a", &settings);
+        block.add_savepoint("b", &Settings::default());
+        assert_eq!(block.rollback_to_savepoint("a"), Some(settings));
+        assert!(block.has_savepoint("a"));
+        assert!(!block.has_savepoint("b"));
+        assert_eq!(block.rollback_to_savepoint("b"), None);
+    }
+}

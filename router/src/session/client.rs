@@ -1,0 +1,151 @@
+//! The client's half of a session: its stream, what it has sent and what it is owed.
+
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use switchyard_wire::frame;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::startup::ClientStream;
+
+/// Room made for one read from a client.
+const READ_SIZE: usize = 8 << 10;
+/// Input read ahead, while a backend works for this client, before we leave the rest in the socket.
+const READ_AHEAD: usize = 64 << 10;
+
+/// A client's stream with its two buffers. Both are empty, and hold no memory, while the client is idle.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: ClientStream,
+    /// Received, not yet handled.
+    pub(crate) input: BytesMut,
+    /// Owed to the client, not yet written.
+    pub(crate) output: BytesMut,
+    /// The client has closed its half of the connection.
+    gone: bool,
+    /// Nothing is written: see [`Client::hold`].
+    held: bool,
+}
+
+/// The client broke the protocol, or its stream broke.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("the client's stream failed: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] frame::FrameError),
+}
+
+impl Client {
+    pub(crate) fn new(stream: ClientStream, input: BytesMut) -> Self {
+        Self {
+            stream,
+            input,
+            output: BytesMut::new(),
+            gone: false,
+            held: false,
+        }
+    }
+
+    /// The next whole message already received: its tag and length, header included. It stays in `input`.
+    pub(crate) fn peek(&self) -> Result<Option<frame::Header>, frame::FrameError> {
+        let header = frame::header(&self.input)?;
+        Ok(header.filter(|header| self.input.len() >= header.len))
+    }
+
+    /// Waits for the next whole message. `None`: the client has left between two messages.
+    pub(crate) async fn next(&mut self) -> Result<Option<frame::Header>, ClientError> {
+        loop {
+            if let Some(header) = self.peek()? {
+                return Ok(Some(header));
+            }
+            if self.gone || !self.read().await? {
+                self.gone = true;
+                return match self.input.is_empty() {
+                    true => Ok(None),
+                    false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                };
+            }
+        }
+    }
+
+    /// Waits for bytes, any number. False at the end of the stream. A client that keeps us waiting holds no buffer.
+    pub(crate) async fn read(&mut self) -> io::Result<bool> {
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+            self.stream.readable().await?;
+        }
+        self.input.reserve(READ_SIZE);
+        Ok(self.stream.read_buf(&mut self.input).await? > 0)
+    }
+
+    /// Takes the input, to work on its first message while more may arrive; [`Client::put_back`] ends that.
+    pub(crate) fn take_input(&mut self) -> BytesMut {
+        std::mem::take(&mut self.input)
+    }
+
+    /// Puts back input taken by [`Client::take_input`], in front of what has arrived meanwhile.
+    pub(crate) fn put_back(&mut self, mut input: BytesMut) {
+        if !self.input.is_empty() {
+            input.extend_from_slice(&self.input);
+        }
+        self.input = input;
+    }
+
+    /// Reads ahead while a backend works. Ready when the client has gone; pending otherwise, however much it sends.
+    pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while !self.gone && self.input.len() < READ_AHEAD {
+            if self.stream.poll_readable(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.input.reserve(READ_SIZE);
+            let read = pin!(self.stream.read_buf(&mut self.input));
+            match read.poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) => self.gone = true,
+            }
+        }
+        if self.gone {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Collects what is owed from now on instead of writing it, until [`Client::unhold`]. Returns what was owed before.
+    pub(crate) fn hold(&mut self) -> BytesMut {
+        self.held = true;
+        std::mem::take(&mut self.output)
+    }
+
+    /// Ends a [`Client::hold`]: returns what was collected, and owes what was owed before again.
+    pub(crate) fn unhold(&mut self, before: BytesMut) -> BytesMut {
+        self.held = false;
+        std::mem::replace(&mut self.output, before)
+    }
+
+    /// Writes all that is owed, then `bytes`, in one go where the socket takes it.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.held || !self.output.is_empty() {
+            self.output.extend_from_slice(bytes);
+            return self.flush().await;
+        }
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Writes all that is owed.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        if self.held {
+            return Ok(());
+        }
+        while self.output.has_remaining() {
+            self.stream.write_buf(&mut self.output).await?;
+        }
+        self.output = BytesMut::new();
+        self.stream.flush().await
+    }
+}

@@ -1,0 +1,564 @@
+//! Statements the session handles itself: transaction blocks and settings. Participants hear of a block when they join
+//! it; its end goes to all of them.
+
+use std::sync::Arc;
+
+use postgres_protocol::escape::escape_identifier;
+use switchyard_wire::SqlState;
+use switchyard_wire::backend::encode;
+
+use super::Session;
+use super::block::Block;
+use super::failure::Failure;
+use super::report;
+use super::simple::{Ready, Sent};
+use crate::backend::Settings;
+use crate::execute::relay::Trouble;
+use crate::plan::{Command, Discard, Isolation, Plan, SetValue, TransactionModes};
+use crate::relations::SearchPath;
+use crate::sql::HintNode;
+
+impl Session {
+    /// Handles a statement that no plan sends to a shard.
+    pub(super) async fn control(&mut self, plan: &Plan, sent: Sent<'_>) -> Result<Ready, Trouble> {
+        match &plan.command {
+            Command::Begin(modes) => self.begin(modes, sent),
+            Command::Commit { chain } => self.commit(*chain).await,
+            Command::Rollback { chain } => self.rollback(*chain).await,
+            Command::Savepoint(name) => self.savepoint(name).await,
+            Command::Release(name) => self.release_savepoint(name).await,
+            Command::RollbackTo(name) => self.rollback_to(name).await,
+            Command::SetTransaction(modes) => self.set_transaction(modes, plan, sent).await,
+            Command::Set { name, value, local } => {
+                self.set(name, value.as_ref(), *local, plan, sent).await
+            }
+            Command::Reset(name) => self.reset(name.as_deref(), plan, sent).await,
+            Command::SetSessionCharacteristics(_) => {
+                self.change_settings(plan, sent, |settings, sql| {
+                    settings.with("session characteristics", sql, None)
+                })
+                .await
+            }
+            Command::Discard(what) => self.discard(*what).await,
+            Command::Prepare {
+                name,
+                types,
+                statement,
+            } => self.sql_prepare(name, types, statement, sent).await,
+            Command::Execute { name, arguments } => self.sql_execute(name, arguments, sent).await,
+            Command::Deallocate(name) => self.sql_deallocate(name.as_deref()).await,
+            Command::Empty => {
+                encode::empty_query(&mut self.client.output);
+                Ok(Ready::ToBeSaid)
+            }
+            _ => self.anywhere(plan, sent).await,
+        }
+    }
+
+    fn complete(&mut self, tag: &str) -> Result<Ready, Trouble> {
+        encode::command_complete(&mut self.client.output, tag.as_bytes());
+        Ok(Ready::ToBeSaid)
+    }
+
+    fn begin(&mut self, modes: &TransactionModes, sent: Sent<'_>) -> Result<Ready, Trouble> {
+        let start = sent
+            .sql()
+            .trim_ascii_start()
+            .first()
+            .is_some_and(|byte| byte.eq_ignore_ascii_case(&b's'));
+        let tag = if start { "START TRANSACTION" } else { "BEGIN" };
+        match &mut self.block {
+            Some(block) if block.explicit => report::warning(
+                &mut self.client.output,
+                SqlState::ACTIVE_SQL_TRANSACTION,
+                "there is already a transaction in progress",
+            ),
+            // BEGIN inside a query string makes the implicit block an explicit one.
+            Some(block) => block.explicit = true,
+            None => {
+                self.block = Some(Block::explicit(
+                    &begin_sql(modes),
+                    is_read_only(modes),
+                    &self.settings,
+                ));
+            }
+        }
+        self.complete(tag)
+    }
+
+    async fn commit(&mut self, chain: bool) -> Result<Ready, Trouble> {
+        let Some(block) = &self.block else {
+            return self.no_transaction("COMMIT", chain);
+        };
+        let next = chain.then(|| block.next(&self.settings));
+        let (explicit, failed) = (block.explicit, block.failed.is_some());
+        if !explicit {
+            self.warn_no_transaction();
+        }
+        if failed {
+            self.rollback_block().await?;
+            self.block = next;
+            return self.complete("ROLLBACK");
+        }
+        self.commit_block().await?;
+        self.block = next;
+        self.complete("COMMIT")
+    }
+
+    async fn rollback(&mut self, chain: bool) -> Result<Ready, Trouble> {
+        let Some(block) = &self.block else {
+            return self.no_transaction("ROLLBACK", chain);
+        };
+        let next = chain.then(|| block.next(&self.settings));
+        if !block.explicit {
+            self.warn_no_transaction();
+        }
+        self.rollback_block().await?;
+        self.block = next;
+        self.complete("ROLLBACK")
+    }
+
+    fn no_transaction(&mut self, tag: &'static str, chain: bool) -> Result<Ready, Trouble> {
+        if chain {
+            let what = if tag == "COMMIT" {
+                "COMMIT AND CHAIN"
+            } else {
+                "ROLLBACK AND CHAIN"
+            };
+            return Err(Failure::NoBlock(what).into());
+        }
+        self.warn_no_transaction();
+        self.complete(tag)
+    }
+
+    fn warn_no_transaction(&mut self) {
+        report::warning(
+            &mut self.client.output,
+            SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            "there is no transaction in progress",
+        );
+    }
+
+    /// Commits the block on every participant, the writer first: if that fails nothing is committed. The block is over
+    /// either way.
+    pub(super) async fn commit_block(&mut self) -> Result<(), Trouble> {
+        let Some(block) = self.block.take() else {
+            return Ok(());
+        };
+        let mut order: Vec<usize> = (0..self.participants.len()).collect();
+        order.sort_by_key(|index| {
+            let participant = self.participants.get(*index);
+            !participant.is_some_and(|participant| Some(participant.shard) == block.writer())
+        });
+        let mut committed: Option<Box<str>> = None;
+        for index in order {
+            let Some((shard, wrote)) = self
+                .participants
+                .get(index)
+                .map(|held| (held.shard, held.wrote))
+            else {
+                continue;
+            };
+            if !self
+                .participants
+                .get(index)
+                .is_some_and(|held| held.in_block)
+            {
+                continue;
+            }
+            let outcome = self.run_on(index, "COMMIT").await;
+            let tag_is_commit = self
+                .participants
+                .get(index)
+                .is_some_and(|held| held.last_tag_is(b"COMMIT"));
+            match outcome {
+                Ok(false) if tag_is_commit => {
+                    if wrote {
+                        committed.get_or_insert_with(|| self.shard_name(shard));
+                    }
+                }
+                Ok(_) | Err(Trouble::Lost) if committed.is_some() && wrote => {
+                    self.rollback_participants().await?;
+                    return Err(Failure::PartlyCommitted {
+                        committed: committed.unwrap_or_default(),
+                        failed: self.shard_name(shard),
+                    }
+                    .into());
+                }
+                Ok(_) => {
+                    // Deferred constraints, say: PostgreSQL's own error has been shown.
+                    self.settings = Arc::new(block.settings_before().clone());
+                    self.rollback_participants().await?;
+                    return Err(Trouble::Told);
+                }
+                Err(Trouble::Lost) => {
+                    let shard = self.shard_name(shard);
+                    self.rollback_participants().await?;
+                    if wrote {
+                        return Err(Failure::OutcomeUnknown { shard }.into());
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        self.participants.leave_block();
+        if block.local_names {
+            self.read_search_path();
+        }
+        if block.changed_schema {
+            self.schema_changed().await;
+        }
+        Ok(())
+    }
+
+    /// Rolls the block back everywhere; the session's settings are again what they were before it.
+    async fn rollback_block(&mut self) -> Result<(), Trouble> {
+        self.rollback_participants().await?;
+        let Some(block) = self.block.take() else {
+            return Ok(());
+        };
+        if block.local_names {
+            self.read_search_path();
+        }
+        if *block.settings_before() != *self.settings {
+            self.take_settings(block.settings_before().clone());
+            // What each backend holds now depends on when it joined.
+            for participant in self.participants.iter_mut() {
+                participant.connection.dirty = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rolls back every participant that has joined the block. One that cannot is closed, which rolls back as well.
+    pub(super) async fn rollback_participants(&mut self) -> Result<(), Trouble> {
+        for index in 0..self.participants.len() {
+            let Some(participant) = self.participants.get_mut(index) else {
+                continue;
+            };
+            if !participant.in_block || participant.connection.broken {
+                continue;
+            }
+            participant.in_block = false;
+            match self.run_on(index, "ROLLBACK").await {
+                Ok(_) | Err(Trouble::Lost) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        self.participants.close_broken(&self.database);
+        Ok(())
+    }
+
+    /// Commits the block around the statements of a query string or of a batch.
+    pub(super) async fn commit_implicit(&mut self) -> Result<(), Trouble> {
+        if self.block.as_ref().is_some_and(|block| !block.explicit) {
+            self.commit_block().await?;
+        }
+        Ok(())
+    }
+
+    /// Rolls back the block around the statements of a query string or of a batch.
+    pub(super) async fn abort_implicit(&mut self) -> Result<(), Trouble> {
+        if self.block.as_ref().is_some_and(|block| !block.explicit) {
+            self.rollback_block().await?;
+        }
+        Ok(())
+    }
+
+    async fn savepoint(&mut self, name: &str) -> Result<Ready, Trouble> {
+        self.in_explicit_block("SAVEPOINT")?;
+        let sql = format!("SAVEPOINT {}", quoted(name));
+        self.run_on_all(&sql).await?;
+        if let Some(block) = &mut self.block {
+            block.add_savepoint(name, &self.settings);
+        }
+        self.complete("SAVEPOINT")
+    }
+
+    async fn release_savepoint(&mut self, name: &str) -> Result<Ready, Trouble> {
+        self.known_savepoint("RELEASE SAVEPOINT", name)?;
+        self.run_on_all(&format!("RELEASE SAVEPOINT {}", quoted(name)))
+            .await?;
+        if let Some(block) = &mut self.block {
+            block.release_savepoint(name);
+        }
+        self.complete("RELEASE")
+    }
+
+    async fn rollback_to(&mut self, name: &str) -> Result<Ready, Trouble> {
+        self.known_savepoint("ROLLBACK TO SAVEPOINT", name)?;
+        self.run_on_all(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name)))
+            .await?;
+        if let Some(settings) = self
+            .block
+            .as_mut()
+            .and_then(|block| block.rollback_to_savepoint(name))
+            && settings != *self.settings
+        {
+            self.take_settings(settings);
+            for participant in self.participants.iter_mut() {
+                participant.connection.dirty = true;
+            }
+        }
+        self.complete("ROLLBACK")
+    }
+
+    fn in_explicit_block(&self, what: &'static str) -> Result<(), Failure> {
+        match &self.block {
+            Some(block) if block.explicit => Ok(()),
+            _ => Err(Failure::NoBlock(what)),
+        }
+    }
+
+    fn known_savepoint(&self, what: &'static str, name: &str) -> Result<(), Failure> {
+        self.in_explicit_block(what)?;
+        match &self.block {
+            Some(block) if block.has_savepoint(name) => Ok(()),
+            _ => Err(Failure::NoSuchSavepoint(name.into())),
+        }
+    }
+
+    async fn set_transaction(
+        &mut self,
+        modes: &TransactionModes,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+        if self.block.is_none() || !self.participants.is_empty() {
+            // Outside a block PostgreSQL warns; after the first query it refuses some modes: let it.
+            let ready = self.everywhere_or_anywhere(plan, sent).await?;
+            self.note_local(&sql);
+            return Ok(ready);
+        }
+        if let Some(block) = &mut self.block {
+            block.add_set_local(&sql);
+            if let Some(read_only) = modes.read_only {
+                block.read_only = read_only && modes.isolation != Some(Isolation::Serializable);
+            }
+        }
+        self.complete("SET")
+    }
+
+    async fn set(
+        &mut self,
+        name: &str,
+        value: Option<&SetValue>,
+        local: bool,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        if name == "switchyard.route" {
+            self.route_hint = route_hint(value)?;
+        }
+        if local {
+            let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+            let ready = self.everywhere_or_anywhere(plan, sent).await?;
+            self.note_local(&sql);
+            if name == "search_path"
+                && let (Some(block), Some(value)) = (&mut self.block, value)
+            {
+                block.local_names = true;
+                self.search_path =
+                    SearchPath::parse(&quoted_list(&value.items), &self.role).unwrap_or_default();
+                self.context = None;
+            }
+            return Ok(ready);
+        }
+        match value {
+            Some(value) => {
+                let items = quoted_list(&value.items);
+                self.change_settings(plan, sent, |settings, sql| {
+                    settings.with(name, sql, Some(&items))
+                })
+                .await
+            }
+            None => {
+                self.change_settings(plan, sent, |settings, _| settings.without(name))
+                    .await
+            }
+        }
+    }
+
+    /// `SET LOCAL` and its like are replayed to participants that join the block later.
+    fn note_local(&mut self, sql: &str) {
+        if let Some(block) = &mut self.block
+            && block.failed.is_none()
+        {
+            block.add_set_local(sql);
+        }
+    }
+
+    async fn reset(
+        &mut self,
+        name: Option<&str>,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        match name {
+            Some(name) => {
+                self.change_settings(plan, sent, |settings, _| settings.without(name))
+                    .await
+            }
+            None => {
+                self.change_settings(plan, sent, |settings, _| settings.reset_all())
+                    .await
+            }
+        }
+    }
+
+    /// Runs a statement that changes the session's settings where the session is, and takes note of the change if it
+    /// succeeded.
+    async fn change_settings(
+        &mut self,
+        plan: &Plan,
+        sent: Sent<'_>,
+        change: impl FnOnce(&Settings, &str) -> Settings,
+    ) -> Result<Ready, Trouble> {
+        let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+        let ready = self.everywhere_or_anywhere(plan, sent).await?;
+        let failed = self
+            .participants
+            .iter()
+            .any(|participant| participant.failed);
+        if !failed {
+            self.take_settings(change(&self.settings, &sql));
+            for participant in self.participants.iter_mut() {
+                participant.connection.applied = Arc::clone(&self.settings);
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The session's settings are these now.
+    fn take_settings(&mut self, settings: Settings) {
+        self.settings = Arc::new(settings);
+        self.read_search_path();
+    }
+
+    /// Takes the role and the search path from the settings.
+    pub(super) fn read_search_path(&mut self) {
+        let role = self
+            .settings
+            .value_of("role")
+            .map(|role| role.trim_matches('"').to_owned());
+        self.role = match role.as_deref() {
+            None | Some("none" | "") => Arc::clone(&self.user),
+            Some(role) => role.into(),
+        };
+        let path = self
+            .settings
+            .value_of("search_path")
+            .unwrap_or(DEFAULT_SEARCH_PATH);
+        self.search_path = SearchPath::parse(path, &self.role).unwrap_or_default();
+        self.context = None;
+    }
+
+    async fn discard(&mut self, what: Discard) -> Result<Ready, Trouble> {
+        match what {
+            Discard::All => {
+                if self.block.is_some() {
+                    return Err(Failure::DiscardInBlock.into());
+                }
+                self.statements.clear();
+                self.portals.clear();
+                self.temporary.clear();
+                self.route_hint = None;
+                self.participants.unpin_all();
+                self.take_settings(self.settings.discarded());
+                self.complete("DISCARD ALL")
+            }
+            Discard::Plans => self.complete("DISCARD PLANS"),
+            Discard::Sequences => {
+                self.run_on_all("DISCARD SEQUENCES").await?;
+                self.complete("DISCARD SEQUENCES")
+            }
+            Discard::Temp => {
+                self.run_on_all("DISCARD TEMP").await?;
+                self.temporary.clear();
+                self.context = None;
+                self.complete("DISCARD TEMP")
+            }
+        }
+    }
+
+    /// In a block: on every participant; otherwise on any one backend.
+    async fn everywhere_or_anywhere(
+        &mut self,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        if self.block.is_some() && self.participants.len() > 1 {
+            let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+            self.run_on_all(&sql).await?;
+            return self.complete("SET");
+        }
+        self.anywhere(plan, sent).await
+    }
+
+    /// Any backend's answer will do.
+    async fn anywhere(&mut self, plan: &Plan, sent: Sent<'_>) -> Result<Ready, Trouble> {
+        let shard = self.any_shard();
+        let routed = super::route::Routed {
+            plan: Arc::new(plan.clone()),
+            shards: switchyard_schema::ShardSet::one(shard),
+            hint: None,
+        };
+        self.pass_through(shard, &routed, sent).await
+    }
+}
+
+/// PostgreSQL's own default of `search_path`.
+const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
+
+/// The statement that opens a block with these modes.
+fn begin_sql(modes: &TransactionModes) -> String {
+    let isolation = modes.isolation.map(|level| match level {
+        Isolation::ReadUncommitted => " ISOLATION LEVEL READ UNCOMMITTED",
+        Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
+        Isolation::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
+        Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
+    });
+    let access = modes
+        .read_only
+        .map(|only| if only { " READ ONLY" } else { " READ WRITE" });
+    let deferrable = modes.deferrable.map(|can| {
+        if can {
+            " DEFERRABLE"
+        } else {
+            " NOT DEFERRABLE"
+        }
+    });
+    let modes = [isolation, access, deferrable];
+    std::iter::once("BEGIN")
+        .chain(modes.into_iter().flatten())
+        .collect()
+}
+
+/// Whether replicas may take part: a standby has no serializable transactions.
+fn is_read_only(modes: &TransactionModes) -> bool {
+    modes.read_only == Some(true) && modes.isolation != Some(Isolation::Serializable)
+}
+
+fn quoted(name: &str) -> String {
+    escape_identifier(name)
+}
+
+/// A list of names as a configuration file would have it.
+fn quoted_list(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|item| escape_identifier(item)).collect();
+    quoted.join(", ")
+}
+
+/// `SET switchyard.route`: where the session's reads go.
+fn route_hint(value: Option<&SetValue>) -> Result<Option<HintNode>, Failure> {
+    let wanted = value
+        .and_then(|value| value.items.first())
+        .map(String::as_str);
+    match wanted {
+        None | Some("" | "default") => Ok(None),
+        Some("primary") => Ok(Some(HintNode::Primary)),
+        Some("replica") => Ok(Some(HintNode::Replica)),
+        Some(other) => Err(Failure::BadRoute(other.into())),
+    }
+}

@@ -1,0 +1,144 @@
+//! Statements of the session's own on the backends it holds, and questions to PostgreSQL on the client's behalf.
+
+use std::sync::Arc;
+
+use switchyard_schema::ShardIndex;
+use switchyard_wire::frontend;
+
+use super::Session;
+use super::block::FailedOn;
+use super::failure::Failure;
+use crate::backend::{Reply, Show};
+use crate::execute::participants::Need;
+use crate::execute::relay::{Trouble, relay, send};
+
+impl Session {
+    /// The backend for `shard`, joined to the block if there is one.
+    pub(super) async fn join(&mut self, shard: ShardIndex, need: Need) -> Result<usize, Trouble> {
+        let settings = Arc::clone(&self.settings);
+        let joined = self
+            .participants
+            .join(&self.database, shard, need, &settings, self.block.as_ref())
+            .await;
+        joined.map_err(Trouble::from)
+    }
+
+    /// Runs a statement of ours on one participant; its errors are shown. True if there was one.
+    pub(super) async fn run_on(&mut self, index: usize, sql: &str) -> Result<bool, Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let Some(participant) = participants.get_mut(index) else {
+            return Ok(false);
+        };
+        participant.queue_query(sql);
+        let outcome = match send(client, participant, &[], described).await {
+            Ok(()) => relay(client, participant, described).await,
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(Trouble::Lost) = outcome {
+            participant.connection.broken = true;
+        }
+        outcome
+    }
+
+    /// Runs a statement of ours on every participant of the block. An error is shown once and fails the block.
+    pub(super) async fn run_on_all(&mut self, sql: &str) -> Result<(), Trouble> {
+        for index in 0..self.participants.len() {
+            let Some(shard) = self
+                .participants
+                .get(index)
+                .map(|participant| participant.shard)
+            else {
+                continue;
+            };
+            match self.run_on(index, sql).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Some(block) = &mut self.block {
+                        block.failed.get_or_insert(FailedOn::Shard(shard));
+                    }
+                    return Err(Trouble::Told);
+                }
+                Err(Trouble::Lost) => {
+                    let shard = self.shard_name(shard);
+                    self.participants.close_broken(&self.database);
+                    return Err(Failure::ShardLost { shard }.into());
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets PostgreSQL analyse a text without running it. True if it found an error, which the client has been shown.
+    pub(super) async fn analyse(&mut self, sql: &[u8]) -> Result<bool, Trouble> {
+        let shard = self.any_shard();
+        let need = match &self.block {
+            Some(block) if !block.read_only => Need::Primary,
+            _ => Need::Replica,
+        };
+        let index = self.join(shard, need).await?;
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let Some(participant) = participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        let connection = &mut *participant.connection;
+        connection.unnamed = None;
+        frontend::encode::parse(&mut connection.output, b"", sql, &[]);
+        let reply = Reply::Parse {
+            statement: 0,
+            named: false,
+        };
+        connection.replies.expect(reply, Show::Errors);
+        frontend::encode::sync(&mut connection.output);
+        connection.replies.expect(Reply::Sync, Show::Nothing);
+        let outcome = match send(client, participant, &[], described).await {
+            Ok(()) => relay(client, participant, described).await,
+            Err(trouble) => Err(trouble),
+        };
+        match outcome {
+            Ok(failed) => {
+                if failed && let Some(block) = &mut self.block {
+                    block.failed.get_or_insert(FailedOn::Shard(shard));
+                }
+                Ok(failed)
+            }
+            Err(Trouble::Lost) => {
+                participant.connection.broken = true;
+                self.participants.close_broken(&self.database);
+                Err(Failure::ShardLost {
+                    shard: self.shard_name(shard),
+                }
+                .into())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// A text our scanner cannot divide into words: PostgreSQL's error if it cannot either, a refusal otherwise.
+    pub(super) async fn unscannable(&mut self, sql: &[u8]) -> Result<(), Trouble> {
+        if self.analyse(sql).await? {
+            return Err(Trouble::Told);
+        }
+        Err(Failure::Unsupported {
+            what: "this statement".into(),
+            hint: "Its text could not be divided into words with certainty.",
+        }
+        .into())
+    }
+
+    /// The name of a shard, for messages.
+    pub(super) fn shard_name(&self, shard: ShardIndex) -> Box<str> {
+        let shard = self.database.shards.get(shard.position());
+        shard.map_or_else(Box::default, |shard| (&*shard.name).into())
+    }
+}

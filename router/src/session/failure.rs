@@ -1,0 +1,116 @@
+//! The errors a client can meet from a session itself, each with its SQLSTATE, in PostgreSQL's message style.
+
+use switchyard_wire::SqlState;
+
+use crate::plan::Refusal;
+
+/// An error for the client. It ends the statement (and fails the transaction block), never the session.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{}", .0.message)]
+    Refused(Box<Refusal>),
+    #[error("shard \"{shard}\" is not available")]
+    ShardDown { shard: Box<str> },
+    #[error("shard \"{shard}\" refused a connection: {message}")]
+    ShardRefused {
+        shard: Box<str>,
+        sqlstate: SqlState,
+        message: Box<str>,
+    },
+    #[error("the connection to shard \"{shard}\" was lost")]
+    ShardLost { shard: Box<str> },
+    #[error(
+        "the connection to shard \"{shard}\" was lost; whether the statement took effect is unknown"
+    )]
+    OutcomeUnknown { shard: Box<str> },
+    #[error("shard \"{shard}\" broke the protocol")]
+    ShardBrokeProtocol { shard: Box<str> },
+    #[error("no connection to shard \"{shard}\" became free in time")]
+    PoolExhausted { shard: Box<str> },
+    #[error("current transaction is aborted, commands ignored until end of transaction block")]
+    InFailedTransaction,
+    #[error("cannot write to more than one shard in a transaction")]
+    SecondWriter,
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoSuchStatement(Box<str>),
+    #[error("unnamed prepared statement does not exist")]
+    NoUnnamedStatement,
+    #[error("prepared statement \"{0}\" already exists")]
+    DuplicateStatement(Box<str>),
+    #[error("portal \"{0}\" does not exist")]
+    NoSuchPortal(Box<str>),
+    #[error("savepoint \"{0}\" does not exist")]
+    NoSuchSavepoint(Box<str>),
+    #[error("{0} can only be used in transaction blocks")]
+    NoBlock(&'static str),
+    #[error("{0}")]
+    Protocol(Box<str>),
+    #[error("{what} is not supported")]
+    Unsupported { what: Box<str>, hint: &'static str },
+    #[error(
+        "the copies of a reference table differ: shard \"{shard}\" reported another number of rows"
+    )]
+    CopiesDiffer { shard: Box<str> },
+    #[error("the transaction was committed on shard \"{committed}\" and not on shard \"{failed}\"")]
+    PartlyCommitted {
+        committed: Box<str>,
+        failed: Box<str>,
+    },
+    #[error("invalid value for parameter \"switchyard.route\": \"{0}\"")]
+    BadRoute(Box<str>),
+    #[error("DISCARD ALL cannot run inside a transaction block")]
+    DiscardInBlock,
+    #[error("the tables' distribution changed during the statement")]
+    Retry,
+}
+
+impl Failure {
+    pub(crate) fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Refused(refusal) => {
+                SqlState::parse(refusal.sqlstate.as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
+            }
+            Self::ShardRefused { sqlstate, .. } => *sqlstate,
+            Self::ShardDown { .. } | Self::ShardLost { .. } => SqlState::CONNECTION_FAILURE,
+            Self::BadRoute(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Self::DiscardInBlock => SqlState::ACTIVE_SQL_TRANSACTION,
+            Self::CopiesDiffer { .. } => SqlState::INTERNAL_ERROR,
+            Self::OutcomeUnknown { .. } | Self::PartlyCommitted { .. } => {
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN
+            }
+            Self::ShardBrokeProtocol { .. } => SqlState::INTERNAL_ERROR,
+            Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
+            Self::SecondWriter | Self::Unsupported { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::NoSuchStatement(_) | Self::NoUnnamedStatement => {
+                SqlState::INVALID_SQL_STATEMENT_NAME
+            }
+            Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
+            Self::NoSuchPortal(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+            Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            Self::Protocol(_) => SqlState::PROTOCOL_VIOLATION,
+            Self::Retry => SqlState::SERIALIZATION_FAILURE,
+        }
+    }
+
+    pub(crate) fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => refusal.detail.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => refusal.hint.as_deref(),
+            Self::SecondWriter => Some(
+                "Keep the writes of a transaction to rows with one shard key, or commit between them.",
+            ),
+            Self::Unsupported { hint, .. } => Some(hint),
+            Self::BadRoute(_) => Some("Available values: primary, replica, default."),
+            Self::Retry => Some("Run the transaction again."),
+            _ => None,
+        }
+    }
+}

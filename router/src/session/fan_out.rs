@@ -1,0 +1,229 @@
+//! One statement on several shards: rows appended, or the same change everywhere in one transaction.
+
+use bytes::BytesMut;
+use switchyard_schema::ShardIndex;
+use switchyard_wire::backend::encode;
+
+use super::Session;
+use super::block::Block;
+use super::failure::Failure;
+use super::route::Routed;
+use super::simple::{Ready, Sent};
+use crate::backend::{Reply, Show};
+use crate::execute::participants::Need;
+use crate::execute::relay::{Trouble, relay};
+use crate::plan::{Access, Broadcast, Plan};
+
+impl Session {
+    /// Sends a query to several shards at once and appends their rows in shard order, as one result.
+    pub(super) async fn append(
+        &mut self,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let plan = &*routed.plan;
+        let need = self.need(plan.access, routed.hint);
+        let mut indexes = Vec::with_capacity(routed.shards.len());
+        for shard in routed.shards.iter() {
+            indexes.push(self.join(shard, need).await?);
+        }
+        for (position, index) in indexes.iter().enumerate() {
+            let Some(participant) = self.participants.get_mut(*index) else {
+                continue;
+            };
+            let connection = &mut participant.connection;
+            connection.output.extend_from_slice(sent.message);
+            connection.unnamed = None;
+            connection.replies.expect(
+                Reply::Part {
+                    describe: position == 0,
+                    ready: true,
+                },
+                Show::All,
+            );
+            // An idle backend reads a whole query before it answers: this cannot block on its replies.
+            if connection.flush().await.is_err() {
+                return Err(self.lose(*index, plan));
+            }
+        }
+        let rows = self.relay_parts(&indexes, plan).await?;
+        if let Some(rows) = rows {
+            encode::command_complete(&mut self.client.output, format!("SELECT {rows}").as_bytes());
+        }
+        for index in indexes {
+            self.after_statement(index, plan).await?;
+        }
+        Ok(Ready::ToBeSaid)
+    }
+
+    /// Relays the parts of one result in order. The number of rows, or `None` after an error, which the client has
+    /// been shown; what the other shards still send is then dropped.
+    pub(super) async fn relay_parts(
+        &mut self,
+        indexes: &[usize],
+        plan: &Plan,
+    ) -> Result<Option<u64>, Trouble> {
+        let mut rows = Some(0);
+        let mut trouble = None;
+        for index in indexes {
+            let Self {
+                client,
+                participants,
+                described,
+                ..
+            } = self;
+            let Some(participant) = participants.get_mut(*index) else {
+                continue;
+            };
+            if rows.is_none() || trouble.is_some() {
+                participant.connection.replies.hide_all();
+            }
+            match relay(client, participant, described).await {
+                Ok(false) => {
+                    let count = participant.connection.replies.last_tag().rows();
+                    rows = rows.map(|sum: u64| sum + count);
+                }
+                Ok(true) => rows = None,
+                Err(Trouble::Lost) if trouble.is_none() => {
+                    participant.connection.broken = true;
+                    trouble = Some(self.lost_at(*index, plan));
+                }
+                Err(Trouble::Lost) => participant.connection.broken = true,
+                Err(other) => return Err(other),
+            }
+        }
+        self.participants.close_broken(&self.database);
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None => Ok(rows),
+        }
+    }
+
+    /// Runs a statement on all shards inside one transaction: on the first, whose answer is the client's, then on the
+    /// others. Fails as a whole: nothing is shown before all have succeeded and, outside a block, committed.
+    pub(super) async fn broadcast(
+        &mut self,
+        plan: &Plan,
+        kind: Broadcast,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let implicit = self.block.is_none();
+        if implicit {
+            self.block = Some(Block::implicit(&self.settings));
+        }
+        let held = self.client.hold();
+        let outcome = self.run_everywhere(plan, kind, sent).await;
+        let answer = self.client.unhold(held);
+        match outcome {
+            Ok(true) => {
+                if implicit {
+                    self.commit_implicit().await?;
+                }
+                self.client.output.extend_from_slice(&answer);
+                if kind == Broadcast::Ddl {
+                    self.schema_changed().await;
+                }
+            }
+            // The error is the answer; what other shards said before it is not.
+            Ok(false) => {
+                self.client.output.extend_from_slice(&answer);
+                if implicit {
+                    self.abort_implicit().await?;
+                }
+            }
+            Err(trouble) => return Err(trouble),
+        }
+        Ok(Ready::ToBeSaid)
+    }
+
+    /// True if the statement succeeded on every shard. The answer is left in the client's output.
+    async fn run_everywhere(
+        &mut self,
+        plan: &Plan,
+        kind: Broadcast,
+        sent: Sent<'_>,
+    ) -> Result<bool, Trouble> {
+        let mut first_rows = None;
+        for position in 0..self.database.shards.len() {
+            let shard = ShardIndex(u16::try_from(position).map_err(|_| Failure::Retry)?);
+            let index = self.join(shard, Need::Primary).await?;
+            let mark = self.client.output.len();
+            let failed = self
+                .run_hidden(index, plan, sent.message, position == 0)
+                .await?;
+            if failed {
+                let error: BytesMut = self.client.output.split_off(mark);
+                self.client.output = error;
+                return Ok(false);
+            }
+            let Some(participant) = self.participants.get_mut(index) else {
+                continue;
+            };
+            let rows = participant.connection.replies.last_tag().rows();
+            if kind == Broadcast::Reference && *first_rows.get_or_insert(rows) != rows {
+                return Err(Failure::CopiesDiffer {
+                    shard: self.shard_name(shard),
+                }
+                .into());
+            }
+        }
+        Ok(true)
+    }
+
+    async fn run_hidden(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+        message: &[u8],
+        show: bool,
+    ) -> Result<bool, Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let Some(participant) = participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        participant.wrote |= plan.access != Access::Read;
+        participant.connection.unnamed = None;
+        participant.connection.output.extend_from_slice(message);
+        participant.connection.replies.expect(
+            Reply::Query { show_ready: false },
+            if show { Show::All } else { Show::Errors },
+        );
+        let outcome = match participant.connection.flush().await {
+            Ok(()) => relay(client, participant, described).await,
+            Err(_) => Err(Trouble::Lost),
+        };
+        match outcome {
+            Ok(failed) => {
+                let shard = participant.shard;
+                if failed && let Some(block) = &mut self.block {
+                    block
+                        .failed
+                        .get_or_insert(super::block::FailedOn::Shard(shard));
+                }
+                Ok(failed)
+            }
+            Err(Trouble::Lost) => Err(self.lose(index, plan)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Closes a participant whose connection is lost; the failure to report.
+    pub(super) fn lose(&mut self, index: usize, plan: &Plan) -> Trouble {
+        let trouble = self.lost_at(index, plan);
+        self.participants.close(&self.database, index);
+        trouble
+    }
+
+    fn lost_at(&mut self, index: usize, plan: &Plan) -> Trouble {
+        let shard = self
+            .participants
+            .get_mut(index)
+            .map_or(ShardIndex::FIRST, |participant| participant.shard);
+        self.lost(shard, plan, Trouble::Lost)
+    }
+}

@@ -1,0 +1,167 @@
+//! The beginning of a session: what an authenticated client is told before its first query.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use switchyard_schema::{PoolMode, RouterConfig};
+use switchyard_wire::SqlState;
+use switchyard_wire::backend::encode;
+
+use super::client::Client;
+use super::extended::Batch;
+use super::failure::Failure;
+use super::{Described, Session, report};
+use crate::backend::Settings;
+use crate::execute::participants::{Borrower, Need, Participants};
+use crate::relations::SearchPath;
+use crate::startup::ClientConnection;
+use crate::topology::Consistency;
+use crate::worker::Worker;
+use switchyard_wire::backend::TransactionStatus;
+
+/// Startup parameters that are no settings.
+const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
+
+/// Why a client that has authenticated does not get a session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(Box<str>),
+    #[error("{0}")]
+    Settings(Failure),
+    #[error("the client has left")]
+    Gone(#[from] std::io::Error),
+}
+
+/// Opens the session and makes it ready for the first query.
+pub(super) async fn open(
+    connection: ClientConnection,
+    worker: Arc<Worker>,
+) -> Result<Session, OpenError> {
+    let topology = worker.services.topology.snapshot();
+    let mut client = Client::new(connection.stream, connection.leftover);
+    let Some(database) = topology.database(&connection.database).cloned() else {
+        let error = OpenError::NoDatabase((&*connection.database).into());
+        report::fatal(
+            &mut client.output,
+            SqlState::INVALID_CATALOG_NAME,
+            &error.to_string(),
+        );
+        client.flush().await?;
+        return Err(error);
+    };
+    let settings = Settings::from_startup(
+        connection
+            .parameters
+            .iter()
+            .filter(|(name, _)| {
+                !NOT_SETTINGS.contains(&name.as_str()) && !name.starts_with("_pq_.")
+            })
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    let settings_of_process = worker.services.settings.load_full();
+    let role: Arc<str> = (&*connection.user).into();
+    let borrower = Borrower {
+        worker: Arc::clone(&worker),
+        user: Arc::clone(&role),
+        address: connection.peer.ip(),
+        policy: settings_of_process.file.router.read_policy.into(),
+        consistency: consistency(&settings_of_process.file.router),
+        keep: settings_of_process.file.router.pool_mode == PoolMode::Session,
+    };
+    let mut session = Session {
+        number: worker.services.next_session(),
+        client,
+        database,
+        generation: topology.generation,
+        participants: Participants::new(borrower),
+        block: None,
+        settings: Arc::new(settings),
+        search_path: SearchPath::default(),
+        role: Arc::clone(&role),
+        route_hint: None,
+        temporary: Vec::new(),
+        context: None,
+        statements: HashMap::new(),
+        portals: HashMap::new(),
+        batch: Batch::default(),
+        described: Described::default(),
+        lost_shown: false,
+        drain: connection.drain,
+        user: Arc::clone(&role),
+        worker,
+    };
+    session.read_search_path();
+    session.greet(&connection.cancel).await?;
+    Ok(session)
+}
+
+impl Session {
+    /// Reports the run-time parameters as a node reports them under the client's settings, and the cancel key.
+    async fn greet(&mut self, key: &crate::startup::cancel::CancelKey) -> Result<(), OpenError> {
+        let parameters = match self.reported_parameters().await {
+            Ok(parameters) => parameters,
+            Err(failure) => {
+                report::fatal(
+                    &mut self.client.output,
+                    failure.sqlstate(),
+                    &failure.to_string(),
+                );
+                self.client.flush().await?;
+                return Err(OpenError::Settings(failure));
+            }
+        };
+        let output = &mut self.client.output;
+        for (name, value) in parameters.iter() {
+            encode::parameter_status(output, name.as_bytes(), value.as_bytes());
+        }
+        encode::backend_key_data(output, key.pid, &key.secret);
+        encode::ready_for_query(output, TransactionStatus::Idle);
+        self.client.flush().await?;
+        Ok(())
+    }
+
+    /// What a node reports when the client's startup settings hold: from a node the first time these settings are
+    /// seen, remembered after that.
+    async fn reported_parameters(&mut self) -> Result<Arc<Reported>, Failure> {
+        let worker = Arc::clone(&self.worker);
+        let key = (
+            Arc::clone(&self.database.name),
+            Arc::clone(&self.role),
+            Arc::clone(&self.settings),
+        );
+        if let Some(known) = worker.reported(self.generation, &key) {
+            return Ok(known);
+        }
+        let shard = self.any_shard();
+        let settings = Arc::clone(&self.settings);
+        let index = self
+            .participants
+            .join(&self.database, shard, Need::Primary, &settings, None)
+            .await?;
+        let reported: Reported = self
+            .participants
+            .get(index)
+            .into_iter()
+            .flat_map(|participant| participant.connection.parameters())
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        self.participants.release(&self.database).await;
+        let reported = Arc::new(reported);
+        worker.remember_reported(self.generation, key, Arc::clone(&reported));
+        Ok(reported)
+    }
+}
+
+/// Run-time parameters with the values a node has reported.
+pub(crate) type Reported = Vec<(Box<str>, Box<str>)>;
+
+fn consistency(router: &RouterConfig) -> Consistency {
+    match router.consistency {
+        switchyard_schema::Consistency::Session => Consistency::Session,
+        switchyard_schema::Consistency::Strong => Consistency::Strong,
+        switchyard_schema::Consistency::Eventual => Consistency::Eventual {
+            max_lag: router.timeouts.max_replica_lag,
+        },
+    }
+}

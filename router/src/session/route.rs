@@ -1,0 +1,151 @@
+//! Where a text goes: scanning, planning (from the worker's cache) and binding, without waiting for anything.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use switchyard_schema::{ShardIndex, ShardSet};
+
+use super::Session;
+use super::failure::Failure;
+use crate::execute::participants::Need;
+use crate::plan::{
+    Access, CacheContext, Context, ContextId, NoParams, Operator, Plan, Target, Values, plan,
+};
+use crate::sql::{HintNode, Scan};
+use crate::worker::Desk;
+
+/// One statement, planned, and bound where its values are known.
+#[derive(Debug, Clone)]
+pub(crate) struct Routed {
+    pub(crate) plan: Arc<Plan>,
+    /// The shards it goes to; empty if it goes to none.
+    pub(crate) shards: ShardSet,
+    /// The hint in the text.
+    pub(crate) hint: Option<HintNode>,
+}
+
+/// What a query string contains.
+pub(crate) enum Text {
+    Empty,
+    One(Routed),
+    /// Where each statement is.
+    Several(Vec<Range<u32>>),
+    /// PostgreSQL's lexer would not accept it, as far as ours can tell.
+    Unscannable,
+}
+
+impl Session {
+    /// Plans and binds a query string of the simple protocol.
+    pub(crate) fn route_text(&mut self, sql: &[u8]) -> Result<Text, Failure> {
+        let worker = Arc::clone(&self.worker);
+        let mut desk = worker.desk();
+        let Desk { scan, .. } = &mut *desk;
+        if scan.scan(sql).is_err() {
+            return Ok(Text::Unscannable);
+        }
+        match scan.statements.len() {
+            0 => return Ok(Text::Empty),
+            1 => {}
+            _ => return Ok(Text::Several(scan.statements.clone())),
+        }
+        let plan = self.plan_scanned(&mut desk, sql)?;
+        let values = Values {
+            sql,
+            literals: &desk.scan.literals,
+            params: &NoParams,
+        };
+        let shards = self.bind(&plan, &values)?;
+        Ok(Text::One(Routed {
+            hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
+            plan,
+            shards,
+        }))
+    }
+
+    /// The plan of the text that was scanned last.
+    pub(super) fn plan_scanned(
+        &mut self,
+        desk: &mut Desk,
+        sql: &[u8],
+    ) -> Result<Arc<Plan>, Failure> {
+        let context = self.context_id(desk);
+        if let Some(plan) = desk.plans.get(sql, &desk.scan, context) {
+            return Ok(plan);
+        }
+        let plan = Arc::new(self.plan_anew(&desk.scan, sql)?);
+        // A plan made in ignorance is not worth keeping.
+        if plan.unknown.is_none() {
+            desk.plans
+                .insert(sql, &desk.scan, context, Arc::clone(&plan));
+        }
+        Ok(plan)
+    }
+
+    fn plan_anew(&self, scan: &Scan, sql: &[u8]) -> Result<Plan, Failure> {
+        let text = std::str::from_utf8(sql).map_err(|_| Failure::Unsupported {
+            what: "a statement that is not valid UTF-8".into(),
+            hint: "Set client_encoding to UTF8.",
+        })?;
+        let context = Context {
+            relations: &self.database.relations,
+            search_path: &self.search_path,
+            temporary: &self.temporary,
+        };
+        Ok(plan(text, scan, &context))
+    }
+
+    /// The number of all that plans depend on besides the text.
+    pub(super) fn context_id(&mut self, desk: &mut Desk) -> ContextId {
+        if let Some(context) = self.context {
+            return context;
+        }
+        let context = desk.plans.context(&CacheContext {
+            database: (&*self.database.name).into(),
+            epoch: self.generation,
+            role: (&*self.role).into(),
+            search_path: self.search_path.clone(),
+            temporary: self.temporary.clone(),
+        });
+        self.context = Some(context);
+        context
+    }
+
+    /// The shards one execution goes to.
+    pub(super) fn bind(&self, plan: &Plan, values: &Values<'_>) -> Result<ShardSet, Failure> {
+        let count = self.database.shards.len();
+        let target = match &plan.operator {
+            Operator::PassThrough(Target::AnyShard) => return Ok(ShardSet::one(self.any_shard())),
+            Operator::PassThrough(target) | Operator::Append(target) => target,
+            Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
+            Operator::Session | Operator::Refuse(_) => return Ok(ShardSet::empty()),
+        };
+        target.shards(values, count).map_err(Failure::Refused)
+    }
+
+    /// A shard for what any shard can answer: one already held, else one that is up, starting with a different one
+    /// for each session.
+    pub(super) fn any_shard(&self) -> ShardIndex {
+        if let Some(held) = self.participants.iter().next() {
+            return held.shard;
+        }
+        let shards = &self.database.shards;
+        let start = self.number as usize;
+        (0..shards.len())
+            .map(|step| (start + step) % shards.len())
+            .find(|position| shards[*position].writer().is_ok())
+            .and_then(|position| u16::try_from(position).ok())
+            .map_or(ShardIndex::FIRST, ShardIndex)
+    }
+
+    /// The kind of node a statement needs, by what it does, the block it is in and the client's wishes.
+    pub(super) fn need(&self, access: Access, hint: Option<HintNode>) -> Need {
+        let wish = hint.or(self.route_hint);
+        match (&self.block, access, wish) {
+            (Some(block), ..) if block.read_only => Need::Replica,
+            (Some(_), ..) | (None, Access::LockingRead | Access::Write, _) => Need::Primary,
+            (None, Access::Read, Some(HintNode::Primary)) => Need::Primary,
+            (None, Access::Read, Some(HintNode::Replica)) => Need::Replica,
+            (None, Access::Read, None) => Need::Read,
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The simple query protocol: one message, any number of statements, one ReadyForQuery.
+
+use std::ops::Range;
+
+use bytes::Buf;
+use switchyard_schema::ShardIndex;
+use switchyard_wire::backend::{TransactionStatus, encode};
+use switchyard_wire::frame;
+use switchyard_wire::frontend;
+
+use super::Session;
+use super::block::{Block, FailedOn};
+use super::failure::Failure;
+use super::route::{Routed, Text};
+use crate::backend::{Reply, Show};
+use crate::execute::relay::{Trouble, relay, send};
+use crate::plan::{Access, Command, Operator, Plan};
+
+/// Who has said ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// The backend's own has been passed on.
+    Said,
+    /// It is still to be said.
+    ToBeSaid,
+}
+
+/// A statement of a query string as it is sent to backends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent<'a> {
+    /// A whole Query message.
+    pub(super) message: &'a [u8],
+    /// The statement is the whole of the client's query: the backend's ReadyForQuery is the client's.
+    pub(super) alone: bool,
+}
+
+impl<'a> Sent<'a> {
+    /// The text in the message.
+    pub(super) fn sql(&self) -> &'a [u8] {
+        let body = self.message.get(frame::HEADER..).unwrap_or_default();
+        body.strip_suffix(b"\0").unwrap_or(body)
+    }
+}
+
+impl Session {
+    /// Handles a Query message of `length` bytes at the start of the input.
+    pub(super) async fn simple_query(&mut self, length: usize) -> Result<(), Trouble> {
+        if !self.batch.is_empty() {
+            self.close_batch().await?;
+        }
+        if self.block.is_none() {
+            self.refresh();
+        }
+        let mut input = self.client.take_input();
+        let message = input.get(..length).unwrap_or_default();
+        let outcome = self.query(message).await;
+        input.advance(length);
+        self.client.put_back(input);
+        match outcome {
+            Ok(Ready::Said) => self.finish().await,
+            Ok(Ready::ToBeSaid) => self.ready().await,
+            Err(Trouble::Failure(failure)) => self.fail_simple(failure).await,
+            Err(Trouble::Told) => {
+                self.abort_implicit().await?;
+                self.ready().await
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Ends a request of the simple protocol by an error of ours.
+    pub(super) async fn fail_simple(&mut self, failure: Failure) -> Result<(), Trouble> {
+        self.report(&failure);
+        self.abort_implicit().await?;
+        self.ready().await
+    }
+
+    async fn query(&mut self, message: &[u8]) -> Result<Ready, Trouble> {
+        let sent = Sent {
+            message,
+            alone: true,
+        };
+        if message.last() != Some(&0) {
+            return Err(Trouble::Protocol("invalid string in message".into()));
+        }
+        match self.route_text(sent.sql())? {
+            Text::Empty => {
+                encode::empty_query(&mut self.client.output);
+                Ok(Ready::ToBeSaid)
+            }
+            Text::One(routed) => {
+                let routed = self.know_relations(routed, sent.sql()).await?;
+                self.statement(&routed, sent).await
+            }
+            Text::Several(statements) => self.several(sent.sql(), &statements).await,
+            Text::Unscannable => {
+                self.unscannable(sent.sql()).await?;
+                Ok(Ready::ToBeSaid)
+            }
+        }
+    }
+
+    /// A plan that met a name nobody knows is made again from the relations as they are now: the name may be that of
+    /// a view of sharded tables.
+    async fn know_relations(&mut self, routed: Routed, sql: &[u8]) -> Result<Routed, Trouble> {
+        if routed.plan.unknown.is_none() || !self.learn_relations().await {
+            return Ok(routed);
+        }
+        match self.route_text(sql)? {
+            Text::One(routed) => Ok(routed),
+            Text::Empty | Text::Several(_) | Text::Unscannable => Ok(routed),
+        }
+    }
+
+    /// Statements that share one message are one transaction, unless they say otherwise: each is planned and sent on
+    /// its own, inside an implicit block.
+    async fn several(&mut self, sql: &[u8], statements: &[Range<u32>]) -> Result<Ready, Trouble> {
+        for range in statements {
+            if self.block.is_none() {
+                self.block = Some(Block::implicit(&self.settings));
+            }
+            let piece = piece_of(sql, range);
+            let mut message = bytes::BytesMut::with_capacity(piece.len() + frame::HEADER + 1);
+            frontend::encode::query(&mut message, &piece);
+            let sent = Sent {
+                message: &message,
+                alone: false,
+            };
+            let Text::One(routed) = self.route_text(&piece)? else {
+                return Err(Failure::Unsupported {
+                    what: "this combination of statements in one query".into(),
+                    hint: "Send the statements one by one.",
+                }
+                .into());
+            };
+            let routed = self.know_relations(routed, &piece).await?;
+            self.statement(&routed, sent).await?;
+            if self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.failed.is_some())
+                && !is_end(&routed.plan)
+            {
+                self.abort_implicit().await?;
+                return Ok(Ready::ToBeSaid);
+            }
+        }
+        self.commit_implicit().await?;
+        Ok(Ready::ToBeSaid)
+    }
+
+    /// Runs one statement.
+    pub(super) async fn statement(
+        &mut self,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let plan = &*routed.plan;
+        if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
+            && !is_end(plan)
+        {
+            return self.statement_in_failed_block(failed, plan, sent).await;
+        }
+        match &plan.operator {
+            Operator::PassThrough(_) => match routed.shards.only() {
+                Some(shard) => self.pass_through(shard, routed, sent).await,
+                None => Err(Failure::Retry.into()),
+            },
+            Operator::Append(_) => match routed.shards.only() {
+                Some(shard) => self.pass_through(shard, routed, sent).await,
+                None => self.append(routed, sent).await,
+            },
+            Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
+            Operator::Session => self.control(plan, sent).await,
+            Operator::Refuse(refusal) => {
+                if refusal.analyse_first && self.analyse(sent.sql()).await? {
+                    return Ok(Ready::ToBeSaid);
+                }
+                Err(Failure::Refused(refusal.clone()).into())
+            }
+        }
+    }
+
+    /// In a failed block PostgreSQL refuses all but the block's end; the shard that failed does so itself, and finds
+    /// syntax errors first, as one PostgreSQL would.
+    async fn statement_in_failed_block(
+        &mut self,
+        failed: FailedOn,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let FailedOn::Shard(shard) = failed else {
+            return Err(Failure::InFailedTransaction.into());
+        };
+        self.send_query(
+            shard,
+            plan,
+            crate::execute::participants::Need::Replica,
+            sent,
+        )
+        .await
+    }
+
+    /// Sends the statement to one shard and its answer to the client.
+    pub(super) async fn pass_through(
+        &mut self,
+        shard: ShardIndex,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let plan = &*routed.plan;
+        if plan.access == Access::Write
+            && let Some(block) = &mut self.block
+        {
+            block.note_write(shard)?;
+        }
+        let need = self.need(plan.access, routed.hint);
+        let outcome = self.send_query(shard, plan, need, sent).await;
+        // A read that was lost before the client saw any of it can be run again, on another node.
+        if let Err(Trouble::Lost) = outcome {
+            return match plan.access {
+                Access::Read if self.block.is_none() && !self.lost_shown => self
+                    .send_query(shard, plan, need, sent)
+                    .await
+                    .map_err(|trouble| self.lost(shard, plan, trouble)),
+                _ => Err(self.lost(shard, plan, Trouble::Lost)),
+            };
+        }
+        outcome
+    }
+
+    async fn send_query(
+        &mut self,
+        shard: ShardIndex,
+        plan: &Plan,
+        need: crate::execute::participants::Need,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let index = self.join(shard, need).await?;
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let Some(participant) = participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        participant.wrote |= plan.access != Access::Read;
+        participant.connection.unnamed = None;
+        participant.connection.replies.expect(
+            Reply::Query {
+                show_ready: sent.alone,
+            },
+            Show::All,
+        );
+        let outcome = match send(client, participant, sent.message, described).await {
+            Ok(()) => relay(client, participant, described).await,
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(Trouble::Lost) = &outcome {
+            self.lost_shown = participant.shown;
+            self.participants.close(&self.database, index);
+        }
+        outcome?;
+        self.after_statement(index, plan).await?;
+        Ok(if sent.alone {
+            Ready::Said
+        } else {
+            Ready::ToBeSaid
+        })
+    }
+
+    /// What a lost connection means for the statement it was lost under.
+    pub(super) fn lost(&mut self, shard: ShardIndex, plan: &Plan, trouble: Trouble) -> Trouble {
+        let Trouble::Lost = trouble else {
+            return trouble;
+        };
+        let shard = self.shard_name(shard);
+        let failure = match (plan.access, &self.block) {
+            (Access::Write, None) => Failure::OutcomeUnknown { shard },
+            _ => Failure::ShardLost { shard },
+        };
+        Trouble::Failure(failure)
+    }
+
+    /// Takes note of what a statement did to the backend that ran it and to the session.
+    pub(super) async fn after_statement(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+    ) -> Result<(), Trouble> {
+        let Some(participant) = self.participants.get_mut(index) else {
+            return Ok(());
+        };
+        if plan.effects.dirty {
+            participant.connection.dirty = true;
+        }
+        if let Some(pin) = plan.effects.pins.iter().next()
+            && !participant.failed
+        {
+            participant.pin.get_or_insert(pin);
+        }
+        let (shard, status, failed) = (participant.shard, participant.status(), participant.failed);
+        match (&mut self.block, status) {
+            (None, TransactionStatus::Idle) | (Some(_), TransactionStatus::InBlock) => {}
+            (Some(block), TransactionStatus::Failed) => {
+                block.failed.get_or_insert(FailedOn::Shard(shard));
+            }
+            // The backend opened a block by a statement we did not recognise as one.
+            (None, TransactionStatus::InBlock | TransactionStatus::Failed) => {
+                let mut block = Block::explicit("BEGIN", false, &self.settings);
+                block.failed =
+                    (status == TransactionStatus::Failed).then_some(FailedOn::Shard(shard));
+                self.block = Some(block);
+                participant.in_block = true;
+            }
+            // Or ended it.
+            (Some(_), TransactionStatus::Idle) => {
+                participant.in_block = false;
+                self.rollback_participants().await?;
+                self.block = None;
+            }
+        }
+        if matches!(plan.command, Command::Ddl) && !failed {
+            self.schema_changed().await;
+        }
+        Ok(())
+    }
+}
+
+/// One statement of a query string, with what stands before it as blanks, so that PostgreSQL counts error positions
+/// from the start of the whole string.
+fn piece_of(sql: &[u8], range: &Range<u32>) -> Vec<u8> {
+    let (start, end) = (range.start as usize, range.end as usize);
+    let before = sql.get(..start).unwrap_or_default();
+    // Positions are counted in characters, so one blank stands for one character.
+    let characters = before.iter().filter(|byte| (**byte as i8) >= -0x40).count();
+    let mut piece = vec![b' '; characters];
+    piece.extend_from_slice(sql.get(start..end).unwrap_or_default());
+    piece
+}
+
+/// The end of a block, or a way back into it: accepted also when it has failed.
+pub(super) fn is_end(plan: &Plan) -> bool {
+    matches!(
+        plan.command,
+        Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::piece_of;
+
+    #[test]
+    fn a_piece_keeps_its_place_in_characters() {
+        let sql = "SELECT 'é'; SELECT nope";
+        let start = u32::try_from(sql.find("SELECT nope").unwrap()).unwrap();
+        let piece = piece_of(sql.as_bytes(), &(start..u32::try_from(sql.len()).unwrap()));
+        let piece = String::from_utf8(piece).unwrap();
+        assert_eq!(piece.trim_start(), "SELECT nope");
+        assert_eq!(piece.chars().count(), sql.chars().count());
+    }
+}

@@ -1,0 +1,186 @@
+//! Prepared statements and portals, as clients name them and as the router numbers them.
+//!
+//! Every distinct statement (text and declared types) has one number in the process, so that clients that prepare the
+//! same text share its preparation on every backend. PostgreSQL analyses a prepared statement anew when the search
+//! path or the schema has changed, so sharing the text is sharing nothing that depends on the session.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use bytes::BytesMut;
+use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_wire::frontend::encode;
+
+use crate::plan::{ContextId, Plan};
+use crate::sql::{HintNode, Literal};
+
+/// A distinct statement.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    /// Its number; prepared on backends under [`Statement::backend_name`].
+    pub(crate) number: u64,
+    pub(crate) text: StatementText,
+    /// The types of its parameters, once a backend has described them.
+    described: OnceLock<Box<[u32]>>,
+}
+
+/// How a statement was prepared, and what identifies it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum StatementText {
+    /// By a Parse message.
+    Parsed {
+        /// Without the terminating zero.
+        sql: Box<[u8]>,
+        /// Type OIDs; 0 and missing ones are for the server to infer.
+        declared: Box<[u32]>,
+    },
+    /// By `PREPARE name (types) AS sql`.
+    Prepared {
+        /// The types as written.
+        types: Box<str>,
+        /// The statement as written.
+        sql: Box<str>,
+    },
+}
+
+impl Statement {
+    /// The name under which backends hold it.
+    pub(crate) fn backend_name(&self) -> String {
+        format!("sy_{}", self.number)
+    }
+
+    /// The statement itself.
+    pub(crate) fn sql(&self) -> &[u8] {
+        match &self.text {
+            StatementText::Parsed { sql, .. } => sql,
+            StatementText::Prepared { sql, .. } => sql.as_bytes(),
+        }
+    }
+
+    /// The type of parameter `number` (from 1): as declared, else as described, else 0.
+    pub(crate) fn parameter_type(&self, number: u16) -> u32 {
+        let index = usize::from(number).wrapping_sub(1);
+        let declared = match &self.text {
+            StatementText::Parsed { declared, .. } => declared.get(index).copied().unwrap_or(0),
+            StatementText::Prepared { .. } => 0,
+        };
+        if declared != 0 {
+            return declared;
+        }
+        self.described
+            .get()
+            .and_then(|types| types.get(index).copied())
+            .unwrap_or(0)
+    }
+
+    /// Takes note of the parameter types a backend described.
+    pub(crate) fn describe(&self, types: &[u32]) {
+        // Every shard has the same schema, so the first description is as good as any.
+        let _ = self.described.set(types.into());
+    }
+
+    /// Appends the Parse message that prepares it on a backend: under its number, or as the unnamed statement.
+    pub(crate) fn encode_prepare(&self, output: &mut BytesMut, named: bool) {
+        let name = if named {
+            self.backend_name()
+        } else {
+            String::new()
+        };
+        let declared: &[u32] = match &self.text {
+            StatementText::Parsed { declared, .. } => declared,
+            StatementText::Prepared { .. } => &[],
+        };
+        encode::parse(output, name.as_bytes(), self.sql(), declared);
+    }
+
+    /// The statement that prepares it on a backend, if it was prepared by SQL.
+    pub(crate) fn prepare_sql(&self) -> Option<String> {
+        match &self.text {
+            StatementText::Parsed { .. } => None,
+            StatementText::Prepared { types, sql } => {
+                let types = if types.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({types})")
+                };
+                Some(format!("PREPARE {}{types} AS {sql}", self.backend_name()))
+            }
+        }
+    }
+}
+
+/// The process's distinct statements.
+#[derive(Debug, Default)]
+pub(crate) struct Statements {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_text: HashMap<StatementText, Weak<Statement>>,
+    last: u64,
+    sweep_at: usize,
+}
+
+impl Statements {
+    /// The statement of this text, numbered at first sight.
+    pub(crate) fn intern(&self, text: StatementText) -> Arc<Statement> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = known.by_text.get(&text).and_then(Weak::upgrade) {
+            return statement;
+        }
+        if known.by_text.len() >= known.sweep_at {
+            known
+                .by_text
+                .retain(|_, statement| statement.strong_count() > 0);
+            known.sweep_at = (known.by_text.len() * 2).max(1024);
+        }
+        known.last += 1;
+        let statement = Arc::new(Statement {
+            number: known.last,
+            text: text.clone(),
+            described: OnceLock::new(),
+        });
+        known.by_text.insert(text, Arc::downgrade(&statement));
+        statement
+    }
+}
+
+/// A prepared statement of one client.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionStatement {
+    pub(crate) statement: Arc<Statement>,
+    /// Its plan, and what that was made for.
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) context: ContextId,
+    /// The literals of its text.
+    pub(crate) literals: Arc<[Literal]>,
+    /// The hint in its text.
+    pub(crate) hint: Option<HintNode>,
+    /// The Parse has not been sent to any backend yet: the next message tells which.
+    pub(crate) unsent: bool,
+}
+
+/// A bound portal of one client.
+#[derive(Debug, Clone)]
+pub(crate) enum Portal {
+    /// On one backend, under the client's own name.
+    One {
+        shard: ShardIndex,
+        is_primary: bool,
+        plan: Arc<Plan>,
+    },
+    /// On several backends, or to be run on them one after the other.
+    Several {
+        shards: ShardSet,
+        plan: Arc<Plan>,
+        /// The next shard to fetch rows from.
+        progress: usize,
+        rows: u64,
+    },
+    /// A statement the session handles itself.
+    Session {
+        plan: Arc<Plan>,
+        statement: Arc<Statement>,
+    },
+}

@@ -1,0 +1,164 @@
+//! What a worker thread has: a share of the process's services, and a plan cache of its own.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Settings};
+use crate::control::ControlHandle;
+use crate::plan::PlanCache;
+use crate::session::{Reported, Statements};
+use crate::sql::Scan;
+use crate::startup::cancel::CancelRegistry;
+use crate::startup::tls::NodeTls;
+use crate::topology::{Node, Published};
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Services {
+    /// What the process runs by; replaced by a reload.
+    pub settings: ArcSwap<crate::config::Settings>,
+    /// The way to the control thread.
+    pub control: ControlHandle,
+    /// The current topology.
+    pub topology: Published,
+    /// The pools of connections.
+    pub pools: Pools,
+    /// The distinct prepared statements.
+    pub(crate) statements: Statements,
+    /// Where cancel requests find the backends that work for a client.
+    pub cancels: CancelRegistry,
+    sessions: AtomicU64,
+}
+
+impl Services {
+    /// The services of a process that has just started.
+    #[must_use]
+    pub fn new(
+        settings: Arc<crate::config::Settings>,
+        topology: Published,
+        control: ControlHandle,
+    ) -> Self {
+        Self {
+            settings: ArcSwap::new(settings),
+            control,
+            topology,
+            pools: Pools::default(),
+            statements: Statements::default(),
+            cancels: CancelRegistry::default(),
+            sessions: AtomicU64::new(0),
+        }
+    }
+
+    /// The pool of `key`, whose connections lead to `node`; made at first use.
+    pub(crate) fn pool(&self, key: PoolKey, node: &Arc<Node>) -> Arc<Pool> {
+        self.pools.get_or_insert(&key, || {
+            let settings = self.settings.load();
+            let router = &settings.file.router;
+            let options = ConnectOptions {
+                host: node.host.to_string(),
+                port: node.port,
+                user: key.user.to_string(),
+                password: settings
+                    .users
+                    .get(&key.user)
+                    .and_then(|user| user.password.as_ref())
+                    .map(|password| password.reveal().to_owned()),
+                database: key.database.to_string(),
+                application_name: "switchyard".to_owned(),
+                prepared_limit: router.max_prepared_statements as usize,
+                tls: NodeTls::default(),
+                timeout: router.timeouts.connect,
+            };
+            let limits = PoolLimits {
+                size: router.pool_size as usize,
+                wait: router.timeouts.query_wait,
+                idle: router.timeouts.server_idle,
+                lifetime: router.timeouts.server_lifetime,
+            };
+            Pool::new(key.clone(), Arc::clone(node), options, limits)
+        })
+    }
+
+    /// The number of a new session.
+    pub(crate) fn next_session(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// What one worker thread's sessions share. The locks are of this thread alone and never held over a wait.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What all workers share.
+    pub services: Arc<Services>,
+    desk: Mutex<Desk>,
+    reported: Mutex<ReportedParameters>,
+}
+
+/// Where statements are scanned and planned.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) scan: Scan,
+    pub(crate) plans: PlanCache,
+}
+
+/// What decides which run-time parameters a client is told: database, role and startup settings.
+pub(crate) type ReportedKey = (Arc<str>, Arc<str>, Arc<Settings>);
+
+/// The run-time parameters clients have been told, as nodes reported them.
+#[derive(Debug, Default)]
+struct ReportedParameters {
+    generation: u64,
+    known: HashMap<ReportedKey, Arc<Reported>>,
+}
+
+/// The memory one worker's plan cache may hold, in bytes.
+const PLAN_CACHE_LIMIT: usize = 64 << 20;
+/// More combinations of startup settings than this are not remembered.
+const REPORTED_LIMIT: usize = 1024;
+
+impl Worker {
+    /// A worker with an empty plan cache.
+    pub fn new(index: usize, services: Arc<Services>) -> Self {
+        Self {
+            index,
+            services,
+            desk: Mutex::new(Desk {
+                scan: Scan::new(),
+                plans: PlanCache::new(PLAN_CACHE_LIMIT),
+            }),
+            reported: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The parameters remembered for `key` since the topology's `generation`.
+    pub(crate) fn reported(&self, generation: u64, key: &ReportedKey) -> Option<Arc<Reported>> {
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        (reported.generation == generation)
+            .then(|| reported.known.get(key).cloned())
+            .flatten()
+    }
+
+    /// Remembers what a node reported.
+    pub(crate) fn remember_reported(
+        &self,
+        generation: u64,
+        key: ReportedKey,
+        parameters: Arc<Reported>,
+    ) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.generation != generation || reported.known.len() >= REPORTED_LIMIT {
+            reported.known.clear();
+            reported.generation = generation;
+        }
+        reported.known.insert(key, parameters);
+    }
+}
