@@ -7,19 +7,29 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use switchyard_schema::LogFormat;
 use tracing::error;
 
-use crate::config::{ConfigError, ProcessEnvironment, Settings};
+use crate::config::{ProcessEnvironment, Settings};
 use crate::logging;
+use crate::process::{Router, signals};
 
 /// A PostgreSQL sharding router.
 #[derive(Debug, Parser)]
-#[command(name = "switchyard", version, about)]
+#[command(
+    name = "switchyard",
+    version,
+    about,
+    args_conflicts_with_subcommands = true
+)]
 struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// The configuration file, to run the router.
+    #[arg(long, short)]
+    config: Option<PathBuf>,
     /// The form of log lines; the configuration's `[log] format` otherwise.
     #[arg(long, global = true, value_enum)]
     log_format: Option<Format>,
@@ -27,6 +37,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the router.
+    Run(ConfigArgs),
     /// Validate the configuration, visit every node, print the topology; exit 1 on any problem.
     Check {
         #[command(flatten)]
@@ -72,7 +84,14 @@ struct Failed;
 /// Runs the command of the process's command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let line = match CommandLine::try_parse() {
+    let line = CommandLine::try_parse().and_then(|line| match (&line.command, &line.config) {
+        (None, None) => {
+            let message = "a command or --config FILE is needed";
+            Err(CommandLine::command().error(ErrorKind::MissingRequiredArgument, message))
+        }
+        _ => Ok(line),
+    });
+    let line = match line {
         Ok(line) => line,
         Err(error) => {
             // Help and version are no errors. Nothing can be done when the terminal is gone.
@@ -91,14 +110,21 @@ fn dispatch(line: CommandLine) -> Outcome {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     });
-    match line.command {
-        Command::Check { config, json } => check(&load(&config.config, format)?, json),
-        Command::Explain {
-            config,
-            database,
-            json,
-            sql,
-        } => {
+    match (line.command, line.config) {
+        (None, None) => Err(Failed),
+        (None, Some(config)) | (Some(Command::Run(ConfigArgs { config })), _) => {
+            run(load(&config, format)?)
+        }
+        (Some(Command::Check { config, json }), _) => check(&load(&config.config, format)?, json),
+        (
+            Some(Command::Explain {
+                config,
+                database,
+                json,
+                sql,
+            }),
+            _,
+        ) => {
             let settings = load(&config.config, format)?;
             explain(settings, database.as_deref(), json, &sql)
         }
@@ -115,15 +141,15 @@ fn load(path: &Path, format: Option<LogFormat>) -> Result<Settings, Failed> {
         }
         Err(problem) => {
             logging::start(format.unwrap_or(LogFormat::Text), "info");
-            log_problem(&problem);
+            log_lines(&problem.to_string());
             Err(Failed)
         }
     }
 }
 
-/// One line per problem.
-pub(crate) fn log_problem(problem: &ConfigError) {
-    for line in problem.to_string().lines() {
+/// One log line for each line of a message that may have many.
+pub(crate) fn log_lines(message: &str) {
+    for line in message.lines() {
         error!("{line}");
     }
 }
@@ -149,6 +175,15 @@ fn print(text: &str) -> Outcome {
         }
         _ => Ok(()),
     }
+}
+
+fn run(settings: Settings) -> Outcome {
+    let failed = |problem: &dyn std::fmt::Display| {
+        log_lines(&problem.to_string());
+        Failed
+    };
+    let router = Router::start(settings).map_err(|problem| failed(&problem))?;
+    signals::obey(router).map_err(|problem| failed(&problem))
 }
 
 fn explain(settings: Settings, database: Option<&str>, json: bool, sql: &str) -> Outcome {

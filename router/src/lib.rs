@@ -18,6 +18,7 @@ pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod plan;
+pub mod process;
 pub mod relations;
 pub mod session;
 pub mod sql;

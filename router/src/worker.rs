@@ -29,7 +29,11 @@ pub struct Services {
     /// The distinct prepared statements.
     pub(crate) statements: Statements,
     /// Where cancel requests find the backends that work for a client.
-    pub cancels: CancelRegistry,
+    pub cancels: Arc<CancelRegistry>,
+    /// What is counted.
+    pub metrics: crate::metrics::Metrics,
+    /// Who is connected.
+    pub registry: crate::admin::registry::Registry,
     sessions: AtomicU64,
 }
 
@@ -47,7 +51,9 @@ impl Services {
             topology,
             pools: Pools::default(),
             statements: Statements::default(),
-            cancels: CancelRegistry::default(),
+            cancels: Arc::default(),
+            metrics: crate::metrics::Metrics::default(),
+            registry: crate::admin::registry::Registry::default(),
             sessions: AtomicU64::new(0),
         }
     }

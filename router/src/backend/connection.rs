@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{BackendStream, PreparedSet, Replies, Settings};
-use crate::startup::tls::NodeTls;
+use super::{PreparedSet, Replies, Settings};
+use crate::startup::tls::{NodeStream, NodeTls};
 use crate::topology::Incarnation;
 
 /// A node that does not acknowledge what we sent for this long is gone (TCP_USER_TIMEOUT).
@@ -94,7 +94,7 @@ pub type TextRow = Vec<Option<String>>;
 /// An authenticated connection, ready for queries.
 #[derive(Debug)]
 pub struct Connection {
-    pub(crate) stream: BackendStream,
+    pub(crate) stream: NodeStream,
     /// Bytes read and not yet consumed.
     pub(crate) input: BytesMut,
     /// Bytes to be written.

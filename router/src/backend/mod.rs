@@ -8,7 +8,6 @@ mod pool;
 mod prepared;
 mod replies;
 mod settings;
-mod stream;
 
 pub(crate) use connection::READ_SIZE;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
@@ -16,4 +15,3 @@ pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pool
 pub use prepared::PreparedSet;
 pub(crate) use replies::{Event, Replies, Reply, Show};
 pub use settings::Settings;
-pub use stream::BackendStream;

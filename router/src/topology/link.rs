@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{Connection as _, Row as _, ValueRef as _};
-
 use super::Node;
+pub use crate::backend::TextRow;
+use crate::backend::{ConnectOptions, Connection, QueryError};
 use crate::config::{Password, User};
+use crate::startup::tls::NodeTls;
 
 /// As whom the control thread looks at nodes, and how long a node may take to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +34,10 @@ impl Visitor {
     }
 }
 
-/// A row of text values.
-pub type TextRow = Vec<Option<String>>;
-
 /// A connection of the control thread.
 #[derive(Debug)]
 pub struct Link {
-    connection: PgConnection,
+    connection: Connection,
     answer_timeout: Duration,
 }
 
@@ -67,21 +64,24 @@ impl Link {
     /// # Errors
     /// [`LinkError::Lost`] or [`LinkError::Timeout`].
     pub async fn open(visitor: &Visitor, node: &Node, database: &str) -> Result<Self, LinkError> {
-        let mut options = PgConnectOptions::new_without_pgpass()
-            .host(&node.host)
-            .port(node.port)
-            .username(&visitor.user)
-            .database(database)
-            .application_name("switchyard monitor")
-            .ssl_mode(PgSslMode::Disable);
-        if let Some(password) = &visitor.password {
-            options = options.password(password.reveal());
-        }
-        let connecting = PgConnection::connect_with(&options);
-        let connection = tokio::time::timeout(visitor.connect_timeout, connecting)
+        let lost = |reason: &dyn std::fmt::Display| LinkError::Lost(reason.to_string());
+        let options = ConnectOptions {
+            host: node.host.to_string(),
+            port: node.port,
+            user: visitor.user.to_string(),
+            password: visitor
+                .password
+                .as_ref()
+                .map(|password| password.reveal().to_owned()),
+            database: database.to_owned(),
+            application_name: "switchyard".to_owned(),
+            prepared_limit: 1,
+            tls: NodeTls::new(&node.tls).map_err(|error| lost(&error))?,
+            timeout: visitor.connect_timeout,
+        };
+        let connection = Connection::connect(&options)
             .await
-            .map_err(|_| LinkError::Timeout)?
-            .map_err(|error| LinkError::Lost(error.to_string()))?;
+            .map_err(|error| lost(&error))?;
         Ok(Self {
             connection,
             answer_timeout: visitor.answer_timeout,
@@ -93,28 +93,22 @@ impl Link {
     /// # Errors
     /// [`LinkError`]; after any but [`LinkError::Refused`] the link is of no further use.
     pub async fn ask(&mut self, sql: &'static str) -> Result<Vec<TextRow>, LinkError> {
-        let asking = sqlx::raw_sql(sql).fetch_all(&mut self.connection);
-        let rows = tokio::time::timeout(self.answer_timeout, asking)
-            .await
+        let asking = self.connection.simple_query(sql);
+        let answer = tokio::time::timeout(self.answer_timeout, asking).await;
+        answer
             .map_err(|_| LinkError::Timeout)?
             .map_err(|error| match error {
-                sqlx::Error::Database(error) => LinkError::Refused(error.to_string()),
-                error => LinkError::Lost(error.to_string()),
-            })?;
-        let text = |row: &sqlx::postgres::PgRow| {
-            (0..row.len())
-                .map(|column| {
-                    let value = row.try_get_raw(column).ok()?;
-                    (!value.is_null()).then(|| value.as_str().ok().map(str::to_owned))?
-                })
-                .collect()
-        };
-        Ok(rows.iter().map(text).collect())
+                QueryError::Server { .. } => LinkError::Refused(error.to_string()),
+                QueryError::Io(_) | QueryError::Protocol(_) => LinkError::Lost(error.to_string()),
+            })
     }
 
     /// What the server reported at connect.
     #[must_use]
     pub fn parameters(&self) -> Vec<(Box<str>, Box<str>)> {
-        Vec::new()
+        self.connection
+            .parameters()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
     }
 }

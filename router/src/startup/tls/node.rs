@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use rustls::client::WebPkiServerVerifier;
@@ -120,6 +120,20 @@ pub enum NodeStream {
     Plain(TcpStream),
     /// Encrypted; boxed, for its buffers are large and most streams are plain.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl NodeStream {
+    /// True when the socket is known to have bytes, an end of stream or an error waiting. Costs no system call: it reads
+    /// the readiness that the last poll of the reactor found.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        let socket = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        socket.poll_read_ready(&mut context).is_ready()
+    }
 }
 
 impl AsyncRead for NodeStream {

@@ -1,0 +1,402 @@
+//! A running router: its threads, and how they begin and end.
+//!
+//! [`Router::start`] reads the installation on the control thread, then opens the door on the workers. It is a library call:
+//! the program, the demo and tests run routers with it.
+//!
+//! Invariant: every thread belongs to its [`Router`] and ends with it. Ending has two steps: *draining* accepts nobody and
+//! lets transactions end; *stopping* ends what still runs. Draining turns into stopping after `drain_timeout`.
+//!
+//! Collaborators: [`Operations`] is what operators do to a running router, [`signals`] how they do it to a program.
+
+mod operations;
+pub mod signals;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::admin::console;
+use crate::config::Settings;
+use crate::control::{Control, ControlHandle, PrepareError, Status};
+use crate::http;
+use crate::listener::{self, Drain, Incoming, Seat};
+use crate::session;
+use crate::startup::tls::TlsError;
+use crate::startup::{ClientConnection, access};
+use crate::topology::Published;
+use crate::worker::{Services, Worker};
+pub use operations::{Operations, ReloadError};
+
+/// A router that runs. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Router {
+    address: SocketAddr,
+    http: Option<SocketAddr>,
+    operations: Arc<Operations>,
+    ending: Ending,
+    workers: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// Switches that turn on once and for all.
+#[derive(Clone, Debug)]
+struct Ending {
+    drain: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    /// The workers have ended: now the control thread may.
+    finish: watch::Sender<bool>,
+}
+
+impl Ending {
+    fn new() -> Self {
+        let switch = || watch::Sender::new(false);
+        Self {
+            drain: switch(),
+            stop: switch(),
+            finish: switch(),
+        }
+    }
+}
+
+/// Completes when the switch has been turned on.
+async fn turned_on(switch: &watch::Sender<bool>) {
+    // The sender is borrowed, so it is there.
+    let _ = switch.subscribe().wait_for(|on| *on).await;
+}
+
+/// Why a router cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: switchyard_schema::Address,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or its runtime cannot be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system has no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The installation cannot be read.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// A thread ended before it was ready.
+    #[error("a thread ended before it was ready")]
+    Ended,
+}
+
+/// What the control thread has when it is ready.
+struct Prepared {
+    control: ControlHandle,
+    published: Published,
+    status: Arc<Status>,
+    http: Option<SocketAddr>,
+}
+
+impl Router {
+    /// Starts a router. Returns when it accepts clients; nodes that could not be reached are tried again and again.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let settings = Arc::new(settings);
+        let entry = operations::Entry::new(&settings)?;
+        let ending = Ending::new();
+        let (operations_for_control, when_built) = oneshot::channel();
+        let (control, prepared) = start_control(&settings, &ending, when_built)?;
+        // From here on a failure ends the control thread by dropping the sender.
+        let prepared = prepared.recv().map_err(|_| StartError::Ended)??;
+        let services = Services::new(Arc::clone(&settings), prepared.published, prepared.control);
+        let operations =
+            Operations::new(services, prepared.status, entry, ending.drain.subscribe());
+        let operations = Arc::new(operations);
+        let _ = operations_for_control.send(Arc::clone(&operations));
+        let (address, workers) = start_workers(&settings, &operations, &ending)?;
+        operations.opened();
+        info!(%address, workers = workers.len(), "accepting clients");
+        Ok(Self {
+            address,
+            http: prepared.http,
+            operations,
+            ending,
+            workers,
+            control: Some(control),
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where http is served, if it is.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// What can be seen of the router and done to it.
+    #[must_use]
+    pub fn operations(&self) -> &Arc<Operations> {
+        &self.operations
+    }
+
+    /// Accepts nobody any more, sends idle clients away and lets transactions end, for `drain_timeout` at most.
+    pub fn drain(&self) {
+        if !self.ending.drain.send_replace(true) {
+            info!("draining");
+        }
+    }
+
+    /// Ends whatever still runs.
+    pub fn stop(&self) {
+        self.drain();
+        if !self.ending.stop.send_replace(true) {
+            info!("stopping");
+        }
+    }
+
+    /// Waits until the router has ended, which somebody has to make it do.
+    pub fn wait(mut self) {
+        self.join();
+    }
+
+    /// Whether all workers have ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
+    fn join(&mut self) {
+        for thread in self.workers.drain(..) {
+            join(thread);
+        }
+        self.ending.finish.send_replace(true);
+        if let Some(thread) = self.control.take() {
+            join(thread);
+            info!("ended");
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            self.stop();
+            self.join();
+        }
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        error!("a thread ended by a bug");
+    }
+}
+
+fn start_thread(
+    name: &str,
+    run: impl FnOnce(&Runtime) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name(format!("switchyard-{name}"))
+        .spawn(move || {
+            run(&runtime);
+            // What blocks (resolving a name, say) is not waited for.
+            runtime.shutdown_background();
+        })
+}
+
+type Preparation = mpsc::Receiver<Result<Prepared, StartError>>;
+
+fn start_control(
+    settings: &Arc<Settings>,
+    ending: &Ending,
+    when_built: oneshot::Receiver<Arc<Operations>>,
+) -> Result<(JoinHandle<()>, Preparation), StartError> {
+    let (report, prepared) = mpsc::channel();
+    let (settings, ending) = (Arc::clone(settings), ending.clone());
+    let thread = start_thread("control", move |runtime| {
+        runtime.block_on(async {
+            match prepare(settings).await {
+                Ok((control, http, ready)) => {
+                    let _ = report.send(Ok(ready));
+                    serve_control(control, http, &ending, when_built).await;
+                }
+                Err(error) => drop(report.send(Err(error))),
+            }
+        });
+    })?;
+    Ok((thread, prepared))
+}
+
+async fn prepare(
+    settings: Arc<Settings>,
+) -> Result<(Control, Option<tokio::net::TcpListener>, Prepared), StartError> {
+    let http = match &settings.file.router.http {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let (mut control, handle) = Control::new(settings);
+    control.prepare().await?;
+    let prepared = Prepared {
+        control: handle,
+        published: control.published().clone(),
+        status: Arc::clone(control.status()),
+        http: http
+            .as_ref()
+            .map(|listener| listener.local_addr())
+            .transpose()?,
+    };
+    if !prepared.status.is_ready() {
+        warn!("not all tables could be read yet");
+    }
+    Ok((control, http, prepared))
+}
+
+async fn bind(address: &switchyard_schema::Address) -> Result<tokio::net::TcpListener, StartError> {
+    listener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            address: address.clone(),
+            source,
+        })
+}
+
+/// The control thread's work, until the workers have ended.
+async fn serve_control(
+    control: Control,
+    http: Option<tokio::net::TcpListener>,
+    ending: &Ending,
+    when_built: oneshot::Receiver<Arc<Operations>>,
+) {
+    let Ok(operations) = when_built.await else {
+        // The router did not come to be.
+        return;
+    };
+    let pages = async {
+        match http {
+            Some(listener) => {
+                let source: Arc<dyn http::Source> = Arc::clone(&operations) as _;
+                if let Err(error) = http::serve(listener, source).await {
+                    error!(%error, "http has ended");
+                }
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let deadline = async {
+        turned_on(&ending.drain).await;
+        let limit = operations.settings().file.router.timeouts.drain;
+        tokio::time::sleep(limit).await;
+        if !ending.stop.send_replace(true) {
+            warn!(?limit, "drain_timeout is over; ending what still runs");
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = control.run() => {}
+        () = pages => {}
+        () = deadline => {}
+        () = operations.keep_house() => {}
+        () = turned_on(&ending.finish) => {}
+    }
+}
+
+fn start_workers(
+    settings: &Settings,
+    operations: &Arc<Operations>,
+    ending: &Ending,
+) -> Result<(SocketAddr, Vec<JoinHandle<()>>), StartError> {
+    let count = match settings.file.router.workers {
+        Some(count) => usize::from(count),
+        None => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+    };
+    let (seats, incoming): (Vec<Seat>, Vec<Incoming>) =
+        (0..count.max(1)).map(|_| listener::seat()).unzip();
+    let (report, bound) = mpsc::channel();
+    let mut door = Some((settings.file.router.listen.clone(), seats, report));
+    let mut threads = Vec::new();
+    for (index, incoming) in incoming.into_iter().enumerate() {
+        let entrance = operations.entrance(Drain::new(ending.drain.subscribe()));
+        let worker = Arc::new(Worker::new(index, Arc::clone(operations.services())));
+        let (operations, ending, door) = (Arc::clone(operations), ending.clone(), door.take());
+        let thread = start_thread(&format!("worker-{index}"), move |runtime| {
+            runtime.block_on(async {
+                if let Some((address, seats, report)) = door
+                    && !open(&address, seats, report, &entrance.drain).await
+                {
+                    return;
+                }
+                let work = listener::work(incoming, entrance, move |client| {
+                    serve(client, Arc::clone(&worker), Arc::clone(&operations))
+                });
+                tokio::select! {
+                    () = work => {}
+                    () = turned_on(&ending.stop) => {}
+                }
+            });
+        })?;
+        threads.push(thread);
+    }
+    let address = bound.recv().map_err(|_| StartError::Ended)??;
+    Ok((address, threads))
+}
+
+/// Listens, on the first worker, and begins to accept for all of them.
+async fn open(
+    address: &switchyard_schema::Address,
+    seats: Vec<Seat>,
+    report: mpsc::Sender<Result<SocketAddr, StartError>>,
+    drain: &Drain,
+) -> bool {
+    let listener = match bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            let _ = report.send(Err(error));
+            return false;
+        }
+    };
+    let outcome = listener.local_addr().map_err(StartError::Thread);
+    let is_open = outcome.is_ok();
+    let _ = report.send(outcome);
+    if is_open {
+        tokio::spawn(listener::accept(listener, seats, drain.clone()));
+    }
+    is_open
+}
+
+/// Serves one client that has been let in.
+async fn serve(client: ClientConnection, worker: Arc<Worker>, operations: Arc<Operations>) {
+    if !access::is_console(&client.database) {
+        return session::run(client, worker).await;
+    }
+    let visitor = operations.visitor(&client);
+    let served = console::serve(
+        client.stream,
+        client.leftover,
+        &visitor,
+        &*operations,
+        client.drain,
+    );
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a console was lost");
+    }
+}

@@ -1,0 +1,297 @@
+//! What operators can see of a running router and do to it: behind the console, http and signals.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, watch};
+use tracing::{info, warn};
+
+use super::StartError;
+use crate::admin::View;
+use crate::admin::console::{Office, Visitor};
+use crate::admin::view::PoolReading;
+use crate::cli;
+use crate::config::{ConfigError, ProcessEnvironment, Settings};
+use crate::control::Status;
+use crate::http;
+use crate::listener::{Drain, Entrance, Room};
+use crate::startup::access::LoginSecret;
+use crate::startup::tls::TlsError;
+use crate::startup::{Access, ClientConnection};
+use crate::worker::Services;
+
+/// Between two rounds of closing connections that are of no further use.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Who may enter, and how many.
+#[derive(Debug)]
+pub(super) struct Entry {
+    secret: LoginSecret,
+    access: Arc<ArcSwap<Access>>,
+    room: Arc<Room>,
+}
+
+impl Entry {
+    pub(super) fn new(settings: &Settings) -> Result<Self, StartError> {
+        let secret = LoginSecret::random().map_err(StartError::Random)?;
+        let access = Access::new(settings, &secret)?;
+        Ok(Self {
+            secret,
+            access: Arc::new(ArcSwap::from_pointee(access)),
+            room: Arc::new(Room::new(settings.file.router.max_clients as usize)),
+        })
+    }
+}
+
+/// A running router as operators have it.
+#[derive(Debug)]
+pub struct Operations {
+    services: Arc<Services>,
+    status: Arc<Status>,
+    entry: Entry,
+    is_open: AtomicBool,
+    draining: watch::Receiver<bool>,
+    started_at: SystemTime,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+}
+
+/// Why the old configuration stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file or a secret.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The reading was given up, as when the process ends.
+    #[error("the configuration could not be read")]
+    Interrupted,
+}
+
+impl Operations {
+    pub(super) fn new(
+        services: Services,
+        status: Arc<Status>,
+        entry: Entry,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            services: Arc::new(services),
+            status,
+            entry,
+            is_open: AtomicBool::new(false),
+            draining,
+            started_at: SystemTime::now(),
+            reloading: Mutex::new(()),
+        }
+    }
+
+    /// What the workers share.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.services.settings.load_full()
+    }
+
+    /// Clients are accepted from now on.
+    pub(super) fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn entrance(&self, drain: Drain) -> Entrance {
+        Entrance {
+            access: Arc::clone(&self.entry.access),
+            cancels: Arc::clone(&self.services.cancels),
+            room: Arc::clone(&self.entry.room),
+            drain,
+        }
+    }
+
+    pub(super) fn visitor(&self, client: &ClientConnection) -> Visitor {
+        let settings = self.services.settings.load();
+        Visitor {
+            user: client.user.clone(),
+            admin: settings
+                .users
+                .get(&client.user)
+                .is_some_and(|user| user.admin),
+            pid: client.cancel.pid,
+            secret: client.cancel.secret.clone(),
+        }
+    }
+
+    /// Reads the configuration again and puts it in force. Sessions go on, with the new one from their next transaction;
+    /// connections made by what has changed are closed when they come back.
+    ///
+    /// # Errors
+    /// [`ReloadError`]: nothing has changed.
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        let _turn = self.reloading.lock().await;
+        let old = self.settings();
+        let (path, secret) = (old.path.clone(), self.entry.secret.clone());
+        // Reads files, and derives keys from passwords: milliseconds that clients should not wait for.
+        let reading = tokio::task::spawn_blocking(move || {
+            let settings = Settings::load(&path, &ProcessEnvironment)?;
+            let access = Access::new(&settings, &secret)?;
+            Ok::<_, ReloadError>((settings, access))
+        });
+        let (settings, access) = reading.await.map_err(|_| ReloadError::Interrupted)??;
+        let settings = Arc::new(settings);
+        warn_of_restart(&old, &settings);
+        self.entry.access.store(Arc::new(access));
+        self.entry
+            .room
+            .resize(settings.file.router.max_clients as usize);
+        self.services.settings.store(Arc::clone(&settings));
+        self.services.control.reload(Arc::clone(&settings)).await;
+        if pools_differ(&old, &settings) {
+            self.services.pools.retain(|_| false);
+        }
+        self.retire_pools();
+        info!("configuration reloaded");
+        Ok(())
+    }
+
+    /// Closes what is of no further use, for as long as it is polled.
+    pub(super) async fn keep_house(&self) {
+        loop {
+            tokio::time::sleep(HOUSEKEEPING).await;
+            self.retire_pools();
+            for pool in self.services.pools.all() {
+                pool.close_old();
+            }
+        }
+    }
+
+    /// Retires the pools of nodes that have left the topology.
+    fn retire_pools(&self) {
+        let topology = self.services.topology.snapshot();
+        let shards = topology
+            .databases
+            .values()
+            .flat_map(|database| &database.shards);
+        let nodes: std::collections::HashSet<_> = shards
+            .flat_map(|shard| &shard.nodes)
+            .map(|node| node.id)
+            .collect();
+        self.services.pools.retain(|key| nodes.contains(&key.node));
+    }
+}
+
+impl Office for Operations {
+    fn view(&self) -> View {
+        let pools = self.services.pools.all();
+        let mut pools: Vec<_> = pools
+            .iter()
+            .map(|pool| {
+                let (key, usage) = (pool.key(), pool.usage());
+                PoolReading {
+                    node: key.node,
+                    database: Arc::clone(&key.database),
+                    user: Arc::clone(&key.user),
+                    active: usage.active,
+                    idle: usage.idle,
+                    waiting: usage.waiting,
+                    waited: usage.waited,
+                    size: usage.size,
+                }
+            })
+            .collect();
+        pools.sort_by(|one, other| {
+            let key = |pool: &PoolReading| {
+                (
+                    Arc::clone(&pool.database),
+                    pool.node,
+                    Arc::clone(&pool.user),
+                )
+            };
+            key(one).cmp(&key(other))
+        });
+        View {
+            taken_at: SystemTime::now(),
+            started_at: self.started_at,
+            settings: self.settings(),
+            topology: self.services.topology.snapshot(),
+            catalog: self.status.catalog(),
+            totals: self.services.metrics.totals(),
+            clients: self.services.registry.clients(),
+            servers: self.services.registry.servers(),
+            pools,
+        }
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        Operations::reload(self).await.map_err(|error| {
+            let message = error.to_string();
+            cli::log_lines(&message);
+            message
+        })
+    }
+}
+
+impl http::Source for Operations {
+    fn view(&self) -> View {
+        Office::view(self)
+    }
+
+    fn unready(&self) -> Option<&'static str> {
+        if *self.draining.borrow() {
+            Some("shutting down")
+        } else if !self.is_open.load(Ordering::Relaxed) {
+            Some("starting")
+        } else if !self.status.is_ready() {
+            Some("the tables of a database have not been read yet")
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether connections made by the old settings must not serve any more.
+fn pools_differ(old: &Settings, new: &Settings) -> bool {
+    let passwords = |settings: &Settings| -> Vec<_> {
+        let users = settings.users.iter();
+        users
+            .map(|user| (Arc::clone(&user.name), user.password.clone()))
+            .collect()
+    };
+    let limits = |settings: &Settings| {
+        let router = &settings.file.router;
+        (
+            router.pool_size,
+            router.max_prepared_statements,
+            router.timeouts.connect,
+            router.timeouts.query_wait,
+            router.timeouts.server_idle,
+            router.timeouts.server_lifetime,
+        )
+    };
+    passwords(old) != passwords(new) || limits(old) != limits(new)
+}
+
+fn warn_of_restart(old: &Settings, new: &Settings) {
+    let (old, new) = (&old.file.router, &new.file.router);
+    let changed = [
+        ("listen", old.listen != new.listen),
+        ("http", old.http != new.http),
+        ("workers", old.workers != new.workers),
+        (
+            "unix_socket_dir",
+            old.unix_socket_dir != new.unix_socket_dir,
+        ),
+    ];
+    for (key, changed) in changed {
+        if changed {
+            warn!(key, "a change takes effect with the next start");
+        }
+    }
+}

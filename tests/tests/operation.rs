@@ -1,0 +1,278 @@
+//! Running a router: its console, http, signals.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "test code fails by panicking"
+)]
+
+use std::time::{Duration, Instant};
+
+use switchyard_tests::cluster::{ClusterSpec, Stop};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Reply, eventually};
+
+const READ: &str = "SELECT name FROM users WHERE id = 1";
+
+fn login(bed: &Bed, database: &str) -> Login {
+    Login {
+        database: database.to_owned(),
+        ..bed.login()
+    }
+}
+
+fn console(bed: &Bed) -> Client {
+    Client::connect(&login(bed, "switchyard"))
+}
+
+/// The values of one column.
+#[track_caller]
+fn column(reply: &Reply, name: &str) -> Vec<String> {
+    let columns = reply.columns.iter().flatten();
+    let position = columns.clone().position(|column| column.name == name);
+    let position = position.unwrap_or_else(|| panic!("no column {name} in {reply:?}"));
+    reply
+        .texts()
+        .into_iter()
+        .map(|mut row| row.swap_remove(position))
+        .collect()
+}
+
+fn metric(bed: &Bed, line: &str) -> f64 {
+    let (status, text) = bed.router().get("/metrics").unwrap();
+    assert_eq!(status, 200);
+    let value = text
+        .lines()
+        .find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {line} in\n{text}"))
+}
+
+#[test]
+fn the_console_shows_what_runs() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 1)));
+    let mut client = bed.client();
+    client.run(READ).succeeded();
+    let mut console = console(&bed);
+
+    let nodes = console.run("SHOW NODES").succeeded();
+    assert_eq!(column(&nodes, "shard"), ["s0", "s0", "s1", "s1"]);
+    assert_eq!(
+        column(&nodes, "state"),
+        ["primary", "standby", "primary", "standby"]
+    );
+    let shards = console.run("SHOW SHARDS;").succeeded();
+    let buckets: u32 = column(&shards, "buckets")
+        .iter()
+        .map(|count| count.parse::<u32>().unwrap())
+        .sum();
+    assert_eq!(buckets, 16_384);
+    let tables = console.run("show tables").succeeded();
+    assert!(column(&tables, "table").contains(&"orders".to_owned()));
+    assert!(column(&tables, "key_type").contains(&"bigint".to_owned()));
+    assert!(
+        column(&console.run("SHOW POOLS").succeeded(), "database").contains(&"shop".to_owned())
+    );
+    let clients = console.run("SHOW CLIENTS").succeeded();
+    assert!(
+        column(&clients, "database").contains(&"shop".to_owned()),
+        "{clients:?}"
+    );
+    let servers = console.run("SHOW SERVERS").succeeded();
+    assert!(
+        column(&servers, "database").contains(&"shop".to_owned()),
+        "{servers:?}"
+    );
+    let stats = console.run("SHOW STATS").succeeded();
+    let queries: u64 = column(&stats, "total_query_count")[0].parse().unwrap();
+    assert!(queries >= 1, "{stats:?}");
+    for topic in ["DATABASES", "VERSION", "CONFIG", "BUCKETS", "HELP"] {
+        assert!(
+            !console
+                .run(&format!("SHOW {topic}"))
+                .succeeded()
+                .rows
+                .is_empty(),
+            "{topic}"
+        );
+    }
+
+    assert_eq!(console.run("SELECT 1").sqlstate(), Some("42601"));
+    assert_eq!(console.run("SHOW NOSUCH").sqlstate(), Some("42601"));
+    assert_eq!(
+        console.run("SET extra_float_digits = 3").tag.as_deref(),
+        Some("SET")
+    );
+    assert_eq!(console.run("SHOW VERSION").succeeded().rows.len(), 1);
+    assert_eq!(
+        Client::connect(&login(&bed, "pgbouncer"))
+            .run("SHOW HELP")
+            .succeeded()
+            .columns
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn the_console_speaks_the_extended_protocol() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
+    let mut console = console(&bed);
+    for format in [0, 1] {
+        let nodes = console.extended("SHOW NODES", &[], format).succeeded();
+        assert_eq!(nodes.rows.len(), 2);
+        assert_eq!(
+            console.extended("SHOW NOSUCH", &[], format).sqlstate(),
+            Some("42601")
+        );
+    }
+    assert_eq!(
+        console.parameter_types("SHOW POOLS").unwrap(),
+        Vec::<u32>::new()
+    );
+}
+
+#[test]
+fn metrics_and_readiness_say_how_it_is() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 1)));
+    let mut client = bed.client();
+    for _ in 0..10 {
+        client.run(READ).succeeded();
+    }
+    assert_eq!(bed.router().get("/healthz").unwrap().0, 200);
+    assert_eq!(bed.router().get("/readyz").unwrap().0, 200);
+    let (_, text) = bed.router().get("/metrics").unwrap();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let routed = |route: &str| {
+        metric(
+            &bed,
+            &format!("switchyard_queries_total{{database=\"shop\",route=\"{route}\"}}"),
+        )
+    };
+    assert!(routed("replica") + routed("primary") >= 10.0, "{text}");
+    client.run("nonsense").failure.unwrap();
+    let replica = bed.cluster().shard(0).replicas[0].as_ref();
+    let up = format!(
+        "switchyard_node_up{{database=\"shop\",shard=\"s0\",node=\"127.0.0.1:{}\",role=\"replica\"}}",
+        replica.port()
+    );
+    assert!((metric(&bed, &up) - 1.0).abs() < 0.1);
+    replica.stop(Stop::Fast).unwrap();
+    eventually("the replica is down", || metric(&bed, &up) < 0.5);
+    client.run(READ).succeeded();
+}
+
+#[test]
+fn a_reload_keeps_sessions_and_refuses_nonsense() {
+    let mut bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 1)));
+    let mut client = bed.client();
+    client.run("BEGIN").succeeded();
+    client.run(READ).succeeded();
+    let file = bed.router().config_file();
+    let good = std::fs::read_to_string(&file).unwrap();
+
+    std::fs::write(
+        &file,
+        good.replace("[router]", "[router]\nread_policy = \"sometimes\""),
+    )
+    .unwrap();
+    let mut console = console(&bed);
+    let failure = console.run("RELOAD").failure.unwrap();
+    assert!(
+        failure.message().contains("router.read_policy"),
+        "{failure:?}"
+    );
+    bed.router_mut().process().hang_up();
+    eventually("the problem is logged", || {
+        bed.router().log().matches("router.read_policy").count() >= 2
+    });
+    client.run(READ).succeeded();
+
+    std::fs::write(
+        &file,
+        good.replace("[router]", "[router]\nread_policy = \"primary\""),
+    )
+    .unwrap();
+    bed.router_mut().process().hang_up();
+    eventually("the reload is logged", || {
+        bed.router().log().contains("configuration reloaded")
+    });
+    client.run("COMMIT").succeeded();
+    let config = console.run("SHOW CONFIG").succeeded().texts();
+    assert!(
+        config.contains(&vec!["read_policy".to_owned(), "primary".to_owned()]),
+        "{config:?}"
+    );
+
+    // A replica that leaves the configuration gets no more reads.
+    let replica = bed.cluster().shard(0).replicas[0].port();
+    let without: String = good
+        .lines()
+        .filter(|line| !line.contains(&format!("port = {replica}")))
+        .fold(String::new(), |text, line| text + line + "\n");
+    std::fs::write(&file, without).unwrap();
+    assert_eq!(
+        console.run("RELOAD").succeeded().tag.as_deref(),
+        Some("RELOAD")
+    );
+    assert_eq!(console.run("SHOW NODES").succeeded().rows.len(), 3);
+    client.run(READ).succeeded();
+}
+
+#[test]
+fn a_drain_lets_transactions_end() {
+    let mut bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
+    let login = bed.login();
+    let mut idle = bed.client();
+    let mut busy = bed.client();
+    busy.run("BEGIN").succeeded();
+    busy.run("UPDATE users SET name = 'drained' WHERE id = 1")
+        .succeeded();
+    bed.router_mut().process().terminate();
+    let goodbye = idle.receive();
+    assert_eq!(goodbye.tag, b'E');
+    assert!(String::from_utf8_lossy(&goodbye.body).contains("57P01"));
+    assert_eq!(
+        bed.router().get("/readyz").map(|(status, _)| status),
+        Some(503)
+    );
+    assert!(std::net::TcpStream::connect(("127.0.0.1", login.port)).is_err());
+    busy.run(READ).succeeded();
+    busy.run("COMMIT").succeeded();
+    let status = bed
+        .router_mut()
+        .process()
+        .wait(Duration::from_secs(5))
+        .unwrap();
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    let shards = bed.cluster().shards().iter();
+    let names: String = shards
+        .map(|shard| bed.cluster().sql(shard.primary.as_ref(), READ).unwrap())
+        .collect();
+    assert_eq!(names.trim(), "drained");
+}
+
+#[test]
+fn a_drain_is_bounded_and_a_second_signal_does_not_wait() {
+    for (drain_timeout, signals, limit) in [("1s", 1, 4), ("60s", 2, 2)] {
+        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
+        let mut bed = Bed::start(spec.with_router(&format!("drain_timeout = \"{drain_timeout}\"")));
+        let mut busy = bed.client();
+        busy.run("BEGIN").succeeded();
+        let began = Instant::now();
+        for _ in 0..signals {
+            bed.router_mut().process().terminate();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let status = bed
+            .router_mut()
+            .process()
+            .wait(Duration::from_secs(20))
+            .unwrap();
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+        assert!(
+            began.elapsed() < Duration::from_secs(limit),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+}
