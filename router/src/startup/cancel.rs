@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -247,10 +248,10 @@ pub struct CancelTarget {
 /// Where a backend's node is.
 #[derive(Clone, Debug)]
 pub struct CancelAddress {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// The address the backend's own connection leads to: a name may have several, and other servers behind them.
+    pub socket: SocketAddr,
+    /// The name that the node's certificate is for.
+    pub host: Arc<str>,
     /// How to encrypt.
     pub tls: NodeTls,
 }
@@ -288,10 +289,13 @@ impl CancelTarget {
     }
 
     async fn send(&self) -> io::Result<()> {
-        let CancelAddress { host, port, tls } = &self.address;
-        let socket = TcpStream::connect((host.as_str(), *port)).await?;
-        socket.set_nodelay(true)?;
-        let mut stream = tls.wrap(socket, host).await?;
+        let connection = TcpStream::connect(self.address.socket).await?;
+        connection.set_nodelay(true)?;
+        let mut stream = self
+            .address
+            .tls
+            .wrap(connection, &self.address.host)
+            .await?;
         let mut request = BytesMut::new();
         encode::cancel_request(&mut request, self.pid, &self.secret);
         stream.write_all(&request).await?;
@@ -357,10 +361,9 @@ mod tests {
     /// A node that takes one cancel request and closes when it is told to.
     async fn node() -> (CancelAddress, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let address = CancelAddress {
-            host: "127.0.0.1".to_owned(),
-            port,
+            socket: listener.local_addr().unwrap(),
+            host: "127.0.0.1".into(),
             tls: NodeTls::default(),
         };
         (address, listener)

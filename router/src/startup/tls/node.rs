@@ -1,6 +1,7 @@
 //! TLS towards nodes: we are the client, by libpq's `sslmode`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -123,16 +124,27 @@ pub enum NodeStream {
 }
 
 impl NodeStream {
-    /// True when the socket is known to have bytes, an end of stream or an error waiting. Costs no system call: it reads
-    /// the readiness that the last poll of the reactor found.
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the socket is known to have bytes, an end of stream or an error waiting. Costs no system call: it looks at
+    /// the readiness that the reactor found last.
     #[must_use]
     pub fn has_input(&self) -> bool {
-        let socket = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
         let mut context = Context::from_waker(Waker::noop());
-        socket.poll_read_ready(&mut context).is_ready()
+        self.socket().poll_read_ready(&mut context).is_ready()
+    }
+
+    /// The node's address on this connection.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().peer_addr()
     }
 }
 
