@@ -181,10 +181,19 @@ impl Attendant {
         loop {
             let failed = match Link::open(&self.visitor, &self.node, &self.database).await {
                 Ok(mut link) => {
-                    info!("node is up");
+                    if said_down {
+                        info!("node is up");
+                    }
                     said_down = false;
                     retry = MIN_RETRY;
-                    self.visit(&mut link).await
+                    let mut answered = false;
+                    let failed = self.visit(&mut link, &mut answered).await;
+                    if answered && matches!(failed, LinkError::Lost(_)) {
+                        // One connection was lost, and perhaps no more than that: the next one will tell.
+                        debug!(reason = %failed, "the connection was lost");
+                        continue;
+                    }
+                    failed
                 }
                 Err(error) => error,
             };
@@ -202,8 +211,8 @@ impl Attendant {
         }
     }
 
-    /// Looks at the node until it does not answer.
-    async fn visit(&self, link: &mut Link) -> LinkError {
+    /// Looks at the node until it does not answer; says whether it ever did.
+    async fn visit(&self, link: &mut Link, answered: &mut bool) -> LinkError {
         self.node.vitals().begin_incarnation();
         let identity = match self.identify(link).await {
             Ok(identity) => identity,
@@ -219,7 +228,10 @@ impl Attendant {
         loop {
             sampled.mark_unchanged();
             let behind = match self.look(link, &identity).await {
-                Ok(behind) => behind,
+                Ok(behind) => {
+                    *answered = true;
+                    behind
+                }
                 Err(LinkError::Refused(reason)) => {
                     // Recovery may end between two functions of one question.
                     debug!(%reason, "question refused");
