@@ -13,6 +13,7 @@ use switchyard_schema::LogFormat;
 use tracing::error;
 
 use crate::config::{ProcessEnvironment, Settings};
+use crate::demo;
 use crate::logging;
 use crate::process::{Router, signals};
 
@@ -59,6 +60,15 @@ enum Command {
         json: bool,
         /// The statement.
         sql: String,
+    },
+    /// Start a cluster on this machine, with data in it, and a router in front; Ctrl-C ends all of it.
+    Demo {
+        /// Keep the data in this directory, and find it there the next time.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The router's port; the next one serves http.
+        #[arg(long, default_value_t = 6432)]
+        port: u16,
     },
 }
 
@@ -114,6 +124,10 @@ fn dispatch(line: CommandLine) -> Outcome {
         (None, None) => Err(Failed),
         (None, Some(config)) | (Some(Command::Run(ConfigArgs { config })), _) => {
             run(load(&config, format)?)
+        }
+        (Some(Command::Demo { dir, port }), _) => {
+            logging::start(format.unwrap_or(LogFormat::Text), "info");
+            demo(dir, port)
         }
         (Some(Command::Check { config, json }), _) => check(&load(&config.config, format)?, json),
         (
@@ -177,12 +191,24 @@ fn print(text: &str) -> Outcome {
     }
 }
 
+fn failed(problem: &dyn std::fmt::Display) -> Failed {
+    log_lines(&problem.to_string());
+    Failed
+}
+
 fn run(settings: Settings) -> Outcome {
-    let failed = |problem: &dyn std::fmt::Display| {
-        log_lines(&problem.to_string());
-        Failed
-    };
     let router = Router::start(settings).map_err(|problem| failed(&problem))?;
+    signals::obey(router).map_err(|problem| failed(&problem))
+}
+
+fn demo(directory: Option<PathBuf>, port: u16) -> Outcome {
+    let options = demo::Options { directory, port };
+    let demo = demo::start(&options).map_err(|problem| failed(&problem))?;
+    let settings = Settings::load(demo.config_file(), &ProcessEnvironment)
+        .map_err(|problem| failed(&problem))?;
+    let router = Router::start(settings).map_err(|problem| failed(&problem))?;
+    print(&demo.welcome())?;
+    // The router ends before its servers do.
     signals::obey(router).map_err(|problem| failed(&problem))
 }
 

@@ -20,10 +20,11 @@ use crate::listener::{Drain, Entrance, Room};
 use crate::startup::access::LoginSecret;
 use crate::startup::tls::TlsError;
 use crate::startup::{Access, ClientConnection};
+use crate::topology::Observed;
 use crate::worker::Services;
 
 /// Between two rounds of closing connections that are of no further use.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
 /// Who may enter, and how many.
 #[derive(Debug)]
@@ -167,7 +168,11 @@ impl Operations {
             tokio::time::sleep(HOUSEKEEPING).await;
             self.retire_pools();
             for pool in self.services.pools.all() {
-                pool.close_old();
+                match pool.node().observed() {
+                    // What was open to a node that is gone may never answer, not even when the node is back.
+                    Observed::Down => pool.close_idle(),
+                    Observed::Unknown | Observed::Primary | Observed::Standby => pool.close_old(),
+                }
             }
         }
     }
