@@ -1,10 +1,13 @@
 //! The control thread's own connections to nodes: for looking at them, never for a client's statements.
 
+use std::io;
 use std::time::Duration;
+
+use switchyard_wire::SqlState;
 
 use super::Node;
 pub use crate::backend::TextRow;
-use crate::backend::{ConnectOptions, Connection, QueryError};
+use crate::backend::{ConnectError, ConnectOptions, Connection, QueryError};
 use crate::config::{Password, User};
 use crate::startup::tls::NodeTls;
 
@@ -44,9 +47,15 @@ pub struct Link {
 /// Why a node could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// No connection, or it was lost.
+    /// Nobody is there, or the server lets nobody in.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The connection broke.
     #[error("{0}")]
     Lost(String),
+    /// The server is there and has no connection left for us.
+    #[error("the server has no connection left")]
+    Full,
     /// Connecting or answering took too long.
     #[error("no answer in time")]
     Timeout,
@@ -64,7 +73,6 @@ impl Link {
     /// # Errors
     /// [`LinkError::Lost`] or [`LinkError::Timeout`].
     pub async fn open(visitor: &Visitor, node: &Node, database: &str) -> Result<Self, LinkError> {
-        let lost = |reason: &dyn std::fmt::Display| LinkError::Lost(reason.to_string());
         let options = ConnectOptions {
             host: node.host.to_string(),
             port: node.port,
@@ -76,12 +84,11 @@ impl Link {
             database: database.to_owned(),
             application_name: "switchyard".to_owned(),
             prepared_limit: 1,
-            tls: NodeTls::new(&node.tls).map_err(|error| lost(&error))?,
+            tls: NodeTls::new(&node.tls)
+                .map_err(|error| LinkError::Unreachable(error.to_string()))?,
             timeout: visitor.connect_timeout,
         };
-        let connection = Connection::connect(&options)
-            .await
-            .map_err(|error| lost(&error))?;
+        let connection = Connection::connect(&options).await.map_err(unconnected)?;
         Ok(Self {
             connection,
             answer_timeout: visitor.answer_timeout,
@@ -110,5 +117,27 @@ impl Link {
             .parameters()
             .map(|(name, value)| (name.into(), value.into()))
             .collect()
+    }
+}
+
+/// What a failure to connect says of the server.
+fn unconnected(error: ConnectError) -> LinkError {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match &error {
+        ConnectError::Timeout => LinkError::Timeout,
+        ConnectError::Refused { sqlstate, .. } if *sqlstate == SqlState::TOO_MANY_CONNECTIONS => {
+            LinkError::Full
+        }
+        ConnectError::Io(source)
+            if matches!(
+                source.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            ) =>
+        {
+            LinkError::Lost(error.to_string())
+        }
+        ConnectError::Io(_) | ConnectError::Refused { .. } | ConnectError::Protocol(_) => {
+            LinkError::Unreachable(error.to_string())
+        }
     }
 }

@@ -27,6 +27,9 @@ const BREATH: Duration = Duration::from_millis(1);
 const MIN_RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(2);
 
+/// So many connections in a row may break before the node counts as down.
+const MAX_BROKEN: u32 = 4;
+
 /// Is the node in recovery; where has it replayed to; how old is what it replayed last, in milliseconds; where does it insert.
 const LOOK: &str = "\
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(),
@@ -158,6 +161,21 @@ struct Attendant {
     interval: Duration,
 }
 
+impl LinkError {
+    /// Whether this says that the node is gone. A connection that breaks is not enough, until it has happened some
+    /// times in a row; nor is a server that has no connection left.
+    fn is_final(&self, broken: &mut u32) -> bool {
+        match self {
+            Self::Lost(_) => {
+                *broken += 1;
+                *broken > MAX_BROKEN
+            }
+            Self::Full => false,
+            Self::Unreachable(_) | Self::Timeout | Self::Refused(_) | Self::Unexpected(_) => true,
+        }
+    }
+}
+
 /// What a look found.
 struct Look {
     in_recovery: bool,
@@ -177,6 +195,7 @@ impl Attendant {
     /// Never returns; the task is aborted when nobody wants it any more.
     async fn attend(self) {
         let mut retry = MIN_RETRY;
+        let mut broken = 0;
         let mut said_down = false;
         loop {
             let failed = match Link::open(&self.visitor, &self.node, &self.database).await {
@@ -188,15 +207,19 @@ impl Attendant {
                     retry = MIN_RETRY;
                     let mut answered = false;
                     let failed = self.visit(&mut link, &mut answered).await;
-                    if answered && matches!(failed, LinkError::Lost(_)) {
-                        // One connection was lost, and perhaps no more than that: the next one will tell.
-                        debug!(reason = %failed, "the connection was lost");
-                        continue;
+                    if answered {
+                        broken = 0;
                     }
                     failed
                 }
                 Err(error) => error,
             };
+            if self.node.observed() != Observed::Down && !failed.is_final(&mut broken) {
+                debug!(reason = %failed, "no connection; trying again");
+                let is_full = matches!(failed, LinkError::Full);
+                tokio::time::sleep(if is_full { MAX_RETRY } else { BREATH }).await;
+                continue;
+            }
             self.node.vitals().mark_down();
             if said_down {
                 debug!(reason = %failed, "node is still down");
