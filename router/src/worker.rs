@@ -1,7 +1,6 @@
 //! What a worker thread has: a share of the process's services, and a plan cache of its own.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,7 @@ use crate::plan::PlanCache;
 use crate::session::{Reported, Statements};
 use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
-use crate::startup::tls::NodeTls;
+use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
 
 /// What all workers share.
@@ -34,7 +33,6 @@ pub struct Services {
     pub metrics: crate::metrics::Metrics,
     /// Who is connected.
     pub registry: crate::admin::registry::Registry,
-    sessions: AtomicU64,
 }
 
 impl Services {
@@ -54,12 +52,14 @@ impl Services {
             cancels: Arc::default(),
             metrics: crate::metrics::Metrics::default(),
             registry: crate::admin::registry::Registry::default(),
-            sessions: AtomicU64::new(0),
         }
     }
 
     /// The pool of `key`, whose connections lead to `node`; made at first use.
-    pub(crate) fn pool(&self, key: PoolKey, node: &Arc<Node>) -> Arc<Pool> {
+    ///
+    /// # Errors
+    /// The node's TLS settings cannot be used.
+    pub(crate) fn pool(&self, key: PoolKey, node: &Arc<Node>) -> Result<Arc<Pool>, TlsError> {
         self.pools.get_or_insert(&key, || {
             let settings = self.settings.load();
             let router = &settings.file.router;
@@ -75,7 +75,7 @@ impl Services {
                 database: key.database.to_string(),
                 application_name: "switchyard".to_owned(),
                 prepared_limit: router.max_prepared_statements as usize,
-                tls: NodeTls::default(),
+                tls: NodeTls::new(&node.tls)?,
                 timeout: router.timeouts.connect,
             };
             let limits = PoolLimits {
@@ -84,13 +84,14 @@ impl Services {
                 idle: router.timeouts.server_idle,
                 lifetime: router.timeouts.server_lifetime,
             };
-            Pool::new(key.clone(), Arc::clone(node), options, limits)
+            Ok(Pool::new(
+                key.clone(),
+                Arc::clone(node),
+                options,
+                limits,
+                self.registry.clone(),
+            ))
         })
-    }
-
-    /// The number of a new session.
-    pub(crate) fn next_session(&self) -> u64 {
-        self.sessions.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 

@@ -278,8 +278,8 @@ impl ServerEntry {
     }
 }
 
-/// All clients and server connections of the process.
-#[derive(Debug, Default)]
+/// All clients and server connections of the process. Clones are the same registry.
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
     clients: Arc<Entries<ClientEntry>>,
     servers: Arc<Entries<ServerEntry>>,

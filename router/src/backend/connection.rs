@@ -1,5 +1,10 @@
 //! One connection to a PostgreSQL node: connecting, authenticating, and the state a pool must know about.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what a node may say at this point is a short list; all else is a protocol error"
+)]
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{PreparedSet, Replies, Settings};
+use crate::admin::registry::{Registration, ServerEntry};
+use crate::startup::cancel::{CancelAddress, CancelTarget};
 use crate::startup::tls::{NodeStream, NodeTls};
 use crate::topology::Incarnation;
 
@@ -69,6 +76,23 @@ pub enum ConnectError {
     Protocol(String),
 }
 
+impl ConnectError {
+    /// Whether the node as a whole does not serve now, whoever asks.
+    #[must_use]
+    pub fn is_node_down(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Timeout => true,
+            Self::Refused { sqlstate, .. } => [
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+            ]
+            .contains(sqlstate),
+            Self::Protocol(_) => false,
+        }
+    }
+}
+
 /// Why one of our own queries on a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -116,8 +140,10 @@ pub struct Connection {
     /// When it was made.
     pub(crate) born: Instant,
     parameters: Vec<(Box<str>, Box<str>)>,
-    pid: i32,
-    secret: Box<[u8]>,
+    /// How a cancel request reaches the backend.
+    pub(crate) target: Arc<CancelTarget>,
+    /// Its line in SHOW SERVERS.
+    pub(crate) entry: Option<Registration<ServerEntry>>,
 }
 
 impl Connection {
@@ -141,6 +167,11 @@ impl Connection {
                 .with_interval(Duration::from_secs(10)),
         )?;
         reference.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let address = CancelAddress {
+            host: options.host.as_str().into(),
+            socket: socket.peer_addr()?,
+            tls: options.tls.clone(),
+        };
         let stream = options.tls.wrap(socket, &options.host).await?;
         let mut connection = Self {
             stream,
@@ -155,8 +186,8 @@ impl Connection {
             incarnation: None,
             born: Instant::now(),
             parameters: Vec::new(),
-            pid: 0,
-            secret: Box::default(),
+            target: CancelTarget::new(address, 0, &[]),
+            entry: None,
         };
         startup(
             &mut connection.output,
@@ -228,8 +259,7 @@ impl Connection {
             match decode(&message)? {
                 Message::ParameterStatus { name, value } => self.note_parameter(name, value),
                 Message::BackendKeyData { pid, secret } => {
-                    self.pid = pid;
-                    self.secret = secret.into();
+                    self.target = CancelTarget::new(self.target.address().clone(), pid, secret);
                 }
                 Message::ReadyForQuery(_) => return Ok(()),
                 Message::NoticeResponse(_) => {}
@@ -358,11 +388,6 @@ impl Connection {
         self.parameters
             .iter()
             .map(|(name, value)| (&**name, &**value))
-    }
-
-    /// The node's process number and secret, with which a query on this connection can be cancelled.
-    pub fn cancel_key(&self) -> (i32, &[u8]) {
-        (self.pid, &self.secret)
     }
 
     /// True when another session may use this connection at once: idle, nothing outstanding, nothing left behind.

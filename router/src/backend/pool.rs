@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::admin::registry::{Registry, ServerEntry};
+
 use super::{ConnectError, ConnectOptions, Connection};
 use crate::topology::{Node, NodeId};
 
@@ -64,6 +66,7 @@ pub struct Pool {
     node: Arc<Node>,
     options: ConnectOptions,
     limits: PoolLimits,
+    registry: Registry,
     state: Mutex<State>,
     retired: AtomicBool,
     waiting: AtomicUsize,
@@ -115,11 +118,18 @@ pub struct Borrowed {
     lease: Lease,
     connection: Box<Connection>,
     worker: usize,
+    waited: Duration,
 }
 
 impl Pool {
     /// A pool that opens connections by `options`, none yet.
-    pub fn new(key: PoolKey, node: Arc<Node>, options: ConnectOptions, limits: PoolLimits) -> Self {
+    pub fn new(
+        key: PoolKey,
+        node: Arc<Node>,
+        options: ConnectOptions,
+        limits: PoolLimits,
+        registry: Registry,
+    ) -> Self {
         Self {
             key,
             node,
@@ -128,6 +138,7 @@ impl Pool {
                 size: limits.size.max(1),
                 ..limits
             },
+            registry,
             state: Mutex::default(),
             retired: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -161,22 +172,36 @@ impl Pool {
     ///
     /// # Errors
     /// [`CheckoutError`]. A failure to connect is reported to the node's health as well.
-    pub async fn check_out(self: &Arc<Self>, worker: usize) -> Result<Borrowed, CheckoutError> {
+    pub async fn check_out(
+        self: &Arc<Self>,
+        worker: usize,
+        client: u64,
+    ) -> Result<Borrowed, CheckoutError> {
         if self.retired.load(Ordering::Relaxed) {
             return Err(CheckoutError::Retired);
         }
+        let mut waited = Duration::ZERO;
         let mut lease = match self.try_lease(worker) {
             Ok(lease) => lease,
-            Err(waiter) => self.wait(waiter).await?,
+            Err(waiter) => {
+                let began = Instant::now();
+                let lease = self.wait(waiter).await?;
+                waited = began.elapsed();
+                lease
+            }
         };
         let connection = match lease.connection.take() {
             Some(connection) => connection,
             None => self.open().await?,
         };
+        if let Some(entry) = &connection.entry {
+            entry.set_client(client);
+        }
         Ok(Borrowed {
             lease,
             connection,
             worker,
+            waited,
         })
     }
 
@@ -218,10 +243,14 @@ impl Pool {
         match Connection::connect(&self.options).await {
             Ok(mut connection) => {
                 connection.incarnation = self.node.settle(SETTLE_LIMIT).await;
+                let pid = connection.target.pid().cast_unsigned();
+                let (user, database) = (Arc::clone(&self.key.user), Arc::clone(&self.key.database));
+                let entry = |id| ServerEntry::new(id, self.node.id, user, database, pid);
+                connection.entry = Some(self.registry.enter_server(entry));
                 Ok(Box::new(connection))
             }
             Err(error) => {
-                if matches!(error, ConnectError::Io(_) | ConnectError::Timeout) {
+                if error.is_node_down() {
                     self.node.report_failure();
                 }
                 Err(CheckoutError::Connect(Arc::new(error)))
@@ -311,6 +340,11 @@ impl Drop for Lease {
 }
 
 impl Borrowed {
+    /// How long the session waited for it in the pool's queue.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// The node this connection leads to.
     pub fn node(&self) -> &Arc<Node> {
         &self.lease.pool.node
@@ -322,9 +356,13 @@ impl Borrowed {
             mut lease,
             connection,
             worker,
+            ..
         } = self;
         if !connection.is_reusable() || lease.pool.retired.load(Ordering::Relaxed) {
             return;
+        }
+        if let Some(entry) = &connection.entry {
+            entry.set_client(0);
         }
         let mut state = lease.pool.lock();
         while let Some(waiter) = state.waiters.pop_front() {
@@ -369,9 +407,21 @@ pub struct Pools {
 
 impl Pools {
     /// The pool of `key`, made by `make` at first use.
-    pub fn get_or_insert(&self, key: &PoolKey, make: impl FnOnce() -> Pool) -> Arc<Pool> {
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub fn get_or_insert<E>(
+        &self,
+        key: &PoolKey,
+        make: impl FnOnce() -> Result<Pool, E>,
+    ) -> Result<Arc<Pool>, E> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(pools.entry(key.clone()).or_insert_with(|| Arc::new(make())))
+        if let Some(pool) = pools.get(key) {
+            return Ok(Arc::clone(pool));
+        }
+        let pool = Arc::new(make()?);
+        pools.insert(key.clone(), Arc::clone(&pool));
+        Ok(pool)
     }
 
     /// All pools, in no order.

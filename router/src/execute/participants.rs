@@ -15,11 +15,14 @@ use crate::backend::{
     Borrowed, CheckoutError, ConnectError, Connection, Pool, PoolKey, QueryError, Reply, Settings,
     Show,
 };
+use crate::metrics::Counters;
 use crate::plan::Pin;
 use crate::session::block::Block;
 use crate::session::failure::Failure;
+use crate::startup::cancel::CancelSlot;
+use crate::startup::tls::TlsError;
 use crate::topology::{
-    Consistency, DatabaseTopology, Incarnation, NodeId, ReadFloor, ReadPolicy, Shard,
+    Consistency, DatabaseTopology, NodeId, ReadFloor, ReadPolicy, Shard,
 };
 use crate::worker::Worker;
 
@@ -65,6 +68,11 @@ pub(crate) enum Need {
 pub(crate) struct Borrower {
     pub(crate) worker: Arc<Worker>,
     pub(crate) user: Arc<str>,
+    pub(crate) counters: Arc<Counters>,
+    /// The client's number, for SHOW SERVERS.
+    pub(crate) client: u64,
+    /// Where cancel requests find what works for the client.
+    pub(crate) slot: Arc<CancelSlot>,
     pub(crate) address: IpAddr,
     pub(crate) policy: ReadPolicy,
     pub(crate) consistency: Consistency,
@@ -225,8 +233,16 @@ impl Participants {
             Some(choice) => choice.node,
             None => shard.writer().map_err(down)?,
         };
-        let pool = self.pool(database, node);
-        let connection = match pool.check_out(self.borrower.worker.index).await {
+        let pool = self.pool(database, node).map_err(|error| {
+            tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
+            Failure::ShardDown {
+                shard: (&*shard.name).into(),
+            }
+        })?;
+        let connection = match pool
+            .check_out(self.borrower.worker.index, self.borrower.client)
+            .await
+        {
             Ok(connection) => connection,
             Err(CheckoutError::Retired) => {
                 self.pools.retain(|(id, _)| *id != node.id);
@@ -243,6 +259,10 @@ impl Participants {
         {
             return Ok(None);
         }
+        if !connection.waited().is_zero() {
+            self.borrower.counters.wait_time(connection.waited());
+        }
+        self.borrower.slot.publish(&connection.target);
         Ok(Some(Participant {
             shard: index,
             shard_name: Arc::clone(&shard.name),
@@ -262,18 +282,18 @@ impl Participants {
         &mut self,
         database: &DatabaseTopology,
         node: &Arc<crate::topology::Node>,
-    ) -> Arc<Pool> {
+    ) -> Result<Arc<Pool>, TlsError> {
         if let Some((_, pool)) = self.pools.iter().find(|(id, _)| *id == node.id) {
-            return Arc::clone(pool);
+            return Ok(Arc::clone(pool));
         }
         let key = PoolKey {
             node: node.id,
             database: Arc::clone(&database.name),
             user: Arc::clone(&self.borrower.user),
         };
-        let pool = self.borrower.worker.services.pool(key, node);
+        let pool = self.borrower.worker.services.pool(key, node)?;
         self.pools.push((node.id, Arc::clone(&pool)));
-        pool
+        Ok(pool)
     }
 
     /// Returns every backend that nothing needs any longer. Call when no reply is owed and no block is open.
@@ -289,6 +309,10 @@ impl Participants {
             }
             let mut connection = participant.connection;
             if connection.dirty && !connection.broken && connection.reset().await.is_err() {
+                connection.broken = true;
+            }
+            self.borrower.slot.withdraw(&connection.target);
+            if !connection.target.is_settled() && !connection.target.settled().await {
                 connection.broken = true;
             }
             connection.give_back();
@@ -308,10 +332,7 @@ impl Participants {
         if participant.is_primary && participant.wrote {
             shard.after_write(floor);
         } else {
-            let incarnation = participant
-                .connection
-                .incarnation
-                .unwrap_or_else(|| Incarnation::default());
+            let incarnation = participant.connection.incarnation.unwrap_or_default();
             shard.after_read(floor, participant.connection.node(), incarnation);
         }
     }
@@ -320,6 +341,7 @@ impl Participants {
     pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
         if index < self.list.len() {
             let participant = self.list.remove(index);
+            self.borrower.slot.withdraw(&participant.connection.target);
             self.note_seen(database, &participant);
         }
     }
@@ -362,13 +384,9 @@ impl Participants {
             let idle = connection.replies.is_settled()
                 && connection.output.is_empty()
                 && !participant.needs_sync;
-            if !idle || connection.broken {
-                connection.broken = true;
-            } else if connection.replies.status() != TransactionStatus::Idle
-                && connection.simple_query("ROLLBACK").await.is_err()
-            {
-                connection.broken = true;
-            }
+            let open = connection.replies.status() != TransactionStatus::Idle;
+            connection.broken |=
+                !idle || (open && connection.simple_query("ROLLBACK").await.is_err());
         }
         self.release(database).await;
     }
@@ -446,14 +464,16 @@ fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
     match error {
         CheckoutError::Timeout => Failure::PoolExhausted { shard },
         CheckoutError::Retired => Failure::Retry,
+        CheckoutError::Connect(error) if error.is_node_down() => Failure::ShardDown { shard },
         CheckoutError::Connect(error) => match &**error {
             ConnectError::Refused { sqlstate, message } => Failure::ShardRefused {
                 shard,
                 sqlstate: *sqlstate,
                 message: message.as_str().into(),
             },
-            ConnectError::Io(_) | ConnectError::Timeout => Failure::ShardDown { shard },
-            ConnectError::Protocol(_) => Failure::ShardBrokeProtocol { shard },
+            ConnectError::Io(_) | ConnectError::Timeout | ConnectError::Protocol(_) => {
+                Failure::ShardBrokeProtocol { shard }
+            }
         },
     }
 }

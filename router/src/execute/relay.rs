@@ -5,6 +5,11 @@
 //! itself would have flushed it. While a backend works the client's socket is watched, so that a client that leaves is
 //! noticed and one that sends ahead never blocks us.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the events listed are the ones with something to do here"
+)]
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::copy::copy_in;
 use super::participants::Participant;
 use crate::backend::{Event, READ_SIZE, Show};
+use crate::metrics::ErrorClass;
 use crate::session::client::{Client, ClientError};
 use crate::session::failure::Failure;
 use crate::session::report;
@@ -207,6 +213,7 @@ fn error(
         }
     }
     if show != Show::Nothing {
+        client.counters.error(ErrorClass::Server);
         participant.failed = true;
         participant.shown = true;
         report::error_of_shard(&mut client.output, &fields, &participant.shard_name);

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use switchyard_wire::frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::metrics::Counters;
 use crate::startup::ClientStream;
 
 /// Room made for one read from a client.
@@ -27,6 +29,7 @@ pub(crate) struct Client {
     gone: bool,
     /// Nothing is written: see [`Client::hold`].
     held: bool,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// The client broke the protocol, or its stream broke.
@@ -39,13 +42,14 @@ pub(crate) enum ClientError {
 }
 
 impl Client {
-    pub(crate) fn new(stream: ClientStream, input: BytesMut) -> Self {
+    pub(crate) fn new(stream: ClientStream, input: BytesMut, counters: Arc<Counters>) -> Self {
         Self {
             stream,
             input,
             output: BytesMut::new(),
             gone: false,
             held: false,
+            counters,
         }
     }
 
@@ -78,7 +82,9 @@ impl Client {
             self.stream.readable().await?;
         }
         self.input.reserve(READ_SIZE);
-        Ok(self.stream.read_buf(&mut self.input).await? > 0)
+        let count = self.stream.read_buf(&mut self.input).await?;
+        self.counters.received(count);
+        Ok(count > 0)
     }
 
     /// Takes the input, to work on its first message while more may arrive; [`Client::put_back`] ends that.
@@ -104,7 +110,7 @@ impl Client {
             let read = pin!(self.stream.read_buf(&mut self.input));
             match read.poll(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(Ok(count)) if count > 0 => self.counters.received(count),
                 Poll::Ready(_) => self.gone = true,
             }
         }
@@ -133,6 +139,7 @@ impl Client {
             self.output.extend_from_slice(bytes);
             return self.flush().await;
         }
+        self.counters.sent(bytes.len());
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
@@ -142,6 +149,7 @@ impl Client {
         if self.held {
             return Ok(());
         }
+        self.counters.sent(self.output.len());
         while self.output.has_remaining() {
             self.stream.write_buf(&mut self.output).await?;
         }

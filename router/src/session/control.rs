@@ -1,6 +1,11 @@
 //! Statements the session handles itself: transaction blocks and settings. Participants hear of a block when they join
 //! it; its end goes to all of them.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the commands listed are the session's own; all others run on a shard"
+)]
+
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
@@ -147,25 +152,15 @@ impl Session {
         };
         let mut order: Vec<usize> = (0..self.participants.len()).collect();
         order.sort_by_key(|index| {
-            let participant = self.participants.get(*index);
-            !participant.is_some_and(|participant| Some(participant.shard) == block.writer())
+            let shard = self.participants.get(*index).map(|held| held.shard);
+            shard.is_none() || shard != block.writer()
         });
         let mut committed: Option<Box<str>> = None;
         for index in order {
-            let Some((shard, wrote)) = self
-                .participants
-                .get(index)
-                .map(|held| (held.shard, held.wrote))
-            else {
+            let joined = self.participants.get(index).filter(|held| held.in_block);
+            let Some((shard, wrote)) = joined.map(|held| (held.shard, held.wrote)) else {
                 continue;
             };
-            if !self
-                .participants
-                .get(index)
-                .is_some_and(|held| held.in_block)
-            {
-                continue;
-            }
             let outcome = self.run_on(index, "COMMIT").await;
             let tag_is_commit = self
                 .participants

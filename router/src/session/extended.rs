@@ -5,12 +5,18 @@
 //! another one becomes active. A Parse waits until the next message tells which backend it is for. After an error all
 //! is skipped up to the Sync, as PostgreSQL does.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other frontend messages do not belong to the extended protocol"
+)]
+
 use bytes::{Buf, BytesMut};
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame::{HEADER, Header};
 use switchyard_wire::frontend::{self, Kind, Message};
 use switchyard_wire::{Format, Formats, Values as WireValues};
+use tokio::time::Instant;
 
 use super::Session;
 use super::block::FailedOn;
@@ -37,13 +43,14 @@ pub(super) struct Batch {
     /// The shard this batch has written to, outside a block.
     writer: Option<ShardIndex>,
     schema_changed: bool,
-    begun: bool,
+    /// When its first message came.
+    began: Option<Instant>,
 }
 
 impl Batch {
     /// Nothing has happened since the last Sync.
     pub(super) fn is_empty(&self) -> bool {
-        !self.begun
+        self.began.is_none()
     }
 }
 
@@ -63,7 +70,7 @@ const NO_PORTAL: &[u8] = b"sy no such portal";
 impl Session {
     /// Handles one message of the extended protocol at the start of the input.
     pub(super) async fn extended(&mut self, header: Header) -> Result<(), Trouble> {
-        if !self.batch.begun && self.block.is_none() {
+        if self.batch.is_empty() && self.block.is_none() {
             self.refresh();
         }
         let mut input = self.client.take_input();
@@ -72,7 +79,7 @@ impl Session {
             Ok(Message::Sync) => self.sync().await,
             Ok(_) if self.batch.skipping => Ok(()),
             Ok(message) => {
-                self.batch.begun = true;
+                self.batch.began.get_or_insert_with(Instant::now);
                 self.message(message).await
             }
             Err(error) => Err(Trouble::Protocol(error.to_string().into())),
@@ -485,6 +492,8 @@ impl Session {
             .get(name)
             .cloned()
             .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?;
+        let (plan, shards) = portal.plan();
+        self.count(plan, shards);
         match portal {
             Portal::Session { plan, statement } => {
                 self.settle().await?;
@@ -651,7 +660,11 @@ impl Session {
     }
 
     async fn end_batch(&mut self) {
-        if std::mem::take(&mut self.batch).schema_changed {
+        let batch = std::mem::take(&mut self.batch);
+        if let Some(began) = batch.began {
+            self.counters.query_time(began.elapsed());
+        }
+        if batch.schema_changed {
             self.schema_changed().await;
         }
         self.described.0.clear();

@@ -1,5 +1,10 @@
 //! The errors a client can meet from a session itself, each with its SQLSTATE, in PostgreSQL's message style.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few failures have a detail or a hint"
+)]
+
 use switchyard_wire::SqlState;
 
 use crate::plan::Refusal;
@@ -43,8 +48,6 @@ pub(crate) enum Failure {
     NoSuchSavepoint(Box<str>),
     #[error("{0} can only be used in transaction blocks")]
     NoBlock(&'static str),
-    #[error("{0}")]
-    Protocol(Box<str>),
     #[error("{what} is not supported")]
     Unsupported { what: Box<str>, hint: &'static str },
     #[error(
@@ -89,7 +92,6 @@ impl Failure {
             Self::NoSuchPortal(_) => SqlState::INVALID_CURSOR_NAME,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
-            Self::Protocol(_) => SqlState::PROTOCOL_VIOLATION,
             Self::Retry => SqlState::SERIALIZATION_FAILURE,
         }
     }

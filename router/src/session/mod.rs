@@ -27,13 +27,16 @@ use bytes::Buf;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{TransactionStatus, encode};
 
+use crate::admin::registry::{ClientEntry, ClientState, Registration};
 use crate::backend::Settings;
 use crate::execute::participants::Participants;
 use crate::execute::relay::{NoteTypes, Trouble};
-use crate::plan::ContextId;
+use crate::metrics::{Counters, ErrorClass, RouteKind};
+use crate::plan::{Access, ContextId, Operator, Plan};
 use crate::relations::SearchPath;
 use crate::sql::HintNode;
 use crate::startup::ClientConnection;
+use crate::startup::cancel::CancelRegistration;
 use crate::topology::DatabaseTopology;
 use crate::worker::Worker;
 use block::{Block, FailedOn};
@@ -53,10 +56,13 @@ pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
 }
 
 struct Session {
-    /// Its number in the process, from 1.
-    number: u64,
     worker: Arc<Worker>,
     client: Client,
+    /// Its line in SHOW CLIENTS.
+    entry: Registration<ClientEntry>,
+    counters: Arc<Counters>,
+    /// Its key, good as long as this is.
+    cancel: CancelRegistration,
     user: Arc<str>,
     /// The snapshot the present request works on.
     database: Arc<DatabaseTopology>,
@@ -194,6 +200,9 @@ impl Session {
 
     /// Tells the client of an error; a transaction block fails with it.
     fn report(&mut self, failure: &Failure) {
+        let sqlstate = failure.sqlstate();
+        self.counters
+            .error(ErrorClass::of_sqlstate(sqlstate.as_bytes()));
         report::error(&mut self.client.output, failure);
         if let Some(block) = &mut self.block {
             block.failed.get_or_insert(FailedOn::Router);
@@ -217,8 +226,30 @@ impl Session {
         }
         if self.block.is_none() {
             self.participants.release(&self.database).await;
+            self.counters.transaction();
+            self.entry.count_transaction();
+            self.entry.set_state(ClientState::Idle);
+        } else {
+            self.entry.set_state(ClientState::IdleInTransaction);
         }
         Ok(())
+    }
+
+    /// A statement begins that is run like this.
+    fn count(&self, plan: &Plan, shards: usize) {
+        let route = match &plan.operator {
+            Operator::Append(_) if shards > 1 => RouteKind::Scatter,
+            Operator::PassThrough(_) | Operator::Append(_) if plan.access == Access::Read => {
+                RouteKind::Replica
+            }
+            Operator::PassThrough(_) | Operator::Append(_) => RouteKind::Primary,
+            Operator::Broadcast(_) => RouteKind::Broadcast,
+            Operator::Session => RouteKind::Local,
+            Operator::Refuse(_) => RouteKind::Refused,
+        };
+        self.counters.query(route);
+        self.entry.count_query();
+        self.entry.set_state(ClientState::Active);
     }
 
     /// Works on the newest topology from now on. Called between transactions only.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use switchyard_schema::{PoolMode, RouterConfig};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
@@ -11,13 +12,15 @@ use super::client::Client;
 use super::extended::Batch;
 use super::failure::Failure;
 use super::{Described, Session, report};
+use crate::admin::registry::ClientEntry;
 use crate::backend::Settings;
 use crate::execute::participants::{Borrower, Need, Participants};
 use crate::relations::SearchPath;
 use crate::startup::ClientConnection;
-use crate::topology::Consistency;
+use crate::topology::{Consistency, DatabaseTopology};
 use crate::worker::Worker;
 use switchyard_wire::backend::TransactionStatus;
+use tokio::io::AsyncWriteExt;
 
 /// Startup parameters that are no settings.
 const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
@@ -39,46 +42,87 @@ pub(super) async fn open(
     worker: Arc<Worker>,
 ) -> Result<Session, OpenError> {
     let topology = worker.services.topology.snapshot();
-    let mut client = Client::new(connection.stream, connection.leftover);
     let Some(database) = topology.database(&connection.database).cloned() else {
-        let error = OpenError::NoDatabase((&*connection.database).into());
-        report::fatal(
-            &mut client.output,
-            SqlState::INVALID_CATALOG_NAME,
-            &error.to_string(),
-        );
-        client.flush().await?;
-        return Err(error);
+        return Err(refuse(connection).await);
     };
-    let settings = Settings::from_startup(
-        connection
-            .parameters
-            .iter()
-            .filter(|(name, _)| {
-                !NOT_SETTINGS.contains(&name.as_str()) && !name.starts_with("_pq_.")
-            })
-            .map(|(name, value)| (name.as_str(), value.as_str())),
+    let mut session = new(connection, worker, database, topology.generation);
+    session.read_search_path();
+    session.greet().await?;
+    Ok(session)
+}
+
+/// PostgreSQL, too, says that a database does not exist only to those who have authenticated.
+async fn refuse(mut connection: ClientConnection) -> OpenError {
+    let error = OpenError::NoDatabase((&*connection.database).into());
+    let mut output = BytesMut::new();
+    report::fatal(
+        &mut output,
+        SqlState::INVALID_CATALOG_NAME,
+        &error.to_string(),
     );
-    let settings_of_process = worker.services.settings.load_full();
-    let role: Arc<str> = (&*connection.user).into();
+    match connection.stream.write_all(&output).await {
+        Ok(()) => error,
+        Err(gone) => OpenError::Gone(gone),
+    }
+}
+
+/// A session that has not said anything yet.
+fn new(
+    connection: ClientConnection,
+    worker: Arc<Worker>,
+    database: Arc<DatabaseTopology>,
+    generation: u64,
+) -> Session {
+    let process = worker.services.settings.load_full();
+    let counters = worker
+        .services
+        .metrics
+        .counters(worker.index, &database.name);
+    counters.login();
+    let user: Arc<str> = (&*connection.user).into();
+    let entry = worker.services.registry.enter_client(|id| {
+        let is_tls = connection.stream.is_tls();
+        let (user, database) = (Arc::clone(&user), Arc::clone(&database.name));
+        ClientEntry::new(
+            id,
+            user,
+            database,
+            Some(connection.peer),
+            worker.index,
+            is_tls,
+        )
+    });
+    let settings = startup_settings(&connection.parameters);
+    if let Some(name) = settings.value_of("application_name") {
+        entry.set_application_name(name);
+    }
     let borrower = Borrower {
+        counters: Arc::clone(&counters),
+        client: entry.id,
+        slot: Arc::clone(connection.cancel.slot()),
         worker: Arc::clone(&worker),
-        user: Arc::clone(&role),
+        user: Arc::clone(&user),
         address: connection.peer.ip(),
-        policy: settings_of_process.file.router.read_policy.into(),
-        consistency: consistency(&settings_of_process.file.router),
-        keep: settings_of_process.file.router.pool_mode == PoolMode::Session,
+        policy: process.file.router.read_policy,
+        consistency: consistency(&process.file.router),
+        keep: process.file.router.pool_mode == PoolMode::Session,
     };
-    let mut session = Session {
-        number: worker.services.next_session(),
-        client,
+    Session {
+        client: Client::new(
+            connection.stream,
+            connection.leftover,
+            Arc::clone(&counters),
+        ),
+        counters,
+        cancel: connection.cancel,
+        entry,
         database,
-        generation: topology.generation,
+        generation,
         participants: Participants::new(borrower),
         block: None,
         settings: Arc::new(settings),
         search_path: SearchPath::default(),
-        role: Arc::clone(&role),
+        role: Arc::clone(&user),
         route_hint: None,
         temporary: Vec::new(),
         context: None,
@@ -88,17 +132,24 @@ pub(super) async fn open(
         described: Described::default(),
         lost_shown: false,
         drain: connection.drain,
-        user: Arc::clone(&role),
+        user,
         worker,
-    };
-    session.read_search_path();
-    session.greet(&connection.cancel).await?;
-    Ok(session)
+    }
+}
+
+/// The settings among the parameters of a startup packet.
+fn startup_settings(parameters: &[(String, String)]) -> Settings {
+    let settings = parameters
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    Settings::from_startup(
+        settings.filter(|(name, _)| !NOT_SETTINGS.contains(name) && !name.starts_with("_pq_.")),
+    )
 }
 
 impl Session {
     /// Reports the run-time parameters as a node reports them under the client's settings, and the cancel key.
-    async fn greet(&mut self, key: &crate::startup::cancel::CancelKey) -> Result<(), OpenError> {
+    async fn greet(&mut self) -> Result<(), OpenError> {
         let parameters = match self.reported_parameters().await {
             Ok(parameters) => parameters,
             Err(failure) => {
@@ -115,7 +166,7 @@ impl Session {
         for (name, value) in parameters.iter() {
             encode::parameter_status(output, name.as_bytes(), value.as_bytes());
         }
-        encode::backend_key_data(output, key.pid, &key.secret);
+        encode::backend_key_data(output, self.cancel.pid, &self.cancel.secret);
         encode::ready_for_query(output, TransactionStatus::Idle);
         self.client.flush().await?;
         Ok(())

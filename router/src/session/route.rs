@@ -70,8 +70,10 @@ impl Session {
     ) -> Result<Arc<Plan>, Failure> {
         let context = self.context_id(desk);
         if let Some(plan) = desk.plans.get(sql, &desk.scan, context) {
+            self.counters.plan_cache(true);
             return Ok(plan);
         }
+        self.counters.plan_cache(false);
         let plan = Arc::new(self.plan_anew(&desk.scan, sql)?);
         // A plan made in ignorance is not worth keeping.
         if plan.unknown.is_none() {
@@ -129,7 +131,7 @@ impl Session {
             return held.shard;
         }
         let shards = &self.database.shards;
-        let start = self.number as usize;
+        let start = self.entry.id as usize;
         (0..shards.len())
             .map(|step| (start + step) % shards.len())
             .find(|position| shards[*position].writer().is_ok())

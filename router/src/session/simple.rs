@@ -1,5 +1,10 @@
 //! The simple query protocol: one message, any number of statements, one ReadyForQuery.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only an acknowledged loss is translated"
+)]
+
 use std::ops::Range;
 
 use bytes::Buf;
@@ -7,6 +12,7 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame;
 use switchyard_wire::frontend;
+use tokio::time::Instant;
 
 use super::Session;
 use super::block::{Block, FailedOn};
@@ -51,11 +57,13 @@ impl Session {
         if self.block.is_none() {
             self.refresh();
         }
+        let began = Instant::now();
         let mut input = self.client.take_input();
         let message = input.get(..length).unwrap_or_default();
         let outcome = self.query(message).await;
         input.advance(length);
         self.client.put_back(input);
+        self.counters.query_time(began.elapsed());
         match outcome {
             Ok(Ready::Said) => self.finish().await,
             Ok(Ready::ToBeSaid) => self.ready().await,
@@ -156,6 +164,7 @@ impl Session {
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
+        self.count(plan, routed.shards.len());
         if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
             && !is_end(plan)
         {

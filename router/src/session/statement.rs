@@ -161,6 +161,17 @@ pub(crate) struct SessionStatement {
     pub(crate) unsent: bool,
 }
 
+impl Portal {
+    /// What it runs, and on how many shards.
+    pub(crate) fn plan(&self) -> (&Plan, usize) {
+        match self {
+            Self::One { plan, .. } => (plan, 1),
+            Self::Several { plan, shards, .. } => (plan, shards.len()),
+            Self::Session { plan, .. } => (plan, 0),
+        }
+    }
+}
+
 /// A bound portal of one client.
 #[derive(Debug, Clone)]
 pub(crate) enum Portal {

@@ -270,6 +270,18 @@ impl CancelTarget {
         })
     }
 
+    /// Where the backend's node is.
+    #[must_use]
+    pub fn address(&self) -> &CancelAddress {
+        &self.address
+    }
+
+    /// The server's process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Whether nothing is on its way to this backend and it may serve another session. Meaningful once it is withdrawn.
     #[must_use]
     pub fn is_settled(&self) -> bool {
