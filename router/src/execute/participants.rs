@@ -21,9 +21,7 @@ use crate::session::block::Block;
 use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
 use crate::startup::tls::TlsError;
-use crate::topology::{
-    Consistency, DatabaseTopology, NodeId, ReadFloor, ReadPolicy, Shard,
-};
+use crate::topology::{Consistency, DatabaseTopology, NodeId, ReadFloor, ReadPolicy, Shard};
 use crate::worker::Worker;
 
 /// The longest a read waits for a replica when its session is handed over from the primary.
