@@ -76,13 +76,13 @@ impl Local {
             self.account.own(&home)?;
             fill(&data)?;
         }
-        let former = std::fs::read_to_string(&made)
+        // Others may know found data by its port: a router's configuration or catalog.
+        let former: Option<u16> = std::fs::read_to_string(&made)
             .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0);
+            .and_then(|text| text.trim().parse().ok());
         let mut attempts = 3;
         loop {
-            let port = Port::preferably(former)?;
+            let port = former.map_or_else(Port::any, Port::exactly)?;
             std::fs::write(&made, port.number().to_string()).map_err(Error::io("write", &made))?;
             let node = LocalNode::new(self, name, role, settings.clone(), port, is_new);
             attempts -= 1;

@@ -21,17 +21,15 @@ pub struct Port {
 impl Port {
     /// Holds some free port.
     pub fn any() -> Result<Port, Error> {
-        Port::bind(0)
+        Port::bind(0, false).map_err(|source| Port::failed(0, source))
     }
 
-    /// Holds this very port, or says that it is taken.
+    /// Holds this very port, or says that it is taken. Connections that ended a moment ago do not take it, so that a server
+    /// can return to its port.
     pub fn exactly(number: u16) -> Result<Port, Error> {
-        Port::bind(number)
-    }
-
-    /// Holds this port if it is free, else any.
-    pub fn preferably(number: u16) -> Result<Port, Error> {
-        Port::bind(number).or_else(|_| Port::any())
+        Port::bind(number, false)
+            .or_else(|_| Port::bind(number, true))
+            .map_err(|source| Port::failed(number, source))
     }
 
     /// The port's number.
@@ -39,30 +37,28 @@ impl Port {
         self.number
     }
 
-    fn bind(number: u16) -> Result<Port, Error> {
-        let failed = |source: std::io::Error| {
-            if source.kind() == ErrorKind::AddrInUse {
-                return Error::PortTaken { port: number };
-            }
-            Error::Io {
-                action: "hold a port on",
-                path: "127.0.0.1".into(),
-                source,
-            }
-        };
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(failed)?;
+    fn bind(number: u16, reuse: bool) -> std::io::Result<Port> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let address: SocketAddr = SocketAddrV4::new(Ipv4Addr::LOCALHOST, number).into();
-        socket.bind(&address.into()).map_err(failed)?;
-        socket.set_reuse_address(true).map_err(failed)?;
-        let bound = socket
-            .local_addr()
-            .map_err(failed)?
-            .as_socket()
-            .map_or(number, |address| address.port());
+        socket.set_reuse_address(reuse)?;
+        socket.bind(&address.into())?;
+        socket.set_reuse_address(true)?;
+        let bound = socket.local_addr()?.as_socket();
         Ok(Port {
-            number: bound,
+            number: bound.map_or(number, |address| address.port()),
             _held: socket,
         })
+    }
+
+    fn failed(port: u16, source: std::io::Error) -> Error {
+        if source.kind() == ErrorKind::AddrInUse {
+            return Error::PortTaken { port };
+        }
+        Error::Io {
+            action: "hold a port on",
+            path: "127.0.0.1".into(),
+            source,
+        }
     }
 }
 
@@ -74,13 +70,21 @@ mod tests {
     #[test]
     fn a_held_port_is_refused_to_others_who_look_for_one() {
         let held = Port::any().unwrap();
-        assert!(
-            matches!(Port::exactly(held.number()), Err(Error::PortTaken { port }) if port == held.number())
-        );
-        assert_ne!(
-            Port::preferably(held.number()).unwrap().number(),
-            held.number()
-        );
+        assert!(Port::bind(held.number(), false).is_err());
+        let others: Vec<Port> = (0..100).map(|_| Port::any().unwrap()).collect();
+        assert!(others.iter().all(|other| other.number() != held.number()));
+    }
+
+    #[test]
+    fn a_server_returns_to_a_port_whose_last_connections_linger() {
+        let held = Port::any().unwrap();
+        let number = held.number();
+        let listener = TcpListener::bind(("127.0.0.1", number)).unwrap();
+        let client = TcpStream::connect(("127.0.0.1", number)).unwrap();
+        drop(listener.accept().unwrap()); // who closes first waits
+        drop((client, listener, held));
+        assert!(Port::bind(number, false).is_err(), "the connection lingers");
+        assert_eq!(Port::exactly(number).unwrap().number(), number);
     }
 
     #[test]

@@ -231,19 +231,29 @@ impl Client {
     }
 
     /// Everything up to ReadyForQuery, as replies. COPY FROM STDIN is given `input`.
-    pub fn replies(&mut self, mut input: Option<&[u8]>) -> Vec<Reply> {
+    pub fn replies(&mut self, input: Option<&[u8]>) -> Vec<Reply> {
+        self.replies_to(input, false)
+    }
+
+    /// The same. By the extended protocol the server ignores a Sync that was sent before a COPY's data, and wants another.
+    pub(crate) fn replies_to(&mut self, mut input: Option<&[u8]>, extended: bool) -> Vec<Reply> {
         let mut replies = Replies::default();
         loop {
             let message = self.receive();
             match message.tag {
                 b'G' => {
                     let data = input.take();
-                    self.send(|buffer| match data {
-                        Some(data) => {
-                            frontend::CopyData::new(data).unwrap().write(buffer);
-                            frontend::copy_done(buffer);
+                    self.send(|buffer| {
+                        match data {
+                            Some(data) => {
+                                frontend::CopyData::new(data).unwrap().write(buffer);
+                                frontend::copy_done(buffer);
+                            }
+                            None => frontend::copy_fail("no data", buffer).unwrap(),
                         }
-                        None => frontend::copy_fail("no data", buffer).unwrap(),
+                        if extended {
+                            frontend::sync(buffer);
+                        }
                     });
                 }
                 b'Z' => return replies.into_vec(),
@@ -296,7 +306,7 @@ impl Client {
             frontend::execute("", 0, buffer).unwrap();
             frontend::sync(buffer);
         });
-        let mut replies = self.replies(input);
+        let mut replies = self.replies_to(input, true);
         assert!(replies.len() <= 1, "{sql}: {replies:?}");
         replies.pop().unwrap_or_default()
     }

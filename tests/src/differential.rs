@@ -292,7 +292,7 @@ fn extended(client: &mut Client, step: &Step, format: i16) -> Reply {
         frontend::execute("", 0, buffer).unwrap();
         frontend::sync(buffer);
     });
-    let mut replies = client.replies(None);
+    let mut replies = client.replies_to(None, true);
     assert!(replies.len() <= 1, "{}: {replies:?}", step.sql);
     replies.pop().unwrap_or_default()
 }

@@ -426,7 +426,7 @@ fn what_is_for_a_later_day() {
         "SELECT DISTINCT country FROM users",
         "SELECT id, row_number() OVER () FROM users",
         "SELECT country, count(*) FROM users GROUP BY country",
-        "SELECT * FROM users u JOIN products p ON p.id = u.id",
+        "SELECT * FROM users u JOIN products p ON p.name = u.name",
         "SELECT * FROM users UNION SELECT * FROM users",
         "UPDATE users SET name = 'x'",
         "DELETE FROM users WHERE country = 'no'",

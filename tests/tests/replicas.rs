@@ -7,6 +7,8 @@ use switchyard_tests::cluster::{Node, Stop};
 use switchyard_tests::{Bed, BedSpec, Client, eventually, wait_for_replicas};
 
 const SESSIONS: usize = 16;
+/// Writes, each with the read of what was written.
+const PAIRS: usize = 10_000;
 /// Users that each session has for itself: nobody else writes them.
 const OWN_USERS: usize = 300 / SESSIONS;
 
@@ -50,25 +52,41 @@ fn reader_of(client: &mut Client, user: usize) -> String {
 struct Seen {
     missed: AtomicUsize,
     on_replica: AtomicUsize,
+    /// Reads whose server died under them (SQLSTATE 08006).
+    cut: AtomicUsize,
+}
+
+/// Says that the work is done when it is dropped, also by a failure: whoever waits for the word must not wait for ever.
+struct SayDone<'a>(&'a AtomicBool);
+
+impl Drop for SayDone<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Sessions write a row and read it again, in autocommit, in turn by the simple and the extended protocol.
-fn write_then_read(bed: &Bed, pairs: usize) -> Seen {
-    let (seen, next) = (Seen::default(), AtomicUsize::new(0));
+fn write_then_read(bed: &Bed, next: &AtomicUsize) -> Seen {
+    let seen = Seen::default();
     let replicas = ports(replicas(bed));
     std::thread::scope(|scope| {
         for session in 0..SESSIONS {
-            let (seen, next, replicas) = (&seen, &next, &replicas);
+            let (seen, replicas) = (&seen, &replicas);
             scope.spawn(move || {
                 let mut client = bed.client();
                 loop {
                     let pair = next.fetch_add(1, Ordering::Relaxed);
-                    if pair >= pairs {
+                    if pair >= PAIRS {
                         break;
                     }
                     let id = (1 + session + SESSIONS * (pair % OWN_USERS)).to_string();
                     let value = format!("{session}-{pair}");
-                    let [found, server] = one_pair(&mut client, pair % 2 == 0, &id, &value);
+                    let Some([found, server]) =
+                        one_pair(&mut client, pair.is_multiple_of(2), &id, &value)
+                    else {
+                        seen.cut.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    };
                     seen.missed
                         .fetch_add(usize::from(found != value), Ordering::Relaxed);
                     seen.on_replica
@@ -80,8 +98,9 @@ fn write_then_read(bed: &Bed, pairs: usize) -> Seen {
     seen
 }
 
-/// Writes a user's email; returns what a read right after finds, and the port of the server that answered it.
-fn one_pair(client: &mut Client, simple: bool, id: &str, value: &str) -> [String; 2] {
+/// Writes a user's email; returns what a read right after finds, and the port of the server that answered it. None: the read's
+/// server died.
+fn one_pair(client: &mut Client, simple: bool, id: &str, value: &str) -> Option<[String; 2]> {
     let read = if simple {
         client
             .run(&format!(
@@ -105,7 +124,10 @@ fn one_pair(client: &mut Client, simple: bool, id: &str, value: &str) -> [String
             0,
         )
     };
-    read.succeeded().texts().remove(0).try_into().unwrap()
+    if read.sqlstate() == Some("08006") {
+        return None;
+    }
+    Some(read.succeeded().texts().remove(0).try_into().unwrap())
 }
 
 /// Holds every replica back; the value goes back to nothing when this is dropped.
@@ -144,7 +166,7 @@ fn no_session_misses_its_own_write_while_replicas_are_a_minute_behind() {
     let all = ports(replicas(bed));
 
     // Sessions that only read are served by replicas all the while.
-    let done = AtomicBool::new(false);
+    let (done, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (reads, elsewhere) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let seen = std::thread::scope(|scope| {
         for reader in 0..2 {
@@ -161,10 +183,14 @@ fn no_session_misses_its_own_write_while_replicas_are_a_minute_behind() {
                 }
             });
         }
-        let seen = write_then_read(bed, 10_000);
-        done.store(true, Ordering::Relaxed);
-        seen
+        let _done = SayDone(&done);
+        write_then_read(bed, &next)
     });
+    assert_eq!(
+        seen.cut.into_inner(),
+        0,
+        "reads whose server died, though none did"
+    );
     assert_eq!(
         seen.missed.into_inner(),
         0,
@@ -203,23 +229,38 @@ fn a_session_returns_to_the_replica_once_that_has_its_write() {
 #[test]
 fn no_session_misses_its_own_write_while_replicas_are_killed_and_restarted() {
     let (bed, _turn) = bed();
-    let done = AtomicBool::new(false);
+    let held_back = HeldBack::by(bed, "1min");
+    let (done, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     let seen = std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
-            let mut kills = 0;
-            while !done.load(Ordering::Relaxed) || kills < 2 {
-                for replica in replicas(bed) {
-                    replica.stop(Stop::Kill).unwrap();
-                    replica.start().unwrap();
-                    kills += 1;
+            for (kills, replica) in replicas(bed).into_iter().cycle().enumerate() {
+                // Each time the replicas have had the time to serve.
+                eventually("the sessions go on", || {
+                    done.load(Ordering::Relaxed)
+                        || next.load(Ordering::Relaxed) > (kills + 1) * PAIRS / 10
+                });
+                if done.load(Ordering::Relaxed) {
+                    return kills;
                 }
+                replica.stop(Stop::Kill).unwrap();
+                replica.start().unwrap();
             }
+            unreachable!("the replicas come again and again");
         });
-        let seen = write_then_read(bed, 10_000);
-        done.store(true, Ordering::Relaxed);
-        killer.join().unwrap();
+        let seen = {
+            let _done = SayDone(&done);
+            write_then_read(bed, &next)
+        };
+        assert!(killer.join().unwrap() >= 5);
         seen
     });
+    drop(held_back);
+    wait_for_replicas(bed.cluster());
+    let cut = seen.cut.into_inner();
+    assert!(
+        cut < 100,
+        "{cut} reads failed because their server was killed under them"
+    );
     assert_eq!(
         seen.missed.into_inner(),
         0,
@@ -330,7 +371,10 @@ fn hints_and_policies_choose_the_server() {
             .value()
     };
     assert!(primaries.contains(&server("/* switchyard: primary */")));
-    assert!(all.contains(&server("/* switchyard: replica */")));
+    // Not before it has what the primary showed this session.
+    eventually("a replica serves", || {
+        all.contains(&server("/* switchyard: replica */"))
+    });
     let of_shard = |index: usize| {
         let shard = bed.cluster().shard(index);
         [
