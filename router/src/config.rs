@@ -241,3 +241,79 @@ fn read_secret(secret: &Secret, environment: &impl Environment) -> Result<Passwo
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Variables(&'static [(&'static str, &'static str)]);
+
+    impl Environment for Variables {
+        fn variable(&self, name: &str) -> Option<String> {
+            let found = self.0.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    fn config(users: &str) -> String {
+        format!(
+            "[router]\nlisten = \"127.0.0.1:6432\"\n{users}\n[[databases]]\nname = \"shop\"\n\
+             [[databases.shards]]\nname = \"s0\"\nnodes = [ {{ host = \"a\", role = \"primary\" }} ]\n"
+        )
+    }
+
+    fn parse(users: &str, path: &Path) -> Result<Settings, ConfigError> {
+        let variables = Variables(&[("APP_PASSWORD", "from environment")]);
+        Settings::parse(&config(users), path, &variables)
+    }
+
+    #[test]
+    fn secrets_come_from_where_the_file_says() {
+        let directory = tempfile::TempDir::new().unwrap();
+        std::fs::write(directory.path().join("secret"), "from file\n").unwrap();
+        let users = "[[users]]\nname = \"one\"\npassword = \"inline\"\n\
+                     [[users]]\nname = \"two\"\npassword_env = \"APP_PASSWORD\"\n\
+                     [[users]]\nname = \"three\"\npassword_file = \"secret\"\nadmin = true\n";
+        let settings = parse(users, &directory.path().join("switchyard.toml")).unwrap();
+        let password = |user| {
+            settings
+                .users
+                .get(user)
+                .and_then(|user| user.password.clone())
+        };
+        assert_eq!(password("one"), Some(Password::new("inline")));
+        assert_eq!(password("two"), Some(Password::new("from environment")));
+        assert_eq!(password("three"), Some(Password::new("from file")));
+        assert_eq!(&*settings.monitor_user().unwrap().name, "three");
+        assert!(!format!("{settings:?}").contains("from file"));
+    }
+
+    #[test]
+    fn a_missing_secret_is_named_and_not_shown() {
+        let path = Path::new("switchyard.toml");
+        let env = "[[users]]\nname = \"app\"\npassword_env = \"NOSUCH\"\n";
+        let error = parse(env, path).unwrap_err().to_string();
+        assert!(
+            error.contains("user \"app\"") && error.contains("NOSUCH"),
+            "{error}"
+        );
+        let file = "[[users]]\nname = \"app\"\npassword_file = \"/nosuch/file\"\n";
+        let error = parse(file, path).unwrap_err().to_string();
+        assert!(error.contains("/nosuch/file"), "{error}");
+    }
+
+    #[test]
+    fn every_problem_has_its_line() {
+        let text = "[router]\nlisten = 5\nnosuch = 1\n";
+        let error = Settings::parse(text, Path::new("x.toml"), &Variables(&[])).unwrap_err();
+        let lines: Vec<_> = error.to_string().lines().map(str::to_owned).collect();
+        assert!(
+            lines.iter().any(|line| line.starts_with("x.toml:2:")),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.starts_with("x.toml:3:")),
+            "{lines:?}"
+        );
+    }
+}

@@ -113,6 +113,9 @@ impl Router {
     /// [`StartError`].
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
+        if settings.file.router.unix_socket_dir.is_some() {
+            warn!("unix_socket_dir is not supported yet: clients can connect by TCP only");
+        }
         let entry = operations::Entry::new(&settings)?;
         let ending = Ending::new();
         let (operations_for_control, when_built) = oneshot::channel();

@@ -96,7 +96,7 @@ pub struct DatabaseTopology {
     pub buckets: Arc<BucketMap>,
     /// Version of the bucket map.
     pub epoch: u64,
-    /// The snapshot this was made for: what a plan depends on is the same while this is the same.
+    /// The first snapshot with these relations and this map: plans made under one generation are good under it only.
     pub generation: u64,
     /// Parameters the servers report at connect (`server_version`, `TimeZone`, …), for our own `ParameterStatus`.
     pub parameters: Arc<[(Box<str>, Box<str>)]>,
