@@ -6,6 +6,7 @@
 //! calls [`Relations::build`]; [`crate::plan`] reads.
 
 mod build;
+mod code;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod functions;

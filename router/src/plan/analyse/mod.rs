@@ -10,13 +10,16 @@
 )]
 
 mod call;
+mod change;
 mod expr;
 pub(super) mod facts;
 mod from;
+mod insert;
 mod joins;
 pub(super) mod names;
 mod predicate;
 mod query;
+mod select;
 mod value;
 mod write;
 

@@ -1,15 +1,12 @@
-//! Query blocks: SELECT, set operations, VALUES, subqueries and common table expressions.
+//! Queries: subqueries, set operations, VALUES, common table expressions, ORDER BY and LIMIT.
 
 use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, LimitClause, NamedWindowExpr, OrderBy, OrderByKind, Query, Select,
-    SelectFlavor, SelectInto, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetQuantifier,
-    With,
+    Expr, LimitClause, OrderBy, OrderByKind, Query, SetExpr, SetQuantifier, With,
 };
 
 use super::facts::{ColumnId, Fact, ScopeId};
-use super::names::{Frame, Item, Output, function_name, name, relation_name};
+use super::names::{Output, name};
 use super::{Analyser, Cte, CteBody, Stop};
-use crate::plan::Pin;
 use crate::plan::refusal::Refusal;
 
 /// What a query block does besides joining and filtering.
@@ -17,17 +14,17 @@ use crate::plan::refusal::Refusal;
 pub(super) struct Features {
     pub(super) aggregate: bool,
     pub(super) window: bool,
-    group_by: bool,
-    grouping_sets: bool,
-    having: bool,
-    distinct: bool,
-    distinct_on: bool,
-    order_by: bool,
-    limit: bool,
+    pub(super) group_by: bool,
+    pub(super) grouping_sets: bool,
+    pub(super) having: bool,
+    pub(super) distinct: bool,
+    pub(super) distinct_on: bool,
+    pub(super) order_by: bool,
+    pub(super) limit: bool,
     locking: bool,
     set_operation: bool,
     /// Which column is the n-th is not known: `*` of something whose columns are not known.
-    ragged: bool,
+    pub(super) ragged: bool,
 }
 
 impl Features {
@@ -207,7 +204,7 @@ impl<'a> Analyser<'a> {
         Ok((columns, open, features))
     }
 
-    fn block(&mut self, note: impl FnOnce(&mut Features)) {
+    pub(super) fn block(&mut self, note: impl FnOnce(&mut Features)) {
         if let Some(block) = self.blocks.last_mut() {
             note(block);
         }
@@ -241,69 +238,6 @@ impl<'a> Analyser<'a> {
         if !query.locks.is_empty() {
             self.analysis.locks = true;
             self.block(|block| block.locking = true);
-        }
-        Ok(())
-    }
-
-    fn with(&mut self, with: &'a With, scope: ScopeId) -> Result<(), Stop> {
-        for cte in &with.cte_tables {
-            if cte.from.is_some() {
-                return Err(Stop::Opaque("not PostgreSQL's syntax"));
-            }
-            let columns = cte
-                .alias
-                .columns
-                .iter()
-                .map(|column| name(&column.name))
-                .collect::<Result<Vec<_>, _>>()?;
-            let write = match &*cte.query.body {
-                SetExpr::Insert(statement)
-                | SetExpr::Update(statement)
-                | SetExpr::Delete(statement)
-                | SetExpr::Merge(statement) => Some(statement),
-                SetExpr::Select(_)
-                | SetExpr::Query(_)
-                | SetExpr::SetOperation { .. }
-                | SetExpr::Values(_)
-                | SetExpr::Table(_) => None,
-            };
-            let body = match write {
-                None => CteBody::Query {
-                    query: &cte.query,
-                    recursive: with.recursive,
-                },
-                Some(statement) => {
-                    if cte.query.with.is_some() {
-                        return Err(Stop::Opaque("WITH inside a WITH that writes"));
-                    }
-                    let inside = self.analysis.facts.scope(Some(scope));
-                    let columns = self.write(statement, inside)?;
-                    CteBody::Write {
-                        columns,
-                        scope: inside,
-                    }
-                }
-            };
-            let frames = self.frames.len();
-            self.ctes.push(Cte {
-                name: name(&cte.alias.name)?,
-                columns,
-                body,
-                frames,
-                used: false,
-            });
-        }
-        Ok(())
-    }
-
-    /// CTEs nobody mentions are not run, but what they name must still make sense.
-    fn unused_ctes(&mut self, first: usize, scope: ScopeId) -> Result<(), Stop> {
-        for position in first..self.ctes.len() {
-            let cte = self.ctes[position].clone();
-            if let (CteBody::Query { .. }, false) = (&cte.body, cte.used) {
-                let detached = self.analysis.facts.scope(Some(scope));
-                self.relation_item(None, &cte.name, detached)?;
-            }
         }
         Ok(())
     }
@@ -451,7 +385,11 @@ impl<'a> Analyser<'a> {
         Ok((outputs, open))
     }
 
-    fn order_by(&mut self, order: Option<&'a OrderBy>, scope: ScopeId) -> Result<(), Stop> {
+    pub(super) fn order_by(
+        &mut self,
+        order: Option<&'a OrderBy>,
+        scope: ScopeId,
+    ) -> Result<(), Stop> {
         let Some(order) = order else { return Ok(()) };
         let OrderByKind::Expressions(expressions) = &order.kind else {
             return Err(Stop::Opaque("not PostgreSQL's syntax"));
@@ -466,235 +404,66 @@ impl<'a> Analyser<'a> {
         Ok(())
     }
 
-    fn select(
-        &mut self,
-        select: &'a Select,
-        order: Option<&'a OrderBy>,
-        scope: ScopeId,
-    ) -> Result<(Vec<Output>, bool), Stop> {
-        check_dialect(select)?;
-        self.frames.push(Frame::default());
-        let trees = self.from(&select.from, scope)?;
-        self.join_all(trees, select.selection.as_ref(), scope)?;
-        let outputs = self.projection(&select.projection, scope)?;
-        self.grouping(&select.group_by, scope)?;
-        match &select.distinct {
-            Some(Distinct::Distinct) => self.block(|block| block.distinct = true),
-            Some(Distinct::On(exprs)) => {
-                for expr in exprs {
-                    self.expr(expr, scope, false)?;
-                }
-                self.block(|block| block.distinct_on = true);
+    fn with(&mut self, with: &'a With, scope: ScopeId) -> Result<(), Stop> {
+        for cte in &with.cte_tables {
+            if cte.from.is_some() {
+                return Err(Stop::Opaque("not PostgreSQL's syntax"));
             }
-            Some(Distinct::All) | None => {}
-        }
-        if let Some(having) = &select.having {
-            self.expr(having, scope, false)?;
-            self.block(|block| block.having = true);
-        }
-        for window in &select.named_window {
-            if let NamedWindowExpr::WindowSpec(spec) = &window.1 {
-                self.window(spec, scope)?;
-            }
-        }
-        self.order_by(order, scope)?;
-        if let Some(into) = &select.into {
-            self.select_into(into)?;
-        }
-        self.frames.pop();
-        Ok(outputs)
-    }
-
-    /// Joins what a FROM lists and applies the WHERE.
-    pub(super) fn join_all(
-        &mut self,
-        trees: Vec<super::from::Tree<'a>>,
-        condition: Option<&'a Expr>,
-        scope: ScopeId,
-    ) -> Result<(), Stop> {
-        let refused = condition
-            .map(|condition| self.refuses_null(condition))
-            .unwrap_or_default();
-        let trees = self.reduce(trees, refused);
-        for tree in &trees {
-            self.assign(tree, scope)?;
-        }
-        if let Some(condition) = condition {
-            self.add_facts(condition, scope);
-            self.expr(condition, scope, true)?;
-        }
-        Ok(())
-    }
-
-    /// `SELECT … INTO table`
-    fn select_into(&mut self, into: &'a SelectInto) -> Result<(), Stop> {
-        let [Expr::Identifier(ident)] = into.targets.as_slice() else {
-            return Err(Stop::Opaque("SELECT INTO a qualified name"));
-        };
-        let table = name(ident)?;
-        self.analysis.writes = true;
-        self.analysis.primary = true;
-        if into.temporary {
-            self.analysis.temporary = true;
-            self.analysis.effects.pins.insert(Pin::Temporary);
-            self.analysis.creates_temporary = Some(table);
-        } else if !self.alone {
-            return Err(Refusal::not_supported("SELECT INTO is not supported")
-                .hint("Use CREATE TABLE AS.")
-                .into());
-        }
-        Ok(())
-    }
-
-    fn grouping(&mut self, group_by: &'a GroupByExpr, scope: ScopeId) -> Result<(), Stop> {
-        let GroupByExpr::Expressions(exprs, modifiers) = group_by else {
-            return Err(Stop::Opaque("GROUP BY ALL"));
-        };
-        if !modifiers.is_empty() {
-            return Err(Stop::Opaque("not PostgreSQL's syntax"));
-        }
-        for expr in exprs {
-            let sets = match expr {
-                Expr::GroupingSets(sets) | Expr::Cube(sets) | Expr::Rollup(sets) => Some(sets),
-                _ => None,
+            let columns = cte
+                .alias
+                .columns
+                .iter()
+                .map(|column| name(&column.name))
+                .collect::<Result<Vec<_>, _>>()?;
+            let write = match &*cte.query.body {
+                SetExpr::Insert(statement)
+                | SetExpr::Update(statement)
+                | SetExpr::Delete(statement)
+                | SetExpr::Merge(statement) => Some(statement),
+                SetExpr::Select(_)
+                | SetExpr::Query(_)
+                | SetExpr::SetOperation { .. }
+                | SetExpr::Values(_)
+                | SetExpr::Table(_) => None,
             };
-            match sets {
-                Some(sets) => {
-                    self.block(|block| block.grouping_sets = true);
-                    for expr in sets.iter().flatten() {
-                        self.expr(expr, scope, false)?;
+            let body = match write {
+                None => CteBody::Query {
+                    query: &cte.query,
+                    recursive: with.recursive,
+                },
+                Some(statement) => {
+                    if cte.query.with.is_some() {
+                        return Err(Stop::Opaque("WITH inside a WITH that writes"));
+                    }
+                    let inside = self.analysis.facts.scope(Some(scope));
+                    let columns = self.write(statement, inside)?;
+                    CteBody::Write {
+                        columns,
+                        scope: inside,
                     }
                 }
-                None => self.expr(expr, scope, false)?,
+            };
+            let frames = self.frames.len();
+            self.ctes.push(Cte {
+                name: name(&cte.alias.name)?,
+                columns,
+                body,
+                frames,
+                used: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// CTEs nobody mentions are not run, but what they name must still make sense.
+    fn unused_ctes(&mut self, first: usize, scope: ScopeId) -> Result<(), Stop> {
+        for position in first..self.ctes.len() {
+            let cte = self.ctes[position].clone();
+            if let (CteBody::Query { .. }, false) = (&cte.body, cte.used) {
+                let detached = self.analysis.facts.scope(Some(scope));
+                self.relation_item(None, &cte.name, detached)?;
             }
         }
-        self.block(|block| block.group_by |= !exprs.is_empty());
         Ok(())
-    }
-
-    /// The columns of a select list or of RETURNING.
-    pub(super) fn projection(
-        &mut self,
-        items: &'a [SelectItem],
-        scope: ScopeId,
-    ) -> Result<(Vec<Output>, bool), Stop> {
-        let mut outputs = Vec::new();
-        let mut open = false;
-        for item in items {
-            match item {
-                SelectItem::UnnamedExpr(expr) => {
-                    self.expr(expr, scope, false)?;
-                    outputs.push(Output {
-                        name: implied_name(expr),
-                        column: self.output_column(expr, scope),
-                    });
-                }
-                SelectItem::ExprWithAlias { expr, alias } => {
-                    self.expr(expr, scope, false)?;
-                    outputs.push(Output {
-                        name: Some(self.label(alias)?),
-                        column: self.output_column(expr, scope),
-                    });
-                }
-                SelectItem::Wildcard(options) => {
-                    check_wildcard(options)?;
-                    let frame = self.frames.last().cloned().unwrap_or_default();
-                    let (columns, more) = self.expand(&frame);
-                    outputs.extend(columns);
-                    open |= more;
-                    self.block(|block| block.ragged |= more);
-                }
-                SelectItem::QualifiedWildcard(
-                    SelectItemQualifiedWildcardKind::ObjectName(object),
-                    options,
-                ) => {
-                    check_wildcard(options)?;
-                    let (_, alias) = relation_name(object)?;
-                    let (columns, more) = match self.item(&alias) {
-                        Some(item) => (item.columns.clone(), item.open),
-                        None => (Vec::new(), true),
-                    };
-                    outputs.extend(columns);
-                    open |= more;
-                    self.block(|block| block.ragged |= more);
-                }
-                SelectItem::QualifiedWildcard(
-                    SelectItemQualifiedWildcardKind::Expr(expr),
-                    options,
-                ) => {
-                    check_wildcard(options)?;
-                    self.expr(expr, scope, false)?;
-                    open = true;
-                    self.block(|block| block.ragged = true);
-                }
-                SelectItem::ExprWithAliases { .. } => {
-                    return Err(Stop::Opaque("not PostgreSQL's syntax"));
-                }
-            }
-        }
-        open |= outputs.iter().any(|output| output.name.is_none());
-        Ok((outputs, open))
-    }
-
-    fn output_column(&mut self, expr: &Expr, scope: ScopeId) -> Option<ColumnId> {
-        self.column(expr)
-            .or_else(|| self.constant_column(&[expr], scope))
-    }
-
-    fn item(&self, alias: &str) -> Option<&Item> {
-        let items = self.frames.iter().rev().flat_map(|frame| &frame.items);
-        items
-            .map(|id| &self.items[*id])
-            .find(|item| item.alias.as_deref() == Some(alias))
-    }
-}
-
-fn check_wildcard(options: &sqlparser::ast::WildcardAdditionalOptions) -> Result<(), Stop> {
-    let plain = options.opt_ilike.is_none()
-        && options.opt_exclude.is_none()
-        && options.opt_except.is_none()
-        && options.opt_replace.is_none()
-        && options.opt_rename.is_none()
-        && options.opt_alias.is_none();
-    if plain {
-        Ok(())
-    } else {
-        Err(Stop::Opaque("not PostgreSQL's syntax"))
-    }
-}
-
-fn check_dialect(select: &Select) -> Result<(), Stop> {
-    let foreign = !select.optimizer_hints.is_empty()
-        || select.select_modifiers.is_some()
-        || select.top.is_some()
-        || select.exclude.is_some()
-        || !select.lateral_views.is_empty()
-        || select.prewhere.is_some()
-        || !select.connect_by.is_empty()
-        || !select.cluster_by.is_empty()
-        || !select.distribute_by.is_empty()
-        || !select.sort_by.is_empty()
-        || select.qualify.is_some()
-        || select.value_table_mode.is_some()
-        || select.flavor != SelectFlavor::Standard;
-    if foreign {
-        Err(Stop::Opaque("not PostgreSQL's syntax"))
-    } else {
-        Ok(())
-    }
-}
-
-/// The name PostgreSQL gives an expression's column, where that is simple.
-fn implied_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(ident) => name(ident).ok(),
-        Expr::CompoundIdentifier(parts) => name(parts.last()?).ok(),
-        Expr::Nested(inner) => implied_name(inner),
-        Expr::Function(function) => function_name(&function.name).ok().map(|(_, name)| name),
-        // PostgreSQL calls these "?column?": nothing can mean them by accident.
-        Expr::Value(_) | Expr::BinaryOp { .. } | Expr::UnaryOp { .. } => {
-            Some("?column?".to_owned())
-        }
-        _ => None,
     }
 }

@@ -1,0 +1,392 @@
+//! INSERT: the keys of the new rows.
+
+use sqlparser::ast::{
+    ConflictTarget, Expr, Insert, OnConflict, OnConflictAction, OnInsert, Query, SelectItem,
+    SetExpr, TableObject,
+};
+
+use super::facts::{ColumnId, Fact, ScopeId};
+use super::from::broken;
+use super::names::{Item, Output, name, relation_name};
+use super::write::{WriteTarget, is_default, single};
+use super::{Analyser, Stop, StoredKeys};
+use crate::plan::refusal::Refusal;
+use crate::plan::route::{KeyExpr, KeySet, Source};
+use crate::relations::{DefaultValue, Relation, Sharding};
+
+impl<'a> Analyser<'a> {
+    pub(super) fn insert(
+        &mut self,
+        insert: &'a Insert,
+        scope: ScopeId,
+    ) -> Result<Vec<Output>, Stop> {
+        let TableObject::TableName(table) = &insert.table else {
+            return Err(Stop::Opaque("INSERT into no table"));
+        };
+        if !is_plain_insert(insert) {
+            return Err(Stop::Opaque("not PostgreSQL's INSERT"));
+        }
+        let instances = self.analysis.instances.len();
+        let (target, mut item) = self.target(table, scope)?;
+        // New rows are placed by the keys they store, not found by a condition.
+        self.analysis.instances.truncate(instances);
+        if let Some(alias) = &insert.table_alias {
+            item.alias = Some(name(&alias.alias)?);
+        }
+        let listed = insert
+            .columns
+            .iter()
+            .map(|column| relation_name(column).and_then(single))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.insert_rows(target, &item, &listed, insert.source.as_deref(), scope)?;
+        let excluded = Item {
+            alias: Some("excluded".to_owned()),
+            ..item.clone()
+        };
+        self.push_item(item);
+        if let Some(on) = &insert.on {
+            let OnInsert::OnConflict(conflict) = on else {
+                return Err(Stop::Opaque("not PostgreSQL's INSERT"));
+            };
+            self.push_item(excluded);
+            self.on_conflict(target, conflict, scope)?;
+            if let Some(frame) = self.frames.last_mut() {
+                frame.items.pop();
+            }
+        }
+        self.returning(insert.returning.as_ref(), scope)
+    }
+
+    /// The new rows: what they store in the key column, and in columns with defaults.
+    fn insert_rows(
+        &mut self,
+        target: WriteTarget<'a>,
+        item: &Item,
+        listed: &[String],
+        source: Option<&'a Query>,
+        scope: ScopeId,
+    ) -> Result<(), Stop> {
+        let hidden = self.frames.pop();
+        let rows = source.and_then(values_rows);
+        let width = match (&rows, source) {
+            (Some(rows), _) => rows.iter().map(|row| row.len()).max(),
+            (None, Some(_)) => None,
+            (None, None) => Some(0),
+        };
+        self.defaults(target, listed, width, rows.as_deref())?;
+        let key = target.sharding().and_then(|(relation, sharding)| {
+            let key = relation.columns.get(sharding.column)?;
+            let position = match listed {
+                [] => Some(sharding.column),
+                names => names.iter().position(|name| *name == key.name),
+            };
+            Some((relation, sharding, position))
+        });
+        match (rows, source) {
+            (Some(rows), _) => {
+                for expr in rows
+                    .iter()
+                    .flat_map(|row| row.iter())
+                    .filter(|expr| !is_default(expr))
+                {
+                    self.expr(expr, scope, false)?;
+                }
+                if let Some((relation, sharding, position)) = key {
+                    let keys = rows
+                        .iter()
+                        .map(|row| self.row_key(relation, sharding, row, position));
+                    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                    if let Some(column) = item
+                        .columns
+                        .get(sharding.column)
+                        .and_then(|output| output.column)
+                    {
+                        self.analysis
+                            .facts
+                            .add(scope, Fact::Keys(column, KeySet::AnyOf(keys.clone())));
+                    }
+                    self.store(relation, sharding, StoredKeys::Values(keys));
+                }
+            }
+            (None, Some(query)) => self.insert_query(key, query, scope)?,
+            (None, None) => {
+                if let Some((relation, sharding, _)) = key {
+                    let key = self.missing_key(relation, sharding)?;
+                    self.store(relation, sharding, StoredKeys::Values(vec![key]));
+                }
+            }
+        }
+        self.frames.extend(hidden);
+        Ok(())
+    }
+
+    fn insert_query(
+        &mut self,
+        key: Option<(&'a Relation, &'a Sharding, Option<usize>)>,
+        query: &'a Query,
+        scope: ScopeId,
+    ) -> Result<(), Stop> {
+        let leaf = self.analysis.facts.scope(Some(scope));
+        let (columns, _, ragged) = self.positional(query, leaf)?;
+        self.analysis.facts.merge(leaf, scope);
+        if self.analysis.writes_reference.is_some()
+            && (query.limit_clause.is_some() || query.fetch.is_some())
+        {
+            self.analysis
+                .diverges
+                .get_or_insert_with(|| "LIMIT".to_owned());
+        }
+        let Some((relation, sharding, position)) = key else {
+            return Ok(());
+        };
+        let keys = match position {
+            None => StoredKeys::Values(vec![self.missing_key(relation, sharding)?]),
+            Some(position) => match columns.get(position).and_then(|output| output.column) {
+                Some(column) if !ragged => StoredKeys::Column(column, scope),
+                _ => match self.selected_constant(query, position) {
+                    Some(value) => StoredKeys::Values(vec![value]),
+                    None => return Err(unknown_key(relation, sharding).into()),
+                },
+            },
+        };
+        self.store(relation, sharding, keys);
+        Ok(())
+    }
+
+    /// The literal or parameter that a plain SELECT returns as its n-th column.
+    fn selected_constant(&self, query: &Query, position: usize) -> Option<KeyExpr> {
+        let SetExpr::Select(select) = &*query.body else {
+            return None;
+        };
+        let before = select.projection.get(..=position)?;
+        let plain = |item: &SelectItem| {
+            matches!(
+                item,
+                SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+            )
+        };
+        if !before.iter().all(plain) {
+            return None;
+        }
+        match before.last()? {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                self.key_expr(expr)
+            }
+            SelectItem::ExprWithAliases { .. }
+            | SelectItem::QualifiedWildcard(..)
+            | SelectItem::Wildcard(_) => None,
+        }
+    }
+
+    pub(super) fn row_key(
+        &self,
+        relation: &'a Relation,
+        sharding: &'a Sharding,
+        row: &'a [Expr],
+        position: Option<usize>,
+    ) -> Result<KeyExpr, Stop> {
+        match position.and_then(|position| row.get(position)) {
+            Some(expr) if !is_default(expr) => self
+                .key_expr(expr)
+                .ok_or_else(|| unknown_key(relation, sharding).into()),
+            _ => self.missing_key(relation, sharding),
+        }
+    }
+
+    /// The key of a row that does not give one.
+    pub(super) fn missing_key(
+        &self,
+        relation: &'a Relation,
+        sharding: &'a Sharding,
+    ) -> Result<KeyExpr, Stop> {
+        match relation
+            .columns
+            .get(sharding.column)
+            .map(|column| column.default)
+        {
+            Some(DefaultValue::Absent) => Ok(KeyExpr {
+                source: Source::Null,
+                negative: false,
+                casts: Vec::new(),
+            }),
+            Some(_) => {
+                let key = relation.key_column().map_or("", |column| &column.name);
+                Err(Refusal::not_supported(format!("the shard key \"{key}\" of table \"{}\" must be given", relation.name))
+                    .detail("Its default value is computed where the row is stored, and where that is depends on it.")
+                    .hint("Give the shard key a value in the INSERT.")
+                    .into())
+            }
+            None => Err(broken(relation, "its shard key is not a column").into()),
+        }
+    }
+
+    /// Columns that take their default in some row.
+    pub(super) fn defaults(
+        &mut self,
+        target: WriteTarget<'a>,
+        listed: &[String],
+        width: Option<usize>,
+        rows: Option<&[&'a [Expr]]>,
+    ) -> Result<(), Stop> {
+        let Some(relation) = target.relation else {
+            return Ok(());
+        };
+        for (at, column) in relation.columns.iter().enumerate() {
+            let position = match listed {
+                [] => Some(at),
+                names => names.iter().position(|name| *name == column.name),
+            };
+            let given = match (position, width) {
+                (None, _) => false,
+                (Some(position), Some(width)) => position < width,
+                (Some(_), None) => true,
+            };
+            let default_in = |row: &&[Expr]| {
+                position
+                    .and_then(|position| row.get(position))
+                    .is_some_and(is_default)
+            };
+            if given && !rows.into_iter().flatten().any(default_in) {
+                continue;
+            }
+            self.default_value(relation, column)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn default_value(
+        &mut self,
+        relation: &'a Relation,
+        column: &'a crate::relations::Column,
+    ) -> Result<(), Stop> {
+        let sharded = relation.sharding().is_some();
+        match column.default {
+            DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated => {}
+            DefaultValue::Sequence if sharded => {
+                return Err(Refusal::not_supported(format!(
+                    "column \"{}\" of the sharded table \"{}\" takes its value from a sequence",
+                    column.name, relation.name
+                ))
+                .detail("Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.")
+                .hint(format!("Give the column \"{}\" a value in the INSERT.", column.name))
+                .into());
+            }
+            DefaultValue::Sequence | DefaultValue::Stable | DefaultValue::Volatile => {
+                let what = || format!("the default of column \"{}\"", column.name);
+                self.analysis.diverges.get_or_insert_with(what);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_conflict(
+        &mut self,
+        target: WriteTarget<'a>,
+        conflict: &'a OnConflict,
+        scope: ScopeId,
+    ) -> Result<(), Stop> {
+        if let Some((relation, _)) = target.sharding() {
+            let key = relation.key_column().map_or("", |column| &column.name);
+            let covered = match &conflict.conflict_target {
+                Some(ConflictTarget::Columns(columns)) => columns
+                    .iter()
+                    .map(name)
+                    .collect::<Result<Vec<_>, _>>()?
+                    .iter()
+                    .any(|column| column == key),
+                Some(ConflictTarget::OnConstraint(_)) | None => !relation.unique_without_key,
+            };
+            if !covered {
+                return Err(Refusal::not_supported(format!(
+                    "ON CONFLICT without the shard key \"{key}\" is not supported"
+                ))
+                .detail(format!(
+                    "A conflicting row of table \"{}\" may be on another shard.",
+                    relation.name
+                ))
+                .hint("Make the shard key part of the unique index and of the conflict target.")
+                .into());
+            }
+        }
+        match &conflict.action {
+            OnConflictAction::DoNothing => Ok(()),
+            OnConflictAction::DoUpdate(update) => {
+                self.assignments(target, &update.assignments, scope)?;
+                match &update.selection {
+                    Some(condition) => self.expr(condition, scope, false),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Analyser<'_> {
+    /// A column for a literal or parameter that a subquery or VALUES returns, so that what it equals is known.
+    pub(super) fn constant_column(&mut self, exprs: &[&Expr], scope: ScopeId) -> Option<ColumnId> {
+        let values = exprs
+            .iter()
+            .map(|expr| self.key_expr(expr))
+            .collect::<Option<Vec<_>>>()?;
+        let family = values.first().and_then(KeyExpr::family)?;
+        if !values.iter().all(|value| value.family() == Some(family)) {
+            return None;
+        }
+        let column = self.analysis.facts.column(family, scope);
+        self.analysis
+            .facts
+            .add(scope, Fact::Keys(column, KeySet::AnyOf(values)));
+        Some(column)
+    }
+}
+
+fn unknown_key(relation: &Relation, sharding: &Sharding) -> Refusal {
+    let key = relation
+        .columns
+        .get(sharding.column)
+        .map_or("", |column| &column.name);
+    Refusal::not_supported(format!("the shard of the new rows of table \"{}\" is not known", relation.name))
+        .detail(format!("The shard key \"{key}\" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from."))
+        .hint("Compute the shard key first and pass it as a value.")
+}
+
+fn is_plain_insert(insert: &Insert) -> bool {
+    insert.optimizer_hints.is_empty()
+        && insert.or.is_none()
+        && !insert.ignore
+        && insert.into
+        && !insert.overwrite
+        && insert.assignments.is_empty()
+        && insert.partitioned.is_none()
+        && insert.after_columns.is_empty()
+        && !insert.has_table_keyword
+        && insert.output.is_none()
+        && !insert.replace_into
+        && insert.priority.is_none()
+        && insert.insert_alias.is_none()
+        && insert.settings.is_none()
+        && insert.format_clause.is_none()
+        && insert.multi_table_insert_type.is_none()
+        && insert.multi_table_into_clauses.is_empty()
+        && insert.multi_table_when_clauses.is_empty()
+        && insert.multi_table_else_clause.is_none()
+}
+
+/// The rows of a plain VALUES.
+fn values_rows(query: &Query) -> Option<Vec<&[Expr]>> {
+    let bare = query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty();
+    match &*query.body {
+        SetExpr::Values(values) if bare && !values.explicit_row && !values.value_keyword => Some(
+            values
+                .rows
+                .iter()
+                .map(|row| row.content.as_slice())
+                .collect(),
+        ),
+        _ => None,
+    }
+}
