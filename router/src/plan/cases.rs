@@ -199,3 +199,123 @@ fn only_reads_are_appended() {
         });
     }
 }
+
+/// Statements with tokens missing, doubled and out of place are planned without a panic, and still read by no more than
+/// one shard unless they are plain reads.
+#[test]
+fn mangled_statements_are_planned_too() {
+    let mut statements = Vec::new();
+    for path in files() {
+        walk(&std::fs::read_to_string(&path).unwrap(), |_, sql| {
+            statements.push(sql.to_owned())
+        });
+    }
+    let setting = Setting::new();
+    let pieces: Vec<Vec<String>> = statements.iter().filter_map(|sql| pieces(sql)).collect();
+    // A small generator of its own: the same mangling on every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut pick = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    for _ in 0..10_000 {
+        let mut mangled = pieces[pick(pieces.len())].clone();
+        for _ in 0..=pick(3) {
+            let at = pick(mangled.len().max(1));
+            match pick(4) {
+                0 if at < mangled.len() => drop(mangled.remove(at)),
+                1 if at < mangled.len() => mangled.insert(at, mangled[at].clone()),
+                2 => mangled.truncate(at),
+                _ => {
+                    let other = &pieces[pick(pieces.len())];
+                    mangled.insert(at.min(mangled.len()), other[pick(other.len())].clone());
+                }
+            }
+        }
+        let sql = mangled.join(" ");
+        let (plan, scan) = setting.plan(&sql);
+        let values = Values {
+            sql: sql.as_bytes(),
+            literals: &scan.literals,
+            params: &NoParams,
+        };
+        explain(&plan, &setting.relations, Some(&values));
+        if let Operator::Append(_) = plan.operator {
+            assert_eq!(plan.access, super::Access::Read, "{sql}");
+        }
+    }
+}
+
+/// The tokens of a statement.
+fn pieces(sql: &str) -> Option<Vec<String>> {
+    let end = u32::try_from(sql.len()).unwrap();
+    let tokens = super::parse::tokens(sql.as_bytes(), 0..end).ok()?;
+    let text = |token: &crate::sql::Token| sql[token.start as usize..token.end as usize].to_owned();
+    let pieces: Vec<String> = tokens.iter().map(text).collect();
+    (!pieces.is_empty()).then_some(pieces)
+}
+
+/// No statement is deep enough to exhaust the stack, nor complex enough to be planned for long.
+#[test]
+fn deep_and_long_statements_are_planned() {
+    let thread = std::thread::Builder::new()
+        .stack_size(super::STACK_BYTES)
+        .spawn(|| {
+            let setting = Setting::new();
+            [40, 400, 20_000]
+                .into_iter()
+                .flat_map(deep_and_long)
+                .for_each(|sql| drop(setting.plan(&sql)));
+        });
+    thread.unwrap().join().unwrap();
+}
+
+fn deep_and_long(times: usize) -> Vec<String> {
+    let repeat = |piece: &str| piece.repeat(times);
+    let around = |open: &str, inside: &str, close: &str| {
+        format!("{}{inside}{}", repeat(open), repeat(close))
+    };
+    let ctes = |body: &dyn Fn(usize) -> String| {
+        (1..=times)
+            .map(|n| format!("c{n} AS ({})", body(n)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    vec![
+        format!("SELECT {}", around("(", "1", ")")),
+        format!("SELECT {}1 FROM users", repeat("- ")),
+        format!("SELECT 1 FROM users WHERE {}true", repeat("NOT ")),
+        format!("SELECT 1 FROM users WHERE id = 1{}", repeat(" OR id = 1")),
+        format!("SELECT 1 FROM users WHERE id = 1{}", repeat(" AND id = 1")),
+        format!("SELECT 1{}", repeat(" + 1")),
+        format!("SELECT 1{}", repeat("::int")),
+        format!("SELECT a{} FROM users", repeat(" IS NULL")),
+        format!("SELECT 1{}", repeat(" UNION SELECT 1")),
+        format!("SELECT {}", around("(SELECT ", "1", ")")),
+        format!(
+            "SELECT * FROM {}",
+            around("(SELECT * FROM ", "users", ") x")
+        ),
+        format!("SELECT * FROM {}", around("(b JOIN ", "users", " ON true)")),
+        format!(
+            "SELECT * FROM users a{}",
+            repeat(" JOIN users b ON a.id = b.id")
+        ),
+        format!("SELECT * FROM a{}", repeat(" NATURAL JOIN b")),
+        format!("SELECT * FROM users WHERE id IN (1{})", repeat(", 1")),
+        format!("INSERT INTO users VALUES (1){}", repeat(", (1)")),
+        format!("SELECT {}", around("f(", "1", ")")),
+        format!("SELECT {}", around("CASE WHEN a THEN ", "1", " END")),
+        format!("SELECT {}", around("ARRAY[", "1", "]")),
+        format!("SELECT a{}", repeat("[1]")),
+        format!("SELECT 1 WHERE a{}", repeat(" LIKE a")),
+        format!("WITH {} SELECT 1", ctes(&|_| "SELECT 1".to_owned())),
+        // Each CTE is mentioned twice by the next: walked at each mention, the walk would double every time.
+        format!(
+            "WITH c0 AS (SELECT 1), {} SELECT * FROM c{times}",
+            ctes(&|n| format!("SELECT * FROM c{0} a, c{0} b", n - 1))
+        ),
+    ]
+}

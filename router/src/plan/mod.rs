@@ -40,6 +40,10 @@ use crate::relations::{Relations, SearchPath};
 pub use crate::sql::HintNode;
 use crate::sql::{Hint, Scan, Token, TokenKind};
 
+/// The stack a thread that plans must have. The deepest statement that is parsed (deeper ones are opaque) needs about
+/// 2 MiB of it, or 8 MiB without optimization; what is not touched costs nothing.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// What planning depends on besides the text.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {

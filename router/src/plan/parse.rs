@@ -26,6 +26,9 @@ pub(super) type Opaque = &'static str;
 /// How deep a tree may get: nested parentheses, and operators in a row (`a OR b OR …` leans to the left).
 const MAX_DEPTH: usize = 1_500;
 
+/// How deep the parser may call itself. [`super::STACK_BYTES`] is made for it.
+const MAX_NESTING: usize = 50;
+
 /// Every token of a range of a text.
 pub(super) fn tokens(sql: &[u8], range: Range<u32>) -> Result<Vec<Token>, Unscannable> {
     let text = sql.get(..range.end as usize).unwrap_or(sql);
@@ -71,6 +74,7 @@ pub(super) fn parse(sql: &str, tokens: &[Token]) -> Result<Statement, Opaque> {
         ..ParserOptions::default()
     };
     let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(MAX_NESTING)
         .with_options(options)
         .with_tokens_with_locations(found);
     let statement = parser.parse_statement().map_err(|_| "not parsed")?;

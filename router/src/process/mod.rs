@@ -220,6 +220,7 @@ fn start_thread(
         .build()?;
     std::thread::Builder::new()
         .name(format!("switchyard-{name}"))
+        .stack_size(crate::plan::STACK_BYTES)
         .spawn(move || {
             run(&runtime);
             // What blocks (resolving a name, say) is not waited for.

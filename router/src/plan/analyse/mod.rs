@@ -162,12 +162,17 @@ pub(super) struct Analyser<'a> {
     blocks: Vec<query::Features>,
     /// Column references that went further out than their own block.
     outward: usize,
+    /// Queries around the one being walked, CTEs taken apart included.
+    depth: u32,
     /// Nodes left before the statement counts as too complex: CTEs are walked at each mention.
     budget: u32,
 }
 
 /// Nodes walked at most.
 const BUDGET: u32 = 200_000;
+
+/// Queries inside each other at most.
+const MAX_DEPTH: u32 = 100;
 
 /// Walks a query or write. The guards count whatever the outcome.
 pub(super) fn analyse<'a>(
@@ -189,6 +194,7 @@ pub(super) fn analyse<'a>(
         ctes: Vec::new(),
         blocks: Vec::new(),
         outward: 0,
+        depth: 0,
         budget: BUDGET,
     };
     let top = analyser.analysis.facts.scope(None);

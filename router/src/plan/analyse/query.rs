@@ -6,7 +6,7 @@ use sqlparser::ast::{
 
 use super::facts::{ColumnId, Fact, ScopeId};
 use super::names::{Output, name};
-use super::{Analyser, Cte, CteBody, Stop};
+use super::{Analyser, Cte, CteBody, MAX_DEPTH, Stop};
 use crate::plan::refusal::Refusal;
 
 /// What a query block does besides joining and filtering.
@@ -77,6 +77,9 @@ impl Features {
         )
     }
 }
+
+/// CTEs of one WITH at most.
+const MAX_CTES: usize = 500;
 
 impl<'a> Analyser<'a> {
     /// The query at the top of a statement.
@@ -184,6 +187,10 @@ impl<'a> Analyser<'a> {
         if foreign {
             return Err(Stop::Opaque("not PostgreSQL's syntax"));
         }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(Stop::Opaque("too deep"));
+        }
         let instances = self.analysis.instances.len();
         let ctes = self.ctes.len();
         if let Some(with) = &query.with {
@@ -201,6 +208,7 @@ impl<'a> Analyser<'a> {
                 Refusal::not_supported("a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet")
             });
         }
+        self.depth -= 1;
         Ok((columns, open, features))
     }
 
@@ -405,6 +413,9 @@ impl<'a> Analyser<'a> {
     }
 
     fn with(&mut self, with: &'a With, scope: ScopeId) -> Result<(), Stop> {
+        if with.cte_tables.len() > MAX_CTES {
+            return Err(Stop::Opaque("too many CTEs"));
+        }
         for cte in &with.cte_tables {
             if cte.from.is_some() {
                 return Err(Stop::Opaque("not PostgreSQL's syntax"));
