@@ -73,7 +73,6 @@ impl Services {
                     .and_then(|user| user.password.as_ref())
                     .map(|password| password.reveal().to_owned()),
                 database: key.database.to_string(),
-                application_name: "switchyard".to_owned(),
                 prepared_limit: router.max_prepared_statements as usize,
                 tls: NodeTls::new(&node.tls)?,
                 timeout: router.timeouts.connect,

@@ -44,8 +44,6 @@ pub struct ConnectOptions {
     pub password: Option<String>,
     /// The database on the node.
     pub database: String,
-    /// Reported as `application_name` until a session sets its own.
-    pub application_name: String,
     /// Prepared statements kept on one connection before the oldest is closed.
     pub prepared_limit: usize,
     /// How to encrypt.
@@ -195,7 +193,6 @@ impl Connection {
             [
                 ("user", options.user.as_str()),
                 ("database", options.database.as_str()),
-                ("application_name", options.application_name.as_str()),
             ]
             .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         );

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::ShardIndex;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 
@@ -56,7 +57,15 @@ impl Session {
                 encode::empty_query(&mut self.client.output);
                 Ok(Ready::ToBeSaid)
             }
-            _ => self.anywhere(plan, sent).await,
+            Command::CloseCursor(None) => {
+                self.run_on_all("CLOSE ALL").await?;
+                self.cursors.clear();
+                self.complete("CLOSE CURSOR ALL")
+            }
+            command => {
+                let shard = self.shard_held_for(command).unwrap_or(ShardIndex::FIRST);
+                self.at(shard, plan, sent).await
+            }
         }
     }
 
@@ -458,6 +467,7 @@ impl Session {
                 self.statements.clear();
                 self.portals.clear();
                 self.temporary.clear();
+                self.cursors.clear();
                 self.route_hint = None;
                 self.participants.unpin_all();
                 self.take_settings(self.settings.discarded());
@@ -493,7 +503,15 @@ impl Session {
 
     /// Any backend's answer will do.
     async fn anywhere(&mut self, plan: &Plan, sent: Sent<'_>) -> Result<Ready, Trouble> {
-        let shard = self.any_shard();
+        self.at(self.any_shard(), plan, sent).await
+    }
+
+    async fn at(
+        &mut self,
+        shard: ShardIndex,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
         let routed = super::route::Routed {
             plan: Arc::new(plan.clone()),
             shards: switchyard_schema::ShardSet::one(shard),

@@ -186,7 +186,10 @@ impl Session {
         if desk.scan.scan(sql).is_err() || desk.scan.statements.len() > 1 {
             return Ok(None);
         }
-        let plan = self.plan_scanned(&mut desk, sql)?;
+        let plan = match self.plan_scanned(&mut desk, sql) {
+            Err(Failure::NotUtf8) => return Ok(None),
+            planned => planned?,
+        };
         Ok(Some(SessionStatement {
             statement: worker.services.statements.intern(StatementText::Parsed {
                 sql: sql.into(),
@@ -262,6 +265,18 @@ impl Session {
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
             return Err(Failure::Refused(refusal.clone()).into());
         }
+        if let Command::Execute { .. } = prepared.plan.command {
+            return Err(Failure::Unsupported {
+                what: "EXECUTE by the extended query protocol".into(),
+                hint: "Bind the prepared statement instead.",
+            }
+            .into());
+        }
+        if matches!(prepared.plan.operator, Operator::Session)
+            && let Some(shard) = self.shard_held_for(&prepared.plan.command)
+        {
+            return self.bind_one(shard, prepared, bind).await;
+        }
         if matches!(prepared.plan.operator, Operator::Session) {
             self.local_parse_complete(bind.statement).await?;
             self.reply(encode::bind_complete).await?;
@@ -289,6 +304,11 @@ impl Session {
             Some(shard) if !broadcast => self.bind_one(shard, prepared, bind).await,
             _ => self.bind_several(shards, prepared, bind).await,
         }
+    }
+
+    /// No backend ever sees it.
+    fn is_handled_here(&self, plan: &Plan) -> bool {
+        matches!(plan.operator, Operator::Session) && self.shard_held_for(&plan.command).is_none()
     }
 
     /// The shard that failed refuses the statement itself.
@@ -429,7 +449,7 @@ impl Session {
             self.send_unsent().await?;
         }
         let prepared = self.statement_named(name)?;
-        if matches!(prepared.plan.operator, Operator::Session) {
+        if self.is_handled_here(&prepared.plan) {
             self.local_parse_complete(name).await?;
             self.reply(|output| {
                 encode::parameter_description(output, &[]);
@@ -464,7 +484,12 @@ impl Session {
 
     async fn describe_portal(&mut self, name: &[u8]) -> Result<(), Trouble> {
         let shard = match self.portals.get(name) {
-            None => return Err(Failure::NoSuchPortal(lossy(name)).into()),
+            None => self
+                .cursors
+                .iter()
+                .find(|cursor| cursor.name.as_bytes() == name)
+                .map(|cursor| cursor.shard)
+                .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?,
             Some(Portal::Session { .. }) => {
                 return self.reply(encode::no_data).await;
             }
@@ -508,6 +533,7 @@ impl Session {
             }
             Portal::One { shard, plan, .. } => {
                 self.note_write(shard, &plan)?;
+                self.note_cursor(&plan.command, shard);
                 let index = self.activate_held(shard, name).await?;
                 self.batch.schema_changed |= matches!(plan.command, Command::Ddl);
                 if let Some(participant) = self.participants.get_mut(index) {
@@ -889,7 +915,7 @@ impl Session {
             return Ok(());
         };
         let prepared = self.statement_named(&name)?;
-        if matches!(prepared.plan.operator, Operator::Session) {
+        if self.is_handled_here(&prepared.plan) {
             return self.local_parse_complete(&name).await;
         }
         let index = self.activate_any(&prepared).await?;

@@ -48,6 +48,9 @@ pub(crate) enum Failure {
     NoSuchSavepoint(Box<str>),
     #[error("{0} can only be used in transaction blocks")]
     NoBlock(&'static str),
+    /// PostgreSQL has words of its own for it, if its client_encoding is UTF8.
+    #[error("a statement that is not valid UTF-8 is not supported")]
+    NotUtf8,
     #[error("{what} is not supported")]
     Unsupported { what: Box<str>, hint: &'static str },
     #[error(
@@ -84,7 +87,9 @@ impl Failure {
             Self::ShardBrokeProtocol { .. } => SqlState::INTERNAL_ERROR,
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
-            Self::SecondWriter | Self::Unsupported { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::SecondWriter | Self::NotUtf8 | Self::Unsupported { .. } => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
             Self::NoSuchStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }
@@ -109,6 +114,7 @@ impl Failure {
             Self::SecondWriter => Some(
                 "Keep the writes of a transaction to rows with one shard key, or commit between them.",
             ),
+            Self::NotUtf8 => Some("Set client_encoding to UTF8."),
             Self::Unsupported { hint, .. } => Some(hint),
             Self::BadRoute(_) => Some("Available values: primary, replica, default."),
             Self::Retry => Some("Run the transaction again."),

@@ -44,6 +44,7 @@ use client::Client;
 use extended::Batch;
 use failure::Failure;
 pub(crate) use open::Reported;
+use route::Cursor;
 pub(crate) use statement::Statements;
 use statement::{Portal, SessionStatement, Statement};
 
@@ -82,6 +83,7 @@ struct Session {
     context: Option<ContextId>,
     statements: HashMap<Box<[u8]>, SessionStatement>,
     portals: HashMap<Box<[u8]>, Portal>,
+    cursors: Vec<Cursor>,
     batch: Batch,
     described: Described,
     /// Bytes of the statement under which a connection was lost had reached the client.
@@ -225,6 +227,7 @@ impl Session {
                 .map_err(crate::execute::relay::client_gone)?;
         }
         if self.block.is_none() {
+            self.cursors.retain(|cursor| cursor.hold);
             self.participants.release(&self.database).await;
             self.counters.transaction();
             self.entry.count_transaction();

@@ -128,6 +128,7 @@ fn new(
         context: None,
         statements: HashMap::new(),
         portals: HashMap::new(),
+        cursors: Vec::new(),
         batch: Batch::default(),
         described: Described::default(),
         lost_shown: false,

@@ -9,7 +9,8 @@ use super::Session;
 use super::failure::Failure;
 use crate::execute::participants::Need;
 use crate::plan::{
-    Access, CacheContext, Context, ContextId, NoParams, Operator, Plan, Target, Values, plan,
+    Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Plan, Target, Values,
+    plan,
 };
 use crate::sql::{HintNode, Scan};
 use crate::worker::Desk;
@@ -22,6 +23,15 @@ pub(crate) struct Routed {
     pub(crate) shards: ShardSet,
     /// The hint in the text.
     pub(crate) hint: Option<HintNode>,
+}
+
+/// A cursor declared by SQL.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor {
+    pub(super) name: String,
+    pub(super) shard: ShardIndex,
+    /// It outlives its transaction.
+    pub(super) hold: bool,
 }
 
 /// What a query string contains.
@@ -48,7 +58,10 @@ impl Session {
             1 => {}
             _ => return Ok(Text::Several(scan.statements.clone())),
         }
-        let plan = self.plan_scanned(&mut desk, sql)?;
+        let plan = match self.plan_scanned(&mut desk, sql) {
+            Err(Failure::NotUtf8) => return Ok(Text::Unscannable),
+            planned => planned?,
+        };
         let values = Values {
             sql,
             literals: &desk.scan.literals,
@@ -84,10 +97,7 @@ impl Session {
     }
 
     fn plan_anew(&self, scan: &Scan, sql: &[u8]) -> Result<Plan, Failure> {
-        let text = std::str::from_utf8(sql).map_err(|_| Failure::Unsupported {
-            what: "a statement that is not valid UTF-8".into(),
-            hint: "Set client_encoding to UTF8.",
-        })?;
+        let text = std::str::from_utf8(sql).map_err(|_| Failure::NotUtf8)?;
         let context = Context {
             relations: &self.database.relations,
             search_path: &self.search_path,
@@ -137,6 +147,50 @@ impl Session {
             .find(|position| shards[*position].writer().is_ok())
             .and_then(|position| u16::try_from(position).ok())
             .map_or(ShardIndex::FIRST, ShardIndex)
+    }
+
+    /// The shard that runs a statement which has no shard by what it says, but by what the session holds: cursors,
+    /// settings. `None`: the session runs it itself.
+    pub(super) fn shard_held_for(&self, command: &Command) -> Option<ShardIndex> {
+        match command {
+            Command::Fetch { name } | Command::CloseCursor(Some(name)) => {
+                let cursor = self.cursors.iter().find(|cursor| cursor.name == *name);
+                Some(cursor.map_or_else(|| self.any_shard(), |cursor| cursor.shard))
+            }
+            Command::Begin(_)
+            | Command::Commit { .. }
+            | Command::Rollback { .. }
+            | Command::Savepoint(_)
+            | Command::Release(_)
+            | Command::RollbackTo(_)
+            | Command::SetTransaction(_)
+            | Command::SetSessionCharacteristics(_)
+            | Command::Set { .. }
+            | Command::Reset(_)
+            | Command::Discard(_)
+            | Command::Prepare { .. }
+            | Command::Execute { .. }
+            | Command::Deallocate(_)
+            | Command::CloseCursor(None)
+            | Command::Empty => None,
+            _ => Some(self.any_shard()),
+        }
+    }
+
+    /// Takes note of a cursor that has been declared on a shard.
+    pub(super) fn note_cursor(&mut self, command: &Command, shard: ShardIndex) {
+        match command {
+            Command::Declare { name, hold } => {
+                self.cursors.retain(|cursor| cursor.name != *name);
+                self.cursors.push(Cursor {
+                    name: name.clone(),
+                    shard,
+                    hold: *hold,
+                });
+            }
+            Command::CloseCursor(Some(name)) => self.cursors.retain(|cursor| cursor.name != *name),
+            _ => {}
+        }
     }
 
     /// The kind of node a statement needs, by what it does, the block it is in and the client's wishes.

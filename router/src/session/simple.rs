@@ -331,6 +331,9 @@ impl Session {
                 self.block = None;
             }
         }
+        if !failed {
+            self.note_cursor(&plan.command, shard);
+        }
         if matches!(plan.command, Command::Ddl) && !failed {
             self.schema_changed().await;
         }
