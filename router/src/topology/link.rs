@@ -82,7 +82,6 @@ impl Link {
                 .as_ref()
                 .map(|password| password.reveal().to_owned()),
             database: database.to_owned(),
-            application_name: "switchyard".to_owned(),
             prepared_limit: 1,
             tls: NodeTls::new(&node.tls)
                 .map_err(|error| LinkError::Unreachable(error.to_string()))?,
