@@ -5,7 +5,7 @@
 //! read anew after DDL) sends a request and awaits the answer. Requests for the same thing are answered by one read that
 //! began after all of them.
 //!
-//! Collaborators: [`crate::topology`] has the parts, [`crate::catalog`] the actual state when there is one.
+//! Collaborators: [`crate::topology`] has the parts, [`switchyard_catalog`] the actual state when there is one.
 
 mod actual;
 mod entry;
