@@ -147,6 +147,10 @@ impl Session {
 
     /// Waits for a message, or for the router to shut down while the client is idle.
     async fn await_message(&mut self) -> Result<switchyard_wire::frame::Header, End> {
+        // Errors go out at once, as PostgreSQL sends them, whether or not a Flush or Sync follows.
+        if !self.client.output.is_empty() && self.client.flush().await.is_err() {
+            return Err(End);
+        }
         let idle = self.block.is_none() && self.batch.is_empty();
         let next = tokio::select! {
             biased;
