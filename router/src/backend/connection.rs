@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use switchyard_wire::backend::{self, Authentication, Message, TransactionStatus};
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::{ProtocolVersion, encode::startup};
@@ -26,8 +26,9 @@ use crate::startup::cancel::{CancelAddress, CancelTarget};
 use crate::startup::tls::{NodeStream, NodeTls};
 use crate::topology::Incarnation;
 
-/// A node that does not acknowledge what we sent for this long is gone (TCP_USER_TIMEOUT).
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A node that does not acknowledge what we sent for this long is gone (TCP_USER_TIMEOUT). It counts also for one that
+/// lives and does not read, as a COPY that waits for a lock; the monitor notices a dead node much earlier.
+const USER_TIMEOUT: Duration = Duration::from_secs(300);
 /// The largest message accepted whole from a node while connecting or for our own queries.
 const CONTROL_MESSAGE_LIMIT: usize = 16 << 20;
 
@@ -57,7 +58,10 @@ pub struct ConnectOptions {
 pub enum ConnectError {
     /// The network or TLS failed.
     #[error("could not connect: {0}")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// The node, or something between, closed the connection before it was ready.
+    #[error("the connection broke while it was made: {0}")]
+    Broken(#[source] io::Error),
     /// It took longer than [`ConnectOptions::timeout`].
     #[error("connecting timed out")]
     Timeout,
@@ -74,12 +78,18 @@ pub enum ConnectError {
     Protocol(String),
 }
 
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
 impl ConnectError {
     /// Whether the node as a whole does not serve now, whoever asks.
     #[must_use]
     pub fn is_node_down(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Timeout => true,
+            Self::Io(_) | Self::Broken(_) | Self::Timeout => true,
             Self::Refused { sqlstate, .. } => [
                 SqlState::CANNOT_CONNECT_NOW,
                 SqlState::ADMIN_SHUTDOWN,
@@ -140,6 +150,8 @@ pub struct Connection {
     parameters: Vec<(Box<str>, Box<str>)>,
     /// How a cancel request reaches the backend.
     pub(crate) target: Arc<CancelTarget>,
+    /// A second handle on the socket, by which others can shut it down while this task waits on it.
+    pub(crate) socket: Arc<Socket>,
     /// Its line in SHOW SERVERS.
     pub(crate) entry: Option<Registration<ServerEntry>>,
 }
@@ -156,7 +168,9 @@ impl Connection {
     }
 
     async fn connect_unbounded(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let socket = TcpStream::connect((options.host.as_str(), options.port)).await?;
+        let socket = TcpStream::connect((options.host.as_str(), options.port))
+            .await
+            .map_err(ConnectError::Io)?;
         socket.set_nodelay(true)?;
         let reference = SockRef::from(&socket);
         reference.set_tcp_keepalive(
@@ -165,6 +179,7 @@ impl Connection {
                 .with_interval(Duration::from_secs(10)),
         )?;
         reference.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let duplicate = Arc::new(reference.try_clone()?);
         let address = CancelAddress {
             host: options.host.as_str().into(),
             socket: socket.peer_addr()?,
@@ -185,6 +200,7 @@ impl Connection {
             born: Instant::now(),
             parameters: Vec::new(),
             target: CancelTarget::new(address, 0, &[]),
+            socket: duplicate,
             entry: None,
         };
         startup(
@@ -385,6 +401,13 @@ impl Connection {
         self.parameters
             .iter()
             .map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Whether the node has neither closed the connection nor said anything unasked. Costs a system call.
+    pub(crate) fn is_open(&self) -> bool {
+        let mut nothing = [std::mem::MaybeUninit::uninit()];
+        let peeked = self.socket.peek(&mut nothing);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// True when another session may use this connection at once: idle, nothing outstanding, nothing left behind.

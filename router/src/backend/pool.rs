@@ -7,9 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use socket2::Socket;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -77,6 +78,8 @@ pub struct Pool {
 struct State {
     idle: Vec<Idle>,
     open: usize,
+    /// The sockets of all connections, idle and lent.
+    sockets: Vec<Weak<Socket>>,
     waiters: VecDeque<oneshot::Sender<Lease>>,
 }
 
@@ -239,14 +242,29 @@ impl Pool {
         }
     }
 
-    async fn open(&self) -> Result<Box<Connection>, CheckoutError> {
+    /// A connection that breaks while it is made may be that one's bad luck: the node gets another try.
+    async fn connect(&self) -> Result<Connection, ConnectError> {
         match Connection::connect(&self.options).await {
+            Err(ConnectError::Broken(_)) => {
+                self.node.suspect();
+                Connection::connect(&self.options).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn open(&self) -> Result<Box<Connection>, CheckoutError> {
+        match self.connect().await {
             Ok(mut connection) => {
                 connection.incarnation = self.node.settle(SETTLE_LIMIT).await;
                 let pid = connection.target.pid().cast_unsigned();
                 let (user, database) = (Arc::clone(&self.key.user), Arc::clone(&self.key.database));
                 let entry = |id| ServerEntry::new(id, self.node.id, user, database, pid);
                 connection.entry = Some(self.registry.enter_server(entry));
+                let mut state = self.lock();
+                state.sockets.retain(|socket| socket.strong_count() > 0);
+                state.sockets.push(Arc::downgrade(&connection.socket));
+                drop(state);
                 Ok(Box::new(connection))
             }
             Err(error) => {
@@ -263,6 +281,26 @@ impl Pool {
             limit.is_some_and(|limit| since.elapsed() > limit)
         };
         older(idle.connection.born, self.limits.lifetime) || older(idle.since, self.limits.idle)
+    }
+
+    /// Shuts down every connection, those lent to sessions too: the node does not answer, and sessions that wait for it
+    /// would wait as long as TCP does.
+    pub fn sever(&self) {
+        let sockets = std::mem::take(&mut self.lock().sockets);
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            // It fails for one that the node has closed already.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        self.close_idle();
+    }
+
+    /// Closes idle connections that the node has closed, asking the system about each: after a connection was lost, for
+    /// it is seldom the only one.
+    pub fn close_dead(&self) {
+        let mut state = self.lock();
+        let before = state.idle.len();
+        state.idle.retain(|idle| idle.connection.is_open());
+        state.open -= before - state.idle.len();
     }
 
     /// Closes idle connections that have rested or lived too long.
@@ -422,6 +460,13 @@ impl Pools {
         let pool = Arc::new(make()?);
         pools.insert(key.clone(), Arc::clone(&pool));
         Ok(pool)
+    }
+
+    /// Closes idle connections that nodes have closed, in every pool.
+    pub fn close_dead(&self) {
+        for pool in self.all() {
+            pool.close_dead();
+        }
     }
 
     /// All pools, in no order.

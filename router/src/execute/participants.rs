@@ -21,11 +21,16 @@ use crate::session::block::Block;
 use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
 use crate::startup::tls::TlsError;
-use crate::topology::{Consistency, DatabaseTopology, NodeId, ReadFloor, ReadPolicy, Shard};
+use crate::topology::{
+    Consistency, DatabaseTopology, NodeId, Observed, ReadFloor, ReadPolicy, Shard,
+};
 use crate::worker::Worker;
 
 /// The longest a read waits for a replica when its session is handed over from the primary.
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(20);
+
+/// The longest a read waits for a replica its client asked for.
+const ASKED_LIMIT: Duration = Duration::from_secs(1);
 
 /// One backend taking part in what the client does.
 #[derive(Debug)]
@@ -57,8 +62,10 @@ pub(crate) enum Need {
     Primary,
     /// A replica if one may serve, under the session's consistency.
     Read,
-    /// A replica if one may serve, also under `strong`: the client said READ ONLY or asked for a replica.
+    /// A replica if one may serve, also under `strong`: the client said READ ONLY.
     Replica,
+    /// A replica if one may serve soon: the client asked for it by a hint.
+    AskedReplica,
 }
 
 /// Who borrows: what does not change during a session.
@@ -179,6 +186,11 @@ impl Participants {
         if need == Need::Read && shard.should_hand_over(floor) {
             shard.hand_over(floor, HAND_OVER_LIMIT).await;
         }
+        if need == Need::AskedReplica && !self.has_replica_now(shard, index) {
+            shard
+                .hand_over(&mut self.floors[index.position()], ASKED_LIMIT)
+                .await;
+        }
         // A node that fails is marked down as it fails, so the next choice is another one.
         let mut failure = None;
         for _ in 0..=shard.nodes.len() {
@@ -199,6 +211,21 @@ impl Participants {
         }))
     }
 
+    /// Whether a replica may serve this session at once, or none will soon.
+    fn has_replica_now(&self, shard: &Shard, index: ShardIndex) -> bool {
+        let floor = &self.floors[index.position()];
+        let Borrower {
+            policy, address, ..
+        } = self.borrower;
+        let any_up = shard
+            .replicas()
+            .any(|node| node.observed() == Observed::Standby);
+        !any_up
+            || shard
+                .reader(policy, Consistency::Session, floor, address)
+                .is_ok_and(|choice| choice.is_replica())
+    }
+
     /// `None`: the choice did not hold, choose again.
     async fn borrow_once(
         &mut self,
@@ -211,12 +238,12 @@ impl Participants {
             shard: (&*shard.name).into(),
         };
         let consistency = match (need, self.borrower.consistency) {
-            (Need::Replica, Consistency::Strong) => Consistency::Session,
+            (Need::Replica | Need::AskedReplica, Consistency::Strong) => Consistency::Session,
             (_, consistency) => consistency,
         };
         let choice = match need {
             Need::Primary => None,
-            Need::Read | Need::Replica => Some(
+            Need::Read | Need::Replica | Need::AskedReplica => Some(
                 shard
                     .reader(
                         self.borrower.policy,
@@ -339,6 +366,10 @@ impl Participants {
     pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
         if index < self.list.len() {
             let participant = self.list.remove(index);
+            if participant.connection.broken {
+                participant.connection.node().suspect();
+                self.borrower.worker.services.pools.close_dead();
+            }
             self.borrower.slot.withdraw(&participant.connection.target);
             self.note_seen(database, &participant);
         }
@@ -469,9 +500,10 @@ fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
                 sqlstate: *sqlstate,
                 message: message.as_str().into(),
             },
-            ConnectError::Io(_) | ConnectError::Timeout | ConnectError::Protocol(_) => {
-                Failure::ShardBrokeProtocol { shard }
-            }
+            ConnectError::Io(_)
+            | ConnectError::Broken(_)
+            | ConnectError::Timeout
+            | ConnectError::Protocol(_) => Failure::ShardBrokeProtocol { shard },
         },
     }
 }

@@ -1,5 +1,6 @@
 //! What operators can see of a running router and do to it: behind the console, http and signals.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -20,11 +21,13 @@ use crate::listener::{Drain, Entrance, Room};
 use crate::startup::access::LoginSecret;
 use crate::startup::tls::TlsError;
 use crate::startup::{Access, ClientConnection};
-use crate::topology::Observed;
+use crate::topology::{NodeId, Observed};
 use crate::worker::Services;
 
 /// Between two rounds of closing connections that are of no further use.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// A node seen down so many times in a row by the housekeeping (about two seconds) loses its connections in use as well.
+const PATIENCE: u32 = 8;
 
 /// Who may enter, and how many.
 #[derive(Debug)]
@@ -164,12 +167,30 @@ impl Operations {
 
     /// Closes what is of no further use, for as long as it is polled.
     pub(super) async fn keep_house(&self) {
+        let mut down: HashMap<NodeId, u32> = HashMap::new();
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
             self.retire_pools();
+            let topology = self.services.topology.snapshot();
+            for node in topology.nodes() {
+                let times = down.entry(node.id).or_default();
+                *times = if node.observed() == Observed::Down {
+                    *times + 1
+                } else {
+                    0
+                };
+            }
             for pool in self.services.pools.all() {
                 match pool.node().observed() {
                     // What was open to a node that is gone may never answer, not even when the node is back.
+                    // A node that is only slow deserves a little patience.
+                    Observed::Down
+                        if down
+                            .get(&pool.node().id)
+                            .is_some_and(|times| *times >= PATIENCE) =>
+                    {
+                        pool.sever()
+                    }
                     Observed::Down => pool.close_idle(),
                     Observed::Unknown | Observed::Primary | Observed::Standby => pool.close_old(),
                 }
@@ -180,14 +201,7 @@ impl Operations {
     /// Retires the pools of nodes that have left the topology.
     fn retire_pools(&self) {
         let topology = self.services.topology.snapshot();
-        let shards = topology
-            .databases
-            .values()
-            .flat_map(|database| &database.shards);
-        let nodes: std::collections::HashSet<_> = shards
-            .flat_map(|shard| &shard.nodes)
-            .map(|node| node.id)
-            .collect();
+        let nodes: HashSet<_> = topology.nodes().map(|node| node.id).collect();
         self.services.pools.retain(|key| nodes.contains(&key.node));
     }
 }

@@ -113,7 +113,7 @@ impl Session {
         }
         let context = desk.plans.context(&CacheContext {
             database: (&*self.database.name).into(),
-            epoch: self.generation,
+            epoch: self.database.generation,
             role: (&*self.role).into(),
             search_path: self.search_path.clone(),
             temporary: self.temporary.clone(),
@@ -200,7 +200,7 @@ impl Session {
             (Some(block), ..) if block.read_only => Need::Replica,
             (Some(_), ..) | (None, Access::LockingRead | Access::Write, _) => Need::Primary,
             (None, Access::Read, Some(HintNode::Primary)) => Need::Primary,
-            (None, Access::Read, Some(HintNode::Replica)) => Need::Replica,
+            (None, Access::Read, Some(HintNode::Replica)) => Need::AskedReplica,
             (None, Access::Read, None) => Need::Read,
         }
     }

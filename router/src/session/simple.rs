@@ -22,6 +22,9 @@ use crate::backend::{Reply, Show};
 use crate::execute::relay::{Trouble, relay, send};
 use crate::plan::{Access, Command, Operator, Plan};
 
+/// How often a read whose connection was lost is run again.
+const READ_RETRIES: usize = 2;
+
 /// Who has said ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
@@ -224,18 +227,18 @@ impl Session {
             block.note_write(shard)?;
         }
         let need = self.need(plan.access, routed.hint);
-        let outcome = self.send_query(shard, plan, need, sent).await;
-        // A read that was lost before the client saw any of it can be run again, on another node.
-        if let Err(Trouble::Lost) = outcome {
-            return match plan.access {
-                Access::Read if self.block.is_none() && !self.lost_shown => self
-                    .send_query(shard, plan, need, sent)
-                    .await
-                    .map_err(|trouble| self.lost(shard, plan, trouble)),
-                _ => Err(self.lost(shard, plan, Trouble::Lost)),
-            };
+        // A read that was lost before the client saw any of it can be run again, each time on a connection that was
+        // alive a moment ago.
+        let may_retry = plan.access == Access::Read && self.block.is_none();
+        for _ in 0..READ_RETRIES {
+            match self.send_query(shard, plan, need, sent).await {
+                Err(Trouble::Lost) if may_retry && !self.lost_shown => {}
+                Err(trouble) => return Err(self.lost(shard, plan, trouble)),
+                answered => return answered,
+            }
         }
-        outcome
+        let last = self.send_query(shard, plan, need, sent).await;
+        last.map_err(|trouble| self.lost(shard, plan, trouble))
     }
 
     async fn send_query(

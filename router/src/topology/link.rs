@@ -121,20 +121,12 @@ impl Link {
 
 /// What a failure to connect says of the server.
 fn unconnected(error: ConnectError) -> LinkError {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     match &error {
         ConnectError::Timeout => LinkError::Timeout,
         ConnectError::Refused { sqlstate, .. } if *sqlstate == SqlState::TOO_MANY_CONNECTIONS => {
             LinkError::Full
         }
-        ConnectError::Io(source)
-            if matches!(
-                source.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            ) =>
-        {
-            LinkError::Lost(error.to_string())
-        }
+        ConnectError::Broken(_) => LinkError::Lost(error.to_string()),
         ConnectError::Io(_) | ConnectError::Refused { .. } | ConnectError::Protocol(_) => {
             LinkError::Unreachable(error.to_string())
         }

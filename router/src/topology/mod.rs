@@ -74,6 +74,15 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// All nodes of all databases.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let shards = self
+            .databases
+            .values()
+            .flat_map(|database| &database.shards);
+        shards.flat_map(|shard| &shard.nodes)
+    }
+
     /// The database clients call `name`.
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&Arc<DatabaseTopology>> {
