@@ -11,8 +11,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -66,6 +68,43 @@ impl Drain {
             // Nobody can ask any more.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// One task's wait for a [`Drain`], kept over many polls: after the first one, a poll is one atomic load.
+pub struct DrainWatch {
+    drain: Drain,
+    waiting: Option<(Waker, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+}
+
+impl DrainWatch {
+    /// A wait that begins with the first poll.
+    #[must_use]
+    pub fn new(drain: Drain) -> Self {
+        Self {
+            drain,
+            waiting: None,
+        }
+    }
+
+    /// Ready when the router wants to shut down; the task is woken then, also if it does not poll this again before.
+    pub fn poll_requested(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let is_new = self.drain.0.has_changed().unwrap_or(false);
+        if let Some((waker, _)) = &self.waiting
+            && !is_new
+            && waker.will_wake(context.waker())
+        {
+            return Poll::Pending;
+        }
+        if self.drain.is_requested() {
+            return Poll::Ready(());
+        }
+        let mut drain = self.drain.clone();
+        let mut waiting: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { drain.requested().await });
+        let outcome = waiting.as_mut().poll(context);
+        self.waiting = Some((context.waker().clone(), waiting));
+        outcome
     }
 }
 

@@ -145,12 +145,18 @@ impl Worker {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The parameters remembered for `key` since the topology's `generation`.
-    pub(crate) fn reported(&self, generation: u64, key: &ReportedKey) -> Option<Arc<Reported>> {
+    /// The parameters remembered for `key` since the topology's `generation`, with the key's settings as they are
+    /// remembered.
+    pub(crate) fn reported(
+        &self,
+        generation: u64,
+        key: &ReportedKey,
+    ) -> Option<(Arc<Settings>, Arc<Reported>)> {
         let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        (reported.generation == generation)
-            .then(|| reported.known.get(key).cloned())
+        let known = (reported.generation == generation).then(|| reported.known.get_key_value(key));
+        known
             .flatten()
+            .map(|((_, _, settings), known)| (Arc::clone(settings), Arc::clone(known)))
     }
 
     /// Remembers what a node reported.

@@ -68,6 +68,9 @@ pub struct Pool {
     options: ConnectOptions,
     limits: PoolLimits,
     registry: Registry,
+    made: Instant,
+    /// Milliseconds from `made` to the last [`Pool::close_old`]: the time as lending knows it, without asking the clock.
+    age_ms: AtomicU64,
     state: Mutex<State>,
     retired: AtomicBool,
     waiting: AtomicUsize,
@@ -142,6 +145,8 @@ impl Pool {
                 ..limits
             },
             registry,
+            made: Instant::now(),
+            age_ms: AtomicU64::new(0),
             state: Mutex::default(),
             retired: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -276,9 +281,15 @@ impl Pool {
         }
     }
 
+    /// The time of the last [`Pool::close_old`].
+    fn now(&self) -> Instant {
+        self.made + Duration::from_millis(self.age_ms.load(Ordering::Relaxed))
+    }
+
     fn is_too_old(&self, idle: &Idle) -> bool {
+        let now = self.now();
         let older = |since: Instant, limit: Option<Duration>| {
-            limit.is_some_and(|limit| since.elapsed() > limit)
+            limit.is_some_and(|limit| now.saturating_duration_since(since) > limit)
         };
         older(idle.connection.born, self.limits.lifetime) || older(idle.since, self.limits.idle)
     }
@@ -303,8 +314,12 @@ impl Pool {
         state.open -= before - state.idle.len();
     }
 
-    /// Closes idle connections that have rested or lived too long.
+    /// Closes idle connections that have rested or lived too long. To be called every now and then: it moves the time
+    /// by which the limits are judged.
     pub fn close_old(&self) {
+        let age = self.made.elapsed().as_millis();
+        self.age_ms
+            .store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut state = self.lock();
         let before = state.idle.len();
         state.idle.retain(|idle| !self.is_too_old(idle));
@@ -416,7 +431,7 @@ impl Borrowed {
         state.idle.push(Idle {
             connection,
             worker,
-            since: Instant::now(),
+            since: lease.pool.now(),
         });
         lease.holds_place = false;
         drop(state);

@@ -1,6 +1,7 @@
 //! The prepared statements one backend connection holds, least recently used first out.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Server-side prepared statements by the router's own statement number, bounded.
 ///
@@ -8,16 +9,38 @@ use std::collections::HashMap;
 /// `sy_<number>` on every connection that meets it, so that any connection can serve any client.
 #[derive(Debug)]
 pub struct PreparedSet {
-    last_use: HashMap<u64, u64>,
+    last_use: HashMap<u64, u64, Scatter>,
     clock: u64,
     limit: usize,
+}
+
+/// Spreads the statement numbers, which are the router's own and count up from 1: nobody can make them collide.
+type Scatter = BuildHasherDefault<ScatterHasher>;
+
+#[derive(Debug, Default)]
+struct ScatterHasher(u64);
+
+impl Hasher for ScatterHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 impl PreparedSet {
     /// An empty set that holds at most `limit` statements.
     pub fn new(limit: usize) -> Self {
         Self {
-            last_use: HashMap::new(),
+            last_use: HashMap::default(),
             clock: 0,
             limit: limit.max(1),
         }

@@ -385,7 +385,7 @@ impl Participants {
     }
 
     /// The participants that must be sent a Sync before anything else.
-    pub(crate) fn needing_sync(&self) -> Vec<usize> {
+    pub(crate) fn needing_sync(&self) -> SmallVec<[usize; 4]> {
         (0..self.list.len())
             .filter(|index| self.list[*index].needs_sync)
             .collect()

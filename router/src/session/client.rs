@@ -1,5 +1,6 @@
 //! The client's half of a session: its stream, what it has sent and what it is owed.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -78,8 +79,9 @@ impl Client {
     /// Waits for bytes, any number. False at the end of the stream. A client that keeps us waiting holds no buffer.
     pub(crate) async fn read(&mut self) -> io::Result<bool> {
         if self.input.is_empty() {
-            self.input = BytesMut::new();
-            self.stream.readable().await?;
+            spare::put(std::mem::take(&mut self.input));
+            poll_fn(|context| self.stream.poll_readable(context)).await;
+            self.input = spare::take();
         }
         self.input.reserve(READ_SIZE);
         let count = self.stream.read_buf(&mut self.input).await?;
@@ -105,6 +107,9 @@ impl Client {
         while !self.gone && self.input.len() < READ_AHEAD {
             if self.stream.poll_readable(context).is_pending() {
                 return Poll::Pending;
+            }
+            if self.input.capacity() == 0 {
+                self.input = spare::take();
             }
             self.input.reserve(READ_SIZE);
             let read = pin!(self.stream.read_buf(&mut self.input));
@@ -155,5 +160,42 @@ impl Client {
         }
         self.output = BytesMut::new();
         self.stream.flush().await
+    }
+}
+
+/// Input buffers that clients of this thread have no use for, for its next client that sends something.
+mod spare {
+    use std::cell::RefCell;
+
+    use bytes::BytesMut;
+
+    use super::READ_SIZE;
+
+    /// As many as are worth keeping: a thread handles one request at a time, and few wait with input unhandled.
+    const KEPT: usize = 16;
+
+    thread_local! {
+        static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// A buffer, empty, with room for one read.
+    pub(super) fn take() -> BytesMut {
+        SPARE
+            .with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| BytesMut::with_capacity(READ_SIZE))
+    }
+
+    /// Keeps a buffer of the usual size, or drops it.
+    pub(super) fn put(mut buffer: BytesMut) {
+        buffer.clear();
+        // Gets back the room of what has been handled.
+        if !buffer.try_reclaim(READ_SIZE) || buffer.capacity() > 2 * READ_SIZE {
+            return;
+        }
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < KEPT {
+                spare.push(buffer);
+            }
+        });
     }
 }

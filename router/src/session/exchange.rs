@@ -1,7 +1,5 @@
 //! Statements of the session's own on the backends it holds, and questions to PostgreSQL on the client's behalf.
 
-use std::sync::Arc;
-
 use switchyard_schema::ShardIndex;
 use switchyard_wire::frontend;
 
@@ -15,12 +13,17 @@ use crate::execute::relay::{Trouble, relay, send};
 impl Session {
     /// The backend for `shard`, joined to the block if there is one.
     pub(super) async fn join(&mut self, shard: ShardIndex, need: Need) -> Result<usize, Trouble> {
-        let settings = Arc::clone(&self.settings);
-        let joined = self
-            .participants
-            .join(&self.database, shard, need, &settings, self.block.as_ref())
-            .await;
-        joined.map_err(Trouble::from)
+        let Self {
+            participants,
+            database,
+            settings,
+            block,
+            ..
+        } = self;
+        participants
+            .join(database, shard, need, settings, block.as_ref())
+            .await
+            .map_err(Trouble::from)
     }
 
     /// Runs a statement of ours on one participant; its errors are shown. True if there was one.

@@ -223,10 +223,12 @@ impl Session {
             name => Failure::NoSuchStatement(lossy(name)),
         };
         let known = self.statements.get(name).cloned().ok_or_else(missing)?;
-        let context = {
-            let worker = std::sync::Arc::clone(&self.worker);
-            let mut desk = worker.desk();
-            self.context_id(&mut desk)
+        let context = match self.context {
+            Some(context) => context,
+            None => {
+                let worker = std::sync::Arc::clone(&self.worker);
+                self.context_id(&mut worker.desk())
+            }
         };
         if known.context == context {
             return Ok(known);
@@ -284,7 +286,7 @@ impl Session {
                 plan: prepared.plan,
                 statement: prepared.statement,
             };
-            self.portals.insert(bind.portal.into(), portal);
+            self.portals.insert(bind.portal, portal);
             return Ok(());
         }
         self.learn_key_types(bind.statement, &prepared).await?;
@@ -354,7 +356,7 @@ impl Session {
             is_primary: participant.is_primary,
             plan: prepared.plan,
         };
-        self.portals.insert(bind.portal.into(), portal);
+        self.portals.insert(bind.portal, portal);
         Ok(())
     }
 
@@ -399,7 +401,7 @@ impl Session {
             progress: 0,
             rows: 0,
         };
-        self.portals.insert(bind.portal.into(), portal);
+        self.portals.insert(bind.portal, portal);
         Ok(())
     }
 
@@ -605,7 +607,7 @@ impl Session {
                     progress: position,
                     rows: total,
                 };
-                self.portals.insert(name.into(), portal);
+                self.portals.insert(name, portal);
                 encode::portal_suspended(&mut self.client.output);
                 return Ok(());
             }
@@ -659,7 +661,7 @@ impl Session {
             }
             return self.batch_ready().await;
         }
-        let touched: Vec<usize> = self.participants.needing_sync();
+        let touched = self.participants.needing_sync();
         let alone = match touched.as_slice() {
             [only] if !self.batch.failed_here => *only,
             _ => {
@@ -1025,12 +1027,8 @@ fn encode_bind(connection: &mut Connection, bind: &Bind<'_>, statement: &Stateme
     );
 }
 
-fn backend_name(statement: &Statement, named: bool) -> String {
-    if named {
-        statement.backend_name()
-    } else {
-        String::new()
-    }
+fn backend_name(statement: &Statement, named: bool) -> &str {
+    if named { statement.backend_name() } else { "" }
 }
 
 fn lossy(name: &[u8]) -> Box<str> {

@@ -21,7 +21,10 @@ mod sql_prepared;
 mod statement;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Buf;
 use switchyard_wire::SqlState;
@@ -31,6 +34,7 @@ use crate::admin::registry::{ClientEntry, ClientState, Registration};
 use crate::backend::Settings;
 use crate::execute::participants::Participants;
 use crate::execute::relay::{NoteTypes, Trouble};
+use crate::listener::DrainWatch;
 use crate::metrics::{Counters, ErrorClass, RouteKind};
 use crate::plan::{Access, ContextId, Operator, Plan};
 use crate::relations::SearchPath;
@@ -46,7 +50,7 @@ use failure::Failure;
 pub(crate) use open::Reported;
 use route::Cursor;
 pub(crate) use statement::Statements;
-use statement::{Portal, SessionStatement, Statement};
+use statement::{Portals, SessionStatement, Statement};
 
 /// Serves a client that has authenticated, until it leaves.
 pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
@@ -82,13 +86,13 @@ struct Session {
     /// The number of all that plans depend on besides the text; `None` when it has changed.
     context: Option<ContextId>,
     statements: HashMap<Box<[u8]>, SessionStatement>,
-    portals: HashMap<Box<[u8]>, Portal>,
+    portals: Portals,
     cursors: Vec<Cursor>,
     batch: Batch,
     described: Described,
     /// Bytes of the statement under which a connection was lost had reached the client.
     lost_shown: bool,
-    drain: crate::listener::Drain,
+    drain: DrainWatch,
 }
 
 /// Statements whose parameter types backends are being asked for.
@@ -152,18 +156,28 @@ impl Session {
             return Err(End);
         }
         let idle = self.block.is_none() && self.batch.is_empty();
-        let next = tokio::select! {
-            biased;
-            next = self.client.next() => next.map_err(Trouble::from),
-            () = self.drain.requested(), if idle => {
-                self.say_goodbye(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command").await;
-                return Err(End);
-            }
+        let next = {
+            let Self { client, drain, .. } = self;
+            let mut next = pin!(client.next());
+            poll_fn(|context| match next.as_mut().poll(context) {
+                Poll::Ready(next) => Poll::Ready(Some(next)),
+                Poll::Pending if idle => drain.poll_requested(context).map(|()| None),
+                Poll::Pending => Poll::Pending,
+            })
+            .await
         };
         match next {
-            Ok(Some(header)) => Ok(header),
-            Ok(None) => Err(End),
-            Err(trouble) => Err(self.end_by(trouble).await.err().unwrap_or(End)),
+            Some(Ok(Some(header))) => Ok(header),
+            Some(Ok(None)) => Err(End),
+            Some(Err(error)) => {
+                let trouble = Trouble::from(error);
+                Err(self.end_by(trouble).await.err().unwrap_or(End))
+            }
+            None => {
+                let message = "terminating connection due to administrator command";
+                self.say_goodbye(SqlState::ADMIN_SHUTDOWN, message).await;
+                Err(End)
+            }
         }
     }
 

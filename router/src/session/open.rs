@@ -11,10 +11,12 @@ use switchyard_wire::backend::encode;
 use super::client::Client;
 use super::extended::Batch;
 use super::failure::Failure;
+use super::statement::Portals;
 use super::{Described, Session, report};
 use crate::admin::registry::ClientEntry;
 use crate::backend::Settings;
 use crate::execute::participants::{Borrower, Need, Participants};
+use crate::listener::DrainWatch;
 use crate::relations::SearchPath;
 use crate::startup::ClientConnection;
 use crate::topology::{Consistency, DatabaseTopology};
@@ -127,12 +129,12 @@ fn new(
         temporary: Vec::new(),
         context: None,
         statements: HashMap::new(),
-        portals: HashMap::new(),
+        portals: Portals::default(),
         cursors: Vec::new(),
         batch: Batch::default(),
         described: Described::default(),
         lost_shown: false,
-        drain: connection.drain,
+        drain: DrainWatch::new(connection.drain),
         user,
         worker,
     }
@@ -182,7 +184,9 @@ impl Session {
             Arc::clone(&self.role),
             Arc::clone(&self.settings),
         );
-        if let Some(known) = worker.reported(self.generation, &key) {
+        if let Some((settings, known)) = worker.reported(self.generation, &key) {
+            // Equal settings that are one value are compared by address from now on.
+            self.settings = settings;
             return Ok(known);
         }
         let shard = self.any_shard();

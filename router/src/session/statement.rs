@@ -19,6 +19,7 @@ use crate::sql::{HintNode, Literal};
 pub(crate) struct Statement {
     /// Its number; prepared on backends under [`Statement::backend_name`].
     pub(crate) number: u64,
+    backend_name: Box<str>,
     pub(crate) text: StatementText,
     /// The types of its parameters, once a backend has described them.
     described: OnceLock<Box<[u32]>>,
@@ -45,8 +46,8 @@ pub(crate) enum StatementText {
 
 impl Statement {
     /// The name under which backends hold it.
-    pub(crate) fn backend_name(&self) -> String {
-        format!("sy_{}", self.number)
+    pub(crate) fn backend_name(&self) -> &str {
+        &self.backend_name
     }
 
     /// The statement itself.
@@ -81,11 +82,7 @@ impl Statement {
 
     /// Appends the Parse message that prepares it on a backend: under its number, or as the unnamed statement.
     pub(crate) fn encode_prepare(&self, output: &mut BytesMut, named: bool) {
-        let name = if named {
-            self.backend_name()
-        } else {
-            String::new()
-        };
+        let name = if named { self.backend_name() } else { "" };
         let declared: &[u32] = match &self.text {
             StatementText::Parsed { declared, .. } => declared,
             StatementText::Prepared { .. } => &[],
@@ -138,6 +135,7 @@ impl Statements {
         known.last += 1;
         let statement = Arc::new(Statement {
             number: known.last,
+            backend_name: format!("sy_{}", known.last).into(),
             text: text.clone(),
             described: OnceLock::new(),
         });
@@ -194,4 +192,40 @@ pub(crate) enum Portal {
         plan: Arc<Plan>,
         statement: Arc<Statement>,
     },
+}
+
+/// The portals of one client, by name. Most clients use the unnamed one only.
+#[derive(Debug, Default)]
+pub(crate) struct Portals {
+    unnamed: Option<Portal>,
+    named: HashMap<Box<[u8]>, Portal>,
+}
+
+impl Portals {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&Portal> {
+        match name {
+            b"" => self.unnamed.as_ref(),
+            name => self.named.get(name),
+        }
+    }
+
+    /// Adds a portal, or replaces one.
+    pub(crate) fn insert(&mut self, name: &[u8], portal: Portal) {
+        match name {
+            b"" => self.unnamed = Some(portal),
+            name => drop(self.named.insert(name.into(), portal)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Portal> {
+        match name {
+            b"" => self.unnamed.take(),
+            name => self.named.remove(name),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.unnamed = None;
+        self.named.clear();
+    }
 }
