@@ -85,7 +85,18 @@ fn output(client: Command, server: &str) -> String {
         "{client:?} against {server}: {}\n{said}\n{printed}",
         done.status
     );
-    format!("{printed}{said}")
+    // The router adds the shard to an error's context.
+    let said = said.lines().filter(|line| {
+        !line
+            .trim_start_matches("CONTEXT:")
+            .trim_start()
+            .starts_with("shard \"")
+    });
+    printed
+        .lines()
+        .chain(said)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 fn psql(url: &str) -> Command {
