@@ -302,6 +302,44 @@ fn a_dead_replica_is_left_out_at_once_and_returns() {
     });
 }
 
+/// A read whose server dies under it is answered, by another server or by an error; nobody waits for ever.
+#[test]
+fn reads_in_flight_on_a_dying_replica_are_answered() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let router = bed.another_router("consistency = \"eventual\"", &|node: &dyn Node| node.port());
+    let (done, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for reader in 0..SESSIONS {
+            let (done, answers, router) = (&done, &answers, &router);
+            scope.spawn(move || {
+                let mut client = Client::connect(&switchyard_tests::Login::new(router.port()));
+                for user in (1..=300).cycle().skip(reader) {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Receiving fails the test when the router is silent for long.
+                    let reply = client.run(&format!("SELECT name FROM users WHERE id = {user}"));
+                    assert!(
+                        matches!(reply.sqlstate(), None | Some("08006")),
+                        "{reply:?}"
+                    );
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let _done = SayDone(&done);
+        for replica in replicas(bed).into_iter().cycle().take(6) {
+            let goal = answers.load(Ordering::Relaxed) + 1_000;
+            eventually("the readers go on", || {
+                answers.load(Ordering::Relaxed) > goal
+            });
+            replica.stop(Stop::Kill).unwrap();
+            replica.start().unwrap();
+        }
+    });
+}
+
 /// A transaction that may write sees what it wrote, and one that may not is served by a replica.
 #[test]
 fn transactions_choose_their_servers_by_what_they_may_do() {
