@@ -2,6 +2,7 @@
 
 use switchyard_schema::ShardIndex;
 
+use super::analyse::runs_text;
 use super::command::Command;
 use super::parse::Opaque;
 use super::refusal::Refusal;
@@ -30,10 +31,20 @@ pub(super) struct Mentions {
 const DEPTH: u32 = 4;
 
 impl Mentions {
+    /// Everything named, in code inside constants too.
     pub(super) fn of(sql: &[u8], tokens: &[Token], context: &Context<'_>) -> Mentions {
         let mut mentions = Mentions::default();
         for token in tokens {
             mentions.token(sql, token, context, 0);
+        }
+        mentions
+    }
+
+    /// What a query or write names: its constants are data. (If something in it runs text, it is refused for that.)
+    fn of_query(sql: &[u8], tokens: &[Token], context: &Context<'_>) -> Mentions {
+        let mut mentions = Mentions::default();
+        for token in tokens {
+            mentions.token(sql, token, context, DEPTH);
         }
         mentions
     }
@@ -95,8 +106,9 @@ impl Mentions {
             name,
             "insert" | "update" | "delete" | "merge" | "truncate" | "copy"
         );
-        if name == "execute" {
-            self.dynamic.get_or_insert_with(|| "EXECUTE".to_owned());
+        if name == "execute" || runs_text(name) {
+            self.dynamic
+                .get_or_insert_with(|| name.to_ascii_uppercase());
         }
         for relation in context.relations.named(name) {
             match &relation.placement {
@@ -137,7 +149,13 @@ impl Planner<'_> {
         if self.alone {
             return to_first;
         }
-        let mentions = Mentions::of(self.sql, tokens, self.context);
+        let code = matches!(command, Command::Do | Command::Call);
+        let read = if code {
+            Mentions::of
+        } else {
+            Mentions::of_query
+        };
+        let mentions = read(self.sql, tokens, self.context);
         let hint = "Name the shard it is for: /* switchyard: shard=… */.";
         if let Some(table) = mentions.sharded {
             let refusal = Refusal::not_supported(
@@ -162,7 +180,6 @@ impl Planner<'_> {
             return refused(refusal, command);
         }
         if let Some(code) = mentions.dynamic
-            && matches!(command, Command::Do | Command::Call)
             && self.context.relations.has_sharded()
         {
             let refusal = Refusal::not_supported("the code runs SQL that the router cannot see")

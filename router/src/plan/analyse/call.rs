@@ -10,6 +10,7 @@ use super::{Analyser, Stop};
 use crate::plan::refusal::Refusal;
 use crate::plan::{Pin, Setting};
 use crate::relations::{Function as Known, FunctionKind, Volatility};
+use crate::sql::{LiteralKind, Token};
 
 /// Volatile functions of PostgreSQL's that only compute: which server runs them does not matter.
 const STATELESS: &[&str] = &[
@@ -87,6 +88,11 @@ const CRITICAL_SETTINGS: &[&str] = &[
     "backslash_quote",
 ];
 
+/// Whether a function of PostgreSQL's runs its argument as SQL or reads the table it names.
+pub(in crate::plan) fn runs_text(name: &str) -> bool {
+    RUNS_TEXT.contains(&name)
+}
+
 impl<'a> Analyser<'a> {
     /// Notes the call of a function by name.
     pub(super) fn called(&mut self, name: &ObjectName) -> Result<(), Stop> {
@@ -139,11 +145,7 @@ impl<'a> Analyser<'a> {
 
     fn known_call(&mut self, function: &Known, name: &str) -> Result<(), Stop> {
         let builtin = &*function.schema == "pg_catalog";
-        if builtin
-            && !self.alone
-            && self.context.relations.has_sharded()
-            && RUNS_TEXT.contains(&name)
-        {
+        if builtin && !self.alone && self.context.relations.has_sharded() && runs_text(name) {
             return Err(Refusal::not_supported(format!(
                 "function \"{name}\" is not supported across shards"
             ))
@@ -308,7 +310,11 @@ impl<'a> Analyser<'a> {
         if local != Some(true) {
             self.analysis.effects.pins.insert(Pin::Setting);
         }
-        let setting = self.look_at(setting).map(|name| name.to_ascii_lowercase());
+        let setting = match self.look_at(setting) {
+            Some(name) => Some(name),
+            None => self.setting_of_pg_settings(setting),
+        };
+        let setting = setting.map(|name| name.to_ascii_lowercase());
         match setting {
             Some(setting) if CRITICAL_SETTINGS.contains(&setting.as_str()) => {
                 let value = self.look_at(value);
@@ -327,6 +333,37 @@ impl<'a> Analyser<'a> {
             None => return Err(critical("a setting that is named by a parameter or column").into()),
         }
         Ok(())
+    }
+
+    /// The setting in `SELECT set_config(name, …) FROM pg_settings WHERE name = '…'`, which pg_dump says.
+    fn setting_of_pg_settings(&mut self, setting: &Expr) -> Option<String> {
+        let Expr::Identifier(ident) = setting else {
+            return None;
+        };
+        let [.., from, table, condition, column, equal, value] = self.tokens else {
+            return None;
+        };
+        let word = |token: &Token, word: &str| token.is_word(self.sql, word);
+        let pattern = ident.value == "name"
+            && word(from, "from")
+            && word(table, "pg_settings")
+            && word(condition, "where")
+            && word(column, "name")
+            && equal.text(self.sql) == b"=";
+        let slot = self.scan.literals.len().checked_sub(1)?;
+        let literal = self
+            .scan
+            .literals
+            .get(slot)
+            .filter(|literal| literal.span.start == value.start)?;
+        if !pattern || literal.kind != LiteralKind::String {
+            return None;
+        }
+        let text = self
+            .sql
+            .get(literal.span.start as usize + 1..literal.span.end as usize - 1)?;
+        self.analysis.guards.push(u16::try_from(slot).ok()?);
+        std::str::from_utf8(text).ok().map(str::to_owned)
     }
 
     /// Whether the block being walked has no FROM: its select list is evaluated exactly once.

@@ -23,6 +23,8 @@ mod select;
 mod value;
 mod write;
 
+pub(super) use call::runs_text;
+
 use std::sync::Arc;
 
 use sqlparser::ast::{Query, Statement};

@@ -195,3 +195,19 @@ SELECT * FROM deep_view
 
 UPDATE pg_settings SET setting = 'x'
 --> Refuse 0A000: writing the system relation "pg_settings" is not supported
+
+-- what pg_dump says
+SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'
+--> PassThrough to shard s0 (primary)
+-->   Pins: Setting
+-->   Guards: [1]
+
+SELECT set_config(name, 'x', false) FROM pg_settings WHERE name = 'search_path'
+--> Refuse 0A000: set_config of search_path is not supported here
+--> DETAIL: The setting decides how the router reads later statements.
+--> HINT: Use SET.
+
+SELECT set_config(name, 'x', false) FROM pg_settings WHERE name <> 'search_path'
+--> Refuse 0A000: set_config of a setting that is named by a parameter or column is not supported here
+--> DETAIL: The setting decides how the router reads later statements.
+--> HINT: Use SET.

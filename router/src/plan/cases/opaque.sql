@@ -1,0 +1,66 @@
+-- not parsed: judged by the names in it, whose constants are data
+SELECT * FROM settings WHERE key BETWEEN SYMMETRIC 'a' AND 'users'
+--> PassThrough to shard s0 (primary)
+
+SELECT * FROM users WHERE age BETWEEN SYMMETRIC 1 AND 2
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users" (not parsed).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+SELECT * FROM settings s WHERE s.value BETWEEN SYMMETRIC (SELECT max(name) FROM users) AND 'b'
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users" (not parsed).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+SELECT * FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
+--> PassThrough to shard s0 (primary)
+
+SELECT query_to_xml('SELECT * FROM users', true, true, '') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
+--> Refuse 0A000: the code runs SQL that the router cannot see
+--> DETAIL: What "QUERY_TO_XML" runs may touch sharded tables.
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+SELECT total_spent(1) WHERE 1 BETWEEN SYMMETRIC 1 AND 2
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "orders" (not parsed).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+SELECT any_sql('users') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
+--> Refuse 0A000: the code runs SQL that the router cannot see
+--> DETAIL: What "any_sql" runs may touch sharded tables.
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+DELETE FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may write the reference table "countries", which every shard has (not parsed).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+UPDATE settings SET value[1] = 'x'
+--> PassThrough to shard s0 (primary)
+
+UPDATE users SET name[1] = 'x' WHERE id = 5
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users" (not parsed).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+SELECT * FROM order_view WHERE code BETWEEN SYMMETRIC 1 AND 2
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "order_view" (not parsed).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+DELETE FROM users WHERE CURRENT OF c
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users" (not parsed to the end).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+DELETE FROM settings WHERE CURRENT OF c
+--> PassThrough to shard s0 (primary)
+
+SELECT xmlelement(name foo, key) FROM settings
+--> PassThrough to shard s0 (primary)
+
+SELECT * FROM ROWS FROM (generate_series(1, 2), generate_series(1, 3)) AS t
+--> PassThrough to shard s0 (primary)
+
+SELECT * FROM settings WHERE key = U&'a' UESCAPE '!'
+--> PassThrough to shard s0 (primary)
