@@ -90,7 +90,8 @@ impl Reply {
 }
 
 impl Failure {
-    pub(crate) fn decode(body: &[u8]) -> Failure {
+    /// From the body of an ErrorResponse or NoticeResponse.
+    pub fn decode(body: &[u8]) -> Failure {
         let mut fields = BTreeMap::new();
         for field in body
             .split(|&byte| byte == 0)

@@ -84,6 +84,15 @@ pub(crate) enum Event {
     Violation(u8),
 }
 
+/// What an error in the extended protocol left undone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    /// The statements (number, named) whose Parse did not take place.
+    pub(crate) unparsed: Vec<(u64, bool)>,
+    /// So many ParseComplete messages the client was waiting for will not come.
+    pub(crate) shown: usize,
+}
+
 /// The replies a connection owes, oldest first.
 #[derive(Debug)]
 pub(crate) struct Replies {
@@ -183,15 +192,27 @@ impl Replies {
         self.readies
     }
 
-    /// After an error in the extended protocol the backend skips to the next Sync; so do we. Returns the statements
-    /// (number, named) whose Parse did not take place.
-    pub(crate) fn skip_to_sync(&mut self) -> Vec<(u64, bool)> {
-        let mut unparsed = Vec::new();
+    /// After an error in the extended protocol the backend skips to the next Sync; so do we.
+    pub(crate) fn skip_to_sync(&mut self) -> Skipped {
+        let mut skipped = Skipped::default();
         while let Some(owed) = self.owed.front() {
+            match &owed.reply {
+                Reply::Parse { .. } if owed.show == Show::All => skipped.shown += 1,
+                Reply::Ours(bytes) if bytes.first() == Some(&b'1') => skipped.shown += 1,
+                Reply::Parse { .. }
+                | Reply::Ours(_)
+                | Reply::Bind
+                | Reply::Describe { .. }
+                | Reply::Close
+                | Reply::Execute
+                | Reply::Query { .. }
+                | Reply::Part { .. }
+                | Reply::Sync => {}
+            }
             match owed.reply {
                 Reply::Query { .. } | Reply::Sync => break,
                 Reply::Part { ready: true, .. } => break,
-                Reply::Parse { statement, named } => unparsed.push((statement, named)),
+                Reply::Parse { statement, named } => skipped.unparsed.push((statement, named)),
                 Reply::Part { ready: false, .. }
                 | Reply::Bind
                 | Reply::Describe { .. }
@@ -201,7 +222,7 @@ impl Replies {
             }
             self.owed.pop_front();
         }
-        unparsed
+        skipped
     }
 
     /// The tag of the last CommandComplete.
@@ -219,6 +240,17 @@ impl Replies {
         for owed in &mut self.owed {
             owed.show = Show::Nothing;
         }
+    }
+
+    /// Whether what is answered now was asked by the extended protocol, whose replies a backend sends at a Flush or Sync.
+    pub(crate) fn awaits_flush(&self) -> bool {
+        matches!(
+            self.owed.front(),
+            Some(Owed {
+                reply: Reply::Execute,
+                ..
+            })
+        )
     }
 
     /// A backend that waits for COPY data ignores the Sync messages it meets: forget those already sent.
@@ -463,7 +495,8 @@ mod tests {
             replies.scan(&error).event,
             Event::Error(error.len(), Show::All)
         );
-        assert_eq!(replies.skip_to_sync(), [(7, true)]);
+        let skipped = replies.skip_to_sync();
+        assert_eq!((skipped.unparsed, skipped.shown), (vec![(7, true)], 1));
         let scanned = replies.scan(&message(b'Z', b"I"));
         assert_eq!((scanned.forward, scanned.event), (6, Event::Settled));
     }

@@ -23,12 +23,18 @@ pub(crate) async fn copy_in(
         let forwarded = next_part(client)?;
         match forwarded {
             Part::Data(length) => forward(client, participant, length, notes).await?,
-            Part::End(length) => return forward(client, participant, length, notes).await,
+            Part::End(length) => {
+                forward(client, participant, length, notes).await?;
+                if participant.connection.replies.awaits_flush() {
+                    encode::flush(&mut participant.connection.output);
+                    send(client, participant, &[], notes).await?;
+                }
+                return Ok(());
+            }
             Part::Ignored(length) => client.input.advance(length),
             Part::Unexpected(tag) => {
                 let reason = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-                encode::copy_fail(&mut participant.connection.output, reason.as_bytes());
-                return send(client, participant, &[], notes).await;
+                return Err(Trouble::Protocol(reason.into()));
             }
             Part::Incomplete => {
                 if backend_spoke(client, participant, notes).await? {

@@ -47,6 +47,8 @@ pub(crate) struct Participant {
     pub(crate) copying: bool,
     /// An error was shown since the request began.
     pub(crate) failed: bool,
+    /// So many of the client's Parse messages did not take place because of that error.
+    pub(crate) unparsed: usize,
     /// It has been sent messages of the extended protocol since the last Sync.
     pub(crate) needs_sync: bool,
     /// Bytes of its reply to this request have reached the client.
@@ -297,6 +299,7 @@ impl Participants {
             wrote: false,
             copying: false,
             failed: false,
+            unparsed: 0,
             needs_sync: false,
             shown: false,
             pin: None,
@@ -333,6 +336,8 @@ impl Participants {
                 continue;
             }
             let mut connection = participant.connection;
+            // What has not been synchronised is not known to be idle.
+            connection.broken |= participant.needs_sync;
             if connection.dirty && !connection.broken && connection.reset().await.is_err() {
                 connection.broken = true;
             }

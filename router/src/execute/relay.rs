@@ -205,7 +205,9 @@ fn error(
         return Err(Trouble::Lost);
     }
     let connection = &mut *participant.connection;
-    for (statement, named) in connection.replies.skip_to_sync() {
+    let skipped = connection.replies.skip_to_sync();
+    participant.unparsed = skipped.shown;
+    for (statement, named) in skipped.unparsed {
         if named {
             connection.prepared.remove(statement);
         } else {

@@ -102,8 +102,14 @@ impl Session {
             named: false,
         };
         connection.replies.expect(reply, Show::Errors);
-        frontend::encode::sync(&mut connection.output);
-        connection.replies.expect(Reply::Sync, Show::Nothing);
+        // Within a batch a Sync would commit what the batch has done here.
+        let in_batch = participant.needs_sync;
+        if in_batch {
+            frontend::encode::flush(&mut connection.output);
+        } else {
+            frontend::encode::sync(&mut connection.output);
+            connection.replies.expect(Reply::Sync, Show::Nothing);
+        }
         let outcome = match send(client, participant, &[], described).await {
             Ok(()) => relay(client, participant, described).await,
             Err(trouble) => Err(trouble),
@@ -112,6 +118,9 @@ impl Session {
             Ok(failed) => {
                 if failed && let Some(block) = &mut self.block {
                     block.failed.get_or_insert(FailedOn::Shard(shard));
+                }
+                if failed && in_batch {
+                    self.forget_unparsed(index);
                 }
                 Ok(failed)
             }

@@ -40,6 +40,10 @@ pub(super) struct Batch {
     active: Option<usize>,
     /// The statement whose Parse has not been sent yet.
     unsent: Option<Box<[u8]>>,
+    /// The names of statements whose Parse has been sent or answered, in order.
+    parsed: Vec<Box<[u8]>>,
+    /// The participant (its shard, whether it is the primary) on which an error happened: it skips to the Sync itself.
+    failed_on: Option<(ShardIndex, bool)>,
     /// The shard this batch has written to, outside a block.
     writer: Option<ShardIndex>,
     schema_changed: bool,
@@ -51,6 +55,11 @@ impl Batch {
     /// Nothing has happened since the last Sync.
     pub(super) fn is_empty(&self) -> bool {
         self.began.is_none()
+    }
+
+    /// An error has happened, so nothing but a Sync is of interest.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.skipping
     }
 }
 
@@ -86,6 +95,16 @@ impl Session {
         };
         input.advance(header.len);
         self.client.put_back(input);
+        let failed = matches!(outcome, Err(Trouble::Failure(_) | Trouble::Told));
+        self.batch_outcome(outcome).await?;
+        if failed && header.tag == b'S' {
+            return self.sync_after_failure().await;
+        }
+        Ok(())
+    }
+
+    /// Reports an error within a batch, which goes on after the next Sync.
+    async fn batch_outcome(&mut self, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
         match outcome {
             Err(Trouble::Failure(failure)) => self.fail_batch(&failure).await,
             Err(Trouble::Told) => {
@@ -94,6 +113,35 @@ impl Session {
             }
             other => other,
         }
+    }
+
+    /// A Sync met an error: the batch has failed with it, and still ends here. Each further error takes a participant
+    /// out, so this ends.
+    async fn sync_after_failure(&mut self) -> Result<(), Trouble> {
+        for _ in 0..=self.participants.len() {
+            match self.sync().await {
+                outcome @ Err(Trouble::Failure(_) | Trouble::Told) => {
+                    self.batch_outcome(outcome).await?;
+                }
+                other => return other,
+            }
+        }
+        self.batch_ready().await
+    }
+
+    /// COPY data outside a COPY: it may be for an Execute that still waits to be sent. Otherwise a backend has ended its
+    /// COPY by an error, and what the client sends until it learns of that is dropped.
+    pub(super) async fn copy_data(&mut self, length: usize) -> Result<(), Trouble> {
+        let active = self.batch.active;
+        let waits = active
+            .and_then(|active| self.participants.get(active))
+            .is_some_and(|active| !active.connection.replies.is_settled());
+        if !waits || self.batch.skipping {
+            self.client.input.advance(length);
+            return Ok(());
+        }
+        let outcome = self.settle().await;
+        self.batch_outcome(outcome).await
     }
 
     async fn message(&mut self, message: Message<'_>) -> Result<(), Trouble> {
@@ -169,6 +217,13 @@ impl Session {
                 }
             }
             return Err(Failure::Refused(refusal).into());
+        }
+        if let Command::Execute { .. } = prepared.plan.command {
+            return Err(Failure::Unsupported {
+                what: "EXECUTE by the extended query protocol".into(),
+                hint: "Bind and execute the prepared statement itself, or use the simple query protocol.",
+            }
+            .into());
         }
         self.statements.insert(name.into(), prepared);
         self.batch.unsent = Some(name.into());
@@ -399,7 +454,6 @@ impl Session {
             shards,
             plan: prepared.plan,
             progress: 0,
-            rows: 0,
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
@@ -524,14 +578,7 @@ impl Session {
         match portal {
             Portal::Session { plan, statement } => {
                 self.settle().await?;
-                let mut message = BytesMut::new();
-                frontend::encode::query(&mut message, statement.sql());
-                let sent = Sent {
-                    message: &message,
-                    alone: false,
-                };
-                self.control(&plan, sent).await?;
-                Ok(())
+                self.execute_control(&plan, &statement).await
             }
             Portal::One { shard, plan, .. } => {
                 self.note_write(shard, &plan)?;
@@ -555,13 +602,58 @@ impl Session {
         }
     }
 
+    /// Runs a statement of the session's own. It goes to backends by the simple protocol, which would end the batch's
+    /// transaction there: what the batch does becomes an implicit block first.
+    async fn execute_control(&mut self, plan: &Plan, statement: &Statement) -> Result<(), Trouble> {
+        let changes_settings = matches!(
+            plan.command,
+            Command::Set { .. }
+                | Command::Reset(_)
+                | Command::SetSessionCharacteristics(_)
+                | Command::SetTransaction(_)
+                | Command::Prepare { .. }
+        );
+        if self.block.is_none() && changes_settings {
+            self.block = Some(super::block::Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        let mut message = BytesMut::new();
+        frontend::encode::query(&mut message, statement.sql());
+        let sent = Sent {
+            message: &message,
+            alone: false,
+        };
+        self.control(plan, sent).await?;
+        match (&plan.command, &self.block) {
+            (Command::Begin(_), Some(_)) => Ok(self.adopt_batch()?),
+            (_, Some(block)) if block.failed.is_some() => Err(Trouble::Told),
+            _ => Ok(()),
+        }
+    }
+
+    /// What this batch has done so far becomes part of the block that has just begun.
+    fn adopt_batch(&mut self) -> Result<(), Failure> {
+        let Some(block) = &mut self.block else {
+            return Ok(());
+        };
+        if let Some(writer) = self.batch.writer.take() {
+            block.note_write(writer)?;
+        }
+        for participant in self.participants.iter_mut() {
+            if participant.needs_sync && !participant.in_block {
+                participant.queue_query(&block.joining_sql());
+                participant.in_block = true;
+            }
+        }
+        Ok(())
+    }
+
     /// Executes a portal that is bound on several shards: one after the other, as far as the row limit goes.
     async fn execute_several(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
         let Some(Portal::Several {
             shards,
             plan,
             progress,
-            rows,
         }) = self.portals.get(name).cloned()
         else {
             return Err(Failure::NoSuchPortal(lossy(name)).into());
@@ -569,7 +661,7 @@ impl Session {
         self.settle().await?;
         let broadcast = matches!(plan.operator, Operator::Broadcast(_));
         self.batch.schema_changed |= matches!(plan.command, Command::Ddl);
-        let (mut total, mut left) = (rows, u64::try_from(max_rows).unwrap_or(0));
+        let (mut total, mut left) = (0, u64::try_from(max_rows).unwrap_or(0));
         for (position, shard) in shards.iter().enumerate().skip(progress) {
             let index = self.activate_held(shard, name).await?;
             let Some(participant) = self.participants.get_mut(index) else {
@@ -605,7 +697,6 @@ impl Session {
                     shards: shards.clone(),
                     plan,
                     progress: position,
-                    rows: total,
                 };
                 self.portals.insert(name, portal);
                 encode::portal_suspended(&mut self.client.output);
@@ -632,18 +723,27 @@ impl Session {
                 self.statements.remove(name);
             }
             Kind::Portal => {
-                if let Some(Portal::One { shard, .. }) = self.portals.remove(name)
-                    && let Some(index) = self.participants.position(shard, Need::Replica)
-                    && let Some(participant) = self.participants.get_mut(index)
-                {
-                    participant.needs_sync = true;
-                    let connection = &mut *participant.connection;
-                    frontend::encode::close(&mut connection.output, Kind::Portal, name);
-                    connection.replies.expect(Reply::Close, Show::Errors);
+                let shards = match self.portals.remove(name) {
+                    Some(Portal::One { shard, .. }) => ShardSet::one(shard),
+                    Some(Portal::Several { shards, .. }) => shards,
+                    Some(Portal::Session { .. }) | None => ShardSet::empty(),
+                };
+                for shard in shards.iter() {
+                    self.close_portal_on(shard, name);
                 }
             }
         }
         self.reply(encode::close_complete).await
+    }
+
+    fn close_portal_on(&mut self, shard: ShardIndex, name: &[u8]) {
+        let held = self.participants.position(shard, Need::Replica);
+        if let Some(participant) = held.and_then(|held| self.participants.get_mut(held)) {
+            participant.needs_sync = true;
+            let connection = &mut *participant.connection;
+            frontend::encode::close(&mut connection.output, Kind::Portal, name);
+            connection.replies.expect(Reply::Close, Show::Errors);
+        }
     }
 
     /// Ends the batch.
@@ -665,21 +765,30 @@ impl Session {
         let alone = match touched.as_slice() {
             [only] if !self.batch.failed_here => *only,
             _ => {
-                self.sync_hidden().await?;
-                return self.batch_ready().await;
+                // An error on one participant must be known before another one commits.
+                if !self.batch.skipping {
+                    self.settle().await?;
+                }
+                if self.sync_hidden().await? {
+                    return self.batch_ready().await;
+                }
+                return self.await_another_sync().await;
             }
         };
         let ready = self.sync_one(alone, Show::All).await?;
         if !ready {
-            // The backend was in COPY and ignored the Sync: the client sends another.
-            return self
-                .client
-                .flush()
-                .await
-                .map_err(crate::execute::relay::client_gone);
+            return self.await_another_sync().await;
         }
         self.end_batch().await;
         self.finish().await
+    }
+
+    /// The backend was in COPY and ignored the Sync: the client sends another.
+    async fn await_another_sync(&mut self) -> Result<(), Trouble> {
+        self.client
+            .flush()
+            .await
+            .map_err(crate::execute::relay::client_gone)
     }
 
     async fn batch_ready(&mut self) -> Result<(), Trouble> {
@@ -702,19 +811,35 @@ impl Session {
     }
 
     /// A Sync for every backend that the batch touched, whose ReadyForQuery nobody sees.
-    async fn sync_hidden(&mut self) -> Result<(), Trouble> {
-        for index in self.participants.needing_sync() {
-            self.sync_one(index, Show::Nothing).await?;
+    /// True when all have said it.
+    async fn sync_hidden(&mut self) -> Result<bool, Trouble> {
+        let writer = self.batch.writer;
+        let next = |session: &Self| {
+            let waiting = session.participants.needing_sync();
+            // The one that has written commits last: by then nothing else can fail.
+            let wrote = |index: &usize| {
+                let held = session.participants.get(*index);
+                held.is_some_and(|held| Some(held.shard) == writer && held.is_primary)
+            };
+            let reader = waiting.iter().copied().find(|index| !wrote(index));
+            reader.or(waiting.first().copied())
+        };
+        while let Some(index) = next(self) {
+            if !self.sync_one(index, Show::Nothing).await? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// True when ReadyForQuery has come.
     async fn sync_one(&mut self, index: usize, show: Show) -> Result<bool, Trouble> {
-        let abort = self.batch.failed_here && self.block.is_none();
+        let failed_on = self.batch.failed_on;
+        let abort = self.batch.skipping && self.block.is_none();
         let Some(participant) = self.participants.get_mut(index) else {
             return Ok(true);
         };
+        let abort = abort && failed_on != Some((participant.shard, participant.is_primary));
         let connection = &mut *participant.connection;
         if abort {
             frontend::encode::execute(&mut connection.output, NO_PORTAL, 0);
@@ -724,7 +849,9 @@ impl Session {
         frontend::encode::sync(&mut connection.output);
         connection.replies.expect(Reply::Sync, show);
         participant.needs_sync = false;
-        self.exchange(index).await?;
+        if self.exchange(index).await? {
+            self.forget_unparsed(index);
+        }
         let Some(participant) = self.participants.get_mut(index) else {
             return Ok(true);
         };
@@ -766,7 +893,16 @@ impl Session {
 
     /// Reports an error of the router's own within a batch.
     async fn fail_batch(&mut self, failure: &Failure) -> Result<(), Trouble> {
-        match self.settle().await {
+        // PostgreSQL would have parsed the statement before it met this error.
+        let parsed = match self.batch.unsent {
+            Some(_) => self.send_unsent().await,
+            None => Ok(()),
+        };
+        let settled = match parsed {
+            Ok(()) => self.settle().await,
+            Err(trouble) => Err(trouble),
+        };
+        match settled {
             Ok(()) => {
                 self.report(failure);
                 self.batch.failed_here = true;
@@ -838,9 +974,23 @@ impl Session {
         }
         frontend::encode::flush(&mut participant.connection.output);
         if self.exchange(active).await? {
+            self.forget_unparsed(active);
             return Err(Trouble::Told);
         }
         Ok(())
+    }
+
+    /// An error happened on a participant: the statements whose Parse did not take place do not exist.
+    pub(super) fn forget_unparsed(&mut self, index: usize) {
+        let Some(participant) = self.participants.get(index) else {
+            return;
+        };
+        self.batch.failed_on = Some((participant.shard, participant.is_primary));
+        let kept = self.batch.parsed.len().saturating_sub(participant.unparsed);
+        let unsent = self.batch.unsent.take();
+        for name in self.batch.parsed.drain(kept..).chain(unsent) {
+            self.statements.remove(&name);
+        }
     }
 
     /// Sends what is queued for a participant and relays its replies. True if an error was among them.
@@ -938,7 +1088,7 @@ impl Session {
     fn take_unsent(&mut self, name: &[u8]) -> bool {
         let unsent = self.batch.unsent.as_deref() == Some(name);
         if unsent {
-            self.batch.unsent = None;
+            self.batch.parsed.extend(self.batch.unsent.take());
             if let Some(statement) = self.statements.get_mut(name) {
                 statement.unsent = false;
             }

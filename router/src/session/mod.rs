@@ -123,14 +123,14 @@ impl Session {
             Ok(None) | Err(_) => self.await_message().await?,
         };
         let outcome = match header.tag {
-            b'Q' => self.simple_query(header.len).await,
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(header).await,
-            b'X' => return Err(End),
-            // What a client still sends after the backend has ended its COPY by an error.
-            b'd' | b'c' | b'f' => {
+            b'Q' | b'F' if self.batch.is_skipping() => {
                 self.client.input.advance(header.len);
                 return Ok(());
             }
+            b'Q' => self.simple_query(header.len).await,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(header).await,
+            b'X' => return Err(End),
+            b'd' | b'c' | b'f' => self.copy_data(header.len).await,
             b'F' => {
                 self.client.input.advance(header.len);
                 let failure = Failure::Unsupported {

@@ -60,6 +60,9 @@ impl Session {
         if self.block.is_none() {
             self.refresh();
         }
+        // As in PostgreSQL, a query takes the place of the unnamed statement and portal.
+        self.statements.remove(&b""[..]);
+        self.portals.remove(&b""[..]);
         let began = Instant::now();
         let mut input = self.client.take_input();
         let message = input.get(..length).unwrap_or_default();

@@ -185,7 +185,6 @@ pub(crate) enum Portal {
         plan: Arc<Plan>,
         /// The next shard to fetch rows from.
         progress: usize,
-        rows: u64,
     },
     /// A statement the session handles itself.
     Session {

@@ -1,0 +1,311 @@
+//! What a session keeps and what ends with it, compared with one PostgreSQL: batches that fail, transactions that lose a
+//! server, settings that are taken back.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend;
+use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::{Bed, BedSpec, Client, Failure, Message};
+
+static BED: OnceLock<Bed> = OnceLock::new();
+
+/// Two primaries, and one connection for all clients.
+fn bed() -> &'static Bed {
+    BED.get_or_init(|| {
+        let cluster = ClusterSpec::for_tests(2, 0).with_oracle();
+        Bed::start(BedSpec::of(cluster).with_router("pool_size = 1"))
+    })
+}
+
+/// One test at a time: they write to the same rows, and some end the servers' connections.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two users that do not live on the same shard, the first on shard 0.
+fn users() -> (&'static str, &'static str) {
+    ("3", "1")
+}
+
+/// Messages of the extended protocol, one after the other.
+#[derive(Default)]
+struct Batch(BytesMut);
+
+impl Batch {
+    fn parse(mut self, name: &str, sql: &str) -> Batch {
+        frontend::parse(name, sql, [], &mut self.0).unwrap();
+        self
+    }
+
+    fn bind(mut self, portal: &str, statement: &str, values: &[&str]) -> Batch {
+        let values = values.iter();
+        let write = |value: &&str, buffer: &mut BytesMut| {
+            buffer.extend_from_slice(value.as_bytes());
+            Ok(IsNull::No)
+        };
+        let bound = frontend::bind(portal, statement, [], values, write, [], &mut self.0);
+        assert!(bound.is_ok());
+        self
+    }
+
+    fn execute(mut self, portal: &str, rows: i32) -> Batch {
+        frontend::execute(portal, rows, &mut self.0).unwrap();
+        self
+    }
+
+    fn close_portal(mut self, portal: &str) -> Batch {
+        frontend::close(b'P', portal, &mut self.0).unwrap();
+        self
+    }
+
+    fn query(mut self, sql: &str) -> Batch {
+        frontend::query(sql, &mut self.0).unwrap();
+        self
+    }
+
+    fn copy(mut self, data: &str) -> Batch {
+        frontend::CopyData::new(data.as_bytes())
+            .unwrap()
+            .write(&mut self.0);
+        frontend::copy_done(&mut self.0);
+        self
+    }
+
+    fn flush(mut self) -> Batch {
+        self.0.extend_from_slice(b"H\0\0\0\x04");
+        self
+    }
+
+    fn sync(mut self) -> Batch {
+        frontend::sync(&mut self.0);
+        self
+    }
+}
+
+/// A statement, parsed, bound and executed.
+fn run(sql: &str, values: &[&str]) -> Batch {
+    Batch::default()
+        .parse("", sql)
+        .bind("", "", values)
+        .execute("", 0)
+}
+
+fn query(sql: &str) -> Batch {
+    Batch::default().query(sql)
+}
+
+/// What a message says, without what is another on every server.
+fn show(message: &Message) -> String {
+    let tag = char::from(message.tag);
+    match message.tag {
+        b'E' | b'N' => {
+            let failure = Failure::decode(&message.body);
+            format!("{tag} {} {}", failure.sqlstate(), failure.message())
+        }
+        b'T' => tag.to_string(),
+        _ => format!("{tag} {:?}", String::from_utf8_lossy(&message.body)),
+    }
+}
+
+/// Sends a step and reads to the message `last`.
+fn step(client: &mut Client, batch: &Batch, last: u8) -> Vec<String> {
+    client.send_raw(&batch.0).unwrap();
+    let mut seen = Vec::new();
+    loop {
+        let message = client.receive();
+        seen.push(show(&message));
+        if message.tag == last {
+            return seen;
+        }
+    }
+}
+
+/// Does the same on the oracle and through the router; what comes back must be the same, step by step.
+#[track_caller]
+fn same(steps: Vec<Batch>) {
+    same_until(steps.into_iter().map(|batch| (batch, b'Z')).collect());
+}
+
+#[track_caller]
+fn same_until(steps: Vec<(Batch, u8)>) {
+    let _turn = turn();
+    let (mut oracle, mut router) = (bed().oracle(), bed().client());
+    for (number, (batch, last)) in steps.iter().enumerate() {
+        let expected = step(&mut oracle, batch, *last);
+        assert_eq!(
+            expected,
+            step(&mut router, batch, *last),
+            "step {number}; oracle on the left, router on the right"
+        );
+    }
+}
+
+const NAME: &str = "SELECT name FROM users WHERE id = $1";
+const RENAME: &str = "UPDATE users SET name = $2 WHERE id = $1";
+
+#[test]
+fn an_error_on_one_shard_undoes_what_the_batch_did_on_another() {
+    let (here, there) = users();
+    let fails = |batch: Batch| {
+        batch
+            .parse("", "SELECT 1 / (id - id) FROM users WHERE id = $1")
+            .bind("", "", &[there])
+            .execute("", 0)
+            .sync()
+    };
+    same(vec![
+        run(RENAME, &[here, "before"]).sync(),
+        fails(run(RENAME, &[here, "after"])),
+        run(NAME, &[here]).sync(),
+    ]);
+}
+
+#[test]
+fn a_statement_that_does_not_parse_does_not_exist() {
+    let nope = "SELECT nope FROM users WHERE id = $1";
+    let bound = |name| {
+        Batch::default()
+            .bind("", name, &["3"])
+            .execute("", 0)
+            .sync()
+    };
+    same(vec![
+        Batch::default().parse("s", nope).sync(),
+        bound("s"),
+        Batch::default()
+            .parse("s", NAME.replace("name", "id").as_str())
+            .sync(),
+        bound("s"),
+        Batch::default().parse("", "SELECT 1").sync(),
+        Batch::default().parse("", nope).sync(),
+        bound(""),
+        run("SELECT 1 / 0", &[]).parse("t", "SELECT 1").sync(),
+        Batch::default()
+            .parse("t", "SELECT 2")
+            .bind("", "t", &[])
+            .execute("", 0)
+            .sync(),
+    ]);
+}
+
+#[test]
+fn a_query_takes_the_unnamed_statement_s_place() {
+    same(vec![
+        Batch::default().parse("", "SELECT 1").sync(),
+        query("SELECT 2"),
+        Batch::default().bind("", "", &[]).execute("", 0).sync(),
+    ]);
+}
+
+#[test]
+fn queries_are_skipped_up_to_sync() {
+    same_until(vec![
+        (run("SELECT 1 / 0", &[]).flush(), b'E'),
+        (query("SELECT 1").sync(), b'Z'),
+        (query("SELECT 2"), b'Z'),
+    ]);
+}
+
+#[test]
+fn a_block_begun_in_a_batch_takes_in_what_went_before() {
+    let (here, _) = users();
+    let begin = |batch: Batch| {
+        batch
+            .parse("", "BEGIN")
+            .bind("", "", &[])
+            .execute("", 0)
+            .sync()
+    };
+    same(vec![
+        run(RENAME, &[here, "before"]).sync(),
+        begin(run(RENAME, &[here, "after"])),
+        query("ROLLBACK"),
+        run(NAME, &[here]).sync(),
+    ]);
+}
+
+#[test]
+fn a_setting_in_a_batch_that_fails_is_taken_back() {
+    let (here, _) = users();
+    let set = |batch: Batch| {
+        let set = batch.parse("", "SET work_mem = '5MB'").bind("", "", &[]);
+        set.execute("", 0)
+    };
+    let fails = |batch: Batch| {
+        let divided = batch.parse("", "SELECT 1 / 0").bind("", "", &[]);
+        divided.execute("", 0).sync()
+    };
+    same(vec![
+        run(RENAME, &[here, "before"]).sync(),
+        fails(set(run(RENAME, &[here, "after"]))),
+        query("SHOW work_mem"),
+        run(NAME, &[here]).sync(),
+        set(Batch::default()).sync(),
+        query("SHOW work_mem"),
+        run("SET work_mem = 'nonsense'", &[])
+            .parse("", "SELECT 1")
+            .bind("", "", &[])
+            .execute("", 0)
+            .sync(),
+    ]);
+}
+
+#[test]
+fn portals_over_several_shards_are_counted_and_closed() {
+    let portal = |values: &[&str]| Batch::default().bind("p", "s", values);
+    let some = "SELECT 1 FROM users WHERE id IN ($1, $2, $3)";
+    same(vec![
+        query("BEGIN"),
+        Batch::default().parse("s", some).sync(),
+        portal(&["1", "2", "3"]).execute("p", 2).sync(),
+        Batch::default().execute("p", 2).sync(),
+        Batch::default().execute("p", 2).close_portal("p").sync(),
+        portal(&["3", "4", "5"]).execute("p", 0).sync(),
+        query("COMMIT"),
+    ]);
+}
+
+#[test]
+fn copy_by_the_extended_protocol() {
+    let copy = || run("COPY loaded FROM STDIN", &[]);
+    same_until(vec![
+        (query("CREATE TABLE loaded (a int, b text)"), b'Z'),
+        // As libpq does: a Sync behind the Execute, and another at the end.
+        (copy().sync(), b'G'),
+        (Batch::default().copy("1\tone\n").sync(), b'Z'),
+        (copy().sync(), b'G'),
+        (Batch::default().copy("not a number\n").sync(), b'Z'),
+        (copy().copy("2\ttwo\n").sync(), b'Z'),
+        (query("SELECT * FROM loaded"), b'Z'),
+        (query("DROP TABLE loaded"), b'Z'),
+    ]);
+}
+
+#[test]
+fn a_batch_ends_though_its_server_is_gone() {
+    let _turn = turn();
+    let (here, _) = users();
+    let mut client = bed().client();
+    client.simple("BEGIN");
+    step(&mut client, &run(RENAME, &[here, "lost"]).sync(), b'Z');
+    terminate_all();
+    let seen = step(&mut client, &run(NAME, &[here]).sync(), b'Z');
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(seen[0].starts_with("E 08006"), "{seen:?}");
+    assert_eq!(seen[1], "Z \"E\"");
+    client.simple("ROLLBACK");
+    let name = client.run(&NAME.replace("$1", here)).value();
+    assert_ne!(name, "lost");
+}
+
+/// Ends every backend of the router's on both shards.
+fn terminate_all() {
+    for shard in bed().cluster().shards() {
+        let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+                   WHERE usename = 'app' AND pid <> pg_backend_pid()";
+        bed().cluster().sql(shard.primary.as_ref(), sql).unwrap();
+    }
+}
