@@ -314,12 +314,20 @@ fn reads_in_flight_on_a_dying_replica_are_answered() {
             let (done, answers, router) = (&done, &answers, &router);
             scope.spawn(move || {
                 let mut client = Client::connect(&switchyard_tests::Login::new(router.port()));
-                for user in (1..=300).cycle().skip(reader) {
+                for user in (1..=300_u32).cycle().skip(reader) {
                     if done.load(Ordering::Relaxed) {
                         return;
                     }
                     // Receiving fails the test when the router is silent for long.
-                    let reply = client.run(&format!("SELECT name FROM users WHERE id = {user}"));
+                    let reply = if user.is_multiple_of(2) {
+                        client.run(&format!("SELECT name FROM users WHERE id = {user}"))
+                    } else {
+                        client.extended(
+                            "SELECT name FROM users WHERE id = $1",
+                            &[Some(&user.to_string())],
+                            0,
+                        )
+                    };
                     assert!(
                         matches!(reply.sqlstate(), None | Some("08006")),
                         "{reply:?}"
