@@ -89,6 +89,15 @@ impl Client {
         Ok(count > 0)
     }
 
+    /// Takes the first `length` bytes of the input and leaves the rest where COPY looks for it. Without a rest, as mostly,
+    /// nothing is split; [`Client::put_back`] then keeps the buffer.
+    pub(crate) fn take_message(&mut self, length: usize) -> BytesMut {
+        match self.input.len() == length {
+            true => self.take_input(),
+            false => self.input.split_to(length),
+        }
+    }
+
     /// Takes the input, to work on its first message while more may arrive; [`Client::put_back`] ends that.
     pub(crate) fn take_input(&mut self) -> BytesMut {
         std::mem::take(&mut self.input)

@@ -82,10 +82,21 @@ impl Session {
         if self.batch.is_empty() && self.block.is_none() {
             self.refresh();
         }
+        if header.tag == b'S' {
+            // What follows may be data for a COPY that begins now, so none of the input may be held back.
+            self.client.input.advance(header.len);
+            let outcome = self.sync().await;
+            let failed = matches!(outcome, Err(Trouble::Failure(_) | Trouble::Told));
+            self.batch_outcome(outcome).await?;
+            return if failed {
+                self.sync_after_failure().await
+            } else {
+                Ok(())
+            };
+        }
         let mut input = self.client.take_input();
         let body = input.get(HEADER..header.len).unwrap_or_default();
         let outcome = match frontend::decode(header.tag, body) {
-            Ok(Message::Sync) => self.sync().await,
             Ok(_) if self.batch.skipping => Ok(()),
             Ok(message) => {
                 self.batch.began.get_or_insert_with(Instant::now);
@@ -95,12 +106,7 @@ impl Session {
         };
         input.advance(header.len);
         self.client.put_back(input);
-        let failed = matches!(outcome, Err(Trouble::Failure(_) | Trouble::Told));
-        self.batch_outcome(outcome).await?;
-        if failed && header.tag == b'S' {
-            return self.sync_after_failure().await;
-        }
-        Ok(())
+        self.batch_outcome(outcome).await
     }
 
     /// Reports an error within a batch, which goes on after the next Sync.

@@ -7,7 +7,6 @@
 
 use std::ops::Range;
 
-use bytes::Buf;
 use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame;
@@ -64,11 +63,12 @@ impl Session {
         self.statements.remove(&b""[..]);
         self.portals.remove(&b""[..]);
         let began = Instant::now();
-        let mut input = self.client.take_input();
-        let message = input.get(..length).unwrap_or_default();
-        let outcome = self.query(message).await;
-        input.advance(length);
-        self.client.put_back(input);
+        let mut message = self.client.take_message(length);
+        let outcome = self.query(&message).await;
+        if self.client.input.is_empty() {
+            message.clear();
+            self.client.put_back(message);
+        }
         self.counters.query_time(began.elapsed());
         match outcome {
             Ok(Ready::Said) => self.finish().await,

@@ -1,6 +1,5 @@
 //! The control thread's own connections to nodes: for looking at them, never for a client's statements.
 
-use std::io;
 use std::time::Duration;
 
 use switchyard_wire::SqlState;
