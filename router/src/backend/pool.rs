@@ -193,14 +193,14 @@ impl Pool {
             Ok(lease) => lease,
             Err(waiter) => {
                 let began = Instant::now();
-                let lease = self.wait(waiter).await?;
+                let lease = Box::pin(self.wait(waiter)).await?;
                 waited = began.elapsed();
                 lease
             }
         };
         let connection = match lease.connection.take() {
             Some(connection) => connection,
-            None => self.open().await?,
+            None => Box::pin(self.open()).await?,
         };
         if let Some(entry) = &connection.entry {
             entry.set_client(client);
@@ -230,7 +230,10 @@ impl Pool {
             return Ok(self.lease(None));
         }
         let (sender, receiver) = oneshot::channel();
-        state.waiters.retain(|waiter| !waiter.is_closed());
+        // Those that have given up are passed over when their turn comes; here they only must not pile up.
+        if state.waiters.len().is_power_of_two() {
+            state.waiters.retain(|waiter| !waiter.is_closed());
+        }
         state.waiters.push_back(sender);
         Err(receiver)
     }

@@ -157,7 +157,7 @@ impl Participants {
         };
         let participant = &mut self.list[index];
         if participant.connection.applied != *settings && !participant.in_block {
-            apply(&mut participant.connection, settings)
+            Box::pin(apply(&mut participant.connection, settings))
                 .await
                 .map_err(|error| participant.query_failure(error))?;
         }
@@ -186,7 +186,7 @@ impl Participants {
         }
         let floor = &mut self.floors[index.position()];
         if need == Need::Read && shard.should_hand_over(floor) {
-            shard.hand_over(floor, HAND_OVER_LIMIT).await;
+            Box::pin(shard.hand_over(floor, HAND_OVER_LIMIT)).await;
         }
         if need == Need::AskedReplica && !self.has_replica_now(shard, index) {
             shard
@@ -338,7 +338,8 @@ impl Participants {
             let mut connection = participant.connection;
             // What has not been synchronised is not known to be idle.
             connection.broken |= participant.needs_sync;
-            if connection.dirty && !connection.broken && connection.reset().await.is_err() {
+            if connection.dirty && !connection.broken && Box::pin(connection.reset()).await.is_err()
+            {
                 connection.broken = true;
             }
             self.borrower.slot.withdraw(&connection.target);

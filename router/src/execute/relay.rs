@@ -87,7 +87,7 @@ pub(crate) async fn relay(
         if participant.copying {
             participant.copying = false;
             client.flush().await.map_err(client_gone)?;
-            copy_in(client, participant, notes).await?;
+            Box::pin(copy_in(client, participant, notes)).await?;
         }
         match relay_available(client, participant, notes).await? {
             Progress::Settled => return Ok(participant.failed),

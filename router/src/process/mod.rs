@@ -400,7 +400,7 @@ async fn serve(client: ClientConnection, worker: Arc<Worker>, operations: Arc<Op
         &*operations,
         client.drain,
     );
-    if let Err(error) = served.await {
+    if let Err(error) = Box::pin(served).await {
         tracing::debug!(%error, "a console was lost");
     }
 }

@@ -112,7 +112,7 @@ impl Session {
     /// Reports an error within a batch, which goes on after the next Sync.
     async fn batch_outcome(&mut self, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
         match outcome {
-            Err(Trouble::Failure(failure)) => self.fail_batch(&failure).await,
+            Err(Trouble::Failure(failure)) => Box::pin(self.fail_batch(&failure)).await,
             Err(Trouble::Told) => {
                 self.batch.skipping = true;
                 Ok(())
@@ -179,7 +179,7 @@ impl Session {
             Message::Describe {
                 kind: Kind::Statement,
                 name,
-            } => self.describe_statement(name).await,
+            } => Box::pin(self.describe_statement(name)).await,
             Message::Describe {
                 kind: Kind::Portal,
                 name,
@@ -206,10 +206,10 @@ impl Session {
             return Err(Failure::DuplicateStatement(lossy(name)).into());
         }
         let Some(mut prepared) = self.prepare(sql, declared)? else {
-            return self.let_postgresql_refuse(sql).await;
+            return Box::pin(self.let_postgresql_refuse(sql)).await;
         };
         if prepared.plan.unknown.is_some()
-            && self.learn_relations().await
+            && Box::pin(self.learn_relations()).await
             && let Some(again) = self.prepare(sql, declared)?
         {
             prepared = again;
@@ -218,7 +218,7 @@ impl Session {
             let refusal = refusal.clone();
             if refusal.analyse_first {
                 self.settle().await?;
-                if self.analyse(sql).await? {
+                if Box::pin(self.analyse(sql)).await? {
                     return Err(Trouble::Told);
                 }
             }
@@ -267,7 +267,7 @@ impl Session {
     /// A text that is not one statement: PostgreSQL says why.
     async fn let_postgresql_refuse(&mut self, sql: &[u8]) -> Result<(), Trouble> {
         self.settle().await?;
-        if self.analyse(sql).await? {
+        if Box::pin(self.analyse(sql)).await? {
             return Err(Trouble::Told);
         }
         Err(Failure::Unsupported {
@@ -323,7 +323,7 @@ impl Session {
         if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
             && !is_end(&prepared.plan)
         {
-            return self.bind_in_failed_block(failed, &prepared, bind).await;
+            return Box::pin(self.bind_in_failed_block(failed, &prepared, bind)).await;
         }
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
             return Err(Failure::Refused(refusal.clone()).into());
@@ -350,7 +350,10 @@ impl Session {
             self.portals.insert(bind.portal, portal);
             return Ok(());
         }
-        self.learn_key_types(bind.statement, &prepared).await?;
+        let known = |number: &u16| prepared.statement.parameter_type(*number) != 0;
+        if !prepared.plan.key_params.iter().all(known) {
+            Box::pin(self.learn_key_types(bind.statement, &prepared)).await?;
+        }
         let shards = {
             let values = Values {
                 sql: prepared.statement.sql(),
@@ -365,7 +368,7 @@ impl Session {
         let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
         match shards.only() {
             Some(shard) if !broadcast => self.bind_one(shard, prepared, bind).await,
-            _ => self.bind_several(shards, prepared, bind).await,
+            _ => Box::pin(self.bind_several(shards, prepared, bind)).await,
         }
     }
 
@@ -465,16 +468,12 @@ impl Session {
         Ok(())
     }
 
-    /// Makes sure that the types of the parameters that decide the shard are known: PostgreSQL infers them.
+    /// Gets the types of the parameters that decide the shard from PostgreSQL, which infers them.
     async fn learn_key_types(
         &mut self,
         name: &[u8],
         prepared: &SessionStatement,
     ) -> Result<(), Trouble> {
-        let known = |number: &u16| prepared.statement.parameter_type(*number) != 0;
-        if prepared.plan.key_params.iter().all(known) {
-            return Ok(());
-        }
         let shard = self.any_shard();
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.activate(shard, need).await?;
@@ -584,7 +583,7 @@ impl Session {
         match portal {
             Portal::Session { plan, statement } => {
                 self.settle().await?;
-                self.execute_control(&plan, &statement).await
+                Box::pin(self.execute_control(&plan, &statement)).await
             }
             Portal::One { shard, plan, .. } => {
                 self.note_write(shard, &plan)?;
@@ -604,7 +603,7 @@ impl Session {
                 }
                 Ok(())
             }
-            Portal::Several { .. } => self.execute_several(name, max_rows).await,
+            Portal::Several { .. } => Box::pin(self.execute_several(name, max_rows)).await,
         }
     }
 
@@ -761,9 +760,9 @@ impl Session {
         if self.block.as_ref().is_some_and(|block| !block.explicit) {
             self.sync_hidden().await?;
             if failed {
-                self.abort_implicit().await?
+                Box::pin(self.abort_implicit()).await?
             } else {
-                self.commit_implicit_in_batch().await?
+                Box::pin(self.commit_implicit_in_batch()).await?
             }
             return self.batch_ready().await;
         }
@@ -808,7 +807,7 @@ impl Session {
             self.counters.query_time(began.elapsed());
         }
         if batch.schema_changed {
-            self.schema_changed().await;
+            Box::pin(self.schema_changed()).await;
         }
         self.described.0.clear();
         if self.block.is_none() {

@@ -54,7 +54,7 @@ use statement::{Portals, SessionStatement, Statement};
 
 /// Serves a client that has authenticated, until it leaves.
 pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
-    match open::open(connection, worker).await {
+    match Box::pin(open::open(connection, worker)).await {
         Ok(mut session) => session.serve().await,
         Err(error) => tracing::debug!(%error, "a session could not be opened"),
     }
@@ -113,7 +113,7 @@ struct End;
 impl Session {
     async fn serve(&mut self) {
         while self.serve_one().await.is_ok() {}
-        self.leave().await;
+        Box::pin(self.leave()).await;
     }
 
     /// Handles the next message.
@@ -137,7 +137,7 @@ impl Session {
                     what: "the function call protocol".into(),
                     hint: "Call the function with SELECT.",
                 };
-                self.fail_simple(failure).await
+                Box::pin(self.fail_simple(failure)).await
             }
             tag => Err(Trouble::Protocol(
                 format!("invalid frontend message type {tag}").into(),

@@ -54,7 +54,7 @@ impl Session {
     /// Handles a Query message of `length` bytes at the start of the input.
     pub(super) async fn simple_query(&mut self, length: usize) -> Result<(), Trouble> {
         if !self.batch.is_empty() {
-            self.close_batch().await?;
+            Box::pin(self.close_batch()).await?;
         }
         if self.block.is_none() {
             self.refresh();
@@ -73,9 +73,9 @@ impl Session {
         match outcome {
             Ok(Ready::Said) => self.finish().await,
             Ok(Ready::ToBeSaid) => self.ready().await,
-            Err(Trouble::Failure(failure)) => self.fail_simple(failure).await,
+            Err(Trouble::Failure(failure)) => Box::pin(self.fail_simple(failure)).await,
             Err(Trouble::Told) => {
-                self.abort_implicit().await?;
+                Box::pin(self.abort_implicit()).await?;
                 self.ready().await
             }
             Err(trouble) => Err(trouble),
@@ -103,12 +103,15 @@ impl Session {
                 Ok(Ready::ToBeSaid)
             }
             Text::One(routed) => {
-                let routed = self.know_relations(routed, sent.sql()).await?;
+                let routed = match &routed.plan.unknown {
+                    None => routed,
+                    Some(_) => Box::pin(self.know_relations(routed, sent.sql())).await?,
+                };
                 self.statement(&routed, sent).await
             }
-            Text::Several(statements) => self.several(sent.sql(), &statements).await,
+            Text::Several(statements) => Box::pin(self.several(sent.sql(), &statements)).await,
             Text::Unscannable => {
-                self.unscannable(sent.sql()).await?;
+                Box::pin(self.unscannable(sent.sql())).await?;
                 Ok(Ready::ToBeSaid)
             }
         }
@@ -174,7 +177,7 @@ impl Session {
         if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
             && !is_end(plan)
         {
-            return self.statement_in_failed_block(failed, plan, sent).await;
+            return Box::pin(self.statement_in_failed_block(failed, plan, sent)).await;
         }
         match &plan.operator {
             Operator::PassThrough(_) => match routed.shards.only() {
@@ -183,12 +186,12 @@ impl Session {
             },
             Operator::Append(_) => match routed.shards.only() {
                 Some(shard) => self.pass_through(shard, routed, sent).await,
-                None => self.append(routed, sent).await,
+                None => Box::pin(self.append(routed, sent)).await,
             },
-            Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
-            Operator::Session => self.control(plan, sent).await,
+            Operator::Broadcast(kind) => Box::pin(self.broadcast(plan, *kind, sent)).await,
+            Operator::Session => Box::pin(self.control(plan, sent)).await,
             Operator::Refuse(refusal) => {
-                if refusal.analyse_first && self.analyse(sent.sql()).await? {
+                if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);
                 }
                 Err(Failure::Refused(refusal.clone()).into())
@@ -333,7 +336,7 @@ impl Session {
             // Or ended it.
             (Some(_), TransactionStatus::Idle) => {
                 participant.in_block = false;
-                self.rollback_participants().await?;
+                Box::pin(self.rollback_participants()).await?;
                 self.block = None;
             }
         }
@@ -341,7 +344,7 @@ impl Session {
             self.note_cursor(&plan.command, shard);
         }
         if matches!(plan.command, Command::Ddl) && !failed {
-            self.schema_changed().await;
+            Box::pin(self.schema_changed()).await;
         }
         Ok(())
     }
