@@ -319,3 +319,27 @@ fn deep_and_long(times: usize) -> Vec<String> {
         ),
     ]
 }
+
+/// Bytes that are not UTF-8 do not change how a statement is planned where they are not part of its key.
+#[test]
+fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
+    let setting = Setting::new();
+    let planned = |sql: &[u8]| {
+        let mut scan = Scan::new();
+        scan.scan(sql).unwrap();
+        let context = Context {
+            relations: &setting.relations,
+            search_path: &setting.search_path,
+            temporary: &[],
+        };
+        explain(&plan(sql, &scan, &context), &setting.relations, None)
+    };
+    let plain = planned(b"SELECT * FROM users WHERE id = 5 AND name = 'x'");
+    assert!(plain.starts_with("PassThrough"), "{plain}");
+    assert_eq!(
+        planned(b"SELECT * FROM users /* \xff */ WHERE id = 5 AND name = '\xe9\xff'"),
+        plain
+    );
+    assert!(planned(b"SELECT * FROM users WHERE id = 5 AND name = E'\xff'").starts_with("Refuse"));
+    assert!(planned(b"SELECT * FROM users WHERE id = 5 AND \xff = 'x'").starts_with("Refuse"));
+}

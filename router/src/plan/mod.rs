@@ -305,10 +305,10 @@ impl Planner<'_> {
         if !query {
             return self.utility(tokens);
         }
-        let Ok(text) = std::str::from_utf8(self.sql) else {
+        let Some(text) = parse::readable(self.sql, tokens) else {
             return self.opaque(tokens, Command::Other, "not UTF-8");
         };
-        let statement = match parse::parse(text, tokens) {
+        let statement = match parse::parse(&text, tokens) {
             Ok(statement) => statement,
             Err(why) => return self.opaque(tokens, Command::Other, why),
         };

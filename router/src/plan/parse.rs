@@ -9,6 +9,7 @@
     reason = "a token that is not named is an operator or does not matter"
 )]
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use sqlparser::ast::Statement;
@@ -38,6 +39,26 @@ pub(super) fn tokens(sql: &[u8], range: Range<u32>) -> Result<Vec<Token>, Unscan
         tokens.push(token);
     }
     Ok(tokens)
+}
+
+/// The text as the parser needs it. Bytes that are not UTF-8 may be in comments and in plain string literals: neither is
+/// part of the cache key, so neither may decide how the statement is planned.
+pub(super) fn readable<'a>(sql: &'a [u8], tokens: &[Token]) -> Option<Cow<'a, str>> {
+    if let Ok(text) = std::str::from_utf8(sql) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut text = vec![b' '; sql.len()];
+    for token in tokens {
+        let (start, end) = (token.start as usize, token.end as usize);
+        let into = text.get_mut(start..end)?;
+        into.copy_from_slice(token.text(sql));
+        if token.kind == TokenKind::String {
+            into.iter_mut()
+                .filter(|byte| !byte.is_ascii())
+                .for_each(|byte| *byte = b'?');
+        }
+    }
+    String::from_utf8(text).ok().map(Cow::Owned)
 }
 
 /// Parses the one statement that the tokens are.

@@ -148,34 +148,17 @@ impl Planner<'_> {
                     command,
                 );
             }
-            let encoding = item.replace(['-', '_', ' '], "");
-            let unsafe_encoding = matches!(
-                encoding.as_str(),
-                "sjis"
-                    | "shiftjis"
-                    | "mskanji"
-                    | "win932"
-                    | "windows932"
-                    | "big5"
-                    | "win950"
-                    | "windows950"
-                    | "gbk"
-                    | "win936"
-                    | "windows936"
-                    | "uhc"
-                    | "win949"
-                    | "windows949"
-                    | "gb18030"
-                    | "johab"
-                    | "shiftjis2004"
-            );
-            if name == "client_encoding" && unsafe_encoding {
+            let encoding: String = item.chars().filter(char::is_ascii_alphanumeric).collect();
+            let same_bytes = matches!(encoding.as_str(), "utf8" | "unicode" | "sqlascii");
+            if name == "client_encoding" && !same_bytes && !self.alone {
                 return refused(
                     Refusal::certain(
                         "0A000",
                         format!("client encoding \"{item}\" is not supported"),
                     )
-                    .detail("Its characters may contain bytes that mean something in SQL.")
+                    .detail(
+                        "The router finds the shard of a text by the bytes that the servers store.",
+                    )
                     .hint("Use UTF8."),
                     command,
                 );

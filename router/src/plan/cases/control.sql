@@ -81,7 +81,7 @@ SET NAMES 'UTF8'
 
 SET client_encoding TO 'SJIS'
 --> Refuse 0A000: client encoding "sjis" is not supported
---> DETAIL: Its characters may contain bytes that mean something in SQL.
+--> DETAIL: The router finds the shard of a text by the bytes that the servers store.
 --> HINT: Use UTF8.
 
 SET standard_conforming_strings = off
@@ -426,3 +426,14 @@ SELECT 1a
 
 1
 --> PassThrough to any shard (read)
+
+SET client_encoding = 'LATIN1'
+--> Refuse 0A000: client encoding "latin1" is not supported
+--> DETAIL: The router finds the shard of a text by the bytes that the servers store.
+--> HINT: Use UTF8.
+
+SET client_encoding = 'utf-8'
+--> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["utf-8"], text: 22..29 }), local: false }
+
+SET NAMES SQL_ASCII
+--> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["sql_ascii"], text: 10..19 }), local: false }
