@@ -12,7 +12,7 @@ const PREFIX: &str = "switchyard-";
 /// The file whose lock says that somebody uses the directory. The lock ends with its holder, so that none is left over.
 const LOCK: &str = "lock";
 
-/// A directory of our own, with the lock on it and the [`Guard`] that outlives us.
+/// A directory of our own, with the lock on it and the guard that outlives us.
 #[derive(Debug)]
 pub struct Stage {
     path: PathBuf,

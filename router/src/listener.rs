@@ -71,10 +71,13 @@ impl Drain {
     }
 }
 
+/// A wait under way.
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One task's wait for a [`Drain`], kept over many polls: after the first one, a poll is one atomic load.
 pub struct DrainWatch {
     drain: Drain,
-    waiting: Option<(Waker, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    waiting: Option<(Waker, Waiting)>,
 }
 
 impl DrainWatch {

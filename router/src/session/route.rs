@@ -1,5 +1,10 @@
 //! Where a text goes: scanning, planning (from the worker's cache) and binding, without waiting for anything.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the commands listed are the session's own; all others run on a shard"
+)]
+
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -1,10 +1,5 @@
 //! The simple query protocol: one message, any number of statements, one ReadyForQuery.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "only an acknowledged loss is translated"
-)]
-
 use std::ops::Range;
 
 use switchyard_schema::ShardIndex;
