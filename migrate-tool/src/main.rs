@@ -1,6 +1,6 @@
 //! `switchyard-migrate`: plans the movement of data between shards.
 //!
-//! `plan` computes ([`plan`]) and prints ([`print`]); the configuration and the catalog are read by the router's library, so
+//! `plan` computes (`plan`) and prints (`print`); the configuration and the catalog are read by the router's library, so
 //! that both programs understand them alike. What a command computes goes to standard output, everything else to standard
 //! error as log lines. Exit codes: 0 done, 1 configuration or runtime error, 2 usage.
 

@@ -1,9 +1,9 @@
 //! One client's session: the request loop.
 //!
 //! A session is one task on one worker. It owns the client's stream and borrows backends ([`crate::execute`]) for as
-//! long as a request or a transaction block needs them. [`simple`] and [`extended`] handle the two query protocols,
-//! [`control`] the statements the session answers itself, [`route`] finds out where a statement goes, [`fan_out`] runs
-//! one on several shards. [`block`], [`statement`] and [`failure`] are the pure state they share.
+//! long as a request or a transaction block needs them. `simple` and `extended` handle the two query protocols,
+//! `control` the statements the session answers itself, `route` finds out where a statement goes, `fan_out` runs
+//! one on several shards. `block`, `statement` and `failure` are the pure state they share.
 
 pub(crate) mod block;
 pub(crate) mod client;
