@@ -309,3 +309,85 @@ fn terminate_all() {
         bed().cluster().sql(shard.primary.as_ref(), sql).unwrap();
     }
 }
+
+#[test]
+fn a_block_that_lost_its_server_cannot_go_on_from_a_savepoint() {
+    let _turn = turn();
+    let (here, _) = users();
+    let mut client = bed().client();
+    client.simple("BEGIN");
+    client.run(&format!("UPDATE users SET name = 'lost' WHERE id = {here}"));
+    client.simple("SAVEPOINT s");
+    terminate_all();
+    let read = format!("SELECT name FROM users WHERE id = {here}");
+    assert_eq!(client.run(&read).sqlstate(), Some("08006"));
+    // Going on would commit a transaction without its first write.
+    assert_eq!(client.run("ROLLBACK TO s").sqlstate(), Some("08006"));
+    assert_eq!(client.run(&read).sqlstate(), Some("25P02"));
+    client.simple("COMMIT");
+    assert_eq!(client.status, b'I');
+    client.simple("BEGIN; SAVEPOINT s; ROLLBACK TO s; COMMIT");
+    assert_ne!(client.run(&read).value(), "lost");
+}
+
+#[test]
+fn modes_said_within_a_query_string_or_later_hold() {
+    let (here, _) = users();
+    let rename = format!("UPDATE users SET name = 'forbidden' WHERE id = {here}");
+    same(vec![
+        query("BEGIN ISOLATION LEVEL REPEATABLE READ; SHOW transaction_isolation"),
+        query("COMMIT"),
+        query(&format!("BEGIN READ ONLY; {rename}; COMMIT")),
+        query("ROLLBACK"),
+        query("SELECT 1; BEGIN READ ONLY; SHOW transaction_read_only"),
+        query("ROLLBACK"),
+        query("BEGIN"),
+        query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
+        query("COMMIT AND CHAIN"),
+        query("SHOW transaction_isolation"),
+        query("ROLLBACK"),
+    ]);
+}
+
+#[test]
+fn in_session_mode_blocks_and_settings_are_as_on_one_server() {
+    let _turn = turn();
+    let (here, there) = users();
+    let router = bed().another_router("pool_mode = \"session\"", &|node| node.port());
+    let mut client = Client::connect(&switchyard_tests::Login::new(router.port()));
+    let read = |user| format!("SELECT id FROM users WHERE id = {user}");
+    for sql in [
+        &*read(here),
+        &*read(there),
+        "BEGIN",
+        "SAVEPOINT a",
+        &*read(there),
+        "SAVEPOINT b",
+    ] {
+        client.run(sql).succeeded();
+    }
+    assert_eq!(client.run("SELECT 1 / 0").sqlstate(), Some("22012"));
+    for sql in [read(here), read(there)] {
+        assert_eq!(client.run(&sql).sqlstate(), Some("25P02"));
+    }
+    for sql in [
+        "ROLLBACK TO a",
+        &*read(here),
+        "RELEASE a",
+        "COMMIT",
+        "SET work_mem = '6MB'",
+    ] {
+        client.run(sql).succeeded();
+    }
+    for user in [here, there] {
+        let sql = format!("SELECT current_setting('work_mem') FROM users WHERE id = {user}");
+        assert_eq!(client.run(&sql).value(), "6MB");
+    }
+    client.run("CREATE TEMP TABLE passing (a int)").succeeded();
+    client.run("DISCARD ALL").succeeded();
+    assert_eq!(client.run("SHOW work_mem").value(), "4MB");
+    assert_eq!(
+        client.run("SELECT * FROM passing").sqlstate(),
+        Some("42P01")
+    );
+}

@@ -94,6 +94,8 @@ pub(crate) struct Participants {
     list: SmallVec<[Participant; 1]>,
     floors: Vec<ReadFloor>,
     pools: SmallVec<[(NodeId, Arc<Pool>); 2]>,
+    /// The shard whose connection was lost with a part of the open block: the block can only be rolled back.
+    lost: Option<Arc<str>>,
 }
 
 impl Participants {
@@ -103,7 +105,18 @@ impl Participants {
             list: SmallVec::new(),
             floors: Vec::new(),
             pools: SmallVec::new(),
+            lost: None,
         }
+    }
+
+    /// The shard on which a part of the open block was lost.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// The block a part of which was lost is over.
+    pub(crate) fn forget_lost(&mut self) {
+        self.lost = None;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -114,7 +127,7 @@ impl Participants {
         self.list.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Participant> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Participant> + Clone {
         self.list.iter()
     }
 
@@ -372,6 +385,9 @@ impl Participants {
     pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
         if index < self.list.len() {
             let participant = self.list.remove(index);
+            if participant.in_block {
+                self.lost = Some(Arc::clone(&participant.shard_name));
+            }
             if participant.connection.broken {
                 participant.connection.node().suspect();
                 self.borrower.worker.services.pools.close_dead();
@@ -399,6 +415,7 @@ impl Participants {
 
     /// The session's block is over on every participant.
     pub(crate) fn leave_block(&mut self) {
+        self.lost = None;
         for participant in &mut self.list {
             participant.in_block = false;
         }
@@ -424,6 +441,16 @@ impl Participants {
                 !idle || (open && connection.simple_query("ROLLBACK").await.is_err());
         }
         self.release(database).await;
+    }
+
+    /// `DISCARD ALL`: makes every backend that is held as good as new.
+    pub(crate) async fn reset_all(&mut self, database: &DatabaseTopology) {
+        for participant in &mut self.list {
+            participant.pin = None;
+            let connection = &mut participant.connection;
+            connection.broken |= connection.reset().await.is_err();
+        }
+        self.close_broken(database);
     }
 
     /// Drops every pin: the backends are reset when they are released.

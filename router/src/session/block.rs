@@ -83,6 +83,17 @@ impl Block {
         sql
     }
 
+    /// The client gives the block other modes, by this statement.
+    pub(crate) fn set_begin(&mut self, begin: &str) {
+        self.begin = begin.into();
+    }
+
+    /// `SET TRANSACTION` changes the modes also of a block that follows by `AND CHAIN`.
+    pub(crate) fn add_modes(&mut self, statement: &str) {
+        let statement = statement.trim().trim_end_matches(';');
+        self.begin = format!("{}; {statement}", self.begin).into();
+    }
+
     /// The block that follows on this one's end by `AND CHAIN`: with the same modes.
     pub(crate) fn next(&self, settings: &Settings) -> Self {
         Self::explicit(&self.begin, self.read_only, settings)

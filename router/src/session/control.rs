@@ -28,7 +28,7 @@ impl Session {
     /// Handles a statement that no plan sends to a shard.
     pub(super) async fn control(&mut self, plan: &Plan, sent: Sent<'_>) -> Result<Ready, Trouble> {
         match &plan.command {
-            Command::Begin(modes) => self.begin(modes, sent),
+            Command::Begin(modes) => self.begin(modes, sent).await,
             Command::Commit { chain } => self.commit(*chain).await,
             Command::Rollback { chain } => self.rollback(*chain).await,
             Command::Savepoint(name) => self.savepoint(name).await,
@@ -74,7 +74,7 @@ impl Session {
         Ok(Ready::ToBeSaid)
     }
 
-    fn begin(&mut self, modes: &TransactionModes, sent: Sent<'_>) -> Result<Ready, Trouble> {
+    async fn begin(&mut self, modes: &TransactionModes, sent: Sent<'_>) -> Result<Ready, Trouble> {
         let start = sent
             .sql()
             .trim_ascii_start()
@@ -88,7 +88,16 @@ impl Session {
                 "there is already a transaction in progress",
             ),
             // BEGIN inside a query string makes the implicit block an explicit one.
-            Some(block) => block.explicit = true,
+            Some(block) => {
+                block.explicit = true;
+                let begin = begin_sql(modes);
+                let joined = self.participants.iter().any(|held| held.in_block);
+                block.read_only = is_read_only(modes) && !joined;
+                block.set_begin(&begin);
+                if let (true, Some(modes)) = (joined, begin.strip_prefix("BEGIN ")) {
+                    self.run_on_all(&format!("SET TRANSACTION {modes}")).await?;
+                }
+            }
             None => {
                 self.block = Some(Block::explicit(
                     &begin_sql(modes),
@@ -250,6 +259,7 @@ impl Session {
             }
         }
         self.participants.close_broken(&self.database);
+        self.participants.forget_lost();
         Ok(())
     }
 
@@ -291,6 +301,11 @@ impl Session {
 
     async fn rollback_to(&mut self, name: &str) -> Result<Ready, Trouble> {
         self.known_savepoint("ROLLBACK TO SAVEPOINT", name)?;
+        // What the block did there before the savepoint is gone as well.
+        if let Some(shard) = self.participants.lost() {
+            let shard = shard.into();
+            return Err(Failure::ShardLost { shard }.into());
+        }
         self.run_on_all(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name)))
             .await?;
         if let Some(settings) = self
@@ -332,11 +347,15 @@ impl Session {
         if self.block.is_none() || !self.participants.is_empty() {
             // Outside a block PostgreSQL warns; after the first query it refuses some modes: let it.
             let ready = self.everywhere_or_anywhere(plan, sent).await?;
-            self.note_local(&sql);
+            if let Some(block) = &mut self.block
+                && block.failed.is_none()
+            {
+                block.add_modes(&sql);
+            }
             return Ok(ready);
         }
         if let Some(block) = &mut self.block {
-            block.add_set_local(&sql);
+            block.add_modes(&sql);
             if let Some(read_only) = modes.read_only {
                 block.read_only = read_only && modes.isolation != Some(Isolation::Serializable);
             }
@@ -420,6 +439,10 @@ impl Session {
         change: impl FnOnce(&Settings, &str) -> Settings,
     ) -> Result<Ready, Trouble> {
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+        for participant in self.participants.iter_mut() {
+            participant.failed = false;
+            participant.shown = false;
+        }
         let ready = self.everywhere_or_anywhere(plan, sent).await?;
         let failed = self
             .participants
@@ -427,8 +450,11 @@ impl Session {
             .any(|participant| participant.failed);
         if !failed {
             self.take_settings(change(&self.settings, &sql));
+            // Others that are held, outside the block, have not run it: they are made equal when they serve again.
             for participant in self.participants.iter_mut() {
-                participant.connection.applied = Arc::clone(&self.settings);
+                if participant.in_block || participant.shown {
+                    participant.connection.applied = Arc::clone(&self.settings);
+                }
             }
         }
         Ok(ready)
@@ -469,7 +495,7 @@ impl Session {
                 self.temporary.clear();
                 self.cursors.clear();
                 self.route_hint = None;
-                self.participants.unpin_all();
+                self.participants.reset_all(&self.database).await;
                 self.take_settings(self.settings.discarded());
                 self.complete("DISCARD ALL")
             }
@@ -493,7 +519,12 @@ impl Session {
         plan: &Plan,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        if self.block.is_some() && self.participants.len() > 1 {
+        let joined = self
+            .participants
+            .iter()
+            .filter(|held| held.in_block)
+            .count();
+        if self.block.is_some() && joined > 1 {
             let sql = String::from_utf8_lossy(sent.sql()).into_owned();
             self.run_on_all(&sql).await?;
             return self.complete("SET");

@@ -48,12 +48,14 @@ impl Session {
         outcome
     }
 
-    /// Runs a statement of ours on every participant of the block. An error is shown once and fails the block.
+    /// Runs a statement of ours on every participant of the block, or on all that are held if there is none. An error is shown once and fails the block.
     pub(super) async fn run_on_all(&mut self, sql: &str) -> Result<(), Trouble> {
         for index in 0..self.participants.len() {
+            let in_block = self.block.is_some();
             let Some(shard) = self
                 .participants
                 .get(index)
+                .filter(|participant| participant.in_block || !in_block)
                 .map(|participant| participant.shard)
             else {
                 continue;

@@ -142,7 +142,9 @@ impl Session {
     /// A shard for what any shard can answer: one already held, else one that is up, starting with a different one
     /// for each session.
     pub(super) fn any_shard(&self) -> ShardIndex {
-        if let Some(held) = self.participants.iter().next() {
+        let mut held = self.participants.iter();
+        let first = held.clone().next();
+        if let Some(held) = held.find(|held| held.in_block).or(first) {
             return held.shard;
         }
         let shards = &self.database.shards;

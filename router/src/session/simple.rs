@@ -13,6 +13,7 @@ use super::block::{Block, FailedOn};
 use super::failure::Failure;
 use super::route::{Routed, Text};
 use crate::backend::{Reply, Show};
+use crate::execute::participants::Participant;
 use crate::execute::relay::{Trouble, relay, send};
 use crate::plan::{Access, Command, Operator, Plan};
 
@@ -205,6 +206,11 @@ impl Session {
         let FailedOn::Shard(shard) = failed else {
             return Err(Failure::InFailedTransaction.into());
         };
+        // A backend that is not in the block would run it.
+        let joined = |held: &Participant| held.shard == shard && held.in_block;
+        if !self.participants.iter().any(joined) {
+            return Err(Failure::InFailedTransaction.into());
+        }
         self.send_query(
             shard,
             plan,
