@@ -53,6 +53,8 @@ pub(crate) struct Participant {
     pub(crate) needs_sync: bool,
     /// Bytes of its reply to this request have reached the client.
     pub(crate) shown: bool,
+    /// The number of the statement bound last, and the client's name for it.
+    pub(crate) bound: (u64, SmallVec<[u8; 24]>),
     /// Why it stays with the session between requests.
     pub(crate) pin: Option<Pin>,
 }
@@ -315,6 +317,7 @@ impl Participants {
             unparsed: 0,
             needs_sync: false,
             shown: false,
+            bound: (0, SmallVec::new()),
             pin: None,
         }))
     }
@@ -466,11 +469,16 @@ impl Participants {
 impl Participant {
     /// Queues a query of ours, whose reply nobody sees unless it is an error.
     pub(crate) fn queue_query(&mut self, sql: &str) {
+        self.queue_query_shown(sql, Show::Errors);
+    }
+
+    /// The same, but for ReadyForQuery, with an answer that may be the client's.
+    pub(crate) fn queue_query_shown(&mut self, sql: &str, show: Show) {
         encode::query(&mut self.connection.output, sql.as_bytes());
         self.connection.unnamed = None;
         self.connection
             .replies
-            .expect(Reply::Query { show_ready: false }, Show::Errors);
+            .expect(Reply::Query { show_ready: false }, show);
     }
 
     /// Whether this was the tag of the last statement that completed.

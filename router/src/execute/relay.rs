@@ -155,8 +155,17 @@ fn handle(
             if let Ok(Message::ParameterStatus { name, value }) = decode_message(&message) {
                 participant.connection.note_parameter(name, value);
             }
-            if show == Show::All {
-                client.output.extend_from_slice(&message);
+            match show {
+                Show::All => client.output.extend_from_slice(&message),
+                Show::Errors
+                    if !client
+                        .late
+                        .windows(length)
+                        .any(|known| known == &message[..]) =>
+                {
+                    client.late.extend_from_slice(&message);
+                }
+                Show::Errors | Show::Nothing => {}
             }
         }
         Event::Types(length, statement, show) => {
@@ -218,7 +227,12 @@ fn error(
         client.counters.error(ErrorClass::Server);
         participant.failed = true;
         participant.shown = true;
-        report::error_of_shard(&mut client.output, &fields, &participant.shard_name);
+        report::error_of_shard(
+            &mut client.output,
+            &fields,
+            &participant.shard_name,
+            &participant.bound,
+        );
     }
     Ok(())
 }

@@ -31,6 +31,8 @@ pub(crate) struct Client {
     /// Nothing is written: see [`Client::hold`].
     held: bool,
     pub(crate) counters: Arc<Counters>,
+    /// ParameterStatus messages that came with statements of ours: the end of a block takes settings back.
+    pub(crate) late: BytesMut,
 }
 
 /// The client broke the protocol, or its stream broke.
@@ -51,6 +53,7 @@ impl Client {
             gone: false,
             held: false,
             counters,
+            late: BytesMut::new(),
         }
     }
 

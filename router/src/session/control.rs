@@ -118,14 +118,15 @@ impl Session {
         if !explicit {
             self.warn_no_transaction();
         }
+        self.client.late.clear();
         if failed {
             self.rollback_block().await?;
             self.block = next;
-            return self.complete("ROLLBACK");
+            return self.complete_block("ROLLBACK");
         }
         self.commit_block().await?;
         self.block = next;
-        self.complete("COMMIT")
+        self.complete_block("COMMIT")
     }
 
     async fn rollback(&mut self, chain: bool) -> Result<Ready, Trouble> {
@@ -136,9 +137,18 @@ impl Session {
         if !block.explicit {
             self.warn_no_transaction();
         }
+        self.client.late.clear();
         self.rollback_block().await?;
         self.block = next;
-        self.complete("ROLLBACK")
+        self.complete_block("ROLLBACK")
+    }
+
+    /// With the block its settings end; the client hears of those that are reported.
+    fn complete_block(&mut self, tag: &str) -> Result<Ready, Trouble> {
+        let late = std::mem::take(&mut self.client.late);
+        let ready = self.complete(tag);
+        self.client.output.extend_from_slice(&late);
+        ready
     }
 
     fn no_transaction(&mut self, tag: &'static str, chain: bool) -> Result<Ready, Trouble> {

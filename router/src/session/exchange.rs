@@ -28,6 +28,16 @@ impl Session {
 
     /// Runs a statement of ours on one participant; its errors are shown. True if there was one.
     pub(super) async fn run_on(&mut self, index: usize, sql: &str) -> Result<bool, Trouble> {
+        self.run_shown(index, sql, Show::Errors).await
+    }
+
+    /// The same, where the answer may be the client's.
+    pub(super) async fn run_shown(
+        &mut self,
+        index: usize,
+        sql: &str,
+        show: Show,
+    ) -> Result<bool, Trouble> {
         let Self {
             client,
             participants,
@@ -37,7 +47,7 @@ impl Session {
         let Some(participant) = participants.get_mut(index) else {
             return Ok(false);
         };
-        participant.queue_query(sql);
+        participant.queue_query_shown(sql, show);
         let outcome = match send(client, participant, &[], described).await {
             Ok(()) => relay(client, participant, described).await,
             Err(trouble) => Err(trouble),
@@ -138,6 +148,21 @@ impl Session {
         }
     }
 
+    /// PostgreSQL reads the whole of a query string before it runs any of it. True if it finds a syntax error, which the
+    /// client has been shown. Not to be used in a block, which would fail.
+    pub(super) async fn has_syntax_error(&mut self, sql: &[u8]) -> Result<bool, Trouble> {
+        let before = self.client.hold();
+        let analysed = self.analyse(sql).await;
+        let answer = self.client.unhold(before);
+        analysed?;
+        // Parse takes one statement. Where several are well formed, that is all it has to say.
+        if answer.is_empty() || contains(&answer, b"Rexec_parse_message\0") {
+            return Ok(false);
+        }
+        self.client.output.extend_from_slice(&answer);
+        Ok(true)
+    }
+
     /// A text our scanner cannot divide into words: PostgreSQL's error if it cannot either, a refusal otherwise.
     pub(super) async fn unscannable(&mut self, sql: &[u8]) -> Result<(), Trouble> {
         if self.analyse(sql).await? {
@@ -155,4 +180,8 @@ impl Session {
         let shard = self.database.shards.get(shard.position());
         shard.map_or_else(Box::default, |shard| (&*shard.name).into())
     }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }

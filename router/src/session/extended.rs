@@ -11,6 +11,7 @@
 )]
 
 use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame::{HEADER, Header};
@@ -410,6 +411,10 @@ impl Session {
             named,
             unsent,
         );
+        participant.bound = (
+            prepared.statement.number,
+            SmallVec::from_slice(bind.statement),
+        );
         encode_bind(&mut participant.connection, bind, &prepared.statement);
         participant
             .connection
@@ -450,6 +455,10 @@ impl Session {
                 unsent,
             );
             unsent = false;
+            participant.bound = (
+                prepared.statement.number,
+                SmallVec::from_slice(bind.statement),
+            );
             encode_bind(&mut participant.connection, bind, &prepared.statement);
             let show = if position == 0 {
                 Show::All

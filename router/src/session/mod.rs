@@ -32,7 +32,7 @@ use switchyard_wire::backend::{TransactionStatus, encode};
 
 use crate::admin::registry::{ClientEntry, ClientState, Registration};
 use crate::backend::Settings;
-use crate::execute::participants::Participants;
+use crate::execute::participants::{Participant, Participants};
 use crate::execute::relay::{NoteTypes, Trouble};
 use crate::listener::DrainWatch;
 use crate::metrics::{Counters, ErrorClass, RouteKind};
@@ -206,6 +206,16 @@ impl Session {
     /// Gives back or closes what the session holds. A statement that still runs for a client that has left is
     /// cancelled, except a write of its own: PostgreSQL would finish that too.
     async fn leave(&mut self) {
+        let runs = |held: &Participant| {
+            !held.connection.replies.is_settled() && (held.in_block || !held.wrote)
+        };
+        if self.participants.iter().any(runs) {
+            self.worker
+                .services
+                .cancels
+                .cancel(self.cancel.pid, &self.cancel.secret)
+                .await;
+        }
         self.participants.abandon(&self.database).await;
     }
 

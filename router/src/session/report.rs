@@ -1,6 +1,7 @@
 //! Error and notice messages to the client.
 
 use bytes::BytesMut;
+use smallvec::SmallVec;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::Fields;
 use switchyard_wire::backend::{ErrorReport, Severity, encode};
@@ -32,18 +33,32 @@ pub(crate) fn warning(output: &mut BytesMut, sqlstate: SqlState, message: &str) 
     );
 }
 
-/// PostgreSQL's own error, untouched, with the shard's name added to its context.
-pub(crate) fn error_of_shard(output: &mut BytesMut, fields: &Fields<'_>, shard: &str) {
+/// PostgreSQL's own error, untouched, with the shard's name added to its context. Where it names a statement by the
+/// router's number, the client's own name takes its place.
+pub(crate) fn error_of_shard(
+    output: &mut BytesMut,
+    fields: &Fields<'_>,
+    shard: &str,
+    bound: &(u64, SmallVec<[u8; 24]>),
+) {
     let context = match fields.get(b'W') {
         Some(context) => format!("{}\nshard \"{shard}\"", String::from_utf8_lossy(context)),
         None => format!("shard \"{shard}\""),
     };
-    encode::fields(
-        output,
-        b'E',
+    let ours = format!("\"sy_{}\"", bound.0);
+    let theirs = format!("\"{}\"", String::from_utf8_lossy(&bound.1));
+    let renamed = fields
+        .get(b'M')
+        .map(String::from_utf8_lossy)
+        .filter(|message| message.contains(&ours))
+        .map(|message| message.replace(&ours, &theirs));
+    let fields =
         fields
             .iter()
             .filter(|(code, _)| *code != b'W')
-            .chain([(b'W', context.as_bytes())]),
-    );
+            .map(|(code, value)| match &renamed {
+                Some(message) if code == b'M' => (code, message.as_bytes()),
+                _ => (code, value),
+            });
+    encode::fields(output, b'E', fields.chain([(b'W', context.as_bytes())]));
 }

@@ -128,6 +128,9 @@ impl Session {
     /// Statements that share one message are one transaction, unless they say otherwise: each is planned and sent on
     /// its own, inside an implicit block.
     async fn several(&mut self, sql: &[u8], statements: &[Range<u32>]) -> Result<Ready, Trouble> {
+        if self.block.is_none() && self.has_syntax_error(sql).await? {
+            return Err(Trouble::Told);
+        }
         for range in statements {
             if self.block.is_none() {
                 self.block = Some(Block::implicit(&self.settings));
@@ -178,7 +181,7 @@ impl Session {
         match &plan.operator {
             Operator::PassThrough(_) => match routed.shards.only() {
                 Some(shard) => self.pass_through(shard, routed, sent).await,
-                None => Err(Failure::Retry.into()),
+                None => self.no_shard(sent).await,
             },
             Operator::Append(_) => match routed.shards.only() {
                 Some(shard) => self.pass_through(shard, routed, sent).await,
@@ -193,6 +196,14 @@ impl Session {
                 Err(Failure::Refused(refusal.clone()).into())
             }
         }
+    }
+
+    /// No key is such a value: PostgreSQL says why.
+    async fn no_shard(&mut self, sent: Sent<'_>) -> Result<Ready, Trouble> {
+        if self.analyse(sent.sql()).await? {
+            return Ok(Ready::ToBeSaid);
+        }
+        Err(Failure::Retry.into())
     }
 
     /// In a failed block PostgreSQL refuses all but the block's end; the shard that failed does so itself, and finds
