@@ -597,6 +597,7 @@ impl Session {
             Portal::One { shard, plan, .. } => {
                 self.note_write(shard, &plan)?;
                 self.note_cursor(&plan.command, shard);
+                self.note_temporary(&plan);
                 let index = self.activate_held(shard, name).await?;
                 self.batch.schema_changed |= matches!(plan.command, Command::Ddl);
                 if let Some(participant) = self.participants.get_mut(index) {

@@ -184,6 +184,17 @@ impl Session {
         }
     }
 
+    /// Takes note of a temporary relation that may exist from now on. Its name is never forgotten while the session lasts:
+    /// whether a DROP or a rollback has ended it, PostgreSQL knows.
+    pub(super) fn note_temporary(&mut self, plan: &Plan) {
+        if let Some(name) = &plan.temporary
+            && !self.temporary.contains(name)
+        {
+            self.temporary.push(name.clone());
+            self.context = None;
+        }
+    }
+
     /// Takes note of a cursor that has been declared on a shard.
     pub(super) fn note_cursor(&mut self, command: &Command, shard: ShardIndex) {
         match command {

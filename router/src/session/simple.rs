@@ -354,6 +354,7 @@ impl Session {
         }
         if !failed {
             self.note_cursor(&plan.command, shard);
+            self.note_temporary(plan);
         }
         if matches!(plan.command, Command::Ddl) && !failed {
             Box::pin(self.schema_changed()).await;
