@@ -13,7 +13,7 @@ use super::route::Target;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Placement, Resolved};
-use crate::sql::{Token, TokenKind};
+use crate::sql::{self, Token, TokenKind};
 
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
 const FIRST_WORDS: &[&str] = &[
@@ -420,11 +420,29 @@ impl Planner<'_> {
             }
             _ => false,
         };
+        if word == "vacuum" && self.is_of_unsharded_tables(tokens) {
+            return plan(
+                Operator::PassThrough(FIRST),
+                Access::Write,
+                Command::Maintenance,
+            );
+        }
         let plan = self.everywhere(tokens, Command::Maintenance);
         if matches!(plan.operator, Operator::Broadcast(_)) && !in_block {
             return self.not_in_block(word, plan.command);
         }
         plan
+    }
+
+    /// The statement names tables, and all their rows are on the first shard.
+    fn is_of_unsharded_tables(&self, tokens: &[Token]) -> bool {
+        const OPTIONS: [&str; 5] = ["vacuum", "full", "freeze", "verbose", "analyze"];
+        let mentions = Mentions::of(self.sql, tokens, self.context);
+        let names_one = tokens.last().is_some_and(|last| {
+            sql::name(last, self.sql).is_some()
+                && !OPTIONS.iter().any(|option| last.is_word(self.sql, option))
+        });
+        names_one && mentions.sharded.is_none() && mentions.reference.is_none()
     }
 
     fn not_in_block(&self, what: &str, command: Command) -> Plan {

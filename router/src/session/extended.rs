@@ -225,7 +225,10 @@ impl Session {
             }
             return Err(Failure::Refused(refusal).into());
         }
-        if let Command::Execute { .. } = prepared.plan.command {
+        if let Command::Execute { name, .. } = &prepared.plan.command {
+            if !self.statements.contains_key(name.as_bytes()) {
+                return Err(Failure::NoSuchStatement(name.as_str().into()).into());
+            }
             return Err(Failure::Unsupported {
                 what: "EXECUTE by the extended query protocol".into(),
                 hint: "Bind and execute the prepared statement itself, or use the simple query protocol.",
