@@ -256,10 +256,13 @@ impl Session {
             planned => planned?,
         };
         Ok(Some(SessionStatement {
-            statement: worker.services.statements.intern(StatementText::Parsed {
-                sql: sql.into(),
-                declared: declared.into(),
-            }),
+            statement: worker.services.statements.intern(
+                self.scope(),
+                StatementText::Parsed {
+                    sql: sql.into(),
+                    declared: declared.into(),
+                },
+            ),
             context: self.context_id(&mut desk),
             literals: desk.scan.literals.as_slice().into(),
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),

@@ -12,6 +12,7 @@ use switchyard_schema::{ShardIndex, ShardSet};
 
 use super::Session;
 use super::failure::Failure;
+use super::statement::Scope;
 use crate::execute::participants::Need;
 use crate::plan::{
     Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Plan, Target, Values,
@@ -125,6 +126,16 @@ impl Session {
         });
         self.context = Some(context);
         context
+    }
+
+    /// What names mean to this session now.
+    pub(super) fn scope(&self) -> Scope {
+        Scope {
+            database: Arc::clone(&self.database.name),
+            generation: self.database.generation,
+            role: Arc::clone(&self.role),
+            search_path: self.search_path.clone(),
+        }
     }
 
     /// The shards one execution goes to.

@@ -45,14 +45,13 @@ impl Session {
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
             return Err(Failure::Refused(refusal.clone()).into());
         }
-        prepared.statement = self
-            .worker
-            .services
-            .statements
-            .intern(StatementText::Prepared {
+        prepared.statement = self.worker.services.statements.intern(
+            self.scope(),
+            StatementText::Prepared {
                 types: types.join(", ").into(),
                 sql: sql.into(),
-            });
+            },
+        );
         prepared.unsent = false;
         let shard = self.any_shard();
         let need = self.need(prepared.plan.access, prepared.hint);

@@ -1,8 +1,7 @@
 //! Prepared statements and portals, as clients name them and as the router numbers them.
 //!
-//! Every distinct statement (text and declared types) has one number in the process, so that clients that prepare the
-//! same text share its preparation on every backend. PostgreSQL analyses a prepared statement anew when the search
-//! path or the schema has changed, so sharing the text is sharing nothing that depends on the session.
+//! Every distinct statement (text, declared types, and the [`Scope`] that gives its names their meaning) has one number in
+//! the process, so that clients that prepare the same share its preparation on every backend.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -12,6 +11,7 @@ use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::frontend::encode;
 
 use crate::plan::{ContextId, Plan};
+use crate::relations::SearchPath;
 use crate::sql::{HintNode, Literal};
 
 /// A distinct statement.
@@ -106,6 +106,17 @@ impl Statement {
     }
 }
 
+/// What a text's names mean: the same text is another statement in another database, under another search path, or after
+/// the schema has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Scope {
+    pub(crate) database: Arc<str>,
+    /// [`crate::topology::DatabaseTopology::generation`].
+    pub(crate) generation: u64,
+    pub(crate) role: Arc<str>,
+    pub(crate) search_path: SearchPath,
+}
+
 /// The process's distinct statements.
 #[derive(Debug, Default)]
 pub(crate) struct Statements {
@@ -114,16 +125,17 @@ pub(crate) struct Statements {
 
 #[derive(Debug, Default)]
 struct Known {
-    by_text: HashMap<StatementText, Weak<Statement>>,
+    by_text: HashMap<(Scope, StatementText), Weak<Statement>>,
     last: u64,
     sweep_at: usize,
 }
 
 impl Statements {
     /// The statement of this text, numbered at first sight.
-    pub(crate) fn intern(&self, text: StatementText) -> Arc<Statement> {
+    pub(crate) fn intern(&self, scope: Scope, text: StatementText) -> Arc<Statement> {
+        let key = (scope, text.clone());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(statement) = known.by_text.get(&text).and_then(Weak::upgrade) {
+        if let Some(statement) = known.by_text.get(&key).and_then(Weak::upgrade) {
             return statement;
         }
         if known.by_text.len() >= known.sweep_at {
@@ -136,10 +148,10 @@ impl Statements {
         let statement = Arc::new(Statement {
             number: known.last,
             backend_name: format!("sy_{}", known.last).into(),
-            text: text.clone(),
+            text,
             described: OnceLock::new(),
         });
-        known.by_text.insert(text, Arc::downgrade(&statement));
+        known.by_text.insert(key, Arc::downgrade(&statement));
         statement
     }
 }
