@@ -305,21 +305,8 @@ impl Participants {
             self.borrower.counters.wait_time(connection.waited());
         }
         self.borrower.slot.publish(&connection.target);
-        Ok(Some(Participant {
-            shard: index,
-            shard_name: Arc::clone(&shard.name),
-            is_primary: !is_replica,
-            connection,
-            in_block: false,
-            wrote: false,
-            copying: false,
-            failed: false,
-            unparsed: 0,
-            needs_sync: false,
-            shown: false,
-            bound: (0, SmallVec::new()),
-            pin: None,
-        }))
+        let participant = Participant::new(index, &shard.name, !is_replica, connection);
+        Ok(Some(participant))
     }
 
     fn pool(
@@ -467,6 +454,25 @@ impl Participants {
 }
 
 impl Participant {
+    /// A backend just borrowed, on which nothing has run yet.
+    fn new(shard: ShardIndex, name: &Arc<str>, is_primary: bool, connection: Borrowed) -> Self {
+        Self {
+            shard,
+            shard_name: Arc::clone(name),
+            is_primary,
+            connection,
+            in_block: false,
+            wrote: false,
+            copying: false,
+            failed: false,
+            unparsed: 0,
+            needs_sync: false,
+            shown: false,
+            bound: (0, SmallVec::new()),
+            pin: None,
+        }
+    }
+
     /// Queues a query of ours, whose reply nobody sees unless it is an error.
     pub(crate) fn queue_query(&mut self, sql: &str) {
         self.queue_query_shown(sql, Show::Errors);
