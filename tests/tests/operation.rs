@@ -235,7 +235,9 @@ fn a_drain_lets_transactions_end() {
         bed.router().get("/readyz").map(|(status, _)| status),
         Some(503)
     );
-    assert!(std::net::TcpStream::connect(("127.0.0.1", login.port)).is_err());
+    eventually("nobody is let in", || {
+        std::net::TcpStream::connect(("127.0.0.1", login.port)).is_err()
+    });
     busy.run(READ).succeeded();
     busy.run("COMMIT").succeeded();
     let status = bed

@@ -43,6 +43,8 @@ pub(crate) struct Participant {
     pub(crate) in_block: bool,
     /// Something other than a plain read ran here since it was borrowed.
     pub(crate) wrote: bool,
+    /// What runs is not a query: outside a block PostgreSQL finishes it also for a client that has left.
+    pub(crate) finishes: bool,
     /// It waits for COPY data.
     pub(crate) copying: bool,
     /// An error was shown since the request began.
@@ -334,6 +336,7 @@ impl Participants {
             self.note_seen(database, &participant);
             participant.in_block = false;
             participant.wrote = false;
+            participant.finishes = false;
             if (self.borrower.keep || participant.pin.is_some()) && !participant.connection.broken {
                 kept.push(participant);
                 continue;
@@ -463,6 +466,7 @@ impl Participant {
             connection,
             in_block: false,
             wrote: false,
+            finishes: false,
             copying: false,
             failed: false,
             unparsed: 0,

@@ -609,6 +609,8 @@ impl Session {
                 if let Some(participant) = self.participants.get_mut(index) {
                     participant.needs_sync = true;
                     participant.wrote |= plan.access != Access::Read;
+                    participant.finishes |=
+                        plan.access != Access::Read && !matches!(plan.command, Command::Select);
                     participant.connection.dirty |= plan.effects.dirty;
                     if let Some(pin) = plan.effects.pins.iter().next() {
                         participant.pin.get_or_insert(pin);
@@ -690,6 +692,8 @@ impl Session {
             };
             participant.needs_sync = true;
             participant.wrote |= plan.access != Access::Read;
+            participant.finishes |=
+                plan.access != Access::Read && !matches!(plan.command, Command::Select);
             let limit = if broadcast {
                 0
             } else {

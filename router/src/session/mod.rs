@@ -207,7 +207,7 @@ impl Session {
     /// cancelled, except a write of its own: PostgreSQL would finish that too.
     async fn leave(&mut self) {
         let runs = |held: &Participant| {
-            !held.connection.replies.is_settled() && (held.in_block || !held.wrote)
+            !held.connection.replies.is_settled() && (held.in_block || !held.finishes)
         };
         if self.participants.iter().any(runs) {
             self.worker

@@ -277,6 +277,8 @@ impl Session {
             return Err(Failure::Retry.into());
         };
         participant.wrote |= plan.access != Access::Read;
+        participant.finishes |=
+            plan.access != Access::Read && !matches!(plan.command, Command::Select);
         participant.connection.unnamed = None;
         participant.connection.replies.expect(
             Reply::Query {
