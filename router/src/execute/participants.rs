@@ -16,7 +16,7 @@ use crate::backend::{
     Show,
 };
 use crate::metrics::Counters;
-use crate::plan::Pin;
+use crate::plan::{Access, Command, Pin, Plan};
 use crate::session::block::Block;
 use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
@@ -475,6 +475,13 @@ impl Participant {
             bound: (0, SmallVec::new()),
             pin: None,
         }
+    }
+
+    /// Takes note that a statement with this plan is about to run here.
+    pub(crate) fn note_run(&mut self, plan: &Plan) {
+        let writes = plan.access != Access::Read;
+        self.wrote |= writes;
+        self.finishes |= writes && !matches!(plan.command, Command::Select);
     }
 
     /// Queues a query of ours, whose reply nobody sees unless it is an error.

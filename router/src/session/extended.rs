@@ -492,6 +492,18 @@ impl Session {
         let shard = self.any_shard();
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.activate(shard, need).await?;
+        self.queue_describe(index, name, prepared, Show::Errors)?;
+        self.settle().await
+    }
+
+    /// Queues a Describe of the statement on a backend; its parameter types are noted as they come.
+    fn queue_describe(
+        &mut self,
+        index: usize,
+        name: &[u8],
+        prepared: &SessionStatement,
+        show: Show,
+    ) -> Result<(), Trouble> {
         let unsent = self.take_unsent(name);
         self.described
             .0
@@ -511,8 +523,8 @@ impl Session {
         let reply = Reply::Describe {
             note_types_of: Some(prepared.statement.number),
         };
-        connection.replies.expect(reply, Show::Errors);
-        self.settle().await
+        connection.replies.expect(reply, show);
+        Ok(())
     }
 
     async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Trouble> {
@@ -535,26 +547,7 @@ impl Session {
             return Ok(());
         }
         let index = self.activate_any(&prepared).await?;
-        let unsent = self.take_unsent(name);
-        self.described
-            .0
-            .push(std::sync::Arc::clone(&prepared.statement));
-        let Some(participant) = self.participants.get_mut(index) else {
-            return Err(Failure::Retry.into());
-        };
-        participant.needs_sync = true;
-        let connection = &mut *participant.connection;
-        hold_statement(connection, &prepared.statement, !name.is_empty(), unsent);
-        let backend_name = backend_name(&prepared.statement, !name.is_empty());
-        frontend::encode::describe(
-            &mut connection.output,
-            Kind::Statement,
-            backend_name.as_bytes(),
-        );
-        let reply = Reply::Describe {
-            note_types_of: Some(prepared.statement.number),
-        };
-        connection.replies.expect(reply, Show::All);
+        self.queue_describe(index, name, &prepared, Show::All)?;
         Ok(())
     }
 
@@ -608,9 +601,7 @@ impl Session {
                 self.batch.schema_changed |= matches!(plan.command, Command::Ddl);
                 if let Some(participant) = self.participants.get_mut(index) {
                     participant.needs_sync = true;
-                    participant.wrote |= plan.access != Access::Read;
-                    participant.finishes |=
-                        plan.access != Access::Read && !matches!(plan.command, Command::Select);
+                    participant.note_run(&plan);
                     participant.connection.dirty |= plan.effects.dirty;
                     if let Some(pin) = plan.effects.pins.iter().next() {
                         participant.pin.get_or_insert(pin);
@@ -691,9 +682,7 @@ impl Session {
                 return Err(Failure::Retry.into());
             };
             participant.needs_sync = true;
-            participant.wrote |= plan.access != Access::Read;
-            participant.finishes |=
-                plan.access != Access::Read && !matches!(plan.command, Command::Select);
+            participant.note_run(&plan);
             let limit = if broadcast {
                 0
             } else {

@@ -12,7 +12,7 @@ use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, relay};
-use crate::plan::{Access, Broadcast, Command, Plan};
+use crate::plan::{Broadcast, Plan};
 
 impl Session {
     /// Sends a query to several shards at once and appends their rows in shard order, as one result.
@@ -186,9 +186,7 @@ impl Session {
         let Some(participant) = participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
-        participant.wrote |= plan.access != Access::Read;
-        participant.finishes |=
-            plan.access != Access::Read && !matches!(plan.command, Command::Select);
+        participant.note_run(plan);
         participant.connection.unnamed = None;
         participant.connection.output.extend_from_slice(message);
         participant.connection.replies.expect(

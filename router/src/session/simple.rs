@@ -276,9 +276,7 @@ impl Session {
         let Some(participant) = participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
-        participant.wrote |= plan.access != Access::Read;
-        participant.finishes |=
-            plan.access != Access::Read && !matches!(plan.command, Command::Select);
+        participant.note_run(plan);
         participant.connection.unnamed = None;
         participant.connection.replies.expect(
             Reply::Query {
