@@ -26,6 +26,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug_span};
 
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::{Access, ClientConnection, Door, Refusal, access, admit};
@@ -352,10 +354,11 @@ where
                 Some(connection) => {
                     let load = Load(Arc::clone(&incoming.load));
                     let (entrance, serve) = (entrance.clone(), serve.clone());
-                    tasks.spawn(async move {
+                    let connected = async move {
                         connect(connection, entrance, serve).await;
                         drop(load);
-                    });
+                    };
+                    tasks.spawn(connected.instrument(client_span()));
                 }
                 None => break,
             },
@@ -365,6 +368,17 @@ where
     while let Some(ended) = tasks.join_next().await {
         note_end(ended);
     }
+}
+
+/// Around all that happens for one connection. Below DEBUG it does not exist, and costs nothing.
+fn client_span() -> Span {
+    debug_span!(
+        "client",
+        peer = Empty,
+        id = Empty,
+        user = Empty,
+        database = Empty
+    )
 }
 
 /// A connection counted in its worker's load, until dropped.
@@ -397,11 +411,12 @@ async fn connect<F: Future<Output = ()>>(
             return;
         }
     };
+    Span::current().record("peer", tracing::field::display(peer));
     match enter(stream, peer, &entrance).await {
         Ok(Some((client, _place))) => serve(client).await,
         Ok(None) => {}
         Err(refusal) => {
-            tracing::debug!(%peer, reason = %refusal, "a client was not let in");
+            tracing::debug!(reason = %refusal, "a client was not let in");
             entrance.room.note(&refusal);
         }
     }

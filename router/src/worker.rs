@@ -1,4 +1,6 @@
-//! What a worker thread has: a share of the process's services, and a plan cache of its own.
+//! What a worker thread has: a share of the process's services, a plan cache and input buffers of its own.
+
+pub(crate) mod spare;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +15,7 @@ use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
+use spare::Spare;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -103,6 +106,7 @@ pub struct Worker {
     pub services: Arc<Services>,
     desk: Mutex<Desk>,
     reported: Mutex<ReportedParameters>,
+    spare: Mutex<Spare>,
 }
 
 /// Where statements are scanned and planned.
@@ -138,7 +142,13 @@ impl Worker {
                 plans: PlanCache::new(PLAN_CACHE_LIMIT),
             }),
             reported: Mutex::default(),
+            spare: Mutex::default(),
         }
+    }
+
+    /// The input buffers that no client holds.
+    pub(crate) fn spare(&self) -> MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {

@@ -8,6 +8,7 @@
 
 mod balance;
 mod bucket;
+mod choices;
 mod defaults;
 mod diagnostic;
 mod file;

@@ -15,7 +15,8 @@ use switchyard_wire::sqlstate::SqlState;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::command::{Command, UnknownCommand};
-use super::show::{self, ColumnType, Table};
+use super::show;
+use super::table::{ColumnType, Table};
 use super::view::View;
 use crate::listener::Drain;
 

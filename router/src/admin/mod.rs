@@ -1,7 +1,8 @@
 //! The admin console: what operators see and do through the database `switchyard`.
 //!
-//! [`command`] reads a statement, [`show`] answers it from a [`View`], the picture of one moment; `/metrics` is made from
-//! the same picture. Invariant: looking takes no lock that a query waits for longer than for a counter.
+//! [`command`] reads a statement, [`show`] answers it with a [`Table`] from a [`View`], the picture of one moment;
+//! `/metrics` is made from the same picture. Invariant: looking takes no lock that a query waits for longer than for a
+//! counter.
 //! Collaborators: sessions and connections enter themselves in the [`registry`].
 
 pub mod command;
@@ -10,8 +11,10 @@ pub mod registry;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod show;
+pub mod table;
+mod time;
 pub mod view;
 
 pub use command::{Command, Topic, UnknownCommand};
-pub use show::Table;
+pub use table::Table;
 pub use view::View;

@@ -306,6 +306,7 @@ impl Participants {
         if !connection.waited().is_zero() {
             self.borrower.counters.wait_time(connection.waited());
         }
+        tracing::debug!(shard = %shard.name, host = %node.host, port = node.port, "a backend was taken");
         self.borrower.slot.publish(&connection.target);
         let participant = Participant::new(index, &shard.name, !is_replica, connection);
         Ok(Some(participant))

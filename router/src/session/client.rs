@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::metrics::Counters;
 use crate::startup::ClientStream;
+use crate::worker::Worker;
+use crate::worker::spare::READ_SIZE;
 
-/// Room made for one read from a client.
-const READ_SIZE: usize = 8 << 10;
 /// Input read ahead, while a backend works for this client, before we leave the rest in the socket.
 const READ_AHEAD: usize = 64 << 10;
 
@@ -22,6 +22,8 @@ const READ_AHEAD: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: ClientStream,
+    /// Lends the input buffer.
+    worker: Arc<Worker>,
     /// Received, not yet handled.
     pub(crate) input: BytesMut,
     /// Owed to the client, not yet written.
@@ -45,9 +47,15 @@ pub(crate) enum ClientError {
 }
 
 impl Client {
-    pub(crate) fn new(stream: ClientStream, input: BytesMut, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        stream: ClientStream,
+        input: BytesMut,
+        counters: Arc<Counters>,
+        worker: Arc<Worker>,
+    ) -> Self {
         Self {
             stream,
+            worker,
             input,
             output: BytesMut::new(),
             gone: false,
@@ -82,9 +90,9 @@ impl Client {
     /// Waits for bytes, any number. False at the end of the stream. A client that keeps us waiting holds no buffer.
     pub(crate) async fn read(&mut self) -> io::Result<bool> {
         if self.input.is_empty() {
-            spare::put(std::mem::take(&mut self.input));
+            self.worker.spare().put(std::mem::take(&mut self.input));
             poll_fn(|context| self.stream.poll_readable(context)).await;
-            self.input = spare::take();
+            self.input = self.worker.spare().take();
         }
         self.input.reserve(READ_SIZE);
         let count = self.stream.read_buf(&mut self.input).await?;
@@ -121,7 +129,7 @@ impl Client {
                 return Poll::Pending;
             }
             if self.input.capacity() == 0 {
-                self.input = spare::take();
+                self.input = self.worker.spare().take();
             }
             self.input.reserve(READ_SIZE);
             let read = pin!(self.stream.read_buf(&mut self.input));
@@ -172,42 +180,5 @@ impl Client {
         }
         self.output = BytesMut::new();
         self.stream.flush().await
-    }
-}
-
-/// Input buffers that clients of this thread have no use for, for its next client that sends something.
-mod spare {
-    use std::cell::RefCell;
-
-    use bytes::BytesMut;
-
-    use super::READ_SIZE;
-
-    /// As many as are worth keeping: a thread handles one request at a time, and few wait with input unhandled.
-    const KEPT: usize = 16;
-
-    thread_local! {
-        static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// A buffer, empty, with room for one read.
-    pub(super) fn take() -> BytesMut {
-        SPARE
-            .with_borrow_mut(Vec::pop)
-            .unwrap_or_else(|| BytesMut::with_capacity(READ_SIZE))
-    }
-
-    /// Keeps a buffer of the usual size, or drops it.
-    pub(super) fn put(mut buffer: BytesMut) {
-        buffer.clear();
-        // Gets back the room of what has been handled.
-        if !buffer.try_reclaim(READ_SIZE) || buffer.capacity() > 2 * READ_SIZE {
-            return;
-        }
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < KEPT {
-                spare.push(buffer);
-            }
-        });
     }
 }

@@ -55,7 +55,11 @@ use statement::{Portals, SessionStatement, Statement};
 /// Serves a client that has authenticated, until it leaves.
 pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
     match Box::pin(open::open(connection, worker)).await {
-        Ok(mut session) => session.serve().await,
+        Ok(mut session) => {
+            session.introduce();
+            session.serve().await;
+            tracing::debug!("a client has left");
+        }
         Err(error) => tracing::debug!(%error, "a session could not be opened"),
     }
 }
@@ -111,6 +115,15 @@ impl NoteTypes for Described {
 struct End;
 
 impl Session {
+    /// Says in the connection's span whose session it is.
+    fn introduce(&self) {
+        let span = tracing::Span::current();
+        span.record("id", self.entry.id);
+        span.record("user", &*self.user);
+        span.record("database", &*self.database.name);
+        tracing::debug!("a client has logged in");
+    }
+
     async fn serve(&mut self) {
         while self.serve_one().await.is_ok() {}
         Box::pin(self.leave()).await;
@@ -231,6 +244,7 @@ impl Session {
     /// Tells the client of an error; a transaction block fails with it.
     fn report(&mut self, failure: &Failure) {
         let sqlstate = failure.sqlstate();
+        tracing::debug!(sqlstate = sqlstate.as_str(), "a statement failed");
         self.counters
             .error(ErrorClass::of_sqlstate(sqlstate.as_bytes()));
         report::error(&mut self.client.output, failure);
@@ -278,6 +292,7 @@ impl Session {
             Operator::Session => RouteKind::Local,
             Operator::Refuse(_) => RouteKind::Refused,
         };
+        tracing::debug!(route = route.label(), shards, "a statement");
         self.counters.query(route);
         self.entry.count_query();
         self.entry.set_state(ClientState::Active);

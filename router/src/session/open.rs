@@ -114,6 +114,7 @@ fn new(
             connection.stream,
             connection.leftover,
             Arc::clone(&counters),
+            Arc::clone(&worker),
         ),
         counters,
         cancel: connection.cancel,

@@ -16,21 +16,9 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
         return Some(config);
     };
     let mut section = item.section()?;
-    let modes = [
-        ("transaction", PoolMode::Transaction),
-        ("session", PoolMode::Session),
-    ];
-    let policies = [
-        ("round-robin", ReadPolicy::RoundRobin),
-        ("least-connections", ReadPolicy::LeastConnections),
-        ("client-address", ReadPolicy::ClientAddress),
-        ("primary", ReadPolicy::Primary),
-    ];
-    let levels = [
-        ("session", Consistency::Session),
-        ("strong", Consistency::Strong),
-        ("eventual", Consistency::Eventual),
-    ];
+    let modes = PoolMode::ALL.map(|mode| (mode.name(), mode));
+    let policies = ReadPolicy::ALL.map(|policy| (policy.name(), policy));
+    let levels = Consistency::ALL.map(|level| (level.name(), level));
     set(&mut config.listen, section.get("listen"), address);
     set(&mut config.http, section.get("http"), |item| {
         address(item).map(Some)

@@ -1,0 +1,130 @@
+//! Who uses the router, and how much: pools, clients, connections to nodes, counters.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::admin::registry::ClientState;
+use crate::admin::table::{List, Table};
+use crate::admin::time::readable;
+use crate::admin::view::{Located, View};
+
+/// Where a pool's or a connection's node is; `None` once the topology has it no more.
+type Place<'a> = Option<Located<'a>>;
+
+pub(super) fn pools(view: &View) -> Table {
+    const REMOVED: &str = "removed";
+    let mode = view.settings.file.router.pool_mode.name();
+    let pools = view.pools.iter().map(|pool| (pool, view.node(pool.node)));
+    List::of(pools)
+        .text("database", |(pool, _)| &*pool.database)
+        .text("user", |(pool, _)| &*pool.user)
+        .text("shard", |(_, place): &(_, Place<'_>)| {
+            place.map_or(REMOVED, |located| &located.shard.name)
+        })
+        .text("node", |(_, place)| {
+            place.map_or(REMOVED.to_owned(), |located| located.address())
+        })
+        .text("role", |(_, place)| {
+            place.map_or(REMOVED.to_owned(), |located| located.node.role.to_string())
+        })
+        .number("cl_waiting", |(pool, _)| pool.waiting)
+        .number("sv_active", |(pool, _)| pool.active)
+        .number("sv_idle", |(pool, _)| pool.idle)
+        .number("pool_size", |(pool, _)| pool.size)
+        .number("waited", |(pool, _)| pool.waited)
+        .text("pool_mode", |_| mode)
+        .done()
+}
+
+pub(super) fn clients(view: &View) -> Table {
+    List::of(&view.clients)
+        .text("type", |_| "C")
+        .number("id", |client| client.id)
+        .text("user", |client| &*client.user)
+        .text("database", |client| &*client.database)
+        .text("state", |client| client.state().label())
+        .text("addr", |client| {
+            let address = client.address;
+            address.map_or("unix".to_owned(), |address| address.ip().to_string())
+        })
+        .number("port", |client| {
+            client.address.map_or(0, |address| address.port())
+        })
+        .text("connect_time", |client| readable(client.connected_at))
+        .text("request_time", |client| {
+            let at_ms = client.request_at_ms();
+            (at_ms > 0).then(|| readable(UNIX_EPOCH + Duration::from_millis(at_ms)))
+        })
+        .number("queries", |client| client.queries())
+        .number("transactions", |client| client.transactions())
+        .text("pinned", |client| client.pinned().label())
+        .number("worker", |client| client.worker)
+        .text("tls", |client| if client.tls { "on" } else { "" })
+        .text("application_name", |client| {
+            client.application_name().to_string()
+        })
+        .done()
+}
+
+pub(super) fn servers(view: &View) -> Table {
+    let servers = view
+        .servers
+        .iter()
+        .map(|server| (server, view.node(server.node)));
+    List::of(servers)
+        .text("type", |_| "S")
+        .number("id", |(server, _)| server.id)
+        .text("user", |(server, _)| &*server.user)
+        .text("database", |(server, _)| &*server.database)
+        .text("state", |(server, _)| match server.client() {
+            0 => "idle",
+            _ => "active",
+        })
+        .text("addr", |(_, place): &(_, Place<'_>)| {
+            place.map(|located| &*located.node.host)
+        })
+        .number("port", |(_, place)| place.map(|located| located.node.port))
+        .text("shard", |(_, place)| {
+            place.map(|located| &*located.shard.name)
+        })
+        .text("role", |(_, place)| {
+            place.map(|located| located.node.role.to_string())
+        })
+        .text("connect_time", |(server, _)| readable(server.connected_at))
+        .number("client", |(server, _)| {
+            Some(server.client()).filter(|client| *client > 0)
+        })
+        .number("served", |(server, _)| server.served())
+        .number("remote_pid", |(server, _)| server.pid)
+        .done()
+}
+
+pub(super) fn stats(view: &View) -> Table {
+    let clients = |database: &str, state: ClientState| {
+        let clients = view.clients.iter();
+        let own = clients.filter(|client| *client.database == *database);
+        own.filter(|client| client.state() == state).count()
+    };
+    List::of(&view.totals)
+        .text("database", |(database, _)| database.to_string())
+        .number("total_xact_count", |(_, totals)| totals.transactions)
+        .number("total_query_count", |(_, totals)| {
+            totals.queries.iter().sum::<u64>()
+        })
+        .number("total_received", |(_, totals)| totals.received)
+        .number("total_sent", |(_, totals)| totals.sent)
+        .number("total_query_time", |(_, totals)| totals.query_us)
+        .number("total_wait_time", |(_, totals)| totals.wait_us)
+        .number("total_logins", |(_, totals)| totals.logins)
+        .number("total_errors", |(_, totals)| {
+            totals.errors.iter().sum::<u64>()
+        })
+        .number("plan_cache_hits", |(_, totals)| totals.plan_hits)
+        .number("plan_cache_misses", |(_, totals)| totals.plan_misses)
+        .number("clients_active", |(database, _)| {
+            clients(database, ClientState::Active)
+        })
+        .number("clients_waiting", |(database, _)| {
+            clients(database, ClientState::Waiting)
+        })
+        .done()
+}

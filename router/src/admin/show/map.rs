@@ -1,0 +1,196 @@
+//! How the data is laid out: databases, tables, buckets, shards and nodes.
+
+use std::sync::Arc;
+
+use switchyard_schema::{BUCKETS, Distribution, Role, Table as Configured};
+
+use crate::admin::table::{List, Table};
+use crate::admin::view::{Located, View};
+use crate::topology::{DatabaseTopology, Observed, Shard};
+
+pub(super) fn databases(view: &View) -> Table {
+    let router = &view.settings.file.router;
+    List::of(view.topology.databases.values())
+        .text("name", |database| &*database.name)
+        .number("shards", |database| database.shards.len())
+        .number("nodes", |database| {
+            let shards = database.shards.iter();
+            shards.map(|shard| shard.nodes.len()).sum::<usize>()
+        })
+        .number("pool_size", |_| router.pool_size)
+        .text("pool_mode", |_| router.pool_mode.name())
+        .number("current_connections", |database| {
+            let pools = view.pools.iter();
+            pools
+                .filter(|pool| pool.database == database.name)
+                .map(|pool| pool.active + pool.idle)
+                .sum::<usize>()
+        })
+        .number("clients", |database| {
+            let clients = view.clients.iter();
+            clients
+                .filter(|client| client.database == database.name)
+                .count()
+        })
+        .number("epoch", |database| database.epoch)
+        .number("generation", |database| database.generation)
+        .number("problems", |database| database.relations.problems().len())
+        .done()
+}
+
+/// A shard with where it belongs.
+struct Placed<'a> {
+    database: &'a Arc<DatabaseTopology>,
+    shard: &'a Arc<Shard>,
+    position: usize,
+    buckets: usize,
+}
+
+fn placed(view: &View) -> impl Iterator<Item = Placed<'_>> {
+    view.topology.databases.values().flat_map(|database| {
+        let counts = database.buckets.counts(database.shards.len());
+        let shards = database.shards.iter().zip(counts).enumerate();
+        shards.map(move |(position, (shard, buckets))| Placed {
+            database,
+            shard,
+            position,
+            buckets,
+        })
+    })
+}
+
+pub(super) fn shards(view: &View) -> Table {
+    List::of(placed(view))
+        .text("database", |placed| &*placed.database.name)
+        .text("shard", |placed| &*placed.shard.name)
+        .number("position", |placed| placed.position)
+        .number("weight", |placed| {
+            let configured = placed.database.schema.shards.get(placed.position);
+            configured.map_or(0, |shard| shard.weight)
+        })
+        .text("primary", |placed| {
+            let primary = placed.shard.primary();
+            format!("{}:{}", primary.host, primary.port)
+        })
+        .text("primary_state", |placed| {
+            placed.shard.primary().observed().label()
+        })
+        .number("replicas", |placed| placed.shard.replicas().count())
+        .number("replicas_up", |placed| {
+            let replicas = placed.shard.replicas();
+            replicas
+                .filter(|node| node.observed() == Observed::Standby)
+                .count()
+        })
+        .number("buckets", |placed| placed.buckets)
+        .number("sample", |placed| placed.shard.samples().started())
+        .done()
+}
+
+pub(super) fn nodes(view: &View) -> Table {
+    let is_replica = |located: &Located<'_>| located.node.role == Role::Replica;
+    List::of(view.nodes())
+        .number("id", |located| located.node.id.0)
+        .text("database", |located| &*located.database.name)
+        .text("shard", |located| &*located.shard.name)
+        .text("host", |located| &*located.node.host)
+        .number("port", |located| located.node.port)
+        .text("role", |located| located.node.role.to_string())
+        .text("state", |located| located.node.observed().label())
+        .text("zone", |located| located.node.zone.as_deref())
+        .number("lag_ms", |located| {
+            // A replica that nothing is known of has an endless lag.
+            let lag = u64::try_from(located.node.lag().as_millis()).unwrap_or(u64::MAX);
+            (is_replica(located) && lag < u64::MAX).then_some(lag)
+        })
+        .number("passed_sample", |located| {
+            is_replica(located).then(|| located.node.passed().1)
+        })
+        .number("incarnation", |located| located.node.passed().0.0)
+        .number("in_use", |located| located.node.in_use())
+        .number("failures", |located| located.node.failures())
+        .done()
+}
+
+/// A table of the configuration.
+struct Entry<'a> {
+    database: &'a Arc<DatabaseTopology>,
+    configured: &'a Configured,
+}
+
+impl<'a> Entry<'a> {
+    fn key(&self) -> Option<&'a switchyard_schema::ShardKey> {
+        match &self.configured.distribution {
+            Distribution::Reference => None,
+            Distribution::Sharded(key) => Some(key),
+        }
+    }
+
+    /// From keys to shards, as far as the table has been found.
+    fn map(&self) -> Option<&'a Arc<switchyard_schema::KeyMap>> {
+        let name = &self.configured.name;
+        let relation = self.database.relations.get(&name.schema, &name.name)?;
+        Some(&relation.sharding()?.map)
+    }
+
+    fn shards(&self) -> String {
+        match self.map() {
+            Some(map) => {
+                let shards = map.shards();
+                let shards = shards
+                    .iter()
+                    .filter_map(|index| self.database.shards.get(index.position()));
+                let names: Vec<&str> = shards.map(|shard| &*shard.name).collect();
+                names.join(", ")
+            }
+            None if self.key().is_none() => "all".to_owned(),
+            None => "unknown".to_owned(),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        let problems = self.database.relations.problems().iter();
+        let own = problems.filter(|problem| problem.table == self.configured.name);
+        let own: Vec<&str> = own.map(|problem| problem.message.as_str()).collect();
+        (!own.is_empty()).then(|| own.join("; "))
+    }
+}
+
+pub(super) fn tables(view: &View) -> Table {
+    let tables = view.topology.databases.values().flat_map(|database| {
+        let tables = database.schema.tables.iter();
+        tables.map(move |configured| Entry {
+            database,
+            configured,
+        })
+    });
+    List::of(tables)
+        .text("database", |table| &*table.database.name)
+        .text("table", |table| table.configured.name.to_string())
+        .text("method", |table| {
+            table.key().map_or("reference", |key| key.method.name())
+        })
+        .text("shard_key", |table| table.key().map(|key| &*key.column))
+        .text("key_type", |table| {
+            table.map().map(|map| map.key_type().name())
+        })
+        .text("colocate_with", |table| {
+            let other = table.key().and_then(|key| key.colocate_with.as_ref());
+            other.map(ToString::to_string)
+        })
+        .text("shards", Entry::shards)
+        .text("problem", Entry::problem)
+        .done()
+}
+
+pub(super) fn buckets(view: &View) -> Table {
+    List::of(placed(view))
+        .text("database", |placed| &*placed.database.name)
+        .text("shard", |placed| &*placed.shard.name)
+        .number("buckets", |placed| placed.buckets)
+        .text("share", |placed| {
+            format!("{:.2} %", 100.0 * placed.buckets as f64 / BUCKETS as f64)
+        })
+        .number("epoch", |placed| placed.database.epoch)
+        .done()
+}
