@@ -5,12 +5,14 @@
 //! - [`Router`] is the router's program as a process.
 //! - [`Client`] speaks the protocol by an independent codec, so that a mistake in ours does not cancel out.
 //! - [`Proxy`] stands between two programs and cuts, stalls, slows or swallows what they say.
+//! - [`dialogue`] shows what is said message by message.
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
 //!
 //! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
 
 mod bed;
 mod client;
+pub mod dialogue;
 pub mod differential;
 mod proxy;
 mod reply;

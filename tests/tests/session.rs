@@ -3,11 +3,9 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::BytesMut;
-use postgres_protocol::IsNull;
-use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec, Client, Failure, Message};
+use switchyard_tests::dialogue::{Batch, query, run, step};
+use switchyard_tests::{Bed, BedSpec, Client};
 
 static BED: OnceLock<Bed> = OnceLock::new();
 
@@ -28,99 +26,6 @@ fn turn() -> MutexGuard<'static, ()> {
 /// Two users that do not live on the same shard, the first on shard 0.
 fn users() -> (&'static str, &'static str) {
     ("3", "1")
-}
-
-/// Messages of the extended protocol, one after the other.
-#[derive(Default)]
-struct Batch(BytesMut);
-
-impl Batch {
-    fn parse(mut self, name: &str, sql: &str) -> Batch {
-        frontend::parse(name, sql, [], &mut self.0).unwrap();
-        self
-    }
-
-    fn bind(mut self, portal: &str, statement: &str, values: &[&str]) -> Batch {
-        let values = values.iter();
-        let write = |value: &&str, buffer: &mut BytesMut| {
-            buffer.extend_from_slice(value.as_bytes());
-            Ok(IsNull::No)
-        };
-        let bound = frontend::bind(portal, statement, [], values, write, [], &mut self.0);
-        assert!(bound.is_ok());
-        self
-    }
-
-    fn execute(mut self, portal: &str, rows: i32) -> Batch {
-        frontend::execute(portal, rows, &mut self.0).unwrap();
-        self
-    }
-
-    fn close_portal(mut self, portal: &str) -> Batch {
-        frontend::close(b'P', portal, &mut self.0).unwrap();
-        self
-    }
-
-    fn query(mut self, sql: &str) -> Batch {
-        frontend::query(sql, &mut self.0).unwrap();
-        self
-    }
-
-    fn copy(mut self, data: &str) -> Batch {
-        frontend::CopyData::new(data.as_bytes())
-            .unwrap()
-            .write(&mut self.0);
-        frontend::copy_done(&mut self.0);
-        self
-    }
-
-    fn flush(mut self) -> Batch {
-        self.0.extend_from_slice(b"H\0\0\0\x04");
-        self
-    }
-
-    fn sync(mut self) -> Batch {
-        frontend::sync(&mut self.0);
-        self
-    }
-}
-
-/// A statement, parsed, bound and executed.
-fn run(sql: &str, values: &[&str]) -> Batch {
-    Batch::default()
-        .parse("", sql)
-        .bind("", "", values)
-        .execute("", 0)
-}
-
-fn query(sql: &str) -> Batch {
-    Batch::default().query(sql)
-}
-
-/// What a message says, without what is another on every server.
-fn show(message: &Message) -> String {
-    let tag = char::from(message.tag);
-    match message.tag {
-        b'E' | b'N' => {
-            let failure = Failure::decode(&message.body);
-            format!("{tag} {} {}", failure.sqlstate(), failure.message())
-        }
-        b'T' => tag.to_string(),
-        _ => format!("{tag} {:?}", String::from_utf8_lossy(&message.body)),
-    }
-}
-
-/// Sends a step and reads to the message `last`.
-fn step(client: &mut Client, batch: &Batch, last: u8) -> Vec<String> {
-    client.send_raw(&batch.0).unwrap();
-    let mut seen = Vec::new();
-    loop {
-        let message = client.receive();
-        seen.push(show(&message));
-        if message.tag == last {
-            return seen;
-        }
-    }
 }
 
 /// Does the same on the oracle and through the router; what comes back must be the same, step by step.

@@ -137,8 +137,8 @@ pub struct Connection {
     pub(crate) prepared: PreparedSet,
     /// The unnamed prepared statement, by the router's statement number.
     pub(crate) unnamed: Option<u64>,
-    /// The settings last applied here.
-    pub(crate) applied: Arc<Settings>,
+    /// The settings that hold here between transactions; `None` if that is not known.
+    pub(crate) applied: Option<Arc<Settings>>,
     /// Something ran that may have left session state behind: reset before another session gets it.
     pub(crate) dirty: bool,
     /// The stream is of no further use.
@@ -193,7 +193,7 @@ impl Connection {
             replies: Replies::default(),
             prepared: PreparedSet::new(options.prepared_limit),
             unnamed: None,
-            applied: Arc::default(),
+            applied: Some(Arc::default()),
             dirty: false,
             broken: false,
             incarnation: None,
@@ -332,7 +332,7 @@ impl Connection {
         self.simple_query("DISCARD ALL").await?;
         self.prepared.clear();
         self.unnamed = None;
-        self.applied = Arc::default();
+        self.applied = Some(Arc::default());
         self.dirty = false;
         Ok(())
     }

@@ -74,8 +74,8 @@ pub(crate) enum Event {
     Ours(Bytes),
     /// ErrorResponse.
     Error(usize, Show),
-    /// ParameterStatus.
-    Parameter(usize, Show),
+    /// ParameterStatus; to be told at once if the ReadyForQuery behind it is the client's.
+    Parameter { length: usize, tell: bool },
     /// ParameterDescription, whose types are to be noted for the statement.
     Types(usize, u64, Show),
     /// CopyInResponse: the backend now waits for the client's data.
@@ -362,7 +362,13 @@ impl Replies {
                 return pass_or_hide(show, header.len);
             }
             (b'N' | b'A', _) => return pass_or_hide(show == Show::All, header.len),
-            (b'S', _) => return Step::Stop(Event::Parameter(header.len, show)),
+            (b'S', reply) => {
+                let last = matches!(reply, Reply::Query { show_ready: true } | Reply::Sync);
+                return Step::Stop(Event::Parameter {
+                    length: header.len,
+                    tell: last && show == Show::All,
+                });
+            }
             (b'E', _) => return Step::Stop(Event::Error(header.len, show)),
             (b'G', Reply::Execute | Reply::Query { .. }) => {
                 return Step::Stop(Event::CopyIn(header.len));

@@ -31,14 +31,7 @@ impl Settings {
             .into_iter()
             .map(|(name, value)| Setting {
                 name: name.to_ascii_lowercase().into(),
-                // set_config takes the configuration file's form, as the startup packet does; SET would read a
-                // list such as search_path as one name.
-                sql: format!(
-                    "SELECT pg_catalog.set_config({}, {}, false)",
-                    escape_literal(name),
-                    escape_literal(value)
-                )
-                .into(),
+                sql: set_config(name, value, false).into(),
                 value: Some(value.into()),
             })
             .collect();
@@ -61,8 +54,10 @@ impl Settings {
 
     /// These settings after `RESET name`.
     pub fn without(&self, name: &str) -> Self {
+        // With another session's user comes that user's own role.
+        let gone = |known: &str| known == name || (name == USER && known == ROLE);
         let mut settings = self.clone();
-        settings.session.retain(|setting| &*setting.name != name);
+        settings.session.retain(|setting| !gone(&setting.name));
         settings
     }
 
@@ -81,6 +76,26 @@ impl Settings {
         }
     }
 
+    /// The statement that does on a pooled connection what `RESET name` would do on one of the client's own: PostgreSQL
+    /// goes back to what the connection was started with. `None`: the startup packet did not say, so `RESET` does it.
+    pub fn reset_sql(&self, name: &str, local: bool) -> Option<String> {
+        let mut startup = self.startup.iter().rev();
+        let setting = startup.find(|setting| &*setting.name == name)?;
+        Some(set_config(name, setting.value.as_deref()?, local))
+    }
+
+    /// The same for `RESET ALL`.
+    pub fn reset_all_sql(&self) -> Option<String> {
+        let startup = self.startup.iter().filter(|setting| !setting.is_identity());
+        let mut sql = String::from("RESET ALL");
+        let mut any = false;
+        for setting in startup {
+            let _ = write!(sql, "; {}", setting.sql);
+            any = true;
+        }
+        any.then_some(sql)
+    }
+
     /// The value of `name`, in the form of a configuration file, if it has been set and noted.
     pub fn value_of(&self, name: &str) -> Option<&str> {
         let mut settings = self.session.iter().rev().chain(self.startup.iter().rev());
@@ -95,13 +110,17 @@ impl Settings {
         self.startup.is_empty() && self.session.is_empty()
     }
 
-    /// The SQL that turns a connection on which `applied` holds into one on which `self` holds.
-    pub fn preamble(&self, applied: &Settings) -> String {
+    /// The SQL that turns a connection on which `applied` holds into one on which `self` holds. `None`: it is not known
+    /// what holds.
+    pub fn preamble(&self, applied: Option<&Settings>) -> String {
         let mut sql = String::new();
-        if applied.session.iter().any(Setting::is_identity) {
+        let mut settings = applied
+            .into_iter()
+            .flat_map(|applied| applied.startup.iter().chain(&applied.session));
+        if applied.is_none() || settings.any(Setting::is_identity) {
             sql.push_str("RESET SESSION AUTHORIZATION; RESET ROLE; ");
         }
-        if !applied.is_empty() {
+        if applied.is_none_or(|applied| !applied.is_empty()) {
             sql.push_str("RESET ALL");
         }
         for setting in self.startup.iter().chain(&self.session) {
@@ -112,11 +131,24 @@ impl Settings {
     }
 }
 
+const ROLE: &str = "role";
+const USER: &str = "session_authorization";
+
 impl Setting {
     /// The role and the session's user are no run-time parameters: `RESET ALL` does not touch them.
     fn is_identity(&self) -> bool {
-        matches!(&*self.name, "role" | "session_authorization")
+        matches!(&*self.name, ROLE | USER)
     }
+}
+
+/// The statement that sets `name`. set_config takes the configuration file's form, as the startup packet does; SET would
+/// read a list such as search_path as one name.
+fn set_config(name: &str, value: &str, local: bool) -> String {
+    format!(
+        "SELECT pg_catalog.set_config({}, {}, {local})",
+        escape_literal(name),
+        escape_literal(value)
+    )
 }
 
 #[cfg(test)]
@@ -137,7 +169,7 @@ mod tests {
     fn a_fresh_connection_needs_no_reset() {
         let settings = Settings::from_startup([("application_name", "it's")]);
         assert_eq!(
-            settings.preamble(&Settings::default()),
+            settings.preamble(Some(&Settings::default())),
             "SELECT pg_catalog.set_config('application_name', 'it''s', false)"
         );
     }
@@ -147,8 +179,45 @@ mod tests {
         let before = Settings::default().with("role", "SET ROLE bob", None);
         let after = Settings::default().with("datestyle", "SET datestyle = 'ISO'", None);
         assert_eq!(
-            after.preamble(&before),
+            after.preamble(Some(&before)),
             "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET datestyle = 'ISO'"
+        );
+    }
+
+    #[test]
+    fn a_connection_in_an_unknown_state_is_reset_whole() {
+        assert_eq!(
+            Settings::default().preamble(None),
+            "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
+        );
+        let as_bob = Settings::from_startup([("role", "bob")]);
+        assert_eq!(
+            Settings::default().preamble(Some(&as_bob)),
+            "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
+        );
+    }
+
+    #[test]
+    fn reset_goes_back_to_the_startup_packet() {
+        let settings = Settings::from_startup([("TimeZone", "UTC"), ("role", "bob")]);
+        assert_eq!(
+            settings.reset_sql("timezone", true).unwrap(),
+            "SELECT pg_catalog.set_config('timezone', 'UTC', true)"
+        );
+        assert_eq!(settings.reset_sql("work_mem", false), None);
+        assert_eq!(
+            settings.reset_all_sql().unwrap(),
+            "RESET ALL; SELECT pg_catalog.set_config('TimeZone', 'UTC', false)"
+        );
+        assert_eq!(Settings::default().reset_all_sql(), None);
+    }
+
+    #[test]
+    fn with_another_user_the_role_ends() {
+        let settings = Settings::default().with("role", "SET ROLE bob", Some("bob"));
+        assert_eq!(
+            settings.without("session_authorization"),
+            Settings::default()
         );
     }
 

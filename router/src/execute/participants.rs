@@ -173,7 +173,9 @@ impl Participants {
             }
         };
         let participant = &mut self.list[index];
-        if participant.connection.applied != *settings && !participant.in_block {
+        // What the block has set since is replayed when it is joined, so that it ends as it does everywhere.
+        let settings = block.map_or(settings, Block::settings_before);
+        if participant.connection.applied.as_ref() != Some(settings) && !participant.in_block {
             Box::pin(apply(&mut participant.connection, settings))
                 .await
                 .map_err(|error| participant.query_failure(error))?;
@@ -536,13 +538,12 @@ impl Participant {
 /// Makes `settings` hold on the connection: one round trip, taken before the client's statement goes out, for it must
 /// not run under other settings (another role, say) should one of them fail.
 async fn apply(connection: &mut Connection, settings: &Arc<Settings>) -> Result<(), QueryError> {
-    let preamble = settings.preamble(&connection.applied);
-    connection.dirty = true;
+    let preamble = settings.preamble(connection.applied.as_deref());
+    connection.applied = None;
     if !preamble.is_empty() {
         connection.simple_query(&preamble).await?;
     }
-    connection.dirty = false;
-    connection.applied = Arc::clone(settings);
+    connection.applied = Some(Arc::clone(settings));
     connection.unnamed = None;
     Ok(())
 }

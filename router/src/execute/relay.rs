@@ -150,22 +150,15 @@ fn handle(
             participant.shown = true;
             client.output.extend_from_slice(&bytes);
         }
-        Event::Parameter(length, show) => {
+        Event::Parameter { length, tell } => {
             let message = participant.connection.input.split_to(length);
             if let Ok(Message::ParameterStatus { name, value }) = decode_message(&message) {
                 participant.connection.note_parameter(name, value);
-            }
-            match show {
-                Show::All => client.output.extend_from_slice(&message),
-                Show::Errors
-                    if !client
-                        .late
-                        .windows(length)
-                        .any(|known| known == &message[..]) =>
-                {
-                    client.late.extend_from_slice(&message);
+                if tell {
+                    client.tell(name, value);
+                } else {
+                    client.untold = true;
                 }
-                Show::Errors | Show::Nothing => {}
             }
         }
         Event::Types(length, statement, show) => {

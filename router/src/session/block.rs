@@ -2,6 +2,7 @@
 //! touched, and what happened before is replayed to them ([`Block::joining_sql`]).
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::failure::Failure;
 use crate::backend::Settings;
@@ -19,16 +20,17 @@ pub(crate) struct Block {
     pub(crate) read_only: bool,
     /// An error happened; only its end, or a rollback to a savepoint, is accepted.
     pub(crate) failed: Option<FailedOn>,
-    /// Savepoints and `SET LOCAL`s, oldest first.
+    /// Savepoints and settings, oldest first.
     replay: Vec<Replay>,
-    /// The session's settings before the block, restored when it is rolled back.
-    settings_before: Settings,
+    /// The session's settings before the block, restored when it is rolled back. They hold on a participant when it
+    /// joins.
+    settings_before: Arc<Settings>,
+    /// The settings that hold now, those of `SET LOCAL` included.
+    effective: Arc<Settings>,
     /// The shard that a statement of the client's has written to.
     writer: Option<ShardIndex>,
     /// The schema has been changed in it.
     pub(crate) changed_schema: bool,
-    /// `SET LOCAL` has changed what names mean.
-    pub(crate) local_names: bool,
 }
 
 /// Where a block failed.
@@ -42,27 +44,31 @@ pub(crate) enum FailedOn {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Replay {
-    Savepoint { name: Box<str>, settings: Settings },
-    SetLocal(Box<str>),
+    Savepoint {
+        name: Box<str>,
+        settings: Arc<Settings>,
+        effective: Arc<Settings>,
+    },
+    Setting(Box<str>),
 }
 
 impl Block {
-    pub(crate) fn explicit(begin: &str, read_only: bool, settings: &Settings) -> Self {
+    pub(crate) fn explicit(begin: &str, read_only: bool, settings: &Arc<Settings>) -> Self {
         Self {
             begin: begin.into(),
             explicit: true,
             read_only,
             failed: None,
             replay: Vec::new(),
-            settings_before: settings.clone(),
+            settings_before: Arc::clone(settings),
+            effective: Arc::clone(settings),
             writer: None,
             changed_schema: false,
-            local_names: false,
         }
     }
 
     /// The block around the statements of one query string.
-    pub(crate) fn implicit(settings: &Settings) -> Self {
+    pub(crate) fn implicit(settings: &Arc<Settings>) -> Self {
         Self {
             explicit: false,
             ..Self::explicit("BEGIN", false, settings)
@@ -77,7 +83,7 @@ impl Block {
                 Replay::Savepoint { name, .. } => {
                     write!(sql, "; SAVEPOINT {}", escape_identifier(name))
                 }
-                Replay::SetLocal(statement) => write!(sql, "; {statement}"),
+                Replay::Setting(statement) => write!(sql, "; {statement}"),
             };
         }
         sql
@@ -95,26 +101,33 @@ impl Block {
     }
 
     /// The block that follows on this one's end by `AND CHAIN`: with the same modes.
-    pub(crate) fn next(&self, settings: &Settings) -> Self {
+    pub(crate) fn next(&self, settings: &Arc<Settings>) -> Self {
         Self::explicit(&self.begin, self.read_only, settings)
     }
 
     /// The session's settings before the block.
-    pub(crate) fn settings_before(&self) -> &Settings {
+    pub(crate) fn settings_before(&self) -> &Arc<Settings> {
         &self.settings_before
     }
 
-    pub(crate) fn add_savepoint(&mut self, name: &str, settings: &Settings) {
+    /// The settings that hold in it now.
+    pub(crate) fn effective(&self) -> &Settings {
+        &self.effective
+    }
+
+    pub(crate) fn add_savepoint(&mut self, name: &str, settings: &Arc<Settings>) {
         self.replay.push(Replay::Savepoint {
             name: name.into(),
-            settings: settings.clone(),
+            settings: Arc::clone(settings),
+            effective: Arc::clone(&self.effective),
         });
     }
 
-    pub(crate) fn add_set_local(&mut self, statement: &str) {
-        self.replay.push(Replay::SetLocal(
-            statement.trim().trim_end_matches(';').into(),
-        ));
+    /// Takes note of a statement that changed settings, and of what holds since.
+    pub(crate) fn add_setting(&mut self, statement: &str, effective: Settings) {
+        let statement = statement.trim().trim_end_matches(';');
+        self.replay.push(Replay::Setting(statement.into()));
+        self.effective = Arc::new(effective);
     }
 
     /// True when the block has a savepoint of this name.
@@ -122,24 +135,31 @@ impl Block {
         self.position(name).is_some()
     }
 
-    /// Forgets the savepoint and all after it, keeping the `SET LOCAL`s made since.
+    /// Forgets the savepoint and all after it, keeping the settings made since.
     pub(crate) fn release_savepoint(&mut self, name: &str) {
         if let Some(position) = self.position(name) {
             let later = self.replay.split_off(position);
             let kept = later
                 .into_iter()
-                .filter(|step| matches!(step, Replay::SetLocal(_)));
+                .filter(|step| matches!(step, Replay::Setting(_)));
             self.replay.extend(kept);
         }
     }
 
     /// Goes back to the savepoint, which stays; returns the session's settings as they were then.
-    pub(crate) fn rollback_to_savepoint(&mut self, name: &str) -> Option<Settings> {
+    pub(crate) fn rollback_to_savepoint(&mut self, name: &str) -> Option<Arc<Settings>> {
         let position = self.position(name)?;
         self.replay.truncate(position + 1);
         self.failed = None;
         match self.replay.last() {
-            Some(Replay::Savepoint { settings, .. }) => Some(settings.clone()),
+            Some(Replay::Savepoint {
+                settings,
+                effective,
+                ..
+            }) => {
+                self.effective = Arc::clone(effective);
+                Some(Arc::clone(settings))
+            }
             _ => None,
         }
     }
@@ -172,6 +192,8 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::Block;
     use crate::backend::Settings;
 
@@ -179,16 +201,16 @@ mod tests {
         Block::explicit(
             "BEGIN ISOLATION LEVEL REPEATABLE READ",
             false,
-            &Settings::default(),
+            &Arc::default(),
         )
     }
 
     #[test]
     fn a_late_participant_hears_what_happened() {
         let mut block = block();
-        block.add_savepoint("a", &Settings::default());
-        block.add_set_local("SET LOCAL work_mem = '1MB';");
-        block.add_savepoint("B", &Settings::default());
+        block.add_savepoint("a", &Arc::default());
+        block.add_setting("SET LOCAL work_mem = '1MB';", Settings::default());
+        block.add_savepoint("B", &Arc::default());
         assert_eq!(
             block.joining_sql(),
             "BEGIN ISOLATION LEVEL REPEATABLE READ; SAVEPOINT \"a\"; SET LOCAL work_mem = '1MB'; SAVEPOINT \"B\""
@@ -204,8 +226,9 @@ mod tests {
     fn going_back_to_a_savepoint_keeps_it_and_takes_its_settings() {
         let mut block = block();
         let settings = Settings::default().with("timezone", "SET timezone = 'UTC'", None);
+        let settings = Arc::new(settings);
         block.add_savepoint("a", &settings);
-        block.add_savepoint("b", &Settings::default());
+        block.add_savepoint("b", &Arc::default());
         assert_eq!(block.rollback_to_savepoint("a"), Some(settings));
         assert!(block.has_savepoint("a"));
         assert!(!block.has_savepoint("b"));

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
+use switchyard_wire::backend::encode;
 use switchyard_wire::frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::open::Reported;
 use crate::metrics::Counters;
 use crate::startup::ClientStream;
 use crate::worker::Worker;
@@ -33,8 +35,10 @@ pub(crate) struct Client {
     /// Nothing is written: see [`Client::hold`].
     held: bool,
     pub(crate) counters: Arc<Counters>,
-    /// ParameterStatus messages that came with statements of ours: the end of a block takes settings back.
-    pub(crate) late: BytesMut,
+    /// The reported settings as the client knows them.
+    told: Arc<Reported>,
+    /// A reported setting may have changed; to be told before ReadyForQuery.
+    pub(crate) untold: bool,
 }
 
 /// The client broke the protocol, or its stream broke.
@@ -61,8 +65,38 @@ impl Client {
             gone: false,
             held: false,
             counters,
-            late: BytesMut::new(),
+            told: Arc::default(),
+            untold: false,
         }
+    }
+
+    /// Tells the client of a reported setting's value, unless it knows.
+    pub(crate) fn tell(&mut self, name: &[u8], value: &[u8]) {
+        let known = |(known, _): &(Box<str>, Box<str>)| known.as_bytes() == name;
+        let position = self.told.iter().position(known);
+        let was = position.and_then(|position| self.told.get(position));
+        if was.is_some_and(|(_, was)| was.as_bytes() == value) {
+            return;
+        }
+        encode::parameter_status(&mut self.output, name, value);
+        let told = Arc::make_mut(&mut self.told);
+        let value = String::from_utf8_lossy(value).into();
+        match position.and_then(|position| told.get_mut(position)) {
+            Some((_, told)) => *told = value,
+            None => told.push((String::from_utf8_lossy(name).into(), value)),
+        }
+    }
+
+    /// Tells the client of these settings, as far as it does not know.
+    pub(crate) fn tell_all(&mut self, reported: &Arc<Reported>) {
+        if Arc::ptr_eq(&self.told, reported) {
+            return;
+        }
+        for (name, value) in reported.iter() {
+            self.tell(name.as_bytes(), value.as_bytes());
+        }
+        // What many clients have in common is kept once.
+        self.told = Arc::clone(reported);
     }
 
     /// The next whole message already received: its tag and length, header included. It stays in `input`.

@@ -1,5 +1,5 @@
-//! Statements the session handles itself: transaction blocks and settings. Participants hear of a block when they join
-//! it; its end goes to all of them.
+//! Statements the session handles itself: above all transaction blocks. Participants hear of a block when they join it;
+//! its end goes to all of them.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -18,11 +18,8 @@ use super::block::Block;
 use super::failure::Failure;
 use super::report;
 use super::simple::{Ready, Sent};
-use crate::backend::Settings;
 use crate::execute::relay::Trouble;
-use crate::plan::{Command, Discard, Isolation, Plan, SetValue, TransactionModes};
-use crate::relations::SearchPath;
-use crate::sql::HintNode;
+use crate::plan::{Command, Discard, Isolation, Plan, TransactionModes};
 
 impl Session {
     /// Handles a statement that no plan sends to a shard.
@@ -39,11 +36,8 @@ impl Session {
                 self.set(name, value.as_ref(), *local, plan, sent).await
             }
             Command::Reset(name) => self.reset(name.as_deref(), plan, sent).await,
-            Command::SetSessionCharacteristics(_) => {
-                self.change_settings(plan, sent, |settings, sql| {
-                    settings.with("session characteristics", sql, None)
-                })
-                .await
+            Command::SetSessionCharacteristics(modes) => {
+                self.set_characteristics(modes, plan, sent).await
             }
             Command::Discard(what) => self.discard(*what).await,
             Command::Prepare {
@@ -69,7 +63,7 @@ impl Session {
         }
     }
 
-    fn complete(&mut self, tag: &str) -> Result<Ready, Trouble> {
+    pub(super) fn complete(&mut self, tag: &str) -> Result<Ready, Trouble> {
         encode::command_complete(&mut self.client.output, tag.as_bytes());
         Ok(Ready::ToBeSaid)
     }
@@ -113,42 +107,34 @@ impl Session {
         let Some(block) = &self.block else {
             return self.no_transaction("COMMIT", chain);
         };
-        let next = chain.then(|| block.next(&self.settings));
         let (explicit, failed) = (block.explicit, block.failed.is_some());
+        let ended = chain.then(|| block.clone());
         if !explicit {
             self.warn_no_transaction();
         }
-        self.client.late.clear();
-        if failed {
+        let tag = if failed {
             self.rollback_block().await?;
-            self.block = next;
-            return self.complete_block("ROLLBACK");
-        }
-        self.commit_block().await?;
-        self.block = next;
-        self.complete_block("COMMIT")
+            "ROLLBACK"
+        } else {
+            self.commit_block().await?;
+            "COMMIT"
+        };
+        self.block = ended.map(|ended| ended.next(&self.settings));
+        self.complete(tag)
     }
 
     async fn rollback(&mut self, chain: bool) -> Result<Ready, Trouble> {
         let Some(block) = &self.block else {
             return self.no_transaction("ROLLBACK", chain);
         };
-        let next = chain.then(|| block.next(&self.settings));
-        if !block.explicit {
+        let explicit = block.explicit;
+        let ended = chain.then(|| block.clone());
+        if !explicit {
             self.warn_no_transaction();
         }
-        self.client.late.clear();
         self.rollback_block().await?;
-        self.block = next;
-        self.complete_block("ROLLBACK")
-    }
-
-    /// With the block its settings end; the client hears of those that are reported.
-    fn complete_block(&mut self, tag: &str) -> Result<Ready, Trouble> {
-        let late = std::mem::take(&mut self.client.late);
-        let ready = self.complete(tag);
-        self.client.output.extend_from_slice(&late);
-        ready
+        self.block = ended.map(|ended| ended.next(&self.settings));
+        self.complete("ROLLBACK")
     }
 
     fn no_transaction(&mut self, tag: &'static str, chain: bool) -> Result<Ready, Trouble> {
@@ -196,6 +182,10 @@ impl Session {
                 .is_some_and(|held| held.last_tag_is(b"COMMIT"));
             match outcome {
                 Ok(false) if tag_is_commit => {
+                    if let Some(participant) = self.participants.get_mut(index) {
+                        participant.connection.applied = Some(Arc::clone(&self.settings));
+                        participant.in_block = false;
+                    }
                     if wrote {
                         committed.get_or_insert_with(|| self.shard_name(shard));
                     }
@@ -210,7 +200,7 @@ impl Session {
                 }
                 Ok(_) => {
                     // Deferred constraints, say: PostgreSQL's own error has been shown.
-                    self.settings = Arc::new(block.settings_before().clone());
+                    self.take_settings(Arc::clone(block.settings_before()));
                     self.rollback_participants().await?;
                     return Err(Trouble::Told);
                 }
@@ -225,9 +215,7 @@ impl Session {
             }
         }
         self.participants.leave_block();
-        if block.local_names {
-            self.read_search_path();
-        }
+        self.take_settings(Arc::clone(&self.settings));
         if block.changed_schema {
             self.schema_changed().await;
         }
@@ -240,16 +228,7 @@ impl Session {
         let Some(block) = self.block.take() else {
             return Ok(());
         };
-        if block.local_names {
-            self.read_search_path();
-        }
-        if *block.settings_before() != *self.settings {
-            self.take_settings(block.settings_before().clone());
-            // What each backend holds now depends on when it joined.
-            for participant in self.participants.iter_mut() {
-                participant.connection.dirty = true;
-            }
-        }
+        self.take_settings(Arc::clone(block.settings_before()));
         Ok(())
     }
 
@@ -322,12 +301,8 @@ impl Session {
             .block
             .as_mut()
             .and_then(|block| block.rollback_to_savepoint(name))
-            && settings != *self.settings
         {
             self.take_settings(settings);
-            for participant in self.participants.iter_mut() {
-                participant.connection.dirty = true;
-            }
         }
         self.complete("ROLLBACK")
     }
@@ -356,7 +331,7 @@ impl Session {
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
         if self.block.is_none() || !self.participants.is_empty() {
             // Outside a block PostgreSQL warns; after the first query it refuses some modes: let it.
-            let ready = self.everywhere_or_anywhere(plan, sent).await?;
+            let ready = self.everywhere_or_anywhere("SET", plan, sent).await?;
             if let Some(block) = &mut self.block
                 && block.failed.is_none()
             {
@@ -373,127 +348,6 @@ impl Session {
         self.complete("SET")
     }
 
-    async fn set(
-        &mut self,
-        name: &str,
-        value: Option<&SetValue>,
-        local: bool,
-        plan: &Plan,
-        sent: Sent<'_>,
-    ) -> Result<Ready, Trouble> {
-        if name == "switchyard.route" {
-            self.route_hint = route_hint(value)?;
-        }
-        if local {
-            let sql = String::from_utf8_lossy(sent.sql()).into_owned();
-            let ready = self.everywhere_or_anywhere(plan, sent).await?;
-            self.note_local(&sql);
-            if name == "search_path"
-                && let (Some(block), Some(value)) = (&mut self.block, value)
-            {
-                block.local_names = true;
-                self.search_path =
-                    SearchPath::parse(&quoted_list(&value.items), &self.role).unwrap_or_default();
-                self.context = None;
-            }
-            return Ok(ready);
-        }
-        match value {
-            Some(value) => {
-                let items = quoted_list(&value.items);
-                self.change_settings(plan, sent, |settings, sql| {
-                    settings.with(name, sql, Some(&items))
-                })
-                .await
-            }
-            None => {
-                self.change_settings(plan, sent, |settings, _| settings.without(name))
-                    .await
-            }
-        }
-    }
-
-    /// `SET LOCAL` and its like are replayed to participants that join the block later.
-    fn note_local(&mut self, sql: &str) {
-        if let Some(block) = &mut self.block
-            && block.failed.is_none()
-        {
-            block.add_set_local(sql);
-        }
-    }
-
-    async fn reset(
-        &mut self,
-        name: Option<&str>,
-        plan: &Plan,
-        sent: Sent<'_>,
-    ) -> Result<Ready, Trouble> {
-        match name {
-            Some(name) => {
-                self.change_settings(plan, sent, |settings, _| settings.without(name))
-                    .await
-            }
-            None => {
-                self.change_settings(plan, sent, |settings, _| settings.reset_all())
-                    .await
-            }
-        }
-    }
-
-    /// Runs a statement that changes the session's settings where the session is, and takes note of the change if it
-    /// succeeded.
-    async fn change_settings(
-        &mut self,
-        plan: &Plan,
-        sent: Sent<'_>,
-        change: impl FnOnce(&Settings, &str) -> Settings,
-    ) -> Result<Ready, Trouble> {
-        let sql = String::from_utf8_lossy(sent.sql()).into_owned();
-        for participant in self.participants.iter_mut() {
-            participant.failed = false;
-            participant.shown = false;
-        }
-        let ready = self.everywhere_or_anywhere(plan, sent).await?;
-        let failed = self
-            .participants
-            .iter()
-            .any(|participant| participant.failed);
-        if !failed {
-            self.take_settings(change(&self.settings, &sql));
-            // Others that are held, outside the block, have not run it: they are made equal when they serve again.
-            for participant in self.participants.iter_mut() {
-                if participant.in_block || participant.shown {
-                    participant.connection.applied = Arc::clone(&self.settings);
-                }
-            }
-        }
-        Ok(ready)
-    }
-
-    /// The session's settings are these now.
-    fn take_settings(&mut self, settings: Settings) {
-        self.settings = Arc::new(settings);
-        self.read_search_path();
-    }
-
-    /// Takes the role and the search path from the settings.
-    pub(super) fn read_search_path(&mut self) {
-        let role = self
-            .settings
-            .value_of("role")
-            .map(|role| role.trim_matches('"').to_owned());
-        self.role = match role.as_deref() {
-            None | Some("none" | "") => Arc::clone(&self.user),
-            Some(role) => role.into(),
-        };
-        let path = self
-            .settings
-            .value_of("search_path")
-            .unwrap_or(DEFAULT_SEARCH_PATH);
-        self.search_path = SearchPath::parse(path, &self.role).unwrap_or_default();
-        self.context = None;
-    }
-
     async fn discard(&mut self, what: Discard) -> Result<Ready, Trouble> {
         match what {
             Discard::All => {
@@ -506,7 +360,8 @@ impl Session {
                 self.cursors.clear();
                 self.route_hint = None;
                 self.participants.reset_all(&self.database).await;
-                self.take_settings(self.settings.discarded());
+                self.take_settings(Arc::new(self.settings.discarded()));
+                self.client.untold = true;
                 self.complete("DISCARD ALL")
             }
             Discard::Plans => self.complete("DISCARD PLANS"),
@@ -524,8 +379,9 @@ impl Session {
     }
 
     /// In a block: on every participant; otherwise on any one backend.
-    async fn everywhere_or_anywhere(
+    pub(super) async fn everywhere_or_anywhere(
         &mut self,
+        tag: &str,
         plan: &Plan,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
@@ -537,7 +393,7 @@ impl Session {
         if self.block.is_some() && joined > 1 {
             let sql = String::from_utf8_lossy(sent.sql()).into_owned();
             self.run_on_all(&sql).await?;
-            return self.complete("SET");
+            return self.complete(tag);
         }
         self.anywhere(plan, sent).await
     }
@@ -561,9 +417,6 @@ impl Session {
         self.pass_through(shard, &routed, sent).await
     }
 }
-
-/// PostgreSQL's own default of `search_path`.
-const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 
 /// The statement that opens a block with these modes.
 fn begin_sql(modes: &TransactionModes) -> String {
@@ -596,23 +449,4 @@ fn is_read_only(modes: &TransactionModes) -> bool {
 
 fn quoted(name: &str) -> String {
     escape_identifier(name)
-}
-
-/// A list of names as a configuration file would have it.
-fn quoted_list(items: &[String]) -> String {
-    let quoted: Vec<String> = items.iter().map(|item| escape_identifier(item)).collect();
-    quoted.join(", ")
-}
-
-/// `SET switchyard.route`: where the session's reads go.
-fn route_hint(value: Option<&SetValue>) -> Result<Option<HintNode>, Failure> {
-    let wanted = value
-        .and_then(|value| value.items.first())
-        .map(String::as_str);
-    match wanted {
-        None | Some("" | "default") => Ok(None),
-        Some("primary") => Ok(Some(HintNode::Primary)),
-        Some("replica") => Ok(Some(HintNode::Replica)),
-        Some(other) => Err(Failure::BadRoute(other.into())),
-    }
 }

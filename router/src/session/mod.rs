@@ -16,6 +16,7 @@ mod open;
 mod relations;
 pub(crate) mod report;
 mod route;
+mod settings;
 mod simple;
 mod sql_prepared;
 mod statement;
@@ -255,6 +256,7 @@ impl Session {
 
     /// Ends a request: what is owed is written, then backends that nothing needs go back to their pools.
     async fn ready(&mut self) -> Result<(), Trouble> {
+        self.tell_settings().await;
         let status = self.status();
         encode::ready_for_query(&mut self.client.output, status);
         self.finish().await
@@ -262,6 +264,7 @@ impl Session {
 
     /// As [`Session::ready`], when a backend's own ReadyForQuery has been passed on.
     async fn finish(&mut self) -> Result<(), Trouble> {
+        self.tell_settings().await;
         if !self.client.output.is_empty() {
             self.client
                 .flush()

@@ -48,7 +48,7 @@ pub(super) async fn open(
         return Err(refuse(connection).await);
     };
     let mut session = new(connection, worker, database, topology.generation);
-    session.read_search_path();
+    session.read_names();
     session.greet().await?;
     Ok(session)
 }
@@ -166,19 +166,17 @@ impl Session {
                 return Err(OpenError::Settings(failure));
             }
         };
+        self.client.tell_all(&parameters);
         let output = &mut self.client.output;
-        for (name, value) in parameters.iter() {
-            encode::parameter_status(output, name.as_bytes(), value.as_bytes());
-        }
         encode::backend_key_data(output, self.cancel.pid, &self.cancel.secret);
         encode::ready_for_query(output, TransactionStatus::Idle);
         self.client.flush().await?;
         Ok(())
     }
 
-    /// What a node reports when the client's startup settings hold: from a node the first time these settings are
-    /// seen, remembered after that.
-    async fn reported_parameters(&mut self) -> Result<Arc<Reported>, Failure> {
+    /// What a node reports when the session's settings hold: from a node the first time these settings are seen, remembered
+    /// after that.
+    pub(super) async fn reported_parameters(&mut self) -> Result<Arc<Reported>, Failure> {
         let worker = Arc::clone(&self.worker);
         let key = (
             Arc::clone(&self.database.name),

@@ -1,0 +1,272 @@
+//! `SET` and `RESET`: the session's settings, and what the client is told of them.
+//!
+//! Backends are lent with the session's settings applied. A block's participants begin with the settings from before the
+//! block and are told of every change since, so that whatever ends the block leaves all of them alike.
+
+use std::sync::Arc;
+
+use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::ShardIndex;
+
+use super::Session;
+use super::failure::Failure;
+use super::simple::{Ready, Sent};
+use crate::backend::Settings;
+use crate::execute::participants::{Need, Participant};
+use crate::execute::relay::Trouble;
+use crate::plan::{Access, Plan, SetValue, TransactionModes};
+use crate::relations::SearchPath;
+use crate::sql::HintNode;
+
+/// A statement that changes settings.
+struct Change<'a> {
+    /// What it is answered with.
+    tag: &'static str,
+    what: What<'a>,
+    /// It ends with the transaction.
+    local: bool,
+    /// What runs in the place of the client's statement.
+    instead: Option<String>,
+}
+
+/// What it changes.
+enum What<'a> {
+    /// One setting, to a value.
+    Set(&'a str, Option<String>),
+    /// One setting, back to what the client started with.
+    Reset(&'a str),
+    /// All of them.
+    ResetAll,
+}
+
+impl What<'_> {
+    /// The settings that hold after `sql` has changed those that held.
+    fn apply(&self, settings: &Settings, sql: &str) -> Settings {
+        match self {
+            Self::Set(name, value) => settings.with(name, sql, value.as_deref()),
+            Self::Reset(name) => settings.without(name),
+            Self::ResetAll => settings.reset_all(),
+        }
+    }
+}
+
+impl Session {
+    pub(super) async fn set(
+        &mut self,
+        name: &str,
+        value: Option<&SetValue>,
+        local: bool,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        if name == "switchyard.route" {
+            self.route_hint = route_hint(value)?;
+        }
+        let (what, instead) = match value {
+            Some(value) => {
+                let value = match name {
+                    "search_path" => quoted_list(&value.items),
+                    _ => value.items.join(", "),
+                };
+                (What::Set(name, Some(value)), None)
+            }
+            None => (What::Reset(name), self.settings.reset_sql(name, local)),
+        };
+        let change = Change {
+            tag: "SET",
+            what,
+            local,
+            instead,
+        };
+        self.change_settings(change, plan, sent).await
+    }
+
+    pub(super) async fn set_characteristics(
+        &mut self,
+        modes: &TransactionModes,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        // A later one may be of other modes: only the same ones take its place.
+        let name = format!("session characteristics {modes:?}");
+        let change = Change {
+            tag: "SET",
+            what: What::Set(&name, None),
+            local: false,
+            instead: None,
+        };
+        self.change_settings(change, plan, sent).await
+    }
+
+    pub(super) async fn reset(
+        &mut self,
+        name: Option<&str>,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let (what, instead) = match name {
+            Some(name) => (What::Reset(name), self.settings.reset_sql(name, false)),
+            None => (What::ResetAll, self.settings.reset_all_sql()),
+        };
+        let change = Change {
+            tag: "RESET",
+            what,
+            local: false,
+            instead,
+        };
+        self.change_settings(change, plan, sent).await
+    }
+
+    /// Runs a statement that changes the session's settings where the session is, and takes note of the change if it
+    /// succeeded.
+    async fn change_settings(
+        &mut self,
+        change: Change<'_>,
+        plan: &Plan,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        for participant in self.participants.iter_mut() {
+            participant.failed = false;
+        }
+        let (shard, need) = (self.any_shard(), self.need(Access::Read, None));
+        let (ready, sql) = match change.instead {
+            Some(sql) => {
+                self.run_instead(shard, need, &sql).await?;
+                (self.complete(change.tag)?, sql)
+            }
+            None => {
+                let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+                let ready = self.everywhere_or_anywhere(change.tag, plan, sent).await?;
+                (ready, sql)
+            }
+        };
+        if self.participants.iter().any(|held| held.failed) {
+            return Ok(ready);
+        }
+        let after = change.what.apply(&self.settings, &sql);
+        match &mut self.block {
+            Some(block) => block.add_setting(&sql, change.what.apply(block.effective(), &sql)),
+            None if change.local => return Ok(ready),
+            None => {
+                // Others that are held have not run it: they are made equal when they serve again.
+                let held = self.participants.position(shard, need);
+                if let Some(held) = held.and_then(|held| self.participants.get_mut(held)) {
+                    held.connection.applied = Some(Arc::new(after.clone()));
+                }
+            }
+        }
+        if change.local {
+            self.read_names();
+        } else {
+            self.take_settings(Arc::new(after));
+        }
+        Ok(ready)
+    }
+
+    /// Runs a statement of ours that changes settings: on every participant of the block, else on the one for `shard`.
+    async fn run_instead(
+        &mut self,
+        shard: ShardIndex,
+        need: Need,
+        sql: &str,
+    ) -> Result<(), Trouble> {
+        let index = self.join(shard, need).await?;
+        if self.block.is_some() {
+            self.run_on_all(sql).await
+        } else if self.run_on(index, sql).await? {
+            Err(Trouble::Told)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The session's settings are these now.
+    pub(super) fn take_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+        self.read_names();
+    }
+
+    /// Takes what decides the meaning of names, the role and the search path, from the settings that hold.
+    pub(super) fn read_names(&mut self) {
+        let settings = match &self.block {
+            Some(block) => block.effective(),
+            None => &self.settings,
+        };
+        let role = match settings.value_of("role") {
+            None | Some("none" | "") => settings.value_of("session_authorization"),
+            role => role,
+        };
+        let role = match role {
+            Some(role) if *self.role == *role => Arc::clone(&self.role),
+            Some(role) => role.into(),
+            None => Arc::clone(&self.user),
+        };
+        let path = settings
+            .value_of("search_path")
+            .unwrap_or(DEFAULT_SEARCH_PATH);
+        let path = SearchPath::parse(path, &role).unwrap_or_default();
+        if self.role != role || self.search_path != path {
+            self.role = role;
+            self.search_path = path;
+            self.context = None;
+        }
+    }
+
+    /// Tells the client of reported settings that have changed since it was told last.
+    pub(super) async fn tell_settings(&mut self) {
+        if self.client.untold {
+            Box::pin(self.tell_changed_settings()).await;
+        }
+    }
+
+    async fn tell_changed_settings(&mut self) {
+        let in_block = self.block.is_some();
+        let joined = |held: &Participant| held.in_block;
+        let alike = |held: &Participant| held.connection.applied.as_ref() == Some(&self.settings);
+        let source = self.participants.iter().position(joined);
+        let source = source.or_else(|| self.participants.iter().position(alike));
+        if let Some(source) = source.and_then(|source| self.participants.get(source)) {
+            for (name, value) in source.connection.parameters() {
+                // It is the server's, not the session's.
+                if name != "in_hot_standby" {
+                    self.client.tell(name.as_bytes(), value.as_bytes());
+                }
+            }
+        } else if in_block {
+            // A participant that joins, or the block's end, will show.
+            return;
+        } else {
+            match self.reported_parameters().await {
+                Ok(reported) => self.client.tell_all(&reported),
+                // The client's next statement meets the same, and says so.
+                Err(error) => {
+                    tracing::debug!(%error, "the session's settings could not be reported");
+                    return;
+                }
+            }
+        }
+        self.client.untold = false;
+    }
+}
+
+/// PostgreSQL's own default of `search_path`.
+const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
+
+/// A list of names as a configuration file would have it.
+fn quoted_list(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|item| escape_identifier(item)).collect();
+    quoted.join(", ")
+}
+
+/// `SET switchyard.route`: where the session's reads go.
+fn route_hint(value: Option<&SetValue>) -> Result<Option<HintNode>, Failure> {
+    let wanted = value
+        .and_then(|value| value.items.first())
+        .map(String::as_str);
+    match wanted {
+        None | Some("" | "default") => Ok(None),
+        Some("primary") => Ok(Some(HintNode::Primary)),
+        Some("replica") => Ok(Some(HintNode::Replica)),
+        Some(other) => Err(Failure::BadRoute(other.into())),
+    }
+}
