@@ -5,6 +5,7 @@
 //! counter.
 //! Collaborators: sessions and connections enter themselves in the [`registry`].
 
+pub mod activity;
 pub mod command;
 pub mod console;
 pub mod registry;

@@ -8,8 +8,11 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use super::activity::{Activity, Clock, OverdueWatch, Stay};
+use crate::startup::cancel::CancelSlot;
 use crate::topology::NodeId;
 
 /// What a client is doing.
@@ -34,6 +37,16 @@ impl ClientState {
         Self::Waiting,
         Self::IdleInTransaction,
     ];
+
+    /// The state whose number the last two bits are.
+    pub(super) fn of_bits(bits: u64) -> Self {
+        match bits & 3 {
+            1 => Self::Active,
+            2 => Self::Waiting,
+            3 => Self::IdleInTransaction,
+            _ => Self::Idle,
+        }
+    }
 
     /// The word SHOW CLIENTS uses.
     #[must_use]
@@ -83,6 +96,9 @@ impl PinReason {
     }
 }
 
+/// The time of what has not happened.
+const NEVER: u64 = u64::MAX;
+
 /// One client.
 #[derive(Debug)]
 pub struct ClientEntry {
@@ -100,39 +116,47 @@ pub struct ClientEntry {
     pub tls: bool,
     /// When it logged in.
     pub connected_at: SystemTime,
+    /// What works for it, to be cancelled.
+    pub(crate) slot: Arc<CancelSlot>,
+    clock: Arc<Clock>,
+    activity: Activity,
     application_name: Mutex<Box<str>>,
-    state: AtomicU8,
     pinned: AtomicU8,
     queries: AtomicU64,
     transactions: AtomicU64,
     request_at_ms: AtomicU64,
 }
 
+/// A client as it logs in: see [`ClientEntry`].
+#[derive(Debug)]
+pub(crate) struct NewClient {
+    pub(crate) user: Arc<str>,
+    pub(crate) database: Arc<str>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) worker: usize,
+    pub(crate) tls: bool,
+    pub(crate) slot: Arc<CancelSlot>,
+}
+
 impl ClientEntry {
     /// A client that has just logged in.
-    #[must_use]
-    pub fn new(
-        id: u64,
-        user: Arc<str>,
-        database: Arc<str>,
-        address: Option<SocketAddr>,
-        worker: usize,
-        tls: bool,
-    ) -> Self {
+    pub(crate) fn new(id: u64, client: NewClient, clock: Arc<Clock>) -> Self {
         Self {
             id,
-            user,
-            database,
-            address,
-            worker,
-            tls,
+            user: client.user,
+            database: client.database,
+            address: client.address,
+            worker: client.worker,
+            tls: client.tls,
             connected_at: SystemTime::now(),
+            slot: client.slot,
+            activity: Activity::new(&clock),
+            clock,
             application_name: Mutex::default(),
-            state: AtomicU8::new(0),
             pinned: AtomicU8::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
-            request_at_ms: AtomicU64::new(0),
+            request_at_ms: AtomicU64::new(NEVER),
         }
     }
 
@@ -155,18 +179,36 @@ impl ClientEntry {
 
     /// The client is now doing this.
     pub fn set_state(&self, state: ClientState) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        self.activity.set(state, &self.clock);
+    }
+
+    /// The client has sent something.
+    pub fn request_arrived(&self) {
+        self.set_state(ClientState::Active);
+        self.request_at_ms.store(self.clock.ms(), Ordering::Relaxed);
     }
 
     /// What the client is doing.
     #[must_use]
     pub fn state(&self) -> ClientState {
-        match self.state.load(Ordering::Relaxed) {
-            1 => ClientState::Active,
-            2 => ClientState::Waiting,
-            3 => ClientState::IdleInTransaction,
-            _ => ClientState::Idle,
-        }
+        self.stay().state
+    }
+
+    /// What the client is doing, and for how long.
+    #[must_use]
+    pub fn stay(&self) -> Stay {
+        self.activity.stay(&self.clock)
+    }
+
+    /// What the client is doing takes too long: a session that waits for it hears of it. False if that had been said
+    /// before.
+    pub fn end_stay(&self, stay: Stay) -> bool {
+        self.activity.end(stay)
+    }
+
+    /// Ready when what the client is doing now takes too long.
+    pub fn poll_overdue(&self, watch: &mut OverdueWatch, context: &mut Context<'_>) -> Poll<()> {
+        watch.poll(&self.activity, context)
     }
 
     /// The session keeps its connection from now on, or no longer.
@@ -210,15 +252,13 @@ impl ClientEntry {
         self.transactions.load(Ordering::Relaxed)
     }
 
-    /// The time of the last request, in milliseconds of the Unix epoch, if the caller has a clock at hand.
-    pub fn set_request_at_ms(&self, at_ms: u64) {
-        self.request_at_ms.store(at_ms, Ordering::Relaxed);
-    }
-
-    /// The time of the last request in milliseconds of the Unix epoch; 0 if never told.
+    /// When the client sent something last, within a tick of the clock; `None` if it has not yet.
     #[must_use]
-    pub fn request_at_ms(&self) -> u64 {
-        self.request_at_ms.load(Ordering::Relaxed)
+    pub fn request_at(&self) -> Option<SystemTime> {
+        match self.request_at_ms.load(Ordering::Relaxed) {
+            NEVER => None,
+            ms => Some(self.clock.time_of(ms)),
+        }
     }
 }
 
@@ -287,6 +327,7 @@ fn add_one(count: &AtomicU64) {
 /// All clients and server connections of the process. Clones are the same registry.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
+    clock: Arc<Clock>,
     clients: Arc<Entries<ClientEntry>>,
     servers: Arc<Entries<ServerEntry>>,
 }
@@ -328,9 +369,16 @@ impl<T> Entries<T> {
 }
 
 impl Registry {
-    /// Enters a client; `make` gets its number.
-    pub fn enter_client(&self, make: impl FnOnce(u64) -> ClientEntry) -> Registration<ClientEntry> {
-        self.clients.enter(make)
+    /// The time by which clients' doings are judged.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Enters a client.
+    pub(crate) fn enter_client(&self, client: NewClient) -> Registration<ClientEntry> {
+        let clock = Arc::clone(&self.clock);
+        self.clients.enter(|id| ClientEntry::new(id, client, clock))
     }
 
     /// Enters a server connection; `make` gets its number.
@@ -386,8 +434,14 @@ mod tests {
     #[test]
     fn an_entry_leaves_with_its_registration() {
         let registry = Registry::default();
-        let client = registry
-            .enter_client(|id| ClientEntry::new(id, "app".into(), "shop".into(), None, 0, false));
+        let client = registry.enter_client(NewClient {
+            user: "app".into(),
+            database: "shop".into(),
+            address: None,
+            worker: 0,
+            tls: false,
+            slot: Arc::default(),
+        });
         client.set_state(ClientState::Waiting);
         assert_eq!(registry.clients()[0].state(), ClientState::Waiting);
         assert_eq!(registry.client_count(), 1);

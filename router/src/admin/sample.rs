@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::registry::{ClientEntry, ClientState, ServerEntry};
+use super::registry::{ClientEntry, ClientState, NewClient, ServerEntry};
 use super::view::{PoolReading, View};
 use crate::config::{Environment, Settings};
 use crate::control::CatalogStatus;
@@ -57,7 +57,15 @@ pub(crate) fn view() -> View {
     counters.query(RouteKind::Primary);
     counters.error(ErrorClass::Unsupported);
     let user: Arc<str> = "app".into();
-    let client = ClientEntry::new(1, Arc::clone(&user), Arc::clone(&database), None, 0, true);
+    let client = NewClient {
+        user: Arc::clone(&user),
+        database: Arc::clone(&database),
+        address: None,
+        worker: 0,
+        tls: true,
+        slot: Arc::default(),
+    };
+    let client = ClientEntry::new(1, client, Arc::default());
     client.set_state(ClientState::Active);
     client.set_application_name("test");
     let started_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);

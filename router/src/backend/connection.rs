@@ -199,7 +199,7 @@ impl Connection {
             incarnation: None,
             born: Instant::now(),
             parameters: Vec::new(),
-            target: CancelTarget::new(address, 0, &[]),
+            target: CancelTarget::new(address, 0, &[], &duplicate),
             socket: duplicate,
             entry: None,
         };
@@ -272,7 +272,8 @@ impl Connection {
             match decode(&message)? {
                 Message::ParameterStatus { name, value } => self.note_parameter(name, value),
                 Message::BackendKeyData { pid, secret } => {
-                    self.target = CancelTarget::new(self.target.address().clone(), pid, secret);
+                    let address = self.target.address().clone();
+                    self.target = CancelTarget::new(address, pid, secret, &self.socket);
                 }
                 Message::ReadyForQuery(_) => return Ok(()),
                 Message::NoticeResponse(_) => {}

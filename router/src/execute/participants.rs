@@ -2,8 +2,11 @@
 //!
 //! Invariant: between two requests, outside a transaction block, a session holds only pinned backends.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -285,10 +288,9 @@ impl Participants {
                 shard: (&*shard.name).into(),
             }
         })?;
-        let connection = match pool
-            .check_out(self.borrower.worker.index, self.borrower.client)
-            .await
-        {
+        let known = self.borrower.slot.requests();
+        let lending = pool.check_out(self.borrower.worker.index, self.borrower.client);
+        let connection = match unless_cancelled(lending, &self.borrower.slot, known).await? {
             Ok(connection) => connection,
             Err(CheckoutError::Retired) => {
                 self.pools.retain(|(id, _)| *id != node.id);
@@ -546,6 +548,28 @@ async fn apply(connection: &mut Connection, settings: &Arc<Settings>) -> Result<
     connection.applied = Some(Arc::clone(settings));
     connection.unnamed = None;
     Ok(())
+}
+
+/// Waits for `lending`, and for no longer than the client wants it: for cancel requests that are not among the first
+/// `known` of its slot.
+async fn unless_cancelled<T>(
+    lending: impl Future<Output = T>,
+    slot: &CancelSlot,
+    known: u64,
+) -> Result<T, Failure> {
+    let mut lending = pin!(lending);
+    // A connection is idle, mostly.
+    let at_once = poll_fn(|context| Poll::Ready(lending.as_mut().poll(context))).await;
+    if let Poll::Ready(lent) = at_once {
+        return Ok(lent);
+    }
+    let waiting = async {
+        tokio::select! {
+            lent = lending => Ok(lent),
+            reason = slot.requested_since(known) => Err(Failure::Cancelled(reason)),
+        }
+    };
+    Box::pin(waiting).await
 }
 
 fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {

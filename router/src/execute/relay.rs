@@ -225,6 +225,7 @@ fn error(
             &fields,
             &participant.shard_name,
             &participant.bound,
+            participant.connection.target.is_timed_out(),
         );
     }
     Ok(())

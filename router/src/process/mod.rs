@@ -9,6 +9,7 @@
 //! Collaborators: [`Operations`] is what operators do to a running router, [`signals`] how they do it to a program.
 
 mod operations;
+mod overdue;
 pub mod signals;
 
 use std::io;

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use super::StartError;
+use super::overdue::Overdue;
 use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
 use crate::admin::view::PoolReading;
@@ -24,7 +25,7 @@ use crate::startup::{Access, ClientConnection};
 use crate::topology::{NodeId, Observed};
 use crate::worker::Services;
 
-/// Between two rounds of closing connections that are of no further use.
+/// Between two rounds of closing connections that are of no further use, and ending what takes clients too long.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// A node seen down so many times in a row by the housekeeping (about two seconds) loses its connections in use as well.
 const PATIENCE: u32 = 8;
@@ -165,11 +166,13 @@ impl Operations {
         Ok(())
     }
 
-    /// Closes what is of no further use, for as long as it is polled.
+    /// Closes what is of no further use and ends what takes too long, for as long as it is polled.
     pub(super) async fn keep_house(&self) {
         let mut down: HashMap<NodeId, u32> = HashMap::new();
+        let mut overdue = Overdue::default();
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
+            overdue.look(&self.services);
             self.retire_pools();
             let topology = self.services.topology.snapshot();
             for node in topology.nodes() {

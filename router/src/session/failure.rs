@@ -8,6 +8,7 @@
 use switchyard_wire::SqlState;
 
 use crate::plan::Refusal;
+use crate::startup::cancel::CancelReason;
 
 /// An error for the client. It ends the statement (and fails the transaction block), never the session.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -32,6 +33,8 @@ pub(crate) enum Failure {
     ShardBrokeProtocol { shard: Box<str> },
     #[error("no connection to shard \"{shard}\" became free in time")]
     PoolExhausted { shard: Box<str> },
+    #[error("{}", .0.message())]
+    Cancelled(CancelReason),
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     InFailedTransaction,
     #[error("cannot write to more than one shard in a transaction")]
@@ -86,6 +89,7 @@ impl Failure {
             }
             Self::ShardBrokeProtocol { .. } => SqlState::INTERNAL_ERROR,
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Cancelled(_) => SqlState::QUERY_CANCELED,
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
             Self::SecondWriter | Self::NotUtf8 | Self::Unsupported { .. } => {
                 SqlState::FEATURE_NOT_SUPPORTED

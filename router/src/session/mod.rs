@@ -31,6 +31,7 @@ use bytes::Buf;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{TransactionStatus, encode};
 
+use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::{ClientEntry, ClientState, Registration};
 use crate::backend::Settings;
 use crate::execute::participants::{Participant, Participants};
@@ -98,6 +99,7 @@ struct Session {
     /// Bytes of the statement under which a connection was lost had reached the client.
     lost_shown: bool,
     drain: DrainWatch,
+    overdue: OverdueWatch,
 }
 
 /// Statements whose parameter types backends are being asked for.
@@ -114,6 +116,16 @@ impl NoteTypes for Described {
 
 /// The session ends.
 struct End;
+
+/// What a session that waits for its client gets.
+enum Awaited {
+    /// What the client did: see [`Client::next`].
+    Client(Result<Option<switchyard_wire::frame::Header>, client::ClientError>),
+    /// The client took too long.
+    Overdue,
+    /// The router shuts down.
+    Drain,
+}
 
 impl Session {
     /// Says in the connection's span whose session it is.
@@ -163,36 +175,65 @@ impl Session {
         }
     }
 
-    /// Waits for a message, or for the router to shut down while the client is idle.
+    /// Waits for a message, or until the session must end: the client takes too long, or is idle when the router shuts down.
     async fn await_message(&mut self) -> Result<switchyard_wire::frame::Header, End> {
         // Errors go out at once, as PostgreSQL sends them, whether or not a Flush or Sync follows.
         if !self.client.output.is_empty() && self.client.flush().await.is_err() {
             return Err(End);
         }
         let idle = self.block.is_none() && self.batch.is_empty();
-        let next = {
-            let Self { client, drain, .. } = self;
+        self.entry.set_state(match idle {
+            true => ClientState::Idle,
+            false => ClientState::IdleInTransaction,
+        });
+        let awaited = {
+            let Self {
+                client,
+                drain,
+                entry,
+                overdue,
+                ..
+            } = self;
             let mut next = pin!(client.next());
             poll_fn(|context| match next.as_mut().poll(context) {
-                Poll::Ready(next) => Poll::Ready(Some(next)),
-                Poll::Pending if idle => drain.poll_requested(context).map(|()| None),
+                Poll::Ready(next) => Poll::Ready(Awaited::Client(next)),
+                Poll::Pending if entry.poll_overdue(overdue, context).is_ready() => {
+                    Poll::Ready(Awaited::Overdue)
+                }
+                Poll::Pending if idle => drain.poll_requested(context).map(|()| Awaited::Drain),
                 Poll::Pending => Poll::Pending,
             })
             .await
         };
-        match next {
-            Some(Ok(Some(header))) => Ok(header),
-            Some(Ok(None)) => Err(End),
-            Some(Err(error)) => {
-                let trouble = Trouble::from(error);
-                Err(self.end_by(trouble).await.err().unwrap_or(End))
+        match awaited {
+            Awaited::Client(Ok(Some(header))) => {
+                self.entry.request_arrived();
+                return Ok(header);
             }
-            None => {
+            Awaited::Client(Ok(None)) => {}
+            Awaited::Client(Err(error)) => {
+                let trouble = Trouble::from(error);
+                return Err(self.end_by(trouble).await.err().unwrap_or(End));
+            }
+            Awaited::Overdue => {
+                let (sqlstate, message) = match idle {
+                    true => (
+                        SqlState::IDLE_SESSION_TIMEOUT,
+                        "terminating connection due to idle-session timeout",
+                    ),
+                    false => (
+                        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                        "terminating connection due to idle-in-transaction timeout",
+                    ),
+                };
+                self.say_goodbye(sqlstate, message).await;
+            }
+            Awaited::Drain => {
                 let message = "terminating connection due to administrator command";
                 self.say_goodbye(SqlState::ADMIN_SHUTDOWN, message).await;
-                Err(End)
             }
         }
+        Err(End)
     }
 
     /// The end of the session, said to the client where it can still hear it.
@@ -276,9 +317,6 @@ impl Session {
             self.participants.release(&self.database).await;
             self.counters.transaction();
             self.entry.count_transaction();
-            self.entry.set_state(ClientState::Idle);
-        } else {
-            self.entry.set_state(ClientState::IdleInTransaction);
         }
         Ok(())
     }

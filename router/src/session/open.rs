@@ -13,7 +13,8 @@ use super::extended::Batch;
 use super::failure::Failure;
 use super::statement::Portals;
 use super::{Described, Session, report};
-use crate::admin::registry::ClientEntry;
+use crate::admin::activity::OverdueWatch;
+use crate::admin::registry::NewClient;
 use crate::backend::Settings;
 use crate::execute::participants::{Borrower, Need, Participants};
 use crate::listener::DrainWatch;
@@ -82,17 +83,13 @@ fn new(
         .counters(worker.index, &database.name);
     counters.login();
     let user: Arc<str> = (&*connection.user).into();
-    let entry = worker.services.registry.enter_client(|id| {
-        let is_tls = connection.stream.is_tls();
-        let (user, database) = (Arc::clone(&user), Arc::clone(&database.name));
-        ClientEntry::new(
-            id,
-            user,
-            database,
-            Some(connection.peer),
-            worker.index,
-            is_tls,
-        )
+    let entry = worker.services.registry.enter_client(NewClient {
+        user: Arc::clone(&user),
+        database: Arc::clone(&database.name),
+        address: Some(connection.peer),
+        worker: worker.index,
+        tls: connection.stream.is_tls(),
+        slot: Arc::clone(connection.cancel.slot()),
     });
     let settings = startup_settings(&connection.parameters);
     if let Some(name) = settings.value_of("application_name") {
@@ -136,6 +133,7 @@ fn new(
         described: Described::default(),
         lost_shown: false,
         drain: DrainWatch::new(connection.drain),
+        overdue: OverdueWatch::default(),
         user,
         worker,
     }

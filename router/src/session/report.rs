@@ -7,6 +7,7 @@ use switchyard_wire::backend::Fields;
 use switchyard_wire::backend::{ErrorReport, Severity, encode};
 
 use super::failure::Failure;
+use crate::startup::cancel::CancelReason;
 
 /// An error of the router's own.
 pub(crate) fn error(output: &mut BytesMut, failure: &Failure) {
@@ -34,12 +35,13 @@ pub(crate) fn warning(output: &mut BytesMut, sqlstate: SqlState, message: &str) 
 }
 
 /// PostgreSQL's own error, untouched, with the shard's name added to its context. Where it names a statement by the
-/// router's number, the client's own name takes its place.
+/// router's number, the client's own name takes its place; where it was `query_timeout` that cancelled, it says so.
 pub(crate) fn error_of_shard(
     output: &mut BytesMut,
     fields: &Fields<'_>,
     shard: &str,
     bound: &(u64, SmallVec<[u8; 24]>),
+    is_timed_out: bool,
 ) {
     let context = match fields.get(b'W') {
         Some(context) => format!("{}\nshard \"{shard}\"", String::from_utf8_lossy(context)),
@@ -47,11 +49,15 @@ pub(crate) fn error_of_shard(
     };
     let ours = format!("\"sy_{}\"", bound.0);
     let theirs = format!("\"{}\"", String::from_utf8_lossy(&bound.1));
-    let renamed = fields
-        .get(b'M')
-        .map(String::from_utf8_lossy)
-        .filter(|message| message.contains(&ours))
-        .map(|message| message.replace(&ours, &theirs));
+    let renamed = if is_timed_out && fields.get(b'C') == Some(SqlState::QUERY_CANCELED.as_bytes()) {
+        Some(CancelReason::Timeout.message().to_owned())
+    } else {
+        fields
+            .get(b'M')
+            .map(String::from_utf8_lossy)
+            .filter(|message| message.contains(&ours))
+            .map(|message| message.replace(&ours, &theirs))
+    };
     let fields =
         fields
             .iter()

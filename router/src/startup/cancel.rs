@@ -17,11 +17,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use smallvec::SmallVec;
+use socket2::Socket;
 use subtle::ConstantTimeEq;
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::ProtocolVersion;
@@ -165,8 +166,7 @@ impl CancelRegistry {
             return;
         };
         self.forwarded.fetch_add(1, Ordering::Relaxed);
-        let mut forwarding: JoinSet<()> = slot.begin().into_iter().map(Forward::run).collect();
-        while forwarding.join_next().await.is_some() {}
+        slot.cancel(CancelReason::Request).await;
     }
 
     fn find(&self, pid: i32, secret: &[u8]) -> Option<Arc<CancelSlot>> {
@@ -188,17 +188,40 @@ impl CancelRegistry {
     }
 }
 
+/// Why what works for a client is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    /// The client asked for it, or has left.
+    Request,
+    /// `query_timeout` is over.
+    Timeout,
+}
+
+impl CancelReason {
+    /// What PostgreSQL says when it cancels a statement for this reason.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Request => "canceling statement due to user request",
+            Self::Timeout => "canceling statement due to statement timeout",
+        }
+    }
+}
+
 /// What works for one client.
 #[derive(Debug, Default)]
 pub struct CancelSlot {
     working: Mutex<SmallVec<[Arc<CancelTarget>; 1]>>,
     requests: AtomicU64,
+    /// Whether the last of them was for [`CancelReason::Timeout`].
+    timed_out: AtomicBool,
     requested: Notify,
 }
 
 impl CancelSlot {
     /// The session has borrowed this backend.
     pub fn publish(&self, target: &Arc<CancelTarget>) {
+        target.timed_out.store(false, Ordering::Relaxed);
         lock(&self.working).push(Arc::clone(target));
     }
 
@@ -210,22 +233,54 @@ impl CancelSlot {
         }
     }
 
-    /// Cancel requests so far: what waits without a backend compares before and after.
+    /// Cancel requests so far, for [`CancelSlot::requested_since`].
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Waits for the next cancel request: for a session that has no backend yet, which would hear of it.
-    pub async fn requested(&self) {
-        self.requested.notified().await;
+    /// Waits for a cancel request that is not among the first `known`: for a session that has no backend yet, which would
+    /// hear of it.
+    pub async fn requested_since(&self, known: u64) -> CancelReason {
+        loop {
+            let requested = self.requested.notified();
+            if self.requests() != known {
+                return match self.timed_out.load(Ordering::Relaxed) {
+                    true => CancelReason::Timeout,
+                    false => CancelReason::Request,
+                };
+            }
+            requested.await;
+        }
+    }
+
+    /// Cancels what works for the client: wakes its session where it waits for a backend, and forwards the request to its
+    /// backends. What is returned completes when the nodes have taken note.
+    pub fn cancel(&self, reason: CancelReason) -> impl Future<Output = ()> + use<> {
+        self.timed_out
+            .store(reason == CancelReason::Timeout, Ordering::Relaxed);
+        let forwards = self.begin(reason);
+        async move {
+            let mut forwarding: JoinSet<()> = forwards.into_iter().map(Forward::run).collect();
+            while forwarding.join_next().await.is_some() {}
+        }
+    }
+
+    /// Shuts down the connections to all that work now: they did not heed a cancel request. Their session finds them lost.
+    pub fn sever(&self) {
+        let working = lock(&self.working);
+        for socket in working.iter().filter_map(|target| target.socket.upgrade()) {
+            // It fails for a connection that the node has closed already.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
     }
 
     /// Begins to forward to all that work now.
-    fn begin(&self) -> Vec<Forward> {
+    fn begin(&self, reason: CancelReason) -> Vec<Forward> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let working = lock(&self.working);
-        let begun = working.iter().map(Forward::begin).collect();
+        let begin = |target| Forward::begin(target, reason);
+        let begun = working.iter().map(begin).collect();
         drop(working);
         self.requested.notify_waiters();
         begun
@@ -238,6 +293,10 @@ pub struct CancelTarget {
     address: CancelAddress,
     pid: i32,
     secret: Box<[u8]>,
+    /// The connection itself, as long as there is one.
+    socket: Weak<Socket>,
+    /// The last request was for [`CancelReason::Timeout`].
+    timed_out: AtomicBool,
     /// Requests on their way.
     forwarding: AtomicUsize,
     /// A request was sent and how it ended is not known.
@@ -257,13 +316,15 @@ pub struct CancelAddress {
 }
 
 impl CancelTarget {
-    /// The backend behind a connection: its node, and what it said in BackendKeyData.
+    /// The backend behind a connection: its node, what it said in BackendKeyData, and the connection's socket.
     #[must_use]
-    pub fn new(address: CancelAddress, pid: i32, secret: &[u8]) -> Arc<Self> {
+    pub fn new(address: CancelAddress, pid: i32, secret: &[u8], socket: &Arc<Socket>) -> Arc<Self> {
         Arc::new(Self {
             address,
             pid,
             secret: secret.into(),
+            socket: Arc::downgrade(socket),
+            timed_out: AtomicBool::new(false),
             forwarding: AtomicUsize::new(0),
             uncertain: AtomicBool::new(false),
             over: Notify::new(),
@@ -274,6 +335,12 @@ impl CancelTarget {
     #[must_use]
     pub fn address(&self) -> &CancelAddress {
         &self.address
+    }
+
+    /// Whether it was `query_timeout` that had its statement cancelled.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
     }
 
     /// The server's process.
@@ -327,7 +394,10 @@ struct Forward {
 }
 
 impl Forward {
-    fn begin(target: &Arc<CancelTarget>) -> Self {
+    fn begin(target: &Arc<CancelTarget>, reason: CancelReason) -> Self {
+        target
+            .timed_out
+            .store(reason == CancelReason::Timeout, Ordering::Relaxed);
         target.forwarding.fetch_add(1, Ordering::Relaxed);
         Self {
             target: Arc::clone(target),
@@ -391,6 +461,11 @@ mod tests {
         }
     }
 
+    fn target(address: CancelAddress, number: u8) -> Arc<CancelTarget> {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        CancelTarget::new(address, number.into(), &[number; 4], &Arc::new(socket))
+    }
+
     fn registry() -> Arc<CancelRegistry> {
         Arc::default()
     }
@@ -417,8 +492,8 @@ mod tests {
         let (address, listener) = node().await;
         let registry = registry();
         let session = registry.register(ProtocolVersion::V3_0).unwrap();
-        let gone = CancelTarget::new(address.clone(), 1, &[1; 4]);
-        let works = CancelTarget::new(address, 2, &[2; 4]);
+        let gone = target(address.clone(), 1);
+        let works = target(address, 2);
         session.slot().publish(&gone);
         session.slot().publish(&works);
         session.slot().withdraw(&gone);
@@ -439,7 +514,7 @@ mod tests {
         let (address, listener) = node().await;
         let registry = registry();
         let session = registry.register(ProtocolVersion::V3_2).unwrap();
-        let target = CancelTarget::new(address, 2, &[2; 4]);
+        let target = target(address, 2);
         session.slot().publish(&target);
         let key = (session.pid, session.secret.clone());
         let handle = tokio::spawn(async move { registry.cancel(key.0, &key.1).await });
@@ -462,7 +537,7 @@ mod tests {
         let (address, listener) = node().await;
         let registry = registry();
         let session = registry.register(ProtocolVersion::V3_0).unwrap();
-        let target = CancelTarget::new(address, 2, &[2; 4]);
+        let target = target(address, 2);
         session.slot().publish(&target);
         let key = (session.pid, session.secret.clone());
         let handle = tokio::spawn(async move { registry.cancel(key.0, &key.1).await });
@@ -478,12 +553,19 @@ mod tests {
         let registry = registry();
         let session = registry.register(ProtocolVersion::V3_0).unwrap();
         let slot = Arc::clone(session.slot());
-        let before = slot.requests();
+        let known = slot.requests();
         let cancelling = async {
             tokio::task::yield_now().await;
             registry.cancel(session.pid, &session.secret).await;
         };
-        tokio::join!(slot.requested(), cancelling);
-        assert_eq!(slot.requests(), before + 1);
+        let (reason, ()) = tokio::join!(slot.requested_since(known), cancelling);
+        assert_eq!(reason, CancelReason::Request);
+        // One that came before it waited counts, too.
+        slot.cancel(CancelReason::Timeout).await;
+        let reason = slot.requested_since(known).await;
+        assert_eq!(
+            (reason, slot.requests()),
+            (CancelReason::Timeout, known + 2)
+        );
     }
 }

@@ -1,7 +1,5 @@
 //! Who uses the router, and how much: pools, clients, connections to nodes, counters.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use crate::admin::registry::ClientState;
 use crate::admin::table::{List, Table};
 use crate::admin::time::readable;
@@ -50,10 +48,7 @@ pub(super) fn clients(view: &View) -> Table {
             client.address.map_or(0, |address| address.port())
         })
         .text("connect_time", |client| readable(client.connected_at))
-        .text("request_time", |client| {
-            let at_ms = client.request_at_ms();
-            (at_ms > 0).then(|| readable(UNIX_EPOCH + Duration::from_millis(at_ms)))
-        })
+        .text("request_time", |client| client.request_at().map(readable))
         .number("queries", |client| client.queries())
         .number("transactions", |client| client.transactions())
         .text("pinned", |client| client.pinned().label())
