@@ -202,20 +202,21 @@ impl Pool {
             Some(connection) => connection,
             None => Box::pin(self.open()).await?,
         };
-        if let Some(entry) = &connection.entry {
-            entry.set_client(client);
-        }
-        Ok(Borrowed {
-            lease,
-            connection,
-            worker,
-            waited,
-        })
+        Ok(lease.borrowed(connection, worker, client, waited))
     }
 
-    /// An idle connection, or the right to open one, or a place in the queue.
-    fn try_lease(self: &Arc<Self>, worker: usize) -> Result<Lease, oneshot::Receiver<Lease>> {
-        let mut state = self.lock();
+    /// As [`Pool::check_out`], where an idle connection serves; `None` if there is none.
+    #[must_use]
+    pub fn check_out_idle(self: &Arc<Self>, worker: usize, client: u64) -> Option<Borrowed> {
+        if self.retired.load(Ordering::Relaxed) {
+            return None;
+        }
+        let connection = self.take_idle(&mut self.lock(), worker)?;
+        let lease = self.lease(None);
+        Some(lease.borrowed(connection, worker, client, Duration::ZERO))
+    }
+
+    fn take_idle(&self, state: &mut State, worker: usize) -> Option<Box<Connection>> {
         while let Some(idle) = state.take_idle(worker) {
             // Anything that arrives while nobody waits for it is an end of stream or news we do not want to mix
             // with a session's replies.
@@ -223,7 +224,16 @@ impl Pool {
                 state.open -= 1;
                 continue;
             }
-            return Ok(self.lease(Some(idle.connection)));
+            return Some(idle.connection);
+        }
+        None
+    }
+
+    /// An idle connection, or the right to open one, or a place in the queue.
+    fn try_lease(self: &Arc<Self>, worker: usize) -> Result<Lease, oneshot::Receiver<Lease>> {
+        let mut state = self.lock();
+        if let Some(connection) = self.take_idle(&mut state, worker) {
+            return Ok(self.lease(Some(connection)));
         }
         if state.open < self.limits.size {
             state.open += 1;
@@ -366,6 +376,26 @@ impl State {
         let own = self.idle.iter().rposition(|idle| idle.worker == worker);
         let index = own.or_else(|| self.idle.len().checked_sub(1))?;
         Some(self.idle.remove(index))
+    }
+}
+
+impl Lease {
+    fn borrowed(
+        self,
+        connection: Box<Connection>,
+        worker: usize,
+        client: u64,
+        waited: Duration,
+    ) -> Borrowed {
+        if let Some(entry) = &connection.entry {
+            entry.set_client(client);
+        }
+        Borrowed {
+            lease: self,
+            connection,
+            worker,
+            waited,
+        }
     }
 }
 

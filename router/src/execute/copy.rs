@@ -125,6 +125,7 @@ async fn backend_spoke(
             return Err(Trouble::Lost);
         }
     }
-    relay_available(client, participant, notes).await?;
+    relay_available(client, participant, notes)?;
+    client.flush().await.map_err(client_gone)?;
     Ok(participant.failed)
 }

@@ -25,7 +25,8 @@ use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
 use crate::startup::tls::TlsError;
 use crate::topology::{
-    Consistency, DatabaseTopology, NodeId, Observed, ReadFloor, ReadPolicy, Shard,
+    Choice, Consistency, DatabaseTopology, NodeId, Observed, ReadFloor, ReadPolicy, Shard,
+    Unavailable,
 };
 use crate::worker::Worker;
 
@@ -176,20 +177,56 @@ impl Participants {
             }
         };
         let participant = &mut self.list[index];
-        // What the block has set since is replayed when it is joined, so that it ends as it does everywhere.
-        let settings = block.map_or(settings, Block::settings_before);
-        if participant.connection.applied.as_ref() != Some(settings) && !participant.in_block {
+        let settings = wanted(settings, block);
+        if !participant.has(settings) {
             Box::pin(apply(&mut participant.connection, settings))
                 .await
                 .map_err(|error| participant.query_failure(error))?;
         }
-        if let Some(block) = block
-            && !participant.in_block
-        {
-            participant.queue_query(&block.joining_sql());
-            participant.in_block = true;
-        }
+        participant.join_block(block);
         Ok(index)
+    }
+
+    /// As [`Participants::join`], where nothing has to be waited for; `None` otherwise.
+    pub(crate) fn join_now(
+        &mut self,
+        database: &DatabaseTopology,
+        shard: ShardIndex,
+        need: Need,
+        settings: &Arc<Settings>,
+        block: Option<&Block>,
+    ) -> Option<usize> {
+        let index = match self.position(shard, need) {
+            Some(index) => index,
+            None => {
+                let participant = self.borrow_now(database, shard, need)?;
+                self.list.push(participant);
+                self.list.len() - 1
+            }
+        };
+        let participant = &mut self.list[index];
+        participant.has(wanted(settings, block)).then(|| {
+            participant.join_block(block);
+            index
+        })
+    }
+
+    /// As [`Participants::borrow`], where the node's pool is known and has an idle connection.
+    fn borrow_now(
+        &mut self,
+        database: &DatabaseTopology,
+        index: ShardIndex,
+        need: Need,
+    ) -> Option<Participant> {
+        let shard = database.shards.get(index.position())?;
+        let floor = self.floors.get(index.position())?;
+        if need == Need::AskedReplica || (need == Need::Read && shard.should_hand_over(floor)) {
+            return None;
+        }
+        let choice = self.choose(shard, index, need).ok()?;
+        let (_, pool) = self.pools.iter().find(|(id, _)| *id == choice.node.id)?;
+        let connection = pool.check_out_idle(self.borrower.worker.index, self.borrower.client)?;
+        self.admit(shard, index, choice, connection)
     }
 
     async fn borrow(
@@ -258,30 +295,12 @@ impl Participants {
         index: ShardIndex,
         need: Need,
     ) -> Result<Option<Participant>, Failure> {
-        let down = |_| Failure::ShardDown {
-            shard: (&*shard.name).into(),
-        };
-        let consistency = match (need, self.borrower.consistency) {
-            (Need::Replica | Need::AskedReplica, Consistency::Strong) => Consistency::Session,
-            (_, consistency) => consistency,
-        };
-        let choice = match need {
-            Need::Primary => None,
-            Need::Read | Need::Replica | Need::AskedReplica => Some(
-                shard
-                    .reader(
-                        self.borrower.policy,
-                        consistency,
-                        &self.floors[index.position()],
-                        self.borrower.address,
-                    )
-                    .map_err(down)?,
-            ),
-        };
-        let node = match &choice {
-            Some(choice) => choice.node,
-            None => shard.writer().map_err(down)?,
-        };
+        let choice = self
+            .choose(shard, index, need)
+            .map_err(|_| Failure::ShardDown {
+                shard: (&*shard.name).into(),
+            })?;
+        let node = choice.node;
         let pool = self.pool(database, node).map_err(|error| {
             tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
             Failure::ShardDown {
@@ -298,22 +317,56 @@ impl Participants {
             }
             Err(error) => return Err(checkout_failure(&shard.name, &error)),
         };
-        let is_replica = choice.as_ref().is_some_and(|choice| choice.is_replica());
-        if let Some(choice) = &choice
-            && is_replica
+        if !connection.waited().is_zero() {
+            self.borrower.counters.wait_time(connection.waited());
+        }
+        Ok(self.admit(shard, index, choice, connection))
+    }
+
+    /// The node that is to serve.
+    fn choose<'a>(
+        &self,
+        shard: &'a Shard,
+        index: ShardIndex,
+        need: Need,
+    ) -> Result<Choice<'a>, Unavailable> {
+        let consistency = match (need, self.borrower.consistency) {
+            (Need::Primary, _) => return shard.writer().map(Choice::primary),
+            (Need::Replica | Need::AskedReplica, Consistency::Strong) => Consistency::Session,
+            (_, consistency) => consistency,
+        };
+        shard.reader(
+            self.borrower.policy,
+            consistency,
+            &self.floors[index.position()],
+            self.borrower.address,
+        )
+    }
+
+    /// The participant for a connection to the chosen node; `None` if the server restarted since the choice.
+    fn admit(
+        &self,
+        shard: &Shard,
+        index: ShardIndex,
+        choice: Choice<'_>,
+        connection: Borrowed,
+    ) -> Option<Participant> {
+        let is_replica = choice.is_replica();
+        if is_replica
             && !connection
                 .incarnation
                 .is_some_and(|incarnation| choice.allows(incarnation))
         {
-            return Ok(None);
+            return None;
         }
-        if !connection.waited().is_zero() {
-            self.borrower.counters.wait_time(connection.waited());
-        }
-        tracing::debug!(shard = %shard.name, host = %node.host, port = node.port, "a backend was taken");
+        tracing::debug!(shard = %shard.name, host = %choice.node.host, port = choice.node.port, "a backend was taken");
         self.borrower.slot.publish(&connection.target);
-        let participant = Participant::new(index, &shard.name, !is_replica, connection);
-        Ok(Some(participant))
+        Some(Participant::new(
+            index,
+            &shard.name,
+            !is_replica,
+            connection,
+        ))
     }
 
     fn pool(
@@ -336,35 +389,60 @@ impl Participants {
 
     /// Returns every backend that nothing needs any longer. Call when no reply is owed and no block is open.
     pub(crate) async fn release(&mut self, database: &DatabaseTopology) {
-        let mut kept = SmallVec::new();
-        while let Some(mut participant) = self.list.pop() {
-            self.note_seen(database, &participant);
-            participant.in_block = false;
-            participant.wrote = false;
-            participant.finishes = false;
-            if (self.borrower.keep || participant.pin.is_some()) && !participant.connection.broken {
-                kept.push(participant);
+        self.release_now(database);
+        for index in (0..self.list.len()).rev() {
+            if self.keeps(&self.list[index]) {
                 continue;
             }
-            let mut connection = participant.connection;
-            // What has not been synchronised is not known to be idle.
-            connection.broken |= participant.needs_sync;
-            if connection.dirty && !connection.broken && Box::pin(connection.reset()).await.is_err()
-            {
+            let mut connection = self.list.remove(index).connection;
+            if connection.dirty && !connection.broken && connection.reset().await.is_err() {
                 connection.broken = true;
             }
             self.borrower.slot.withdraw(&connection.target);
-            if !connection.target.is_settled() && !connection.target.settled().await {
-                connection.broken = true;
-            }
+            connection.broken |= !connection.target.settled().await;
             connection.give_back();
         }
-        kept.reverse();
-        self.list = kept;
+    }
+
+    /// As [`Participants::release`] for those that can go without waiting. True if that is all.
+    pub(crate) fn release_now(&mut self, database: &DatabaseTopology) -> bool {
+        let mut all = true;
+        for index in (0..self.list.len()).rev() {
+            self.note_seen(database, index);
+            let participant = &mut self.list[index];
+            participant.in_block = false;
+            participant.wrote = false;
+            participant.finishes = false;
+            // What has not been synchronised is not known to be idle.
+            participant.connection.broken |= participant.needs_sync;
+            if self.keeps(&self.list[index]) {
+                continue;
+            }
+            let connection = &self.list[index].connection;
+            if connection.dirty && !connection.broken {
+                all = false;
+                continue;
+            }
+            self.borrower.slot.withdraw(&connection.target);
+            if connection.target.is_settled() {
+                self.list.remove(index).connection.give_back();
+            } else {
+                all = false;
+            }
+        }
+        all
+    }
+
+    /// Whether it stays with the session between requests.
+    fn keeps(&self, participant: &Participant) -> bool {
+        (self.borrower.keep || participant.pin.is_some()) && !participant.connection.broken
     }
 
     /// Raises the session's floor by what it saw on this participant.
-    fn note_seen(&mut self, database: &DatabaseTopology, participant: &Participant) {
+    fn note_seen(&mut self, database: &DatabaseTopology, index: usize) {
+        let Some(participant) = self.list.get(index) else {
+            return;
+        };
         let Some(shard) = database.shards.get(participant.shard.position()) else {
             return;
         };
@@ -382,6 +460,7 @@ impl Participants {
     /// Takes a participant out of the session and closes its connection.
     pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
         if index < self.list.len() {
+            self.note_seen(database, index);
             let participant = self.list.remove(index);
             if participant.in_block {
                 self.lost = Some(Arc::clone(&participant.shard_name));
@@ -391,7 +470,6 @@ impl Participants {
                 self.borrower.worker.services.pools.close_dead();
             }
             self.borrower.slot.withdraw(&participant.connection.target);
-            self.note_seen(database, &participant);
         }
     }
 
@@ -482,6 +560,21 @@ impl Participant {
         }
     }
 
+    /// Whether the session's settings hold here. Inside its block they were applied as the block went.
+    fn has(&self, settings: &Arc<Settings>) -> bool {
+        self.connection.applied.as_ref() == Some(settings) || self.in_block
+    }
+
+    /// Joins the session's block, if there is one and it has not yet.
+    fn join_block(&mut self, block: Option<&Block>) {
+        if let Some(block) = block
+            && !self.in_block
+        {
+            self.queue_query(&block.joining_sql());
+            self.in_block = true;
+        }
+    }
+
     /// Takes note that a statement with this plan is about to run here.
     pub(crate) fn note_run(&mut self, plan: &Plan) {
         let writes = plan.access != Access::Read;
@@ -535,6 +628,12 @@ impl Participant {
             QueryError::Io(_) | QueryError::Protocol(_) => self.lost(false),
         }
     }
+}
+
+/// The settings a backend must have before it takes part: what the block has set since is replayed when it is joined, so
+/// that it ends as it does everywhere.
+fn wanted<'a>(settings: &'a Arc<Settings>, block: Option<&'a Block>) -> &'a Arc<Settings> {
+    block.map_or(settings, Block::settings_before)
 }
 
 /// Makes `settings` hold on the connection: one round trip, taken before the client's statement goes out, for it must

@@ -27,6 +27,7 @@ use crate::metrics::ErrorClass;
 use crate::session::client::{Client, ClientError};
 use crate::session::failure::Failure;
 use crate::session::report;
+use crate::startup::tls::NodeStream;
 
 /// Why a request cannot go on.
 #[derive(Debug)]
@@ -76,6 +77,20 @@ pub(crate) trait NoteTypes {
     fn note_types(&mut self, statement: u64, types: &[u32]);
 }
 
+/// Sends what is queued for the backend, then `bytes`, and relays until nothing is owed any more. True if an error was
+/// among the replies.
+pub(crate) async fn exchange(
+    client: &mut Client,
+    participant: &mut Participant,
+    bytes: &[u8],
+    notes: &mut impl NoteTypes,
+) -> Result<bool, Trouble> {
+    if !send_now(participant, bytes)? {
+        Box::pin(send_rest(client, participant, notes)).await?;
+    }
+    relay(client, participant, notes).await
+}
+
 /// Relays until nothing is owed any more. True if an error was among it.
 pub(crate) async fn relay(
     client: &mut Client,
@@ -86,15 +101,18 @@ pub(crate) async fn relay(
     loop {
         if participant.copying {
             participant.copying = false;
-            client.flush().await.map_err(client_gone)?;
-            Box::pin(copy_in(client, participant, notes)).await?;
+            Box::pin(async {
+                client.flush().await.map_err(client_gone)?;
+                copy_in(client, participant, notes).await
+            })
+            .await?;
         }
-        match relay_available(client, participant, notes).await? {
+        match relay_available(client, participant, notes)? {
             Progress::Settled => return Ok(participant.failed),
             Progress::CopyIn => participant.copying = true,
             Progress::NeedInput => {
                 if !client.output.is_empty() {
-                    client.flush().await.map_err(client_gone)?;
+                    Box::pin(client.flush()).await.map_err(client_gone)?;
                 }
                 fill(client, participant).await?;
             }
@@ -102,8 +120,8 @@ pub(crate) async fn relay(
     }
 }
 
-/// Relays what has arrived, without waiting for more.
-pub(crate) async fn relay_available(
+/// Relays what has arrived, without waiting for anything: what the client does not take at once it is owed.
+pub(crate) fn relay_available(
     client: &mut Client,
     participant: &mut Participant,
     notes: &mut impl NoteTypes,
@@ -116,14 +134,19 @@ pub(crate) async fn relay_available(
             participant.shown = true;
             let bytes = connection.input.get(..scanned.forward).unwrap_or_default();
             match scanned.event {
-                Event::NeedInput => client.write(bytes).await.map_err(client_gone)?,
+                Event::NeedInput => client.write_now(bytes).map_err(client_gone)?,
                 // ReadyForQuery ends the request; other replies are gathered with what follows.
                 Event::Settled if connection.replies.readies() != readies => {
-                    client.write(bytes).await.map_err(client_gone)?;
+                    client.write_now(bytes).map_err(client_gone)?;
                 }
                 _ => client.output.extend_from_slice(bytes),
             }
-            connection.input.advance(scanned.forward);
+            // Emptying a buffer keeps its room; advancing over all of it does not.
+            if scanned.forward == connection.input.len() {
+                connection.input.clear();
+            } else {
+                connection.input.advance(scanned.forward);
+            }
         }
         match scanned.event {
             Event::Settled => return Ok(Progress::Settled),
@@ -278,50 +301,66 @@ pub(crate) async fn send(
     bytes: &[u8],
     notes: &mut impl NoteTypes,
 ) -> Result<(), Trouble> {
+    if send_now(participant, bytes)? {
+        return Ok(());
+    }
+    send_rest(client, participant, notes).await
+}
+
+/// Sends what is queued for the backend, then `bytes`, as far as the socket takes them at once; the rest is queued.
+/// True if there is no rest.
+fn send_now(participant: &mut Participant, bytes: &[u8]) -> Result<bool, Trouble> {
     participant.shown = false;
     let connection = &mut *participant.connection;
-    let mut rest = bytes;
     if connection.output.is_empty() {
-        let taken = try_write(connection, bytes).await?;
-        rest = bytes.get(taken..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
+        let taken = try_write(&connection.stream, bytes);
+        let taken = taken.map_err(|_| broken(&mut connection.broken))?;
+        let rest = bytes.get(taken..).unwrap_or_default();
+        connection.output.extend_from_slice(rest);
+    } else {
+        connection.output.extend_from_slice(bytes);
+        let taken = try_write(&connection.stream, &connection.output);
+        let taken = taken.map_err(|_| broken(&mut connection.broken))?;
+        if taken == connection.output.len() {
+            connection.output.clear();
+        } else {
+            connection.output.advance(taken);
         }
     }
-    connection.output.extend_from_slice(rest);
+    Ok(connection.output.is_empty())
+}
+
+fn broken(flag: &mut bool) -> Trouble {
+    *flag = true;
+    Trouble::Lost
+}
+
+/// Writes as much of `bytes` as the socket takes at once.
+fn try_write(stream: &NodeStream, bytes: &[u8]) -> io::Result<usize> {
+    match stream.try_write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        outcome => outcome,
+    }
+}
+
+/// Sends what is queued for the backend, waiting for it.
+async fn send_rest(
+    client: &mut Client,
+    participant: &mut Participant,
+    notes: &mut impl NoteTypes,
+) -> Result<(), Trouble> {
     while !participant.connection.output.is_empty() {
         match write_or_read(participant).await? {
             Moved::Written => {}
             Moved::Read => {
-                if relay_available(client, participant, notes).await? == Progress::CopyIn {
+                if relay_available(client, participant, notes)? == Progress::CopyIn {
                     participant.copying = true;
                 }
+                client.flush().await.map_err(client_gone)?;
             }
         }
     }
     Ok(())
-}
-
-/// Writes as much of `bytes` as the socket takes at once.
-async fn try_write(
-    connection: &mut crate::backend::Connection,
-    bytes: &[u8],
-) -> Result<usize, Trouble> {
-    let written =
-        poll_fn(
-            |context| match Pin::new(&mut connection.stream).poll_write(context, bytes) {
-                Poll::Pending => Poll::Ready(Ok(0)),
-                ready => ready,
-            },
-        )
-        .await;
-    match written {
-        Ok(count) => flush_stream(connection).await.map(|()| count),
-        Err(_) => {
-            connection.broken = true;
-            Err(Trouble::Lost)
-        }
-    }
 }
 
 async fn flush_stream(connection: &mut crate::backend::Connection) -> Result<(), Trouble> {

@@ -192,15 +192,43 @@ impl Client {
         std::mem::replace(&mut self.output, before)
     }
 
-    /// Writes all that is owed, then `bytes`, in one go where the socket takes it.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.held || !self.output.is_empty() {
+    /// Writes all that is owed, then `bytes`, as far as the socket takes them at once; the rest is owed.
+    pub(crate) fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.output.is_empty() || self.held {
             self.output.extend_from_slice(bytes);
-            return self.flush().await;
+            return self.flush_now().map(|_| ());
         }
-        self.counters.sent(bytes.len());
-        self.stream.write_all(bytes).await?;
-        self.stream.flush().await
+        let written = self.try_write(bytes)?;
+        let rest = bytes.get(written..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.output.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    /// Writes of what is owed as much as the socket takes at once. True if nothing is owed any more.
+    pub(crate) fn flush_now(&mut self) -> io::Result<bool> {
+        if self.held || self.output.is_empty() {
+            return Ok(true);
+        }
+        let written = self.try_write(&self.output)?;
+        self.output.advance(written);
+        if !self.output.is_empty() {
+            return Ok(false);
+        }
+        self.output = BytesMut::new();
+        Ok(true)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.try_write(bytes) {
+            Ok(count) => {
+                self.counters.sent(count);
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes all that is owed.

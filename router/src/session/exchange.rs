@@ -8,11 +8,14 @@ use super::block::FailedOn;
 use super::failure::Failure;
 use crate::backend::{Reply, Show};
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, relay, send};
+use crate::execute::relay::{Trouble, exchange};
 
 impl Session {
     /// The backend for `shard`, joined to the block if there is one.
     pub(super) async fn join(&mut self, shard: ShardIndex, need: Need) -> Result<usize, Trouble> {
+        if let Some(index) = self.join_now(shard, need) {
+            return Ok(index);
+        }
         let Self {
             participants,
             database,
@@ -20,10 +23,21 @@ impl Session {
             block,
             ..
         } = self;
-        participants
-            .join(database, shard, need, settings, block.as_ref())
+        Box::pin(participants.join(database, shard, need, settings, block.as_ref()))
             .await
             .map_err(Trouble::from)
+    }
+
+    /// The same where nothing has to be waited for, as mostly.
+    pub(super) fn join_now(&mut self, shard: ShardIndex, need: Need) -> Option<usize> {
+        let Self {
+            participants,
+            database,
+            settings,
+            block,
+            ..
+        } = self;
+        participants.join_now(database, shard, need, settings, block.as_ref())
     }
 
     /// Runs a statement of ours on one participant; its errors are shown. True if there was one.
@@ -48,10 +62,7 @@ impl Session {
             return Ok(false);
         };
         participant.queue_query_shown(sql, show);
-        let outcome = match send(client, participant, &[], described).await {
-            Ok(()) => relay(client, participant, described).await,
-            Err(trouble) => Err(trouble),
-        };
+        let outcome = exchange(client, participant, &[], described).await;
         if let Err(Trouble::Lost) = outcome {
             participant.connection.broken = true;
         }
@@ -122,10 +133,7 @@ impl Session {
             frontend::encode::sync(&mut connection.output);
             connection.replies.expect(Reply::Sync, Show::Nothing);
         }
-        let outcome = match send(client, participant, &[], described).await {
-            Ok(()) => relay(client, participant, described).await,
-            Err(trouble) => Err(trouble),
-        };
+        let outcome = exchange(client, participant, &[], described).await;
         match outcome {
             Ok(failed) => {
                 if failed && let Some(block) = &mut self.block {

@@ -51,7 +51,9 @@ impl Session {
             encode::command_complete(&mut self.client.output, format!("SELECT {rows}").as_bytes());
         }
         for index in indexes {
-            self.after_statement(index, plan).await?;
+            if let Some(after) = self.note_statement(index, plan) {
+                self.after_statement(after).await?;
+            }
         }
         Ok(Ready::ToBeSaid)
     }

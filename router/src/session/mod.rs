@@ -21,7 +21,6 @@ mod simple;
 mod sql_prepared;
 mod statement;
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ use failure::Failure;
 pub(crate) use open::Reported;
 use route::Cursor;
 pub(crate) use statement::Statements;
-use statement::{Portals, SessionStatement, Statement};
+use statement::{ByName, Portal, SessionStatement, Statement};
 
 /// Serves a client that has authenticated, until it leaves.
 pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
@@ -91,8 +90,8 @@ struct Session {
     temporary: Vec<String>,
     /// The number of all that plans depend on besides the text; `None` when it has changed.
     context: Option<ContextId>,
-    statements: HashMap<Box<[u8]>, SessionStatement>,
-    portals: Portals,
+    statements: ByName<Arc<SessionStatement>>,
+    portals: ByName<Portal>,
     cursors: Vec<Cursor>,
     batch: Batch,
     described: Described,
@@ -154,7 +153,7 @@ impl Session {
                 return Ok(());
             }
             b'Q' => self.simple_query(header.len).await,
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended(header).await,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended().await,
             b'X' => return Err(End),
             b'd' | b'c' | b'f' => self.copy_data(header.len).await,
             b'F' => {
@@ -306,15 +305,19 @@ impl Session {
     /// As [`Session::ready`], when a backend's own ReadyForQuery has been passed on.
     async fn finish(&mut self) -> Result<(), Trouble> {
         self.tell_settings().await;
-        if !self.client.output.is_empty() {
-            self.client
-                .flush()
+        let flushed = self.client.flush_now();
+        if !flushed.map_err(crate::execute::relay::client_gone)? {
+            Box::pin(self.client.flush())
                 .await
                 .map_err(crate::execute::relay::client_gone)?;
         }
         if self.block.is_none() {
-            self.cursors.retain(|cursor| cursor.hold);
-            self.participants.release(&self.database).await;
+            if !self.cursors.is_empty() {
+                self.cursors.retain(|cursor| cursor.hold);
+            }
+            if !self.participants.release_now(&self.database) {
+                Box::pin(self.participants.release(&self.database)).await;
+            }
             self.counters.transaction();
             self.entry.count_transaction();
         }

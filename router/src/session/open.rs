@@ -1,6 +1,5 @@
 //! The beginning of a session: what an authenticated client is told before its first query.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -11,7 +10,7 @@ use switchyard_wire::backend::encode;
 use super::client::Client;
 use super::extended::Batch;
 use super::failure::Failure;
-use super::statement::Portals;
+use super::statement::ByName;
 use super::{Described, Session, report};
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::NewClient;
@@ -126,8 +125,8 @@ fn new(
         route_hint: None,
         temporary: Vec::new(),
         context: None,
-        statements: HashMap::new(),
-        portals: Portals::default(),
+        statements: ByName::default(),
+        portals: ByName::default(),
         cursors: Vec::new(),
         batch: Batch::default(),
         described: Described::default(),

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::route::{Routed, Text};
 use crate::backend::{Reply, Show};
 use crate::execute::participants::Participant;
-use crate::execute::relay::{Trouble, relay, send};
+use crate::execute::relay::{Trouble, exchange};
 use crate::plan::{Access, Command, Operator, Plan};
 
 /// How often a read whose connection was lost is run again.
@@ -56,8 +56,8 @@ impl Session {
             self.refresh();
         }
         // As in PostgreSQL, a query takes the place of the unnamed statement and portal.
-        self.statements.remove(&b""[..]);
-        self.portals.remove(&b""[..]);
+        self.statements.remove(b"");
+        self.portals.remove(b"");
         let began = Instant::now();
         let mut message = self.client.take_message(length);
         let outcome = self.query(&message).await;
@@ -248,15 +248,14 @@ impl Session {
         // A read that was lost before the client saw any of it can be run again, each time on a connection that was
         // alive a moment ago.
         let may_retry = plan.access == Access::Read && self.block.is_none();
-        for _ in 0..READ_RETRIES {
+        let mut retries = if may_retry { READ_RETRIES } else { 0 };
+        loop {
             match self.send_query(shard, plan, need, sent).await {
-                Err(Trouble::Lost) if may_retry && !self.lost_shown => {}
+                Err(Trouble::Lost) if retries > 0 && !self.lost_shown => retries -= 1,
                 Err(trouble) => return Err(self.lost(shard, plan, trouble)),
                 answered => return answered,
             }
         }
-        let last = self.send_query(shard, plan, need, sent).await;
-        last.map_err(|trouble| self.lost(shard, plan, trouble))
     }
 
     async fn send_query(
@@ -284,16 +283,15 @@ impl Session {
             },
             Show::All,
         );
-        let outcome = match send(client, participant, sent.message, described).await {
-            Ok(()) => relay(client, participant, described).await,
-            Err(trouble) => Err(trouble),
-        };
+        let outcome = exchange(client, participant, sent.message, described).await;
         if let Err(Trouble::Lost) = &outcome {
             self.lost_shown = participant.shown;
             self.participants.close(&self.database, index);
         }
         outcome?;
-        self.after_statement(index, plan).await?;
+        if let Some(after) = self.note_statement(index, plan) {
+            Box::pin(self.after_statement(after)).await?;
+        }
         Ok(if sent.alone {
             Ready::Said
         } else {
@@ -314,15 +312,9 @@ impl Session {
         Trouble::Failure(failure)
     }
 
-    /// Takes note of what a statement did to the backend that ran it and to the session.
-    pub(super) async fn after_statement(
-        &mut self,
-        index: usize,
-        plan: &Plan,
-    ) -> Result<(), Trouble> {
-        let Some(participant) = self.participants.get_mut(index) else {
-            return Ok(());
-        };
+    /// Takes note of what a statement did to the backend that ran it and to the session. Returns what is still to be done.
+    pub(super) fn note_statement(&mut self, index: usize, plan: &Plan) -> Option<After> {
+        let participant = self.participants.get_mut(index)?;
         if plan.effects.dirty {
             participant.connection.dirty = true;
         }
@@ -332,6 +324,7 @@ impl Session {
             participant.pin.get_or_insert(pin);
         }
         let (shard, status, failed) = (participant.shard, participant.status(), participant.failed);
+        let mut after = None;
         match (&mut self.block, status) {
             (None, TransactionStatus::Idle) | (Some(_), TransactionStatus::InBlock) => {}
             (Some(block), TransactionStatus::Failed) => {
@@ -348,8 +341,7 @@ impl Session {
             // Or ended it.
             (Some(_), TransactionStatus::Idle) => {
                 participant.in_block = false;
-                Box::pin(self.rollback_participants()).await?;
-                self.block = None;
+                after = Some(After::BlockEnded);
             }
         }
         if !failed {
@@ -357,10 +349,36 @@ impl Session {
             self.note_temporary(plan);
         }
         if matches!(plan.command, Command::Ddl) && !failed {
-            Box::pin(self.schema_changed()).await;
+            after = match after {
+                Some(_) => Some(After::BlockEndedAndSchemaChanged),
+                None => Some(After::SchemaChanged),
+            };
+        }
+        after
+    }
+
+    /// Does what a statement has left to be done.
+    pub(super) async fn after_statement(&mut self, after: After) -> Result<(), Trouble> {
+        if after != After::SchemaChanged {
+            self.rollback_participants().await?;
+            self.block = None;
+        }
+        if after != After::BlockEnded {
+            self.schema_changed().await;
         }
         Ok(())
     }
+}
+
+/// What a statement has left to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// A backend has ended the block by itself: the others must end theirs.
+    BlockEnded,
+    /// It was DDL.
+    SchemaChanged,
+    /// Both.
+    BlockEndedAndSchemaChanged,
 }
 
 /// One statement of a query string, with what stands before it as blanks, so that PostgreSQL counts error positions

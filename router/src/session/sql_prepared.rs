@@ -27,7 +27,7 @@ impl Session {
         statement: &Range<u32>,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        if self.statements.contains_key(name.as_bytes()) {
+        if self.statements.get(name.as_bytes()).is_some() {
             return Err(Failure::DuplicateStatement(name.into()).into());
         }
         let text = |range: &Range<u32>| {
@@ -52,14 +52,13 @@ impl Session {
                 sql: sql.into(),
             },
         );
-        prepared.unsent = false;
         let shard = self.any_shard();
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.join(shard, need).await?;
         if self.hold_prepared(index, &prepared).await? {
             return Err(Trouble::Told);
         }
-        self.statements.insert(name.as_bytes().into(), prepared);
+        self.statements.insert(name.as_bytes(), Arc::new(prepared));
         encode::command_complete(&mut self.client.output, b"PREPARE");
         Ok(Ready::ToBeSaid)
     }

@@ -167,8 +167,6 @@ pub(crate) struct SessionStatement {
     pub(crate) literals: Arc<[Literal]>,
     /// The hint in its text.
     pub(crate) hint: Option<HintNode>,
-    /// The Parse has not been sent to any backend yet: the next message tells which.
-    pub(crate) unsent: bool,
 }
 
 impl Portal {
@@ -205,30 +203,39 @@ pub(crate) enum Portal {
     },
 }
 
-/// The portals of one client, by name. Most clients use the unnamed one only.
-#[derive(Debug, Default)]
-pub(crate) struct Portals {
-    unnamed: Option<Portal>,
-    named: HashMap<Box<[u8]>, Portal>,
+/// What a client has given names to. Most clients use the unnamed one only, which costs no hash.
+#[derive(Debug)]
+pub(crate) struct ByName<T> {
+    unnamed: Option<T>,
+    named: HashMap<Box<[u8]>, T>,
 }
 
-impl Portals {
-    pub(crate) fn get(&self, name: &[u8]) -> Option<&Portal> {
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self {
+            unnamed: None,
+            named: HashMap::new(),
+        }
+    }
+}
+
+impl<T> ByName<T> {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&T> {
         match name {
             b"" => self.unnamed.as_ref(),
             name => self.named.get(name),
         }
     }
 
-    /// Adds a portal, or replaces one.
-    pub(crate) fn insert(&mut self, name: &[u8], portal: Portal) {
+    /// Adds one, or replaces it.
+    pub(crate) fn insert(&mut self, name: &[u8], value: T) {
         match name {
-            b"" => self.unnamed = Some(portal),
-            name => drop(self.named.insert(name.into(), portal)),
+            b"" => self.unnamed = Some(value),
+            name => drop(self.named.insert(name.into(), value)),
         }
     }
 
-    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Portal> {
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<T> {
         match name {
             b"" => self.unnamed.take(),
             name => self.named.remove(name),
@@ -237,6 +244,9 @@ impl Portals {
 
     pub(crate) fn clear(&mut self) {
         self.unnamed = None;
-        self.named.clear();
+        // Of an empty map, too, every slot would be written.
+        if !self.named.is_empty() {
+            self.named.clear();
+        }
     }
 }

@@ -103,6 +103,17 @@ impl ClientStream {
             Self::Tls(_) => Poll::Ready(()),
         }
     }
+
+    /// Writes what a plain socket takes at once. TLS must be polled.
+    ///
+    /// # Errors
+    /// The socket's; [`io::ErrorKind::WouldBlock`] if it takes nothing now.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_write(bytes),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {

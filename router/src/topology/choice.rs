@@ -23,6 +23,15 @@ pub struct Choice<'a> {
 }
 
 impl<'a> Choice<'a> {
+    /// The primary.
+    #[must_use]
+    pub fn primary(node: &'a Arc<Node>) -> Self {
+        Self {
+            node,
+            replica: None,
+        }
+    }
+
     /// A replica, as measured in `incarnation`.
     pub(super) fn replica(node: &'a Arc<Node>, incarnation: Incarnation) -> Self {
         Self {
@@ -99,10 +108,7 @@ impl Shard {
         };
         match replica {
             Some(choice) => Ok(choice),
-            None => self.writer().map(|node| Choice {
-                node,
-                replica: None,
-            }),
+            None => self.writer().map(Choice::primary),
         }
     }
 

@@ -139,6 +139,17 @@ impl NodeStream {
         self.socket().poll_read_ready(&mut context).is_ready()
     }
 
+    /// Writes what a plain socket takes at once. TLS must be polled.
+    ///
+    /// # Errors
+    /// The socket's; [`io::ErrorKind::WouldBlock`] if it takes nothing now.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_write(bytes),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// The node's address on this connection.
     ///
     /// # Errors

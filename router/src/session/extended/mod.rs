@@ -1,0 +1,286 @@
+//! The extended query protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync.
+//!
+//! The messages between two Syncs are a *batch*. Each is routed as it comes and queued for one backend at a time (the
+//! *active* one); replies come back in the order of the messages because the active backend's are relayed before
+//! another one becomes active. A Parse waits until the next message tells which backend it is for. After an error all
+//! is skipped up to the Sync, as PostgreSQL does.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other frontend messages do not belong to the extended protocol"
+)]
+
+mod portals;
+mod statements;
+mod sync;
+
+use bytes::{Buf, BytesMut};
+use switchyard_schema::ShardIndex;
+use switchyard_wire::frame::{self, HEADER};
+use switchyard_wire::frontend::{self, Kind, Message};
+use tokio::time::Instant;
+
+use super::Session;
+use super::failure::Failure;
+use crate::backend::{Reply, Show};
+use crate::execute::relay::{Trouble, client_gone};
+use portals::Bind;
+
+/// What has happened since the last Sync.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// An error has been reported: everything up to the Sync is skipped.
+    skipping: bool,
+    /// The error was the router's own, so no backend knows of it.
+    failed_here: bool,
+    /// The participant whose replies come next.
+    active: Option<usize>,
+    /// The statement whose Parse has not been sent yet.
+    unsent: Option<Box<[u8]>>,
+    /// The names of statements whose Parse has been sent or answered, in order.
+    parsed: Vec<Box<[u8]>>,
+    /// The participant (its shard, whether it is the primary) on which an error happened: it skips to the Sync itself.
+    failed_on: Option<(ShardIndex, bool)>,
+    /// The shard this batch has written to, outside a block.
+    writer: Option<ShardIndex>,
+    schema_changed: bool,
+    /// When its first message came.
+    began: Option<Instant>,
+}
+
+impl Batch {
+    /// Nothing has happened since the last Sync.
+    pub(super) fn is_empty(&self) -> bool {
+        self.began.is_none()
+    }
+
+    /// An error has happened, so nothing but a Sync is of interest.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+}
+
+/// A portal's name that no client can use: executing it fails, which makes a backend give up its implicit transaction.
+const NO_PORTAL: &[u8] = b"sy no such portal";
+
+impl Session {
+    /// Handles the messages of the extended protocol at the start of the input, up to and including a Sync or Flush.
+    pub(super) async fn extended(&mut self) -> Result<(), Trouble> {
+        if self.batch.is_empty() && self.block.is_none() {
+            self.refresh();
+        }
+        let mut input = self.client.take_input();
+        let mut handled = 0;
+        let (outcome, last) = loop {
+            let rest = input.get(handled..).unwrap_or_default();
+            let Ok(Some(header)) = frame::header(rest) else {
+                break (Ok(()), None);
+            };
+            let Some(body) = rest.get(HEADER..header.len) else {
+                break (Ok(()), None);
+            };
+            match header.tag {
+                b'P' | b'B' | b'D' | b'E' | b'C' => {
+                    handled += header.len;
+                    if let Err(trouble) = self.message(header.tag, body).await {
+                        break (Err(trouble), None);
+                    }
+                }
+                // What follows may be data for a COPY that begins now, so none of the input may be held back.
+                b'S' | b'H' => {
+                    handled += header.len;
+                    break (Ok(()), Some(header.tag));
+                }
+                _ => break (Ok(()), None),
+            }
+        };
+        if handled == input.len() {
+            input.clear();
+        } else {
+            input.advance(handled);
+        }
+        self.client.put_back(input);
+        match (outcome, last) {
+            (Ok(()), Some(b'S')) => self.end_of_batch().await,
+            (Ok(()), Some(_)) => Box::pin(self.flush()).await,
+            (Ok(()), None) => Ok(()),
+            (Err(trouble), _) => Box::pin(self.batch_trouble(trouble)).await,
+        }
+    }
+
+    async fn message(&mut self, tag: u8, body: &[u8]) -> Result<(), Trouble> {
+        let message = frontend::decode(tag, body)
+            .map_err(|error| Trouble::Protocol(error.to_string().into()))?;
+        if self.batch.skipping {
+            return Ok(());
+        }
+        self.batch.began.get_or_insert_with(Instant::now);
+        if self.message_now(&message)? {
+            return Ok(());
+        }
+        Box::pin(self.message_waiting(message)).await
+    }
+
+    /// Handles a message for which nothing has to be waited for, as mostly. False: nothing has been done.
+    fn message_now(&mut self, message: &Message<'_>) -> Result<bool, Failure> {
+        match *message {
+            Message::Bind {
+                portal,
+                statement,
+                param_formats,
+                params,
+                result_formats,
+            } => self.bind_now(&Bind {
+                portal,
+                statement,
+                param_formats,
+                params,
+                result_formats,
+            }),
+            Message::Describe {
+                kind: Kind::Portal,
+                name,
+            } => Ok(self.describe_portal_now(name)),
+            Message::Execute { portal, max_rows } => self.execute_now(portal, max_rows),
+            _ => Ok(false),
+        }
+    }
+
+    async fn message_waiting(&mut self, message: Message<'_>) -> Result<(), Trouble> {
+        match message {
+            Message::Parse {
+                name,
+                sql,
+                param_types,
+            } => {
+                let declared: Vec<u32> = param_types.iter().collect();
+                self.parse(name, sql, &declared).await
+            }
+            Message::Bind {
+                portal,
+                statement,
+                param_formats,
+                params,
+                result_formats,
+            } => {
+                let bind = Bind {
+                    portal,
+                    statement,
+                    param_formats,
+                    params,
+                    result_formats,
+                };
+                self.bind_portal(&bind).await
+            }
+            Message::Describe {
+                kind: Kind::Statement,
+                name,
+            } => self.describe_statement(name).await,
+            Message::Describe {
+                kind: Kind::Portal,
+                name,
+            } => self.describe_portal(name).await,
+            Message::Execute { portal, max_rows } => self.execute(portal, max_rows).await,
+            Message::Close { kind, name } => self.close(kind, name).await,
+            _ => Err(Trouble::Protocol(
+                "unexpected message in the extended protocol".into(),
+            )),
+        }
+    }
+
+    /// Handles a Flush.
+    async fn flush(&mut self) -> Result<(), Trouble> {
+        if self.batch.skipping {
+            return Ok(());
+        }
+        self.batch.began.get_or_insert_with(Instant::now);
+        let sent = match self.send_unsent().await {
+            Ok(()) => self.settle().await,
+            unsent => unsent,
+        };
+        match sent {
+            Ok(()) => self.client.flush().await.map_err(client_gone),
+            Err(trouble) => self.batch_trouble(trouble).await,
+        }
+    }
+
+    /// Reports an error within a batch, which goes on after the next Sync.
+    async fn batch_trouble(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        match trouble {
+            Trouble::Failure(failure) => self.fail_batch(&failure).await,
+            Trouble::Told => {
+                self.batch.skipping = true;
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
+    /// COPY data outside a COPY: it may be for an Execute that still waits to be sent. Otherwise a backend has ended its
+    /// COPY by an error, and what the client sends until it learns of that is dropped.
+    pub(super) async fn copy_data(&mut self, length: usize) -> Result<(), Trouble> {
+        let active = self.batch.active;
+        let waits = active
+            .and_then(|active| self.participants.get(active))
+            .is_some_and(|active| !active.connection.replies.is_settled());
+        if !waits || self.batch.skipping {
+            self.client.input.advance(length);
+            return Ok(());
+        }
+        match self.settle().await {
+            Ok(()) => Ok(()),
+            Err(trouble) => Box::pin(self.batch_trouble(trouble)).await,
+        }
+    }
+
+    /// Reports an error of the router's own within a batch.
+    async fn fail_batch(&mut self, failure: &Failure) -> Result<(), Trouble> {
+        // PostgreSQL would have parsed the statement before it met this error.
+        let parsed = match self.batch.unsent {
+            Some(_) => self.send_unsent().await,
+            None => Ok(()),
+        };
+        let settled = match parsed {
+            Ok(()) => self.settle().await,
+            Err(trouble) => Err(trouble),
+        };
+        match settled {
+            Ok(()) => {
+                self.report(failure);
+                self.batch.failed_here = true;
+            }
+            // An earlier message of the batch failed first: that is the error the client gets.
+            Err(Trouble::Told) => {}
+            Err(Trouble::Failure(earlier)) => {
+                self.report(&earlier);
+                self.batch.failed_here = true;
+            }
+            Err(trouble) => return Err(trouble),
+        }
+        self.batch.skipping = true;
+        Ok(())
+    }
+
+    /// Puts a message of ours behind the replies still owed.
+    fn reply(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        let active = self
+            .batch
+            .active
+            .and_then(|active| self.participants.get_mut(active));
+        match active {
+            Some(participant) if !participant.connection.replies.is_settled() => {
+                let mut bytes = BytesMut::new();
+                encode(&mut bytes);
+                participant
+                    .connection
+                    .replies
+                    .expect(Reply::Ours(bytes.freeze()), Show::All);
+            }
+            _ => encode(&mut self.client.output),
+        }
+    }
+}
+
+fn lossy(name: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(name).into()
+}

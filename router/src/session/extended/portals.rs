@@ -1,0 +1,538 @@
+//! Portals: Bind, Describe, Execute and Close of a portal.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_wire::backend::encode;
+use switchyard_wire::frontend::{self, Kind};
+use switchyard_wire::{Format, Formats, Values as WireValues};
+
+use crate::backend::{Reply, Show};
+use crate::execute::participants::{Need, Participant};
+use crate::execute::relay::Trouble;
+use crate::plan::{Access, Command, Operator, Param, Params, Plan, Values};
+use crate::session::Session;
+use crate::session::block::{Block, FailedOn};
+use crate::session::failure::Failure;
+use crate::session::simple::{Sent, is_end};
+use crate::session::statement::{Portal, SessionStatement, Statement};
+
+use super::lossy;
+use super::statements::{backend_name, hold_statement};
+
+/// A Bind message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bind<'a> {
+    pub(super) portal: &'a [u8],
+    pub(super) statement: &'a [u8],
+    pub(super) param_formats: Formats<'a>,
+    pub(super) params: WireValues<'a>,
+    pub(super) result_formats: Formats<'a>,
+}
+
+impl Session {
+    /// Binds a statement of one shard behind what is queued for the same backend. False: something has to be waited for.
+    pub(super) fn bind_now(&mut self, bind: &Bind<'_>) -> Result<bool, Failure> {
+        let unsent = self.batch.unsent.as_deref();
+        if unsent.is_some_and(|unsent| unsent != bind.statement)
+            || self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.failed.is_some())
+        {
+            return Ok(false);
+        }
+        let prepared = self.statement_named(bind.statement)?;
+        let passes = matches!(
+            prepared.plan.operator,
+            Operator::PassThrough(_) | Operator::Append(_)
+        );
+        if !passes || !knows_key_types(&prepared) {
+            return Ok(false);
+        }
+        let shards = self.shards_of(&prepared, bind)?;
+        let need = self.need(prepared.plan.access, prepared.hint);
+        let index = match shards.only() {
+            Some(shard) => self.activate_now(shard, need),
+            None => None,
+        };
+        let Some(index) = index else {
+            return Ok(false);
+        };
+        self.queue_bind(index, &prepared, bind)?;
+        Ok(true)
+    }
+
+    /// The shards that one execution goes to.
+    fn shards_of(&self, prepared: &SessionStatement, bind: &Bind<'_>) -> Result<ShardSet, Failure> {
+        let values = Values {
+            sql: prepared.statement.sql(),
+            literals: &prepared.literals,
+            params: &BoundParams {
+                bind,
+                statement: &prepared.statement,
+            },
+        };
+        self.bind(&prepared.plan, &values)
+    }
+
+    pub(super) async fn bind_portal(&mut self, bind: &Bind<'_>) -> Result<(), Trouble> {
+        if self
+            .batch
+            .unsent
+            .as_deref()
+            .is_some_and(|unsent| unsent != bind.statement)
+        {
+            self.send_unsent().await?;
+        }
+        let prepared = self.statement_named(bind.statement)?;
+        if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
+            && !is_end(&prepared.plan)
+        {
+            return self.bind_in_failed_block(failed, &prepared, bind).await;
+        }
+        if let Operator::Refuse(refusal) = &prepared.plan.operator {
+            return Err(Failure::Refused(refusal.clone()).into());
+        }
+        if let Command::Execute { .. } = prepared.plan.command {
+            return Err(Failure::Unsupported {
+                what: "EXECUTE by the extended query protocol".into(),
+                hint: "Bind the prepared statement instead.",
+            }
+            .into());
+        }
+        if matches!(prepared.plan.operator, Operator::Session)
+            && let Some(shard) = self.shard_held_for(&prepared.plan.command)
+        {
+            return self.bind_one(shard, &prepared, bind).await;
+        }
+        if matches!(prepared.plan.operator, Operator::Session) {
+            self.local_parse_complete(bind.statement);
+            self.reply(encode::bind_complete);
+            let portal = Portal::Session {
+                plan: Arc::clone(&prepared.plan),
+                statement: Arc::clone(&prepared.statement),
+            };
+            self.portals.insert(bind.portal, portal);
+            return Ok(());
+        }
+        if !knows_key_types(&prepared) {
+            self.learn_key_types(bind.statement, &prepared).await?;
+        }
+        let shards = self.shards_of(&prepared, bind)?;
+        let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
+        match shards.only() {
+            Some(shard) if !broadcast => self.bind_one(shard, &prepared, bind).await,
+            _ => self.bind_several(shards, &prepared, bind).await,
+        }
+    }
+
+    /// The shard that failed refuses the statement itself.
+    async fn bind_in_failed_block(
+        &mut self,
+        failed: FailedOn,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        match failed {
+            FailedOn::Shard(shard) => self.bind_one(shard, prepared, bind).await,
+            FailedOn::Router => Err(Failure::InFailedTransaction.into()),
+        }
+    }
+
+    async fn bind_one(
+        &mut self,
+        shard: ShardIndex,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        let need = self.need(prepared.plan.access, prepared.hint);
+        let index = self.activate(shard, need).await?;
+        Ok(self.queue_bind(index, prepared, bind)?)
+    }
+
+    /// Queues a Bind, and the Parse it needs, for a participant.
+    fn queue_bind(
+        &mut self,
+        index: usize,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Failure> {
+        let unsent = self.take_unsent(bind.statement);
+        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
+        participant.queue_bind(prepared, bind, unsent, Show::All);
+        let portal = Portal::One {
+            shard: participant.shard,
+            is_primary: participant.is_primary,
+            plan: Arc::clone(&prepared.plan),
+        };
+        self.portals.insert(bind.portal, portal);
+        Ok(())
+    }
+
+    /// Binds on every shard, so that errors in the values are found at once; the first shard's answer is the client's.
+    async fn bind_several(
+        &mut self,
+        shards: ShardSet,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        if matches!(prepared.plan.operator, Operator::Broadcast(_)) && self.block.is_none() {
+            self.block = Some(Block::implicit(&self.settings));
+        }
+        let need = self.need(prepared.plan.access, prepared.hint);
+        let mut unsent = self.take_unsent(bind.statement);
+        for (position, shard) in shards.iter().enumerate() {
+            let index = self.activate(shard, need).await?;
+            let Some(participant) = self.participants.get_mut(index) else {
+                return Err(Failure::Retry.into());
+            };
+            let show = if position == 0 {
+                Show::All
+            } else {
+                Show::Errors
+            };
+            participant.queue_bind(prepared, bind, unsent, show);
+            unsent = false;
+        }
+        self.settle().await?;
+        let portal = Portal::Several {
+            shards,
+            plan: Arc::clone(&prepared.plan),
+            progress: 0,
+        };
+        self.portals.insert(bind.portal, portal);
+        Ok(())
+    }
+
+    pub(super) async fn describe_portal(&mut self, name: &[u8]) -> Result<(), Trouble> {
+        let shard = match self.portals.get(name) {
+            None => self
+                .cursors
+                .iter()
+                .find(|cursor| cursor.name.as_bytes() == name)
+                .map(|cursor| cursor.shard)
+                .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?,
+            Some(Portal::Session { .. }) => {
+                self.reply(encode::no_data);
+                return Ok(());
+            }
+            Some(Portal::One { shard, .. }) => *shard,
+            Some(Portal::Several { shards, .. }) => shards.first().unwrap_or(ShardIndex::FIRST),
+        };
+        let index = self.activate_held(shard, name).await?;
+        if let Some(participant) = self.participants.get_mut(index) {
+            participant.queue_describe_portal(name);
+        }
+        Ok(())
+    }
+
+    /// Describes a portal of the active backend. False: it is none.
+    pub(super) fn describe_portal_now(&mut self, name: &[u8]) -> bool {
+        let Some((_, participant)) = self.portal_at_hand(name) else {
+            return false;
+        };
+        participant.queue_describe_portal(name);
+        true
+    }
+
+    /// A portal that is bound on the active backend only: its plan, and the participant.
+    fn portal_at_hand(&mut self, name: &[u8]) -> Option<(&Arc<Plan>, &mut Participant)> {
+        let Some(Portal::One {
+            shard,
+            is_primary,
+            plan,
+        }) = self.portals.get(name)
+        else {
+            return None;
+        };
+        let active = self.participants.get_mut(self.batch.active?)?;
+        (active.shard == *shard && active.is_primary == *is_primary).then_some((plan, active))
+    }
+
+    /// Executes a portal of the active backend. False: it is none.
+    pub(super) fn execute_now(&mut self, name: &[u8], max_rows: i32) -> Result<bool, Failure> {
+        let Some((plan, participant)) = self.portal_at_hand(name) else {
+            return Ok(false);
+        };
+        let (plan, shard) = (Arc::clone(plan), participant.shard);
+        self.count(&plan, 1);
+        self.execute_on(shard, &plan)?;
+        if let Some(active) = self.batch.active
+            && let Some(participant) = self.participants.get_mut(active)
+        {
+            participant.queue_execute(&plan, name, max_rows);
+        }
+        Ok(true)
+    }
+
+    /// Takes note of what executing a portal on one shard means for the session.
+    fn execute_on(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
+        self.note_write(shard, plan)?;
+        self.note_cursor(&plan.command, shard);
+        self.note_temporary(plan);
+        self.batch.schema_changed |= matches!(plan.command, Command::Ddl);
+        Ok(())
+    }
+
+    pub(super) async fn execute(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
+        let portal = self
+            .portals
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?;
+        let (plan, shards) = portal.plan();
+        self.count(plan, shards);
+        match portal {
+            Portal::Session { plan, statement } => {
+                self.settle().await?;
+                self.execute_control(&plan, &statement).await
+            }
+            Portal::One { shard, plan, .. } => {
+                self.execute_on(shard, &plan)?;
+                let index = self.activate_held(shard, name).await?;
+                if let Some(participant) = self.participants.get_mut(index) {
+                    participant.queue_execute(&plan, name, max_rows);
+                }
+                Ok(())
+            }
+            Portal::Several { .. } => self.execute_several(name, max_rows).await,
+        }
+    }
+
+    /// Runs a statement of the session's own. It goes to backends by the simple protocol, which would end the batch's
+    /// transaction there: what the batch does becomes an implicit block first.
+    async fn execute_control(&mut self, plan: &Plan, statement: &Statement) -> Result<(), Trouble> {
+        let changes_settings = matches!(
+            plan.command,
+            Command::Set { .. }
+                | Command::Reset(_)
+                | Command::SetSessionCharacteristics(_)
+                | Command::SetTransaction(_)
+                | Command::Prepare { .. }
+        );
+        if self.block.is_none() && changes_settings {
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        let mut message = BytesMut::new();
+        frontend::encode::query(&mut message, statement.sql());
+        let sent = Sent {
+            message: &message,
+            alone: false,
+        };
+        self.control(plan, sent).await?;
+        match (&plan.command, &self.block) {
+            (Command::Begin(_), Some(_)) => Ok(self.adopt_batch()?),
+            (_, Some(block)) if block.failed.is_some() => Err(Trouble::Told),
+            _ => Ok(()),
+        }
+    }
+
+    /// What this batch has done so far becomes part of the block that has just begun.
+    fn adopt_batch(&mut self) -> Result<(), Failure> {
+        let Some(block) = &mut self.block else {
+            return Ok(());
+        };
+        if let Some(writer) = self.batch.writer.take() {
+            block.note_write(writer)?;
+        }
+        for participant in self.participants.iter_mut() {
+            if participant.needs_sync && !participant.in_block {
+                participant.queue_query(&block.joining_sql());
+                participant.in_block = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes a portal that is bound on several shards: one after the other, as far as the row limit goes.
+    async fn execute_several(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
+        let Some(Portal::Several {
+            shards,
+            plan,
+            progress,
+        }) = self.portals.get(name).cloned()
+        else {
+            return Err(Failure::NoSuchPortal(lossy(name)).into());
+        };
+        self.settle().await?;
+        let broadcast = matches!(plan.operator, Operator::Broadcast(_));
+        self.batch.schema_changed |= matches!(plan.command, Command::Ddl);
+        let (mut total, mut left) = (0, u64::try_from(max_rows).unwrap_or(0));
+        for (position, shard) in shards.iter().enumerate().skip(progress) {
+            let index = self.activate_held(shard, name).await?;
+            let Some(participant) = self.participants.get_mut(index) else {
+                return Err(Failure::Retry.into());
+            };
+            participant.needs_sync = true;
+            participant.note_run(&plan);
+            let limit = if broadcast {
+                0
+            } else {
+                i32::try_from(left).unwrap_or(0)
+            };
+            frontend::encode::execute(&mut participant.connection.output, name, limit);
+            let (reply, show) = match (broadcast, position) {
+                (true, 0) => (Reply::Execute, Show::All),
+                (true, _) => (Reply::Execute, Show::Errors),
+                (false, _) => (
+                    Reply::Part {
+                        describe: false,
+                        ready: false,
+                    },
+                    Show::All,
+                ),
+            };
+            participant.connection.replies.expect(reply, show);
+            self.settle().await?;
+            let Some(participant) = self.participants.get_mut(index) else {
+                return Err(Failure::Retry.into());
+            };
+            let tag = participant.connection.replies.last_tag();
+            if !broadcast && participant.connection.replies.is_suspended() {
+                let portal = Portal::Several {
+                    shards: shards.clone(),
+                    plan,
+                    progress: position,
+                };
+                self.portals.insert(name, portal);
+                encode::portal_suspended(&mut self.client.output);
+                return Ok(());
+            }
+            total += tag.rows();
+            left = left.saturating_sub(tag.rows());
+        }
+        if !broadcast {
+            encode::command_complete(
+                &mut self.client.output,
+                format!("SELECT {total}").as_bytes(),
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&mut self, kind: Kind, name: &[u8]) -> Result<(), Trouble> {
+        match kind {
+            Kind::Statement => {
+                if self.batch.unsent.as_deref() == Some(name) {
+                    self.send_unsent().await?;
+                }
+                self.statements.remove(name);
+            }
+            Kind::Portal => {
+                let shards = match self.portals.remove(name) {
+                    Some(Portal::One { shard, .. }) => ShardSet::one(shard),
+                    Some(Portal::Several { shards, .. }) => shards,
+                    Some(Portal::Session { .. }) | None => ShardSet::empty(),
+                };
+                for shard in shards.iter() {
+                    self.close_portal_on(shard, name);
+                }
+            }
+        }
+        self.reply(encode::close_complete);
+        Ok(())
+    }
+
+    fn close_portal_on(&mut self, shard: ShardIndex, name: &[u8]) {
+        let held = self.participants.position(shard, Need::Replica);
+        if let Some(participant) = held.and_then(|held| self.participants.get_mut(held)) {
+            participant.needs_sync = true;
+            let connection = &mut *participant.connection;
+            frontend::encode::close(&mut connection.output, Kind::Portal, name);
+            connection.replies.expect(Reply::Close, Show::Errors);
+        }
+    }
+
+    /// Outside a block a batch is one transaction, which can write to one shard only.
+    fn note_write(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
+        if plan.access != Access::Write {
+            return Ok(());
+        }
+        if let Some(block) = &mut self.block {
+            return block.note_write(shard);
+        }
+        match self.batch.writer {
+            Some(writer) if writer != shard => Err(Failure::SecondWriter),
+            _ => {
+                self.batch.writer = Some(shard);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Participant {
+    /// Queues a Bind, and the Parse it needs: `unsent` if the client awaits ParseComplete.
+    fn queue_bind(
+        &mut self,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+        unsent: bool,
+        show: Show,
+    ) {
+        let named = !bind.statement.is_empty();
+        let statement = &*prepared.statement;
+        self.needs_sync = true;
+        let connection = &mut *self.connection;
+        hold_statement(connection, statement, named, unsent);
+        if self.bound.0 != statement.number || *self.bound.1 != *bind.statement {
+            self.bound = (statement.number, SmallVec::from_slice(bind.statement));
+        }
+        frontend::encode::bind_like(
+            &mut connection.output,
+            bind.portal,
+            backend_name(statement, named).as_bytes(),
+            bind.param_formats,
+            bind.params,
+            bind.result_formats,
+        );
+        connection.replies.expect(Reply::Bind, show);
+    }
+
+    fn queue_describe_portal(&mut self, name: &[u8]) {
+        self.needs_sync = true;
+        frontend::encode::describe(&mut self.connection.output, Kind::Portal, name);
+        let reply = Reply::Describe {
+            note_types_of: None,
+        };
+        self.connection.replies.expect(reply, Show::All);
+    }
+
+    fn queue_execute(&mut self, plan: &Plan, name: &[u8], max_rows: i32) {
+        self.needs_sync = true;
+        self.note_run(plan);
+        self.connection.dirty |= plan.effects.dirty;
+        if let Some(pin) = plan.effects.pins.iter().next() {
+            self.pin.get_or_insert(pin);
+        }
+        frontend::encode::execute(&mut self.connection.output, name, max_rows);
+        self.connection.replies.expect(Reply::Execute, Show::All);
+    }
+}
+
+/// Whether the types of the parameters that decide the shard are known.
+fn knows_key_types(prepared: &SessionStatement) -> bool {
+    let known = |number: &u16| prepared.statement.parameter_type(*number) != 0;
+    prepared.plan.key_params.iter().all(known)
+}
+
+/// The parameters of a Bind message, with their types.
+struct BoundParams<'a> {
+    bind: &'a Bind<'a>,
+    statement: &'a Statement,
+}
+
+impl Params for BoundParams<'_> {
+    fn param(&self, number: u16) -> Option<Param<'_>> {
+        let index = usize::from(number).checked_sub(1)?;
+        Some(Param {
+            value: self.bind.params.get(index)?,
+            binary: self.bind.param_formats.format(index) == Format::Binary,
+            oid: self.statement.parameter_type(number),
+        })
+    }
+}

@@ -1,0 +1,298 @@
+//! Prepared statements: Parse, Describe and Close of a statement, and holding one on a backend.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use switchyard_wire::backend::encode;
+use switchyard_wire::frontend::{self, Kind};
+
+use crate::backend::{Connection, Reply, Show};
+use crate::execute::relay::Trouble;
+use crate::plan::{Command, Operator, Plan};
+use crate::session::Session;
+use crate::session::failure::Failure;
+use crate::session::statement::{SessionStatement, Statement, StatementText};
+
+use super::lossy;
+
+impl Session {
+    pub(super) async fn parse(
+        &mut self,
+        name: &[u8],
+        sql: &[u8],
+        declared: &[u32],
+    ) -> Result<(), Trouble> {
+        self.send_unsent().await?;
+        if !name.is_empty() && self.statements.get(name).is_some() {
+            return Err(Failure::DuplicateStatement(lossy(name)).into());
+        }
+        let Some(mut prepared) = self.prepare(sql, declared)? else {
+            return Box::pin(self.let_postgresql_refuse(sql)).await;
+        };
+        if prepared.plan.unknown.is_some()
+            && Box::pin(self.learn_relations()).await
+            && let Some(again) = self.prepare(sql, declared)?
+        {
+            prepared = again;
+        }
+        if let Operator::Refuse(refusal) = &prepared.plan.operator {
+            let refusal = refusal.clone();
+            if refusal.analyse_first {
+                self.settle().await?;
+                if Box::pin(self.analyse(sql)).await? {
+                    return Err(Trouble::Told);
+                }
+            }
+            return Err(Failure::Refused(refusal).into());
+        }
+        if let Command::Execute { name, .. } = &prepared.plan.command {
+            if !self.statements.get(name.as_bytes()).is_some() {
+                return Err(Failure::NoSuchStatement(name.as_str().into()).into());
+            }
+            return Err(Failure::Unsupported {
+                what: "EXECUTE by the extended query protocol".into(),
+                hint: "Bind and execute the prepared statement itself, or use the simple query protocol.",
+            }
+            .into());
+        }
+        self.statements.insert(name, Arc::new(prepared));
+        self.batch.unsent = Some(name.into());
+        Ok(())
+    }
+
+    /// The prepared statement for a text, or `None` if it is not one statement.
+    pub(in crate::session) fn prepare(
+        &mut self,
+        sql: &[u8],
+        declared: &[u32],
+    ) -> Result<Option<SessionStatement>, Failure> {
+        let worker = Arc::clone(&self.worker);
+        let mut desk = worker.desk();
+        if desk.scan.scan(sql).is_err() || desk.scan.statements.len() > 1 {
+            return Ok(None);
+        }
+        let plan = match self.plan_scanned(&mut desk, sql) {
+            Err(Failure::NotUtf8) => return Ok(None),
+            planned => planned?,
+        };
+        Ok(Some(SessionStatement {
+            statement: worker.services.statements.intern(
+                self.scope(),
+                StatementText::Parsed {
+                    sql: sql.into(),
+                    declared: declared.into(),
+                },
+            ),
+            context: self.context_id(&mut desk),
+            literals: desk.scan.literals.as_slice().into(),
+            hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
+            plan,
+        }))
+    }
+
+    /// A text that is not one statement: PostgreSQL says why.
+    async fn let_postgresql_refuse(&mut self, sql: &[u8]) -> Result<(), Trouble> {
+        self.settle().await?;
+        if Box::pin(self.analyse(sql)).await? {
+            return Err(Trouble::Told);
+        }
+        Err(Failure::Unsupported {
+            what: "this statement".into(),
+            hint: "Its text could not be divided into words with certainty.",
+        }
+        .into())
+    }
+
+    /// The statement of this name, planned for what holds now.
+    pub(in crate::session) fn statement_named(
+        &mut self,
+        name: &[u8],
+    ) -> Result<Arc<SessionStatement>, Failure> {
+        let missing = || match name {
+            b"" => Failure::NoUnnamedStatement,
+            name => Failure::NoSuchStatement(lossy(name)),
+        };
+        let known = Arc::clone(self.statements.get(name).ok_or_else(missing)?);
+        let context = match self.context {
+            Some(context) => context,
+            None => {
+                let worker = Arc::clone(&self.worker);
+                self.context_id(&mut worker.desk())
+            }
+        };
+        if known.context == context {
+            return Ok(known);
+        }
+        let declared = match &known.statement.text {
+            StatementText::Parsed { declared, .. } => declared.clone(),
+            StatementText::Prepared { .. } => Box::default(),
+        };
+        let replanned = self
+            .prepare(known.statement.sql(), &declared)?
+            .ok_or_else(missing)?;
+        let current = Arc::new(SessionStatement {
+            statement: Arc::clone(&known.statement),
+            ..replanned
+        });
+        self.statements.insert(name, Arc::clone(&current));
+        Ok(current)
+    }
+
+    pub(super) async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Trouble> {
+        if self
+            .batch
+            .unsent
+            .as_deref()
+            .is_some_and(|unsent| unsent != name)
+        {
+            self.send_unsent().await?;
+        }
+        let prepared = self.statement_named(name)?;
+        if self.is_handled_here(&prepared.plan) {
+            self.local_parse_complete(name);
+            self.reply(|output| {
+                encode::parameter_description(output, &[]);
+                encode::no_data(output);
+            });
+            return Ok(());
+        }
+        let index = self.activate_any(&prepared).await?;
+        self.queue_describe(index, name, &prepared, Show::All)?;
+        Ok(())
+    }
+
+    /// Queues a Describe of the statement on a backend; its parameter types are noted as they come.
+    fn queue_describe(
+        &mut self,
+        index: usize,
+        name: &[u8],
+        prepared: &SessionStatement,
+        show: Show,
+    ) -> Result<(), Trouble> {
+        let unsent = self.take_unsent(name);
+        self.described.0.push(Arc::clone(&prepared.statement));
+        let Some(participant) = self.participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        participant.needs_sync = true;
+        let connection = &mut *participant.connection;
+        hold_statement(connection, &prepared.statement, !name.is_empty(), unsent);
+        let backend_name = backend_name(&prepared.statement, !name.is_empty());
+        frontend::encode::describe(
+            &mut connection.output,
+            Kind::Statement,
+            backend_name.as_bytes(),
+        );
+        let reply = Reply::Describe {
+            note_types_of: Some(prepared.statement.number),
+        };
+        connection.replies.expect(reply, show);
+        Ok(())
+    }
+
+    /// Sends a Parse that nothing followed up: to any backend, for its errors are all that matters.
+    pub(super) async fn send_unsent(&mut self) -> Result<(), Trouble> {
+        let Some(name) = self.batch.unsent.clone() else {
+            return Ok(());
+        };
+        let prepared = self.statement_named(&name)?;
+        if self.is_handled_here(&prepared.plan) {
+            self.local_parse_complete(&name);
+            return Ok(());
+        }
+        let index = self.activate_any(&prepared).await?;
+        let unsent = self.take_unsent(&name);
+        if let Some(participant) = self.participants.get_mut(index) {
+            participant.needs_sync = true;
+            hold_statement(
+                &mut participant.connection,
+                &prepared.statement,
+                !name.is_empty(),
+                unsent,
+            );
+        }
+        Ok(())
+    }
+
+    /// True, once, if the Parse of `name` still waits to be sent.
+    pub(super) fn take_unsent(&mut self, name: &[u8]) -> bool {
+        let unsent = self.batch.unsent.as_deref() == Some(name);
+        if unsent {
+            self.batch.parsed.extend(self.batch.unsent.take());
+        }
+        unsent
+    }
+
+    /// A statement the session handles itself needs no backend to parse it.
+    pub(super) fn local_parse_complete(&mut self, name: &[u8]) {
+        if self.take_unsent(name) {
+            self.reply(encode::parse_complete);
+        }
+    }
+
+    /// No backend ever sees it.
+    pub(super) fn is_handled_here(&self, plan: &Plan) -> bool {
+        matches!(plan.operator, Operator::Session) && self.shard_held_for(&plan.command).is_none()
+    }
+
+    /// Gets the types of the parameters that decide the shard from PostgreSQL, which infers them.
+    pub(super) async fn learn_key_types(
+        &mut self,
+        name: &[u8],
+        prepared: &SessionStatement,
+    ) -> Result<(), Trouble> {
+        let shard = self.any_shard();
+        let need = self.need(prepared.plan.access, prepared.hint);
+        let index = self.activate(shard, need).await?;
+        self.queue_describe(index, name, prepared, Show::Errors)?;
+        self.settle().await
+    }
+}
+
+/// Makes sure the backend has the statement: queues its Parse where needed. `unsent`: the client awaits ParseComplete.
+pub(super) fn hold_statement(
+    connection: &mut Connection,
+    statement: &Statement,
+    named: bool,
+    unsent: bool,
+) {
+    let held = if named {
+        connection.prepared.touch(statement.number)
+    } else {
+        connection.unnamed == Some(statement.number)
+    };
+    if held {
+        if unsent {
+            let mut complete = BytesMut::new();
+            encode::parse_complete(&mut complete);
+            connection
+                .replies
+                .expect(Reply::Ours(complete.freeze()), Show::All);
+        }
+        return;
+    }
+    if named {
+        if let Some(evicted) = connection.prepared.insert(statement.number) {
+            frontend::encode::close(
+                &mut connection.output,
+                Kind::Statement,
+                format!("sy_{evicted}").as_bytes(),
+            );
+            connection.replies.expect(Reply::Close, Show::Nothing);
+        }
+    } else {
+        connection.unnamed = Some(statement.number);
+    }
+    statement.encode_prepare(&mut connection.output, named);
+    let reply = Reply::Parse {
+        statement: statement.number,
+        named,
+    };
+    connection
+        .replies
+        .expect(reply, if unsent { Show::All } else { Show::Errors });
+}
+
+pub(super) fn backend_name(statement: &Statement, named: bool) -> &str {
+    if named { statement.backend_name() } else { "" }
+}

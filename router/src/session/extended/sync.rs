@@ -1,0 +1,357 @@
+//! The end of a batch, and the backend its messages are queued for.
+
+use switchyard_schema::ShardIndex;
+use switchyard_wire::backend::TransactionStatus;
+use switchyard_wire::frontend;
+
+use crate::backend::{Reply, Show};
+use crate::execute::participants::Need;
+use crate::execute::relay::{Trouble, exchange};
+use crate::session::Session;
+use crate::session::block::{Block, FailedOn};
+use crate::session::failure::Failure;
+use crate::session::statement::{Portal, SessionStatement};
+
+use super::{NO_PORTAL, lossy};
+
+impl Session {
+    /// Handles a Sync.
+    pub(super) async fn end_of_batch(&mut self) -> Result<(), Trouble> {
+        let outcome = match self.alone() {
+            Some(only) => self.sync_alone(only).await,
+            None => Box::pin(self.sync()).await,
+        };
+        match outcome {
+            Err(trouble @ (Trouble::Failure(_) | Trouble::Told)) => {
+                Box::pin(self.sync_after_failure(trouble)).await
+            }
+            other => other,
+        }
+    }
+
+    /// The one participant that the batch touched, where its ReadyForQuery is the client's.
+    fn alone(&self) -> Option<usize> {
+        let batch = &self.batch;
+        if batch.unsent.is_some()
+            || batch.failed_here
+            || self.block.as_ref().is_some_and(|block| !block.explicit)
+        {
+            return None;
+        }
+        let mut touched = (0..self.participants.len()).filter(|index| {
+            let participant = self.participants.get(*index);
+            participant.is_some_and(|participant| participant.needs_sync)
+        });
+        let only = touched.next()?;
+        touched.next().is_none().then_some(only)
+    }
+
+    async fn sync_alone(&mut self, only: usize) -> Result<(), Trouble> {
+        if !self.sync_one(only, Show::All).await? {
+            return self.await_another_sync().await;
+        }
+        if self.end_batch() {
+            Box::pin(self.schema_changed()).await;
+        }
+        self.finish().await
+    }
+
+    /// Ends the batch.
+    async fn sync(&mut self) -> Result<(), Trouble> {
+        if !self.batch.skipping {
+            self.send_unsent().await?;
+        }
+        if self.block.as_ref().is_some_and(|block| !block.explicit) {
+            let failed = self.batch.skipping;
+            self.sync_hidden().await?;
+            if failed {
+                self.abort_implicit().await?;
+            } else {
+                self.commit_implicit_in_batch().await?;
+            }
+            return self.batch_ready().await;
+        }
+        if let Some(only) = self.alone() {
+            return self.sync_alone(only).await;
+        }
+        // An error on one participant must be known before another one commits.
+        if !self.batch.skipping {
+            self.settle().await?;
+        }
+        if self.sync_hidden().await? {
+            return self.batch_ready().await;
+        }
+        self.await_another_sync().await
+    }
+
+    /// A Sync met an error: the batch has failed with it, and still ends here. Each further error takes a participant
+    /// out, so this ends.
+    async fn sync_after_failure(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        self.batch_trouble(trouble).await?;
+        for _ in 0..=self.participants.len() {
+            match self.sync().await {
+                Err(trouble @ (Trouble::Failure(_) | Trouble::Told)) => {
+                    self.batch_trouble(trouble).await?;
+                }
+                other => return other,
+            }
+        }
+        self.batch_ready().await
+    }
+
+    /// The backend was in COPY and ignored the Sync: the client sends another.
+    async fn await_another_sync(&mut self) -> Result<(), Trouble> {
+        self.client
+            .flush()
+            .await
+            .map_err(crate::execute::relay::client_gone)
+    }
+
+    async fn batch_ready(&mut self) -> Result<(), Trouble> {
+        if self.end_batch() {
+            self.schema_changed().await;
+        }
+        self.ready().await
+    }
+
+    /// Nothing has happened since the last Sync any more. True if the schema has changed.
+    fn end_batch(&mut self) -> bool {
+        let batch = std::mem::take(&mut self.batch);
+        if let Some(began) = batch.began {
+            self.counters.query_time(began.elapsed());
+        }
+        self.described.0.clear();
+        if self.block.is_none() {
+            self.portals.clear();
+        }
+        batch.schema_changed
+    }
+
+    /// A Sync for every backend that the batch touched, whose ReadyForQuery nobody sees.
+    /// True when all have said it.
+    async fn sync_hidden(&mut self) -> Result<bool, Trouble> {
+        let writer = self.batch.writer;
+        let next = |session: &Self| {
+            let waiting = session.participants.needing_sync();
+            // The one that has written commits last: by then nothing else can fail.
+            let wrote = |index: &usize| {
+                let held = session.participants.get(*index);
+                held.is_some_and(|held| Some(held.shard) == writer && held.is_primary)
+            };
+            let reader = waiting.iter().copied().find(|index| !wrote(index));
+            reader.or(waiting.first().copied())
+        };
+        while let Some(index) = next(self) {
+            if !self.sync_one(index, Show::Nothing).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// True when ReadyForQuery has come.
+    async fn sync_one(&mut self, index: usize, show: Show) -> Result<bool, Trouble> {
+        let failed_on = self.batch.failed_on;
+        let abort = self.batch.skipping && self.block.is_none();
+        let Some(participant) = self.participants.get_mut(index) else {
+            return Ok(true);
+        };
+        let abort = abort && failed_on != Some((participant.shard, participant.is_primary));
+        let connection = &mut *participant.connection;
+        if abort {
+            frontend::encode::execute(&mut connection.output, NO_PORTAL, 0);
+            connection.replies.expect(Reply::Execute, Show::Nothing);
+        }
+        let before = connection.replies.readies();
+        frontend::encode::sync(&mut connection.output);
+        connection.replies.expect(Reply::Sync, show);
+        participant.needs_sync = false;
+        if self.exchange(index).await? {
+            self.forget_unparsed(index);
+        }
+        let Some(participant) = self.participants.get_mut(index) else {
+            return Ok(true);
+        };
+        let (shard, status) = (participant.shard, participant.status());
+        let ready = participant.connection.replies.readies() != before;
+        if ready {
+            self.note_status(index, shard, status);
+        } else {
+            participant.needs_sync = true;
+        }
+        Ok(ready)
+    }
+
+    fn note_status(&mut self, index: usize, shard: ShardIndex, status: TransactionStatus) {
+        match (&mut self.block, status) {
+            (Some(block), TransactionStatus::Failed) => {
+                block.failed.get_or_insert(FailedOn::Shard(shard));
+            }
+            (None, TransactionStatus::InBlock | TransactionStatus::Failed) => {
+                let mut block = Block::explicit("BEGIN", false, &self.settings);
+                block.failed =
+                    (status == TransactionStatus::Failed).then_some(FailedOn::Shard(shard));
+                self.block = Some(block);
+                if let Some(participant) = self.participants.get_mut(index) {
+                    participant.in_block = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A simple query came before the Sync: PostgreSQL would go on in the same implicit transaction and commit it with
+    /// the query; here the batch ends first.
+    pub(in crate::session) async fn close_batch(&mut self) -> Result<(), Trouble> {
+        self.sync_hidden().await?;
+        if self.end_batch() {
+            self.schema_changed().await;
+        }
+        Ok(())
+    }
+
+    /// Commits what a broadcast in this batch did; an error is shown in front of ReadyForQuery.
+    async fn commit_implicit_in_batch(&mut self) -> Result<(), Trouble> {
+        match self.commit_implicit().await {
+            Ok(()) | Err(Trouble::Told) => Ok(()),
+            Err(Trouble::Failure(failure)) => {
+                self.report(&failure);
+                Ok(())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Makes the backend for `shard` the active one where nothing has to be waited for.
+    pub(super) fn activate_now(&mut self, shard: ShardIndex, need: Need) -> Option<usize> {
+        if self.batch.active.is_some()
+            && self.batch.active != self.participants.position(shard, need)
+        {
+            return None;
+        }
+        let index = self.join_now(shard, need)?;
+        self.batch.active = Some(index);
+        Some(index)
+    }
+
+    /// Makes the backend for `shard` the active one.
+    pub(super) async fn activate(
+        &mut self,
+        shard: ShardIndex,
+        need: Need,
+    ) -> Result<usize, Trouble> {
+        let held = self.participants.position(shard, need);
+        if self.batch.active.is_some() && self.batch.active != held {
+            self.settle().await?;
+        }
+        let index = self.join(shard, need).await?;
+        self.batch.active = Some(index);
+        Ok(index)
+    }
+
+    pub(super) async fn activate_any(
+        &mut self,
+        prepared: &SessionStatement,
+    ) -> Result<usize, Trouble> {
+        let shard = match self
+            .batch
+            .active
+            .and_then(|active| self.participants.get(active))
+        {
+            Some(active) => active.shard,
+            None => self.any_shard(),
+        };
+        let need = self.need(prepared.plan.access, prepared.hint);
+        self.activate(shard, need).await
+    }
+
+    /// The backend on which a portal is bound.
+    pub(super) async fn activate_held(
+        &mut self,
+        shard: ShardIndex,
+        portal: &[u8],
+    ) -> Result<usize, Trouble> {
+        let need = match self.portals.get(portal) {
+            Some(Portal::One {
+                is_primary: true, ..
+            }) => Need::Primary,
+            _ => Need::Replica,
+        };
+        let held = self.participants.position(shard, need);
+        let index = held.ok_or_else(|| Failure::NoSuchPortal(lossy(portal)))?;
+        if self.batch.active.is_some() && self.batch.active != held {
+            self.settle().await?;
+        }
+        self.batch.active = held;
+        Ok(index)
+    }
+
+    /// Gets all replies the active backend owes, without ending the batch.
+    pub(super) async fn settle(&mut self) -> Result<(), Trouble> {
+        let Some(active) = self.batch.active else {
+            return Ok(());
+        };
+        let Some(participant) = self.participants.get_mut(active) else {
+            self.batch.active = None;
+            return Ok(());
+        };
+        if participant.connection.replies.is_settled() && participant.connection.output.is_empty() {
+            return Ok(());
+        }
+        frontend::encode::flush(&mut participant.connection.output);
+        if self.exchange(active).await? {
+            self.forget_unparsed(active);
+            return Err(Trouble::Told);
+        }
+        Ok(())
+    }
+
+    /// An error happened on a participant: the statements whose Parse did not take place do not exist.
+    pub(in crate::session) fn forget_unparsed(&mut self, index: usize) {
+        let Some(participant) = self.participants.get(index) else {
+            return;
+        };
+        self.batch.failed_on = Some((participant.shard, participant.is_primary));
+        let kept = self.batch.parsed.len().saturating_sub(participant.unparsed);
+        let unsent = self.batch.unsent.take();
+        for name in self.batch.parsed.drain(kept..).chain(unsent) {
+            self.statements.remove(&name);
+        }
+    }
+
+    /// Sends what is queued for a participant and relays its replies. True if an error was among them.
+    pub(in crate::session) async fn exchange(&mut self, index: usize) -> Result<bool, Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            block,
+            ..
+        } = self;
+        let Some(participant) = participants.get_mut(index) else {
+            return Ok(false);
+        };
+        let outcome = exchange(client, participant, &[], described).await;
+        match outcome {
+            Ok(failed) => {
+                if failed && let Some(block) = block {
+                    block
+                        .failed
+                        .get_or_insert(FailedOn::Shard(participant.shard));
+                }
+                Ok(failed)
+            }
+            Err(Trouble::Lost) => {
+                let shard = (&*participant.shard_name).into();
+                let failure = match (&self.block, participant.wrote) {
+                    (None, true) => Failure::OutcomeUnknown { shard },
+                    _ => Failure::ShardLost { shard },
+                };
+                self.participants.close(&self.database, index);
+                self.batch.active = None;
+                Err(failure.into())
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
