@@ -278,3 +278,54 @@ fn a_drain_is_bounded_and_a_second_signal_does_not_wait() {
         );
     }
 }
+
+/// What a line of a JSON log says in one of its fields, here or in its span.
+fn logged<'a>(line: &'a serde_json::Value, field: &str) -> &'a str {
+    let places = [&line[field], &line["span"][field]];
+    let found = places.into_iter().find_map(serde_json::Value::as_str);
+    found.unwrap_or_default()
+}
+
+#[test]
+fn at_debug_the_log_tells_who_did_what_without_constants() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
+    let log_of = |sql: &str| {
+        let lines = format!("[log]\nformat = \"json\"\nlevel = \"debug\"\nsql = \"{sql}\"");
+        let router = bed.another_router(&lines, &|node| node.port());
+        let mut client = Client::connect(&Login::new(router.port()));
+        client
+            .run("SELECT name FROM users WHERE id = 7 AND name <> 'secret'")
+            .succeeded();
+        client.run("SELECT count(*) FROM users").failure.unwrap();
+        client.terminate();
+        eventually("the client has left", || {
+            router.log().contains("a client has left")
+        });
+        router.log()
+    };
+    let log = log_of("redacted");
+    assert!(!log.contains("secret"), "{log}");
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |message: &str| {
+        let mut said = lines.iter().filter(move |line| line["message"] == message);
+        said.next()
+            .unwrap_or_else(|| panic!("nothing like {message:?} in\n{log}"))
+    };
+    let statement = said("a statement arrived");
+    assert_eq!(
+        logged(statement, "sql"),
+        "SELECT name FROM users WHERE id = ? AND name <> ?"
+    );
+    assert_eq!(
+        (logged(statement, "user"), logged(statement, "database")),
+        ("app", "shop")
+    );
+    assert!(logged(statement, "peer").starts_with("127.0.0.1:"));
+    assert_eq!(logged(said("a statement runs"), "route"), "replica");
+    assert!(["s0", "s1"].contains(&logged(said("a backend was taken"), "shard")));
+    assert_eq!(logged(said("a statement failed"), "sqlstate"), "0A000");
+    assert!(log_of("full").contains("name <> 'secret'"));
+}

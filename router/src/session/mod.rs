@@ -336,7 +336,7 @@ impl Session {
             Operator::Session => RouteKind::Local,
             Operator::Refuse(_) => RouteKind::Refused,
         };
-        tracing::debug!(route = route.label(), shards, "a statement");
+        tracing::debug!(route = route.label(), shards, "a statement runs");
         self.counters.query(route);
         self.entry.count_query();
         self.entry.set_state(ClientState::Active);

@@ -18,7 +18,7 @@ use crate::plan::{
     Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Plan, Target, Values,
     plan,
 };
-use crate::sql::{HintNode, Scan};
+use crate::sql::{HintNode, Scan, redacted};
 use crate::worker::Desk;
 
 /// One statement, planned, and bound where its values are known.
@@ -87,6 +87,9 @@ impl Session {
         desk: &mut Desk,
         sql: &[u8],
     ) -> Result<Arc<Plan>, Failure> {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            self.log_statement(sql);
+        }
         let context = self.context_id(desk);
         if let Some(plan) = desk.plans.get(sql, &desk.scan, context) {
             self.counters.plan_cache(true);
@@ -100,6 +103,15 @@ impl Session {
                 .insert(sql, &desk.scan, context, Arc::clone(&plan));
         }
         Ok(plan)
+    }
+
+    /// Logs what the client sent, as much of it as `[log] sql` lets be seen.
+    fn log_statement(&self, sql: &[u8]) {
+        let shown = match self.worker.services.settings.load().file.log.full_sql {
+            true => String::from_utf8_lossy(sql),
+            false => redacted(sql),
+        };
+        tracing::debug!(sql = %shown, "a statement arrived");
     }
 
     fn plan_anew(&self, scan: &Scan, sql: &[u8]) -> Result<Plan, Failure> {

@@ -7,6 +7,7 @@
 pub mod hint;
 pub mod lexer;
 pub(crate) mod names;
+mod redact;
 pub mod scan;
 #[cfg(test)]
 mod tests;
@@ -14,4 +15,5 @@ mod tests;
 pub use hint::{Hint, HintNode};
 pub use lexer::{Lexer, Token, TokenKind, Unscannable};
 pub(crate) use names::name;
+pub(crate) use redact::redacted;
 pub use scan::{Literal, LiteralKind, Scan};
