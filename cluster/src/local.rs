@@ -117,8 +117,13 @@ impl Local {
         }
         run("initdb", command)?;
         let hba = data.join("pg_hba.conf");
-        let rules = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
-        self.account.write(&hba, rules)
+        let rules = [
+            "local all all",
+            "host all all 127.0.0.1/32",
+            "host replication all 127.0.0.1/32",
+        ];
+        let rules: String = rules.map(|rule| format!("{rule} scram-sha-256\n")).concat();
+        self.account.write(&hba, &rules)
     }
 
     fn basebackup(&self, data: &Path, primary: &dyn Node, slot: &str) -> Result<(), Error> {

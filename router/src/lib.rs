@@ -23,5 +23,6 @@ pub mod relations;
 pub mod session;
 pub mod sql;
 pub mod startup;
+pub mod stream;
 pub mod topology;
 pub mod worker;

@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::TcpKeepalive;
 use switchyard_wire::backend::{self, Authentication, Message, TransactionStatus};
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::{ProtocolVersion, encode::startup};
 use switchyard_wire::{SqlState, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{PreparedSet, Replies, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::startup::cancel::{CancelAddress, CancelTarget};
-use crate::startup::tls::{NodeStream, NodeTls};
+use crate::startup::tls::NodeTls;
+use crate::stream::{Endpoint, Socket, Stream};
 use crate::topology::Incarnation;
 
 /// A node that does not acknowledge what we sent for this long is gone (TCP_USER_TIMEOUT). It counts also for one that
@@ -35,9 +35,9 @@ const CONTROL_MESSAGE_LIMIT: usize = 16 << 20;
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
-    /// Host name or address.
+    /// Host name, address, or the directory of a Unix socket.
     pub host: String,
-    /// TCP port.
+    /// The port.
     pub port: u16,
     /// The PostgreSQL role.
     pub user: String,
@@ -126,7 +126,7 @@ pub type TextRow = Vec<Option<String>>;
 /// An authenticated connection, ready for queries.
 #[derive(Debug)]
 pub struct Connection {
-    pub(crate) stream: NodeStream,
+    pub(crate) stream: Stream,
     /// Bytes read and not yet consumed.
     pub(crate) input: BytesMut,
     /// Bytes to be written.
@@ -151,7 +151,7 @@ pub struct Connection {
     /// How a cancel request reaches the backend.
     pub(crate) target: Arc<CancelTarget>,
     /// A second handle on the socket, by which others can shut it down while this task waits on it.
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) socket: Arc<socket2::Socket>,
     /// Its line in SHOW SERVERS.
     pub(crate) entry: Option<Registration<ServerEntry>>,
 }
@@ -168,21 +168,23 @@ impl Connection {
     }
 
     async fn connect_unbounded(options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let socket = TcpStream::connect((options.host.as_str(), options.port))
+        let (socket, endpoint) = Socket::connect(&options.host, options.port)
             .await
             .map_err(ConnectError::Io)?;
-        socket.set_nodelay(true)?;
-        let reference = SockRef::from(&socket);
-        reference.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(Duration::from_secs(30))
-                .with_interval(Duration::from_secs(10)),
-        )?;
-        reference.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let reference = socket.reference();
+        if let Endpoint::Tcp(_) = endpoint {
+            reference.set_tcp_nodelay(true)?;
+            reference.set_tcp_keepalive(
+                &TcpKeepalive::new()
+                    .with_time(Duration::from_secs(30))
+                    .with_interval(Duration::from_secs(10)),
+            )?;
+            reference.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        }
         let duplicate = Arc::new(reference.try_clone()?);
         let address = CancelAddress {
             host: options.host.as_str().into(),
-            socket: socket.peer_addr()?,
+            endpoint,
             tls: options.tls.clone(),
         };
         let stream = options.tls.wrap(socket, &options.host).await?;

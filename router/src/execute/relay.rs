@@ -27,7 +27,7 @@ use crate::metrics::ErrorClass;
 use crate::session::client::{Client, ClientError};
 use crate::session::failure::Failure;
 use crate::session::report;
-use crate::startup::tls::NodeStream;
+use crate::stream::Stream;
 
 /// Why a request cannot go on.
 #[derive(Debug)]
@@ -336,7 +336,7 @@ fn broken(flag: &mut bool) -> Trouble {
 }
 
 /// Writes as much of `bytes` as the socket takes at once.
-fn try_write(stream: &NodeStream, bytes: &[u8]) -> io::Result<usize> {
+fn try_write(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     match stream.try_write(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         outcome => outcome,

@@ -6,6 +6,8 @@ use switchyard_wire::startup::ProtocolVersion;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 
+use switchyard_schema::Address;
+
 use super::*;
 use crate::config::{ProcessEnvironment, Settings};
 use crate::startup::access::LoginSecret;
@@ -65,7 +67,11 @@ impl House {
                 }))
             })
             .collect();
-        tasks.push(tokio::spawn(accept(listener, seats, entrance.drain)));
+        tasks.push(tokio::spawn(accept(
+            Listener::Tcp(listener),
+            seats,
+            entrance.drain,
+        )));
         House {
             port,
             room: entrance.room,

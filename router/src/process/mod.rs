@@ -14,6 +14,7 @@ pub mod signals;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -25,10 +26,11 @@ use crate::admin::console;
 use crate::config::Settings;
 use crate::control::{Control, ControlHandle, PrepareError, Status};
 use crate::http;
-use crate::listener::{self, Drain, Incoming, Seat};
+use crate::listener::{self, Drain, Incoming, Listener, Seat};
 use crate::session;
 use crate::startup::tls::TlsError;
 use crate::startup::{ClientConnection, access};
+use crate::stream::unix_socket;
 use crate::topology::Published;
 use crate::worker::{Services, Worker};
 pub use operations::{Operations, ReloadError};
@@ -82,6 +84,15 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A Unix socket cannot be listened on.
+    #[error("cannot listen on {}: {source}", .path.display())]
+    ListenUnix {
+        /// The socket's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A thread or its runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -114,9 +125,6 @@ impl Router {
     /// [`StartError`].
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         let settings = Arc::new(settings);
-        if settings.file.router.unix_socket_dir.is_some() {
-            warn!("unix_socket_dir is not supported yet: clients can connect by TCP only");
-        }
         let entry = operations::Entry::new(&settings)?;
         let ending = Ending::new();
         let (operations_for_control, when_built) = oneshot::channel();
@@ -337,7 +345,8 @@ fn start_workers(
     let (seats, incoming): (Vec<Seat>, Vec<Incoming>) =
         (0..count.max(1)).map(|_| listener::seat()).unzip();
     let (report, bound) = mpsc::channel();
-    let mut door = Some((settings.file.router.listen.clone(), seats, report));
+    let unix = settings.file.router.unix_socket_dir.clone();
+    let mut door = Some((settings.file.router.listen.clone(), unix, seats, report));
     let mut threads = Vec::new();
     for (index, incoming) in incoming.into_iter().enumerate() {
         let entrance = operations.entrance(Drain::new(ending.drain.subscribe()));
@@ -345,10 +354,16 @@ fn start_workers(
         let (operations, ending, door) = (Arc::clone(operations), ending.clone(), door.take());
         let thread = start_thread(&format!("worker-{index}"), move |runtime| {
             runtime.block_on(async {
-                if let Some((address, seats, report)) = door
-                    && !open(&address, seats, report, &entrance.drain).await
-                {
-                    return;
+                if let Some((address, unix, seats, report)) = door {
+                    let (at, listeners) = match listen(&address, unix.as_deref()).await {
+                        Ok(open) => open,
+                        Err(error) => return drop(report.send(Err(error))),
+                    };
+                    for listener in listeners {
+                        let (seats, drain) = (seats.clone(), entrance.drain.clone());
+                        tokio::spawn(listener::accept(listener, seats, drain));
+                    }
+                    let _ = report.send(Ok(at));
                 }
                 let work = listener::work(incoming, entrance, move |client| {
                     serve(client, Arc::clone(&worker), Arc::clone(&operations))
@@ -365,27 +380,21 @@ fn start_workers(
     Ok((address, threads))
 }
 
-/// Listens, on the first worker, and begins to accept for all of them.
-async fn open(
+/// Listens where clients connect: on the port, and on the Unix socket that belongs to it if there is to be one.
+async fn listen(
     address: &switchyard_schema::Address,
-    seats: Vec<Seat>,
-    report: mpsc::Sender<Result<SocketAddr, StartError>>,
-    drain: &Drain,
-) -> bool {
-    let listener = match bind(address).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            let _ = report.send(Err(error));
-            return false;
-        }
-    };
-    let outcome = listener.local_addr().map_err(StartError::Thread);
-    let is_open = outcome.is_ok();
-    let _ = report.send(outcome);
-    if is_open {
-        tokio::spawn(listener::accept(listener, seats, drain.clone()));
+    unix_directory: Option<&Path>,
+) -> Result<(SocketAddr, Vec<Listener>), StartError> {
+    let listener = bind(address).await?;
+    let at = listener.local_addr().map_err(StartError::Thread)?;
+    let mut listeners = vec![Listener::Tcp(listener)];
+    if let Some(directory) = unix_directory {
+        let path = unix_socket(directory, at.port());
+        let listener =
+            listener::bind_unix(&path).map_err(|source| StartError::ListenUnix { path, source })?;
+        listeners.push(listener);
     }
-    is_open
+    Ok((at, listeners))
 }
 
 /// Serves one client that has been let in.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::open::Reported;
 use crate::metrics::Counters;
-use crate::startup::ClientStream;
+use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::worker::spare::READ_SIZE;
 
@@ -23,7 +23,7 @@ const READ_AHEAD: usize = 64 << 10;
 /// A client's stream with its two buffers. Both are empty, and hold no memory, while the client is idle.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: ClientStream,
+    stream: Stream,
     /// Lends the input buffer.
     worker: Arc<Worker>,
     /// Received, not yet handled.
@@ -52,7 +52,7 @@ pub(crate) enum ClientError {
 
 impl Client {
     pub(crate) fn new(
-        stream: ClientStream,
+        stream: Stream,
         input: BytesMut,
         counters: Arc<Counters>,
         worker: Arc<Worker>,

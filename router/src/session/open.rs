@@ -1,5 +1,6 @@
 //! The beginning of a session: what an authenticated client is told before its first query.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -24,6 +25,8 @@ use crate::worker::Worker;
 use switchyard_wire::backend::TransactionStatus;
 use tokio::io::AsyncWriteExt;
 
+/// What stands for the address of a client that has none, where replicas are chosen by it.
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Startup parameters that are no settings.
 const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
 
@@ -85,7 +88,7 @@ fn new(
     let entry = worker.services.registry.enter_client(NewClient {
         user: Arc::clone(&user),
         database: Arc::clone(&database.name),
-        address: Some(connection.peer),
+        address: connection.peer,
         worker: worker.index,
         tls: connection.stream.is_tls(),
         slot: Arc::clone(connection.cancel.slot()),
@@ -100,7 +103,7 @@ fn new(
         slot: Arc::clone(connection.cancel.slot()),
         worker: Arc::clone(&worker),
         user: Arc::clone(&user),
-        address: connection.peer.ip(),
+        address: connection.peer.map_or(LOCAL, |peer| peer.ip()),
         policy: process.file.router.read_policy,
         consistency: consistency(&process.file.router),
         keep: process.file.router.pool_mode == PoolMode::Session,

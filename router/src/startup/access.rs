@@ -112,12 +112,6 @@ impl Access {
         self.tls.as_ref()
     }
 
-    /// Whether clients without TLS are refused.
-    #[must_use]
-    pub fn requires_tls(&self) -> bool {
-        self.tls.as_ref().is_some_and(ClientTls::is_required)
-    }
-
     /// How long a client may take to enter.
     #[must_use]
     pub fn login_timeout(&self) -> Duration {

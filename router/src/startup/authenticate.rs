@@ -6,11 +6,12 @@ use switchyard_wire::frontend::SaslInitialResponse;
 use switchyard_wire::scram::{Nonce, ScramServer, ServerError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::Refusal;
 use super::access::{Access, is_console};
 use super::channel::Channel;
 use super::negotiate::Opening;
 use super::tls::certificate;
-use super::{ClientStream, Refusal};
+use crate::stream::Stream;
 
 /// Has the client prove who it is, and tells it that it has.
 pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
@@ -46,7 +47,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let binding = match (&channel.stream, access.tls()) {
-        (ClientStream::Tls(_), Some(tls)) => tls.end_point().map(<[u8]>::to_vec),
+        (Stream::Tls(_), Some(tls)) => tls.end_point().map(<[u8]>::to_vec),
         _ => None,
     };
     let nonce = Nonce::random().map_err(Refusal::Random)?;
@@ -81,7 +82,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// The handshake has found the certificate valid; it must be this user's.
 fn has_certificate<S>(channel: &Channel<S>, user: &str) -> Result<(), Refusal> {
-    let ClientStream::Tls(tls) = &channel.stream else {
+    let Stream::Tls(tls) = &channel.stream else {
         return Err(Refusal::NoCertificate);
     };
     let certificate = tls

@@ -14,7 +14,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,12 +26,12 @@ use subtle::ConstantTimeEq;
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::ProtocolVersion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::tls::NodeTls;
+use crate::stream::Endpoint;
 
 /// How long forwarding to one node may take. A backend whose cancel did not end in time is not used again.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -308,7 +307,7 @@ pub struct CancelTarget {
 #[derive(Clone, Debug)]
 pub struct CancelAddress {
     /// The address the backend's own connection leads to: a name may have several, and other servers behind them.
-    pub socket: SocketAddr,
+    pub endpoint: Endpoint,
     /// The name that the node's certificate is for.
     pub host: Arc<str>,
     /// How to encrypt.
@@ -368,8 +367,7 @@ impl CancelTarget {
     }
 
     async fn send(&self) -> io::Result<()> {
-        let connection = TcpStream::connect(self.address.socket).await?;
-        connection.set_nodelay(true)?;
+        let connection = self.address.endpoint.connect().await?;
         let mut stream = self
             .address
             .tls
@@ -438,13 +436,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use switchyard_wire::startup::{StartupPacket, decode_startup};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A node that takes one cancel request and closes when it is told to.
     async fn node() -> (CancelAddress, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = CancelAddress {
-            socket: listener.local_addr().unwrap(),
+            endpoint: Endpoint::Tcp(listener.local_addr().unwrap()),
             host: "127.0.0.1".into(),
             tls: NodeTls::default(),
         };

@@ -8,7 +8,8 @@ use switchyard_wire::frontend::{self, tag};
 use switchyard_wire::{frame, startup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{ClientStream, Refusal};
+use super::Refusal;
+use crate::stream::Stream;
 
 /// Room made for one read. Most of what comes fits at once; for more the room grows with what has come.
 const READ_SIZE: usize = 1024;
@@ -16,13 +17,13 @@ const READ_SIZE: usize = 1024;
 /// The stream with what has been read and not used, and what is to be written.
 #[derive(Debug)]
 pub(super) struct Channel<S> {
-    pub(super) stream: ClientStream<S>,
+    pub(super) stream: Stream<S>,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
-    pub(super) fn new(stream: ClientStream<S>) -> Self {
+    pub(super) fn new(stream: Stream<S>) -> Self {
         Self {
             stream,
             input: BytesMut::new(),

@@ -10,20 +10,16 @@
 //!
 //! Collaborators: [`crate::listener`] calls it and owns limits; [`access`] is who may enter; [`cancel`] the keys handed out.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use switchyard_wire::startup::ProtocolVersion;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 
 use crate::listener::Drain;
+use crate::stream::{Socket, Stream};
 
 pub mod access;
 mod authenticate;
@@ -45,9 +41,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A client that has authenticated and been told so. ParameterStatus, BackendKeyData and ReadyForQuery are due next.
 #[derive(Debug)]
-pub struct ClientConnection<S = TcpStream> {
+pub struct ClientConnection<S = Socket> {
     /// Its stream.
-    pub stream: ClientStream<S>,
+    pub stream: Stream<S>,
     /// What it has sent already behind its last message.
     pub leftover: BytesMut,
     /// Whom it has proved to be.
@@ -60,100 +56,10 @@ pub struct ClientConnection<S = TcpStream> {
     pub version: ProtocolVersion,
     /// Its cancel key. While this lives the key is good.
     pub cancel: CancelRegistration,
-    /// Its address.
-    pub peer: SocketAddr,
+    /// Its address; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
     /// Tells when the router wants to shut down.
     pub drain: Drain,
-}
-
-/// A client's stream: plain or TLS.
-#[derive(Debug)]
-pub enum ClientStream<S = TcpStream> {
-    /// Unencrypted.
-    Plain(S),
-    /// Encrypted; boxed, for its buffers are large and most streams are plain.
-    Tls(Box<TlsStream<S>>),
-}
-
-impl<S> ClientStream<S> {
-    /// Whether it is encrypted.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-}
-
-impl ClientStream {
-    /// Waits until a read may find something, without a buffer to read into.
-    ///
-    /// # Errors
-    /// The socket's.
-    pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Plain(stream) => stream.readable().await,
-            // Decrypted bytes may be waiting inside.
-            Self::Tls(_) => Ok(()),
-        }
-    }
-
-    /// As [`ClientStream::readable`].
-    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Plain(stream) => stream.poll_read_ready(context).map(|_| ()),
-            Self::Tls(_) => Poll::Ready(()),
-        }
-    }
-
-    /// Writes what a plain socket takes at once. TLS must be polled.
-    ///
-    /// # Errors
-    /// The socket's; [`io::ErrorKind::WouldBlock`] if it takes nothing now.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.try_write(bytes),
-            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
 }
 
 /// What a connection is judged by.
@@ -175,12 +81,14 @@ pub struct Door<'a> {
 /// [`Refusal`], which the client has been told as far as it is meant to be.
 pub async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
     door: Door<'_>,
 ) -> Result<Option<ClientConnection<S>>, Refusal> {
     let deadline = Instant::now() + door.access.login_timeout();
     // PostgreSQL, too, says nothing to a client that does not finish its startup packet.
-    let negotiating = Box::pin(negotiate::negotiate(stream, door.access));
+    // As in PostgreSQL there is no TLS on a Unix socket, nor is it demanded there.
+    let tls = door.access.tls().filter(|_| peer.is_some());
+    let negotiating = Box::pin(negotiate::negotiate(stream, tls));
     let (mut channel, wish) = timeout_at(deadline, negotiating)
         .await
         .map_err(|_| Refusal::Timeout)??;

@@ -9,7 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use super::channel::Channel;
-use super::{Access, ClientStream, Refusal, parameters};
+use super::tls::ClientTls;
+use super::{Refusal, parameters};
+use crate::stream::Stream;
 
 /// The first byte of a TLS handshake. No startup packet that long would be accepted.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -51,24 +53,24 @@ enum Step {
 /// Goes on until the client has said what it wants. What fails has been said to the client.
 pub(super) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    access: &Access,
+    tls: Option<&ClientTls>,
 ) -> Result<(Channel<S>, Wish), Refusal> {
-    let mut channel = Channel::new(ClientStream::Plain(stream));
+    let mut channel = Channel::new(Stream::Plain(stream));
     let mut asked = Asked {
         tls: false,
         gss: false,
     };
     if channel.peek().await? == TLS_HANDSHAKE {
-        channel = direct_tls(channel, access).await?;
+        channel = direct_tls(channel, tls).await?;
         asked = Asked {
             tls: true,
             gss: true,
         };
     }
     loop {
-        match step(&mut channel, &mut asked, access).await {
+        match step(&mut channel, &mut asked, tls).await {
             Ok(Step::Again) => {}
-            Ok(Step::StartTls) => channel = start_tls(channel, access).await?,
+            Ok(Step::StartTls) => channel = start_tls(channel, tls).await?,
             Ok(Step::Done(wish)) => return Ok((channel, wish)),
             Err(refusal) => {
                 channel.refuse(&refusal).await;
@@ -81,14 +83,14 @@ pub(super) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
 async fn step<S: AsyncRead + AsyncWrite + Unpin>(
     channel: &mut Channel<S>,
     asked: &mut Asked,
-    access: &Access,
+    tls: Option<&ClientTls>,
 ) -> Result<Step, Refusal> {
     let packet = channel.packet().await?;
     match decode_startup(&packet)? {
         StartupPacket::Ssl if !asked.tls => {
             asked.tls = true;
             nothing_more(channel, "SSL")?;
-            if access.tls().is_none() {
+            if tls.is_none() {
                 channel.answer(b'N').await?;
                 return Ok(Step::Again);
             }
@@ -119,7 +121,7 @@ async fn step<S: AsyncRead + AsyncWrite + Unpin>(
                 encode::negotiate_protocol_version(&mut channel.output, agreed, &unknown);
             }
             let opening = parameters::read(params, agreed)?;
-            if access.requires_tls() && !channel.stream.is_tls() {
+            if tls.is_some_and(ClientTls::is_required) && !channel.stream.is_tls() {
                 return Err(Refusal::TlsRequired);
             }
             Ok(Step::Done(Wish::Session(opening)))
@@ -148,20 +150,20 @@ fn nothing_more<S>(channel: &Channel<S>, request: &'static str) -> Result<(), Re
 
 async fn start_tls<S: AsyncRead + AsyncWrite + Unpin>(
     channel: Channel<S>,
-    access: &Access,
+    tls: Option<&ClientTls>,
 ) -> Result<Channel<S>, Refusal> {
-    let stream = handshake(channel, access, Refusal::DirectTls).await?;
+    let stream = handshake(channel, tls, Refusal::DirectTls).await?;
     Ok(Channel::new(stream))
 }
 
 /// TLS from the first byte on. It must be meant for PostgreSQL, or a browser could be made to speak to us.
 async fn direct_tls<S: AsyncRead + AsyncWrite + Unpin>(
     channel: Channel<S>,
-    access: &Access,
+    tls: Option<&ClientTls>,
 ) -> Result<Channel<S>, Refusal> {
-    let stream = handshake(channel, access, Refusal::DirectTls).await?;
-    if let ClientStream::Tls(tls) = &stream
-        && tls.get_ref().1.alpn_protocol() != Some(ALPN)
+    let stream = handshake(channel, tls, Refusal::DirectTls).await?;
+    if let Stream::Tls(stream) = &stream
+        && stream.get_ref().1.alpn_protocol() != Some(ALPN)
     {
         return Err(Refusal::NoAlpn);
     }
@@ -171,10 +173,10 @@ async fn direct_tls<S: AsyncRead + AsyncWrite + Unpin>(
 /// The handshake, of which the channel may have read the beginning.
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     channel: Channel<S>,
-    access: &Access,
+    tls: Option<&ClientTls>,
     unavailable: Refusal,
-) -> Result<ClientStream<S>, Refusal> {
-    let (Some(tls), ClientStream::Plain(stream)) = (access.tls(), channel.stream) else {
+) -> Result<Stream<S>, Refusal> {
+    let (Some(tls), Stream::Plain(stream)) = (tls, channel.stream) else {
         return Err(unavailable);
     };
     let mut begun = &channel.input[..];
@@ -192,5 +194,5 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refusal::Handshake(failure));
     }
     let stream = accepting.await.map_err(Refusal::Handshake)?;
-    Ok(ClientStream::Tls(Box::new(stream)))
+    Ok(Stream::Tls(Box::new(stream.into())))
 }

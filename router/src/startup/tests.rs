@@ -26,6 +26,7 @@ struct House {
     drain: Drain,
     switch: watch::Sender<bool>,
     full: bool,
+    peer: Option<SocketAddr>,
 }
 
 impl House {
@@ -59,6 +60,7 @@ impl House {
             drain: Drain::new(drain),
             switch,
             full: false,
+            peer: Some("192.0.2.1:1".parse().unwrap()),
         }
     }
 
@@ -88,7 +90,7 @@ impl House {
     ) -> (Result<Option<ClientConnection<DuplexStream>>, Refusal>, T) {
         let (near, near_end) = duplex(1 << 16);
         let (far_end, far) = duplex(1 << 16);
-        let ends = async { tokio::join!(admit(far, peer(), self.door()), client(near)) };
+        let ends = async { tokio::join!(admit(far, self.peer, self.door()), client(near)) };
         tokio::select! {
             both = ends => both,
             () = relay(near_end, far_end, chunk) => unreachable!(),
@@ -115,7 +117,7 @@ impl House {
         };
         let (near, far) = duplex(1 << 16);
         let admitted = async {
-            let admitted = admit(far, peer(), self.door()).await;
+            let admitted = admit(far, self.peer, self.door()).await;
             admitted.map(|client| client.map(drop))
         };
         tokio::join!(admitted, talk(near))
@@ -134,10 +136,6 @@ impl House {
         assert_eq!(heard, b"", "{result:?}");
         result.unwrap_err()
     }
-}
-
-fn peer() -> SocketAddr {
-    "192.0.2.1:1".parse().unwrap()
 }
 
 /// Passes bytes on in both directions, `chunk` at a time. Never ends.
@@ -714,6 +712,30 @@ async fn tls_is_spoken_when_asked_for_or_at_once() {
         house.fatal(&app()).await,
         "28000",
         "SSL connection is required",
+    );
+}
+
+#[tokio::test]
+async fn there_is_no_tls_on_a_unix_socket_and_none_is_demanded() {
+    let authority = Authority::new("ca");
+    let mut house = House::with_tls("trust", &authority, "required = true");
+    house.peer = None;
+    let (entered, _) = house
+        .visit(4096, async |mut stream| {
+            stream.write_all(&bytes(encode::ssl_request)).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'N');
+            stream.write_all(&app()).await.unwrap();
+            assert_eq!(message(&mut stream).await.unwrap().0, b'R');
+            stream
+        })
+        .await;
+    assert!(!entered.unwrap().unwrap().stream.is_tls());
+    let mut house = House::with_tls("cert", &authority, "");
+    house.peer = None;
+    is(
+        house.fatal(&app()).await,
+        "28000",
+        "connection requires a valid client certificate",
     );
 }
 

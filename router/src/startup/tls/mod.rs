@@ -16,7 +16,7 @@ mod client;
 mod node;
 
 pub use client::ClientTls;
-pub use node::{NodeStream, NodeTls};
+pub use node::NodeTls;
 
 /// Why TLS cannot be used as configured.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,7 @@
 //! TLS towards nodes: we are the client, by libpq's `sslmode`.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use rustls::client::WebPkiServerVerifier;
@@ -14,13 +11,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use switchyard_schema::SslMode;
 use switchyard_wire::frontend::encode;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::{TlsError, authorities, provider};
 use crate::startup::negotiate::ALPN;
+use crate::stream::{Socket, Stream};
 
 /// How connections to nodes are encrypted.
 #[derive(Clone, Default)]
@@ -86,13 +82,14 @@ impl NodeTls {
         })
     }
 
-    /// Encrypts a fresh connection as configured.
+    /// Encrypts a fresh connection as configured; on a Unix socket, as libpq, never.
     ///
     /// # Errors
     /// The socket's, the handshake's, or that the node has no TLS where it must.
-    pub async fn wrap(&self, mut socket: TcpStream, host: &str) -> io::Result<NodeStream> {
+    pub async fn wrap(&self, mut socket: Socket, host: &str) -> io::Result<Stream> {
         let (config, required) = match self {
-            Self::Disabled => return Ok(NodeStream::Plain(socket)),
+            _ if socket.is_local() => return Ok(Stream::Plain(socket)),
+            Self::Disabled => return Ok(Stream::Plain(socket)),
             Self::Preferred(config) => (config, false),
             Self::Required(config) => (config, true),
         };
@@ -102,7 +99,7 @@ impl NodeTls {
         // One byte and no more: what follows it unencrypted must not be taken for the node's (CVE-2021-23222).
         match socket.read_u8().await? {
             b'S' => {}
-            b'N' if !required => return Ok(NodeStream::Plain(socket)),
+            b'N' if !required => return Ok(Stream::Plain(socket)),
             b'N' => return Err(io::Error::other("the server does not support SSL")),
             _ => return Err(io::Error::other("unexpected answer to SSL request")),
         }
@@ -110,92 +107,7 @@ impl NodeTls {
         let stream = TlsConnector::from(Arc::clone(config))
             .connect(name, socket)
             .await?;
-        Ok(NodeStream::Tls(Box::new(stream)))
-    }
-}
-
-/// A stream to a node: plain TCP or TLS.
-#[derive(Debug)]
-pub enum NodeStream {
-    /// Unencrypted.
-    Plain(TcpStream),
-    /// Encrypted; boxed, for its buffers are large and most streams are plain.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl NodeStream {
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
-    /// Whether the socket is known to have bytes, an end of stream or an error waiting. Costs no system call: it looks at
-    /// the readiness that the reactor found last.
-    #[must_use]
-    pub fn has_input(&self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        self.socket().poll_read_ready(&mut context).is_ready()
-    }
-
-    /// Writes what a plain socket takes at once. TLS must be polled.
-    ///
-    /// # Errors
-    /// The socket's; [`io::ErrorKind::WouldBlock`] if it takes nothing now.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(stream) => stream.try_write(bytes),
-            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    /// The node's address on this connection.
-    ///
-    /// # Errors
-    /// The socket's.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().peer_addr()
-    }
-}
-
-impl AsyncRead for NodeStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for NodeStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Ok(Stream::Tls(Box::new(stream.into())))
     }
 }
 

@@ -6,10 +6,11 @@ use rustls::pki_types::CertificateDer;
 use switchyard_schema::{NodeTls as ConfiguredNodeTls, SslMode};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::stream::Socket;
 
 /// An authority with a directory for what it signs.
 pub(crate) struct Authority {
@@ -169,7 +170,7 @@ async fn said(
 ) -> Result<String, String> {
     let root_cert = root;
     let tls = NodeTls::new(&ConfiguredNodeTls { mode, root_cert }).map_err(|e| e.to_string())?;
-    let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (socket, _) = Socket::connect("127.0.0.1", port).await.unwrap();
     let mut stream = tls
         .wrap(socket, host)
         .await

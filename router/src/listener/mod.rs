@@ -20,10 +20,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
-use switchyard_schema::Address;
 use switchyard_wire::backend::encode;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::field::Empty;
@@ -31,9 +30,12 @@ use tracing::{Instrument, Span, debug_span};
 
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::{Access, ClientConnection, Door, Refusal, access, admit};
+use crate::stream::Socket;
 
-/// Connections the system may keep for us before we accept them.
-const BACKLOG: u32 = 1024;
+mod bind;
+
+pub use bind::{Accepted, Listener, bind, bind_unix};
+
 /// Connections accepted for a worker that it has not taken over yet.
 const HAND_OVER: usize = 128;
 /// A pause when the system refuses to accept, for want of file descriptors as a rule.
@@ -241,14 +243,14 @@ pub struct Entrance {
 /// A worker as [`accept`] knows it.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    connections: mpsc::Sender<std::net::TcpStream>,
+    connections: mpsc::Sender<Accepted>,
     load: Arc<AtomicUsize>,
 }
 
 /// The connections accepted for one worker.
 #[derive(Debug)]
 pub struct Incoming {
-    connections: mpsc::Receiver<std::net::TcpStream>,
+    connections: mpsc::Receiver<Accepted>,
     load: Arc<AtomicUsize>,
 }
 
@@ -268,64 +270,32 @@ pub fn seat() -> (Seat, Incoming) {
     (seat, incoming)
 }
 
-/// Listens. Must be called within a runtime, the one that will accept.
-///
-/// # Errors
-/// The host has no address, or none of them can be listened on.
-pub async fn bind(address: &Address) -> io::Result<TcpListener> {
-    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for found in tokio::net::lookup_host((address.host.as_str(), address.port)).await? {
-        match bind_one(found) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A router that starts again right away must not wait for the connections of the one before to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// Accepts until the router drains, and gives each connection to the worker with the fewest.
-pub async fn accept(listener: TcpListener, seats: Vec<Seat>, mut drain: Drain) {
+pub async fn accept(listener: Listener, seats: Vec<Seat>, mut drain: Drain) {
     loop {
         let accepted = tokio::select! {
             biased;
             () = drain.requested() => return,
             accepted = listener.accept() => accepted,
         };
-        let handed_over = match accepted {
-            Ok((stream, _)) => hand_over(stream, &seats).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = handed_over {
-            pause_after(&error).await;
+        match accepted {
+            Ok(connection) => hand_over(connection, &seats).await,
+            Err(error) => pause_after(&error).await,
         }
     }
 }
 
-async fn hand_over(stream: TcpStream, seats: &[Seat]) -> io::Result<()> {
+async fn hand_over(connection: Accepted, seats: &[Seat]) {
     let fewest = seats
         .iter()
         .min_by_key(|seat| seat.load.load(Ordering::Relaxed));
     let Some(seat) = fewest else {
-        return Ok(());
+        return;
     };
-    // The socket moves to the reactor of its worker.
-    let socket = stream.into_std()?;
     seat.load.fetch_add(1, Ordering::Relaxed);
-    if seat.connections.send(socket).await.is_err() {
+    if seat.connections.send(connection).await.is_err() {
         tracing::error!("a worker has ended; its share of clients is lost");
     }
-    Ok(())
 }
 
 async fn pause_after(error: &io::Error) {
@@ -400,7 +370,7 @@ fn note_end(ended: Result<(), JoinError>) {
 
 /// One connection, from its first byte to its last.
 async fn connect<F: Future<Output = ()>>(
-    connection: std::net::TcpStream,
+    connection: Accepted,
     entrance: Entrance,
     serve: impl Fn(ClientConnection) -> F,
 ) {
@@ -411,7 +381,10 @@ async fn connect<F: Future<Output = ()>>(
             return;
         }
     };
-    Span::current().record("peer", tracing::field::display(peer));
+    match peer {
+        Some(peer) => Span::current().record("peer", tracing::field::display(peer)),
+        None => Span::current().record("peer", "unix"),
+    };
     match enter(stream, peer, &entrance).await {
         Ok(Some((client, _place))) => serve(client).await,
         Ok(None) => {}
@@ -422,8 +395,15 @@ async fn connect<F: Future<Output = ()>>(
     }
 }
 
-fn prepare(connection: std::net::TcpStream) -> io::Result<(TcpStream, SocketAddr)> {
-    let stream = TcpStream::from_std(connection)?;
+/// Registers the socket with the reactor of this worker. The client's address, if it has one.
+fn prepare(connection: Accepted) -> io::Result<(Socket, Option<SocketAddr>)> {
+    let stream = match connection {
+        Accepted::Tcp(stream) => TcpStream::from_std(stream)?,
+        Accepted::Unix(stream) => {
+            let stream = UnixStream::from_std(stream)?;
+            return Ok((Socket::Unix(stream), None));
+        }
+    };
     let peer = stream.peer_addr()?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
@@ -433,12 +413,12 @@ fn prepare(connection: std::net::TcpStream) -> io::Result<(TcpStream, SocketAddr
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    Ok((stream, peer))
+    Ok((Socket::Tcp(stream), Some(peer)))
 }
 
 async fn enter(
-    mut stream: TcpStream,
-    peer: SocketAddr,
+    mut stream: Socket,
+    peer: Option<SocketAddr>,
     entrance: &Entrance,
 ) -> Result<Option<(ClientConnection, Place)>, Refusal> {
     let room = &entrance.room;

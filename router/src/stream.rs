@@ -1,0 +1,205 @@
+//! The stream of a connection, to a client or to a node: TCP or a Unix socket, plain or TLS.
+//!
+//! Invariant: which of them it is is known by a match, not by a pointer: what is written and read on the path of a query
+//! goes to the socket directly.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// On a port.
+    Tcp(SocketAddr),
+    /// On a Unix socket.
+    Unix(PathBuf),
+}
+
+/// A stream: plain or TLS.
+#[derive(Debug)]
+pub enum Stream<S = Socket> {
+    /// Unencrypted.
+    Plain(S),
+    /// Encrypted; boxed, for its buffers are large and most streams are plain.
+    Tls(Box<TlsStream<S>>),
+}
+
+/// The Unix socket in `directory` that belongs to a port, by PostgreSQL's naming.
+#[must_use]
+pub fn unix_socket(directory: &Path, port: u16) -> PathBuf {
+    directory.join(format!(".s.PGSQL.{port}"))
+}
+
+impl Endpoint {
+    /// Connects to the same server once more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn connect(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(address) => TcpStream::connect(address).await.map(Socket::Tcp),
+            Self::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+        }
+    }
+}
+
+impl Socket {
+    /// Connects to a host, or to the Unix socket in a directory, as libpq tells them apart.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn connect(host: &str, port: u16) -> io::Result<(Self, Endpoint)> {
+        if host.starts_with('/') {
+            let endpoint = Endpoint::Unix(unix_socket(Path::new(host), port));
+            return Ok((endpoint.connect().await?, endpoint));
+        }
+        let stream = TcpStream::connect((host, port)).await?;
+        let endpoint = Endpoint::Tcp(stream.peer_addr()?);
+        Ok((Self::Tcp(stream), endpoint))
+    }
+
+    /// Whether what is said on it stays on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
+    /// For settings of the system's.
+    #[must_use]
+    pub fn reference(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
+        }
+    }
+
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+}
+
+impl<S> Stream<S> {
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    fn socket(&self) -> &S {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl Stream {
+    /// Waits until a read may find something, without a buffer to read into.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(socket) => socket.poll_read_ready(context).map(|_| ()),
+            // Decrypted bytes may be waiting inside.
+            Self::Tls(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Whether the socket is known to have bytes, an end of stream or an error waiting. Costs no system call: it looks at
+    /// the readiness that the reactor found last.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.socket().poll_read_ready(&mut context).is_ready()
+    }
+
+    /// Writes what a plain socket takes at once. TLS must be polled.
+    ///
+    /// # Errors
+    /// The socket's; [`io::ErrorKind::WouldBlock`] if it takes nothing now.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.try_write(bytes),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// Hands the polls of [`AsyncRead`] and [`AsyncWrite`] to whichever of two streams it is.
+macro_rules! either {
+    ([$($bounds:tt)*] $type:ty: $first:ident, $second:ident) => {
+        impl<$($bounds)*> AsyncRead for $type {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                buffer: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_read(context, buffer),
+                    Self::$second(stream) => Pin::new(stream).poll_read(context, buffer),
+                }
+            }
+        }
+
+        impl<$($bounds)*> AsyncWrite for $type {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_write(context, bytes),
+                    Self::$second(stream) => Pin::new(stream).poll_write(context, bytes),
+                }
+            }
+
+            fn poll_flush(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_flush(context),
+                    Self::$second(stream) => Pin::new(stream).poll_flush(context),
+                }
+            }
+
+            fn poll_shutdown(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_shutdown(context),
+                    Self::$second(stream) => Pin::new(stream).poll_shutdown(context),
+                }
+            }
+        }
+    };
+}
+
+either!([] Socket: Tcp, Unix);
+either!([S: AsyncRead + AsyncWrite + Unpin] Stream<S>: Plain, Tls);
