@@ -65,6 +65,17 @@ fn same(clients: &[Startup<'_>], steps: Vec<(usize, Batch)>) {
     }
 }
 
+/// Runs these on the oracle and through the router.
+#[track_caller]
+fn both(statements: &[&str]) {
+    let _turn = turn();
+    for mut client in [bed().oracle(), bed().client()] {
+        for sql in statements {
+            client.run(sql).succeeded();
+        }
+    }
+}
+
 /// Queries of the clients, by number.
 #[track_caller]
 fn same_queries(clients: &[Startup<'_>], steps: &[(usize, &str)]) {
@@ -245,4 +256,184 @@ fn settings_by_the_extended_protocol_are_the_same() {
             (0, set("SHOW TimeZone")),
         ],
     );
+}
+
+/// What a setting is on the shard of a user.
+fn at(user: &str, setting: &str) -> String {
+    format!("SELECT current_setting('{setting}', true) FROM users WHERE id = {user}")
+}
+
+#[test]
+fn set_config_is_set() {
+    let startup: Startup<'_> = &[("options", "-c work_mem=7MB")];
+    let (here, there) = (at(HERE, "work_mem"), at(THERE, "work_mem"));
+    let own = at(THERE, "app.user");
+    same_queries(
+        &[startup, PLAIN],
+        &[
+            (0, "SELECT set_config('work_mem', '5MB', false)"),
+            (1, &here),
+            (0, &here),
+            (0, &there),
+            (
+                0,
+                "SELECT set_config('WORK_MEM', '6' || 'MB', false) AS m, 1",
+            ),
+            (1, &here),
+            (0, &there),
+            (1, "SELECT set_config('work_mem', '8MB', false)"),
+            (1, "SELECT set_config('work_mem', NULL, false)"),
+            (1, &there),
+            (0, &there),
+            (
+                0,
+                "SELECT CASE WHEN 1 = 2 THEN set_config('work_mem', '9MB', false) END",
+            ),
+            (0, &there),
+            (
+                0,
+                "SELECT set_config('TimeZone', 'UTC', false), set_config('app.user', 'it''s', false)",
+            ),
+            (0, "SHOW TimeZone"),
+            (0, &own),
+            (0, "SELECT set_config('work_mem', 'nonsense', false)"),
+            (0, &there),
+            (0, "SELECT set_config('work_mem', '5MB', true)"),
+            (0, &there),
+            (0, "BEGIN"),
+            (0, "SELECT set_config('work_mem', '5MB', true)"),
+            (0, &here),
+            (0, &there),
+            (0, "SELECT set_config('app.user', 'me', false)"),
+            (0, &own),
+            (0, "SAVEPOINT s"),
+            (0, "SELECT set_config('work_mem', '6MB', true)"),
+            (0, &here),
+            (0, "ROLLBACK TO s"),
+            (0, &here),
+            (0, &there),
+            (0, "COMMIT"),
+            (0, &here),
+            (0, &there),
+            (0, &own),
+            (0, "BEGIN"),
+            (0, "SELECT set_config('work_mem', '5MB', false)"),
+            (0, "ROLLBACK"),
+            (0, &there),
+            (0, "DISCARD ALL"),
+            (0, &there),
+        ],
+    );
+}
+
+#[test]
+fn set_config_goes_before_a_write_on_any_shard() {
+    let rename = format!(
+        "UPDATE users SET name = current_setting('app.user') WHERE id = {THERE} RETURNING name"
+    );
+    same_queries(
+        &[PLAIN],
+        &[
+            (0, "BEGIN"),
+            (0, "SELECT set_config('app.user', 'me', true)"),
+            (0, &rename),
+            (0, "COMMIT"),
+        ],
+    );
+}
+
+#[test]
+fn set_config_takes_its_arguments_from_parameters() {
+    let by = |sql: &str, values: &[&str]| run(sql, values).sync();
+    let there = || query(&at(THERE, "work_mem"));
+    let fails = run("SELECT set_config('work_mem', $1, false)", &["8MB"])
+        .parse("", "SELECT 1 / 0")
+        .bind("", "", &[])
+        .execute("", 0)
+        .sync();
+    same(
+        &[PLAIN, PLAIN],
+        vec![
+            (0, by("SELECT set_config('work_mem', $1, false)", &["9MB"])),
+            (1, query("SHOW work_mem")),
+            (0, there()),
+            (
+                0,
+                by(
+                    "SELECT set_config($1, $2::text, $3)",
+                    &["work_mem", "10MB", "off"],
+                ),
+            ),
+            (0, there()),
+            (
+                0,
+                by("SELECT set_config($1, $2, true)", &["work_mem", "11MB"]),
+            ),
+            (0, there()),
+            (0, fails),
+            (0, there()),
+            (0, query("BEGIN")),
+            (
+                0,
+                by("SELECT set_config($1, $2, true)", &["work_mem", "11MB"]),
+            ),
+            (0, there()),
+            (0, query("COMMIT")),
+            (0, there()),
+            (
+                0,
+                query("PREPARE s AS SELECT set_config('work_mem', $1, $2)"),
+            ),
+            (0, query("EXECUTE s ('12MB', false)")),
+            (1, query("SHOW work_mem")),
+            (0, there()),
+        ],
+    );
+}
+
+#[test]
+fn set_config_decides_what_names_mean() {
+    both(&[
+        "CREATE SCHEMA named",
+        "CREATE TABLE named.users (alone text)",
+        "INSERT INTO named.users VALUES ('here')",
+    ]);
+    same(
+        &[PLAIN, PLAIN],
+        vec![
+            (
+                0,
+                run("SELECT set_config('search_path', $1, false)", &["named"]).sync(),
+            ),
+            (0, query("SELECT * FROM users")),
+            (1, query("SELECT * FROM users WHERE id = 3")),
+            (0, query("SELECT * FROM users")),
+            (0, query("RESET search_path")),
+            (0, query("SELECT * FROM users WHERE id = 3")),
+            (0, query("BEGIN")),
+            (0, query("SELECT set_config('search_path', 'named', true)")),
+            (0, query("SELECT * FROM users")),
+            (0, query("COMMIT")),
+            (0, query("SELECT * FROM users WHERE id = 3")),
+        ],
+    );
+    both(&["DROP SCHEMA named CASCADE"]);
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused() {
+    let _turn = turn();
+    let mut client = bed().client();
+    for sql in [
+        "SELECT set_config(name, setting, false) FROM pg_settings WHERE name LIKE 'work%'",
+        "SELECT set_config('standard_conforming_strings', 'off', false)",
+        "SELECT set_config('work_mem', '5MB', false) FROM users",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT set_config('work_mem', '5MB', false)",
+    ] {
+        assert_eq!(client.run(sql).sqlstate(), Some("0A000"), "{sql}");
+    }
+    assert_eq!(client.run("SHOW work_mem").value(), "4MB");
+    let mut client = connect(bed().router().port(), &[("options", "-c work_mem=7MB")]);
+    let to_default = client.run("SELECT set_config('work_mem', NULL, false)");
+    assert_eq!(to_default.sqlstate(), Some("0A000"));
 }

@@ -14,4 +14,4 @@ pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextR
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools};
 pub use prepared::PreparedSet;
 pub(crate) use replies::{Event, Replies, Reply, Show};
-pub use settings::Settings;
+pub use settings::{Settings, set_config};

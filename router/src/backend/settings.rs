@@ -143,7 +143,7 @@ impl Setting {
 
 /// The statement that sets `name`. set_config takes the configuration file's form, as the startup packet does; SET would
 /// read a list such as search_path as one name.
-fn set_config(name: &str, value: &str, local: bool) -> String {
+pub fn set_config(name: &str, value: &str, local: bool) -> String {
     format!(
         "SELECT pg_catalog.set_config({}, {}, {local})",
         escape_literal(name),

@@ -459,7 +459,7 @@ fn integral(text: &[u8]) -> Option<i64> {
 }
 
 /// The contents of a plain string literal.
-fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub(super) fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inside = text.get(1..text.len().checked_sub(1)?)?;
     if !inside.contains(&b'\'') {
         return Some(Cow::Borrowed(inside));

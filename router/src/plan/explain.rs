@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use switchyard_schema::ShardIndex;
 
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
-use super::{Access, Broadcast, Operator, Plan};
+use super::{Access, Argument, Broadcast, Operator, Plan};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
 
@@ -136,7 +136,12 @@ fn write_rest(out: &mut String, plan: &Plan) -> fmt::Result {
         writeln!(out, "  Creates temporary: {name}")?;
     }
     for setting in &plan.settings {
-        writeln!(out, "  Sets: {} = {:?}", setting.name, setting.value)?;
+        let known = |argument: &Option<Argument>| match argument {
+            Some(argument) => format!("{argument:?}"),
+            None => "?".to_owned(),
+        };
+        let (value, local) = (known(&setting.value), known(&setting.local));
+        writeln!(out, "  Sets: {:?} = {value}, local {local}", setting.name)?;
     }
     if !plan.guards.is_empty() {
         writeln!(out, "  Guards: {:?}", plan.guards)?;

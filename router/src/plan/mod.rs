@@ -19,6 +19,7 @@ mod opaque;
 mod parse;
 mod refusal;
 mod route;
+mod setting;
 mod utility;
 mod words;
 
@@ -32,6 +33,7 @@ pub use route::{
     KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
     Values,
 };
+pub use setting::{Argument, Setting};
 
 use switchyard_schema::ShardIndex;
 
@@ -77,21 +79,10 @@ pub struct Plan {
     pub unknown: Option<String>,
     /// The name of a temporary relation it creates.
     pub temporary: Option<String>,
-    /// Settings it changes by `set_config`, besides being executed.
+    /// Settings it changes by `set_config`: the session takes note of them.
     pub settings: Vec<Setting>,
     /// The kind of node its hint asks for.
     pub node: Option<HintNode>,
-}
-
-/// A setting changed by `SELECT set_config(name, value, is_local)` with literals.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// The setting's name in lower case.
-    pub name: String,
-    /// The new value.
-    pub value: String,
-    /// Until the end of the transaction only.
-    pub local: bool,
 }
 
 impl Plan {
@@ -263,6 +254,7 @@ impl Planner<'_> {
             }
         };
         let mut plan = self.inner(&tokens);
+        self.unseen_setting(&tokens, &mut plan);
         let number = |token: &Token| {
             let digits = token.text(self.sql).get(1..).unwrap_or_default();
             std::str::from_utf8(digits)
@@ -289,6 +281,24 @@ impl Planner<'_> {
         match &self.scan.hint {
             Some(hint) => self.hinted(plan, hint),
             None => plan,
+        }
+    }
+
+    /// A set_config where the analysis did not find it, or did not look.
+    fn unseen_setting(&self, tokens: &[Token], plan: &mut Plan) {
+        let is_sent = !matches!(plan.operator, Operator::Session | Operator::Refuse(_));
+        let calls = |token: &Token| token.is_word(self.sql, "set_config");
+        if !is_sent || !plan.settings.is_empty() || !tokens.iter().any(calls) {
+            return;
+        }
+        match &plan.command {
+            Command::Explain { analyze: false } => {}
+            // A definition runs nothing, and what CREATE TABLE AS sets must not be another session's.
+            Command::Ddl => plan.effects.dirty = true,
+            command => {
+                let refusal = setting::unfollowed("a setting in this statement");
+                *plan = utility::refused(refusal, command.clone());
+            }
         }
     }
 

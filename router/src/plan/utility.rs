@@ -10,6 +10,7 @@ use super::control;
 use super::opaque::Mentions;
 use super::refusal::{Refusal, SYNTAX_ERROR};
 use super::route::Target;
+use super::setting::unfollowed;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Placement, Resolved};
@@ -201,6 +202,9 @@ impl Planner<'_> {
         plan.command = Command::Explain { analyze };
         plan.effects.pins = Pins::NONE;
         plan.temporary = None;
+        if !analyze {
+            plan.settings.clear();
+        }
         match &plan.operator {
             Operator::PassThrough(_) | Operator::Refuse(_) => plan,
             Operator::Append(_) | Operator::Broadcast(_) => refused(
@@ -246,6 +250,9 @@ impl Planner<'_> {
         plan.command = Command::Declare { name, hold };
         if hold {
             plan.effects.pins.insert(Pin::HoldCursor);
+        }
+        if !plan.settings.is_empty() {
+            return refused(unfollowed("a setting in a cursor's query"), plan.command);
         }
         match &plan.operator {
             Operator::PassThrough(_) | Operator::Refuse(_) => plan,

@@ -27,6 +27,9 @@ pub(crate) struct Block {
     settings_before: Arc<Settings>,
     /// The settings that hold now, those of `SET LOCAL` included.
     effective: Arc<Settings>,
+    /// Settings changed until its end or for longer, where that is not known: the participant (its shard, whether it is
+    /// the primary) that will tell, and their names.
+    pub(crate) unsure: Vec<(ShardIndex, bool, Box<str>)>,
     /// The shard that a statement of the client's has written to.
     writer: Option<ShardIndex>,
     /// The schema has been changed in it.
@@ -62,6 +65,7 @@ impl Block {
             replay: Vec::new(),
             settings_before: Arc::clone(settings),
             effective: Arc::clone(settings),
+            unsure: Vec::new(),
             writer: None,
             changed_schema: false,
         }

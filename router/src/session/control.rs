@@ -161,7 +161,7 @@ impl Session {
     /// Commits the block on every participant, the writer first: if that fails nothing is committed. The block is over
     /// either way.
     pub(super) async fn commit_block(&mut self) -> Result<(), Trouble> {
-        let Some(block) = self.block.take() else {
+        let Some(mut block) = self.block.take() else {
             return Ok(());
         };
         let mut order: Vec<usize> = (0..self.participants.len()).collect();
@@ -216,6 +216,9 @@ impl Session {
         }
         self.participants.leave_block();
         self.take_settings(Arc::clone(&self.settings));
+        if !block.unsure.is_empty() {
+            Box::pin(self.learn_unsure(std::mem::take(&mut block.unsure))).await?;
+        }
         if block.changed_schema {
             self.schema_changed().await;
         }

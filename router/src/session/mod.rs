@@ -12,6 +12,7 @@ mod exchange;
 mod extended;
 pub(crate) mod failure;
 mod fan_out;
+mod learn;
 mod open;
 mod relations;
 pub(crate) mod report;

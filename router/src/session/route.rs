@@ -50,6 +50,15 @@ pub(crate) enum Text {
     Unscannable,
 }
 
+/// The plan with the settings this execution changes, if it changes any.
+pub(super) fn bind_settings(plan: Arc<Plan>, values: &Values<'_>) -> Result<Arc<Plan>, Failure> {
+    if plan.settings.is_empty() {
+        return Ok(plan);
+    }
+    let bound = plan.with_settings_bound(values).map_err(Failure::Refused)?;
+    Ok(Arc::new(bound))
+}
+
 impl Session {
     /// Plans and binds a query string of the simple protocol.
     pub(crate) fn route_text(&mut self, sql: &[u8]) -> Result<Text, Failure> {
@@ -74,6 +83,7 @@ impl Session {
             params: &NoParams,
         };
         let shards = self.bind(&plan, &values)?;
+        let plan = bind_settings(plan, &values)?;
         Ok(Text::One(Routed {
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
             plan,

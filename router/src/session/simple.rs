@@ -178,6 +178,9 @@ impl Session {
         {
             return Box::pin(self.statement_in_failed_block(failed, plan, sent)).await;
         }
+        if !plan.settings.is_empty() {
+            return Box::pin(self.setting_statement(routed, sent)).await;
+        }
         match &plan.operator {
             Operator::PassThrough(_) => match routed.shards.only() {
                 Some(shard) => self.pass_through(shard, routed, sent).await,

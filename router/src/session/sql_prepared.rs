@@ -10,7 +10,7 @@ use switchyard_wire::frontend;
 
 use super::Session;
 use super::failure::Failure;
-use super::route::Routed;
+use super::route::{Routed, bind_settings};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, StatementText};
 use crate::backend::{Reply, Show};
@@ -72,13 +72,14 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let prepared = self.statement_named(name.as_bytes())?;
         let arguments = Arguments::read(sent.sql(), arguments);
-        let shards = {
+        let (shards, plan) = {
             let values = Values {
                 sql: prepared.statement.sql(),
                 literals: &prepared.literals,
                 params: &arguments,
             };
-            self.bind(&prepared.plan, &values)?
+            let plan = bind_settings(Arc::clone(&prepared.plan), &values)?;
+            (self.bind(&plan, &values)?, plan)
         };
         let Some(shard) = shards.only() else {
             return Err(unsupported(
@@ -102,10 +103,13 @@ impl Session {
             alone: sent.alone,
         };
         let routed = Routed {
-            plan: Arc::clone(&prepared.plan),
+            plan,
             shards,
             hint: prepared.hint,
         };
+        if !routed.plan.settings.is_empty() {
+            return self.setting_statement(&routed, sent).await;
+        }
         self.pass_through(shard, &routed, sent).await
     }
 

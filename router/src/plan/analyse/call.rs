@@ -1,16 +1,12 @@
 //! Function calls: volatility, aggregates, what a call leaves behind in the session.
 
-use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Value,
-    ValueWithSpan,
-};
+use sqlparser::ast::{Function, ObjectName};
 
 use super::names::function_name;
 use super::{Analyser, Stop};
+use crate::plan::Pin;
 use crate::plan::refusal::Refusal;
-use crate::plan::{Pin, Setting};
 use crate::relations::{Function as Known, FunctionKind, Volatility};
-use crate::sql::{LiteralKind, Token};
 
 /// Volatile functions of PostgreSQL's that only compute: which server runs them does not matter.
 const STATELESS: &[&str] = &[
@@ -76,16 +72,6 @@ const RUNS_TEXT: &[&str] = &[
 const ORDERLESS: &[&str] = &[
     "avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "every", "max", "min",
     "sum",
-];
-
-/// Settings that decide how statements are read; what changes them unseen would make the router misread later ones.
-const CRITICAL_SETTINGS: &[&str] = &[
-    "search_path",
-    "role",
-    "session_authorization",
-    "standard_conforming_strings",
-    "client_encoding",
-    "backslash_quote",
 ];
 
 /// Whether a function of PostgreSQL's runs its argument as SQL or reads the table it names.
@@ -155,7 +141,8 @@ impl<'a> Analyser<'a> {
         if !self.alone {
             self.reads(function, name)?;
         }
-        if function.volatility == Volatility::Volatile {
+        // The session takes note of what set_config does: it can be done anywhere.
+        if function.volatility == Volatility::Volatile && !(builtin && name == "set_config") {
             self.analysis.primary = true;
             self.analysis.effects.dirty |= function.user_code;
         }
@@ -283,93 +270,6 @@ impl<'a> Analyser<'a> {
         }
         Ok(())
     }
-
-    /// `set_config(name, value, is_local)`.
-    fn set_config(&mut self, function: &'a Function) -> Result<(), Stop> {
-        let FunctionArguments::List(list) = &function.args else {
-            return Ok(());
-        };
-        let arguments: Vec<&Expr> = list
-            .args
-            .iter()
-            .filter_map(|arg| match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-                _ => None,
-            })
-            .collect();
-        let [setting, value, local] = arguments.as_slice() else {
-            return Err(Stop::Opaque("set_config with odd arguments"));
-        };
-        let local = match local {
-            Expr::Value(ValueWithSpan {
-                value: Value::Boolean(local),
-                ..
-            }) => Some(*local),
-            _ => None,
-        };
-        if local != Some(true) {
-            self.analysis.effects.pins.insert(Pin::Setting);
-        }
-        let setting = match self.look_at(setting) {
-            Some(name) => Some(name),
-            None => self.setting_of_pg_settings(setting),
-        };
-        let setting = setting.map(|name| name.to_ascii_lowercase());
-        match setting {
-            Some(setting) if CRITICAL_SETTINGS.contains(&setting.as_str()) => {
-                let value = self.look_at(value);
-                let ((Some(value), Some(local)), true) =
-                    ((value, local), self.is_sole_expression())
-                else {
-                    return Err(critical(&setting).into());
-                };
-                self.analysis.settings.push(Setting {
-                    name: setting,
-                    value,
-                    local,
-                });
-            }
-            Some(_) => {}
-            None => return Err(critical("a setting that is named by a parameter or column").into()),
-        }
-        Ok(())
-    }
-
-    /// The setting in `SELECT set_config(name, …) FROM pg_settings WHERE name = '…'`, which pg_dump says.
-    fn setting_of_pg_settings(&mut self, setting: &Expr) -> Option<String> {
-        let Expr::Identifier(ident) = setting else {
-            return None;
-        };
-        let [.., from, table, condition, column, equal, value] = self.tokens else {
-            return None;
-        };
-        let word = |token: &Token, word: &str| token.is_word(self.sql, word);
-        let pattern = ident.value == "name"
-            && word(from, "from")
-            && word(table, "pg_settings")
-            && word(condition, "where")
-            && word(column, "name")
-            && equal.text(self.sql) == b"=";
-        let slot = self.scan.literals.len().checked_sub(1)?;
-        let literal = self
-            .scan
-            .literals
-            .get(slot)
-            .filter(|literal| literal.span.start == value.start)?;
-        if !pattern || literal.kind != LiteralKind::String {
-            return None;
-        }
-        let text = self
-            .sql
-            .get(literal.span.start as usize + 1..literal.span.end as usize - 1)?;
-        self.analysis.guards.push(u16::try_from(slot).ok()?);
-        std::str::from_utf8(text).ok().map(str::to_owned)
-    }
-
-    /// Whether the block being walked has no FROM: its select list is evaluated exactly once.
-    fn is_sole_expression(&self) -> bool {
-        self.blocks.len() == 1 && self.frames.iter().all(|frame| frame.items.is_empty())
-    }
 }
 
 /// Syntax that looks like a function but is none of the catalogue's.
@@ -417,10 +317,4 @@ fn momentary(name: &str) -> Refusal {
     Refusal::not_supported(format!("function \"{name}\" is not supported across shards yet"))
         .detail("Each shard would compute a result of its own.")
         .hint("Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.")
-}
-
-fn critical(setting: &str) -> Refusal {
-    Refusal::not_supported(format!("set_config of {setting} is not supported here"))
-        .detail("The setting decides how the router reads later statements.")
-        .hint("Use SET.")
 }

@@ -20,6 +20,7 @@ pub(super) mod names;
 mod predicate;
 mod query;
 mod select;
+mod setting;
 mod value;
 mod write;
 

@@ -141,27 +141,6 @@ impl Analyser<'_> {
             .filter(|token| token.kind == TokenKind::Param && same(token.text(self.sql)))
             .count()
     }
-
-    /// The value of a plain string literal. The plan depends on it from now on.
-    pub(super) fn look_at(&mut self, expr: &Expr) -> Option<String> {
-        let KeyExpr {
-            source:
-                Source::Literal {
-                    slot,
-                    kind: LiteralKind::String,
-                },
-            ..
-        } = self.key_expr(expr)?
-        else {
-            return None;
-        };
-        let literal = self.scan.literals.get(usize::from(slot))?;
-        let text = self
-            .sql
-            .get(literal.span.start as usize + 1..literal.span.end as usize - 1)?;
-        self.analysis.guards.push(slot);
-        Some(std::str::from_utf8(text).ok()?.replace("''", "'"))
-    }
 }
 
 fn is_number(value: &KeyExpr) -> bool {

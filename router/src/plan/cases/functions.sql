@@ -60,43 +60,36 @@ SELECT txid_current()
 --> PassThrough to shard s0 (primary)
 
 SELECT set_config('work_mem', '1MB', false)
---> PassThrough to shard s0 (primary)
--->   Pins: Setting
--->   Guards: [0]
+--> PassThrough to any shard (read)
+-->   Sets: Slot(0) = Slot(1), local Bool(false)
 
 SELECT set_config('work_mem', '1MB', true)
---> PassThrough to shard s0 (primary)
--->   Guards: [0]
+--> PassThrough to any shard (read)
+-->   Sets: Slot(0) = Slot(1), local Bool(true)
 
 SELECT set_config('app.user', $1, true)
---> PassThrough to shard s0 (primary)
--->   Guards: [0]
+--> PassThrough to any shard (read)
+-->   Sets: Slot(0) = Param(1), local Bool(true)
 
 SELECT pg_catalog.set_config('search_path', '', false)
---> PassThrough to shard s0 (primary)
--->   Pins: Setting
--->   Sets: search_path = ""
--->   Guards: [0, 1]
+--> PassThrough to any shard (read)
+-->   Sets: Slot(0) = Slot(1), local Bool(false)
 
 SELECT set_config('search_path', $1, false)
---> Refuse 0A000: set_config of search_path is not supported here
---> DETAIL: The setting decides how the router reads later statements.
---> HINT: Use SET.
+--> PassThrough to any shard (read)
+-->   Sets: Slot(0) = Param(1), local Bool(false)
 
 SELECT set_config('search_path', name, false) FROM settings
---> Refuse 0A000: set_config of search_path is not supported here
---> DETAIL: The setting decides how the router reads later statements.
---> HINT: Use SET.
+--> PassThrough to shard s0 (read)
+-->   Sets: Slot(0) = ?, local Bool(false)
 
 SELECT set_config('role', 'bob', true)
---> PassThrough to shard s0 (primary)
--->   Sets: role = "bob"
--->   Guards: [0, 1]
+--> PassThrough to any shard (read)
+-->   Sets: Slot(0) = Slot(1), local Bool(true)
 
 SELECT set_config($1, 'x', true)
---> Refuse 0A000: set_config of a setting that is named by a parameter or column is not supported here
---> DETAIL: The setting decides how the router reads later statements.
---> HINT: Use SET.
+--> PassThrough to any shard (read)
+-->   Sets: Param(1) = Slot(0), local Bool(true)
 
 SELECT query_to_xml('SELECT * FROM users', true, true, '')
 --> Refuse 0A000: function "query_to_xml" is not supported across shards
@@ -198,16 +191,16 @@ UPDATE pg_settings SET setting = 'x'
 
 -- what pg_dump says
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'
---> PassThrough to shard s0 (primary)
--->   Pins: Setting
+--> PassThrough to shard s0 (read)
+-->   Sets: Text("restrict_nonsystem_relation_kind") = ?, local Bool(false)
 -->   Guards: [1]
 
 SELECT set_config(name, 'x', false) FROM pg_settings WHERE name = 'search_path'
---> Refuse 0A000: set_config of search_path is not supported here
---> DETAIL: The setting decides how the router reads later statements.
---> HINT: Use SET.
+--> PassThrough to shard s0 (read)
+-->   Sets: Text("search_path") = ?, local Bool(false)
+-->   Guards: [1]
 
 SELECT set_config(name, 'x', false) FROM pg_settings WHERE name <> 'search_path'
---> Refuse 0A000: set_config of a setting that is named by a parameter or column is not supported here
+--> Refuse 0A000: set_config of a setting whose name is not known is not supported here
 --> DETAIL: The setting decides how the router reads later statements.
 --> HINT: Use SET.

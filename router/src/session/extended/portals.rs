@@ -16,6 +16,8 @@ use crate::plan::{Access, Command, Operator, Param, Params, Plan, Values};
 use crate::session::Session;
 use crate::session::block::{Block, FailedOn};
 use crate::session::failure::Failure;
+use crate::session::learn::settings_of_several;
+use crate::session::route::bind_settings;
 use crate::session::simple::{Sent, is_end};
 use crate::session::statement::{Portal, SessionStatement, Statement};
 
@@ -49,7 +51,7 @@ impl Session {
             prepared.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_)
         );
-        if !passes || !knows_key_types(&prepared) {
+        if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
         }
         let shards = self.shards_of(&prepared, bind)?;
@@ -63,6 +65,39 @@ impl Session {
         };
         self.queue_bind(index, &prepared, bind)?;
         Ok(true)
+    }
+
+    /// Binds a statement that changes settings. A batch that fails takes them back, as the end of a block does.
+    async fn bind_setting(
+        &mut self,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        let shards = self.shards_of(prepared, bind)?;
+        let Some(shard) = shards.only() else {
+            return Err(settings_of_several().into());
+        };
+        let plan = {
+            let values = Values {
+                sql: prepared.statement.sql(),
+                literals: &prepared.literals,
+                params: &BoundParams {
+                    bind,
+                    statement: &prepared.statement,
+                },
+            };
+            bind_settings(Arc::clone(&prepared.plan), &values)?
+        };
+        self.has_servers_defaults(&plan)?;
+        if self.block.is_none() {
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        let prepared = SessionStatement {
+            plan,
+            ..prepared.clone()
+        };
+        self.bind_one(shard, &prepared, bind).await
     }
 
     /// The shards that one execution goes to.
@@ -120,6 +155,9 @@ impl Session {
         }
         if !knows_key_types(&prepared) {
             self.learn_key_types(bind.statement, &prepared).await?;
+        }
+        if !prepared.plan.settings.is_empty() {
+            return self.bind_setting(&prepared, bind).await;
         }
         let shards = self.shards_of(&prepared, bind)?;
         let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
@@ -257,6 +295,9 @@ impl Session {
         let Some((plan, participant)) = self.portal_at_hand(name) else {
             return Ok(false);
         };
+        if !plan.settings.is_empty() {
+            return Ok(false);
+        }
         let (plan, shard) = (Arc::clone(plan), participant.shard);
         self.count(&plan, 1);
         self.execute_on(shard, &plan)?;
@@ -295,6 +336,10 @@ impl Session {
                 let index = self.activate_held(shard, name).await?;
                 if let Some(participant) = self.participants.get_mut(index) {
                     participant.queue_execute(&plan, name, max_rows);
+                }
+                if !plan.settings.is_empty() {
+                    self.settle().await?;
+                    Box::pin(self.learn_settings(index, &plan)).await?;
                 }
                 Ok(())
             }

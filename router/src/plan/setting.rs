@@ -1,0 +1,127 @@
+//! Settings that a statement changes by `set_config`, for the session to take note of.
+
+use std::borrow::Cow;
+
+use super::Plan;
+use super::bind::unquote;
+use super::refusal::Refusal;
+use super::route::Values;
+
+/// A call of `set_config(name, value, is_local)`. What is not known when it has been bound, the session asks the server
+/// once the statement has run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The setting's name.
+    pub name: Argument,
+    /// The new value, if the call is certain to take place and its argument is known at binding.
+    pub value: Option<Argument>,
+    /// Until the end of the transaction only, if that is known at binding.
+    pub local: Option<Argument>,
+}
+
+/// An argument that is known at binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A string literal, by slot.
+    Slot(u16),
+    /// `$n`
+    Param(u16),
+    /// This text.
+    Text(String),
+    /// `TRUE` or `FALSE`
+    Bool(bool),
+    /// NULL
+    Null,
+}
+
+/// Settings by which the router reads statements: they are changed by `SET`, which looks at the value first.
+const ONLY_BY_SET: [&str; 4] = [
+    "backslash_quote",
+    "client_encoding",
+    "standard_conforming_strings",
+    "switchyard.route",
+];
+
+/// The types of parameters that have the form of text, also in binary: unknown ones, `text`, `varchar`, `unknown`.
+const TEXTS: [u32; 4] = [0, 25, 1043, 705];
+const BOOL: u32 = 16;
+
+impl Plan {
+    /// This plan with the settings of one execution: their arguments are texts, truth values or NULL.
+    ///
+    /// # Errors
+    /// A setting that cannot be followed.
+    pub fn with_settings_bound(&self, values: &Values<'_>) -> Result<Plan, Box<Refusal>> {
+        let mut plan = self.clone();
+        for setting in &mut plan.settings {
+            let name = match setting.name.text(values) {
+                Some(Argument::Text(name)) => name.to_ascii_lowercase(),
+                _ => return Err(Box::new(unfollowed("a setting whose name is not known"))),
+            };
+            if ONLY_BY_SET.contains(&name.as_str()) {
+                return Err(Box::new(unfollowed(&name)));
+            }
+            setting.name = Argument::Text(name);
+            setting.value = setting.value.as_ref().and_then(|value| value.text(values));
+            setting.local = setting.local.as_ref().and_then(|local| local.truth(values));
+        }
+        Ok(plan)
+    }
+}
+
+/// The refusal of what the session could not take note of.
+pub(super) fn unfollowed(setting: &str) -> Refusal {
+    Refusal::not_supported(format!("set_config of {setting} is not supported here"))
+        .detail("The setting decides how the router reads later statements.")
+        .hint("Use SET.")
+}
+
+impl Argument {
+    fn text(&self, values: &Values<'_>) -> Option<Argument> {
+        let text = match self {
+            Self::Slot(slot) => {
+                let literal = values.literals.get(usize::from(*slot))?;
+                let span = literal.span.start as usize..literal.span.end as usize;
+                unquote(values.sql.get(span)?)?
+            }
+            Self::Param(number) => {
+                let param = values.params.param(*number)?;
+                match param.value {
+                    _ if !TEXTS.contains(&param.oid) => return None,
+                    Some(text) => Cow::Borrowed(text),
+                    None => return Some(Self::Null),
+                }
+            }
+            Self::Text(_) | Self::Null => return Some(self.clone()),
+            Self::Bool(_) => return None,
+        };
+        Some(Self::Text(std::str::from_utf8(&text).ok()?.to_owned()))
+    }
+
+    fn truth(&self, values: &Values<'_>) -> Option<Argument> {
+        let text = match self {
+            Self::Param(number) => {
+                let param = values.params.param(*number)?;
+                match (param.value, param.oid) {
+                    (None, _) => return Some(Self::Bool(false)),
+                    (Some([byte]), 0 | BOOL) if param.binary => {
+                        return Some(Self::Bool(*byte != 0));
+                    }
+                    _ if param.binary => return None,
+                    (Some(text), _) => String::from_utf8_lossy(text).into_owned(),
+                }
+            }
+            Self::Bool(_) => return Some(self.clone()),
+            Self::Null => return Some(Self::Bool(false)),
+            Self::Slot(_) | Self::Text(_) => match self.text(values)? {
+                Self::Text(text) => text,
+                _ => return None,
+            },
+        };
+        match text.trim().to_ascii_lowercase().as_str() {
+            "t" | "true" | "on" | "yes" | "y" | "1" => Some(Self::Bool(true)),
+            "f" | "false" | "off" | "no" | "n" | "0" => Some(Self::Bool(false)),
+            _ => None,
+        }
+    }
+}
