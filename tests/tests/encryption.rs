@@ -180,6 +180,39 @@ fn clients_are_encrypted_as_configured() {
 }
 
 #[test]
+fn a_reload_takes_new_certificates_and_rules() {
+    let (cluster, old, new) = (cluster(), Authority::new("old"), Authority::new("new"));
+    for authority in [&old, &new] {
+        authority.sign("router");
+    }
+    let tls = |authority: &Authority, more: &str| {
+        let [cert, key] = ["router.crt", "router.key"].map(|name| authority.file(name));
+        format!("\n[router.tls]\ncert = {cert:?}\nkey = {key:?}\n{more}")
+    };
+    let (before, after) = (tls(&old, ""), tls(&new, "required = true"));
+    let (text, ports) = router(&cluster, &before, "", "scram-sha-256");
+    let mut served = Router::start(&text, ports);
+    let port = served.port();
+    let verified = |authority: &Authority| {
+        let root = authority.file("ca.crt");
+        let options = format!("sslmode=verify-full sslrootcert={}", root.display());
+        psql(port, &options, "SELECT 1")
+    };
+    assert_eq!(printed(&verified(&old)), "1");
+    assert_eq!(printed(&psql(port, "sslmode=disable", "SELECT 1")), "1");
+
+    std::fs::write(served.config_file(), text.replace(&before, &after)).unwrap();
+    served.process().hang_up();
+    eventually("the reload is logged", || {
+        served.log().contains("configuration reloaded")
+    });
+    assert_eq!(printed(&verified(&new)), "1");
+    complaint(&verified(&old));
+    let said = complaint(&psql(port, "sslmode=disable", "SELECT 1"));
+    assert!(said.contains("SSL connection is required"), "{said}");
+}
+
+#[test]
 fn nodes_are_encrypted_as_configured() {
     let (cluster, authority) = (cluster(), Authority::new("authority"));
     let path = |name: &str| authority.file(name).to_str().unwrap().to_owned();

@@ -1,10 +1,11 @@
 //! What reads on replicas may miss, and who serves them when a replica is gone.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use switchyard_tests::cluster::{Node, Stop};
-use switchyard_tests::{Bed, BedSpec, Client, eventually, wait_for_replicas};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Router, eventually, wait_for_replicas};
 
 const SESSIONS: usize = 16;
 /// Writes, each with the read of what was written.
@@ -445,4 +446,79 @@ fn hints_and_policies_choose_the_server() {
     for user in 1..20 {
         assert!(primaries.contains(&reader_of(&mut client, user)));
     }
+}
+
+#[test]
+fn a_replica_further_behind_than_allowed_serves_no_eventual_reads() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let eventual = |lag: &str| {
+        let lines = format!("consistency = \"eventual\"\nmax_replica_lag = \"{lag}\"");
+        bed.another_router(&lines, &|node: &dyn Node| node.port())
+    };
+    let routers = [eventual("1s"), eventual("1h")];
+    let connect = |router: &Router| Client::connect(&Login::new(router.port()));
+    let [mut strict, mut lax] = routers.each_ref().map(connect);
+    let replicas = ports(replicas(bed));
+    for client in [&mut strict, &mut lax] {
+        eventually("a replica serves", || {
+            replicas.contains(&reader_of(client, 1))
+        });
+    }
+    let _held_back = HeldBack::by(bed, "1min");
+    let mut writer = bed.client();
+    for user in 1..20 {
+        let update = format!("UPDATE users SET name = name WHERE id = {user}");
+        writer.run(&update).succeeded();
+    }
+    eventually("the replica has fallen too far behind", || {
+        !replicas.contains(&reader_of(&mut strict, 1))
+    });
+    assert!(replicas.contains(&reader_of(&mut lax, 1)));
+}
+
+/// When each connection that looks after this node, one per router, last asked.
+fn looks(client: &mut Client) -> BTreeMap<String, String> {
+    let sql = "SELECT pid, query_start FROM pg_stat_activity \
+               WHERE query LIKE '%pg_last_xact_replay_timestamp%' AND pid <> pg_backend_pid()";
+    let rows = client.run(sql).succeeded().texts();
+    let pair = |mut row: Vec<String>| (row.remove(0), row.remove(0));
+    rows.into_iter().map(pair).collect()
+}
+
+/// Watches until one of those connections has asked so often: how many have asked, and how many there are.
+fn until_asked(client: &mut Client, times: usize) -> (usize, usize) {
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    let mut before = looks(client);
+    eventually("one of them asks", || {
+        let now = looks(client);
+        for (process, at) in &now {
+            if before.get(process) != Some(at) {
+                *asked.entry(process.clone()).or_default() += 1;
+            }
+        }
+        before = now;
+        asked.values().any(|count| *count >= times)
+    });
+    (asked.len(), before.len())
+}
+
+#[test]
+fn a_replica_without_its_primary_is_asked_at_the_configured_interval() {
+    let (bed, _turn) = bed();
+    let router = |interval: &str| {
+        let lines = format!("health_interval = \"{interval}\"");
+        bed.another_router(&lines, &|node: &dyn Node| node.port())
+    };
+    let _routers = [router("200ms"), router("1h")];
+    let shard = bed.cluster().shard(0);
+    let mut client = bed.node_client(shard.replicas[0].as_ref());
+    // The bed's own router asks every second.
+    until_asked(&mut client, 5);
+    assert_eq!(until_asked(&mut client, 5), (3, 3));
+    shard.primary.stop(Stop::Fast).unwrap();
+    // What its end has set off is soon over.
+    until_asked(&mut client, 10);
+    assert_eq!(until_asked(&mut client, 10), (2, 3));
+    shard.primary.start().unwrap();
 }

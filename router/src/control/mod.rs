@@ -289,10 +289,14 @@ impl Control {
                 entry.resolve();
             }
         }
-        let same_user = visitor(&self.settings) == visitor(&settings);
+        let manner = |settings: &Settings| {
+            let interval = settings.file.router.timeouts.health_interval;
+            (visitor(settings), interval)
+        };
+        let same_manner = manner(&self.settings) == manner(&settings);
         self.databases = databases;
         self.settings = settings;
-        if !same_user {
+        if !same_manner {
             self.monitor.forget();
         }
         match &self.actual {

@@ -301,6 +301,7 @@ fn pools_differ(old: &Settings, new: &Settings) -> bool {
 }
 
 fn warn_of_restart(old: &Settings, new: &Settings) {
+    let (old_log, new_log) = (&old.file.log, &new.file.log);
     let (old, new) = (&old.file.router, &new.file.router);
     let changed = [
         ("listen", old.listen != new.listen),
@@ -310,6 +311,8 @@ fn warn_of_restart(old: &Settings, new: &Settings) {
             "unix_socket_dir",
             old.unix_socket_dir != new.unix_socket_dir,
         ),
+        ("log.format", old_log.format != new_log.format),
+        ("log.level", old_log.filter != new_log.filter),
     ];
     for (key, changed) in changed {
         if changed {

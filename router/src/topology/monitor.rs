@@ -126,7 +126,7 @@ impl Monitor {
         self.shards = shards;
     }
 
-    /// Forgets all tasks, so that the next [`Monitor::watch`] begins anew: after a change of credentials.
+    /// Forgets all tasks, so that the next [`Monitor::watch`] begins anew: after a change of credentials or intervals.
     pub fn forget(&mut self) {
         self.watches.clear();
     }
