@@ -437,3 +437,143 @@ fn what_cannot_be_followed_is_refused() {
     let to_default = client.run("SELECT set_config('work_mem', NULL, false)");
     assert_eq!(to_default.sqlstate(), Some("0A000"));
 }
+
+#[test]
+fn values_of_sequences_are_the_clients_own() {
+    both(&[
+        "CREATE SEQUENCE tickets",
+        "CREATE TABLE numbered (id serial, said text)",
+        "CREATE TABLE counted (id int GENERATED ALWAYS AS IDENTITY, said text)",
+        "CREATE TABLE silent (said text)",
+        "CREATE FUNCTION next_ticket() RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT nextval('tickets')::int $$",
+    ]);
+    let (ticket, last) = ("SELECT currval('tickets')", "SELECT lastval()");
+    let insert = "INSERT INTO numbered (said) VALUES ('a')";
+    same_queries(
+        &[PLAIN, PLAIN, PLAIN],
+        &[
+            // Those who have used none get PostgreSQL's own error, whoever used the connection before.
+            (0, ticket),
+            (0, "SELECT nextval('tickets')"),
+            (1, ticket),
+            (1, last),
+            (1, "BEGIN"),
+            (1, ticket),
+            (1, "ROLLBACK"),
+            // In a block they are the block's own.
+            (1, "BEGIN"),
+            (1, insert),
+            (1, last),
+            (1, "SELECT currval('numbered_id_seq')"),
+            (1, ticket),
+            (1, "ROLLBACK"),
+            (2, "BEGIN"),
+            (2, "INSERT INTO silent VALUES ('b')"),
+            (2, "SAVEPOINT s"),
+            (2, last),
+            (2, "ROLLBACK TO s"),
+            (2, "INSERT INTO counted (said) VALUES ('c')"),
+            (2, last),
+            (2, "SELECT currval(pg_get_serial_sequence('counted', 'id'))"),
+            (2, "SELECT next_ticket(), lastval()"),
+            (2, "SELECT setval('tickets', 100)"),
+            (2, ticket),
+            (2, "DISCARD SEQUENCES"),
+            (2, last),
+            (2, "ROLLBACK"),
+            (0, "SELECT nextval('tickets') = currval('tickets')"),
+            (
+                0,
+                "INSERT INTO numbered (said) VALUES ('d') RETURNING id = lastval()",
+            ),
+            (
+                0,
+                "BEGIN; INSERT INTO numbered (said) VALUES ('e'); SELECT lastval(); COMMIT",
+            ),
+            (
+                0,
+                "INSERT INTO numbered (said) VALUES ('f'); SELECT lastval()",
+            ),
+            (1, "SELECT nextval('tickets')"),
+            (0, "DISCARD ALL"),
+            (0, ticket),
+        ],
+    );
+    let by = |sql: &str| run(sql, &[]).sync();
+    same(
+        &[PLAIN, PLAIN],
+        vec![
+            (1, by("SELECT nextval('tickets')")),
+            (0, by(last)),
+            (0, by("BEGIN")),
+            (0, by(insert)),
+            (0, by(last)),
+            (0, by(ticket)),
+            (0, by("ROLLBACK")),
+            (1, by("SELECT nextval('tickets')")),
+            (0, query("BEGIN")),
+            (
+                0,
+                run(insert, &[])
+                    .parse("", last)
+                    .bind("", "", &[])
+                    .execute("", 0)
+                    .sync(),
+            ),
+            (0, query("ROLLBACK")),
+        ],
+    );
+    let mut client = bed().client();
+    let refused = |client: &mut Client, sql: &str| {
+        assert_eq!(client.run(sql).sqlstate(), Some("0A000"), "{sql}");
+        assert_eq!(
+            client.extended(sql, &[], 0).sqlstate(),
+            Some("0A000"),
+            "{sql}"
+        );
+    };
+    client.run("SELECT nextval('tickets')").succeeded();
+    refused(&mut client, ticket);
+    refused(&mut client, last);
+    refused(&mut client, "SELECT setseed(0.5)");
+    both(&[
+        "DROP TABLE numbered, counted, silent",
+        "DROP FUNCTION next_ticket",
+        "DROP SEQUENCE tickets",
+    ]);
+}
+
+#[test]
+fn in_session_mode_values_of_sequences_stay() {
+    let _turn = turn();
+    let router = bed().another_router("pool_mode = \"session\"", &|node| node.port());
+    let login = Login::new(router.port());
+    let mut client = Client::connect(&login);
+    client.run("CREATE SEQUENCE kept").succeeded();
+    let value = client.run("SELECT nextval('kept')").value();
+    assert_eq!(client.run("SELECT currval('kept')").value(), value);
+    assert_eq!(client.extended("SELECT lastval()", &[], 0).value(), value);
+    client.run("SELECT setseed(0.5)").succeeded();
+    let first = client.run("SELECT random()").value();
+    client.run("SELECT setseed(0.5)").succeeded();
+    assert_eq!(client.run("SELECT random()").value(), first);
+    client.run("DROP SEQUENCE kept").succeeded();
+}
+
+#[test]
+fn a_seed_ends_with_its_block() {
+    let pid = "SELECT pg_backend_pid()";
+    let seeded = |client: &mut Client| {
+        client.run("BEGIN").succeeded();
+        client.run("SELECT setseed(0.25)").succeeded();
+        let value = client.run("SELECT random()").value();
+        client.run("COMMIT").succeeded();
+        value
+    };
+    let _turn = turn();
+    let (mut oracle, mut router) = (bed().oracle(), bed().client());
+    let before = router.run(pid).value();
+    assert_eq!(seeded(&mut router), seeded(&mut oracle));
+    // The connection is not lent again.
+    assert_ne!(router.run(pid).value(), before);
+}

@@ -141,6 +141,10 @@ pub struct Connection {
     pub(crate) applied: Option<Arc<Settings>>,
     /// Something ran that may have left session state behind: reset before another session gets it.
     pub(crate) dirty: bool,
+    /// Its session remembers values of sequences, for `currval` and `lastval`.
+    pub(crate) sequences: bool,
+    /// Its `random()` has been seeded, which nothing undoes: it must not be lent again.
+    pub(crate) seeded: bool,
     /// The stream is of no further use.
     pub(crate) broken: bool,
     /// The life of the server this connection belongs to, where the monitor has vouched for it.
@@ -197,6 +201,8 @@ impl Connection {
             unnamed: None,
             applied: Some(Arc::default()),
             dirty: false,
+            sequences: false,
+            seeded: false,
             broken: false,
             incarnation: None,
             born: Instant::now(),
@@ -337,6 +343,7 @@ impl Connection {
         self.unnamed = None;
         self.applied = Some(Arc::default());
         self.dirty = false;
+        self.sequences = false;
         Ok(())
     }
 
@@ -417,6 +424,7 @@ impl Connection {
     pub fn is_reusable(&self) -> bool {
         !self.broken
             && !self.dirty
+            && !self.seeded
             && self.replies.is_settled()
             && self.replies.status() == TransactionStatus::Idle
             && self.input.is_empty()

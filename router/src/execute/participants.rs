@@ -63,6 +63,19 @@ pub(crate) struct Participant {
     pub(crate) bound: (u64, SmallVec<[u8; 24]>),
     /// Why it stays with the session between requests.
     pub(crate) pin: Option<Pin>,
+    /// What its session remembers of sequences.
+    pub(crate) sequences: Sequences,
+}
+
+/// Whose values of sequences a backend's session remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sequences {
+    /// Not this session's.
+    Unused,
+    /// This session's only.
+    Own,
+    /// This session's, and those of sessions before it.
+    Mixed,
 }
 
 /// What a statement needs of a shard.
@@ -102,6 +115,8 @@ pub(crate) struct Participants {
     list: SmallVec<[Participant; 1]>,
     floors: Vec<ReadFloor>,
     pools: SmallVec<[(NodeId, Arc<Pool>); 2]>,
+    /// The session has used sequences on a backend that it no longer holds.
+    pub(crate) sequences_elsewhere: bool,
     /// The shard whose connection was lost with a part of the open block: the block can only be rolled back.
     lost: Option<Arc<str>>,
 }
@@ -114,6 +129,7 @@ impl Participants {
             floors: Vec::new(),
             pools: SmallVec::new(),
             lost: None,
+            sequences_elsewhere: false,
         }
     }
 
@@ -434,7 +450,7 @@ impl Participants {
     }
 
     /// Whether it stays with the session between requests.
-    fn keeps(&self, participant: &Participant) -> bool {
+    pub(crate) fn keeps(&self, participant: &Participant) -> bool {
         (self.borrower.keep || participant.pin.is_some()) && !participant.connection.broken
     }
 
@@ -443,6 +459,8 @@ impl Participants {
         let Some(participant) = self.list.get(index) else {
             return;
         };
+        self.sequences_elsewhere |=
+            participant.sequences != Sequences::Unused && !self.keeps(participant);
         let Some(shard) = database.shards.get(participant.shard.position()) else {
             return;
         };
@@ -557,6 +575,7 @@ impl Participant {
             shown: false,
             bound: (0, SmallVec::new()),
             pin: None,
+            sequences: Sequences::Unused,
         }
     }
 

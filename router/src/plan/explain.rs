@@ -129,6 +129,12 @@ fn write_rest(out: &mut String, plan: &Plan) -> fmt::Result {
     if plan.effects.reads_sequence_state {
         writeln!(out, "  Reads the state of a sequence")?;
     }
+    if plan.effects.uses_sequences {
+        writeln!(out, "  May use a sequence")?;
+    }
+    if plan.effects.seeds_random {
+        writeln!(out, "  Seeds random()")?;
+    }
     if let Some(name) = &plan.unknown {
         writeln!(out, "  Unknown: {name}")?;
     }

@@ -147,6 +147,10 @@ pub struct Effects {
     pub dirty: bool,
     /// Reads `currval` or `lastval`: right only on the backend where this session last used the sequence.
     pub reads_sequence_state: bool,
+    /// May advance or set a sequence, which the backend's session remembers for `currval` and `lastval`.
+    pub uses_sequences: bool,
+    /// Seeds `random()`, for the rest of the backend's life.
+    pub seeds_random: bool,
 }
 
 /// A set of reasons to keep a backend for one session.

@@ -141,11 +141,12 @@ impl Mentions {
 impl Planner<'_> {
     /// A statement that is not understood: the first shard's primary, if nothing in it can be about another one.
     pub(super) fn opaque(&self, tokens: &[Token], command: Command, why: Opaque) -> Plan {
-        let to_first = plan(
+        let mut to_first = plan(
             Operator::PassThrough(Target::Shard(ShardIndex::FIRST)),
             Access::Write,
             command.clone(),
         );
+        to_first.effects.uses_sequences = true;
         if self.alone {
             return to_first;
         }

@@ -34,10 +34,12 @@ pub enum Argument {
     Null,
 }
 
-/// Settings by which the router reads statements: they are changed by `SET`, which looks at the value first.
-const ONLY_BY_SET: [&str; 4] = [
+/// Settings by which the router reads statements: they are changed by `SET`, which looks at the value first. And the one
+/// that is no setting.
+const ONLY_BY_SET: [&str; 5] = [
     "backslash_quote",
     "client_encoding",
+    "seed",
     "standard_conforming_strings",
     "switchyard.route",
 ];

@@ -149,6 +149,13 @@ impl Planner<'_> {
                     command,
                 );
             }
+            if name == "seed" {
+                return refused(
+                    Refusal::certain("0A000", "SET seed is not supported")
+                        .hint("Call setseed() in the transaction block that calls random()."),
+                    command,
+                );
+            }
             let encoding: String = item.chars().filter(char::is_ascii_alphanumeric).collect();
             let same_bytes = matches!(encoding.as_str(), "utf8" | "unicode" | "sqlascii");
             if name == "client_encoding" && !same_bytes && !self.alone {
@@ -290,7 +297,8 @@ impl Planner<'_> {
         };
         let command = Command::Copy(direction);
         let access = if from { Access::Write } else { Access::Read };
-        let to_first = plan(Operator::PassThrough(FIRST), access, command.clone());
+        let mut to_first = plan(Operator::PassThrough(FIRST), access, command.clone());
+        to_first.effects.uses_sequences = from;
         if self.alone || self.context.temporary.contains(&name) {
             return Plan {
                 access: if self.alone { access } else { Access::Write },

@@ -363,6 +363,7 @@ impl Session {
                 self.cursors.clear();
                 self.route_hint = None;
                 self.participants.reset_all(&self.database).await;
+                self.forget_sequences();
                 self.take_settings(Arc::new(self.settings.discarded()));
                 self.client.untold = true;
                 self.complete("DISCARD ALL")
@@ -370,6 +371,7 @@ impl Session {
             Discard::Plans => self.complete("DISCARD PLANS"),
             Discard::Sequences => {
                 self.run_on_all("DISCARD SEQUENCES").await?;
+                self.forget_sequences();
                 self.complete("DISCARD SEQUENCES")
             }
             Discard::Temp => {

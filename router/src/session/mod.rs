@@ -17,6 +17,7 @@ mod open;
 mod relations;
 pub(crate) mod report;
 mod route;
+mod sequences;
 mod settings;
 mod simple;
 mod sql_prepared;

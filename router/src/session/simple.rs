@@ -269,6 +269,7 @@ impl Session {
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         let index = self.join(shard, need).await?;
+        self.prepare_state(index, plan)?;
         let Self {
             client,
             participants,

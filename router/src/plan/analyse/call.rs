@@ -117,6 +117,7 @@ impl<'a> Analyser<'a> {
         if known.is_empty() {
             self.is_unknown(name);
             self.analysis.primary = true;
+            self.analysis.effects.uses_sequences = true;
             self.needs_merge(|| {
                 Refusal::not_supported(format!("function \"{name}\" is not supported across shards: it is not known to the router"))
             });
@@ -145,6 +146,7 @@ impl<'a> Analyser<'a> {
         if function.volatility == Volatility::Volatile && !(builtin && name == "set_config") {
             self.analysis.primary = true;
             self.analysis.effects.dirty |= function.user_code;
+            self.analysis.effects.uses_sequences |= function.user_code;
         }
         if function.volatility != Volatility::Immutable
             && (function.volatility == Volatility::Volatile
@@ -201,6 +203,8 @@ impl<'a> Analyser<'a> {
 
     fn session_state(&mut self, name: &str) {
         match name {
+            "nextval" | "setval" => self.analysis.effects.uses_sequences = true,
+            "setseed" => self.analysis.effects.seeds_random = true,
             "currval" | "lastval" => {
                 self.analysis.effects.reads_sequence_state = true;
                 self.analysis.primary = true;

@@ -22,7 +22,7 @@ mod query;
 mod select;
 mod setting;
 mod value;
-mod write;
+pub(super) mod write;
 
 pub(super) use call::runs_text;
 

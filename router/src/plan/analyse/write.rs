@@ -8,7 +8,10 @@ use super::names::{Frame, Item, Output, relation_name};
 use super::{Analyser, Stop, Stored, StoredKeys, display};
 use crate::plan::refusal::Refusal;
 use crate::plan::route::StoredAs;
-use crate::relations::{Placement, Relation, RelationKind, Resolved, Sharding};
+use crate::relations::{
+    Column, DefaultValue, Placement, Relation, RelationKind, Resolved, Sharding,
+};
+use crate::sql::Token;
 
 /// The table a statement writes.
 #[derive(Clone, Copy)]
@@ -84,6 +87,7 @@ impl<'a> Analyser<'a> {
         };
         if self.is_temporary(schema.as_deref(), &name) {
             self.analysis.temporary = true;
+            self.analysis.effects.uses_sequences = true;
             return Ok((WriteTarget { relation: None }, item));
         }
         let relation = match self.relation(schema.as_deref(), &name) {
@@ -97,6 +101,7 @@ impl<'a> Analyser<'a> {
             Resolved::Unknown => {
                 self.is_unknown(&name);
                 self.needs_first_shard(&name);
+                self.analysis.effects.uses_sequences = true;
                 return Ok((WriteTarget { relation: None }, item));
             }
         };
@@ -114,6 +119,12 @@ impl<'a> Analyser<'a> {
         }
         item.schema = Some(relation.name.schema.clone());
         (item.columns, item.open) = (self.mention(relation, scope)?, false);
+        let words = ["insert", "merge", "default"];
+        let is_new = |token: &Token| words.iter().any(|word| token.is_word(self.sql, word));
+        self.analysis.effects.uses_sequences |= match self.tokens.iter().any(is_new) {
+            true => uses_sequences(relation),
+            false => has_code(relation),
+        };
         if !self.alone {
             self.triggers(relation)?;
         }
@@ -232,4 +243,21 @@ pub(super) fn single((schema, name): (Option<String>, String)) -> Result<String,
         None => Ok(name),
         Some(_) => Err(Stop::Opaque("a column with a qualifier as a target")),
     }
+}
+
+/// Whether writing the relation may advance a sequence: by a default, a trigger, or what a view hides.
+pub(in crate::plan) fn uses_sequences(relation: &Relation) -> bool {
+    let default = |column: &Column| {
+        matches!(
+            column.default,
+            DefaultValue::Sequence | DefaultValue::Volatile
+        )
+    };
+    has_code(relation) || relation.columns.iter().any(default)
+}
+
+/// Whether writing it runs code of the user's.
+fn has_code(relation: &Relation) -> bool {
+    let triggers = &relation.triggers;
+    relation.kind != RelationKind::Table || triggers.unseen.is_some() || triggers.varying.is_some()
 }

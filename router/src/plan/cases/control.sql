@@ -54,6 +54,7 @@ ROLLBACK PREPARED 'x'
 
 BEGIN NONSENSE
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SET work_mem = '64MB'
 --> Session: Set { name: "work_mem", value: Some(SetValue { items: ["64MB"], text: 15..21 }), local: false }
@@ -129,6 +130,7 @@ SET a.b.c = 1.5
 
 SET x
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 RESET ALL
 --> Session: Reset(None)
@@ -273,6 +275,7 @@ EXPLAIN INSERT INTO countries VALUES ('x')
 
 COPY settings FROM STDIN
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 COPY settings (key, value) TO STDOUT WITH (FORMAT csv)
 --> PassThrough to shard s0 (read)
@@ -282,6 +285,7 @@ COPY settings TO '/tmp/x'
 
 COPY settings FROM PROGRAM 'cat'
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 COPY users FROM STDIN
 --> Refuse 0A000: COPY into the sharded table "users" is not supported yet
@@ -312,6 +316,7 @@ COPY order_view TO STDOUT
 
 COPY nowhere FROM STDIN
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 -->   Unknown: nowhere
 
 COPY pg_class TO STDOUT
@@ -325,6 +330,7 @@ CALL do_orders()
 CALL do_nothing()
 --> PassThrough to shard s0 (primary)
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 DO $$ BEGIN DELETE FROM users; END $$
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
@@ -334,6 +340,7 @@ DO $$ BEGIN DELETE FROM users; END $$
 DO $$ BEGIN PERFORM 1; END $$
 --> PassThrough to shard s0 (primary)
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 DO $$ BEGIN EXECUTE 'DELETE FROM us' || 'ers'; END $$
 --> Refuse 0A000: the code runs SQL that the router cannot see
@@ -348,6 +355,7 @@ DO $$ BEGIN INSERT INTO countries VALUES ('x'); END $$
 DO $$ BEGIN UPDATE settings SET value = 'x'; END $$
 --> PassThrough to shard s0 (primary)
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 LOAD 'auto_explain'
 --> Refuse 0A000: LOAD is not supported
@@ -414,6 +422,7 @@ SELECT FROM users WHERE id = 5
 
 SELECT
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT 'unterminated
 --> PassThrough to any shard (read)

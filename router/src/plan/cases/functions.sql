@@ -12,6 +12,7 @@ SELECT pg_is_in_recovery()
 
 SELECT nextval('s')
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT currval('s')
 --> PassThrough to shard s0 (primary)
@@ -23,14 +24,17 @@ SELECT lastval()
 
 SELECT setval('s', 5)
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT nextval('s') FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[1], first shard only (primary)
 -->   Shards: s0
+-->   May use a sequence
 
 SELECT nextval('s') FROM users WHERE id = 1
 --> PassThrough to the shard of users = integer[1], first shard only (primary)
 -->   Refuse the statement needs the first shard and another one together
+-->   May use a sequence
 
 SELECT pg_advisory_lock(1)
 --> PassThrough to shard s0 (primary)
@@ -121,6 +125,7 @@ SELECT any_sql('users')
 SELECT touch()
 --> PassThrough to shard s0 (primary)
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 SELECT in_c()
 --> PassThrough to shard s0 (primary)
@@ -129,6 +134,7 @@ SELECT touch() FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
 -->   Shards: s0
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 SELECT pure(5)
 --> PassThrough to any shard (read)
@@ -150,6 +156,7 @@ SELECT * FROM jsonb_each('{}') e, LATERAL (SELECT e.key) k
 
 SELECT no_such_function()
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 -->   Unknown: no_such_function
 
 SELECT lo_create(0)
@@ -160,6 +167,7 @@ SELECT count(*), sum(x) FROM (VALUES (1), (2)) v (x)
 
 SELECT f(a => 1, b := 2)
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 -->   Unknown: f
 
 SELECT concat(VARIADIC ARRAY['a', 'b'])

@@ -54,6 +54,7 @@ SELECT * FROM users u LEFT JOIN settings s ON s.key = u.name ORDER BY 1
 
 INSERT INTO tickets (user_id) VALUES (1)
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 INSERT INTO rates (code) VALUES ('x')
 --> PassThrough to shard s0 (primary)
@@ -64,6 +65,7 @@ UPDATE users SET id = id + 1
 SELECT total_spent(1), any_sql('x'), add_country()
 --> PassThrough to shard s0 (primary)
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 VACUUM
 --> PassThrough to shard s0 (primary)
@@ -73,12 +75,14 @@ CREATE DATABASE x
 
 COPY users FROM STDIN
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT * FROM order_view
 --> PassThrough to shard s0 (read)
 
 SELECT * FROM users WHERE CURRENT OF c
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT now()
 --> PassThrough to any shard (read)

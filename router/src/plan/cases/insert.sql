@@ -139,6 +139,7 @@ INSERT INTO tickets (user_id, subject) VALUES (5, 'x')
 INSERT INTO tickets (id, user_id, subject) VALUES (1, 5, 'x')
 --> PassThrough to the shard of tickets stored = integer[1] (primary)
 -->   Shards: s0
+-->   May use a sequence
 
 INSERT INTO tickets (id, user_id, subject) VALUES (DEFAULT, 5, 'x')
 --> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
@@ -148,12 +149,15 @@ INSERT INTO tickets (id, user_id, subject) VALUES (DEFAULT, 5, 'x')
 INSERT INTO tickets (id, user_id, subject) VALUES (nextval('tickets_id_seq'), 1, 'x')
 --> PassThrough to the shard of tickets stored = integer[1], first shard only (primary)
 -->   Refuse the statement needs the first shard and another one together
+-->   May use a sequence
 
 INSERT INTO audit_log (message) VALUES ('x')
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 INSERT INTO audit_log (message) VALUES ('x') RETURNING id
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 -- INSERT … SELECT
 INSERT INTO orders (id, user_id) SELECT id, user_id FROM order_items WHERE user_id = 5
@@ -366,6 +370,7 @@ INSERT INTO order_view VALUES (1, 'x')
 
 INSERT INTO nowhere VALUES (1)
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 -->   Unknown: nowhere
 
 INSERT INTO pg_class VALUES (1)

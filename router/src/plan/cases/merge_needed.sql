@@ -116,6 +116,7 @@ SELECT no_such_function(id) FROM users
 SELECT no_such_function(id) FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
 -->   Shards: s0
+-->   May use a sequence
 -->   Unknown: no_such_function
 
 -- an aggregate of an outer column belongs to the outer query

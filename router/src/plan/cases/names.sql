@@ -80,6 +80,7 @@ SELECT lower('x')
 
 SELECT pure(1)
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 -->   Unknown: pure
 
 SELECT public.pure(1)
@@ -147,9 +148,11 @@ SELECT * FROM pg_temp.basket
 
 INSERT INTO basket VALUES (1)
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 INSERT INTO basket SELECT * FROM countries
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 DROP TABLE basket
 --> PassThrough to shard s0 (primary)

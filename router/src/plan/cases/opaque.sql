@@ -1,6 +1,7 @@
 -- not parsed: judged by the names in it, whose constants are data
 SELECT * FROM settings WHERE key BETWEEN SYMMETRIC 'a' AND 'users'
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT * FROM users WHERE age BETWEEN SYMMETRIC 1 AND 2
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
@@ -14,6 +15,7 @@ SELECT * FROM settings s WHERE s.value BETWEEN SYMMETRIC (SELECT max(name) FROM 
 
 SELECT * FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT query_to_xml('SELECT * FROM users', true, true, '') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
 --> Refuse 0A000: the code runs SQL that the router cannot see
@@ -37,6 +39,7 @@ DELETE FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
 
 UPDATE settings SET value[1] = 'x'
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 UPDATE users SET name[1] = 'x' WHERE id = 5
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
@@ -55,12 +58,16 @@ DELETE FROM users WHERE CURRENT OF c
 
 DELETE FROM settings WHERE CURRENT OF c
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT xmlelement(name foo, key) FROM settings
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT * FROM ROWS FROM (generate_series(1, 2), generate_series(1, 3)) AS t
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 SELECT * FROM settings WHERE key = U&'a' UESCAPE '!'
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence

@@ -99,6 +99,7 @@ INSERT INTO tags (label) VALUES ('x')
 
 INSERT INTO tags (id, label) VALUES (1, 'x')
 --> Broadcast to all shards (reference table)
+-->   May use a sequence
 
 UPDATE countries SET name = steady()
 --> Refuse 0A000: this write of the reference table "countries" is not supported
@@ -160,16 +161,19 @@ SELECT add_country()
 SELECT note_it()
 --> PassThrough to shard s0 (primary)
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 SELECT note_it() FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0], first shard only (primary)
 -->   Shards: s0
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 SELECT note_it() FROM users WHERE id = 1
 --> PassThrough to the shard of users = integer[0], first shard only (primary)
 -->   Refuse the statement needs the first shard and another one together
 -->   Leaves the backend dirty
+-->   May use a sequence
 
 CREATE TABLE x AS SELECT * FROM countries
 --> Broadcast to all shards (schema)

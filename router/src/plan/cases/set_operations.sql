@@ -64,9 +64,11 @@ TABLE users
 
 TABLE countries
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 TABLE settings
 --> PassThrough to shard s0 (primary)
+-->   May use a sequence
 
 (SELECT * FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0] (read)

@@ -2,6 +2,7 @@
 UPDATE stamped SET id = id WHERE id = 5
 --> PassThrough to the shard of stamped = integer[0] (primary)
 -->   Shards: s0
+-->   May use a sequence
 
 -- one that writes a table of the first shard
 INSERT INTO logged VALUES (5)

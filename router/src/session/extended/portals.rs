@@ -198,6 +198,7 @@ impl Session {
         prepared: &SessionStatement,
         bind: &Bind<'_>,
     ) -> Result<(), Failure> {
+        self.prepare_state(index, &prepared.plan)?;
         let unsent = self.take_unsent(bind.statement);
         let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
         participant.queue_bind(prepared, bind, unsent, Show::All);
