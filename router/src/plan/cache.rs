@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Plan;
 use crate::relations::SearchPath;
 use crate::sql::Scan;
+use crate::sql::template::Template;
 
 /// A number for everything besides the text that a plan depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +45,9 @@ pub struct PlanCache {
     seed: u64,
     contexts: HashMap<CacheContext, ContextId>,
     next_context: u32,
+    /// Texts recognised without a scan, by their first bytes.
+    familiar: Box<[Option<Familiar>]>,
+    next_familiar: usize,
     /// Lookups that found a plan.
     pub hits: u64,
     /// Lookups that did not.
@@ -67,6 +71,20 @@ struct Entry {
     bytes: usize,
 }
 
+/// A text seen lately whose plan depends on none of its values.
+#[derive(Debug)]
+struct Familiar {
+    template: Template,
+    context: ContextId,
+    plan: Arc<Plan>,
+}
+
+/// So many texts are recognised without a scan, in sets of [`WAYS`].
+const FAMILIAR: usize = 1024;
+/// The bytes that tell where to look for a text; shorter ones are all in one place.
+const START: usize = 24;
+/// Texts that start alike and are recognised.
+const WAYS: usize = 4;
 /// More contexts than this are forgotten together with all plans.
 const MAX_CONTEXTS: usize = 1024;
 /// More plans than this under one hash (one text with many guard values, mostly) drop the first.
@@ -82,6 +100,8 @@ impl PlanCache {
             seed: RandomState::new().hash_one(limit),
             contexts: HashMap::new(),
             next_context: 0,
+            familiar: (0..FAMILIAR).map(|_| None).collect(),
+            next_familiar: 0,
             hits: 0,
             misses: 0,
         }
@@ -94,6 +114,7 @@ impl PlanCache {
         }
         if self.contexts.len() >= MAX_CONTEXTS {
             self.contexts.clear();
+            self.familiar.fill_with(|| None);
             self.young = Generation::default();
             self.old = Generation::default();
         }
@@ -118,6 +139,63 @@ impl PlanCache {
         }
         self.misses += 1;
         None
+    }
+
+    /// The plan for a text that differs from one of late in its values only. `scan` then holds its literals, and is
+    /// otherwise that of any one statement.
+    pub(crate) fn recognise(
+        &mut self,
+        sql: &[u8],
+        scan: &mut Scan,
+        context: ContextId,
+    ) -> Option<Arc<Plan>> {
+        let set = self.set_of(sql, context);
+        let known = self
+            .familiar
+            .get(set..set + WAYS)?
+            .iter()
+            .flatten()
+            .find(|known| {
+                known.context == context && known.template.matches(sql, &mut scan.literals)
+            })?;
+        scan.recognised(sql.len());
+        self.hits += 1;
+        Some(Arc::clone(&known.plan))
+    }
+
+    /// Makes a text that has just been scanned, and whose plan was known, one to be recognised.
+    pub(crate) fn make_familiar(
+        &mut self,
+        sql: &[u8],
+        scan: &Scan,
+        context: ContextId,
+        plan: &Arc<Plan>,
+    ) {
+        if !plan.guards.is_empty() {
+            return;
+        }
+        let Some(template) = Template::new(sql, scan) else {
+            return;
+        };
+        let set = self.set_of(sql, context);
+        let ways = self.familiar.get_mut(set..set + WAYS).unwrap_or_default();
+        let free = ways.iter().position(Option::is_none);
+        let way = free.unwrap_or(self.next_familiar % WAYS);
+        self.next_familiar = self.next_familiar.wrapping_add(1);
+        if let Some(way) = ways.get_mut(way) {
+            *way = Some(Familiar {
+                template,
+                context,
+                plan: Arc::clone(plan),
+            });
+        }
+    }
+
+    /// Where texts that start like this one are kept: few have a literal in their first bytes.
+    fn set_of(&self, sql: &[u8], context: ContextId) -> usize {
+        let start = sql.get(..START).unwrap_or_default();
+        let hash = hash(start, self.seed ^ u64::from(context.0));
+        (hash as usize % (FAMILIAR / WAYS)) * WAYS
     }
 
     /// Remembers the plan of a text.

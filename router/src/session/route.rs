@@ -59,23 +59,25 @@ pub(super) fn bind_settings(plan: Arc<Plan>, values: &Values<'_>) -> Result<Arc<
     Ok(Arc::new(bound))
 }
 
+/// What planning a text came to.
+pub(super) enum Planned {
+    /// Of one statement, or of none.
+    One(Arc<Plan>),
+    Several,
+    /// As [`Text::Unscannable`].
+    Unscannable,
+}
+
 impl Session {
     /// Plans and binds a query string of the simple protocol.
     pub(crate) fn route_text(&mut self, sql: &[u8]) -> Result<Text, Failure> {
         let worker = Arc::clone(&self.worker);
         let mut desk = worker.desk();
-        let Desk { scan, .. } = &mut *desk;
-        if scan.scan(sql).is_err() {
-            return Ok(Text::Unscannable);
-        }
-        match scan.statements.len() {
-            0 => return Ok(Text::Empty),
-            1 => {}
-            _ => return Ok(Text::Several(scan.statements.clone())),
-        }
-        let plan = match self.plan_scanned(&mut desk, sql) {
-            Err(Failure::NotUtf8) => return Ok(Text::Unscannable),
-            planned => planned?,
+        let plan = match self.plan_text(&mut desk, sql)? {
+            Planned::One(_) if desk.scan.statements.is_empty() => return Ok(Text::Empty),
+            Planned::Several => return Ok(Text::Several(desk.scan.statements.clone())),
+            Planned::Unscannable => return Ok(Text::Unscannable),
+            Planned::One(plan) => plan,
         };
         let values = Values {
             sql,
@@ -91,28 +93,42 @@ impl Session {
         }))
     }
 
-    /// The plan of the text that was scanned last.
-    pub(super) fn plan_scanned(
-        &mut self,
-        desk: &mut Desk,
-        sql: &[u8],
-    ) -> Result<Arc<Plan>, Failure> {
-        if tracing::enabled!(tracing::Level::DEBUG) {
+    /// The plan of a text, from the cache if it is there; the desk then holds its scan.
+    pub(super) fn plan_text(&mut self, desk: &mut Desk, sql: &[u8]) -> Result<Planned, Failure> {
+        let context = self.context_id(desk);
+        let logs = tracing::enabled!(tracing::Level::DEBUG);
+        if let Some(plan) = desk.plans.recognise(sql, &mut desk.scan, context) {
+            if logs {
+                self.log_statement(sql);
+            }
+            self.counters.plan_cache(true);
+            return Ok(Planned::One(plan));
+        }
+        if desk.scan.scan(sql).is_err() {
+            return Ok(Planned::Unscannable);
+        }
+        if desk.scan.statements.len() > 1 {
+            return Ok(Planned::Several);
+        }
+        if logs {
             self.log_statement(sql);
         }
-        let context = self.context_id(desk);
         if let Some(plan) = desk.plans.get(sql, &desk.scan, context) {
             self.counters.plan_cache(true);
-            return Ok(plan);
+            desk.plans.make_familiar(sql, &desk.scan, context, &plan);
+            return Ok(Planned::One(plan));
         }
         self.counters.plan_cache(false);
-        let plan = Arc::new(self.plan_anew(&desk.scan, sql)?);
+        let plan = match self.plan_anew(&desk.scan, sql) {
+            Err(Failure::NotUtf8) => return Ok(Planned::Unscannable),
+            plan => Arc::new(plan?),
+        };
         // A plan made in ignorance is not worth keeping.
         if plan.unknown.is_none() {
             desk.plans
                 .insert(sql, &desk.scan, context, Arc::clone(&plan));
         }
-        Ok(plan)
+        Ok(Planned::One(plan))
     }
 
     /// Logs what the client sent, as much of it as `[log] sql` lets be seen.

@@ -67,7 +67,7 @@ impl Token {
 
 /// Classes of bytes that can start a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     Space,
     Word,
     Digit,
@@ -84,6 +84,11 @@ enum Class {
 const CLASS: [Class; 256] = classes();
 /// Bytes that continue an identifier.
 const IN_WORD: [bool; 256] = word_bytes();
+
+/// What kind of token this byte can start.
+pub(super) fn class(byte: u8) -> Class {
+    CLASS[byte as usize]
+}
 
 const fn classes() -> [Class; 256] {
     let mut table = [Class::Punct; 256];

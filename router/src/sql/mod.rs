@@ -9,6 +9,7 @@ pub mod lexer;
 pub(crate) mod names;
 mod redact;
 pub mod scan;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 

@@ -104,6 +104,16 @@ impl Scan {
         Ok(())
     }
 
+    /// A text of this length has been recognised as one statement without a hint; its literals are noted already, its key
+    /// is not known.
+    pub(crate) fn recognised(&mut self, length: usize) {
+        self.normalized.clear();
+        self.hint = None;
+        self.statements.clear();
+        self.statements
+            .push(0..u32::try_from(length).unwrap_or(u32::MAX));
+    }
+
     fn leading_hint(&mut self, lexer: &mut Lexer<'_>) -> Result<(), Unscannable> {
         loop {
             lexer.skip_space();

@@ -11,6 +11,7 @@ use crate::execute::relay::Trouble;
 use crate::plan::{Command, Operator, Plan};
 use crate::session::Session;
 use crate::session::failure::Failure;
+use crate::session::route::Planned;
 use crate::session::statement::{SessionStatement, Statement, StatementText};
 
 use super::lossy;
@@ -68,12 +69,9 @@ impl Session {
     ) -> Result<Option<SessionStatement>, Failure> {
         let worker = Arc::clone(&self.worker);
         let mut desk = worker.desk();
-        if desk.scan.scan(sql).is_err() || desk.scan.statements.len() > 1 {
-            return Ok(None);
-        }
-        let plan = match self.plan_scanned(&mut desk, sql) {
-            Err(Failure::NotUtf8) => return Ok(None),
-            planned => planned?,
+        let plan = match self.plan_text(&mut desk, sql)? {
+            Planned::One(plan) => plan,
+            Planned::Several | Planned::Unscannable => return Ok(None),
         };
         Ok(Some(SessionStatement {
             statement: worker.services.statements.intern(
