@@ -17,7 +17,6 @@ use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::{ProtocolVersion, encode::startup};
 use switchyard_wire::{SqlState, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
 
 use super::{PreparedSet, Replies, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
@@ -149,8 +148,8 @@ pub struct Connection {
     pub(crate) broken: bool,
     /// The life of the server this connection belongs to, where the monitor has vouched for it.
     pub(crate) incarnation: Option<Incarnation>,
-    /// When it was made.
-    pub(crate) born: Instant,
+    /// When it was made, in milliseconds of its pool's age.
+    pub(crate) born: u64,
     parameters: Vec<(Box<str>, Box<str>)>,
     /// How a cancel request reaches the backend.
     pub(crate) target: Arc<CancelTarget>,
@@ -205,7 +204,7 @@ impl Connection {
             seeded: false,
             broken: false,
             incarnation: None,
-            born: Instant::now(),
+            born: 0,
             parameters: Vec::new(),
             target: CancelTarget::new(address, 0, &[], &duplicate),
             socket: duplicate,

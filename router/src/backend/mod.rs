@@ -8,6 +8,7 @@ mod pool;
 mod prepared;
 mod replies;
 mod settings;
+mod turn;
 
 pub(crate) use connection::READ_SIZE;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
@@ -15,3 +16,4 @@ pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pool
 pub use prepared::PreparedSet;
 pub(crate) use replies::{Event, Replies, Reply, Show};
 pub use settings::{Settings, set_config};
+pub use turn::Turn;

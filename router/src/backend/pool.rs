@@ -5,18 +5,21 @@
 //! registered with. Waiters are served in order, each until a deadline.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::Socket;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::admin::registry::{Registry, ServerEntry};
 
+use super::turn::Turn;
 use super::{ConnectError, ConnectOptions, Connection};
+use crate::startup::cancel::CancelReason;
 use crate::topology::{Node, NodeId};
 
 /// How long a new connection to a replica waits for the monitor to vouch for the server it leads to.
@@ -45,6 +48,9 @@ pub enum CheckoutError {
     /// The node has left the topology.
     #[error("the node has been removed")]
     Retired,
+    /// The client wants it no longer.
+    #[error("the wait was cancelled")]
+    Cancelled(CancelReason),
 }
 
 /// What a pool may hold, and for how long.
@@ -73,7 +79,6 @@ pub struct Pool {
     age_ms: AtomicU64,
     state: Mutex<State>,
     retired: AtomicBool,
-    waiting: AtomicUsize,
     waited: AtomicU64,
 }
 
@@ -83,14 +88,42 @@ struct State {
     open: usize,
     /// The sockets of all connections, idle and lent.
     sockets: Vec<Weak<Socket>>,
-    waiters: VecDeque<oneshot::Sender<Lease>>,
+    waiters: VecDeque<Waiter>,
+}
+
+/// A session in the queue.
+#[derive(Debug)]
+struct Waiter {
+    turn: Arc<Turn>,
+    since: Instant,
+}
+
+/// While it lives, a session waits by this turn; dropped, nothing is lent to it any more.
+struct Queued<'a> {
+    pool: &'a Pool,
+    turn: &'a Arc<Turn>,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        // Whoever settled the turn has taken it out of the queue already, mostly.
+        let mut state = self.pool.lock();
+        let is_this = |waiter: &Waiter| Arc::ptr_eq(&waiter.turn, self.turn);
+        if let Some(index) = state.waiters.iter().position(is_this) {
+            state.waiters.remove(index);
+        }
+        drop(state);
+        // A lease that came too late goes to the next in the queue as it drops.
+        drop(self.turn.take());
+    }
 }
 
 #[derive(Debug)]
 struct Idle {
     connection: Box<Connection>,
     worker: usize,
-    since: Instant,
+    /// [`Pool::age_ms`] when it came to rest.
+    since: u64,
 }
 
 /// How full a pool is, at one moment.
@@ -111,7 +144,7 @@ pub struct PoolUse {
 /// The right to one of a pool's connections, counted in [`State::open`], and perhaps the connection. Dropping it gives
 /// the right up and closes the connection.
 #[derive(Debug)]
-struct Lease {
+pub(super) struct Lease {
     pool: Arc<Pool>,
     connection: Option<Box<Connection>>,
     /// False once the place it stands for has been taken by an idle connection.
@@ -149,7 +182,6 @@ impl Pool {
             age_ms: AtomicU64::new(0),
             state: Mutex::default(),
             retired: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
             waited: AtomicU64::new(0),
         }
     }
@@ -170,13 +202,14 @@ impl Pool {
         PoolUse {
             active: state.open - state.idle.len(),
             idle: state.idle.len(),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: state.waiters.len(),
             waited: self.waited.load(Ordering::Relaxed),
             size: self.limits.size,
         }
     }
 
-    /// Borrows a connection: an idle one, a new one, or the next that is given back.
+    /// Borrows a connection: an idle one, a new one, or the next that is given back. For the last of these the session
+    /// waits by its `turn`, until `cancelled` is ready.
     ///
     /// # Errors
     /// [`CheckoutError`]. A failure to connect is reported to the node's health as well.
@@ -184,17 +217,18 @@ impl Pool {
         self: &Arc<Self>,
         worker: usize,
         client: u64,
+        turn: &Arc<Turn>,
+        cancelled: impl FnMut(&mut Context<'_>) -> Poll<CancelReason>,
     ) -> Result<Borrowed, CheckoutError> {
         if self.retired.load(Ordering::Relaxed) {
             return Err(CheckoutError::Retired);
         }
         let mut waited = Duration::ZERO;
-        let mut lease = match self.try_lease(worker) {
+        let mut lease = match self.try_lease(worker, turn) {
             Ok(lease) => lease,
-            Err(waiter) => {
-                let began = Instant::now();
-                let lease = Box::pin(self.wait(waiter)).await?;
-                waited = began.elapsed();
+            Err(since) => {
+                let lease = self.wait(turn, cancelled).await?;
+                waited = since.elapsed();
                 lease
             }
         };
@@ -229,8 +263,8 @@ impl Pool {
         None
     }
 
-    /// An idle connection, or the right to open one, or a place in the queue.
-    fn try_lease(self: &Arc<Self>, worker: usize) -> Result<Lease, oneshot::Receiver<Lease>> {
+    /// An idle connection, or the right to open one, or a place in the queue since now.
+    fn try_lease(self: &Arc<Self>, worker: usize, turn: &Arc<Turn>) -> Result<Lease, Instant> {
         let mut state = self.lock();
         if let Some(connection) = self.take_idle(&mut state, worker) {
             return Ok(self.lease(Some(connection)));
@@ -239,25 +273,28 @@ impl Pool {
             state.open += 1;
             return Ok(self.lease(None));
         }
-        let (sender, receiver) = oneshot::channel();
-        // Those that have given up are passed over when their turn comes; here they only must not pile up.
-        if state.waiters.len().is_power_of_two() {
-            state.waiters.retain(|waiter| !waiter.is_closed());
-        }
-        state.waiters.push_back(sender);
-        Err(receiver)
+        let since = Instant::now();
+        state.waiters.push_back(Waiter {
+            turn: Arc::clone(turn),
+            since,
+        });
+        Err(since)
     }
 
-    async fn wait(&self, waiter: oneshot::Receiver<Lease>) -> Result<Lease, CheckoutError> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+    async fn wait(
+        &self,
+        turn: &Arc<Turn>,
+        mut cancelled: impl FnMut(&mut Context<'_>) -> Poll<CancelReason>,
+    ) -> Result<Lease, CheckoutError> {
         self.waited.fetch_add(1, Ordering::Relaxed);
-        let outcome = tokio::time::timeout(self.limits.wait, waiter).await;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        match outcome {
-            Ok(Ok(lease)) => Ok(lease),
-            Ok(Err(_)) => Err(CheckoutError::Retired),
-            Err(_) => Err(CheckoutError::Timeout),
-        }
+        let _queued = Queued { pool: self, turn };
+        poll_fn(|context| {
+            if let Poll::Ready(outcome) = turn.poll(context) {
+                return Poll::Ready(outcome);
+            }
+            cancelled(context).map(|reason| Err(CheckoutError::Cancelled(reason)))
+        })
+        .await
     }
 
     /// A connection that breaks while it is made may be that one's bad luck: the node gets another try.
@@ -274,6 +311,7 @@ impl Pool {
     async fn open(&self) -> Result<Box<Connection>, CheckoutError> {
         match self.connect().await {
             Ok(mut connection) => {
+                connection.born = self.now();
                 connection.incarnation = self.node.settle(SETTLE_LIMIT).await;
                 let pid = connection.target.pid().cast_unsigned();
                 let (user, database) = (Arc::clone(&self.key.user), Arc::clone(&self.key.database));
@@ -294,15 +332,15 @@ impl Pool {
         }
     }
 
-    /// The time of the last [`Pool::close_old`].
-    fn now(&self) -> Instant {
-        self.made + Duration::from_millis(self.age_ms.load(Ordering::Relaxed))
+    /// The time, as of the last [`Pool::close_old`].
+    fn now(&self) -> u64 {
+        self.age_ms.load(Ordering::Relaxed)
     }
 
     fn is_too_old(&self, idle: &Idle) -> bool {
         let now = self.now();
-        let older = |since: Instant, limit: Option<Duration>| {
-            limit.is_some_and(|limit| now.saturating_duration_since(since) > limit)
+        let older = |since: u64, limit: Option<Duration>| {
+            limit.is_some_and(|limit| u128::from(now.saturating_sub(since)) > limit.as_millis())
         };
         older(idle.connection.born, self.limits.lifetime) || older(idle.since, self.limits.idle)
     }
@@ -339,11 +377,30 @@ impl Pool {
         state.open -= before - state.idle.len();
     }
 
+    /// Ends the wait of sessions that have waited longer than [`PoolLimits::wait`]. To be called every now and then.
+    pub fn end_waits(&self) {
+        loop {
+            let mut state = self.lock();
+            let first = state.waiters.front();
+            if first.is_none_or(|first| first.since.elapsed() <= self.limits.wait) {
+                return;
+            }
+            let first = state.waiters.pop_front();
+            drop(state);
+            if let Some(first) = first {
+                first.turn.settle(Err(CheckoutError::Timeout));
+            }
+        }
+    }
+
     /// Closes what is idle and lets nothing come back: the node has left the topology.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         self.close_idle();
-        self.lock().waiters.clear();
+        let waiters = std::mem::take(&mut self.lock().waiters);
+        for waiter in waiters {
+            waiter.turn.settle(Err(CheckoutError::Retired));
+        }
     }
 
     /// Closes all idle connections, as after a failure of the node.
@@ -408,18 +465,11 @@ impl Drop for Lease {
         // The connection, if any, closes; the right to open another goes to the next waiter.
         self.connection = None;
         let mut state = self.pool.lock();
-        let next = loop {
-            match state.waiters.pop_front() {
-                Some(waiter) if waiter.is_closed() => {}
-                other => break other,
-            }
-        };
-        match next {
+        match state.waiters.pop_front() {
             None => state.open -= 1,
             Some(waiter) => {
                 drop(state);
-                // Should the waiter have gone meanwhile, the new lease comes back and drops here in turn.
-                drop(waiter.send(self.pool.lease(None)));
+                waiter.turn.settle(Ok(self.pool.lease(None)));
             }
         }
     }
@@ -451,14 +501,10 @@ impl Borrowed {
             entry.set_client(0);
         }
         let mut state = lease.pool.lock();
-        while let Some(waiter) = state.waiters.pop_front() {
-            if waiter.is_closed() {
-                continue;
-            }
+        if let Some(waiter) = state.waiters.pop_front() {
             drop(state);
             lease.connection = Some(connection);
-            // A waiter that has gone meanwhile sends the lease back, which closes the connection as it drops.
-            drop(waiter.send(lease));
+            waiter.turn.settle(Ok(lease));
             return;
         }
         state.idle.push(Idle {

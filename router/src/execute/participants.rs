@@ -2,11 +2,9 @@
 //!
 //! Invariant: between two requests, outside a transaction block, a session holds only pinned backends.
 
-use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::Context;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -16,7 +14,7 @@ use switchyard_wire::frontend::encode;
 
 use crate::backend::{
     Borrowed, CheckoutError, ConnectError, Connection, Pool, PoolKey, QueryError, Reply, Settings,
-    Show,
+    Show, Turn,
 };
 use crate::metrics::Counters;
 use crate::plan::{Access, Command, Pin, Plan};
@@ -101,6 +99,8 @@ pub(crate) struct Borrower {
     pub(crate) client: u64,
     /// Where cancel requests find what works for the client.
     pub(crate) slot: Arc<CancelSlot>,
+    /// Its place in the queue of a pool.
+    pub(crate) turn: Arc<Turn>,
     pub(crate) address: IpAddr,
     pub(crate) policy: ReadPolicy,
     pub(crate) consistency: Consistency,
@@ -323,9 +323,17 @@ impl Participants {
                 shard: (&*shard.name).into(),
             }
         })?;
-        let known = self.borrower.slot.requests();
-        let lending = pool.check_out(self.borrower.worker.index, self.borrower.client);
-        let connection = match unless_cancelled(lending, &self.borrower.slot, known).await? {
+        let Borrower {
+            worker,
+            client,
+            slot,
+            turn,
+            ..
+        } = &self.borrower;
+        let known = slot.requests();
+        let cancelled = |context: &mut Context<'_>| slot.poll_requested_since(known, context);
+        let lending = pool.check_out(worker.index, *client, turn, cancelled);
+        let connection = match lending.await {
             Ok(connection) => connection,
             Err(CheckoutError::Retired) => {
                 self.pools.retain(|(id, _)| *id != node.id);
@@ -668,33 +676,12 @@ async fn apply(connection: &mut Connection, settings: &Arc<Settings>) -> Result<
     Ok(())
 }
 
-/// Waits for `lending`, and for no longer than the client wants it: for cancel requests that are not among the first
-/// `known` of its slot.
-async fn unless_cancelled<T>(
-    lending: impl Future<Output = T>,
-    slot: &CancelSlot,
-    known: u64,
-) -> Result<T, Failure> {
-    let mut lending = pin!(lending);
-    // A connection is idle, mostly.
-    let at_once = poll_fn(|context| Poll::Ready(lending.as_mut().poll(context))).await;
-    if let Poll::Ready(lent) = at_once {
-        return Ok(lent);
-    }
-    let waiting = async {
-        tokio::select! {
-            lent = lending => Ok(lent),
-            reason = slot.requested_since(known) => Err(Failure::Cancelled(reason)),
-        }
-    };
-    Box::pin(waiting).await
-}
-
 fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
     let shard = shard.into();
     match error {
         CheckoutError::Timeout => Failure::PoolExhausted { shard },
         CheckoutError::Retired => Failure::Retry,
+        CheckoutError::Cancelled(reason) => Failure::Cancelled(*reason),
         CheckoutError::Connect(error) if error.is_node_down() => Failure::ShardDown { shard },
         CheckoutError::Connect(error) => match &**error {
             ConnectError::Refused { sqlstate, message } => Failure::ShardRefused {

@@ -184,6 +184,7 @@ impl Operations {
                 };
             }
             for pool in self.services.pools.all() {
+                pool.end_waits();
                 match pool.node().observed() {
                     // What was open to a node that is gone may never answer, not even when the node is back.
                     // A node that is only slow deserves a little patience.

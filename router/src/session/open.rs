@@ -101,6 +101,7 @@ fn new(
         counters: Arc::clone(&counters),
         client: entry.id,
         slot: Arc::clone(connection.cancel.slot()),
+        turn: Arc::default(),
         worker: Arc::clone(&worker),
         user: Arc::clone(&user),
         address: connection.peer.map_or(LOCAL, |peer| peer.ip()),

@@ -207,14 +207,14 @@ pub(crate) enum Portal {
 #[derive(Debug)]
 pub(crate) struct ByName<T> {
     unnamed: Option<T>,
-    named: HashMap<Box<[u8]>, T>,
+    named: HashMap<Box<[u8]>, T, foldhash::fast::RandomState>,
 }
 
 impl<T> Default for ByName<T> {
     fn default() -> Self {
         Self {
             unnamed: None,
-            named: HashMap::new(),
+            named: HashMap::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -214,7 +215,8 @@ pub struct CancelSlot {
     requests: AtomicU64,
     /// Whether the last of them was for [`CancelReason::Timeout`].
     timed_out: AtomicBool,
-    requested: Notify,
+    /// The task that waits for a backend, or did so last.
+    session: Mutex<Option<Waker>>,
 }
 
 impl CancelSlot {
@@ -232,25 +234,32 @@ impl CancelSlot {
         }
     }
 
-    /// Cancel requests so far, for [`CancelSlot::requested_since`].
+    /// Cancel requests so far, for [`CancelSlot::poll_requested_since`].
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Waits for a cancel request that is not among the first `known`: for a session that has no backend yet, which would
-    /// hear of it.
-    pub async fn requested_since(&self, known: u64) -> CancelReason {
-        loop {
-            let requested = self.requested.notified();
-            if self.requests() != known {
-                return match self.timed_out.load(Ordering::Relaxed) {
-                    true => CancelReason::Timeout,
-                    false => CancelReason::Request,
-                };
-            }
-            requested.await;
+    /// Ready when there is a cancel request that is not among the first `known`: for a session that has no backend yet,
+    /// which would hear of it.
+    pub fn poll_requested_since(
+        &self,
+        known: u64,
+        context: &mut Context<'_>,
+    ) -> Poll<CancelReason> {
+        let mut session = lock(&self.session);
+        let is_known = |waker: &Waker| waker.will_wake(context.waker());
+        if !session.as_ref().is_some_and(is_known) {
+            *session = Some(context.waker().clone());
         }
+        drop(session);
+        if self.requests() == known {
+            return Poll::Pending;
+        }
+        Poll::Ready(match self.timed_out.load(Ordering::Relaxed) {
+            true => CancelReason::Timeout,
+            false => CancelReason::Request,
+        })
     }
 
     /// Cancels what works for the client: wakes its session where it waits for a backend, and forwards the request to its
@@ -281,7 +290,10 @@ impl CancelSlot {
         let begin = |target| Forward::begin(target, reason);
         let begun = working.iter().map(begin).collect();
         drop(working);
-        self.requested.notify_waiters();
+        let session = lock(&self.session).clone();
+        if let Some(session) = session {
+            session.wake();
+        }
         begun
     }
 }
@@ -435,6 +447,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
     use switchyard_wire::startup::{StartupPacket, decode_startup};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -556,11 +569,12 @@ mod tests {
             tokio::task::yield_now().await;
             registry.cancel(session.pid, &session.secret).await;
         };
-        let (reason, ()) = tokio::join!(slot.requested_since(known), cancelling);
+        let requested = poll_fn(|context| slot.poll_requested_since(known, context));
+        let (reason, ()) = tokio::join!(requested, cancelling);
         assert_eq!(reason, CancelReason::Request);
         // One that came before it waited counts, too.
         slot.cancel(CancelReason::Timeout).await;
-        let reason = slot.requested_since(known).await;
+        let reason = poll_fn(|context| slot.poll_requested_since(known, context)).await;
         assert_eq!(
             (reason, slot.requests()),
             (CancelReason::Timeout, known + 2)

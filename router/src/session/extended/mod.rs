@@ -82,8 +82,13 @@ impl Session {
             match header.tag {
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
                     handled += header.len;
-                    if let Err(trouble) = self.message(header.tag, body).await {
-                        break (Err(trouble), None);
+                    let outcome = match self.message_now(header.tag, body) {
+                        Ok(None) => continue,
+                        Ok(Some(message)) => Box::pin(self.message(message)).await,
+                        Err(trouble) => Err(trouble),
+                    };
+                    if outcome.is_err() {
+                        break (outcome, None);
                     }
                 }
                 // What follows may be data for a COPY that begins now, so none of the input may be held back.
@@ -108,22 +113,15 @@ impl Session {
         }
     }
 
-    async fn message(&mut self, tag: u8, body: &[u8]) -> Result<(), Trouble> {
+    /// Handles a message for which nothing has to be waited for, as mostly. Others are returned, nothing done.
+    fn message_now<'a>(&mut self, tag: u8, body: &'a [u8]) -> Result<Option<Message<'a>>, Trouble> {
         let message = frontend::decode(tag, body)
             .map_err(|error| Trouble::Protocol(error.to_string().into()))?;
         if self.batch.skipping {
-            return Ok(());
+            return Ok(None);
         }
         self.batch.began.get_or_insert_with(Instant::now);
-        if self.message_now(&message)? {
-            return Ok(());
-        }
-        Box::pin(self.message_waiting(message)).await
-    }
-
-    /// Handles a message for which nothing has to be waited for, as mostly. False: nothing has been done.
-    fn message_now(&mut self, message: &Message<'_>) -> Result<bool, Failure> {
-        match *message {
+        let done = match message {
             Message::Bind {
                 portal,
                 statement,
@@ -136,17 +134,18 @@ impl Session {
                 param_formats,
                 params,
                 result_formats,
-            }),
+            })?,
             Message::Describe {
                 kind: Kind::Portal,
                 name,
-            } => Ok(self.describe_portal_now(name)),
-            Message::Execute { portal, max_rows } => self.execute_now(portal, max_rows),
-            _ => Ok(false),
-        }
+            } => self.describe_portal_now(name),
+            Message::Execute { portal, max_rows } => self.execute_now(portal, max_rows)?,
+            _ => false,
+        };
+        Ok(if done { None } else { Some(message) })
     }
 
-    async fn message_waiting(&mut self, message: Message<'_>) -> Result<(), Trouble> {
+    async fn message(&mut self, message: Message<'_>) -> Result<(), Trouble> {
         match message {
             Message::Parse {
                 name,
