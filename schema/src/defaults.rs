@@ -21,6 +21,7 @@ impl Default for RouterConfig {
             pool_mode: PoolMode::Transaction,
             pool_size: 20,
             max_clients: 10_000,
+            max_login_failures: 60,
             read_policy: ReadPolicy::LeastConnections,
             consistency: Consistency::Session,
             max_prepared_statements: 500,

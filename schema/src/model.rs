@@ -87,6 +87,8 @@ pub struct RouterConfig {
     pub pool_size: u32,
     /// Client connections, all databases together.
     pub max_clients: u32,
+    /// Logins from one address that may fail per minute; 0 for any number.
+    pub max_login_failures: u32,
     /// Which node serves a read.
     pub read_policy: ReadPolicy,
     /// What a read on a replica may miss.

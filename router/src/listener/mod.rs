@@ -29,6 +29,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::startup::cancel::CancelRegistry;
+use crate::startup::failed::FailedLogins;
 use crate::startup::{Access, ClientConnection, Door, Refusal, access, admit};
 use crate::stream::Socket;
 
@@ -234,6 +235,8 @@ pub struct Entrance {
     pub access: Arc<ArcSwap<Access>>,
     /// The keys by which queries are cancelled.
     pub cancels: Arc<CancelRegistry>,
+    /// Whose logins have failed.
+    pub failed: Arc<FailedLogins>,
     /// How many may enter.
     pub room: Arc<Room>,
     /// When nobody may any more.
@@ -432,6 +435,7 @@ async fn enter(
     let door = Door {
         access: &access,
         cancels: &entrance.cancels,
+        failed: &entrance.failed,
         drain: &entrance.drain,
         full: room.is_full(),
     };

@@ -45,6 +45,7 @@ impl House {
         let entrance = Entrance {
             access: Arc::new(ArcSwap::from_pointee(access)),
             cancels: Arc::default(),
+            failed: Arc::default(),
             room: Arc::new(Room::new(MAX_CLIENTS)),
             drain: Drain::new(drain),
         };

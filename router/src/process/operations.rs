@@ -20,6 +20,7 @@ use crate::control::Status;
 use crate::http;
 use crate::listener::{Drain, Entrance, Room};
 use crate::startup::access::LoginSecret;
+use crate::startup::failed::FailedLogins;
 use crate::startup::tls::TlsError;
 use crate::startup::{Access, ClientConnection};
 use crate::topology::{NodeId, Observed};
@@ -35,6 +36,7 @@ const PATIENCE: u32 = 8;
 pub(super) struct Entry {
     secret: LoginSecret,
     access: Arc<ArcSwap<Access>>,
+    failed: Arc<FailedLogins>,
     room: Arc<Room>,
 }
 
@@ -45,6 +47,7 @@ impl Entry {
         Ok(Self {
             secret,
             access: Arc::new(ArcSwap::from_pointee(access)),
+            failed: Arc::default(),
             room: Arc::new(Room::new(settings.file.router.max_clients as usize)),
         })
     }
@@ -116,6 +119,7 @@ impl Operations {
         Entrance {
             access: Arc::clone(&self.entry.access),
             cancels: Arc::clone(&self.services.cancels),
+            failed: Arc::clone(&self.entry.failed),
             room: Arc::clone(&self.entry.room),
             drain,
         }

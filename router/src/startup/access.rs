@@ -29,6 +29,7 @@ pub struct Access {
     users: HashMap<String, AccessUser>,
     tls: Option<ClientTls>,
     login_timeout: Duration,
+    max_login_failures: u32,
     secret: LoginSecret,
 }
 
@@ -96,6 +97,7 @@ impl Access {
             users,
             tls,
             login_timeout: router.timeouts.client_login,
+            max_login_failures: router.max_login_failures,
             secret: secret.clone(),
         })
     }
@@ -116,6 +118,12 @@ impl Access {
     #[must_use]
     pub fn login_timeout(&self) -> Duration {
         self.login_timeout
+    }
+
+    /// How many logins from one address may fail per minute; 0 for any number.
+    #[must_use]
+    pub fn max_login_failures(&self) -> u32 {
+        self.max_login_failures
     }
 
     /// The user of that name.

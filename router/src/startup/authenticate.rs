@@ -1,28 +1,42 @@
 //! Proof that a client is who it says it is.
 
+use std::net::SocketAddr;
+
 use switchyard_schema::AuthMethod;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::SaslInitialResponse;
 use switchyard_wire::scram::{Nonce, ScramServer, ServerError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Refusal;
 use super::access::{Access, is_console};
 use super::channel::Channel;
+use super::failed::Turn;
 use super::negotiate::Opening;
 use super::tls::certificate;
+use super::{Door, Refusal};
 use crate::stream::Stream;
 
 /// Has the client prove who it is, and tells it that it has.
 pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     channel: &mut Channel<S>,
-    access: &Access,
+    door: Door<'_>,
+    peer: Option<SocketAddr>,
     opening: &Opening,
 ) -> Result<(), Refusal> {
+    let access = door.access;
+    // To be awaited when the proof is there, before it is looked at.
+    let turn = door
+        .failed
+        .turn(peer.map(|peer| peer.ip()), access.max_login_failures());
     match access.method() {
         AuthMethod::Trust => {}
-        AuthMethod::ScramSha256 => scram(channel, access, &opening.user).await?,
-        AuthMethod::Cert => has_certificate(channel, &opening.user)?,
+        AuthMethod::ScramSha256 => scram(channel, access, turn, &opening.user).await?,
+        AuthMethod::Cert => {
+            let turn = turn.await?;
+            let proved = has_certificate(channel, &opening.user);
+            turn.ended(proved.is_ok());
+            proved?;
+        }
     }
     let user = access
         .user(&opening.user)
@@ -37,6 +51,7 @@ pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
 async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     channel: &mut Channel<S>,
     access: &Access,
+    turn: impl Future<Output = Result<Turn<'_>, Refusal>>,
     user: &str,
 ) -> Result<(), Refusal> {
     let refused = |error| {
@@ -75,7 +90,10 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     channel.flush().await?;
 
     let last = channel.password_message("SASL response").await?;
-    let accepted = challenge.client_final(&last).map_err(refused)?;
+    let turn = turn.await?;
+    let proved = challenge.client_final(&last);
+    turn.ended(proved.is_ok());
+    let accepted = proved.map_err(refused)?;
     encode::authentication_sasl_final(&mut channel.output, accepted.message());
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod access;
 mod authenticate;
 pub mod cancel;
 mod channel;
+pub mod failed;
 mod negotiate;
 mod parameters;
 mod refusal;
@@ -34,6 +35,7 @@ pub use access::Access;
 pub use refusal::Refusal;
 
 use cancel::{CancelRegistration, CancelRegistry};
+use failed::FailedLogins;
 use negotiate::Wish;
 
 /// How long a client may take to receive the news that it took too long.
@@ -69,6 +71,8 @@ pub struct Door<'a> {
     pub access: &'a Access,
     /// The keys by which queries are cancelled.
     pub cancels: &'a CancelRegistry,
+    /// Whose logins have failed.
+    pub failed: &'a FailedLogins,
     /// Whether the router shuts down.
     pub drain: &'a Drain,
     /// Whether there is no room for another client.
@@ -101,7 +105,7 @@ pub async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let entering = async {
         door.may_enter(&opening)?;
-        authenticate::authenticate(&mut channel, door.access, &opening).await?;
+        authenticate::authenticate(&mut channel, door, peer, &opening).await?;
         door.cancels
             .register(opening.version)
             .map_err(Refusal::Random)

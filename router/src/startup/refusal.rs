@@ -78,6 +78,9 @@ pub enum Refusal {
     /// The password is wrong, or there is no such user: nobody shall know which.
     #[error("password authentication failed for user \"{0}\"")]
     Password(String),
+    /// So many logins from this address have failed that this one would wait too long.
+    #[error("too many failed logins from this address")]
+    TooManyFailures,
     /// No certificate where one is demanded.
     #[error("connection requires a valid client certificate")]
     NoCertificate,
@@ -121,6 +124,7 @@ impl Refusal {
             Self::Password(_) => SqlState::INVALID_PASSWORD,
             Self::NoUser
             | Self::TlsRequired
+            | Self::TooManyFailures
             | Self::NoCertificate
             | Self::Certificate(_)
             | Self::NoRole(_) => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,

@@ -23,6 +23,7 @@ use crate::config::{ProcessEnvironment, Settings};
 struct House {
     access: Access,
     cancels: CancelRegistry,
+    failed: FailedLogins,
     drain: Drain,
     switch: watch::Sender<bool>,
     full: bool,
@@ -57,6 +58,7 @@ impl House {
         House {
             access: Access::new(&settings, &LoginSecret::random().unwrap()).unwrap(),
             cancels: CancelRegistry::default(),
+            failed: FailedLogins::default(),
             drain: Drain::new(drain),
             switch,
             full: false,
@@ -101,6 +103,7 @@ impl House {
         Door {
             access: &self.access,
             cancels: &self.cancels,
+            failed: &self.failed,
             drain: &self.drain,
             full: self.full,
         }
@@ -348,6 +351,46 @@ async fn nobody_can_tell_a_wrong_password_from_an_unknown_user() {
     assert_eq!(wrong.len(), 3);
     assert_eq!(wrong, visit("who", "wrong").await);
     assert_eq!(wrong, visit("who", "secret").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_take_their_time_whomever_they_are_for() {
+    let house = House::new("scram-sha-256", "max_login_failures = 12");
+    let visit = async |user: &str, password: &str| {
+        let start = packet(ProtocolVersion::V3_0, &[("user", user)]);
+        let began = Instant::now();
+        let (entered, _) = house
+            .visit(4096, async |mut stream| {
+                stream.write_all(&start).await.unwrap();
+                log_in(&mut stream, password, ClientBinding::Unsupported).await
+            })
+            .await;
+        (entered.map(|_| ()), began.elapsed().as_secs())
+    };
+    for number in 0..12 {
+        let user = if number % 2 == 0 { "app" } else { "nobody" };
+        let (refused, waited) = visit(user, "wrong").await;
+        assert!(matches!(refused, Err(Refusal::Password(_))), "{refused:?}");
+        assert_eq!(waited, 0);
+    }
+    for user in ["app", "nobody", "app"] {
+        let (refused, waited) = visit(user, "wrong").await;
+        assert!(matches!(refused, Err(Refusal::Password(_))), "{refused:?}");
+        assert_eq!(waited, 5, "{user}");
+    }
+    assert!(matches!(visit("app", "secret").await, (Ok(()), 5)));
+
+    // The password was good, so its turn is another's. The last of four would wait for 15 s.
+    let (first, second, third, fourth) = tokio::join!(
+        visit("app", "wrong"),
+        visit("nobody", "wrong"),
+        visit("app", "wrong"),
+        visit("app", "secret")
+    );
+    assert_eq!((first.1, second.1, third.1), (0, 5, 10));
+    let refusal = fourth.0.unwrap_err().report().unwrap();
+    assert_eq!(refusal.message, "too many failed logins from this address");
+    assert_eq!(refusal.sqlstate.as_str(), "28000");
 }
 
 #[tokio::test]

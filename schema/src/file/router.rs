@@ -43,6 +43,11 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
         |item| item.integer(1..=1_000_000),
     );
     set(
+        &mut config.max_login_failures,
+        section.get("max_login_failures"),
+        |item| item.integer(0..=1_000_000),
+    );
+    set(
         &mut config.read_policy,
         section.get("read_policy"),
         |item| item.choice(&policies),

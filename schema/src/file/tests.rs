@@ -207,6 +207,7 @@ fn every_option_is_read() {
 unix_socket_dir = "run"
 workers = 3
 max_prepared_statements = 7
+max_login_failures = 8
 drain_timeout = "1s"
 client_login_timeout = "2s"
 client_idle_timeout = "3s"
@@ -255,6 +256,7 @@ sslmode = "require"
 "#,
     );
     let seconds = |n| Some(Duration::from_secs(n));
+    assert_eq!(config.router.max_login_failures, 8);
     let times = &config.router.timeouts;
     assert_eq!(Some(times.drain), seconds(1));
     assert_eq!(Some(times.client_login), seconds(2));

@@ -66,6 +66,7 @@ fn config(view: &View) -> Table {
         ("pool_mode", router.pool_mode.name().to_owned()),
         ("pool_size", router.pool_size.to_string()),
         ("max_clients", router.max_clients.to_string()),
+        ("max_login_failures", router.max_login_failures.to_string()),
         (
             "max_prepared_statements",
             router.max_prepared_statements.to_string(),
