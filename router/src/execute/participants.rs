@@ -604,7 +604,7 @@ impl Participant {
 
     /// Takes note that a statement with this plan is about to run here.
     pub(crate) fn note_run(&mut self, plan: &Plan) {
-        let writes = plan.access != Access::Read;
+        let writes = matches!(plan.access, Access::LockingRead | Access::Write);
         self.wrote |= writes;
         self.finishes |= writes && !matches!(plan.command, Command::Select);
     }

@@ -19,6 +19,8 @@ pub(super) fn access(analysis: &Analysis) -> Access {
         Access::Write
     } else if analysis.locks {
         Access::LockingRead
+    } else if analysis.primary_read {
+        Access::PrimaryRead
     } else {
         Access::Read
     }

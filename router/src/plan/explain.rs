@@ -52,6 +52,7 @@ fn write_plan(
 fn write_node(out: &mut String, plan: &Plan) -> fmt::Result {
     let access = match plan.access {
         Access::Read => "read",
+        Access::PrimaryRead => "read: primary",
         Access::LockingRead => "locking read: primary",
         Access::Write => "primary",
     };

@@ -132,6 +132,9 @@ pub enum Broadcast {
 pub enum Access {
     /// Only reads: a replica may serve it.
     Read,
+    /// Only reads, but what a replica would say may differ (a setting such as `transaction_read_only`, statistics), or
+    /// the server calls it volatile although it changes nothing: primary.
+    PrimaryRead,
     /// Reads and locks rows: primary.
     LockingRead,
     /// Writes, or may write: primary.
@@ -363,7 +366,8 @@ impl Planner<'_> {
         }
         match hint.node {
             Some(HintNode::Replica)
-                if plan.access != Access::Read && !matches!(plan.operator, Operator::Session) =>
+                if plan.access > Access::PrimaryRead
+                    && !matches!(plan.operator, Operator::Session) =>
             {
                 return utility::bad_hint(
                     "the statement may write and cannot run on a replica".to_owned(),

@@ -175,7 +175,7 @@ impl Planner<'_> {
         if let Command::Show(_) = &command {
             return plan(
                 Operator::PassThrough(Target::AnyShard),
-                Access::Read,
+                Access::PrimaryRead,
                 command,
             );
         }

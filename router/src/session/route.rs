@@ -266,8 +266,12 @@ impl Session {
         match (&self.block, access, wish) {
             (Some(block), ..) if block.read_only => Need::Replica,
             (Some(_), ..) | (None, Access::LockingRead | Access::Write, _) => Need::Primary,
-            (None, Access::Read, Some(HintNode::Primary)) => Need::Primary,
-            (None, Access::Read, Some(HintNode::Replica)) => Need::AskedReplica,
+            (None, Access::Read | Access::PrimaryRead, Some(HintNode::Replica)) => {
+                Need::AskedReplica
+            }
+            (None, Access::PrimaryRead, _) | (None, Access::Read, Some(HintNode::Primary)) => {
+                Need::Primary
+            }
             (None, Access::Read, None) => Need::Read,
         }
     }

@@ -142,8 +142,11 @@ impl<'a> Analyser<'a> {
         if !self.alone {
             self.reads(function, name)?;
         }
+        if builtin && (only_computes(name) || differs_on_a_replica(name)) {
+            self.analysis.primary_read = true;
         // The session takes note of what set_config does: it can be done anywhere.
-        if function.volatility == Volatility::Volatile && !(builtin && name == "set_config") {
+        } else if function.volatility == Volatility::Volatile && !(builtin && name == "set_config")
+        {
             self.analysis.primary = true;
             self.analysis.effects.dirty |= function.user_code;
             self.analysis.effects.uses_sequences |= function.user_code;
@@ -299,6 +302,16 @@ fn is_syntax(name: &str) -> bool {
             | "system_user"
             | "user"
     )
+}
+
+/// Volatile functions that leave nothing behind, in the database or in the session.
+fn only_computes(name: &str) -> bool {
+    STATELESS.contains(&name) && !matches!(name, "set_config" | "setseed")
+}
+
+/// Stable functions that answer from the state of their server: a replica is always read-only, and counts its own work.
+fn differs_on_a_replica(name: &str) -> bool {
+    name == "current_setting" || name.starts_with("pg_stat_get_")
 }
 
 /// Functions that look something up in the catalogue: OIDs differ from shard to shard, so one shard answers for all.

@@ -353,7 +353,10 @@ impl<'a> Analyser<'a> {
                 }
                 (item.columns, item.open) = (self.mention(relation, scope)?, false);
             }
-            Resolved::Catalog => self.analysis.catalog = true,
+            Resolved::Catalog => {
+                self.analysis.catalog = true;
+                self.analysis.primary_read |= describes_its_server(name);
+            }
             Resolved::Unknown => {
                 self.is_unknown(name);
                 self.needs_first_shard(name);
@@ -527,6 +530,13 @@ enum Side {
     Left,
     Right,
     Full,
+}
+
+/// Views of PostgreSQL's that show settings, statistics or activity of the one server that answers.
+fn describes_its_server(name: &str) -> bool {
+    name.starts_with("pg_stat_")
+        || name.starts_with("pg_statio_")
+        || matches!(name, "pg_settings" | "pg_locks")
 }
 
 /// Applies an alias and its column names.

@@ -114,6 +114,8 @@ pub(super) struct Analysis {
     pub(super) diverges: Option<String>,
     /// The primary must run it: a volatile function, an unlogged table.
     pub(super) primary: bool,
+    /// Nothing is changed, but the primary should answer: see [`Access::PrimaryRead`](crate::plan::Access::PrimaryRead).
+    pub(super) primary_read: bool,
     /// Rows are locked.
     pub(super) locks: bool,
     pub(super) effects: Effects,

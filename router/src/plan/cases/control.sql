@@ -145,16 +145,16 @@ RESET SESSION AUTHORIZATION
 --> Session: Reset(Some("session_authorization"))
 
 SHOW ALL
---> PassThrough to any shard (read)
+--> PassThrough to any shard (read: primary)
 
 SHOW search_path
---> PassThrough to any shard (read)
+--> PassThrough to any shard (read: primary)
 
 SHOW TRANSACTION ISOLATION LEVEL
---> PassThrough to any shard (read)
+--> PassThrough to any shard (read: primary)
 
 SHOW TIME ZONE
---> PassThrough to any shard (read)
+--> PassThrough to any shard (read: primary)
 
 DISCARD ALL
 --> Session: Discard(All)

@@ -55,7 +55,7 @@ SELECT pg_advisory_xact_lock(1) FROM users WHERE id = 1
 -->   Refuse the statement needs the first shard and another one together
 
 SELECT pg_sleep(1)
---> PassThrough to shard s0 (primary)
+--> PassThrough to any shard (read: primary)
 
 SELECT pg_notify('a', 'b')
 --> PassThrough to shard s0 (primary)
@@ -199,12 +199,12 @@ UPDATE pg_settings SET setting = 'x'
 
 -- what pg_dump says
 SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'
---> PassThrough to shard s0 (read)
+--> PassThrough to shard s0 (read: primary)
 -->   Sets: Text("restrict_nonsystem_relation_kind") = ?, local Bool(false)
 -->   Guards: [1]
 
 SELECT set_config(name, 'x', false) FROM pg_settings WHERE name = 'search_path'
---> PassThrough to shard s0 (read)
+--> PassThrough to shard s0 (read: primary)
 -->   Sets: Text("search_path") = ?, local Bool(false)
 -->   Guards: [1]
 
@@ -212,3 +212,20 @@ SELECT set_config(name, 'x', false) FROM pg_settings WHERE name <> 'search_path'
 --> Refuse 0A000: set_config of a setting whose name is not known is not supported here
 --> DETAIL: The setting decides how the router reads later statements.
 --> HINT: Use SET.
+
+-- A replica would say something else.
+SELECT current_setting('transaction_read_only')
+--> PassThrough to any shard (read: primary)
+
+SELECT seq_scan FROM pg_stat_user_tables
+--> PassThrough to shard s0 (read: primary)
+
+SELECT setting FROM pg_settings WHERE name = 'in_hot_standby'
+--> PassThrough to shard s0 (read: primary)
+
+-- Volatile, but nothing is written.
+SELECT clock_timestamp(), gen_random_uuid()
+--> PassThrough to any shard (read: primary)
+
+SELECT setseed(0.5)
+--> PassThrough to shard s0 (primary)

@@ -194,7 +194,7 @@ SELECT id FROM users WHERE random() < 0.1
 --> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
 
 SELECT gen_random_uuid(), id FROM users WHERE id = 5
---> PassThrough to the shard of users = integer[0] (primary)
+--> PassThrough to the shard of users = integer[0] (read: primary)
 -->   Shards: s0
 
 SELECT pg_backend_pid(), id FROM users

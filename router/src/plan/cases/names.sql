@@ -52,7 +52,7 @@ SELECT * FROM pg_class c JOIN users u ON u.name = c.relname WHERE u.id = 5
 -->   Shards: s0
 
 SELECT count(*) FROM pg_stat_activity
---> PassThrough to shard s0 (read)
+--> PassThrough to shard s0 (read: primary)
 
 SELECT * FROM other_database.public.users
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards

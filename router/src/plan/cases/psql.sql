@@ -501,7 +501,7 @@ FROM pg_catalog.pg_settings s
 WHERE s.source <> 'default' AND
       s.setting IS DISTINCT FROM s.boot_val
 ORDER BY 1
---> PassThrough to shard s0 (read)
+--> PassThrough to shard s0 (read: primary)
 
 SELECT 'f'::pg_catalog.regproc::pg_catalog.oid
 --> PassThrough to shard s0 (read)

@@ -8,7 +8,7 @@ SELECT * FROM countries FOR UPDATE
 --> PassThrough to shard s0 (locking read: primary)
 
 SELECT random(), * FROM countries
---> PassThrough to shard s0 (primary)
+--> PassThrough to any shard (read: primary)
 
 SELECT * FROM country_names
 --> PassThrough to any shard (read)

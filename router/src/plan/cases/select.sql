@@ -79,7 +79,7 @@ SELECT now()
 --> PassThrough to any shard (read)
 
 SELECT random()
---> PassThrough to shard s0 (primary)
+--> PassThrough to any shard (read: primary)
 
 SELECT * FROM countries
 --> PassThrough to any shard (read)
