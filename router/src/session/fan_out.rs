@@ -12,7 +12,7 @@ use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, relay};
-use crate::plan::{Broadcast, Plan};
+use crate::plan::{Broadcast, Command, Plan};
 
 impl Session {
     /// Sends a query to several shards at once and appends their rows in shard order, as one result.
@@ -110,6 +110,9 @@ impl Session {
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         let implicit = self.block.is_none();
+        if implicit && plan.command == Command::Lock {
+            return Err(Failure::NoBlock("LOCK TABLE").into());
+        }
         if implicit {
             self.block = Some(Block::implicit(&self.settings));
         }

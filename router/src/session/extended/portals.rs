@@ -219,6 +219,9 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
         if matches!(prepared.plan.operator, Operator::Broadcast(_)) && self.block.is_none() {
+            if prepared.plan.command == Command::Lock {
+                return Err(Failure::NoBlock("LOCK TABLE").into());
+            }
             self.block = Some(Block::implicit(&self.settings));
         }
         let need = self.need(prepared.plan.access, prepared.hint);
