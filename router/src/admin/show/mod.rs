@@ -158,7 +158,7 @@ mod tests {
         assert!(stats.starts_with("database=shop total_xact_count=0 total_query_count=1"));
         assert!(stats.ends_with("clients_active=1 clients_waiting=0"));
         assert_eq!(
-            row(Topic::Config, 8),
+            row(Topic::Config, 9),
             "key=read_policy value=least-connections"
         );
     }
