@@ -577,3 +577,109 @@ fn a_seed_ends_with_its_block() {
     // The connection is not lent again.
     assert_ne!(router.run(pid).value(), before);
 }
+
+const SETTERS: [&str; 8] = [
+    "CREATE FUNCTION set_memory(v text) RETURNS void LANGUAGE plpgsql AS \
+     $$ BEGIN PERFORM set_config('work_mem', v, false); END $$",
+    "CREATE FUNCTION outer_setter(v text) RETURNS int LANGUAGE plpgsql AS \
+     $$ BEGIN PERFORM set_memory(v); SET LOCAL app.local = 'x'; RETURN 1; END $$",
+    "CREATE FUNCTION set_tenant(v text) RETURNS void LANGUAGE sql AS \
+     $$ SELECT set_config('app.tenant', v, false) $$",
+    "CREATE PROCEDURE set_by_call() LANGUAGE plpgsql AS $$ BEGIN SET work_mem = '11MB'; COMMIT; END $$",
+    "CREATE FUNCTION set_anything(n text, v text) RETURNS void LANGUAGE plpgsql AS \
+     $$ BEGIN PERFORM set_config(n, v, false); END $$",
+    "CREATE FUNCTION set_on_write() RETURNS trigger LANGUAGE plpgsql AS \
+     $$ BEGIN SET app.written = 'yes'; RETURN NEW; END $$",
+    "CREATE TABLE watched (a int)",
+    "CREATE TRIGGER watch BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION set_on_write()",
+];
+
+const NO_SETTERS: [&str; 2] = [
+    "DROP TABLE watched",
+    "DROP ROUTINE set_memory, outer_setter, set_tenant, set_by_call, set_anything, set_on_write",
+];
+
+#[test]
+fn settings_made_by_code_are_the_clients() {
+    both(&SETTERS);
+    let (here, there) = (at(HERE, "work_mem"), at(THERE, "work_mem"));
+    let (local, tenant) = (at(THERE, "app.local"), at(THERE, "app.tenant"));
+    let written = at(THERE, "app.written");
+    same_queries(
+        &[PLAIN, PLAIN],
+        &[
+            (0, "SELECT set_memory('5MB')"),
+            (1, "SHOW work_mem"),
+            (0, &there),
+            (0, &here),
+            (0, "SELECT set_memory('4MB')"),
+            (0, &there),
+            (0, "SELECT set_tenant('me')"),
+            (1, &here),
+            (0, &tenant),
+            (0, "CALL set_by_call()"),
+            (1, "SHOW work_mem"),
+            (0, &there),
+            (0, "DO $$ BEGIN SET work_mem = '12MB'; END $$"),
+            (1, "SHOW work_mem"),
+            (0, &there),
+            (0, "BEGIN"),
+            (0, &there),
+            (0, "SELECT outer_setter('13MB')"),
+            (0, &there),
+            (0, &local),
+            (0, "SAVEPOINT s"),
+            (0, "SELECT set_memory('14MB')"),
+            (0, &there),
+            (0, "ROLLBACK TO s"),
+            (0, &there),
+            (0, "COMMIT"),
+            (1, &here),
+            (0, &there),
+            (0, "SELECT set_memory('15MB'), 1 / 0"),
+            (0, &there),
+            (0, "BEGIN"),
+            (0, "SELECT set_memory('16MB')"),
+            (0, "ROLLBACK"),
+            (0, &here),
+            (0, &there),
+            (0, "INSERT INTO watched VALUES (1)"),
+            (0, &written),
+            (0, "DISCARD ALL"),
+            (0, &there),
+        ],
+    );
+    let by = |sql: &str, values: &[&str]| run(sql, values).sync();
+    same(
+        &[PLAIN, PLAIN],
+        vec![
+            (0, by("SELECT set_memory($1)", &["5MB"])),
+            (1, by("SHOW work_mem", &[])),
+            (0, by(&there, &[])),
+            (0, by("CALL set_by_call()", &[])),
+            (0, by("SHOW work_mem", &[])),
+            (0, by("DISCARD ALL", &[])),
+            (1, by("SHOW work_mem", &[])),
+        ],
+    );
+    both(&NO_SETTERS);
+}
+
+#[test]
+fn a_setting_that_nobody_knows_holds_where_it_was_made_or_is_refused() {
+    both(&SETTERS);
+    {
+        let _turn = turn();
+        let mut client = bed().client();
+        client
+            .run("/* switchyard: shard=s0 */ SELECT set_anything('work_mem', '5MB')")
+            .succeeded();
+        assert_eq!(client.run("SHOW work_mem").value(), "5MB");
+        assert_eq!(client.run(&at(HERE, "work_mem")).value(), "5MB");
+        assert_eq!(client.run(&at(THERE, "work_mem")).sqlstate(), Some("0A000"));
+        client.run("DISCARD ALL").succeeded();
+        assert_eq!(client.run(&at(THERE, "work_mem")).value(), "4MB");
+        assert_eq!(bed().client().run("SHOW work_mem").value(), "4MB");
+    }
+    both(&NO_SETTERS);
+}

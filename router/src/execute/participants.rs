@@ -17,7 +17,7 @@ use crate::backend::{
     Show, Turn,
 };
 use crate::metrics::Counters;
-use crate::plan::{Access, Command, Pin, Plan};
+use crate::plan::{Access, Command, Pin, Pins, Plan};
 use crate::session::block::Block;
 use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
@@ -60,7 +60,7 @@ pub(crate) struct Participant {
     /// The number of the statement bound last, and the client's name for it.
     pub(crate) bound: (u64, SmallVec<[u8; 24]>),
     /// Why it stays with the session between requests.
-    pub(crate) pin: Option<Pin>,
+    pub(crate) pins: Pins,
     /// What its session remembers of sequences.
     pub(crate) sequences: Sequences,
 }
@@ -184,7 +184,11 @@ impl Participants {
         settings: &Arc<Settings>,
         block: Option<&Block>,
     ) -> Result<usize, Failure> {
-        let index = match self.position(shard, need) {
+        let held = self.position(shard, need);
+        if self.is_bound_elsewhere(held) {
+            return Err(Failure::SettingsElsewhere);
+        }
+        let index = match held {
             Some(index) => index,
             None => {
                 let participant = self.borrow(database, shard, need).await?;
@@ -203,6 +207,12 @@ impl Participants {
         Ok(index)
     }
 
+    /// Whether settings that nobody knows hold on a participant other than this one.
+    fn is_bound_elsewhere(&self, index: Option<usize>) -> bool {
+        let mut held = self.list.iter().enumerate();
+        held.any(|(other, held)| held.pins.contains(Pin::Setting) && Some(other) != index)
+    }
+
     /// As [`Participants::join`], where nothing has to be waited for; `None` otherwise.
     pub(crate) fn join_now(
         &mut self,
@@ -212,7 +222,11 @@ impl Participants {
         settings: &Arc<Settings>,
         block: Option<&Block>,
     ) -> Option<usize> {
-        let index = match self.position(shard, need) {
+        let held = self.position(shard, need);
+        if self.is_bound_elsewhere(held) {
+            return None;
+        }
+        let index = match held {
             Some(index) => index,
             None => {
                 let participant = self.borrow_now(database, shard, need)?;
@@ -459,7 +473,7 @@ impl Participants {
 
     /// Whether it stays with the session between requests.
     pub(crate) fn keeps(&self, participant: &Participant) -> bool {
-        (self.borrower.keep || participant.pin.is_some()) && !participant.connection.broken
+        (self.borrower.keep || !participant.pins.is_empty()) && !participant.connection.broken
     }
 
     /// Raises the session's floor by what it saw on this participant.
@@ -548,7 +562,7 @@ impl Participants {
     /// `DISCARD ALL`: makes every backend that is held as good as new.
     pub(crate) async fn reset_all(&mut self, database: &DatabaseTopology) {
         for participant in &mut self.list {
-            participant.pin = None;
+            participant.pins = Pins::NONE;
             let connection = &mut participant.connection;
             connection.broken |= connection.reset().await.is_err();
         }
@@ -558,7 +572,7 @@ impl Participants {
     /// Drops every pin: the backends are reset when they are released.
     pub(crate) fn unpin_all(&mut self) {
         for participant in &mut self.list {
-            if participant.pin.take().is_some() {
+            if !std::mem::take(&mut participant.pins).is_empty() {
                 participant.connection.dirty = true;
             }
         }
@@ -582,7 +596,7 @@ impl Participant {
             needs_sync: false,
             shown: false,
             bound: (0, SmallVec::new()),
-            pin: None,
+            pins: Pins::NONE,
             sequences: Sequences::Unused,
         }
     }

@@ -173,7 +173,7 @@ pub enum Pin {
     AdvisoryLock,
     /// A statement prepared by `PREPARE`.
     Prepared,
-    /// A setting changed by `set_config`.
+    /// A setting that code has changed, perhaps, and nobody knows which.
     Setting,
     /// A library loaded by `LOAD`.
     Library,
@@ -199,6 +199,11 @@ impl Pins {
     /// One reason.
     pub const fn one(pin: Pin) -> Self {
         Pins(1 << pin as u8)
+    }
+
+    /// Adds reasons.
+    pub fn extend(&mut self, other: Pins) {
+        self.0 |= other.0;
     }
 
     /// Adds a reason.

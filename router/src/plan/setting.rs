@@ -6,6 +6,7 @@ use super::Plan;
 use super::bind::unquote;
 use super::refusal::Refusal;
 use super::route::Values;
+use crate::relations::Changes;
 
 /// A call of `set_config(name, value, is_local)`. What is not known when it has been bound, the session asks the server
 /// once the statement has run.
@@ -69,6 +70,26 @@ impl Plan {
         }
         Ok(plan)
     }
+}
+
+/// The settings that code may change, to be asked of the server once it has run.
+///
+/// # Errors
+/// It changes a setting that only `SET` may change.
+pub(super) fn of_code(changes: &Changes) -> Result<Vec<Setting>, Refusal> {
+    if let Some(name) = changes
+        .names
+        .iter()
+        .find(|name| ONLY_BY_SET.contains(&name.as_str()))
+    {
+        return Err(unfollowed(name));
+    }
+    let asked = |name: &String| Setting {
+        name: Argument::Text(name.clone()),
+        value: None,
+        local: None,
+    };
+    Ok(changes.names.iter().map(asked).collect())
 }
 
 /// The refusal of what the session could not take note of.

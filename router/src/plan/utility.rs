@@ -10,10 +10,11 @@ use super::control;
 use super::opaque::Mentions;
 use super::refusal::{Refusal, SYNTAX_ERROR};
 use super::route::Target;
+use super::setting;
 use super::setting::unfollowed;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
-use crate::relations::{Placement, Resolved};
+use crate::relations::{Changes, Placement, Resolved, constant, words_of};
 use crate::sql::{self, Token, TokenKind};
 
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
@@ -493,7 +494,54 @@ impl Planner<'_> {
     fn code(&self, tokens: &[Token], command: Command) -> Plan {
         let mut plan = self.opaque(tokens, command, "code");
         plan.effects.dirty = true;
-        plan
+        if !matches!(plan.operator, Operator::PassThrough(_)) {
+            return plan;
+        }
+        let changes = self.changes(tokens);
+        if changes.unseen {
+            plan.effects.pins.insert(Pin::Setting);
+        }
+        match setting::of_code(&changes) {
+            Ok(settings) => Plan { settings, ..plan },
+            Err(refusal) => refused(refusal, plan.command),
+        }
+    }
+
+    /// The settings that the code of `DO` and `CALL` may change.
+    fn changes(&self, tokens: &[Token]) -> Changes {
+        let mut language = "plpgsql".to_owned();
+        if let Some(at) = tokens
+            .iter()
+            .position(|token| token.is_word(self.sql, "language"))
+        {
+            language = tokens
+                .get(at + 1)
+                .and_then(|name| sql::name(name, self.sql))
+                .unwrap_or_default();
+        }
+        let mut changes = Changes::default();
+        let is_do = tokens
+            .first()
+            .is_some_and(|first| first.is_word(self.sql, "do"));
+        for token in tokens {
+            if let (true, Some(code)) = (is_do, constant(self.sql, token)) {
+                changes.add(&Changes::of(&code, &language));
+                for word in words_of(&code) {
+                    self.changes_of(&word, &mut changes);
+                }
+            } else if is_do && token.kind == TokenKind::OtherString {
+                changes.unseen = true;
+            } else if let Some(name) = sql::name(token, self.sql) {
+                self.changes_of(&name, &mut changes);
+            }
+        }
+        changes
+    }
+
+    fn changes_of(&self, name: &str, changes: &mut Changes) {
+        for function in self.context.relations.functions_named(name) {
+            changes.add(&function.changes);
+        }
     }
 
     /// What is not well formed: PostgreSQL says so, and it does not matter which.

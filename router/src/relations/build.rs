@@ -10,8 +10,8 @@ use switchyard_schema::{
 use super::code::{calls, words};
 use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::{
-    Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind, Relations,
-    Sharding, Triggers, Volatility, is_system_schema,
+    Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind,
+    Relations, Sharding, Triggers, Volatility, is_system_schema,
 };
 
 /// Something configuration and servers disagree about.
@@ -34,6 +34,7 @@ impl Relations {
         builder.tables();
         // Functions read views and views call functions: repeat until nothing changes.
         while builder.functions_that_read() | builder.views_that_read() {}
+        builder.changes();
         builder.functions();
         builder.views();
         builder.defaults();
@@ -50,6 +51,8 @@ struct Builder<'a> {
     functions: HashMap<Box<str>, Vec<Function>>,
     /// Functions by oid: name, and a sharded table each reads.
     reads: HashMap<i64, TableName>,
+    /// Functions by oid: the settings each may change.
+    changes: HashMap<i64, Changes>,
     problems: Vec<Problem>,
 }
 
@@ -69,6 +72,7 @@ impl<'a> Builder<'a> {
             relations: HashMap::new(),
             functions: HashMap::new(),
             reads: HashMap::new(),
+            changes: HashMap::new(),
             problems: Vec::new(),
         }
     }
@@ -218,11 +222,44 @@ impl<'a> Builder<'a> {
         self.reads.len() > before
     }
 
+    /// The settings that functions may change, through functions they mention too.
+    fn changes(&mut self) {
+        let code: Vec<(&FunctionRow, HashSet<String>)> = self
+            .found
+            .functions
+            .iter()
+            .filter_map(|row| Some((row, words(row.source.as_ref()?).collect())))
+            .collect();
+        let mut named: HashMap<&str, Changes> = HashMap::new();
+        for (row, _) in &code {
+            let source = row.source.as_deref().unwrap_or_default();
+            let own = Changes::of(source, &row.language);
+            if !own.is_empty() {
+                named.entry(&row.name).or_default().add(&own);
+                self.changes.insert(row.oid, own);
+            }
+        }
+        let mut more = !named.is_empty();
+        while more {
+            more = false;
+            for (row, words) in &code {
+                let called = words.iter().filter_map(|word| named.get(word.as_str()));
+                let mut all = self.changes.get(&row.oid).cloned().unwrap_or_default();
+                if called.fold(false, |more, called| all.add(called) | more) {
+                    named.entry(&row.name).or_default().add(&all);
+                    self.changes.insert(row.oid, all);
+                    more = true;
+                }
+            }
+        }
+    }
+
     /// What is known of functions.
     fn functions(&mut self) {
         let (unsharded, reference) = (self.names_of(is_unsharded), self.names_of(is_reference));
         for row in &self.found.functions {
             let mut function = function(row, self.reads.get(&row.oid));
+            function.changes = self.changes.get(&row.oid).cloned().unwrap_or_default();
             if let Some(source) = &row.source {
                 let words: Vec<String> = words(source).collect();
                 function.reads_unsharded = words.iter().any(|word| unsharded.contains_key(word));
@@ -399,6 +436,7 @@ impl<'a> Builder<'a> {
                 known.reference = known.reference.take().or(found.reference);
                 known.unseen = known.unseen.take().or(found.unseen);
                 known.varying = known.varying.take().or(found.varying);
+                known.changes.add(&found.changes);
             }
         }
     }
@@ -435,6 +473,7 @@ impl<'a> Builder<'a> {
         let hidden =
             !matches!(function.language.as_str(), "sql" | "plpgsql") || words.contains("execute");
         found.unseen = hidden.then(|| function.name.clone());
+        found.changes = self.changes.get(&function.oid).cloned().unwrap_or_default();
         let varies = |word: &String| self.word_volatility(word) != Volatility::Immutable;
         found.varying = words.iter().find(|word| varies(word)).cloned();
         found
@@ -594,6 +633,7 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         reads_sharded: reads.cloned(),
         reads_unsharded: false,
         writes_reference: None,
+        changes: Changes::default(),
         dynamic,
     }
 }
@@ -603,6 +643,7 @@ fn merge(known: &mut Function, other: &Function) {
     known.volatility = known.volatility.max(other.volatility);
     known.user_code |= other.user_code;
     known.dynamic |= other.dynamic;
+    known.changes.add(&other.changes);
     known.reads_unsharded |= other.reads_unsharded;
     if known.writes_reference.is_none() {
         known.writes_reference.clone_from(&other.writes_reference);

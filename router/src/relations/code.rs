@@ -3,7 +3,7 @@
 use crate::sql::{self, Lexer, TokenKind};
 
 /// The identifiers of a text, folded; also those inside strings and dollar quotes, because code holds code.
-pub(super) fn words(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
     let mut found = Vec::new();
     collect_words(text.as_bytes(), &mut found, 0);
     found.into_iter()

@@ -2,6 +2,8 @@
 
 use switchyard_schema::TableName;
 
+use super::Changes;
+
 /// Every overload of one name in one schema, folded into the worst of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
@@ -19,6 +21,8 @@ pub struct Function {
     pub reads_unsharded: bool,
     /// A reference table its code mentions, if the code also writes.
     pub writes_reference: Option<TableName>,
+    /// The settings its code may change, directly or through functions it mentions.
+    pub changes: Changes,
     /// Its code runs text as SQL: what it touches cannot be known.
     pub dynamic: bool,
 }

@@ -6,6 +6,7 @@
 //! calls [`Relations::build`]; [`crate::plan`] reads.
 
 mod build;
+mod changes;
 mod code;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use switchyard_schema::{KeyMap, TableName};
 
 pub use build::Problem;
+pub use changes::{Changes, constant};
+pub(crate) use code::words as words_of;
 pub use functions::{Function, FunctionKind, Volatility};
 pub use introspect::Introspection;
 pub use search_path::SearchPath;
@@ -68,6 +71,8 @@ pub struct Triggers {
     pub unseen: Option<String>,
     /// A function whose result differs from shard to shard; its name.
     pub varying: Option<String>,
+    /// The settings their code may change.
+    pub changes: Changes,
 }
 
 /// What a relation is.

@@ -67,6 +67,10 @@ pub(crate) enum Failure {
     },
     #[error("invalid value for parameter \"switchyard.route\": \"{0}\"")]
     BadRoute(Box<str>),
+    #[error(
+        "a statement on another connection than the one whose settings code may have changed is not supported"
+    )]
+    SettingsElsewhere,
     #[error("DISCARD ALL cannot run inside a transaction block")]
     DiscardInBlock,
     #[error("the tables' distribution changed during the statement")]
@@ -91,9 +95,10 @@ impl Failure {
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Cancelled(_) => SqlState::QUERY_CANCELED,
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
-            Self::SecondWriter | Self::NotUtf8 | Self::Unsupported { .. } => {
-                SqlState::FEATURE_NOT_SUPPORTED
-            }
+            Self::SecondWriter
+            | Self::NotUtf8
+            | Self::SettingsElsewhere
+            | Self::Unsupported { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::NoSuchStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }
@@ -117,6 +122,9 @@ impl Failure {
             Self::Refused(refusal) => refusal.hint.as_deref(),
             Self::SecondWriter => Some(
                 "Keep the writes of a transaction to rows with one shard key, or commit between them.",
+            ),
+            Self::SettingsElsewhere => Some(
+                "Use DISCARD ALL first, or write set_config and SET with the setting's name in the function.",
             ),
             Self::NotUtf8 => Some("Set client_encoding to UTF8."),
             Self::Unsupported { hint, .. } => Some(hint),

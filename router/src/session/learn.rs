@@ -59,39 +59,56 @@ impl Session {
         index: usize,
         plan: &Plan,
     ) -> Result<(), Trouble> {
-        let named = |argument: &'_ Argument| match argument {
-            Argument::Text(name) => name.clone(),
-            _ => String::new(),
-        };
-        let asked: Vec<String> = plan
+        let asked: Vec<&str> = plan
             .settings
             .iter()
             .filter(|setting| setting.value.is_none())
-            .map(|setting| named(&setting.name))
+            .map(|setting| text(&setting.name))
             .collect();
         let mut answers = self.ask_settings(index, &asked).await?.into_iter();
         for setting in &plan.settings {
-            let value = match &setting.value {
-                Some(Argument::Text(value)) => Some(value.clone()),
-                Some(_) => None,
-                None => match answers.next().flatten() {
-                    // It does not exist: the call has not taken place.
-                    None => continue,
-                    value => value,
-                },
-            };
+            let name = text(&setting.name);
             let local = match setting.local {
                 Some(Argument::Bool(local)) => Some(local),
                 _ => None,
             };
+            let value = match &setting.value {
+                Some(Argument::Text(value)) => Some(value.clone()),
+                Some(_) => None,
+                None => match answers
+                    .next()
+                    .and_then(|answer| self.news(name, answer, local))
+                {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
             let changed = Changed {
-                name: &named(&setting.name),
+                name,
                 value: value.as_deref(),
                 local,
             };
             self.note_setting(index, &changed).await?;
         }
         Ok(())
+    }
+
+    /// What an answer means: nothing, or a setting's new value, `None` for what the client started with.
+    fn news(&self, name: &str, answer: Answer, local: Option<bool>) -> Option<Option<String>> {
+        // One that does not exist has not been set.
+        let value = answer.value?;
+        let settings = match &self.block {
+            Some(block) => block.effective(),
+            None => &self.settings,
+        };
+        let by_code = local.is_none();
+        let is_default = answer.is_default && settings.reset_sql(name, false).is_none();
+        match by_code && is_default {
+            // Code may set what has been set before, or nothing: only what differs is to be applied elsewhere.
+            true if settings.value_of(name).is_none() => None,
+            true => Some(None),
+            false => Some(Some(value)),
+        }
     }
 
     /// A NULL is the default, in PostgreSQL the one the client started with: a pooled connection has another.
@@ -110,25 +127,18 @@ impl Session {
     }
 
     /// The settings' present values on a participant.
-    async fn ask_settings(
-        &mut self,
-        index: usize,
-        names: &[String],
-    ) -> Result<Vec<Option<String>>, Trouble> {
+    async fn ask_settings(&mut self, index: usize, names: &[&str]) -> Result<Vec<Answer>, Trouble> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let values: Vec<String> = names
-            .iter()
-            .map(|name| format!("pg_catalog.current_setting({}, true)", escape_literal(name)))
-            .collect();
+        let values: Vec<String> = names.iter().map(|name| asking(name)).collect();
         let Some(participant) = self.participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
         participant.connection.unnamed = None;
         let sql = format!("SELECT {}", values.join(", "));
         match participant.connection.simple_query(&sql).await {
-            Ok(rows) => Ok(rows.into_iter().next().unwrap_or_default()),
+            Ok(rows) => Ok(answers(rows.into_iter().next().unwrap_or_default())),
             Err(QueryError::Server { sqlstate, message }) => Err(Failure::ShardRefused {
                 shard: (&*participant.shard_name).into(),
                 sqlstate,
@@ -208,20 +218,54 @@ impl Session {
                 let shard = self.shard_name(shard);
                 return Err(Failure::ShardLost { shard }.into());
             };
-            let names = [name.into_string()];
-            let values = self.ask_settings(index, &names).await?;
-            for (name, value) in names.iter().zip(&values) {
-                let changed = Changed {
-                    name,
-                    value: value.as_deref(),
-                    local: Some(false),
-                };
-                if value.is_some() {
-                    self.note_setting(index, &changed).await?;
-                }
-            }
+            let answer = self.ask_settings(index, &[&name]).await?.pop();
+            let Some(value) = answer.and_then(|answer| self.news(&name, answer, None)) else {
+                continue;
+            };
+            let changed = Changed {
+                name: &name,
+                value: value.as_deref(),
+                local: Some(false),
+            };
+            self.note_setting(index, &changed).await?;
         }
         Ok(())
+    }
+}
+
+/// What a server says of a setting.
+struct Answer {
+    /// Its value; `None` if it does not exist.
+    value: Option<String>,
+    /// It is as on a fresh connection.
+    is_default: bool,
+}
+
+/// Two columns: a setting's value, and whether a fresh connection has the same. Those that only sessions know are not in
+/// pg_settings; once known they cannot be less than empty.
+fn asking(name: &str) -> String {
+    let name = escape_literal(name);
+    format!(
+        "pg_catalog.current_setting({name}, true), coalesce((SELECT setting IS NOT DISTINCT FROM reset_val FROM \
+         pg_catalog.pg_settings WHERE pg_catalog.lower(name) = {name}), pg_catalog.current_setting({name}, true) = '')"
+    )
+}
+
+fn answers(row: Vec<Option<String>>) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let mut columns = row.into_iter();
+    while let (Some(value), Some(is_default)) = (columns.next(), columns.next()) {
+        let is_default = is_default.as_deref() == Some("t");
+        answers.push(Answer { value, is_default });
+    }
+    answers
+}
+
+/// A bound argument's text.
+fn text(argument: &Argument) -> &str {
+    match argument {
+        Argument::Text(text) => text,
+        Argument::Slot(_) | Argument::Param(_) | Argument::Bool(_) | Argument::Null => "",
     }
 }
 

@@ -322,10 +322,8 @@ impl Session {
         if plan.effects.dirty {
             participant.connection.dirty = true;
         }
-        if let Some(pin) = plan.effects.pins.iter().next()
-            && !participant.failed
-        {
-            participant.pin.get_or_insert(pin);
+        if !participant.failed {
+            participant.pins.extend(plan.effects.pins);
         }
         let (shard, status, failed) = (participant.shard, participant.status(), participant.failed);
         let mut after = None;

@@ -162,6 +162,7 @@ impl<'a> Analyser<'a> {
         if builtin && function.volatility == Volatility::Volatile && !STATELESS.contains(&name) {
             self.needs_first_shard(&format!("{name}()"));
         }
+        self.changes(&function.changes)?;
         if builtin {
             self.session_state(name);
             self.analysis.catalog |=

@@ -4,8 +4,9 @@ use sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgum
 
 use super::{Analyser, Stop};
 use crate::plan::route::{KeyExpr, Source};
-use crate::plan::setting::unfollowed;
-use crate::plan::{Argument, Setting};
+use crate::plan::setting::{of_code, unfollowed};
+use crate::plan::{Argument, Pin, Setting};
+use crate::relations::Changes;
 use crate::sql::{LiteralKind, Token, TokenKind};
 
 /// Words between the calls of a select list whose evaluation is certain, and its end.
@@ -54,6 +55,19 @@ impl<'a> Analyser<'a> {
         let value = self.argument(value).filter(|_| certain);
         let local = self.argument(local);
         self.analysis.settings.push(Setting { name, value, local });
+        Ok(())
+    }
+
+    /// The code that runs may change settings.
+    pub(super) fn changes(&mut self, changes: &Changes) -> Result<(), Stop> {
+        if changes.unseen {
+            self.analysis.effects.pins.insert(Pin::Setting);
+        }
+        for setting in of_code(changes)? {
+            if !self.analysis.settings.contains(&setting) {
+                self.analysis.settings.push(setting);
+            }
+        }
         Ok(())
     }
 

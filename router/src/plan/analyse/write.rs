@@ -125,6 +125,7 @@ impl<'a> Analyser<'a> {
             true => uses_sequences(relation),
             false => has_code(relation),
         };
+        self.changes(&relation.triggers.changes)?;
         if !self.alone {
             self.triggers(relation)?;
         }

@@ -12,7 +12,7 @@ use switchyard_wire::{Format, Formats, Values as WireValues};
 use crate::backend::{Reply, Show};
 use crate::execute::participants::{Need, Participant};
 use crate::execute::relay::Trouble;
-use crate::plan::{Access, Command, Operator, Param, Params, Plan, Values};
+use crate::plan::{Access, Command, Operator, Param, Params, Pin, Plan, Values};
 use crate::session::Session;
 use crate::session::block::{Block, FailedOn};
 use crate::session::failure::Failure;
@@ -89,6 +89,19 @@ impl Session {
             bind_settings(Arc::clone(&prepared.plan), &values)?
         };
         self.has_servers_defaults(&plan)?;
+        let ends_transactions = matches!(plan.command, Command::Call | Command::Do);
+        if ends_transactions && self.block.is_none() {
+            // In a block it could not. What it sets stays where it is, and the session with it.
+            let mut plan = Plan::clone(&plan);
+            plan.settings.clear();
+            plan.effects.pins.insert(Pin::Setting);
+            let plan = Arc::new(plan);
+            let prepared = SessionStatement {
+                plan,
+                ..prepared.clone()
+            };
+            return self.bind_one(shard, &prepared, bind).await;
+        }
         if self.block.is_none() {
             self.block = Some(Block::implicit(&self.settings));
             self.adopt_batch()?;
@@ -555,9 +568,7 @@ impl Participant {
         self.needs_sync = true;
         self.note_run(plan);
         self.connection.dirty |= plan.effects.dirty;
-        if let Some(pin) = plan.effects.pins.iter().next() {
-            self.pin.get_or_insert(pin);
-        }
+        self.pins.extend(plan.effects.pins);
         frontend::encode::execute(&mut self.connection.output, name, max_rows);
         self.connection.replies.expect(Reply::Execute, Show::All);
     }
