@@ -1,6 +1,8 @@
 //! `switchyard demo`, as a user meets it: ready in time, worth trying, and nothing left behind.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,8 +43,12 @@ fn demo_command(port: u16, more: &[&str]) -> Command {
 }
 
 fn start(port: u16, more: &[&str]) -> Running {
+    start_by(&mut demo_command(port, more), port)
+}
+
+fn start_by(command: &mut Command, port: u16) -> Running {
     let begin = Instant::now();
-    let mut program = Companion::start(&mut demo_command(port, more)).unwrap();
+    let mut program = Companion::start(command).unwrap();
     // Read to the end, lest the program waits for us.
     let mut progress = program.stderr().unwrap();
     let progress = std::thread::spawn(move || {
@@ -218,6 +224,45 @@ fn a_directory_that_is_not_ours_is_left_alone() {
     let said = fails(free_port(), &["--dir", place.path().to_str().unwrap()]);
     assert!(said.contains("was not made by switchyard"), "{said}");
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+}
+
+/// As root the servers run as somebody else; everybody else runs them themselves, and needs no rights for it.
+#[test]
+fn whoever_is_not_root_can_run_it() {
+    let place = place();
+    let me = std::fs::metadata(place.path()).unwrap().uid();
+    if me != 0 {
+        return; // Then all of these tests are run so.
+    }
+    const NOBODY: u32 = 65_534;
+    // Where the program was built may be closed to others.
+    let program = place.path().join("switchyard");
+    std::fs::copy(Router::binary(), &program).unwrap();
+    let home = place.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    let port = free_port();
+    let mut command = Command::new(program);
+    command
+        .args(["demo", "--port", &port.to_string()])
+        .current_dir("/")
+        .env("TMPDIR", &home)
+        .env_remove("HOME")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut demo = start_by(&mut command, port);
+    assert_eq!(std::fs::metadata(&demo.directory).unwrap().uid(), NOBODY);
+    for server in &demo.servers {
+        let owner = std::fs::metadata(Path::new("/proc").join(server)).unwrap();
+        assert_eq!(owner.uid(), NOBODY);
+    }
+    let name = demo.client().run("SELECT name FROM users WHERE id = 42");
+    assert_eq!(name.rows.len(), 1);
+    demo.end(Companion::interrupt);
+    assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0);
 }
 
 /// Every row is on the shard that its key says, by the shard's own hash; together they are the whole shop.
