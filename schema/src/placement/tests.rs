@@ -53,6 +53,8 @@ fn key(key_type: KeyType, text: &str) -> Key<'_> {
 struct Written {
     key_type: KeyType,
     shards: usize,
+    /// Of the shards, in their order.
+    weights: Vec<u32>,
     toml: String,
     /// For range and list: values and the shard each names.
     values: Vec<(String, usize)>,
@@ -67,18 +69,23 @@ fn written() -> impl Strategy<Value = Written> {
             methods.push("modulo");
         }
         let values = prop::collection::vec((value(key_type), any::<Index>()), 1..6);
-        (1..6_usize, select(methods), values, any::<Index>()).prop_map(
-            move |(shards, method, values, rest)| {
+        let weights = prop::collection::vec(0..4_u32, 5);
+        (1..6_usize, select(methods), values, any::<Index>(), weights).prop_map(
+            move |(shards, method, values, rest, weights)| {
                 let values = values
                     .into_iter()
                     .map(|(value, shard)| (value, shard.index(shards)));
-                write(
+                let written = write(
                     key_type,
                     shards,
                     method,
                     values.collect(),
                     rest.index(shards),
-                )
+                );
+                let mut weights = weights;
+                // One shard has room, or the configuration is not valid.
+                weights[written.rest] += 1;
+                Written { weights, ..written }
             },
         )
     })
@@ -126,6 +133,7 @@ fn write(
     Written {
         key_type,
         shards,
+        weights: vec![1; shards],
         toml: format!("method = '{method}'\n{toml}"),
         values,
         rest,
@@ -137,7 +145,8 @@ impl Written {
     fn resolve(&self) -> KeyMap {
         let shard = |n| {
             format!(
-                "[[databases.shards]]\nname = 's{n}'\nnodes = [{{ host = 'h{n}', role = 'primary' }}]\n"
+                "[[databases.shards]]\nname = 's{n}'\nweight = {}\nnodes = [{{ host = 'h{n}', role = 'primary' }}]\n",
+                self.weights[n]
             )
         };
         let shards: String = (0..self.shards).map(shard).collect();
@@ -229,6 +238,8 @@ proptest! {
             let shard = map.shard_of(key).unwrap();
             prop_assert_eq!(shard.position(), written.expected(&map, key), "{:?}", key);
             prop_assert!(map.shards().contains(shard));
+            let weighs = written.weights[shard.position()] > 0;
+            prop_assert!(weighs || !matches!(map.placement(), Placement::Hash(_)));
         }
     }
 
