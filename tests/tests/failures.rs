@@ -256,3 +256,43 @@ fn a_cancel_request_reaches_the_statement_that_runs() {
         });
     }
 }
+
+/// Who is already waiting when a server falls silent is told, too, though a little later: it might only be slow.
+#[test]
+fn what_waits_for_a_shard_that_falls_silent_ends() {
+    let (bed, _turn) = bed();
+    let users = [user_on(bed, 0), user_on(bed, 1)];
+    let silent = bed.cluster().shard(1).primary.as_ref();
+    let router = bed.another_router("", &|node: &dyn Node| node.port());
+    let connect = || Client::connect(&Login::new(router.port()));
+    let [mut alone, mut in_block, mut elsewhere] = [connect(), connect(), connect()];
+    in_block.run("BEGIN").succeeded();
+    for client in [&mut alone, &mut in_block] {
+        client.run(&name_of(&users[1])).succeeded();
+    }
+    silent.pause().unwrap();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for client in [&mut alone, &mut in_block] {
+            let sql = name_of(&users[1]);
+            scope.spawn(move || {
+                let failure = client.run(&sql).failure.unwrap();
+                assert_eq!(failure.sqlstate(), "08006", "{failure:?}");
+                assert!(failure.message().contains("\"s1\""), "{failure:?}");
+            });
+        }
+        for _ in 0..100 {
+            elsewhere.run(&name_of(&users[0])).succeeded();
+        }
+    });
+    let took = begin.elapsed();
+    silent.resume().unwrap();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(in_block.status, b'E');
+    in_block.run("ROLLBACK");
+    for client in [&mut alone, &mut in_block] {
+        eventually("the shard is back", || {
+            client.run(&name_of(&users[1])).failure.is_none()
+        });
+    }
+}

@@ -61,7 +61,7 @@ pub enum ConnectError {
     /// The node, or something between, closed the connection before it was ready.
     #[error("the connection broke while it was made: {0}")]
     Broken(#[source] io::Error),
-    /// It took longer than [`ConnectOptions::timeout`].
+    /// It took longer than [`ConnectOptions::timeout`], or than the node was believed to be up.
     #[error("connecting timed out")]
     Timeout,
     /// The node refused, in its own words.

@@ -20,10 +20,12 @@ use crate::admin::registry::{Registry, ServerEntry};
 use super::turn::Turn;
 use super::{ConnectError, ConnectOptions, Connection};
 use crate::startup::cancel::CancelReason;
-use crate::topology::{Node, NodeId};
+use crate::topology::{Node, NodeId, Observed};
 
 /// How long a new connection to a replica waits for the monitor to vouch for the server it leads to.
 const SETTLE_LIMIT: Duration = Duration::from_millis(500);
+/// Between two looks at what is known of a node that is being connected to.
+const LOOK_AT_NODE: Duration = Duration::from_millis(50);
 
 /// What a pool's connections have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -308,8 +310,24 @@ impl Pool {
         }
     }
 
+    /// Ends when the node has been down for a moment; a failure reported by mistake is corrected sooner.
+    async fn node_is_down(&self) {
+        let mut seen_down = 0;
+        while seen_down < 2 {
+            tokio::time::sleep(LOOK_AT_NODE).await;
+            let is_down = self.node.observed() == Observed::Down;
+            seen_down = if is_down { seen_down + 1 } else { 0 };
+        }
+    }
+
     async fn open(&self) -> Result<Box<Connection>, CheckoutError> {
-        match self.connect().await {
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.connect() => outcome,
+            // A node that accepts and then says nothing is not waited for longer than others need to notice.
+            () = self.node_is_down() => Err(ConnectError::Timeout),
+        };
+        match outcome {
             Ok(mut connection) => {
                 connection.born = self.now();
                 connection.incarnation = self.node.settle(SETTLE_LIMIT).await;
