@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use socket2::TcpKeepalive;
-use switchyard_wire::backend::{self, Authentication, Message, TransactionStatus};
+use switchyard_wire::backend::{self, Message, TransactionStatus};
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::{ProtocolVersion, encode::startup};
 use switchyard_wire::{SqlState, frame};
@@ -225,54 +224,6 @@ impl Connection {
         Ok(connection)
     }
 
-    async fn authenticate(&mut self, options: &ConnectOptions) -> Result<(), ConnectError> {
-        loop {
-            let message = self.read_control_message().await?;
-            match decode(&message)? {
-                Message::Authentication(Authentication::Ok) => return Ok(()),
-                Message::Authentication(Authentication::CleartextPassword) => {
-                    encode::password(&mut self.output, password(options)?.as_bytes());
-                }
-                Message::Authentication(Authentication::Md5Password { salt }) => {
-                    let hash = postgres_protocol::authentication::md5_hash(
-                        options.user.as_bytes(),
-                        password(options)?.as_bytes(),
-                        salt,
-                    );
-                    encode::password(&mut self.output, hash.as_bytes());
-                }
-                Message::Authentication(Authentication::Sasl(_)) => {
-                    self.authenticate_scram(password(options)?).await?;
-                    continue;
-                }
-                Message::ErrorResponse(fields) => return Err(refused(&fields)),
-                Message::NoticeResponse(_) => continue,
-                other => return Err(unexpected(&other)),
-            }
-            self.flush().await?;
-        }
-    }
-
-    async fn authenticate_scram(&mut self, password: &str) -> Result<(), ConnectError> {
-        let mut client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        encode::sasl_initial_response(&mut self.output, b"SCRAM-SHA-256", Some(client.message()));
-        self.flush().await?;
-        let message = self.read_control_message().await?;
-        match decode(&message)? {
-            Message::Authentication(Authentication::SaslContinue(data)) => client.update(data)?,
-            Message::ErrorResponse(fields) => return Err(refused(&fields)),
-            other => return Err(unexpected(&other)),
-        }
-        encode::sasl_response(&mut self.output, client.message());
-        self.flush().await?;
-        let message = self.read_control_message().await?;
-        match decode(&message)? {
-            Message::Authentication(Authentication::SaslFinal(data)) => Ok(client.finish(data)?),
-            Message::ErrorResponse(fields) => Err(refused(&fields)),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     async fn await_ready(&mut self) -> Result<(), ConnectError> {
         loop {
             let message = self.read_control_message().await?;
@@ -347,7 +298,7 @@ impl Connection {
     }
 
     /// Reads one whole message into a buffer of its own. Not for the path of a client's rows.
-    async fn read_control_message(&mut self) -> io::Result<BytesMut> {
+    pub(super) async fn read_control_message(&mut self) -> io::Result<BytesMut> {
         loop {
             if let Some(header) = frame::header(&self.input).map_err(io::Error::other)? {
                 if header.len > CONTROL_MESSAGE_LIMIT {
@@ -434,15 +385,7 @@ impl Connection {
 /// Room made for one read: a page of small replies, and few system calls for large ones.
 pub(crate) const READ_SIZE: usize = 16 << 10;
 
-fn password(options: &ConnectOptions) -> Result<&str, ConnectError> {
-    options.password.as_deref().ok_or_else(|| {
-        ConnectError::Protocol(
-            "the node asks for a password and none is configured for this user".into(),
-        )
-    })
-}
-
-fn decode(message: &[u8]) -> io::Result<Message<'_>> {
+pub(super) fn decode(message: &[u8]) -> io::Result<Message<'_>> {
     let (head, body) = message
         .split_at_checked(frame::HEADER)
         .ok_or(io::ErrorKind::InvalidData)?;
@@ -463,13 +406,13 @@ fn sqlstate(fields: &backend::Fields<'_>) -> SqlState {
         .unwrap_or(SqlState::INTERNAL_ERROR)
 }
 
-fn refused(fields: &backend::Fields<'_>) -> ConnectError {
+pub(super) fn refused(fields: &backend::Fields<'_>) -> ConnectError {
     ConnectError::Refused {
         sqlstate: sqlstate(fields),
         message: field(fields, b'M'),
     }
 }
 
-fn unexpected(message: &Message<'_>) -> ConnectError {
+pub(super) fn unexpected(message: &Message<'_>) -> ConnectError {
     ConnectError::Protocol(format!("unexpected {message:?}"))
 }

@@ -3,6 +3,7 @@
 //! Invariant: a connection goes back to its pool only when it is provably clean ([`Connection::is_reusable`]);
 //! anything else closes it. Collaborators: [`crate::topology`] names the nodes, [`crate::session`] borrows.
 
+mod authenticate;
 mod connection;
 mod pool;
 mod prepared;

@@ -100,15 +100,8 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// The handshake has found the certificate valid; it must be this user's.
 fn has_certificate<S>(channel: &Channel<S>, user: &str) -> Result<(), Refusal> {
-    let Stream::Tls(tls) = &channel.stream else {
-        return Err(Refusal::NoCertificate);
-    };
-    let certificate = tls
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .ok_or(Refusal::NoCertificate)?;
+    let certificate = channel.stream.peer_certificate();
+    let certificate = certificate.ok_or(Refusal::NoCertificate)?;
     match certificate::common_name(certificate) {
         Some(name) if name == user => Ok(()),
         _ => Err(Refusal::Certificate(user.to_owned())),

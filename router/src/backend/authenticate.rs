@@ -1,0 +1,254 @@
+//! Proof to a node that we are who we say we are; by SCRAM the node proves that it knows the password, too.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what a node may say at this point is a short list; all else is a protocol error"
+)]
+
+use postgres_protocol::authentication::md5_hash;
+use switchyard_wire::backend::{Authentication, Mechanisms, Message};
+use switchyard_wire::frontend::encode;
+use switchyard_wire::scram::{ClientBinding, ClientError, Nonce, SCRAM_SHA_256_PLUS, ScramClient};
+
+use super::connection::{ConnectError, ConnectOptions, Connection, decode, refused, unexpected};
+use crate::startup::tls::certificate;
+
+impl Connection {
+    /// Does what the node demands until it lets us in.
+    pub(super) async fn authenticate(
+        &mut self,
+        options: &ConnectOptions,
+    ) -> Result<(), ConnectError> {
+        loop {
+            let message = self.read_control_message().await?;
+            match decode(&message)? {
+                Message::Authentication(Authentication::Ok) => return Ok(()),
+                Message::Authentication(Authentication::CleartextPassword) => {
+                    encode::password(&mut self.output, password(options)?.as_bytes());
+                }
+                Message::Authentication(Authentication::Md5Password { salt }) => {
+                    let (user, password) = (options.user.as_bytes(), password(options)?.as_bytes());
+                    encode::password(&mut self.output, md5_hash(user, password, salt).as_bytes());
+                }
+                Message::Authentication(Authentication::Sasl(offered)) => {
+                    let client = self.scram(offered)?;
+                    self.prove(client, password(options)?).await?;
+                    continue;
+                }
+                Message::ErrorResponse(fields) => return Err(refused(&fields)),
+                Message::NoticeResponse(_) => continue,
+                other => return Err(unexpected(&other)),
+            }
+            self.flush().await?;
+        }
+    }
+
+    /// The best mechanism of those offered: tied to the TLS connection if there is one and the node can.
+    fn scram(&self, offered: Mechanisms<'_>) -> Result<ScramClient, ConnectError> {
+        let offers = |name: &str| offered.iter().any(|found| found == name.as_bytes());
+        let bound = self
+            .stream
+            .peer_certificate()
+            .and_then(|shown| certificate::end_point(shown));
+        let binding = match bound {
+            Some(bound) if offers(SCRAM_SHA_256_PLUS) => ClientBinding::TlsServerEndPoint(bound),
+            Some(_) => ClientBinding::NotOffered,
+            None => ClientBinding::Unsupported,
+        };
+        let nonce = Nonce::random().map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        // The name is that of the startup packet.
+        let client = ScramClient::new("", nonce, binding);
+        match offers(client.mechanism()) {
+            true => Ok(client),
+            false => Err(ConnectError::Protocol(format!(
+                "the node offers no authentication that is known here, but {offered:?}"
+            ))),
+        }
+    }
+
+    async fn prove(&mut self, client: ScramClient, password: &str) -> Result<(), ConnectError> {
+        let mechanism = client.mechanism().as_bytes();
+        encode::sasl_initial_response(&mut self.output, mechanism, Some(client.message()));
+        self.flush().await?;
+        let message = self.read_control_message().await?;
+        let challenged = match decode(&message)? {
+            Message::Authentication(Authentication::SaslContinue(data)) => {
+                client.server_first(data).map_err(untrue)?
+            }
+            Message::ErrorResponse(fields) => return Err(refused(&fields)),
+            other => return Err(unexpected(&other)),
+        };
+        let proof = challenged.prove_password(password);
+        encode::sasl_response(&mut self.output, proof.message());
+        self.flush().await?;
+        let message = self.read_control_message().await?;
+        match decode(&message)? {
+            Message::Authentication(Authentication::SaslFinal(data)) => {
+                proof.server_final(data).map_err(untrue)
+            }
+            Message::ErrorResponse(fields) => Err(refused(&fields)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn untrue(error: ClientError) -> ConnectError {
+    ConnectError::Protocol(error.to_string())
+}
+
+fn password(options: &ConnectOptions) -> Result<&str, ConnectError> {
+    options.password.as_deref().ok_or_else(|| {
+        ConnectError::Protocol(
+            "the node asks for a password and none is configured for this user".into(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::BytesMut;
+    use switchyard_schema::{NodeTls as ConfiguredNodeTls, SslMode};
+    use switchyard_wire::backend::{TransactionStatus, encode};
+    use switchyard_wire::frontend::SaslInitialResponse;
+    use switchyard_wire::scram::{ScramServer, Verifier};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::startup::tls::tests::Authority;
+    use crate::startup::tls::{ClientTls, NodeTls};
+
+    /// What is wrong with a node.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fault {
+        None,
+        /// It does not know the password, and says that ours is right.
+        Impostor,
+        /// It does not prove anything at all.
+        Silent,
+        OffersNothing,
+    }
+
+    async fn body(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+        let _tag = stream.read_u8().await.unwrap();
+        let mut body = vec![0; stream.read_u32().await.unwrap() as usize - 4];
+        stream.read_exact(&mut body).await.unwrap();
+        body
+    }
+
+    /// A node that lets in whoever knows the password "secret". The mechanism that was chosen.
+    async fn node<S: AsyncRead + AsyncWrite + Unpin>(
+        mut stream: S,
+        binding: Option<Vec<u8>>,
+        fault: Fault,
+    ) -> Result<String, String> {
+        let mut startup = vec![0; stream.read_u32().await.unwrap() as usize - 4];
+        stream.read_exact(&mut startup).await.unwrap();
+        let verifier = Verifier::derive("secret", b"salt", 4096);
+        let server = ScramServer::new(verifier, Nonce::random().unwrap(), binding);
+        let mut output = BytesMut::new();
+        match fault {
+            Fault::OffersNothing => encode::authentication_sasl(&mut output, &["OAUTHBEARER"]),
+            _ => encode::authentication_sasl(&mut output, server.mechanisms()),
+        }
+        stream.write_all_buf(&mut output).await.unwrap();
+        if fault == Fault::OffersNothing {
+            return Err("nothing was offered".to_owned());
+        }
+        let message = body(&mut stream).await;
+        let initial = SaslInitialResponse::decode(&message).unwrap();
+        let first = initial.response.unwrap();
+        let challenge = server.client_first(initial.mechanism, first).unwrap();
+        encode::authentication_sasl_continue(&mut output, challenge.message());
+        stream.write_all_buf(&mut output).await.unwrap();
+        let accepted = challenge
+            .client_final(&body(&mut stream).await)
+            .map_err(|error| error.to_string())?;
+        match fault {
+            Fault::Silent => {}
+            Fault::Impostor => {
+                let made_up = b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+                encode::authentication_sasl_final(&mut output, made_up);
+            }
+            _ => encode::authentication_sasl_final(&mut output, accepted.message()),
+        }
+        encode::authentication_ok(&mut output);
+        encode::ready_for_query(&mut output, TransactionStatus::Idle);
+        stream.write_all_buf(&mut output).await.unwrap();
+        Ok(String::from_utf8_lossy(initial.mechanism).into_owned())
+    }
+
+    async fn connect(listener: &TcpListener, tls: NodeTls) -> Result<(), String> {
+        let options = ConnectOptions {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+            user: "app".to_owned(),
+            password: Some("secret".to_owned()),
+            database: "shop".to_owned(),
+            prepared_limit: 1,
+            tls,
+            timeout: Duration::from_secs(10),
+        };
+        let connected = Connection::connect(&options).await;
+        connected.map(drop).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_node_must_know_the_password_too() {
+        for (fault, complaint) in [
+            (Fault::None, None),
+            (Fault::Impostor, Some("incorrect server signature")),
+            (Fault::Silent, Some("unexpected Authentication(Ok)")),
+            (Fault::OffersNothing, Some("OAUTHBEARER")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let serving = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                node(stream, None, fault).await
+            };
+            let (connected, _) = tokio::join!(connect(&listener, NodeTls::Disabled), serving);
+            match complaint {
+                None => assert_eq!(connected, Ok(())),
+                Some(text) => assert!(connected.unwrap_err().contains(text), "{text}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn proof_is_tied_to_the_tls_connection_it_is_given_on() {
+        let authority = Authority::new("ca");
+        authority.sign("node", &["127.0.0.1"]);
+        let server = ClientTls::load(&authority.server("node"), false).unwrap();
+        let bound = server.end_point().unwrap().to_vec();
+        let other = vec![0; bound.len()];
+        for (binding, chosen) in [
+            (Some(bound), Ok("SCRAM-SHA-256-PLUS")),
+            (None, Ok("SCRAM-SHA-256")),
+            // The end of another connection than ours.
+            (Some(other), Err("SCRAM channel binding check failed")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let acceptor = TlsAcceptor::from(Arc::clone(server.config()));
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 8];
+                stream.read_exact(&mut request).await.unwrap();
+                stream.write_all(b"S").await.unwrap();
+                let stream = acceptor.accept(stream).await.unwrap();
+                node(stream, binding, Fault::None).await
+            };
+            let tls = NodeTls::new(&ConfiguredNodeTls {
+                mode: SslMode::Require,
+                root_cert: None,
+            });
+            let connecting = connect(&listener, tls.unwrap());
+            let (connected, found) = tokio::join!(connecting, serving);
+            assert_eq!(connected.is_ok(), chosen.is_ok());
+            assert_eq!(found.as_deref().map_err(String::as_str), chosen);
+        }
+    }
+}
