@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -511,6 +512,20 @@ fn large_values_pass() {
         )
         .unwrap();
     });
+}
+
+/// The work for a statement grows with its parameters, not with their square: other clients of the worker wait for it.
+#[test]
+fn many_parameters_are_read_once() {
+    const MANY: usize = 30_000;
+    let mut client = bed().client();
+    let numbers: Vec<String> = (1..=MANY).map(|number| format!("${number}")).collect();
+    let sql = format!("SELECT id FROM users WHERE id IN ({})", numbers.join(", "));
+    let began = Instant::now();
+    let reply = client.extended(&sql, &vec![Some("5"); MANY], 0);
+    assert_eq!(reply.succeeded().value(), "5");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

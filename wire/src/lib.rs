@@ -22,5 +22,5 @@ pub mod sqlstate;
 pub mod startup;
 
 pub use body::DecodeError;
-pub use list::{Format, Formats, Oids, Values};
+pub use list::{Format, Formats, Oids, Values, ValuesIter};
 pub use sqlstate::SqlState;

@@ -267,13 +267,7 @@ impl Planner<'_> {
         };
         let mut plan = self.inner(&tokens);
         self.unseen_setting(&tokens, &mut plan);
-        let number = |token: &Token| {
-            let digits = token.text(self.sql).get(1..).unwrap_or_default();
-            std::str::from_utf8(digits)
-                .ok()
-                .and_then(|digits| digits.parse::<u16>().ok())
-                .unwrap_or(u16::MAX)
-        };
+        let number = |token: &Token| token.parameter(self.sql).unwrap_or(u16::MAX);
         plan.params = tokens
             .iter()
             .filter(|token| token.kind == TokenKind::Param)

@@ -63,6 +63,12 @@ impl Token {
     pub fn is_word(&self, sql: &[u8], word: &str) -> bool {
         self.kind == TokenKind::Word && self.text(sql).eq_ignore_ascii_case(word.as_bytes())
     }
+
+    /// The number of a parameter: n of `$n`, if there can be so many.
+    pub fn parameter(&self, sql: &[u8]) -> Option<u16> {
+        let digits = self.text(sql).strip_prefix(b"$")?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    }
 }
 
 /// Classes of bytes that can start a token.

@@ -38,7 +38,7 @@ use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
 use super::{Context, Effects};
 use crate::relations::Relation;
-use crate::sql::{Scan, Token};
+use crate::sql::{Scan, Token, TokenKind};
 
 /// Why a walk ended early.
 #[derive(Debug)]
@@ -157,6 +157,8 @@ pub(super) struct Analyser<'a> {
     tokens: &'a [Token],
     scan: &'a Scan,
     context: &'a Context<'a>,
+    /// The parameters that the statement mentions once, ascending.
+    mentioned_once: Vec<u16>,
     /// One shard only: everything is there.
     alone: bool,
     analysis: Analysis,
@@ -192,6 +194,7 @@ pub(super) fn analyse<'a>(
         tokens,
         scan,
         context,
+        mentioned_once: mentioned_once(sql, tokens),
         alone: context.relations.shards().len() <= 1,
         analysis: Analysis::default(),
         frames: Vec::new(),
@@ -210,6 +213,18 @@ pub(super) fn analyse<'a>(
     guards.sort_unstable();
     guards.dedup();
     (outcome.map(|()| analysis), guards)
+}
+
+/// The numbers of the parameters that stand in a statement exactly once, ascending.
+fn mentioned_once(sql: &[u8], tokens: &[Token]) -> Vec<u16> {
+    let params = tokens.iter().filter(|token| token.kind == TokenKind::Param);
+    let mut numbers: Vec<u16> = params.filter_map(|token| token.parameter(sql)).collect();
+    numbers.sort_unstable();
+    let single = |group: &[u16]| match group {
+        [number] => Some(*number),
+        _ => None,
+    };
+    numbers.chunk_by(u16::eq).filter_map(single).collect()
 }
 
 impl<'a> Analyser<'a> {

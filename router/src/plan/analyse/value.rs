@@ -9,7 +9,7 @@ use switchyard_schema::KeyType;
 use super::Analyser;
 use crate::plan::parse::offset;
 use crate::plan::route::{KeyExpr, Source};
-use crate::sql::{LiteralKind, TokenKind};
+use crate::sql::LiteralKind;
 
 impl Analyser<'_> {
     /// The expression as a key expression, if its value is a literal or a parameter, with casts that are exact.
@@ -98,7 +98,7 @@ impl Analyser<'_> {
                     .filter(|number| *number > 0)?;
                 Source::Param {
                     number,
-                    sole: self.mentions(name) == 1,
+                    sole: self.mentioned_once.binary_search(&number).is_ok(),
                 }
             }
             _ => return None,
@@ -123,23 +123,6 @@ impl Analyser<'_> {
         kinds
             .contains(&kind)
             .then_some(Source::Literal { slot, kind })
-    }
-
-    /// How often a parameter is mentioned.
-    fn mentions(&self, parameter: &str) -> usize {
-        let same = |text: &[u8]| {
-            let digits = |text: &[u8]| {
-                std::str::from_utf8(text.get(1..)?)
-                    .ok()?
-                    .parse::<u32>()
-                    .ok()
-            };
-            digits(text) == digits(parameter.as_bytes())
-        };
-        self.tokens
-            .iter()
-            .filter(|token| token.kind == TokenKind::Param && same(token.text(self.sql)))
-            .count()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Portals: Bind, Describe, Execute and Close of a portal.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -7,7 +8,7 @@ use smallvec::SmallVec;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Kind};
-use switchyard_wire::{Format, Formats, Values as WireValues};
+use switchyard_wire::{Format, Formats, Values as WireValues, ValuesIter};
 
 use crate::backend::{Reply, Show};
 use crate::execute::participants::{Need, Participant};
@@ -81,10 +82,7 @@ impl Session {
             let values = Values {
                 sql: prepared.statement.sql(),
                 literals: &prepared.literals,
-                params: &BoundParams {
-                    bind,
-                    statement: &prepared.statement,
-                },
+                params: &BoundParams::new(bind, &prepared.statement),
             };
             bind_settings(Arc::clone(&prepared.plan), &values)?
         };
@@ -118,10 +116,7 @@ impl Session {
         let values = Values {
             sql: prepared.statement.sql(),
             literals: &prepared.literals,
-            params: &BoundParams {
-                bind,
-                statement: &prepared.statement,
-            },
+            params: &BoundParams::new(bind, &prepared.statement),
         };
         self.bind(&prepared.plan, &values)
     }
@@ -584,13 +579,41 @@ fn knows_key_types(prepared: &SessionStatement) -> bool {
 struct BoundParams<'a> {
     bind: &'a Bind<'a>,
     statement: &'a Statement,
+    /// The values from this position on. Keys are asked for in the order of their numbers, more or less: to start over for
+    /// each would take the square of their number.
+    rest: Cell<(usize, ValuesIter<'a>)>,
+}
+
+impl<'a> BoundParams<'a> {
+    fn new(bind: &'a Bind<'a>, statement: &'a Statement) -> Self {
+        Self {
+            bind,
+            statement,
+            rest: Cell::new((0, bind.params.iter())),
+        }
+    }
+
+    fn value(&self, index: usize) -> Option<Option<&'a [u8]>> {
+        let start = (0, self.bind.params.iter());
+        let (position, mut rest) = self.rest.replace(start);
+        let skipped = match index.checked_sub(position) {
+            Some(skipped) => skipped,
+            None => {
+                rest = self.bind.params.iter();
+                index
+            }
+        };
+        let value = rest.nth(skipped);
+        self.rest.set((index + 1, rest));
+        value
+    }
 }
 
 impl Params for BoundParams<'_> {
     fn param(&self, number: u16) -> Option<Param<'_>> {
         let index = usize::from(number).checked_sub(1)?;
         Some(Param {
-            value: self.bind.params.get(index)?,
+            value: self.value(index)?,
             binary: self.bind.param_formats.format(index) == Format::Binary,
             oid: self.statement.parameter_type(number),
         })
