@@ -17,17 +17,20 @@ pub(crate) enum Name {
     Pgbouncer,
     /// The router in front of one node, nothing sharded.
     Router,
+    /// The router in front of the same node as its only shard, accounts sharded by hash of their key.
+    Routed,
     /// The router in front of two shards, accounts sharded by hash of their key.
     Sharded,
 }
 
 impl Name {
     /// Everybody, the reference first.
-    pub(crate) const ALL: [Name; 5] = [
+    pub(crate) const ALL: [Name; 6] = [
         Name::Direct,
         Name::Floor,
         Name::Pgbouncer,
         Name::Router,
+        Name::Routed,
         Name::Sharded,
     ];
 
@@ -38,13 +41,14 @@ impl Name {
             Name::Floor => "byte copy",
             Name::Pgbouncer => "PgBouncer",
             Name::Router => "router, 1 node",
+            Name::Routed => "router, by key",
             Name::Sharded => "router, 2 shards",
         }
     }
 
     /// TPC-B's transaction touches an account, a teller and a branch with keys of their own: not one shard's.
     pub(crate) fn runs(self, scenario: Scenario) -> bool {
-        !(self == Name::Sharded && scenario.script == Script::TpcB)
+        !(matches!(self, Name::Routed | Name::Sharded) && scenario.script == Script::TpcB)
     }
 }
 

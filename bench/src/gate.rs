@@ -73,7 +73,7 @@ fn of_row(row: &Row) -> Vec<Gate> {
             demand("CPU per query, × PgBouncer's, at most", cpu, CPU, false);
         }
     }
-    if row.name == Name::Sharded {
+    if row.name == Name::Routed {
         let tps = row.tps_to_unsharded;
         demand(
             "routed by key, × one node's throughput, at least",

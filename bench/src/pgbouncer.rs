@@ -12,8 +12,8 @@ use crate::pgbench::{DATABASE, PASSWORD};
 /// From this version on, transaction pooling has prepared statements.
 const PREPARED_SINCE: (u32, u32) = (1, 21);
 
-/// Starts it in front of a server: in transaction mode, and beside it in session mode where it needs that for prepared
-/// statements.
+/// Starts it in front of a server: in transaction mode, and beside it once more for prepared statements, with a server
+/// connection for each client: in session mode where transaction mode has none.
 pub(crate) fn start(directory: &Path, server: u16) -> Result<Contender, Error> {
     let program = find()?;
     let version = version(&program)?;
@@ -26,24 +26,17 @@ pub(crate) fn start(directory: &Path, server: u16) -> Result<Contender, Error> {
         }
         .start()
     };
-    let has_prepared = version >= PREPARED_SINCE;
-    let prepared = match has_prepared {
-        true => None,
-        false => Some(Target::Process(process(Mode::Session)?)),
+    let (mode, besides) = if version >= PREPARED_SINCE {
+        (Mode::Transaction { prepared: true }, "")
+    } else {
+        (Mode::Session, ", session mode for prepared statements")
     };
     let (major, minor) = version;
-    let besides = if has_prepared {
-        ""
-    } else {
-        ", session mode for prepared statements"
-    };
     Ok(Contender {
         name: Name::Pgbouncer,
         description: format!("PgBouncer {major}.{minor}, transaction mode{besides}"),
-        usual: Target::Process(process(Mode::Transaction {
-            prepared: has_prepared,
-        })?),
-        prepared,
+        usual: Target::Process(process(Mode::Transaction { prepared: false })?),
+        prepared: Some(Target::Process(process(mode)?)),
     })
 }
 
@@ -65,7 +58,8 @@ impl Pgbouncer<'_> {
     fn start(&self) -> Result<Endpoint, Error> {
         let port = Port::any()?;
         let name = match self.mode {
-            Mode::Transaction { .. } => "pgbouncer-transaction.ini",
+            Mode::Transaction { prepared: false } => "pgbouncer-transaction.ini",
+            Mode::Transaction { prepared: true } => "pgbouncer-prepared.ini",
             Mode::Session => "pgbouncer-session.ini",
         };
         let file = self.directory.join(name);
@@ -94,7 +88,7 @@ impl Pgbouncer<'_> {
                 "pool_mode = transaction\ndefault_pool_size = 20\n"
             }
             Mode::Transaction { prepared: true } => {
-                "pool_mode = transaction\ndefault_pool_size = 20\nmax_prepared_statements = 200\n"
+                "pool_mode = transaction\ndefault_pool_size = 100\nmax_prepared_statements = 200\n"
             }
             Mode::Session => "pool_mode = session\ndefault_pool_size = 100\n",
         };

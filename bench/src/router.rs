@@ -16,16 +16,23 @@ shard_key = \"aid\"
 method    = \"hash\"
 ";
 
+/// Connections to each server: as many as PgBouncer has in the same scenario, which without prepared statements in
+/// transaction mode needs one for each client.
+const USUAL_POOL: u32 = 20;
+const PREPARED_POOL: u32 = 100;
+
 /// One node, and no table that is sharded.
 pub(crate) fn unsharded(directory: &Path, shards: &[Shard]) -> Result<Contender, Error> {
     let first = shards.get(..1).unwrap_or_default();
-    start(
-        Name::Router,
-        "one node, nothing sharded",
-        directory,
-        first,
-        "",
-    )
+    let description = "one node, nothing sharded";
+    start(Name::Router, description, directory, first, "")
+}
+
+/// One node, pgbench's accounts by their key: what it costs to find a shard.
+pub(crate) fn routed(directory: &Path, shards: &[Shard]) -> Result<Contender, Error> {
+    let first = shards.get(..1).unwrap_or_default();
+    let description = "the same node, accounts by hash of aid";
+    start(Name::Routed, description, directory, first, ACCOUNTS_BY_KEY)
 }
 
 /// All shards, pgbench's accounts by their key.
@@ -47,34 +54,33 @@ fn start(
     shards: &[Shard],
     tables: &str,
 ) -> Result<Contender, Error> {
-    let (port, http) = (Port::any()?, Port::any()?);
-    let file = directory.join(if name == Name::Sharded {
-        "sharded.toml"
-    } else {
-        "unsharded.toml"
-    });
-    let text = configuration(port.number(), http.number(), shards, tables);
-    std::fs::write(&file, text).map_err(Error::io("write the router's configuration"))?;
-    let log = std::fs::File::create(file.with_extension("log"))
-        .map_err(Error::io("make the router's log"))?;
-    let mut command = Command::new(program()?);
-    command
-        .arg("run")
-        .arg("--config")
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    let process = Companion::start(&mut command)?;
+    let run = |pool: u32| -> Result<Target, Error> {
+        let (port, http) = (Port::any()?, Port::any()?);
+        let file = directory.join(format!("{name:?}-{pool}.toml"));
+        let text = configuration(port.number(), http.number(), pool, shards, tables);
+        std::fs::write(&file, text).map_err(Error::io("write the router's configuration"))?;
+        let log = std::fs::File::create(file.with_extension("log"))
+            .map_err(Error::io("make the router's log"))?;
+        let mut command = Command::new(program()?);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let process = Companion::start(&mut command)?;
+        Ok(Target::Process(Endpoint { port, process }))
+    };
     Ok(Contender {
         name,
         description: format!("Switchyard {}, {description}", env!("CARGO_PKG_VERSION")),
-        usual: Target::Process(Endpoint { port, process }),
-        prepared: None,
+        usual: run(USUAL_POOL)?,
+        prepared: Some(run(PREPARED_POOL)?),
     })
 }
 
-fn configuration(port: u16, http: u16, shards: &[Shard], tables: &str) -> String {
+fn configuration(port: u16, http: u16, pool: u32, shards: &[Shard], tables: &str) -> String {
     let shard = |shard: &Shard| {
         format!(
             "[[databases.shards]]\nname = {:?}\nnodes = [{{ host = {:?}, port = {}, role = \"primary\" }}]\n",
@@ -85,7 +91,7 @@ fn configuration(port: u16, http: u16, shards: &[Shard], tables: &str) -> String
     };
     let shards: String = shards.iter().map(shard).collect();
     format!(
-        "[router]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"127.0.0.1:{http}\"\n\
+        "[router]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"127.0.0.1:{http}\"\npool_size = {pool}\n\
          [auth]\nmethod = \"trust\"\n\
          [[users]]\nname = {APP_USER:?}\npassword = {PASSWORD:?}\n\
          [[databases]]\nname = {DATABASE:?}\n{shards}{tables}"

@@ -85,6 +85,7 @@ impl Stand {
             Name::Floor => start_floor(server),
             Name::Pgbouncer => pgbouncer::start(self.directory.path(), server),
             Name::Router => router::unsharded(self.directory.path(), self.cluster.shards()),
+            Name::Routed => router::routed(self.directory.path(), self.cluster.shards()),
             Name::Sharded => router::sharded(self.directory.path(), self.cluster.shards()),
         }
     }

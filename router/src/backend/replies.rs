@@ -12,7 +12,7 @@ use switchyard_wire::backend::TransactionStatus;
 use switchyard_wire::frame;
 
 /// The reply owed for one message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// ParseComplete, for the router's statement number; named or unnamed.
     Parse { statement: u64, named: bool },
@@ -31,8 +31,8 @@ pub(crate) enum Reply {
     Part { describe: bool, ready: bool },
     /// ReadyForQuery.
     Sync,
-    /// Nothing: these bytes of ours come at this place.
-    Ours(Bytes),
+    /// Nothing: bytes of ours come at this place, see [`Replies::put`].
+    Ours,
 }
 
 /// Who gets to see a reply.
@@ -46,7 +46,7 @@ pub(crate) enum Show {
     Nothing,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Owed {
     reply: Reply,
     show: Show,
@@ -97,6 +97,8 @@ pub(crate) struct Skipped {
 #[derive(Debug)]
 pub(crate) struct Replies {
     owed: VecDeque<Owed>,
+    /// The bytes for each [`Reply::Ours`] among them.
+    ours: VecDeque<Bytes>,
     /// Of a message passed on while incomplete, so many bytes are still to come.
     body_left: usize,
     status: TransactionStatus,
@@ -146,6 +148,7 @@ impl Default for Replies {
     fn default() -> Self {
         Self {
             owed: VecDeque::new(),
+            ours: VecDeque::new(),
             body_left: 0,
             status: TransactionStatus::Idle,
             readies: 0,
@@ -159,6 +162,12 @@ impl Replies {
     /// Notes that a message has been sent whose reply is `reply`.
     pub(crate) fn expect(&mut self, reply: Reply, show: Show) {
         self.owed.push_back(Owed { reply, show });
+    }
+
+    /// Puts a message of ours behind the replies owed so far.
+    pub(crate) fn put(&mut self, bytes: Bytes) {
+        self.ours.push_back(bytes);
+        self.expect(Reply::Ours, Show::All);
     }
 
     /// True when nothing is owed.
@@ -195,30 +204,23 @@ impl Replies {
     /// After an error in the extended protocol the backend skips to the next Sync; so do we.
     pub(crate) fn skip_to_sync(&mut self) -> Skipped {
         let mut skipped = Skipped::default();
-        while let Some(owed) = self.owed.front() {
-            match &owed.reply {
-                Reply::Parse { .. } if owed.show == Show::All => skipped.shown += 1,
-                Reply::Ours(bytes) if bytes.first() == Some(&b'1') => skipped.shown += 1,
-                Reply::Parse { .. }
-                | Reply::Ours(_)
-                | Reply::Bind
-                | Reply::Describe { .. }
-                | Reply::Close
-                | Reply::Execute
-                | Reply::Query { .. }
-                | Reply::Part { .. }
-                | Reply::Sync => {}
-            }
-            match owed.reply {
-                Reply::Query { .. } | Reply::Sync => break,
-                Reply::Part { ready: true, .. } => break,
-                Reply::Parse { statement, named } => skipped.unparsed.push((statement, named)),
+        while let Some(&Owed { reply, show }) = self.owed.front() {
+            match reply {
+                Reply::Query { .. } | Reply::Sync | Reply::Part { ready: true, .. } => break,
+                Reply::Parse { statement, named } => {
+                    skipped.unparsed.push((statement, named));
+                    skipped.shown += usize::from(show == Show::All);
+                }
+                Reply::Ours => {
+                    let ours = self.ours.pop_front();
+                    let is_parse_complete = ours.is_some_and(|ours| ours.first() == Some(&b'1'));
+                    skipped.shown += usize::from(is_parse_complete);
+                }
                 Reply::Part { ready: false, .. }
                 | Reply::Bind
                 | Reply::Describe { .. }
                 | Reply::Close
-                | Reply::Execute
-                | Reply::Ours(_) => {}
+                | Reply::Execute => {}
             }
             self.owed.pop_front();
         }
@@ -280,16 +282,16 @@ impl Replies {
     }
 
     fn step(&mut self, input: &[u8], at: usize) -> Step {
-        let Some(front) = self.owed.front() else {
+        let Some(&front) = self.owed.front() else {
             return Step::Stop(Event::Settled);
         };
         if self.body_left > 0 {
             return Step::Stop(Event::NeedInput);
         }
-        if let Reply::Ours(bytes) = &front.reply {
-            let event = Event::Ours(bytes.clone());
+        if front.reply == Reply::Ours {
             self.owed.pop_front();
-            return Step::Stop(event);
+            let bytes = self.ours.pop_front().unwrap_or_default();
+            return Step::Stop(Event::Ours(bytes));
         }
         let rest = input.get(at..).unwrap_or_default();
         let header = match frame::header(rest) {
@@ -297,10 +299,9 @@ impl Replies {
             Ok(None) => return Step::Stop(Event::NeedInput),
             Err(_) => return Step::Stop(Event::Violation(rest.first().copied().unwrap_or(0))),
         };
-        let show = front.show;
         if rest.len() < header.len {
             // Rows and COPY data may be larger than any buffer: they pass in parts.
-            return match (header.tag, show, &front.reply) {
+            return match (header.tag, front.show, front.reply) {
                 (
                     b'D' | b'd',
                     Show::All,
@@ -309,23 +310,22 @@ impl Replies {
                 _ => Step::Stop(Event::NeedInput),
             };
         }
-        self.reply(header, show, rest)
+        self.reply(front, header, rest)
     }
 
     /// Checks one whole message against the oldest entry.
-    fn reply(&mut self, header: frame::Header, show: Show, message: &[u8]) -> Step {
-        let Some(front) = self.owed.front() else {
-            return Step::Stop(Event::Settled);
-        };
+    #[inline]
+    fn reply(&mut self, front: Owed, header: frame::Header, message: &[u8]) -> Step {
+        let Owed { reply, show } = front;
         if header.tag == b'C' {
             self.last_tag =
                 CommandTag::from_body(message.get(frame::HEADER..header.len).unwrap_or_default());
             self.suspended = false;
         }
-        let ends = match (header.tag, &front.reply) {
+        let ends = match (header.tag, reply) {
             (b'D', Reply::Part { .. }) => false,
             (b'T', Reply::Part { describe, .. }) => {
-                return pass_or_hide(*describe && show == Show::All, header.len);
+                return pass_or_hide(describe && show == Show::All, header.len);
             }
             (b'C' | b'I' | b's', Reply::Part { ready, .. }) => {
                 self.suspended = header.tag == b's';
@@ -341,7 +341,7 @@ impl Replies {
             (b's', Reply::Execute) => true,
             (b'1', Reply::Parse { .. }) | (b'2', Reply::Bind) | (b'3', Reply::Close) => true,
             (b'T' | b'n', Reply::Describe { .. }) => true,
-            (b't', Reply::Describe { note_types_of }) => match *note_types_of {
+            (b't', Reply::Describe { note_types_of }) => match note_types_of {
                 Some(statement) => return Step::Stop(Event::Types(header.len, statement, show)),
                 None => false,
             },
@@ -457,7 +457,7 @@ mod tests {
     fn our_own_messages_are_hidden_and_ours_come_in_their_place() {
         let mut replies = Replies::default();
         replies.expect(Reply::Query { show_ready: true }, Show::Errors);
-        replies.expect(Reply::Ours(bytes::Bytes::from_static(b"ours")), Show::All);
+        replies.put(bytes::Bytes::from_static(b"ours"));
         replies.expect(Reply::Bind, Show::All);
         let begin = [message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat();
         let complete = message(b'C', b"BEGIN\0").len();

@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::failure::Failure;
-use crate::backend::{Reply, Show};
 use crate::execute::relay::{Trouble, client_gone};
 use portals::Bind;
 
@@ -270,10 +269,7 @@ impl Session {
             Some(participant) if !participant.connection.replies.is_settled() => {
                 let mut bytes = BytesMut::new();
                 encode(&mut bytes);
-                participant
-                    .connection
-                    .replies
-                    .expect(Reply::Ours(bytes.freeze()), Show::All);
+                participant.connection.replies.put(bytes.freeze());
             }
             _ => encode(&mut self.client.output),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Kind};
 
@@ -247,6 +247,9 @@ impl Session {
     }
 }
 
+/// The whole message.
+const PARSE_COMPLETE: Bytes = Bytes::from_static(b"1\0\0\0\x04");
+
 /// Makes sure the backend has the statement: queues its Parse where needed. `unsent`: the client awaits ParseComplete.
 pub(super) fn hold_statement(
     connection: &mut Connection,
@@ -261,11 +264,7 @@ pub(super) fn hold_statement(
     };
     if held {
         if unsent {
-            let mut complete = BytesMut::new();
-            encode::parse_complete(&mut complete);
-            connection
-                .replies
-                .expect(Reply::Ours(complete.freeze()), Show::All);
+            connection.replies.put(PARSE_COMPLETE);
         }
         return;
     }
