@@ -41,6 +41,8 @@ pub struct Scan {
     pub statements: Vec<Range<u32>>,
     /// The hint in front of the first token.
     pub hint: Option<Hint>,
+    /// The values of literals are part of the key: what the text means depends on them.
+    pub(crate) by_value: bool,
 }
 
 /// Marks of literals in the key: control bytes, which the lexer accepts nowhere outside constants.
@@ -71,6 +73,7 @@ impl Scan {
         self.literals.clear();
         self.statements.clear();
         self.hint = None;
+        self.by_value = false;
         // Every token is followed by a blank in the key, and short ones are copied as blocks.
         self.normalized.resize(2 * sql.len() + 2 * BLOCK, 0);
         let mut key = 0;
@@ -109,6 +112,7 @@ impl Scan {
     pub(crate) fn recognised(&mut self, length: usize) {
         self.normalized.clear();
         self.hint = None;
+        self.by_value = false;
         self.statements.clear();
         self.statements
             .push(0..u32::try_from(length).unwrap_or(u32::MAX));
@@ -152,6 +156,7 @@ impl Scan {
         if mode == Mode::Marks {
             self.write(&[mark], 0, 1, key);
         } else {
+            self.by_value = true;
             self.write(sql, start, end, key);
         }
     }

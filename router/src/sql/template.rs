@@ -31,7 +31,12 @@ impl Template {
             .literals
             .iter()
             .all(|literal| stands_apart(literal).is_some());
-        if !apart || sql.len() > LONGEST || scan.statements.len() != 1 || scan.hint.is_some() {
+        if scan.by_value
+            || !apart
+            || sql.len() > LONGEST
+            || scan.statements.len() != 1
+            || scan.hint.is_some()
+        {
             return None;
         }
         Some(Self {
@@ -121,6 +126,18 @@ mod tests {
             "SELECT a FROM t WHERE id = 5 AND s = 'x",
         ] {
             assert!(!matches(known, other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_means_its_values_makes_no_template() {
+        for known in [
+            "SET work_mem = '5MB'",
+            "EXECUTE s (5, 12)",
+            "FETCH 5 FROM c",
+        ] {
+            let template = Template::new(known.as_bytes(), &scan(known).unwrap());
+            assert!(template.is_none(), "{known}");
         }
     }
 
