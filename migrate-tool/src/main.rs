@@ -68,9 +68,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            for line in failure.to_string().lines() {
-                tracing::error!("{line}");
-            }
+            switchyard_router::logging::each_line(&failure.to_string());
             ExitCode::FAILURE
         }
     }

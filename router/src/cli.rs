@@ -155,16 +155,9 @@ fn load(path: &Path, format: Option<LogFormat>) -> Result<Settings, Failed> {
         }
         Err(problem) => {
             logging::start(format.unwrap_or(LogFormat::Text), "info");
-            log_lines(&problem.to_string());
+            logging::each_line(&problem.to_string());
             Err(Failed)
         }
-    }
-}
-
-/// One log line for each line of a message that may have many.
-pub(crate) fn log_lines(message: &str) {
-    for line in message.lines() {
-        error!("{line}");
     }
 }
 
@@ -192,7 +185,7 @@ fn print(text: &str) -> Outcome {
 }
 
 fn failed(problem: &dyn std::fmt::Display) -> Failed {
-    log_lines(&problem.to_string());
+    logging::each_line(&problem.to_string());
     Failed
 }
 

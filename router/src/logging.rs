@@ -20,3 +20,10 @@ pub fn start(format: LogFormat, filter: &str) {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
 }
+
+/// One ERROR for each line of a message that may have many.
+pub fn each_line(message: &str) {
+    for line in message.lines() {
+        tracing::error!("{line}");
+    }
+}

@@ -14,11 +14,11 @@ use super::overdue::Overdue;
 use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
 use crate::admin::view::PoolReading;
-use crate::cli;
 use crate::config::{ConfigError, ProcessEnvironment, Settings};
 use crate::control::Status;
 use crate::http;
 use crate::listener::{Drain, Entrance, Room};
+use crate::logging;
 use crate::startup::access::LoginSecret;
 use crate::startup::failed::FailedLogins;
 use crate::startup::tls::TlsError;
@@ -259,7 +259,7 @@ impl Office for Operations {
     async fn reload(&self) -> Result<(), String> {
         Operations::reload(self).await.map_err(|error| {
             let message = error.to_string();
-            cli::log_lines(&message);
+            logging::each_line(&message);
             message
         })
     }
