@@ -133,6 +133,28 @@ fn servers_that_are_not_as_configured_are_problems() {
 }
 
 #[test]
+fn a_database_in_another_encoding_is_a_problem() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 0));
+    for (shard, encoding) in [(0, "UTF8"), (1, "LATIN1")] {
+        let sql = format!(
+            "CREATE DATABASE store OWNER app TEMPLATE template0 LOCALE 'C' ENCODING '{encoding}'"
+        );
+        let primary = bed.cluster.shard(shard).primary.as_ref();
+        bed.cluster.superuser_sql(primary, "shop", &sql).unwrap();
+        let names = "SET ROLE app; CREATE TABLE names (name text PRIMARY KEY)";
+        bed.cluster.superuser_sql(primary, "store", names).unwrap();
+    }
+    let text = std::fs::read_to_string(bed.config(NAMES.1)).unwrap();
+    let path = bed.directory.path().join("store.toml");
+    std::fs::write(&path, text.replace("\"shop\"", "\"store\"")).unwrap();
+    let (code, out, _) = command(&["check"], &path);
+    assert_eq!(code, Some(1), "{out}");
+    let said = "the database's encoding is LATIN1, not UTF8";
+    let found: Vec<_> = out.lines().filter(|line| line.contains(said)).collect();
+    assert!(found.len() == 1 && found[0].contains("\"s1\""), "{out}");
+}
+
+#[test]
 fn tables_that_do_not_fit_are_problems() {
     let bed = Bed::start(ClusterSpec::for_tests(2, 0));
     assert_eq!(bed.check().0, Some(0));

@@ -10,8 +10,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
-use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxy, Reply, Router, bind, eventually};
+use switchyard_tests::cluster::{Cluster, ClusterSpec, RouterFile};
+use switchyard_tests::{
+    Bed, BedSpec, Client, Failure, Login, Mode, Proxy, Reply, Router, RouterPorts, bind, eventually,
+};
 
 static BED: OnceLock<Bed> = OnceLock::new();
 
@@ -148,4 +150,71 @@ fn there_are_so_many_workers() {
         });
         assert_eq!(workers.count(), count);
     }
+}
+
+/// Why a client with this startup parameter is not let in.
+fn refused(port: u16, name: &str, value: &str) -> Option<Failure> {
+    Client::try_connect(&Login::new(port).with(name, value)).err()
+}
+
+#[test]
+fn a_session_does_not_begin_with_what_the_router_cannot_read() {
+    let port = bed().router().port();
+    let latin = [
+        ("client_encoding", "LATIN1"),
+        ("Client_Encoding", "latin-1"),
+        ("options", "-c client_encoding=LATIN1"),
+    ];
+    for (name, value) in latin {
+        let failure = refused(port, name, value).unwrap();
+        assert_eq!(
+            (failure.severity(), failure.sqlstate(), failure.message()),
+            (
+                "FATAL",
+                "0A000",
+                "client encoding \"latin1\" is not supported"
+            )
+        );
+        assert_eq!(failure.field('H'), "Use UTF8.");
+    }
+    let failure = refused(port, "standard_conforming_strings", "off").unwrap();
+    assert_eq!(failure.sqlstate(), "0A000", "{failure:?}");
+    for value in ["UTF8", "unicode", "SQL_ASCII"] {
+        assert_eq!(refused(port, "client_encoding", value), None, "{value}");
+    }
+    // What PostgreSQL does not know it says itself.
+    let failure = refused(port, "client_encoding", "nosuch").unwrap();
+    assert_eq!(failure.sqlstate(), "22023", "{failure:?}");
+}
+
+/// A router on these servers with no table of its own.
+fn bare(cluster: &Cluster) -> Router {
+    let ports = RouterPorts::choose();
+    let file = RouterFile {
+        listen: ports.port(),
+        http: ports.http(),
+        auth: "trust",
+        router: "",
+        tables: "",
+    };
+    Router::start(&cluster.router_file(&file), ports)
+}
+
+#[test]
+fn one_shard_does_what_its_server_does() {
+    let cluster = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
+    let router = bare(&cluster);
+    assert_eq!(refused(router.port(), "client_encoding", "LATIN1"), None);
+}
+
+#[test]
+fn a_default_of_the_servers_that_the_router_cannot_read_is_noticed() {
+    let mut spec = ClusterSpec::for_tests(2, 0);
+    spec.settings.set("client_encoding", "LATIN1");
+    let cluster = Cluster::start(spec).unwrap();
+    let router = bare(&cluster);
+    let failure = refused(router.port(), "application_name", "test").unwrap();
+    assert_eq!(failure.sqlstate(), "0A000", "{failure:?}");
+    // The client may say better.
+    assert_eq!(refused(router.port(), "client_encoding", "UTF8"), None);
 }

@@ -33,6 +33,7 @@ pub use route::{
     KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
     Values,
 };
+pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
 
 use switchyard_schema::ShardIndex;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Plan;
 use super::bind::unquote;
-use super::refusal::Refusal;
+use super::refusal::{NOT_SUPPORTED, Refusal};
 use super::route::Values;
 use crate::relations::Changes;
 
@@ -44,6 +44,38 @@ const ONLY_BY_SET: [&str; 5] = [
     "standard_conforming_strings",
     "switchyard.route",
 ];
+
+/// Why a setting's value cannot be, if it cannot: with it the router would read statements otherwise than the servers.
+/// `alone`: there is one shard only.
+pub(crate) fn unreadable(name: &str, value: &str, alone: bool) -> Option<Refusal> {
+    let value = value.to_ascii_lowercase();
+    let is_off = matches!(
+        value.as_str(),
+        "off" | "false" | "no" | "0" | "of" | "f" | "fa" | "fal" | "fals" | "n"
+    );
+    if name == "standard_conforming_strings" && is_off {
+        return Some(
+            Refusal::certain(
+                NOT_SUPPORTED,
+                "standard_conforming_strings cannot be turned off",
+            )
+            .hint("Write string constants with escapes as E'…'."),
+        );
+    }
+    let encoding: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    let has_same_bytes = matches!(encoding.as_str(), "utf8" | "unicode" | "sqlascii");
+    if name == "client_encoding" && !has_same_bytes && !alone {
+        return Some(
+            Refusal::certain(
+                NOT_SUPPORTED,
+                format!("client encoding \"{value}\" is not supported"),
+            )
+            .detail("The router finds the shard of a text by the bytes that the servers store.")
+            .hint("Use UTF8."),
+        );
+    }
+    None
+}
 
 /// The types of parameters that have the form of text, also in binary: unknown ones, `text`, `varchar`, `unknown`.
 const TEXTS: [u32; 4] = [0, 25, 1043, 705];

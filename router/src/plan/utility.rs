@@ -11,7 +11,7 @@ use super::opaque::Mentions;
 use super::refusal::{Refusal, SYNTAX_ERROR};
 use super::route::Target;
 use super::setting;
-use super::setting::unfollowed;
+use super::setting::{unfollowed, unreadable};
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Changes, Placement, Resolved, constant, words_of};
@@ -139,36 +139,13 @@ impl Planner<'_> {
                 .first()
                 .map(|item| item.to_ascii_lowercase())
                 .unwrap_or_default();
-            let off = matches!(
-                item.as_str(),
-                "off" | "false" | "no" | "0" | "of" | "f" | "fa" | "fal" | "fals" | "n"
-            );
-            if name == "standard_conforming_strings" && off {
-                return refused(
-                    Refusal::certain("0A000", "standard_conforming_strings cannot be turned off")
-                        .hint("Write string constants with escapes as E'…'."),
-                    command,
-                );
+            if let Some(refusal) = unreadable(name, &item, self.alone) {
+                return refused(refusal, command);
             }
             if name == "seed" {
                 return refused(
                     Refusal::certain("0A000", "SET seed is not supported")
                         .hint("Call setseed() in the transaction block that calls random()."),
-                    command,
-                );
-            }
-            let encoding: String = item.chars().filter(char::is_ascii_alphanumeric).collect();
-            let same_bytes = matches!(encoding.as_str(), "utf8" | "unicode" | "sqlascii");
-            if name == "client_encoding" && !same_bytes && !self.alone {
-                return refused(
-                    Refusal::certain(
-                        "0A000",
-                        format!("client encoding \"{item}\" is not supported"),
-                    )
-                    .detail(
-                        "The router finds the shard of a text by the bytes that the servers store.",
-                    )
-                    .hint("Use UTF8."),
                     command,
                 );
             }

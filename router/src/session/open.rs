@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use switchyard_schema::{PoolMode, RouterConfig};
 use switchyard_wire::SqlState;
-use switchyard_wire::backend::encode;
+use switchyard_wire::backend::{Severity, encode};
 
 use super::client::Client;
 use super::extended::Batch;
@@ -18,6 +18,7 @@ use crate::admin::registry::NewClient;
 use crate::backend::Settings;
 use crate::execute::participants::{Borrower, Need, Participants};
 use crate::listener::DrainWatch;
+use crate::plan::unreadable;
 use crate::relations::SearchPath;
 use crate::startup::ClientConnection;
 use crate::topology::{Consistency, DatabaseTopology};
@@ -155,14 +156,12 @@ fn startup_settings(parameters: &[(String, String)]) -> Settings {
 impl Session {
     /// Reports the run-time parameters as a node reports them under the client's settings, and the cancel key.
     async fn greet(&mut self) -> Result<(), OpenError> {
-        let parameters = match self.reported_parameters().await {
+        let reported = self.reported_parameters().await;
+        let parameters = match reported.and_then(|reported| self.readable(reported)) {
             Ok(parameters) => parameters,
             Err(failure) => {
-                report::fatal(
-                    &mut self.client.output,
-                    failure.sqlstate(),
-                    &failure.to_string(),
-                );
+                let report = report::of(&failure, Severity::Fatal);
+                encode::error(&mut self.client.output, &report);
                 self.client.flush().await?;
                 return Err(OpenError::Settings(failure));
             }
@@ -173,6 +172,19 @@ impl Session {
         encode::ready_for_query(output, TransactionStatus::Idle);
         self.client.flush().await?;
         Ok(())
+    }
+
+    /// Sees to it that a session does not begin, by its startup packet or the servers' defaults, with what SET is refused
+    /// for.
+    fn readable(&self, reported: Arc<Reported>) -> Result<Arc<Reported>, Failure> {
+        let alone = self.database.shards.len() == 1;
+        let refusal = reported
+            .iter()
+            .find_map(|(name, value)| unreadable(name, value, alone));
+        match refusal {
+            Some(refusal) => Err(Failure::Refused(Box::new(refusal))),
+            None => Ok(reported),
+        }
     }
 
     /// What a node reports when the session's settings hold: from a node the first time these settings are seen, remembered

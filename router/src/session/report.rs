@@ -11,14 +11,19 @@ use crate::startup::cancel::CancelReason;
 
 /// An error of the router's own.
 pub(crate) fn error(output: &mut BytesMut, failure: &Failure) {
-    let mut report = ErrorReport::error(failure.sqlstate(), failure.to_string());
+    encode::error(output, &of(failure, Severity::Error));
+}
+
+/// All that is to be said of a failure.
+pub(crate) fn of(failure: &Failure, severity: Severity) -> ErrorReport<'_> {
+    let mut report = ErrorReport::new(severity, failure.sqlstate(), failure.to_string());
     if let Some(detail) = failure.detail() {
         report = report.detail(detail);
     }
     if let Some(hint) = failure.hint() {
         report = report.hint(hint);
     }
-    encode::error(output, &report);
+    report
 }
 
 /// An error that ends the session.
