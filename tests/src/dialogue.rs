@@ -8,7 +8,7 @@ use crate::reply::text;
 use crate::{Client, Failure, Message};
 
 /// Messages of a client, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Batch(BytesMut);
 
 impl Batch {

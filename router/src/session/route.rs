@@ -13,10 +13,10 @@ use switchyard_schema::{ShardIndex, ShardSet};
 use super::Session;
 use super::failure::Failure;
 use super::statement::Scope;
-use crate::execute::participants::Need;
+use crate::execute::participants::{Need, Participant};
 use crate::plan::{
-    Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Plan, Target, Values,
-    plan,
+    Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Pin, Plan, Target,
+    Values, plan,
 };
 use crate::sql::{HintNode, Scan, redacted};
 use crate::worker::Desk;
@@ -191,9 +191,14 @@ impl Session {
     /// A shard for what any shard can answer: one already held, else one that is up, starting with a different one
     /// for each session.
     pub(super) fn any_shard(&self) -> ShardIndex {
-        let mut held = self.participants.iter();
+        let held = self.participants.iter();
         let first = held.clone().next();
-        if let Some(held) = held.find(|held| held.in_block).or(first) {
+        // State that is on one backend only is to be found.
+        let special =
+            |held: &&Participant| held.connection.seeded || held.pins.contains(Pin::Setting);
+        let in_block = |held: &&Participant| held.in_block;
+        let chosen = held.clone().find(special);
+        if let Some(held) = chosen.or_else(|| held.clone().find(in_block)).or(first) {
             return held.shard;
         }
         let shards = &self.database.shards;
