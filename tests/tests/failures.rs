@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
+use switchyard_tests::dialogue::{run, step};
 use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxy, Router, eventually};
 
 static BED: OnceLock<Bed> = OnceLock::new();
@@ -162,6 +163,19 @@ fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
     assert_eq!(failure.sqlstate(), "08007", "{failure:?}");
     // It was committed: the client had to be told that this may be so.
     assert_eq!(bed.client().run(&name_of(&user)).value(), "unknown");
+
+    // A read that locks rows has no effect that outlives its connection.
+    let mut locking = proxied.client();
+    let read = "SELECT name FROM users WHERE id = $1 FOR UPDATE";
+    let batch = || run(read, &[&user.to_string()]).sync();
+    eventually("it works again", || {
+        step(&mut locking, &batch(), b'Z')
+            .iter()
+            .all(|line| !line.starts_with('E'))
+    });
+    proxied.of_shard(1).cut_after(0);
+    let seen = step(&mut locking, &batch(), b'Z');
+    assert!(seen[1].starts_with("E 08006"), "{seen:?}");
 
     // The same for a statement that is its own transaction.
     let mut client = proxied.client();

@@ -206,6 +206,49 @@ fn a_batch_ends_though_its_server_is_gone() {
     assert_ne!(name, "lost");
 }
 
+#[test]
+fn a_cursor_s_name_is_taken_on_every_shard() {
+    let (here, there) = users();
+    let declare = |user: &str| {
+        query(&format!(
+            "DECLARE c CURSOR FOR {}",
+            NAME.replace("$1", user)
+        ))
+    };
+    let bind =
+        |portal: &str, user: &str| Batch::default().parse("", NAME).bind(portal, "", &[user]);
+    same(vec![
+        query("BEGIN"),
+        bind("c", here).sync(),
+        bind("c", there).sync(),
+        query("ROLLBACK"),
+        query("BEGIN"),
+        declare(here),
+        declare(there),
+        query("ROLLBACK"),
+        query("BEGIN"),
+        bind("c", here).sync(),
+        declare(there),
+        query("ROLLBACK"),
+        query("BEGIN"),
+        bind("c", here).close_portal("c").sync(),
+        declare(there),
+        bind("d", here).execute("d", 0).sync(),
+        query("COMMIT"),
+    ]);
+}
+
+#[test]
+fn execute_with_too_few_arguments_is_postgresql_s_error() {
+    same(vec![
+        query("PREPARE p (int8) AS SELECT name FROM users WHERE id = $1"),
+        query("EXECUTE p"),
+        query("EXECUTE p (3, 4)"),
+        query("EXECUTE p (3)"),
+        query("DEALLOCATE p"),
+    ]);
+}
+
 /// Ends every backend of the router's on both shards.
 fn terminate_all() {
     for shard in bed().cluster().shards() {

@@ -45,6 +45,8 @@ pub(crate) struct Participant {
     pub(crate) in_block: bool,
     /// Something other than a plain read ran here since it was borrowed.
     pub(crate) wrote: bool,
+    /// A statement that changes rows ran here since it was borrowed.
+    pub(crate) changed: bool,
     /// What runs is not a query: outside a block PostgreSQL finishes it also for a client that has left.
     pub(crate) finishes: bool,
     /// It waits for COPY data.
@@ -450,6 +452,7 @@ impl Participants {
             let participant = &mut self.list[index];
             participant.in_block = false;
             participant.wrote = false;
+            participant.changed = false;
             participant.finishes = false;
             // What has not been synchronised is not known to be idle.
             participant.connection.broken |= participant.needs_sync;
@@ -589,6 +592,7 @@ impl Participant {
             connection,
             in_block: false,
             wrote: false,
+            changed: false,
             finishes: false,
             copying: false,
             failed: false,
@@ -620,6 +624,7 @@ impl Participant {
     pub(crate) fn note_run(&mut self, plan: &Plan) {
         let writes = matches!(plan.access, Access::LockingRead | Access::Write);
         self.wrote |= writes;
+        self.changed |= plan.access == Access::Write;
         self.finishes |= writes && !matches!(plan.command, Command::Select);
     }
 

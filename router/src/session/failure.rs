@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     DuplicateStatement(Box<str>),
     #[error("portal \"{0}\" does not exist")]
     NoSuchPortal(Box<str>),
+    #[error("cursor \"{0}\" already exists")]
+    DuplicateCursor(Box<str>),
     #[error("savepoint \"{0}\" does not exist")]
     NoSuchSavepoint(Box<str>),
     #[error("{0} can only be used in transaction blocks")]
@@ -104,6 +106,7 @@ impl Failure {
             }
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::NoSuchPortal(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
             Self::Retry => SqlState::SERIALIZATION_FAILURE,

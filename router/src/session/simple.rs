@@ -247,6 +247,9 @@ impl Session {
         {
             block.note_write(shard)?;
         }
+        if let Command::Declare { name, .. } = &plan.command {
+            self.refuse_cursor_elsewhere(name.as_bytes(), shard)?;
+        }
         let need = self.need(plan.access, routed.hint);
         // A read that was lost before the client saw any of it can be run again, each time on a connection that was
         // alive a moment ago.

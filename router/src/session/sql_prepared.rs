@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use smallvec::SmallVec;
+use switchyard_schema::ShardSet;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
@@ -72,7 +74,12 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let prepared = self.statement_named(name.as_bytes())?;
         let arguments = Arguments::read(sent.sql(), arguments);
-        let (shards, plan) = {
+        let lacks = |number: &u16| usize::from(*number) > arguments.values.len();
+        let (shards, plan) = if prepared.plan.key_params.iter().any(lacks) {
+            // Too few arguments: PostgreSQL says so, on any shard.
+            let any = ShardSet::one(self.any_shard());
+            (any, Arc::clone(&prepared.plan))
+        } else {
             let values = Values {
                 sql: prepared.statement.sql(),
                 literals: &prepared.literals,
@@ -90,6 +97,12 @@ impl Session {
         let index = self.join(shard, need).await?;
         if self.hold_prepared(index, &prepared).await? {
             return Err(Trouble::Told);
+        }
+        if let Some(participant) = self.participants.get_mut(index) {
+            participant.bound = (
+                prepared.statement.number,
+                SmallVec::from_slice(name.as_bytes()),
+            );
         }
         let mut message = BytesMut::new();
         let call = format!(

@@ -18,6 +18,7 @@ use crate::session::Session;
 use crate::session::block::{Block, FailedOn};
 use crate::session::failure::Failure;
 use crate::session::learn::settings_of_several;
+use crate::session::route::Cursor;
 use crate::session::route::bind_settings;
 use crate::session::simple::{Sent, is_end};
 use crate::session::statement::{Portal, SessionStatement, Statement};
@@ -207,6 +208,10 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Failure> {
         self.prepare_state(index, &prepared.plan)?;
+        let participant = self.participants.get(index).ok_or(Failure::Retry)?;
+        if !bind.portal.is_empty() {
+            self.refuse_cursor_elsewhere(bind.portal, participant.shard)?;
+        }
         let unsent = self.take_unsent(bind.statement);
         let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
         participant.queue_bind(prepared, bind, unsent, Show::All);
@@ -217,6 +222,25 @@ impl Session {
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
+    }
+
+    /// A portal of this name on another shard is one too many, as it is on the same shard, where the backend says so.
+    pub(in crate::session) fn refuse_cursor_elsewhere(
+        &self,
+        name: &[u8],
+        shard: ShardIndex,
+    ) -> Result<(), Failure> {
+        let portal_elsewhere = match self.portals.get(name) {
+            Some(Portal::One { shard: held, .. }) => *held != shard,
+            Some(Portal::Several { .. }) => true,
+            Some(Portal::Session { .. }) | None => false,
+        };
+        let is_elsewhere =
+            |cursor: &Cursor| cursor.name.as_bytes() == name && cursor.shard != shard;
+        match portal_elsewhere || self.cursors.iter().any(is_elsewhere) {
+            true => Err(Failure::DuplicateCursor(lossy(name))),
+            false => Ok(()),
+        }
     }
 
     /// Binds on every shard, so that errors in the values are found at once; the first shard's answer is the client's.
@@ -324,6 +348,9 @@ impl Session {
     /// Takes note of what executing a portal on one shard means for the session.
     fn execute_on(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
         self.note_write(shard, plan)?;
+        if let Command::Declare { name, .. } = &plan.command {
+            self.refuse_cursor_elsewhere(name.as_bytes(), shard)?;
+        }
         self.note_cursor(&plan.command, shard);
         self.note_temporary(plan);
         self.batch.schema_changed |= matches!(plan.command, Command::Ddl);

@@ -343,7 +343,7 @@ impl Session {
             }
             Err(Trouble::Lost) => {
                 let shard = (&*participant.shard_name).into();
-                let failure = match (&self.block, participant.wrote) {
+                let failure = match (&self.block, participant.changed) {
                     (None, true) => Failure::OutcomeUnknown { shard },
                     _ => Failure::ShardLost { shard },
                 };
