@@ -514,6 +514,40 @@ fn large_values_pass() {
     });
 }
 
+/// PostgreSQL answers when its buffer is full, Sync or not, and stops reading when the answers are not taken. So does the
+/// router, and holds little meanwhile.
+#[test]
+fn a_batch_without_end_is_bounded() {
+    const MESSAGES: usize = 64 << 20;
+    let mut client = bed().client();
+    client.send(|buffer| {
+        parse("named", "SELECT name FROM users WHERE id = $1", buffer);
+        frontend::sync(buffer);
+    });
+    while client.receive().tag != b'Z' {}
+    let mut executions = BytesMut::new();
+    for _ in 0..1000 {
+        bind("", "named", &[Some("5")], 0, &mut executions);
+        execute("", 0, &mut executions);
+    }
+    // A second without progress: it is not reading any more.
+    let patience = Duration::from_secs(1);
+    client.stream().set_write_timeout(Some(patience)).unwrap();
+    let mut sent = 0;
+    while sent < MESSAGES {
+        match client
+            .stream()
+            .write(&executions[sent % executions.len()..])
+        {
+            Ok(count) => sent += count,
+            Err(_) => break,
+        }
+    }
+    assert!(sent < MESSAGES, "all of it was read");
+    drop(client);
+    bed().client().run("SELECT 1").succeeded();
+}
+
 /// The work for a statement grows with its parameters, not with their square: other clients of the worker wait for it.
 #[test]
 fn many_parameters_are_read_once() {

@@ -43,9 +43,15 @@ pub(super) struct Batch {
     /// The shard this batch has written to, outside a block.
     writer: Option<ShardIndex>,
     schema_changed: bool,
+    /// Bytes of its messages since the last Sync or Flush.
+    queued: usize,
     /// When its first message came.
     began: Option<Instant>,
 }
+
+/// A client that sends so much without Sync or Flush gets what it is owed before more is read: while it does not take that,
+/// it cannot send on. PostgreSQL, too, answers before the Sync when its buffer is full.
+const QUEUE_LIMIT: usize = 256 << 10;
 
 impl Batch {
     /// Nothing has happened since the last Sync.
@@ -81,13 +87,17 @@ impl Session {
             match header.tag {
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
                     handled += header.len;
+                    self.batch.queued += header.len;
                     let outcome = match self.message_now(header.tag, body) {
-                        Ok(None) => continue,
+                        Ok(None) => Ok(()),
                         Ok(Some(message)) => Box::pin(self.message(message)).await,
                         Err(trouble) => Err(trouble),
                     };
                     if outcome.is_err() {
                         break (outcome, None);
+                    }
+                    if self.batch.queued > QUEUE_LIMIT {
+                        break (Ok(()), None);
                     }
                 }
                 // What follows may be data for a COPY that begins now, so none of the input may be held back.
@@ -107,6 +117,7 @@ impl Session {
         match (outcome, last) {
             (Ok(()), Some(b'S')) => self.end_of_batch().await,
             (Ok(()), Some(_)) => Box::pin(self.flush()).await,
+            (Ok(()), None) if self.batch.queued > QUEUE_LIMIT => Box::pin(self.answer()).await,
             (Ok(()), None) => Ok(()),
             (Err(trouble), _) => Box::pin(self.batch_trouble(trouble)).await,
         }
@@ -192,12 +203,24 @@ impl Session {
             return Ok(());
         }
         self.batch.began.get_or_insert_with(Instant::now);
-        let sent = match self.send_unsent().await {
-            Ok(()) => self.settle().await,
-            unsent => unsent,
-        };
-        match sent {
-            Ok(()) => self.client.flush().await.map_err(client_gone),
+        match self.send_unsent().await {
+            Ok(()) => self.answer().await,
+            Err(trouble) => self.batch_trouble(trouble).await,
+        }
+    }
+
+    /// Sends what is queued, and gives the client the answers.
+    async fn answer(&mut self) -> Result<(), Trouble> {
+        self.batch.queued = 0;
+        if self.batch.skipping {
+            return Ok(());
+        }
+        match self.settle().await {
+            Ok(()) => {
+                // They have all taken place: no error can undo them any more.
+                self.batch.parsed.clear();
+                self.client.flush().await.map_err(client_gone)
+            }
             Err(trouble) => self.batch_trouble(trouble).await,
         }
     }
