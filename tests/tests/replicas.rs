@@ -449,6 +449,36 @@ fn hints_and_policies_choose_the_server() {
 }
 
 #[test]
+fn a_session_says_where_its_reads_go() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let replicas = ports(replicas(bed));
+    let login = bed.login().with("options", "-c switchyard.route=primary");
+    let mut client = Client::connect(&login);
+    let on_replica = |client: &mut Client| replicas.contains(&reader_of(client, 1));
+    let never = |client: &mut Client| (0..20).all(|_| !on_replica(client));
+    assert!(never(&mut client));
+    client.run("SET switchyard.route = 'replica'").succeeded();
+    eventually("a replica serves", || on_replica(&mut client));
+    // It comes and goes as any setting.
+    client.run("BEGIN").succeeded();
+    client.run("SET switchyard.route = 'primary'").succeeded();
+    client.run("ROLLBACK").succeeded();
+    eventually("a replica serves again", || on_replica(&mut client));
+    client.run("RESET switchyard.route").succeeded();
+    assert!(never(&mut client));
+    client.run("SET switchyard.route = 'replica'").succeeded();
+    client.run("DISCARD ALL").succeeded();
+    assert!(never(&mut client));
+
+    let failure = client.run("SET switchyard.route = 'somewhere'").failure;
+    assert_eq!(failure.unwrap().sqlstate(), "22023");
+    let login = bed.login().with("switchyard.route", "somewhere");
+    let failure = Client::try_connect(&login).unwrap_err();
+    assert_eq!((failure.severity(), failure.sqlstate()), ("FATAL", "22023"));
+}
+
+#[test]
 fn a_replica_further_behind_than_allowed_serves_no_eventual_reads() {
     let (bed, _turn) = bed();
     wait_for_replicas(bed.cluster());

@@ -361,7 +361,6 @@ impl Session {
                 self.portals.clear();
                 self.temporary.clear();
                 self.cursors.clear();
-                self.route_hint = None;
                 self.participants.reset_all(&self.database).await;
                 self.forget_sequences();
                 self.take_settings(Arc::new(self.settings.discarded()));

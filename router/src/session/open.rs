@@ -11,6 +11,7 @@ use switchyard_wire::backend::{Severity, encode};
 use super::client::Client;
 use super::extended::Batch;
 use super::failure::Failure;
+use super::settings::{ROUTE, route_hint};
 use super::statement::ByName;
 use super::{Described, Session, report};
 use crate::admin::activity::OverdueWatch;
@@ -177,6 +178,7 @@ impl Session {
     /// Sees to it that a session does not begin, by its startup packet or the servers' defaults, with what SET is refused
     /// for.
     fn readable(&self, reported: Arc<Reported>) -> Result<Arc<Reported>, Failure> {
+        route_hint(self.settings.value_of(ROUTE))?;
         let alone = self.database.shards.len() == 1;
         let refusal = reported
             .iter()

@@ -18,6 +18,9 @@ use crate::plan::{Access, Plan, SetValue, TransactionModes};
 use crate::relations::SearchPath;
 use crate::sql::HintNode;
 
+/// The router's own setting: where a session's reads go.
+pub(super) const ROUTE: &str = "switchyard.route";
+
 /// A statement that changes settings.
 struct Change<'a> {
     /// What it is answered with.
@@ -59,8 +62,12 @@ impl Session {
         plan: &Plan,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        if name == "switchyard.route" {
-            self.route_hint = route_hint(value)?;
+        if name == ROUTE {
+            route_hint(
+                value
+                    .and_then(|value| value.items.first())
+                    .map(String::as_str),
+            )?;
         }
         let (what, instead) = match value {
             Some(value) => {
@@ -186,12 +193,15 @@ impl Session {
         self.read_names();
     }
 
-    /// Takes what decides the meaning of names, the role and the search path, from the settings that hold.
+    /// Takes what the router goes by from the settings that hold: where reads go, and what decides the meaning of names, the
+    /// role and the search path.
     pub(super) fn read_names(&mut self) {
         let settings = match &self.block {
             Some(block) => block.effective(),
             None => &self.settings,
         };
+        // What is no route has been refused where it was set.
+        self.route_hint = route_hint(settings.value_of(ROUTE)).unwrap_or_default();
         let role = match settings.value_of("role") {
             None | Some("none" | "") => settings.value_of("session_authorization"),
             role => role,
@@ -258,12 +268,9 @@ fn quoted_list(items: &[String]) -> String {
     quoted.join(", ")
 }
 
-/// `SET switchyard.route`: where the session's reads go.
-fn route_hint(value: Option<&SetValue>) -> Result<Option<HintNode>, Failure> {
-    let wanted = value
-        .and_then(|value| value.items.first())
-        .map(String::as_str);
-    match wanted {
+/// Where the session's reads go, by the value of [`ROUTE`].
+pub(super) fn route_hint(value: Option<&str>) -> Result<Option<HintNode>, Failure> {
+    match value {
         None | Some("" | "default") => Ok(None),
         Some("primary") => Ok(Some(HintNode::Primary)),
         Some("replica") => Ok(Some(HintNode::Replica)),
