@@ -266,7 +266,13 @@ fn extended(client: &mut Client, step: &Step, format: i16) -> Reply {
         .iter()
         .enumerate()
         .map(|(index, value)| match value {
-            Some(text) => encode(text, types.get(index).copied().unwrap_or_default()),
+            Some(text) => {
+                let type_oid = types.get(index).copied().unwrap_or_default();
+                match sent_by_server(client, text, type_oid) {
+                    Some(bytes) => (1, Some(bytes)),
+                    None => encode(text, type_oid),
+                }
+            }
             None => (0, None),
         })
         .collect();
@@ -295,6 +301,23 @@ fn extended(client: &mut Client, step: &Step, format: i16) -> Reply {
     let mut replies = client.replies_to(None, true);
     assert!(replies.len() <= 1, "{}: {replies:?}", step.sql);
     replies.pop().unwrap_or_default()
+}
+
+/// The binary form of a number or time, which the server itself makes. None in a failed transaction, or if it is none.
+fn sent_by_server(client: &mut Client, text: &str, type_oid: u32) -> Option<Vec<u8>> {
+    let name = match type_oid {
+        1114 => "timestamp",
+        1700 => "numeric",
+        _ => return None,
+    };
+    if client.status != b'I' {
+        return None;
+    }
+    let text = text.replace('\'', "''");
+    let reply = client.run(&format!("SELECT encode({name}_send('{text}'), 'hex')"));
+    let hex = reply.failure.is_none().then(|| reply.value())?;
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    hex.as_bytes().chunks(2).map(byte).collect()
 }
 
 /// A parameter in binary if its type is one of the few known here, else in text.

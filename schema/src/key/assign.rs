@@ -10,8 +10,7 @@ use super::{Key, KeyError, KeyType, Numeric};
 const HEADER: i32 = 4;
 
 impl<'a> Key<'a> {
-    /// The key as a column of this type and `atttypmod` stores it. [`KeyError::NotExact`] if it would be rounded,
-    /// [`KeyError::Invalid`] if PostgreSQL refuses it. Lengths are counted in characters of UTF-8.
+    /// The key as a column of this type and `atttypmod` stores it. [`KeyError::Invalid`] if PostgreSQL refuses it. Lengths are counted in characters of UTF-8.
     pub fn stored(self, key_type: KeyType, modifier: i32) -> Result<Key<'a>, KeyError> {
         if modifier < 0 {
             return Ok(self);
@@ -26,7 +25,7 @@ impl<'a> Key<'a> {
                 numeric(value, modifier - HEADER).map(Key::Numeric)
             }
             (KeyType::Timestamp | KeyType::Timestamptz, Key::Timestamp(micros)) => {
-                timestamp(micros, modifier).map(Key::Timestamp)
+                Ok(Key::Timestamp(timestamp(micros, modifier)))
             }
             (_, key) => Ok(key),
         }
@@ -61,28 +60,23 @@ fn numeric(value: Numeric, modifier: i32) -> Result<Numeric, KeyError> {
     let precision = (modifier >> 16) & 0xFFFF;
     // Eleven bits with a sign since version 15, before that never more than 1000: the same bits.
     let scale = ((modifier & 0x7FF) ^ 0x400) - 0x400;
-    match (value.whole_decimals(), value.scale()) {
-        (Some(whole), Some(needed)) => {
-            if scale < 0 || needed > scale {
-                Err(KeyError::NotExact)
-            } else if whole > precision - scale {
-                Err(KeyError::Invalid)
-            } else {
-                Ok(value)
-            }
-        }
-        _ if value.is_nan() => Ok(value),
-        _ => Err(KeyError::Invalid),
+    let value = value.rounded(scale);
+    match value.whole_decimals() {
+        Some(whole) if whole > precision - scale => Err(KeyError::Invalid),
+        Some(_) => Ok(value),
+        None if value.is_nan() => Ok(value),
+        None => Err(KeyError::Invalid),
     }
 }
 
-fn timestamp(micros: i64, precision: i32) -> Result<i64, KeyError> {
+/// Rounded to so many decimals of a second, halves away from PostgreSQL's epoch.
+fn timestamp(micros: i64, precision: i32) -> i64 {
     let unit = 10_i64.pow(6 - precision.clamp(0, 6) as u32);
-    if micros % unit == 0 || micros == i64::MIN || micros == i64::MAX {
-        Ok(micros)
-    } else {
-        Err(KeyError::NotExact)
+    if micros == i64::MIN || micros == i64::MAX {
+        return micros;
     }
+    let magnitude = micros.saturating_abs().saturating_add(unit / 2) / unit * unit;
+    magnitude * micros.signum()
 }
 
 #[cfg(test)]
@@ -136,47 +130,66 @@ mod tests {
     }
 
     #[test]
-    fn numeric_is_refused_when_it_would_be_rounded() {
+    fn numeric_is_rounded() {
         let modifier = HEADER + (5 << 16 | 2);
-        for value in ["1", "1.50", "-999.99", "0", "0.01", "NaN", "100.0000"] {
+        for (value, rounded) in [
+            ("1", "1"),
+            ("1.50", "1.5"),
+            ("-999.99", "-999.99"),
+            ("0.001", "0"),
+            ("1.005", "1.01"),
+            ("-1.005", "-1.01"),
+            ("9.995", "10"),
+            ("99.999", "100"),
+            ("0.00499999", "0"),
+            ("0.00000001", "0"),
+            ("12.3449", "12.34"),
+            ("NaN", "NaN"),
+        ] {
             assert_eq!(
                 stored(KeyType::Numeric, modifier, value),
-                key(KeyType::Numeric, value),
+                key(KeyType::Numeric, rounded),
                 "{value}"
             );
         }
-        for value in ["0.001", "1.005", "99999.001"] {
-            assert_eq!(
-                stored(KeyType::Numeric, modifier, value),
-                Err(KeyError::NotExact),
-                "{value}"
-            );
-        }
-        for value in ["1000", "12345.6", "Infinity"] {
+        for value in ["1000", "999.995", "12345.6", "99999.001", "Infinity"] {
             assert_eq!(
                 stored(KeyType::Numeric, modifier, value),
                 Err(KeyError::Invalid),
                 "{value}"
             );
         }
+        // numeric(3,-2)
+        let hundreds = HEADER + (3 << 16 | (-2 & 0x7FF));
+        for (value, rounded) in [
+            ("1250", "1300"),
+            ("49", "0"),
+            ("50", "100"),
+            ("99949", "99900"),
+        ] {
+            assert_eq!(
+                stored(KeyType::Numeric, hundreds, value),
+                key(KeyType::Numeric, rounded),
+                "{value}"
+            );
+        }
     }
 
     #[test]
-    fn timestamp_is_refused_when_it_would_be_rounded() {
-        let whole = "2026-01-31 12:00:01";
-        let tenth = "2026-01-31 12:00:01.5";
-        assert_eq!(
-            stored(KeyType::Timestamp, 0, whole),
-            key(KeyType::Timestamp, whole)
-        );
-        assert_eq!(
-            stored(KeyType::Timestamp, 0, tenth),
-            Err(KeyError::NotExact)
-        );
-        assert_eq!(
-            stored(KeyType::Timestamp, 1, tenth),
-            key(KeyType::Timestamp, tenth)
-        );
-        assert!(stored(KeyType::Timestamp, 0, "infinity").is_ok());
+    fn timestamp_is_rounded() {
+        for (precision, value, rounded) in [
+            (0, "2026-01-31 12:00:01", "2026-01-31 12:00:01"),
+            (0, "2026-01-31 12:00:01.5", "2026-01-31 12:00:02"),
+            (0, "2026-01-31 12:00:01.499999", "2026-01-31 12:00:01"),
+            (1, "2026-01-31 12:00:01.55", "2026-01-31 12:00:01.6"),
+            (0, "1999-12-31 23:59:58.5", "1999-12-31 23:59:58"),
+            (0, "infinity", "infinity"),
+        ] {
+            assert_eq!(
+                stored(KeyType::Timestamp, precision, value),
+                key(KeyType::Timestamp, rounded),
+                "{value}"
+            );
+        }
     }
 }

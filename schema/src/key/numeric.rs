@@ -161,19 +161,41 @@ impl Numeric {
         self.0 == Value::NaN
     }
 
-    /// How many decimals after the point the value needs; `None` for infinities and NaN.
-    pub(super) fn scale(&self) -> Option<i32> {
-        match &self.0 {
-            Value::NegativeInfinity | Value::Infinity | Value::NaN => None,
-            Value::Finite { weight, digits, .. } => {
-                let Some(last) = digits.last() else {
-                    return Some(0);
-                };
-                let power = 4 * (weight - (digits.len() as i32 - 1));
-                let zeros = (0..4).take_while(|n| last % 10_i16.pow(n + 1) == 0).count();
-                Some((-(power + zeros as i32)).max(0))
+    /// The value with so many decimals after the point, halves away from zero; as it is if it is no number.
+    pub(super) fn rounded(self, scale: i32) -> Self {
+        let Value::Finite {
+            negative,
+            weight,
+            digits,
+        } = &self.0
+        else {
+            return self;
+        };
+        let mut decimals: SmallVec<[u8; 32]> = digits
+            .iter()
+            .flat_map(|digit| [1000, 100, 10, 1].map(|unit| b'0' + (digit / unit % 10) as u8))
+            .collect();
+        let mut point = 4 * (weight + 1);
+        let Ok(kept) = usize::try_from(point + scale) else {
+            return Self::normal(false, 0, &[]);
+        };
+        if kept >= decimals.len() {
+            return self;
+        }
+        let up = decimals[kept] >= b'5';
+        decimals.truncate(kept);
+        if up {
+            let nines = decimals.iter().rev().take_while(|d| **d == b'9').count();
+            decimals[kept - nines..].fill(b'0');
+            match kept.checked_sub(nines + 1) {
+                Some(at) => decimals[at] += 1,
+                None => {
+                    decimals.insert(0, b'1');
+                    point += 1;
+                }
             }
         }
+        Self::from_decimals(*negative, decimals.into_iter(), point)
     }
 
     /// How many decimals before the point the value needs; `None` for infinities and NaN.

@@ -229,3 +229,4 @@ SELECT clock_timestamp(), gen_random_uuid()
 
 SELECT setseed(0.5)
 --> PassThrough to shard s0 (primary)
+-->   Seeds random()

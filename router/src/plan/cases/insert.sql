@@ -55,7 +55,7 @@ INSERT INTO accounts (name) VALUES ('abc')
 -- a varchar is cut without an error if what is cut is blank
 INSERT INTO accounts (name) VALUES ('abc                        ')
 --> PassThrough to the shard of accounts stored = string[0] (primary)
--->   Refuse the shard of the new row cannot be determined: table "accounts"
+-->   Shards: s0
 
 INSERT INTO codes (code) VALUES ('ab   ')
 --> PassThrough to the shard of codes stored = string[0] (primary)
