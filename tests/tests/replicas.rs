@@ -19,7 +19,16 @@ static TURN: Mutex<()> = Mutex::new(());
 
 fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    (BED.get_or_init(|| Bed::start(BedSpec::usual())), turn)
+    let bed = BED.get_or_init(|| Bed::start(BedSpec::usual()));
+    // The test before may have stopped some of them.
+    eventually("the router sees every node up", || {
+        let (_, page) = bed.router().get("/metrics").unwrap_or_default();
+        let mut nodes = page
+            .lines()
+            .filter(|line| line.starts_with("switchyard_node_up{"));
+        nodes.clone().count() == 4 && nodes.all(|line| line.ends_with(" 1.0"))
+    });
+    (bed, turn)
 }
 
 fn replicas(bed: &Bed) -> Vec<&dyn Node> {
@@ -38,14 +47,14 @@ fn ports<'a>(nodes: impl IntoIterator<Item = &'a dyn Node>) -> Vec<String> {
         .collect()
 }
 
+/// Asks for the port of the server that reads this user.
+fn server_of(user: usize) -> String {
+    format!("SELECT inet_server_port() FROM users WHERE id = {user}")
+}
+
 /// The port of the server that reads this user.
 fn reader_of(client: &mut Client, user: usize) -> String {
-    client
-        .run(&format!(
-            "SELECT inet_server_port() FROM users WHERE id = {user}"
-        ))
-        .succeeded()
-        .value()
+    client.run(&server_of(user)).succeeded().value()
 }
 
 /// What [`write_then_read`] saw.
@@ -55,6 +64,35 @@ struct Seen {
     on_replica: AtomicUsize,
     /// Reads whose server died under them (SQLSTATE 08006).
     cut: AtomicUsize,
+}
+
+/// What [`only_read`] saw.
+#[derive(Debug, Default)]
+struct Reads {
+    on_replica: AtomicUsize,
+    elsewhere: AtomicUsize,
+    /// Reads whose server died under them (SQLSTATE 08006).
+    cut: AtomicUsize,
+}
+
+/// A session that reads and never writes, until the others are done.
+fn only_read(bed: &Bed, reader: usize, done: &AtomicBool, reads: &Reads) {
+    let replicas = ports(replicas(bed));
+    let mut client = bed.client();
+    for user in (1..=300).cycle().skip(reader * 100) {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        let read = client.run(&server_of(user));
+        let seen = if read.sqlstate() == Some("08006") {
+            &reads.cut
+        } else if replicas.contains(&read.succeeded().value()) {
+            &reads.on_replica
+        } else {
+            &reads.elsewhere
+        };
+        seen.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Says that the work is done when it is dropped, also by a failure: whoever waits for the word must not wait for ever.
@@ -164,25 +202,14 @@ impl Drop for HeldBack<'_> {
 fn no_session_misses_its_own_write_while_replicas_are_a_minute_behind() {
     let (bed, _turn) = bed();
     let held_back = HeldBack::by(bed, "1min");
-    let all = ports(replicas(bed));
 
     // Sessions that only read are served by replicas all the while.
     let (done, next) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (reads, elsewhere) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let reads = Reads::default();
     let seen = std::thread::scope(|scope| {
         for reader in 0..2 {
-            let (done, reads, elsewhere, all) = (&done, &reads, &elsewhere, &all);
-            scope.spawn(move || {
-                let mut client = bed.client();
-                for user in (1..=300).cycle().skip(reader * 100) {
-                    if done.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let server = reader_of(&mut client, user);
-                    reads.fetch_add(1, Ordering::Relaxed);
-                    elsewhere.fetch_add(usize::from(!all.contains(&server)), Ordering::Relaxed);
-                }
-            });
+            let (done, reads) = (&done, &reads);
+            scope.spawn(move || only_read(bed, reader, done, reads));
         }
         let _done = SayDone(&done);
         write_then_read(bed, &next)
@@ -197,12 +224,41 @@ fn no_session_misses_its_own_write_while_replicas_are_a_minute_behind() {
         0,
         "reads that missed their session's write"
     );
-    assert!(reads.into_inner() > 100);
     assert_eq!(
-        elsewhere.into_inner(),
+        seen.on_replica.into_inner(),
         0,
+        "reads by which no replica can have seen their session's write"
+    );
+    assert!(reads.on_replica.into_inner() > 100);
+    assert_eq!(
+        (reads.elsewhere.into_inner(), reads.cut.into_inner()),
+        (0, 0),
         "reads of sessions that did not write"
     );
+    drop(held_back);
+    wait_for_replicas(bed.cluster());
+}
+
+/// A client whose settings are new to the router is told of run-time parameters by a primary. It has read nothing there.
+#[test]
+fn replicas_serve_whoever_has_only_logged_in() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let held_back = HeldBack::by(bed, "1min");
+    let mut writer = bed.client();
+    let all = ports(replicas(bed));
+    for user in 1..=20_usize {
+        one_pair(&mut writer, true, &user.to_string(), "news").unwrap();
+    }
+    for newcomer in 0..10 {
+        let login = bed
+            .login()
+            .with("application_name", &format!("newcomer {newcomer}"));
+        let mut client = Client::connect(&login);
+        for user in 1..=20 {
+            assert!(all.contains(&reader_of(&mut client, user)), "{newcomer}");
+        }
+    }
     drop(held_back);
     wait_for_replicas(bed.cluster());
 }
@@ -232,7 +288,12 @@ fn no_session_misses_its_own_write_while_replicas_are_killed_and_restarted() {
     let (bed, _turn) = bed();
     let held_back = HeldBack::by(bed, "1min");
     let (done, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let reads = Reads::default();
     let seen = std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (done, reads) = (&done, &reads);
+            scope.spawn(move || only_read(bed, reader, done, reads));
+        }
         let killer = scope.spawn(|| {
             for (kills, replica) in replicas(bed).into_iter().cycle().enumerate() {
                 // Each time the replicas have had the time to serve.
@@ -262,6 +323,10 @@ fn no_session_misses_its_own_write_while_replicas_are_killed_and_restarted() {
         cut < 100,
         "{cut} reads failed because their server was killed under them"
     );
+    // Whenever they are there, the replicas serve.
+    assert!(reads.on_replica.into_inner() > 100);
+    let cut = reads.cut.into_inner();
+    assert!(cut < 100, "{cut} reads of sessions that did not write");
     assert_eq!(
         seen.missed.into_inner(),
         0,

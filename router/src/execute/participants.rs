@@ -427,6 +427,19 @@ impl Participants {
         Ok(pool)
     }
 
+    /// How far back the session may read, to be put back after borrowing what shows it no data; `None` while it holds
+    /// backends, which may have shown it some.
+    pub(crate) fn floors(&self) -> Option<Vec<ReadFloor>> {
+        self.list.is_empty().then(|| self.floors.clone())
+    }
+
+    /// Puts back what [`Participants::floors`] said.
+    pub(crate) fn put_back_floors(&mut self, floors: Option<Vec<ReadFloor>>) {
+        if let Some(floors) = floors {
+            self.floors = floors;
+        }
+    }
+
     /// Returns every backend that nothing needs any longer. Call when no reply is owed and no block is open.
     pub(crate) async fn release(&mut self, database: &DatabaseTopology) {
         self.release_now(database);

@@ -205,6 +205,7 @@ impl Session {
         }
         let shard = self.any_shard();
         let settings = Arc::clone(&self.settings);
+        let floors = self.participants.floors();
         let index = self
             .participants
             .join(&self.database, shard, Need::Primary, &settings, None)
@@ -217,6 +218,8 @@ impl Session {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         self.participants.release(&self.database).await;
+        // What a server says of itself is no data: replicas may serve this session as before.
+        self.participants.put_back_floors(floors);
         let reported = Arc::new(reported);
         worker.remember_reported(self.generation, key, Arc::clone(&reported));
         Ok(reported)
