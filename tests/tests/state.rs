@@ -683,3 +683,26 @@ fn a_setting_that_nobody_knows_holds_where_it_was_made_or_is_refused() {
     }
     both(&NO_SETTERS);
 }
+
+#[test]
+fn what_has_no_effect_outside_a_block_is_warned_of() {
+    let by = |sql: &str| run(sql, &[]).sync();
+    let local = "SET LOCAL work_mem = '5MB'";
+    let serializable = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+    same(
+        &[PLAIN],
+        vec![
+            (0, query(local)),
+            (0, query(serializable)),
+            (0, by(local)),
+            (0, by("SET LOCAL work_mem = 'nonsense'")),
+            (0, by(serializable)),
+            (0, query("SHOW work_mem")),
+            (0, query("SHOW transaction_isolation")),
+            (0, query("BEGIN")),
+            (0, by(local)),
+            (0, query("SHOW work_mem")),
+            (0, query("COMMIT")),
+        ],
+    );
+}

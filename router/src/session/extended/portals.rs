@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Kind};
 use switchyard_wire::{Format, Formats, Values as WireValues, ValuesIter};
@@ -14,7 +15,6 @@ use crate::backend::{Reply, Show};
 use crate::execute::participants::{Need, Participant};
 use crate::execute::relay::Trouble;
 use crate::plan::{Access, Command, Operator, Param, Params, Pin, Plan, Values};
-use crate::session::Session;
 use crate::session::block::{Block, FailedOn};
 use crate::session::failure::Failure;
 use crate::session::learn::settings_of_several;
@@ -22,6 +22,7 @@ use crate::session::route::Cursor;
 use crate::session::route::bind_settings;
 use crate::session::simple::{Sent, is_end};
 use crate::session::statement::{Portal, SessionStatement, Statement};
+use crate::session::{Session, report};
 
 use super::lossy;
 use super::statements::{backend_name, hold_statement};
@@ -398,6 +399,17 @@ impl Session {
                 | Command::Prepare { .. }
         );
         if self.block.is_none() && changes_settings {
+            // It has no effect, and the block that is begun here would hide that.
+            let what = match plan.command {
+                Command::Set { local: true, .. } => Some("SET LOCAL"),
+                Command::SetTransaction(_) => Some("SET TRANSACTION"),
+                _ => None,
+            };
+            if let Some(what) = what {
+                let message = format!("{what} can only be used in transaction blocks");
+                let code = SqlState::NO_ACTIVE_SQL_TRANSACTION;
+                report::warning(&mut self.client.output, code, &message);
+            }
             self.block = Some(Block::implicit(&self.settings));
             self.adopt_batch()?;
         }
