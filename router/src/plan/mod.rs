@@ -298,15 +298,16 @@ impl Planner<'_> {
         if !is_sent || !plan.settings.is_empty() || !tokens.iter().any(calls) {
             return;
         }
-        match &plan.command {
-            Command::Explain { analyze: false } => {}
-            // A definition runs nothing, and what CREATE TABLE AS sets must not be another session's.
-            Command::Ddl => plan.effects.dirty = true,
-            command => {
-                let refusal = setting::unfollowed("a setting in this statement");
-                *plan = utility::refused(refusal, command.clone());
-            }
+        if let Command::Explain { analyze: false } = plan.command {
+            return;
         }
+        if let Command::Ddl = plan.command {
+            // A definition runs nothing, and what CREATE TABLE AS sets must not be another session's.
+            plan.effects.dirty = true;
+            return;
+        }
+        let refusal = setting::unfollowed("a setting in this statement");
+        *plan = utility::refused(refusal, plan.command.clone());
     }
 
     /// Plans the statement that the tokens are.

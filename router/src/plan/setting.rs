@@ -170,7 +170,7 @@ impl Argument {
             Self::Null => return Some(Self::Bool(false)),
             Self::Slot(_) | Self::Text(_) => match self.text(values)? {
                 Self::Text(text) => text,
-                _ => return None,
+                Self::Slot(_) | Self::Param(_) | Self::Bool(_) | Self::Null => return None,
             },
         };
         match text.trim().to_ascii_lowercase().as_str() {

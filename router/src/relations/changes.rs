@@ -194,14 +194,14 @@ fn begins(code: &[u8], before: &[Token]) -> bool {
 /// The text of a string constant.
 pub fn constant(code: &[u8], token: &Token) -> Option<String> {
     let text = std::str::from_utf8(token.text(code)).ok()?;
-    match token.kind {
-        TokenKind::String => Some(text.get(1..text.len().checked_sub(1)?)?.replace("''", "'")),
-        TokenKind::OtherString if text.starts_with('$') => {
-            let tag = text.get(1..)?.find('$')? + 2;
-            Some(text.get(tag..text.len().checked_sub(tag)?)?.to_owned())
-        }
-        _ => None,
+    if token.kind == TokenKind::String {
+        return Some(text.get(1..text.len().checked_sub(1)?)?.replace("''", "'"));
     }
+    if token.kind != TokenKind::OtherString || !text.starts_with('$') {
+        return None;
+    }
+    let tag = text.get(1..)?.find('$')? + 2;
+    Some(text.get(tag..text.len().checked_sub(tag)?)?.to_owned())
 }
 
 #[cfg(test)]
