@@ -438,48 +438,65 @@ fn what_cannot_be_followed_is_refused() {
     assert_eq!(to_default.sqlstate(), Some("0A000"));
 }
 
+const NUMBERED: [&str; 5] = [
+    "CREATE SEQUENCE tickets",
+    "CREATE TABLE numbered (id serial, said text)",
+    "CREATE TABLE counted (id int GENERATED ALWAYS AS IDENTITY, said text)",
+    "CREATE TABLE silent (said text)",
+    "CREATE FUNCTION next_ticket() RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT nextval('tickets')::int $$",
+];
+
+const NOT_NUMBERED: [&str; 3] = [
+    "DROP TABLE numbered, counted, silent",
+    "DROP FUNCTION next_ticket",
+    "DROP SEQUENCE tickets",
+];
+
+const TICKET: &str = "SELECT currval('tickets')";
+const LAST: &str = "SELECT lastval()";
+const NUMBER: &str = "INSERT INTO numbered (said) VALUES ('a')";
+
+/// They make and drop the same sequences.
+fn numbered() -> MutexGuard<'static, ()> {
+    static NUMBERING: Mutex<()> = Mutex::new(());
+    NUMBERING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn values_of_sequences_are_the_clients_own() {
-    both(&[
-        "CREATE SEQUENCE tickets",
-        "CREATE TABLE numbered (id serial, said text)",
-        "CREATE TABLE counted (id int GENERATED ALWAYS AS IDENTITY, said text)",
-        "CREATE TABLE silent (said text)",
-        "CREATE FUNCTION next_ticket() RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT nextval('tickets')::int $$",
-    ]);
-    let (ticket, last) = ("SELECT currval('tickets')", "SELECT lastval()");
-    let insert = "INSERT INTO numbered (said) VALUES ('a')";
+    let _numbered = numbered();
+    both(&NUMBERED);
     same_queries(
         &[PLAIN, PLAIN, PLAIN],
         &[
             // Those who have used none get PostgreSQL's own error, whoever used the connection before.
-            (0, ticket),
+            (0, TICKET),
             (0, "SELECT nextval('tickets')"),
-            (1, ticket),
-            (1, last),
+            (1, TICKET),
+            (1, LAST),
             (1, "BEGIN"),
-            (1, ticket),
+            (1, TICKET),
             (1, "ROLLBACK"),
             // In a block they are the block's own.
             (1, "BEGIN"),
-            (1, insert),
-            (1, last),
+            (1, NUMBER),
+            (1, LAST),
             (1, "SELECT currval('numbered_id_seq')"),
-            (1, ticket),
+            (1, TICKET),
             (1, "ROLLBACK"),
             (2, "BEGIN"),
             (2, "INSERT INTO silent VALUES ('b')"),
             (2, "SAVEPOINT s"),
-            (2, last),
+            (2, LAST),
             (2, "ROLLBACK TO s"),
             (2, "INSERT INTO counted (said) VALUES ('c')"),
-            (2, last),
+            (2, LAST),
             (2, "SELECT currval(pg_get_serial_sequence('counted', 'id'))"),
             (2, "SELECT next_ticket(), lastval()"),
             (2, "SELECT setval('tickets', 100)"),
-            (2, ticket),
+            (2, TICKET),
             (2, "DISCARD SEQUENCES"),
-            (2, last),
+            (2, LAST),
             (2, "ROLLBACK"),
             (0, "SELECT nextval('tickets') = currval('tickets')"),
             (
@@ -496,26 +513,33 @@ fn values_of_sequences_are_the_clients_own() {
             ),
             (1, "SELECT nextval('tickets')"),
             (0, "DISCARD ALL"),
-            (0, ticket),
+            (0, TICKET),
         ],
     );
+    both(&NOT_NUMBERED);
+}
+
+#[test]
+fn values_of_sequences_by_the_extended_protocol_are_too() {
+    let _numbered = numbered();
+    both(&NUMBERED);
     let by = |sql: &str| run(sql, &[]).sync();
     same(
         &[PLAIN, PLAIN],
         vec![
             (1, by("SELECT nextval('tickets')")),
-            (0, by(last)),
+            (0, by(LAST)),
             (0, by("BEGIN")),
-            (0, by(insert)),
-            (0, by(last)),
-            (0, by(ticket)),
+            (0, by(NUMBER)),
+            (0, by(LAST)),
+            (0, by(TICKET)),
             (0, by("ROLLBACK")),
             (1, by("SELECT nextval('tickets')")),
             (0, query("BEGIN")),
             (
                 0,
-                run(insert, &[])
-                    .parse("", last)
+                run(NUMBER, &[])
+                    .parse("", LAST)
                     .bind("", "", &[])
                     .execute("", 0)
                     .sync(),
@@ -523,24 +547,30 @@ fn values_of_sequences_are_the_clients_own() {
             (0, query("ROLLBACK")),
         ],
     );
-    let mut client = bed().client();
-    let refused = |client: &mut Client, sql: &str| {
-        assert_eq!(client.run(sql).sqlstate(), Some("0A000"), "{sql}");
-        assert_eq!(
-            client.extended(sql, &[], 0).sqlstate(),
-            Some("0A000"),
-            "{sql}"
-        );
-    };
-    client.run("SELECT nextval('tickets')").succeeded();
-    refused(&mut client, ticket);
-    refused(&mut client, last);
-    refused(&mut client, "SELECT setseed(0.5)");
-    both(&[
-        "DROP TABLE numbered, counted, silent",
-        "DROP FUNCTION next_ticket",
-        "DROP SEQUENCE tickets",
-    ]);
+    both(&NOT_NUMBERED);
+}
+
+#[test]
+fn values_of_sequences_are_refused_outside_their_transaction() {
+    let _numbered = numbered();
+    both(&NUMBERED);
+    {
+        let _turn = turn();
+        let mut client = bed().client();
+        let refused = |client: &mut Client, sql: &str| {
+            assert_eq!(client.run(sql).sqlstate(), Some("0A000"), "{sql}");
+            assert_eq!(
+                client.extended(sql, &[], 0).sqlstate(),
+                Some("0A000"),
+                "{sql}"
+            );
+        };
+        client.run("SELECT nextval('tickets')").succeeded();
+        refused(&mut client, TICKET);
+        refused(&mut client, LAST);
+        refused(&mut client, "SELECT setseed(0.5)");
+    }
+    both(&NOT_NUMBERED);
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Session {
             return Err(Failure::Refused(refusal).into());
         }
         if let Command::Execute { name, .. } = &prepared.plan.command {
-            if !self.statements.get(name.as_bytes()).is_some() {
+            if self.statements.get(name.as_bytes()).is_none() {
                 return Err(Failure::NoSuchStatement(name.as_str().into()).into());
             }
             return Err(Failure::Unsupported {
