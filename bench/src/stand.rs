@@ -42,6 +42,8 @@ impl Stand {
             // Autovacuum would run in somebody's turn.
             settings: Settings::for_tests()
                 .with("shared_buffers", "256MB")
+                // Each contender keeps its pool while the others have their turns.
+                .with("max_connections", "800")
                 .with("autovacuum", "off"),
             ..ClusterSpec::for_tests(if sharded { 2 } else { 1 }, 0)
         })?;
