@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
 use switchyard_tests::dialogue::{run, step};
 use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxy, Router, eventually};
@@ -309,4 +310,32 @@ fn what_waits_for_a_shard_that_falls_silent_ends() {
             client.run(&name_of(&users[1])).failure.is_none()
         });
     }
+}
+
+/// A client that has the start of a row cannot be told of an error: it would take it for the rest of the row.
+#[test]
+fn a_server_that_dies_within_a_row_ends_the_connection() {
+    const ROW: usize = 20_000_000;
+    let (bed, _turn) = bed();
+    let user = user_on(bed, 0);
+    let sql =
+        format!("SELECT repeat('x', {ROW}) FROM users, generate_series(1, 5) WHERE id = {user}");
+    let mut server = bed.node_client(bed.cluster().shard(0).primary.as_ref());
+    let mut client = bed.client();
+    client.send(|buffer| frontend::query(&sql, buffer).unwrap());
+    assert_eq!(client.receive().tag, b'T');
+    // The server is held up within a row: nobody reads on.
+    let stuck =
+        "FROM pg_stat_activity WHERE query LIKE 'SELECT repeat(%' AND wait_event = 'ClientWrite'";
+    eventually("it waits for its client", || {
+        server.run(&format!("SELECT count(*) {stuck}")).value() == "1"
+    });
+    let kill = format!("SELECT pg_terminate_backend(pid) {stuck}");
+    assert_eq!(server.run(&kill).succeeded().value(), "t");
+    while let Some(message) = client.try_receive().unwrap() {
+        assert_eq!(message.tag, b'D', "within a row");
+        // The number of columns, the length, and nothing but the value.
+        assert!(message.body[6..].iter().all(|byte| *byte == b'x'));
+    }
+    bed.client().run(&name_of(&user)).succeeded();
 }

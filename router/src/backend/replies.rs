@@ -196,6 +196,11 @@ impl Replies {
         self.status = status;
     }
 
+    /// Whether a part of a message has been passed on and the rest has not come.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.body_left > 0
+    }
+
     /// How many ReadyForQuery messages have come, to be compared before and after.
     pub(crate) fn readies(&self) -> u32 {
         self.readies

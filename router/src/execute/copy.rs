@@ -6,7 +6,7 @@ use switchyard_wire::frontend::encode;
 use tokio::io::AsyncReadExt;
 
 use super::participants::Participant;
-use super::relay::{NoteTypes, Trouble, client_gone, relay_available, send};
+use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
 use crate::backend::READ_SIZE;
 use crate::session::client::Client;
 
@@ -120,10 +120,7 @@ async fn backend_spoke(
     };
     match spoke {
         Ok(count) if count > 0 => {}
-        Ok(_) | Err(_) => {
-            connection.broken = true;
-            return Err(Trouble::Lost);
-        }
+        Ok(_) | Err(_) => return Err(broken(connection)),
     }
     relay_available(client, participant, notes)?;
     client.flush().await.map_err(client_gone)?;

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::copy::copy_in;
 use super::participants::Participant;
-use crate::backend::{Event, READ_SIZE, Show};
+use crate::backend::{Connection, Event, READ_SIZE, Show};
 use crate::metrics::ErrorClass;
 use crate::session::client::{Client, ClientError};
 use crate::session::failure::Failure;
@@ -36,7 +36,8 @@ pub(crate) enum Trouble {
     Failure(Failure),
     /// A participant's connection is lost; whoever sent the statement knows what that means for it.
     Lost,
-    /// The client has left, or its stream failed: the session ends.
+    /// The client has left, or its stream failed, or the rest of a message it has the start of is lost, so that nothing can
+    /// be said to it any more: the session ends.
     Gone,
     /// An error has been shown: the statement is over.
     Told,
@@ -285,10 +286,7 @@ pub(crate) async fn fill(
     };
     match outcome {
         Some(Ok(count)) if count > 0 => Ok(()),
-        Some(_) => {
-            connection.broken = true;
-            Err(Trouble::Lost)
-        }
+        Some(_) => Err(broken(connection)),
         None => Err(Trouble::Gone),
     }
 }
@@ -314,13 +312,13 @@ fn send_now(participant: &mut Participant, bytes: &[u8]) -> Result<bool, Trouble
     let connection = &mut *participant.connection;
     if connection.output.is_empty() {
         let taken = try_write(&connection.stream, bytes);
-        let taken = taken.map_err(|_| broken(&mut connection.broken))?;
+        let taken = taken.map_err(|_| broken(connection))?;
         let rest = bytes.get(taken..).unwrap_or_default();
         connection.output.extend_from_slice(rest);
     } else {
         connection.output.extend_from_slice(bytes);
         let taken = try_write(&connection.stream, &connection.output);
-        let taken = taken.map_err(|_| broken(&mut connection.broken))?;
+        let taken = taken.map_err(|_| broken(connection))?;
         if taken == connection.output.len() {
             connection.output.clear();
         } else {
@@ -330,9 +328,14 @@ fn send_now(participant: &mut Participant, bytes: &[u8]) -> Result<bool, Trouble
     Ok(connection.output.is_empty())
 }
 
-fn broken(flag: &mut bool) -> Trouble {
-    *flag = true;
-    Trouble::Lost
+/// The backend's connection is lost. Where the client has a part of a message from it, an error would be taken for the rest.
+pub(super) fn broken(connection: &mut Connection) -> Trouble {
+    connection.broken = true;
+    if connection.replies.is_within_message() {
+        Trouble::Gone
+    } else {
+        Trouble::Lost
+    }
 }
 
 /// Writes as much of `bytes` as the socket takes at once.
@@ -363,12 +366,9 @@ async fn send_rest(
     Ok(())
 }
 
-async fn flush_stream(connection: &mut crate::backend::Connection) -> Result<(), Trouble> {
+async fn flush_stream(connection: &mut Connection) -> Result<(), Trouble> {
     let flushed = poll_fn(|context| Pin::new(&mut connection.stream).poll_flush(context)).await;
-    flushed.map_err(|_| {
-        connection.broken = true;
-        Trouble::Lost
-    })
+    flushed.map_err(|_| broken(connection))
 }
 
 enum Moved {
@@ -404,9 +404,6 @@ async fn write_or_read(participant: &mut Participant) -> Result<Moved, Trouble> 
     .await;
     match outcome {
         Ok(moved) => flush_stream(connection).await.map(|()| moved),
-        Err(_) => {
-            connection.broken = true;
-            Err(Trouble::Lost)
-        }
+        Err(_) => Err(broken(connection)),
     }
 }
