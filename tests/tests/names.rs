@@ -178,3 +178,39 @@ fn plain_queries() {
         }));
     }
 }
+
+#[test]
+fn a_role_s_own_search_path_is_the_client_s() {
+    let cluster = ClusterSpec::for_tests(2, 0).with_oracle();
+    let bed = Bed::start(BedSpec::of(cluster).with_tables(DDL, TABLES));
+    let primaries = bed.cluster().shards().iter();
+    let primaries = primaries.map(|shard| shard.primary.as_ref());
+    for server in primaries.chain(bed.cluster().oracle()) {
+        let alter = "ALTER ROLE app SET search_path = two";
+        bed.cluster().superuser_sql(server, "shop", alter).unwrap();
+    }
+    let mut clients = [bed.oracle(), bed.client()];
+    for owner in 0..8 {
+        let insert = format!(
+            "INSERT INTO things (id, owner, what) VALUES ({owner}, {}, 'two')",
+            7 - owner
+        );
+        clients
+            .each_mut()
+            .map(|client| client.run(&insert).succeeded());
+    }
+    let things = "SELECT id, what FROM things WHERE owner = 5";
+    for sql in [
+        things,
+        "SET search_path = one",
+        things,
+        "RESET search_path",
+        things,
+        "DISCARD ALL",
+        things,
+    ] {
+        let [expected, answer] = clients.each_mut().map(|client| client.run(sql));
+        assert_eq!(answer.sqlstate(), expected.sqlstate(), "{sql}");
+        assert_eq!(answer.rows, expected.rows, "{sql}");
+    }
+}

@@ -3,7 +3,7 @@
 //! The time is a coarse one: the process's housekeeping moves the [`Clock`] on, sessions read it and ask the system for
 //! nothing. What takes too long is found by looking at all clients now and then: a session sets no timers.
 //!
-//! Invariant: an [`Activity`] is one number, state and time together, so a judgement on it is a judgement on exactly that
+//! Invariant: an `Activity` is one number, state and time together, so a judgement on it is a judgement on exactly that
 //! stay: by the time the session hears it, it may be doing something else, and then it does not count.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -677,7 +677,7 @@ impl Participant {
         }
     }
 
-    fn query_failure(&mut self, error: QueryError) -> Failure {
+    pub(crate) fn query_failure(&mut self, error: QueryError) -> Failure {
         match error {
             QueryError::Server { sqlstate, message } => Failure::ShardRefused {
                 shard: (&*self.shard_name).into(),

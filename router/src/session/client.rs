@@ -73,13 +73,13 @@ impl Client {
     /// Tells the client of a reported setting's value, unless it knows.
     pub(crate) fn tell(&mut self, name: &[u8], value: &[u8]) {
         let known = |(known, _): &(Box<str>, Box<str>)| known.as_bytes() == name;
-        let position = self.told.iter().position(known);
-        let was = position.and_then(|position| self.told.get(position));
+        let position = self.told.parameters.iter().position(known);
+        let was = position.and_then(|position| self.told.parameters.get(position));
         if was.is_some_and(|(_, was)| was.as_bytes() == value) {
             return;
         }
         encode::parameter_status(&mut self.output, name, value);
-        let told = Arc::make_mut(&mut self.told);
+        let told = &mut Arc::make_mut(&mut self.told).parameters;
         let value = String::from_utf8_lossy(value).into();
         match position.and_then(|position| told.get_mut(position)) {
             Some((_, told)) => *told = value,
@@ -92,7 +92,7 @@ impl Client {
         if Arc::ptr_eq(&self.told, reported) {
             return;
         }
-        for (name, value) in reported.iter() {
+        for (name, value) in &reported.parameters {
             self.tell(name.as_bytes(), value.as_bytes());
         }
         // What many clients have in common is kept once.

@@ -84,6 +84,8 @@ struct Session {
     /// What the client has set; applied to every backend before it serves.
     settings: Arc<Settings>,
     search_path: SearchPath,
+    /// The `search_path` that holds where the client has not set one: a role or a database can have its own.
+    default_path: Arc<str>,
     /// The role that runs statements, after SET ROLE.
     role: Arc<str>,
     /// `SET switchyard.route`

@@ -17,7 +17,7 @@ use super::{Described, Session, report};
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::NewClient;
 use crate::backend::Settings;
-use crate::execute::participants::{Borrower, Need, Participants};
+use crate::execute::participants::{Borrower, Need, Participant, Participants};
 use crate::listener::DrainWatch;
 use crate::plan::unreadable;
 use crate::relations::SearchPath;
@@ -127,6 +127,7 @@ fn new(
         block: None,
         settings: Arc::new(settings),
         search_path: SearchPath::default(),
+        default_path: DEFAULT_SEARCH_PATH.into(),
         role: Arc::clone(&user),
         route_hint: None,
         temporary: Vec::new(),
@@ -167,6 +168,10 @@ impl Session {
                 return Err(OpenError::Settings(failure));
             }
         };
+        if self.settings.value_of("search_path").is_none() {
+            self.default_path = Arc::clone(&parameters.search_path);
+            self.read_names();
+        }
         self.client.tell_all(&parameters);
         let output = &mut self.client.output;
         encode::backend_key_data(output, self.cancel.pid, &self.cancel.secret);
@@ -181,6 +186,7 @@ impl Session {
         route_hint(self.settings.value_of(ROUTE))?;
         let alone = self.database.shards.len() == 1;
         let refusal = reported
+            .parameters
             .iter()
             .find_map(|(name, value)| unreadable(name, value, alone));
         match refusal {
@@ -210,13 +216,10 @@ impl Session {
             .participants
             .join(&self.database, shard, Need::Primary, &settings, None)
             .await?;
-        let reported: Reported = self
-            .participants
-            .get(index)
-            .into_iter()
-            .flat_map(|participant| participant.connection.parameters())
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
+        let reported = match self.participants.get_mut(index) {
+            Some(participant) => participant.reported().await?,
+            None => Reported::default(),
+        };
         self.participants.release(&self.database).await;
         // What a server says of itself is no data: replicas may serve this session as before.
         self.participants.put_back_floors(floors);
@@ -226,8 +229,32 @@ impl Session {
     }
 }
 
-/// Run-time parameters with the values a node has reported.
-pub(crate) type Reported = Vec<(Box<str>, Box<str>)>;
+/// PostgreSQL's own default of `search_path`, until a server has been asked.
+const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
+
+/// What a node has said of a session's settings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reported {
+    /// The run-time parameters that clients are told, with their values.
+    pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
+    /// `search_path`, which servers before PostgreSQL 18 do not report.
+    pub(crate) search_path: Arc<str>,
+}
+
+impl Participant {
+    async fn reported(&mut self) -> Result<Reported, Failure> {
+        let rows = self.connection.simple_query("SHOW search_path").await;
+        let rows = rows.map_err(|error| self.query_failure(error))?;
+        let path = rows.into_iter().flatten().flatten().next();
+        let parameters = self.connection.parameters();
+        Ok(Reported {
+            parameters: parameters
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            search_path: path.unwrap_or_default().into(),
+        })
+    }
+}
 
 fn consistency(router: &RouterConfig) -> Consistency {
     match router.consistency {

@@ -213,7 +213,7 @@ impl Session {
         };
         let path = settings
             .value_of("search_path")
-            .unwrap_or(DEFAULT_SEARCH_PATH);
+            .unwrap_or(&self.default_path);
         let path = SearchPath::parse(path, &role).unwrap_or_default();
         if self.role != role || self.search_path != path {
             self.role = role;
@@ -258,9 +258,6 @@ impl Session {
         self.client.untold = false;
     }
 }
-
-/// PostgreSQL's own default of `search_path`.
-const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 
 /// A list of names as a configuration file would have it.
 fn quoted_list(items: &[String]) -> String {

@@ -5,7 +5,7 @@
 //! so nothing is said of who exists; and a client that knows its password gets in, if later, however often others fail
 //! from the same address.
 //!
-//! Invariant: bounded, whatever comes: an address is a number and a time, and there are at most [`ADDRESSES`].
+//! Invariant: bounded, whatever comes: an address is a number and a time, and there are at most `ADDRESSES`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
