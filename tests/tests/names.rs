@@ -195,9 +195,9 @@ fn a_role_s_own_search_path_is_the_client_s() {
             "INSERT INTO things (id, owner, what) VALUES ({owner}, {}, 'two')",
             7 - owner
         );
-        clients
-            .each_mut()
-            .map(|client| client.run(&insert).succeeded());
+        for client in &mut clients {
+            client.run(&insert).succeeded();
+        }
     }
     let things = "SELECT id, what FROM things WHERE owner = 5";
     for sql in [
