@@ -334,6 +334,46 @@ fn pipelines() {
     });
 }
 
+/// Nothing overtakes an answer, wherever it comes from.
+#[test]
+fn answers_keep_their_order() {
+    let mut pair = Pair::new();
+    pair.same(1, |buffer| {
+        parse("a", "SELECT name FROM users WHERE id = 4", buffer);
+        frontend::close(b'S', "nowhere", buffer).unwrap();
+        parse("b", "SELECT name FROM users WHERE id = 4", buffer);
+        frontend::close(b'P', "", buffer).unwrap();
+        bind("", "b", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    // A Parse between a portal's messages.
+    pair.same(1, |buffer| {
+        bind("", "b", &[], 0, buffer);
+        parse("between", "SELECT name FROM users WHERE id = 4", buffer);
+        frontend::describe(b'P', "", buffer).unwrap();
+        parse("as well", "SELECT name FROM users WHERE id = 4", buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    // A query before the Sync.
+    pair.same(1, |buffer| {
+        parse("c", "SELECT 1", buffer);
+        frontend::query("SELECT 2", buffer).unwrap();
+    });
+    // A query that an error skips.
+    pair.same(1, |buffer| {
+        parse("d", "SELECT nothing", buffer);
+        frontend::query("SELECT 3", buffer).unwrap();
+        frontend::sync(buffer);
+    });
+    pair.same(1, |buffer| {
+        bind("", "c", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+}
+
 #[test]
 fn portals_with_a_row_limit() {
     let mut pair = Pair::new();

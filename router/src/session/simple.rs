@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Buf;
 use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame;
@@ -50,6 +51,12 @@ impl Session {
     /// Handles a Query message of `length` bytes at the start of the input.
     pub(super) async fn simple_query(&mut self, length: usize) -> Result<(), Trouble> {
         if !self.batch.is_empty() {
+            Box::pin(self.flush()).await?;
+            // An error of the batch skips the query as well.
+            if self.batch.is_skipping() {
+                self.client.input.advance(length);
+                return Ok(());
+            }
             Box::pin(self.close_batch()).await?;
         }
         if self.block.is_none() {

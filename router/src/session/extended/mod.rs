@@ -145,6 +145,15 @@ impl Session {
                 params,
                 result_formats,
             })?,
+            // A Parse that still waits is answered first.
+            Message::Describe {
+                kind: Kind::Portal, ..
+            }
+            | Message::Execute { .. }
+                if self.batch.unsent.is_some() =>
+            {
+                false
+            }
             Message::Describe {
                 kind: Kind::Portal,
                 name,
@@ -188,8 +197,14 @@ impl Session {
             Message::Describe {
                 kind: Kind::Portal,
                 name,
-            } => self.describe_portal(name).await,
-            Message::Execute { portal, max_rows } => self.execute(portal, max_rows).await,
+            } => {
+                self.send_unsent().await?;
+                self.describe_portal(name).await
+            }
+            Message::Execute { portal, max_rows } => {
+                self.send_unsent().await?;
+                self.execute(portal, max_rows).await
+            }
             Message::Close { kind, name } => self.close(kind, name).await,
             _ => Err(Trouble::Protocol(
                 "unexpected message in the extended protocol".into(),
@@ -198,7 +213,7 @@ impl Session {
     }
 
     /// Handles a Flush.
-    async fn flush(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn flush(&mut self) -> Result<(), Trouble> {
         if self.batch.skipping {
             return Ok(());
         }

@@ -511,11 +511,10 @@ impl Session {
     }
 
     pub(super) async fn close(&mut self, kind: Kind, name: &[u8]) -> Result<(), Trouble> {
+        // Its ParseComplete goes before our CloseComplete.
+        self.send_unsent().await?;
         match kind {
             Kind::Statement => {
-                if self.batch.unsent.as_deref() == Some(name) {
-                    self.send_unsent().await?;
-                }
                 self.statements.remove(name);
             }
             Kind::Portal => {
