@@ -334,6 +334,38 @@ fn pipelines() {
     });
 }
 
+/// In a block that failed by an error no server has seen, nothing but its end is parsed.
+#[test]
+fn a_failed_block_parses_nothing() {
+    let mut pair = Pair::new();
+    for sql in ["BEGIN", "SELECT name FROM users WHERE id = 4"] {
+        pair.same(1, |buffer| frontend::query(sql, buffer).unwrap());
+    }
+    pair.same(1, |buffer| {
+        bind("", "nowhere", &[], 0, buffer);
+        frontend::sync(buffer);
+    });
+    for describe in [false, true] {
+        pair.same(1, |buffer| {
+            parse("late", "SELECT name FROM users WHERE id = 4", buffer);
+            if describe {
+                frontend::describe(b'S', "late", buffer).unwrap();
+            }
+            frontend::sync(buffer);
+        });
+    }
+    pair.same(1, |buffer| {
+        parse("", "ROLLBACK", buffer);
+        bind("", "", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    pair.same(1, |buffer| {
+        bind("", "late", &[], 0, buffer);
+        frontend::sync(buffer);
+    });
+}
+
 /// Nothing overtakes an answer, wherever it comes from.
 #[test]
 fn answers_keep_their_order() {

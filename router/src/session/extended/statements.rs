@@ -198,7 +198,14 @@ impl Session {
             self.local_parse_complete(&name);
             return Ok(());
         }
-        let index = self.activate_any(&prepared).await?;
+        let index = match self.activate_any(&prepared).await {
+            Ok(index) => index,
+            Err(trouble) => {
+                self.batch.unsent = None;
+                self.statements.remove(&name);
+                return Err(trouble);
+            }
+        };
         let unsent = self.take_unsent(&name);
         if let Some(participant) = self.participants.get_mut(index) {
             participant.needs_sync = true;

@@ -249,17 +249,21 @@ impl Session {
         Ok(index)
     }
 
+    /// Makes some backend the active one that can analyse a statement: in a failed block the one that refuses it.
     pub(super) async fn activate_any(
         &mut self,
         prepared: &SessionStatement,
     ) -> Result<usize, Trouble> {
-        let shard = match self
+        let failed = self.block.as_ref().and_then(|block| block.failed);
+        let active = self
             .batch
             .active
-            .and_then(|active| self.participants.get(active))
-        {
-            Some(active) => active.shard,
-            None => self.any_shard(),
+            .and_then(|active| self.participants.get(active));
+        let shard = match (failed, active) {
+            (Some(FailedOn::Router), _) => return Err(Failure::InFailedTransaction.into()),
+            (Some(FailedOn::Shard(shard)), _) => shard,
+            (None, Some(active)) => active.shard,
+            (None, None) => self.any_shard(),
         };
         let need = self.need(prepared.plan.access, prepared.hint);
         self.activate(shard, need).await
