@@ -5,7 +5,7 @@ use switchyard_wire::frame;
 use switchyard_wire::frontend::encode;
 use tokio::io::AsyncReadExt;
 
-use super::participants::Participant;
+use super::participant::Participant;
 use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
 use crate::backend::READ_SIZE;
 use crate::session::client::Client;

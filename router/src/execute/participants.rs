@@ -10,14 +10,11 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::TransactionStatus;
-use switchyard_wire::frontend::encode;
 
-use crate::backend::{
-    Borrowed, CheckoutError, ConnectError, Connection, Pool, PoolKey, QueryError, Reply, Settings,
-    Show, Turn,
-};
+use super::participant::{Participant, Sequences};
+use crate::backend::{Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Settings, Turn};
 use crate::metrics::Counters;
-use crate::plan::{Access, Command, Pin, Pins, Plan};
+use crate::plan::{Pin, Pins};
 use crate::session::block::Block;
 use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
@@ -33,50 +30,6 @@ const HAND_OVER_LIMIT: Duration = Duration::from_millis(20);
 
 /// The longest a read waits for a replica its client asked for.
 const ASKED_LIMIT: Duration = Duration::from_secs(1);
-
-/// One backend taking part in what the client does.
-#[derive(Debug)]
-pub(crate) struct Participant {
-    pub(crate) shard: ShardIndex,
-    pub(crate) shard_name: Arc<str>,
-    pub(crate) is_primary: bool,
-    pub(crate) connection: Borrowed,
-    /// It has joined the session's transaction block.
-    pub(crate) in_block: bool,
-    /// Something other than a plain read ran here since it was borrowed.
-    pub(crate) wrote: bool,
-    /// A statement that changes rows ran here since it was borrowed.
-    pub(crate) changed: bool,
-    /// What runs is not a query: outside a block PostgreSQL finishes it also for a client that has left.
-    pub(crate) finishes: bool,
-    /// It waits for COPY data.
-    pub(crate) copying: bool,
-    /// An error was shown since the request began.
-    pub(crate) failed: bool,
-    /// So many of the client's Parse messages did not take place because of that error.
-    pub(crate) unparsed: usize,
-    /// It has been sent messages of the extended protocol since the last Sync.
-    pub(crate) needs_sync: bool,
-    /// Bytes of its reply to this request have reached the client.
-    pub(crate) shown: bool,
-    /// The number of the statement bound last, and the client's name for it.
-    pub(crate) bound: (u64, SmallVec<[u8; 24]>),
-    /// Why it stays with the session between requests.
-    pub(crate) pins: Pins,
-    /// What its session remembers of sequences.
-    pub(crate) sequences: Sequences,
-}
-
-/// Whose values of sequences a backend's session remembers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sequences {
-    /// Not this session's.
-    Unused,
-    /// This session's only.
-    Own,
-    /// This session's, and those of sessions before it.
-    Mixed,
-}
 
 /// What a statement needs of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,9 +154,7 @@ impl Participants {
         let participant = &mut self.list[index];
         let settings = wanted(settings, block);
         if !participant.has(settings) {
-            Box::pin(apply(&mut participant.connection, settings))
-                .await
-                .map_err(|error| participant.query_failure(error))?;
+            Box::pin(participant.apply(settings)).await?;
         }
         participant.join_block(block);
         Ok(index)
@@ -595,117 +546,10 @@ impl Participants {
     }
 }
 
-impl Participant {
-    /// A backend just borrowed, on which nothing has run yet.
-    fn new(shard: ShardIndex, name: &Arc<str>, is_primary: bool, connection: Borrowed) -> Self {
-        Self {
-            shard,
-            shard_name: Arc::clone(name),
-            is_primary,
-            connection,
-            in_block: false,
-            wrote: false,
-            changed: false,
-            finishes: false,
-            copying: false,
-            failed: false,
-            unparsed: 0,
-            needs_sync: false,
-            shown: false,
-            bound: (0, SmallVec::new()),
-            pins: Pins::NONE,
-            sequences: Sequences::Unused,
-        }
-    }
-
-    /// Whether the session's settings hold here. Inside its block they were applied as the block went.
-    fn has(&self, settings: &Arc<Settings>) -> bool {
-        self.connection.applied.as_ref() == Some(settings) || self.in_block
-    }
-
-    /// Joins the session's block, if there is one and it has not yet.
-    fn join_block(&mut self, block: Option<&Block>) {
-        if let Some(block) = block
-            && !self.in_block
-        {
-            self.queue_query(&block.joining_sql());
-            self.in_block = true;
-        }
-    }
-
-    /// Takes note that a statement with this plan is about to run here.
-    pub(crate) fn note_run(&mut self, plan: &Plan) {
-        let writes = matches!(plan.access, Access::LockingRead | Access::Write);
-        self.wrote |= writes;
-        self.changed |= plan.access == Access::Write;
-        self.finishes |= writes && !matches!(plan.command, Command::Select);
-    }
-
-    /// Queues a query of ours, whose reply nobody sees unless it is an error.
-    pub(crate) fn queue_query(&mut self, sql: &str) {
-        self.queue_query_shown(sql, Show::Errors);
-    }
-
-    /// The same, but for ReadyForQuery, with an answer that may be the client's.
-    pub(crate) fn queue_query_shown(&mut self, sql: &str, show: Show) {
-        encode::query(&mut self.connection.output, sql.as_bytes());
-        self.connection.unnamed = None;
-        self.connection
-            .replies
-            .expect(Reply::Query { show_ready: false }, show);
-    }
-
-    /// Whether this was the tag of the last statement that completed.
-    pub(crate) fn last_tag_is(&self, tag: &[u8]) -> bool {
-        self.connection.replies.last_tag().is(tag)
-    }
-
-    /// What the last ReadyForQuery said.
-    pub(crate) fn status(&self) -> TransactionStatus {
-        self.connection.replies.status()
-    }
-
-    /// The failure for a connection that was lost while a statement ran.
-    pub(crate) fn lost(&mut self, committing: bool) -> Failure {
-        self.connection.broken = true;
-        self.connection.node().suspect();
-        let shard = (&*self.shard_name).into();
-        if committing {
-            Failure::OutcomeUnknown { shard }
-        } else {
-            Failure::ShardLost { shard }
-        }
-    }
-
-    pub(crate) fn query_failure(&mut self, error: QueryError) -> Failure {
-        match error {
-            QueryError::Server { sqlstate, message } => Failure::ShardRefused {
-                shard: (&*self.shard_name).into(),
-                sqlstate,
-                message: message.into(),
-            },
-            QueryError::Io(_) | QueryError::Protocol(_) => self.lost(false),
-        }
-    }
-}
-
 /// The settings a backend must have before it takes part: what the block has set since is replayed when it is joined, so
 /// that it ends as it does everywhere.
 fn wanted<'a>(settings: &'a Arc<Settings>, block: Option<&'a Block>) -> &'a Arc<Settings> {
     block.map_or(settings, Block::settings_before)
-}
-
-/// Makes `settings` hold on the connection: one round trip, taken before the client's statement goes out, for it must
-/// not run under other settings (another role, say) should one of them fail.
-async fn apply(connection: &mut Connection, settings: &Arc<Settings>) -> Result<(), QueryError> {
-    let preamble = settings.preamble(connection.applied.as_deref());
-    connection.applied = None;
-    if !preamble.is_empty() {
-        connection.simple_query(&preamble).await?;
-    }
-    connection.applied = Some(Arc::clone(settings));
-    connection.unnamed = None;
-    Ok(())
 }
 
 fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {

@@ -21,7 +21,7 @@ use switchyard_wire::frame;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::copy::copy_in;
-use super::participants::Participant;
+use super::participant::Participant;
 use crate::backend::{Connection, Event, READ_SIZE, Show};
 use crate::metrics::ErrorClass;
 use crate::session::client::{Client, ClientError};

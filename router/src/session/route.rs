@@ -13,7 +13,8 @@ use switchyard_schema::{ShardIndex, ShardSet};
 use super::Session;
 use super::failure::Failure;
 use super::statement::Scope;
-use crate::execute::participants::{Need, Participant};
+use crate::execute::participant::Participant;
+use crate::execute::participants::Need;
 use crate::plan::{
     Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Pin, Plan, Target,
     Values, plan,

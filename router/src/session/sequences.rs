@@ -6,7 +6,7 @@
 
 use super::Session;
 use super::failure::Failure;
-use crate::execute::participants::Sequences;
+use crate::execute::participant::Sequences;
 use crate::plan::Plan;
 
 impl Session {

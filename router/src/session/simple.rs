@@ -14,7 +14,7 @@ use super::block::{Block, FailedOn};
 use super::failure::Failure;
 use super::route::{Routed, Text};
 use crate::backend::{Reply, Show};
-use crate::execute::participants::Participant;
+use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
 use crate::plan::{Access, Command, Operator, Plan};
 

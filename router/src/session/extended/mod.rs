@@ -4,13 +4,18 @@
 //! *active* one); replies come back in the order of the messages because the active backend's are relayed before
 //! another one becomes active. A Parse waits until the next message tells which backend it is for. After an error all
 //! is skipped up to the Sync, as PostgreSQL does.
+//!
+//! Nearly all messages need nothing to be waited for: they are handled by the `_now` functions, without a future, and only
+//! the Sync waits for the backend. What does have to wait (another backend, an unknown type) has functions of its own.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "the other frontend messages do not belong to the extended protocol"
 )]
 
+mod bind;
 mod portals;
+mod queue;
 mod statements;
 mod sync;
 
@@ -23,7 +28,7 @@ use tokio::time::Instant;
 use super::Session;
 use super::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
-use portals::Bind;
+use bind::Bind;
 
 /// What has happened since the last Sync.
 #[derive(Debug, Default)]

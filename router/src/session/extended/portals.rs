@@ -1,20 +1,18 @@
 //! Portals: Bind, Describe, Execute and Close of a portal.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use smallvec::SmallVec;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Kind};
-use switchyard_wire::{Format, Formats, Values as WireValues, ValuesIter};
 
 use crate::backend::{Reply, Show};
-use crate::execute::participants::{Need, Participant};
+use crate::execute::participant::Participant;
+use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::{Access, Command, Operator, Param, Params, Pin, Plan, Values};
+use crate::plan::{Access, Command, Operator, Pin, Plan, Values};
 use crate::session::block::{Block, FailedOn};
 use crate::session::failure::Failure;
 use crate::session::learn::settings_of_several;
@@ -24,18 +22,8 @@ use crate::session::simple::{Sent, is_end};
 use crate::session::statement::{Portal, SessionStatement, Statement};
 use crate::session::{Session, report};
 
+use super::bind::{Bind, BoundParams};
 use super::lossy;
-use super::statements::{backend_name, hold_statement};
-
-/// A Bind message.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bind<'a> {
-    pub(super) portal: &'a [u8],
-    pub(super) statement: &'a [u8],
-    pub(super) param_formats: Formats<'a>,
-    pub(super) params: WireValues<'a>,
-    pub(super) result_formats: Formats<'a>,
-}
 
 impl Session {
     /// Binds a statement of one shard behind what is queued for the same backend. False: something has to be waited for.
@@ -560,100 +548,8 @@ impl Session {
     }
 }
 
-impl Participant {
-    /// Queues a Bind, and the Parse it needs: `unsent` if the client awaits ParseComplete.
-    fn queue_bind(
-        &mut self,
-        prepared: &SessionStatement,
-        bind: &Bind<'_>,
-        unsent: bool,
-        show: Show,
-    ) {
-        let named = !bind.statement.is_empty();
-        let statement = &*prepared.statement;
-        self.needs_sync = true;
-        let connection = &mut *self.connection;
-        hold_statement(connection, statement, named, unsent);
-        if self.bound.0 != statement.number || *self.bound.1 != *bind.statement {
-            self.bound = (statement.number, SmallVec::from_slice(bind.statement));
-        }
-        frontend::encode::bind_like(
-            &mut connection.output,
-            bind.portal,
-            backend_name(statement, named).as_bytes(),
-            bind.param_formats,
-            bind.params,
-            bind.result_formats,
-        );
-        connection.replies.expect(Reply::Bind, show);
-    }
-
-    fn queue_describe_portal(&mut self, name: &[u8]) {
-        self.needs_sync = true;
-        frontend::encode::describe(&mut self.connection.output, Kind::Portal, name);
-        let reply = Reply::Describe {
-            note_types_of: None,
-        };
-        self.connection.replies.expect(reply, Show::All);
-    }
-
-    fn queue_execute(&mut self, plan: &Plan, name: &[u8], max_rows: i32) {
-        self.needs_sync = true;
-        self.note_run(plan);
-        self.connection.dirty |= plan.effects.dirty;
-        self.pins.extend(plan.effects.pins);
-        frontend::encode::execute(&mut self.connection.output, name, max_rows);
-        self.connection.replies.expect(Reply::Execute, Show::All);
-    }
-}
-
 /// Whether the types of the parameters that decide the shard are known.
 fn knows_key_types(prepared: &SessionStatement) -> bool {
     let known = |number: &u16| prepared.statement.parameter_type(*number) != 0;
     prepared.plan.key_params.iter().all(known)
-}
-
-/// The parameters of a Bind message, with their types.
-struct BoundParams<'a> {
-    bind: &'a Bind<'a>,
-    statement: &'a Statement,
-    /// The values from this position on. Keys are asked for in the order of their numbers, more or less: to start over for
-    /// each would take the square of their number.
-    rest: Cell<(usize, ValuesIter<'a>)>,
-}
-
-impl<'a> BoundParams<'a> {
-    fn new(bind: &'a Bind<'a>, statement: &'a Statement) -> Self {
-        Self {
-            bind,
-            statement,
-            rest: Cell::new((0, bind.params.iter())),
-        }
-    }
-
-    fn value(&self, index: usize) -> Option<Option<&'a [u8]>> {
-        let start = (0, self.bind.params.iter());
-        let (position, mut rest) = self.rest.replace(start);
-        let skipped = match index.checked_sub(position) {
-            Some(skipped) => skipped,
-            None => {
-                rest = self.bind.params.iter();
-                index
-            }
-        };
-        let value = rest.nth(skipped);
-        self.rest.set((index + 1, rest));
-        value
-    }
-}
-
-impl Params for BoundParams<'_> {
-    fn param(&self, number: u16) -> Option<Param<'_>> {
-        let index = usize::from(number).checked_sub(1)?;
-        Some(Param {
-            value: self.value(index)?,
-            binary: self.bind.param_formats.format(index) == Format::Binary,
-            oid: self.statement.parameter_type(number),
-        })
-    }
 }

@@ -1,0 +1,63 @@
+//! A Bind message and its values.
+
+use std::cell::Cell;
+
+use switchyard_wire::{Format, Formats, Values, ValuesIter};
+
+use crate::plan::{Param, Params};
+use crate::session::statement::Statement;
+
+/// A Bind message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bind<'a> {
+    pub(super) portal: &'a [u8],
+    pub(super) statement: &'a [u8],
+    pub(super) param_formats: Formats<'a>,
+    pub(super) params: Values<'a>,
+    pub(super) result_formats: Formats<'a>,
+}
+
+/// The parameters of a Bind message, with their types.
+pub(super) struct BoundParams<'a> {
+    bind: &'a Bind<'a>,
+    statement: &'a Statement,
+    /// The values from this position on. Keys are asked for in the order of their numbers, more or less: to start over for
+    /// each would take the square of their number.
+    rest: Cell<(usize, ValuesIter<'a>)>,
+}
+
+impl<'a> BoundParams<'a> {
+    pub(super) fn new(bind: &'a Bind<'a>, statement: &'a Statement) -> Self {
+        Self {
+            bind,
+            statement,
+            rest: Cell::new((0, bind.params.iter())),
+        }
+    }
+
+    fn value(&self, index: usize) -> Option<Option<&'a [u8]>> {
+        let start = (0, self.bind.params.iter());
+        let (position, mut rest) = self.rest.replace(start);
+        let skipped = match index.checked_sub(position) {
+            Some(skipped) => skipped,
+            None => {
+                rest = self.bind.params.iter();
+                index
+            }
+        };
+        let value = rest.nth(skipped);
+        self.rest.set((index + 1, rest));
+        value
+    }
+}
+
+impl Params for BoundParams<'_> {
+    fn param(&self, number: u16) -> Option<Param<'_>> {
+        let index = usize::from(number).checked_sub(1)?;
+        Some(Param {
+            value: self.value(index)?,
+            binary: self.bind.param_formats.format(index) == Format::Binary,
+            oid: self.statement.parameter_type(number),
+        })
+    }
+}
