@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
+use socket2::{Domain, Socket, Type};
 
 use crate::reply::{Failure, Reader, Replies, Reply, text};
 
@@ -25,6 +26,8 @@ pub struct Login {
     pub password: String,
     /// The database.
     pub database: String,
+    /// The address to connect from, one of the machine's own.
+    pub from: Option<IpAddr>,
     /// More startup parameters.
     pub parameters: Vec<(String, String)>,
 }
@@ -61,8 +64,16 @@ impl Login {
             user: switchyard_cluster::APP_USER.to_owned(),
             password: "secret".to_owned(),
             database: "shop".to_owned(),
+            from: None,
             parameters: Vec::new(),
         }
+    }
+
+    /// From this address, such as 127.0.0.2.
+    #[must_use]
+    pub fn from(mut self, address: IpAddr) -> Login {
+        self.from = Some(address);
+        self
     }
 
     /// With one more startup parameter.
@@ -71,6 +82,13 @@ impl Login {
         self.parameters.push((name.to_owned(), value.to_owned()));
         self
     }
+}
+
+fn connect_from(address: IpAddr, port: u16) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    Ok(socket.into())
 }
 
 impl Client {
@@ -85,7 +103,10 @@ impl Client {
 
     /// Connects and logs in, or says with what error the server refused.
     pub fn try_connect(login: &Login) -> Result<Client, Failure> {
-        let mut client = Client::open(login.port);
+        let mut client = Client::of(match login.from {
+            Some(address) => connect_from(address, login.port),
+            None => TcpStream::connect(("127.0.0.1", login.port)),
+        });
         let user = [
             ("user", login.user.as_str()),
             ("database", login.database.as_str()),
@@ -114,7 +135,12 @@ impl Client {
 
     /// A connection on which nothing has been said.
     pub fn open(port: u16) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Client::of(TcpStream::connect(("127.0.0.1", port)))
+    }
+
+    #[track_caller]
+    fn of(stream: std::io::Result<TcpStream>) -> Client {
+        let stream = stream.unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(SILENCE)).unwrap();
         let received = BytesMut::new();

@@ -70,6 +70,8 @@ pub(crate) struct Participants {
     list: SmallVec<[Participant; 1]>,
     floors: Vec<ReadFloor>,
     pools: SmallVec<[(NodeId, Arc<Pool>); 2]>,
+    /// The turn a read on this shard has taken among the replicas, while no backend has come of it.
+    turn: Option<(ShardIndex, usize)>,
     /// The session has used sequences on a backend that it no longer holds.
     pub(crate) sequences_elsewhere: bool,
     /// The shard whose connection was lost with a part of the open block: the block can only be rolled back.
@@ -83,6 +85,7 @@ impl Participants {
             list: SmallVec::new(),
             floors: Vec::new(),
             pools: SmallVec::new(),
+            turn: None,
             lost: None,
             sequences_elsewhere: false,
         }
@@ -266,7 +269,7 @@ impl Participants {
             .any(|node| node.observed() == Observed::Standby);
         !any_up
             || shard
-                .reader(policy, Consistency::Session, floor, address)
+                .reader(policy, Consistency::Session, floor, address, &mut Some(0))
                 .is_ok_and(|choice| choice.is_replica())
     }
 
@@ -316,7 +319,7 @@ impl Participants {
 
     /// The node that is to serve.
     fn choose<'a>(
-        &self,
+        &mut self,
         shard: &'a Shard,
         index: ShardIndex,
         need: Need,
@@ -326,17 +329,25 @@ impl Participants {
             (Need::Replica | Need::AskedReplica, Consistency::Strong) => Consistency::Session,
             (_, consistency) => consistency,
         };
-        shard.reader(
+        let mut turn = self
+            .turn
+            .take()
+            .filter(|(of, _)| *of == index)
+            .map(|(_, turn)| turn);
+        let choice = shard.reader(
             self.borrower.policy,
             consistency,
             &self.floors[index.position()],
             self.borrower.address,
-        )
+            &mut turn,
+        );
+        self.turn = turn.map(|turn| (index, turn));
+        choice
     }
 
     /// The participant for a connection to the chosen node; `None` if the server restarted since the choice.
     fn admit(
-        &self,
+        &mut self,
         shard: &Shard,
         index: ShardIndex,
         choice: Choice<'_>,
@@ -352,6 +363,7 @@ impl Participants {
         }
         tracing::debug!(shard = %shard.name, host = %choice.node.host, port = choice.node.port, "a backend was taken");
         self.borrower.slot.publish(&connection.target);
+        self.turn = None;
         Some(Participant::new(
             index,
             &shard.name,

@@ -85,6 +85,9 @@ impl Shard {
     /// Under [`Consistency::Strong`] the primary serves; for a transaction that says READ ONLY or a hint that asks for
     /// a replica the caller passes [`Consistency::Session`] instead.
     ///
+    /// `turn` is the turn of round robin, taken when it is first needed. A choice made again for the same read, as nothing
+    /// came of the one before, is to have the same turn: otherwise some replicas would get more than their share.
+    ///
     /// # Errors
     /// If no replica may serve and the primary cannot.
     pub fn reader(
@@ -93,16 +96,17 @@ impl Shard {
         consistency: Consistency,
         floor: &ReadFloor,
         client: IpAddr,
+        turn: &mut Option<usize>,
     ) -> Result<Choice<'_>, Unavailable> {
         let replica = match (policy, consistency) {
             (ReadPolicy::Primary, _) | (_, Consistency::Strong) => None,
-            (_, Consistency::Session) => self.choose(policy, client, |node| {
+            (_, Consistency::Session) => self.choose(policy, client, turn, |node| {
                 let (incarnation, passed) = node.passed();
                 floor
                     .admits(node.id, incarnation, passed)
                     .then_some(incarnation)
             }),
-            (_, Consistency::Eventual { max_lag }) => self.choose(policy, client, |node| {
+            (_, Consistency::Eventual { max_lag }) => self.choose(policy, client, turn, |node| {
                 (node.lag() <= max_lag).then(|| node.incarnation())
             }),
         };
@@ -167,6 +171,7 @@ impl Shard {
         &self,
         policy: ReadPolicy,
         client: IpAddr,
+        turn: &mut Option<usize>,
         admit: impl Fn(&Node) -> Option<Incarnation>,
     ) -> Option<Choice<'_>> {
         let eligible = |position: usize| {
@@ -178,13 +183,14 @@ impl Shard {
             Some(Choice::replica(node, incarnation))
         };
         let count = self.nodes.len();
+        let mut turn = || *turn.get_or_insert_with(|| self.turn.fetch_add(1, Ordering::Relaxed));
         if policy == ReadPolicy::RoundRobin {
             let able = (0..count).filter(|node| eligible(*node).is_some()).count();
-            let turn = self.next_turn().checked_rem(able)?;
+            let turn = turn().checked_rem(able)?;
             return (0..count).filter_map(eligible).nth(turn);
         }
         let start = match policy {
-            ReadPolicy::LeastConnections => self.next_turn(),
+            ReadPolicy::LeastConnections => turn(),
             ReadPolicy::RoundRobin | ReadPolicy::ClientAddress | ReadPolicy::Primary => 0,
         };
         (0..count)
@@ -195,11 +201,6 @@ impl Shard {
                     choice.node.in_use() as u64
                 }
             })
-    }
-
-    /// The turn of round robin, and of ties.
-    fn next_turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -173,9 +173,13 @@ impl World {
 
     fn choose(&mut self, session: usize) -> Result<(), TestCaseError> {
         let floor = &self.clients[session].floor;
-        let choice = self
-            .shard
-            .reader(ReadPolicy::RoundRobin, Consistency::Session, floor, CLIENT);
+        let choice = self.shard.reader(
+            ReadPolicy::RoundRobin,
+            Consistency::Session,
+            floor,
+            CLIENT,
+            &mut None,
+        );
         let choice = choice.map_err(|error| TestCaseError::fail(error.to_string()))?;
         match choice.incarnation() {
             Some(incarnation) => {
@@ -423,7 +427,7 @@ fn in_service(shard: &Shard) {
 fn reads(shard: &Shard, policy: ReadPolicy, from: IpAddr) -> NodeId {
     let floor = ReadFloor::default();
     shard
-        .reader(policy, Consistency::Session, &floor, from)
+        .reader(policy, Consistency::Session, &floor, from, &mut None)
         .unwrap()
         .node
         .id
@@ -489,6 +493,7 @@ fn without_replicas_the_primary_reads_and_without_it_the_shard_is_named() {
             Consistency::Session,
             &ReadFloor::default(),
             client(1),
+            &mut None,
         )
         .unwrap_err();
     assert_eq!(
@@ -523,6 +528,7 @@ fn eventual_reads_stop_at_the_lag_allowed() {
             consistency,
             &ReadFloor::default(),
             client(1),
+            &mut None,
         );
         choice.unwrap().is_replica()
     };
@@ -562,6 +568,7 @@ async fn a_session_that_only_reads_leaves_the_primary() {
             Consistency::Session,
             &floor,
             client(1),
+            &mut None,
         )
         .unwrap();
     assert!(choice.is_replica());
