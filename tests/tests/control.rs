@@ -12,6 +12,7 @@ use switchyard_router::config::{Environment, Settings};
 use switchyard_router::control::{CatalogStatus, Control, ControlHandle, RefreshCause, Status};
 use switchyard_router::topology::{DatabaseTopology, Observed, Published};
 use switchyard_schema::BucketMap;
+use switchyard_tests::{Bed, BedSpec, Client, eventually};
 
 const TABLES: &str = r#"
 [[databases.tables]]
@@ -26,6 +27,17 @@ impl Environment for NoVariables {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
+}
+
+/// On which shard, by its number, a row that the client inserts through the router arrives.
+fn shard_of_new_row(bed: &Bed, client: &mut Client, id: usize) -> usize {
+    let insert =
+        format!("INSERT INTO users VALUES ({id}, 'a', 'b', 'kr') RETURNING inet_server_port()");
+    let port = client.run(&insert).succeeded().value();
+    let mut shards = bed.cluster().shards().iter();
+    shards
+        .position(|shard| shard.primary.port().to_string() == port)
+        .unwrap()
 }
 
 fn settings(cluster: &Cluster, tables: &str) -> Settings {
@@ -230,6 +242,62 @@ async fn the_catalog_is_in_force_and_followed_and_its_absence_survived() {
         running.status.catalog() == CatalogStatus::Up
     })
     .await;
+}
+
+#[test]
+fn clients_are_served_without_the_catalog_and_by_its_new_map_once_it_is_back() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0).with_catalog()));
+    let node = bed.cluster().catalog().unwrap();
+    let mut client = bed.client();
+    let mut ids = 1000..;
+    let mut shards_of = |client: &mut Client| {
+        let mut shards: Vec<usize> = (&mut ids)
+            .take(16)
+            .map(|id| shard_of_new_row(&bed, client, id))
+            .collect();
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    };
+    let catalog_is = |what: &str| {
+        let (_, page) = bed.router().get("/metrics").unwrap();
+        page.lines()
+            .any(|line| line == format!("switchyard_catalog_up {what}"))
+    };
+    assert_eq!(shards_of(&mut client), [0, 1]);
+    for how in [Stop::Kill, Stop::Fast] {
+        node.stop(how).unwrap();
+        eventually("the router has noticed", || catalog_is("0.0"));
+        for client in [&mut client, &mut bed.client()] {
+            assert_eq!(shards_of(client), [0, 1]);
+            let users = "SELECT count(*) FROM users WHERE id = $1";
+            for id in 1..=20 {
+                let reply = client.extended(users, &[Some(&id.to_string())], 0);
+                assert_eq!(reply.succeeded().value(), "1");
+            }
+            let all = client
+                .run("SELECT id FROM users WHERE id <= 300")
+                .succeeded();
+            assert_eq!(all.rows.len(), 300);
+        }
+        node.start().unwrap();
+    }
+
+    // Changed as soon as it is back: the router may not yet have found it again.
+    let map = BucketMap::place(&[("s0", 0), ("s1", 1)]);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let changed = runtime.enable_all().build().unwrap().block_on(async {
+        let credentials = catalog_credentials(bed.cluster());
+        let catalog = Catalog::connect(&credentials).await.unwrap();
+        catalog.advance("shop", 1, &map).await.unwrap();
+        Instant::now()
+    });
+    eventually("new rows go by the new map", || {
+        shards_of(&mut client) == [1]
+    });
+    let took = changed.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(shards_of(&mut bed.client()), [1]);
 }
 
 #[tokio::test]

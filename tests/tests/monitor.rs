@@ -101,9 +101,13 @@ impl Watched {
 
     fn serves(&self, floor: &ReadFloor) -> Role {
         let consistency = Consistency::Session;
-        let choice = self
-            .shard()
-            .reader(ReadPolicy::RoundRobin, consistency, floor, CLIENT);
+        let choice = self.shard().reader(
+            ReadPolicy::RoundRobin,
+            consistency,
+            floor,
+            CLIENT,
+            &mut None,
+        );
         choice.unwrap().node.role
     }
 
