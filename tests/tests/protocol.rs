@@ -486,6 +486,24 @@ fn empty_and_several_statements() {
 }
 
 #[test]
+fn a_zero_within_a_query_is_no_text() {
+    let mut pair = Pair::new();
+    for sql in [
+        &b"SELECT 1\0, 2\0"[..],
+        b"SELECT 'a\0b'\0",
+        b"SELECT '\0'; SELECT 2\0",
+        b"\0\0",
+    ] {
+        pair.same(1, |buffer| {
+            let length = u32::try_from(sql.len() + 4).unwrap();
+            buffer.extend_from_slice(b"Q");
+            buffer.extend_from_slice(&length.to_be_bytes());
+            buffer.extend_from_slice(sql);
+        });
+    }
+}
+
+#[test]
 fn describe_says_types_of_what_is_never_run() {
     let mut pair = Pair::new();
     for sql in [

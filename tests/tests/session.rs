@@ -106,6 +106,26 @@ fn a_query_takes_the_unnamed_statement_s_place() {
 }
 
 #[test]
+fn a_query_does_not_commit_what_a_batch_has_written() {
+    let _turn = turn();
+    let (here, _) = users();
+    let mut client = bed().client();
+    let name = NAME.replace("$1", here);
+    let before = client.run(&name).value();
+    let seen = step(
+        &mut client,
+        &run(RENAME, &[here, "early"]).query("SELECT 1 / 0"),
+        b'Z',
+    );
+    assert!(
+        seen.iter().any(|line| line.starts_with("E 0A000")),
+        "{seen:?}"
+    );
+    assert_eq!(seen.last().map(String::as_str), Some("Z \"I\""));
+    assert_eq!(client.run(&name).value(), before);
+}
+
+#[test]
 fn queries_are_skipped_up_to_sync() {
     same_until(vec![
         (run("SELECT 1 / 0", &[]).flush(), b'E'),

@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     DuplicateStatement(Box<str>),
     #[error("portal \"{0}\" does not exist")]
     NoSuchPortal(Box<str>),
+    #[error("invalid message format")]
+    InvalidMessage,
     #[error("cursor \"{0}\" already exists")]
     DuplicateCursor(Box<str>),
     #[error("savepoint \"{0}\" does not exist")]
@@ -106,6 +108,7 @@ impl Failure {
             }
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::NoSuchPortal(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::InvalidMessage => SqlState::PROTOCOL_VIOLATION,
             Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,

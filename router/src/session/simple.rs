@@ -57,6 +57,10 @@ impl Session {
                 self.client.input.advance(length);
                 return Ok(());
             }
+            if self.batch.has_written() && self.block.is_none() {
+                self.client.input.advance(length);
+                return Box::pin(self.refuse_query_in_batch()).await;
+            }
             Box::pin(self.close_batch()).await?;
         }
         if self.block.is_none() {
@@ -99,6 +103,9 @@ impl Session {
         };
         if message.last() != Some(&0) {
             return Err(Trouble::Protocol("invalid string in message".into()));
+        }
+        if sent.sql().contains(&0) {
+            return Err(Failure::InvalidMessage.into());
         }
         match self.route_text(sent.sql())? {
             Text::Empty => {

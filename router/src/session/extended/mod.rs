@@ -64,6 +64,11 @@ impl Batch {
         self.began.is_none()
     }
 
+    /// It has written, and will commit at its end.
+    pub(super) fn has_written(&self) -> bool {
+        self.writer.is_some()
+    }
+
     /// An error has happened, so nothing but a Sync is of interest.
     pub(super) fn is_skipping(&self) -> bool {
         self.skipping

@@ -200,8 +200,20 @@ impl Session {
         }
     }
 
-    /// A simple query came before the Sync: PostgreSQL would go on in the same implicit transaction and commit it with
-    /// the query; here the batch ends first.
+    /// A simple query came before the Sync of a batch that has written: in PostgreSQL it would commit or fail together with
+    /// what the batch has done.
+    pub(in crate::session) async fn refuse_query_in_batch(&mut self) -> Result<(), Trouble> {
+        let failure = Failure::Unsupported {
+            what: "a simple query between a write by the extended query protocol and its Sync"
+                .into(),
+            hint: "Send Sync first, or begin a transaction block.",
+        };
+        self.fail_batch(&failure).await?;
+        self.sync_hidden().await?;
+        self.batch_ready().await
+    }
+
+    /// A simple query came before the Sync of a batch that has only read: the batch ends first.
     pub(in crate::session) async fn close_batch(&mut self) -> Result<(), Trouble> {
         self.sync_hidden().await?;
         if self.end_batch() {
