@@ -105,6 +105,10 @@ impl Session {
             self.counters.plan_cache(true);
             return Ok(Planned::One(plan));
         }
+        // What is recognised goes to PostgreSQL as it is, which looks for itself.
+        if sql.contains(&0) {
+            return Err(Failure::InvalidMessage);
+        }
         if desk.scan.scan(sql).is_err() {
             return Ok(Planned::Unscannable);
         }

@@ -104,9 +104,6 @@ impl Session {
         if message.last() != Some(&0) {
             return Err(Trouble::Protocol("invalid string in message".into()));
         }
-        if sent.sql().contains(&0) {
-            return Err(Failure::InvalidMessage.into());
-        }
         match self.route_text(sent.sql())? {
             Text::Empty => {
                 encode::empty_query(&mut self.client.output);
