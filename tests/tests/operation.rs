@@ -76,6 +76,15 @@ fn the_console_shows_what_runs() {
         column(&clients, "database").contains(&"shop".to_owned()),
         "{clients:?}"
     );
+    let mut keeper = bed.client();
+    keeper.run("LISTEN news").succeeded();
+    keeper.run("CREATE TEMP TABLE mine (id int)").succeeded();
+    let clients = console.run("SHOW CLIENTS").succeeded();
+    let pinned = "temporary table, listen".to_owned();
+    assert!(column(&clients, "pinned").contains(&pinned), "{clients:?}");
+    keeper.run("DISCARD ALL").succeeded();
+    let clients = console.run("SHOW CLIENTS").succeeded();
+    assert!(!column(&clients, "pinned").contains(&pinned), "{clients:?}");
     let servers = console.run("SHOW SERVERS").succeeded();
     assert!(
         column(&servers, "database").contains(&"shop".to_owned()),

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use super::activity::{Activity, Clock, OverdueWatch, Stay};
+use crate::plan::Pins;
 use crate::startup::cancel::CancelSlot;
 use crate::topology::NodeId;
 
@@ -60,42 +61,6 @@ impl ClientState {
     }
 }
 
-/// Why a session keeps its connection between transactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum PinReason {
-    /// It does not.
-    None = 0,
-    /// The pool mode is `session`.
-    PoolMode = 1,
-    /// A temporary table.
-    TemporaryTable = 2,
-    /// A session advisory lock.
-    AdvisoryLock = 3,
-    /// A cursor WITH HOLD.
-    HeldCursor = 4,
-    /// LISTEN.
-    Listen = 5,
-    /// Something the analyser did not understand.
-    Opaque = 6,
-}
-
-impl PinReason {
-    /// The word SHOW CLIENTS uses; empty for none.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::None => "",
-            Self::PoolMode => "session pooling",
-            Self::TemporaryTable => "temporary table",
-            Self::AdvisoryLock => "advisory lock",
-            Self::HeldCursor => "held cursor",
-            Self::Listen => "listen",
-            Self::Opaque => "unknown session state",
-        }
-    }
-}
-
 /// The time of what has not happened.
 const NEVER: u64 = u64::MAX;
 
@@ -121,7 +86,7 @@ pub struct ClientEntry {
     clock: Arc<Clock>,
     activity: Activity,
     application_name: Mutex<Box<str>>,
-    pinned: AtomicU8,
+    pins: AtomicU8,
     queries: AtomicU64,
     transactions: AtomicU64,
     request_at_ms: AtomicU64,
@@ -153,7 +118,7 @@ impl ClientEntry {
             activity: Activity::new(&clock),
             clock,
             application_name: Mutex::default(),
-            pinned: AtomicU8::new(0),
+            pins: AtomicU8::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             request_at_ms: AtomicU64::new(NEVER),
@@ -211,23 +176,15 @@ impl ClientEntry {
         watch.poll(&self.activity, context)
     }
 
-    /// The session keeps its connection from now on, or no longer.
-    pub fn set_pinned(&self, reason: PinReason) {
-        self.pinned.store(reason as u8, Ordering::Relaxed);
+    /// Why the session keeps connections from now on.
+    pub fn set_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
-    /// Why the session keeps its connection.
+    /// Why the session keeps connections between transactions.
     #[must_use]
-    pub fn pinned(&self) -> PinReason {
-        match self.pinned.load(Ordering::Relaxed) {
-            1 => PinReason::PoolMode,
-            2 => PinReason::TemporaryTable,
-            3 => PinReason::AdvisoryLock,
-            4 => PinReason::HeldCursor,
-            5 => PinReason::Listen,
-            6 => PinReason::Opaque,
-            _ => PinReason::None,
-        }
+    pub fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
     }
 
     /// A statement begins.

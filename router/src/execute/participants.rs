@@ -548,6 +548,15 @@ impl Participants {
         self.close_broken(database);
     }
 
+    /// Why backends stay with the session between requests.
+    pub(crate) fn pins(&self) -> Pins {
+        let mut pins = Pins::NONE;
+        self.list
+            .iter()
+            .for_each(|participant| pins.extend(participant.pins));
+        pins
+    }
+
     /// Drops every pin: the backends are reset when they are released.
     pub(crate) fn unpin_all(&mut self) {
         for participant in &mut self.list {

@@ -191,6 +191,19 @@ impl Pin {
         Pin::Setting,
         Pin::Library,
     ];
+
+    /// For people.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Pin::Temporary => "temporary table",
+            Pin::Listen => "listen",
+            Pin::HoldCursor => "held cursor",
+            Pin::AdvisoryLock => "advisory lock",
+            Pin::Prepared => "prepared statement",
+            Pin::Setting => "unknown setting",
+            Pin::Library => "library",
+        }
+    }
 }
 
 impl Pins {
@@ -210,6 +223,16 @@ impl Pins {
     /// Adds a reason.
     pub fn insert(&mut self, pin: Pin) {
         self.0 |= 1 << pin as u8;
+    }
+
+    /// As one number.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From [`Pins::bits`].
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Pins(bits)
     }
 
     /// Whether there is no reason.

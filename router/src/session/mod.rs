@@ -323,6 +323,7 @@ impl Session {
             if !self.participants.release_now(&self.database) {
                 Box::pin(self.participants.release(&self.database)).await;
             }
+            self.entry.set_pins(self.participants.pins());
             self.counters.transaction();
             self.entry.count_transaction();
         }

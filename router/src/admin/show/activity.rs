@@ -4,6 +4,7 @@ use crate::admin::registry::ClientState;
 use crate::admin::table::{List, Table};
 use crate::admin::time::readable;
 use crate::admin::view::{Located, View};
+use crate::plan::Pin;
 
 /// Where a pool's or a connection's node is; `None` once the topology has it no more.
 type Place<'a> = Option<Located<'a>>;
@@ -51,7 +52,10 @@ pub(super) fn clients(view: &View) -> Table {
         .text("request_time", |client| client.request_at().map(readable))
         .number("queries", |client| client.queries())
         .number("transactions", |client| client.transactions())
-        .text("pinned", |client| client.pinned().label())
+        .text("pinned", |client| {
+            let reasons: Vec<&str> = client.pins().iter().map(Pin::label).collect();
+            reasons.join(", ")
+        })
         .number("worker", |client| client.worker)
         .text("tls", |client| if client.tls { "on" } else { "" })
         .text("application_name", |client| {
