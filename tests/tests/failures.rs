@@ -17,10 +17,17 @@ static TURN: Mutex<()> = Mutex::new(());
 fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     (
-        BED.get_or_init(|| Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)))),
+        BED.get_or_init(|| {
+            let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
+            Bed::start(spec.with_tables(LATE_CHECK, LATE_CHECK_CONFIG))
+        }),
         turn,
     )
 }
+
+/// Its rows are checked at COMMIT, which then waits for whoever is inserting the same value.
+const LATE_CHECK: &str = "CREATE TABLE late (value text UNIQUE DEFERRABLE INITIALLY DEFERRED);";
+const LATE_CHECK_CONFIG: &str = "\n[[databases.tables]]\nname = \"late\"\nmethod = \"reference\"\n";
 
 /// A user that lies on this shard, as the shard knows.
 fn user_on(bed: &Bed, shard: usize) -> String {
@@ -339,4 +346,113 @@ fn a_server_that_dies_within_a_row_ends_the_connection() {
         assert!(message.body[6..].iter().all(|byte| *byte == b'x'));
     }
     bed.client().run(&name_of(&user)).succeeded();
+}
+
+fn on_primaries(bed: &Bed, sql: &str) -> Vec<String> {
+    let shards = bed.cluster().shards().iter();
+    shards
+        .map(|shard| bed.cluster().sql(shard.primary.as_ref(), sql).unwrap())
+        .collect()
+}
+
+/// Holds up the COMMIT of whoever inserts this value into `late`, on one shard; then cuts off the second shard, and lets the
+/// COMMIT go on.
+fn cut_during_commit(
+    proxied: &Proxied,
+    holder: &mut Client,
+    value: &str,
+    write: impl FnOnce() -> Option<switchyard_tests::Failure> + Send,
+) -> switchyard_tests::Failure {
+    holder.run("BEGIN").succeeded();
+    let insert = format!("INSERT INTO late VALUES ('{value}')");
+    holder.run(&insert).succeeded();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(write);
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted";
+        eventually("it commits", || holder.run(waiting).value() == "1");
+        proxied.of_shard(1).cut();
+        holder.run("ROLLBACK").succeeded();
+        writer.join().unwrap().expect("the COMMIT is not answered")
+    })
+}
+
+/// A write to all shards whose second COMMIT is not answered: the client is told what was committed where, and goes on.
+#[test]
+fn a_shard_lost_between_two_commits_is_named_and_so_is_the_one_that_committed() {
+    let (bed, _turn) = bed();
+    let here = user_on(bed, 0);
+    let proxied = Proxied::new(bed, "");
+    let insert = |value: &str| format!("INSERT INTO late VALUES ('{value}')");
+    type Write<'a> = &'a (dyn Fn(&mut Client, &str) -> Option<switchyard_tests::Failure> + Sync);
+    let simple: Write<'_> = &|client, value| client.run(&insert(value)).failure;
+    let extended: Write<'_> = &|client, value| {
+        let sql = "INSERT INTO late VALUES ($1)";
+        client.extended(sql, &[Some(value)], 0).failure
+    };
+    let block: Write<'_> = &|client, value| {
+        client.run("BEGIN").succeeded();
+        client.run("CREATE TABLE half (a int)").succeeded();
+        client.run(&insert(value)).succeeded();
+        client.run("COMMIT").failure
+    };
+    // Where the COMMIT is held up: on the first shard the second has not been told to commit when it is lost, on the
+    // second it has.
+    let cases = [
+        ("a query", 0, simple),
+        ("a batch", 0, extended),
+        ("a block", 0, block),
+        ("an answer", 1, simple),
+    ];
+    for (value, held, write) in cases {
+        let mut client = proxied.client();
+        eventually("writes reach both shards", || {
+            let write = "DELETE FROM late WHERE value = 'none'";
+            client.run(write).failure.is_none()
+        });
+        let mut holder = bed.node_client(bed.cluster().shard(held).primary.as_ref());
+        let failure = cut_during_commit(&proxied, &mut holder, value, || write(&mut client, value));
+        assert_eq!(failure.sqlstate(), "08007", "{failure:?}");
+        assert_eq!(
+            failure.message(),
+            "the transaction was committed on shard \"s0\"; the connection to shard \"s1\" was lost, and whether it was \
+             committed there is unknown"
+        );
+        let stored = format!("SELECT count(*) FROM late WHERE value = '{value}'");
+        eventually("the servers are done", || {
+            on_primaries(bed, &stored) == ["1", ["0", "1"][held]]
+        });
+        // The session has no transaction any longer, and works.
+        assert_eq!(client.status, b'I');
+        client.run(&name_of(&here)).succeeded();
+        assert_eq!(client.status, b'I');
+    }
+    let halves = on_primaries(bed, "SELECT count(*) FROM pg_class WHERE relname = 'half'");
+    assert_eq!(halves, ["1", "0"]);
+    on_primaries(bed, "DROP TABLE IF EXISTS half");
+    on_primaries(bed, "TRUNCATE late");
+}
+
+/// The first COMMIT's answer is lost: the other shards are rolled back, and the client is told so.
+#[test]
+fn a_shard_lost_at_the_first_of_two_commits_leaves_the_other_untouched() {
+    let (bed, _turn) = bed();
+    let proxied = Proxied::new(bed, "");
+    let mut client = proxied.client();
+    let names = "SELECT name FROM countries WHERE code = 'jp'";
+    let before = on_primaries(bed, names);
+    client.run("BEGIN").succeeded();
+    let update = "UPDATE countries SET name = 'first' WHERE code = 'jp'";
+    client.run(update).succeeded();
+    proxied.of_shard(0).cut();
+    let failure = client.run("COMMIT").failure.unwrap();
+    assert_eq!(failure.sqlstate(), "08007", "{failure:?}");
+    assert_eq!(
+        failure.message(),
+        "the transaction was rolled back on shard \"s1\"; the connection to shard \"s0\" was lost, and whether it was \
+         committed there is unknown"
+    );
+    assert_eq!(on_primaries(bed, names), before);
+    assert_eq!(client.status, b'I');
+    client.run(&name_of(&user_on(bed, 1))).succeeded();
 }

@@ -15,7 +15,7 @@ use switchyard_wire::backend::encode;
 
 use super::Session;
 use super::block::Block;
-use super::failure::Failure;
+use super::failure::{Failure, PartlyCommitted};
 use super::report;
 use super::simple::{Ready, Sent};
 use crate::execute::relay::Trouble;
@@ -169,7 +169,7 @@ impl Session {
             let shard = self.participants.get(*index).map(|held| held.shard);
             shard.is_none() || shard != block.writer()
         });
-        let mut committed: Option<Box<str>> = None;
+        let mut committed: Vec<Box<str>> = Vec::new();
         for index in order {
             let joined = self.participants.get(index).filter(|held| held.in_block);
             let Some((shard, wrote)) = joined.map(|held| (held.shard, held.wrote)) else {
@@ -187,16 +187,14 @@ impl Session {
                         participant.in_block = false;
                     }
                     if wrote {
-                        committed.get_or_insert_with(|| self.shard_name(shard));
+                        committed.push(self.shard_name(shard));
                     }
                 }
-                Ok(_) | Err(Trouble::Lost) if committed.is_some() && wrote => {
+                Ok(_) if !committed.is_empty() && wrote => {
+                    let mut rolled_back = vec![self.shard_name(shard)];
+                    rolled_back.extend(self.yet_to_commit(index));
                     self.rollback_participants().await?;
-                    return Err(Failure::PartlyCommitted {
-                        committed: committed.unwrap_or_default(),
-                        failed: self.shard_name(shard),
-                    }
-                    .into());
+                    return Err(ended_unevenly(committed, rolled_back, None).into());
                 }
                 Ok(_) => {
                     // Deferred constraints, say: PostgreSQL's own error has been shown.
@@ -204,17 +202,19 @@ impl Session {
                     self.rollback_participants().await?;
                     return Err(Trouble::Told);
                 }
-                Err(Trouble::Lost) => {
-                    let shard = self.shard_name(shard);
+                Err(Trouble::Lost) if wrote => {
+                    let rolled_back = self.yet_to_commit(index);
                     self.rollback_participants().await?;
-                    if wrote {
-                        return Err(Failure::OutcomeUnknown { shard }.into());
-                    }
+                    let unknown = Some(self.shard_name(shard));
+                    return Err(ended_unevenly(committed, rolled_back, unknown).into());
                 }
+                // Nothing was to be committed there.
+                Err(Trouble::Lost) => {}
                 Err(other) => return Err(other),
             }
         }
         self.participants.leave_block();
+        self.participants.close_broken(&self.database);
         self.take_settings(Arc::clone(&self.settings));
         if !block.unsure.is_empty() {
             Box::pin(self.learn_unsure(std::mem::take(&mut block.unsure))).await?;
@@ -223,6 +223,15 @@ impl Session {
             self.schema_changed().await;
         }
         Ok(())
+    }
+
+    /// The shards besides that of this participant on which the block has written something that is not committed.
+    fn yet_to_commit(&self, index: usize) -> Vec<Box<str>> {
+        let others = self.participants.iter().enumerate();
+        others
+            .filter(|(other, held)| *other != index && held.in_block && held.wrote)
+            .map(|(_, held)| (&*held.shard_name).into())
+            .collect()
     }
 
     /// Rolls the block back everywhere; the session's settings are again what they were before it.
@@ -419,6 +428,24 @@ impl Session {
             hint: None,
         };
         self.pass_through(shard, &routed, sent).await
+    }
+}
+
+/// The failure for a COMMIT that did not have the same outcome on each shard that was written to.
+fn ended_unevenly(
+    committed: Vec<Box<str>>,
+    rolled_back: Vec<Box<str>>,
+    unknown: Option<Box<str>>,
+) -> Failure {
+    match unknown {
+        Some(shard) if committed.is_empty() && rolled_back.is_empty() => {
+            Failure::OutcomeUnknown { shard }
+        }
+        unknown => Failure::PartlyCommitted(Box::new(PartlyCommitted {
+            committed,
+            rolled_back,
+            unknown,
+        })),
     }
 }
 

@@ -5,6 +5,8 @@
     reason = "few failures have a detail or a hint"
 )]
 
+use std::fmt;
+
 use switchyard_wire::SqlState;
 
 use crate::plan::Refusal;
@@ -64,11 +66,8 @@ pub(crate) enum Failure {
         "the copies of a reference table differ: shard \"{shard}\" reported another number of rows"
     )]
     CopiesDiffer { shard: Box<str> },
-    #[error("the transaction was committed on shard \"{committed}\" and not on shard \"{failed}\"")]
-    PartlyCommitted {
-        committed: Box<str>,
-        failed: Box<str>,
-    },
+    #[error("{0}")]
+    PartlyCommitted(Box<PartlyCommitted>),
     #[error("invalid value for parameter \"switchyard.route\": \"{0}\"")]
     BadRoute(Box<str>),
     #[error(
@@ -92,7 +91,7 @@ impl Failure {
             Self::BadRoute(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::DiscardInBlock => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::CopiesDiffer { .. } => SqlState::INTERNAL_ERROR,
-            Self::OutcomeUnknown { .. } | Self::PartlyCommitted { .. } => {
+            Self::OutcomeUnknown { .. } | Self::PartlyCommitted(_) => {
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN
             }
             Self::ShardBrokeProtocol { .. } => SqlState::INTERNAL_ERROR,
@@ -138,5 +137,59 @@ impl Failure {
             Self::Retry => Some("Run the transaction again."),
             _ => None,
         }
+    }
+}
+
+/// How a transaction on several shards ended that did not end the same way everywhere. Shards are listed by their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PartlyCommitted {
+    pub(crate) committed: Vec<Box<str>>,
+    pub(crate) rolled_back: Vec<Box<str>>,
+    /// Its connection was lost at COMMIT.
+    pub(crate) unknown: Option<Box<str>>,
+}
+
+impl fmt::Display for PartlyCommitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = [
+            ("committed", &self.committed),
+            ("rolled back", &self.rolled_back),
+        ];
+        let known = known.into_iter().filter(|(_, shards)| !shards.is_empty());
+        f.write_str("the transaction was ")?;
+        for (position, (outcome, shards)) in known.enumerate() {
+            let and = if position > 0 { " and " } else { "" };
+            write!(f, "{and}{outcome} on ")?;
+            for (position, shard) in shards.iter().enumerate() {
+                let before = if position > 0 { ", " } else { "" };
+                write!(f, "{before}shard \"{shard}\"")?;
+            }
+        }
+        match &self.unknown {
+            None => Ok(()),
+            Some(shard) => write!(
+                f,
+                "; the connection to shard \"{shard}\" was lost, and whether it was committed there is unknown"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PartlyCommitted;
+
+    #[test]
+    fn each_shard_is_named_with_what_became_of_it() {
+        let mut ended = PartlyCommitted {
+            committed: vec!["a".into(), "b".into()],
+            rolled_back: vec!["c".into()],
+            unknown: None,
+        };
+        let known = "the transaction was committed on shard \"a\", shard \"b\" and rolled back on shard \"c\"";
+        assert_eq!(ended.to_string(), known);
+        ended.unknown = Some("d".into());
+        let unknown = "; the connection to shard \"d\" was lost, and whether it was committed there is unknown";
+        assert_eq!(ended.to_string(), format!("{known}{unknown}"));
     }
 }
