@@ -59,7 +59,7 @@ pub(crate) struct Borrower {
     pub(crate) address: IpAddr,
     pub(crate) policy: ReadPolicy,
     pub(crate) consistency: Consistency,
-    /// Session pooling: what is borrowed stays until the client leaves.
+    /// Session pooling: a primary that is borrowed stays until the client leaves.
     pub(crate) keep: bool,
 }
 
@@ -125,11 +125,21 @@ impl Participants {
         self.list.get_mut(index)
     }
 
-    /// The participant that holds `shard`, if it can serve `need`.
+    /// The participant that holds `shard`, if it can serve `need`: the primary where the client has written on it, for what
+    /// reads is to see that.
     pub(crate) fn position(&self, shard: ShardIndex, need: Need) -> Option<usize> {
-        self.list
-            .iter()
-            .position(|held| held.shard == shard && (held.is_primary || need != Need::Primary))
+        let serves =
+            |held: &Participant| held.shard == shard && (held.is_primary || need != Need::Primary);
+        let mut held = self.list.iter();
+        held.clone()
+            .position(|held| serves(held) && held.wrote)
+            .or_else(|| held.position(serves))
+    }
+
+    /// The participant that holds `shard` by its primary, or by a replica.
+    pub(crate) fn position_of(&self, shard: ShardIndex, is_primary: bool) -> Option<usize> {
+        let mut held = self.list.iter();
+        held.position(|held| held.shard == shard && held.is_primary == is_primary)
     }
 
     /// The backend for `shard`: the one already held, or one borrowed now, with the session's settings applied and,
@@ -450,9 +460,11 @@ impl Participants {
         all
     }
 
-    /// Whether it stays with the session between requests.
+    /// Whether it stays with the session between requests. Replicas do not by session pooling alone: the next read may need
+    /// more than they have.
     pub(crate) fn keeps(&self, participant: &Participant) -> bool {
-        (self.borrower.keep || !participant.pins.is_empty()) && !participant.connection.broken
+        let by_mode = self.borrower.keep && participant.is_primary;
+        (by_mode || !participant.pins.is_empty()) && !participant.connection.broken
     }
 
     /// Raises the session's floor by what it saw on this participant.

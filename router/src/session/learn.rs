@@ -11,7 +11,6 @@ use super::failure::Failure;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{QueryError, Settings, set_config};
-use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::{Argument, Plan};
 
@@ -209,12 +208,7 @@ impl Session {
         unsure: Vec<(ShardIndex, bool, Box<str>)>,
     ) -> Result<(), Trouble> {
         for (shard, is_primary, name) in unsure {
-            let need = if is_primary {
-                Need::Primary
-            } else {
-                Need::Replica
-            };
-            let Some(index) = self.participants.position(shard, need) else {
+            let Some(index) = self.participants.position_of(shard, is_primary) else {
                 let shard = self.shard_name(shard);
                 return Err(Failure::ShardLost { shard }.into());
             };

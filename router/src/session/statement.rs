@@ -192,6 +192,8 @@ pub(crate) enum Portal {
     /// On several backends, or to be run on them one after the other.
     Several {
         shards: ShardSet,
+        /// Those of which the primary has it.
+        on_primaries: ShardSet,
         plan: Arc<Plan>,
         /// The next shard to fetch rows from.
         progress: usize,
@@ -201,6 +203,17 @@ pub(crate) enum Portal {
         plan: Arc<Plan>,
         statement: Arc<Statement>,
     },
+}
+
+impl Portal {
+    /// Whether the primary of this shard has it, rather than a replica. `None`: no backend has it.
+    pub(crate) fn is_on_primary(&self, shard: ShardIndex) -> Option<bool> {
+        match self {
+            Self::One { is_primary, .. } => Some(*is_primary),
+            Self::Several { on_primaries, .. } => Some(on_primaries.contains(shard)),
+            Self::Session { .. } => None,
+        }
+    }
 }
 
 /// What a client has given names to. Most clients use the unnamed one only, which costs no hash.

@@ -10,7 +10,6 @@ use switchyard_wire::frontend::{self, Kind};
 
 use crate::backend::{Reply, Show};
 use crate::execute::participant::Participant;
-use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::{Access, Command, Operator, Pin, Plan, Values};
 use crate::session::block::{Block, FailedOn};
@@ -247,11 +246,15 @@ impl Session {
         }
         let need = self.need(prepared.plan.access, prepared.hint);
         let mut unsent = self.take_unsent(bind.statement);
+        let mut on_primaries = ShardSet::empty();
         for (position, shard) in shards.iter().enumerate() {
             let index = self.activate(shard, need).await?;
             let Some(participant) = self.participants.get_mut(index) else {
                 return Err(Failure::Retry.into());
             };
+            if participant.is_primary {
+                on_primaries.insert(shard);
+            }
             let show = if position == 0 {
                 Show::All
             } else {
@@ -263,6 +266,7 @@ impl Session {
         self.settle().await?;
         let portal = Portal::Several {
             shards,
+            on_primaries,
             plan: Arc::clone(&prepared.plan),
             progress: 0,
         };
@@ -436,6 +440,7 @@ impl Session {
     async fn execute_several(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
         let Some(Portal::Several {
             shards,
+            on_primaries,
             plan,
             progress,
         }) = self.portals.get(name).cloned()
@@ -479,6 +484,7 @@ impl Session {
             if !broadcast && participant.connection.replies.is_suspended() {
                 let portal = Portal::Several {
                     shards: shards.clone(),
+                    on_primaries,
                     plan,
                     progress: position,
                 };
@@ -506,13 +512,18 @@ impl Session {
                 self.statements.remove(name);
             }
             Kind::Portal => {
-                let shards = match self.portals.remove(name) {
-                    Some(Portal::One { shard, .. }) => ShardSet::one(shard),
-                    Some(Portal::Several { shards, .. }) => shards,
+                let portal = self.portals.remove(name);
+                let shards = match &portal {
+                    Some(Portal::One { shard, .. }) => ShardSet::one(*shard),
+                    Some(Portal::Several { shards, .. }) => shards.clone(),
                     Some(Portal::Session { .. }) | None => ShardSet::empty(),
                 };
                 for shard in shards.iter() {
-                    self.close_portal_on(shard, name);
+                    let held = portal
+                        .as_ref()
+                        .and_then(|portal| portal.is_on_primary(shard))
+                        .and_then(|is_primary| self.participants.position_of(shard, is_primary));
+                    self.close_portal_on(held, name);
                 }
             }
         }
@@ -520,8 +531,7 @@ impl Session {
         Ok(())
     }
 
-    fn close_portal_on(&mut self, shard: ShardIndex, name: &[u8]) {
-        let held = self.participants.position(shard, Need::Replica);
+    fn close_portal_on(&mut self, held: Option<usize>, name: &[u8]) {
         if let Some(participant) = held.and_then(|held| self.participants.get_mut(held)) {
             participant.needs_sync = true;
             let connection = &mut *participant.connection;

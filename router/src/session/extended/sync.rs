@@ -10,7 +10,7 @@ use crate::execute::relay::{Trouble, exchange};
 use crate::session::Session;
 use crate::session::block::{Block, FailedOn};
 use crate::session::failure::Failure;
-use crate::session::statement::{Portal, SessionStatement};
+use crate::session::statement::SessionStatement;
 
 use super::{NO_PORTAL, lossy};
 
@@ -287,13 +287,12 @@ impl Session {
         shard: ShardIndex,
         portal: &[u8],
     ) -> Result<usize, Trouble> {
-        let need = match self.portals.get(portal) {
-            Some(Portal::One {
-                is_primary: true, ..
-            }) => Need::Primary,
-            _ => Need::Replica,
+        let bound = self.portals.get(portal);
+        let held = match bound.and_then(|portal| portal.is_on_primary(shard)) {
+            Some(is_primary) => self.participants.position_of(shard, is_primary),
+            // A cursor declared by SQL.
+            None => self.participants.position(shard, Need::Replica),
         };
-        let held = self.participants.position(shard, need);
         let index = held.ok_or_else(|| Failure::NoSuchPortal(lossy(portal)))?;
         if self.batch.active.is_some() && self.batch.active != held {
             self.settle().await?;
