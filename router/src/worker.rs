@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 
 use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Settings};
 use crate::control::ControlHandle;
+use crate::execute::client::Reported;
 use crate::plan::PlanCache;
-use crate::session::{Reported, Statements};
+use crate::session::Statements;
 use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};

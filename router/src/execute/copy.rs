@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::participant::Participant;
 use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
 use crate::backend::READ_SIZE;
-use crate::session::client::Client;
+use crate::execute::client::Client;
 
 /// Forwards CopyData until the client ends the COPY or the backend does, by an error. What the client still sends after
 /// the backend's error is dropped by the session, as PostgreSQL does.

@@ -8,9 +8,9 @@ use switchyard_wire::backend::TransactionStatus;
 use switchyard_wire::frontend::encode;
 
 use crate::backend::{Borrowed, QueryError, Reply, Settings, Show};
+use crate::execute::block::Block;
+use crate::execute::failure::Failure;
 use crate::plan::{Access, Command, Pins, Plan};
-use crate::session::block::Block;
-use crate::session::failure::Failure;
 
 /// One backend taking part in what the client does.
 #[derive(Debug)]

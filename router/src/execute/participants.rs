@@ -13,10 +13,10 @@ use switchyard_wire::backend::TransactionStatus;
 
 use super::participant::{Participant, Sequences};
 use crate::backend::{Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Settings, Turn};
+use crate::execute::block::Block;
+use crate::execute::failure::Failure;
 use crate::metrics::Counters;
 use crate::plan::{Pin, Pins};
-use crate::session::block::Block;
-use crate::session::failure::Failure;
 use crate::startup::cancel::CancelSlot;
 use crate::startup::tls::TlsError;
 use crate::topology::{

@@ -23,10 +23,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::copy::copy_in;
 use super::participant::Participant;
 use crate::backend::{Connection, Event, READ_SIZE, Show};
+use crate::execute::client::{Client, ClientError};
+use crate::execute::failure::Failure;
+use crate::execute::report;
 use crate::metrics::ErrorClass;
-use crate::session::client::{Client, ClientError};
-use crate::session::failure::Failure;
-use crate::session::report;
 use crate::stream::Stream;
 
 /// Why a request cannot go on.

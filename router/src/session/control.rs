@@ -14,11 +14,11 @@ use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 
 use super::Session;
-use super::block::Block;
-use super::failure::{Failure, PartlyCommitted};
-use super::report;
 use super::simple::{Ready, Sent};
+use crate::execute::block::Block;
+use crate::execute::failure::{Failure, PartlyCommitted};
 use crate::execute::relay::Trouble;
+use crate::execute::report;
 use crate::plan::{Command, Discard, Isolation, Plan, TransactionModes};
 
 impl Session {

@@ -4,9 +4,9 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::frontend;
 
 use super::Session;
-use super::block::FailedOn;
-use super::failure::Failure;
 use crate::backend::{Reply, Show};
+use crate::execute::block::FailedOn;
+use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 

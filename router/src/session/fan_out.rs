@@ -5,11 +5,11 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::encode;
 
 use super::Session;
-use super::block::Block;
-use super::failure::Failure;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
+use crate::execute::block::Block;
+use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, relay};
 use crate::plan::{Broadcast, Command, Plan};
@@ -208,7 +208,7 @@ impl Session {
                 if failed && let Some(block) = &mut self.block {
                     block
                         .failed
-                        .get_or_insert(super::block::FailedOn::Shard(shard));
+                        .get_or_insert(crate::execute::block::FailedOn::Shard(shard));
                 }
                 Ok(failed)
             }

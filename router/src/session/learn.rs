@@ -7,10 +7,10 @@ use postgres_protocol::escape::escape_literal;
 use switchyard_schema::ShardIndex;
 
 use super::Session;
-use super::failure::Failure;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{QueryError, Settings, set_config};
+use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Argument, Plan};
 

@@ -3,19 +3,15 @@
 //! A session is one task on one worker. It owns the client's stream and borrows backends ([`crate::execute`]) for as
 //! long as a request or a transaction block needs them. `simple` and `extended` handle the two query protocols,
 //! `control` the statements the session answers itself, `route` finds out where a statement goes, `fan_out` runs
-//! one on several shards. `block`, `statement` and `failure` are the pure state they share.
+//! one on several shards. `statement` is what a client has given names to.
 
-pub(crate) mod block;
-pub(crate) mod client;
 mod control;
 mod exchange;
 mod extended;
-pub(crate) mod failure;
 mod fan_out;
 mod learn;
 mod open;
 mod relations;
-pub(crate) mod report;
 mod route;
 mod sequences;
 mod settings;
@@ -35,9 +31,13 @@ use switchyard_wire::backend::{TransactionStatus, encode};
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::{ClientEntry, ClientState, Registration};
 use crate::backend::Settings;
+use crate::execute::block::{Block, FailedOn};
+use crate::execute::client::{Client, ClientError};
+use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Participants;
 use crate::execute::relay::{NoteTypes, Trouble};
+use crate::execute::report;
 use crate::listener::DrainWatch;
 use crate::metrics::{Counters, ErrorClass, RouteKind};
 use crate::plan::{Access, ContextId, Operator, Plan};
@@ -47,11 +47,7 @@ use crate::startup::ClientConnection;
 use crate::startup::cancel::CancelRegistration;
 use crate::topology::DatabaseTopology;
 use crate::worker::Worker;
-use block::{Block, FailedOn};
-use client::Client;
 use extended::Batch;
-use failure::Failure;
-pub(crate) use open::Reported;
 use route::Cursor;
 pub(crate) use statement::Statements;
 use statement::{ByName, Portal, SessionStatement, Statement};
@@ -124,7 +120,7 @@ struct End;
 /// What a session that waits for its client gets.
 enum Awaited {
     /// What the client did: see [`Client::next`].
-    Client(Result<Option<switchyard_wire::frame::Header>, client::ClientError>),
+    Client(Result<Option<switchyard_wire::frame::Header>, ClientError>),
     /// The client took too long.
     Overdue,
     /// The router shuts down.

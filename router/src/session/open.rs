@@ -8,17 +8,19 @@ use switchyard_schema::{PoolMode, RouterConfig};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Severity, encode};
 
-use super::client::Client;
 use super::extended::Batch;
-use super::failure::Failure;
 use super::settings::{ROUTE, route_hint};
 use super::statement::ByName;
-use super::{Described, Session, report};
+use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::NewClient;
 use crate::backend::Settings;
+use crate::execute::client::Client;
+use crate::execute::client::Reported;
+use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::{Borrower, Need, Participants};
+use crate::execute::report;
 use crate::listener::DrainWatch;
 use crate::plan::unreadable;
 use crate::relations::SearchPath;
@@ -232,15 +234,6 @@ impl Session {
 
 /// PostgreSQL's own default of `search_path`, until a server has been asked.
 const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
-
-/// What a node has said of a session's settings.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reported {
-    /// The run-time parameters that clients are told, with their values.
-    pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
-    /// `search_path`, which servers before PostgreSQL 18 do not report.
-    pub(crate) search_path: Arc<str>,
-}
 
 impl Participant {
     async fn reported(&mut self) -> Result<Reported, Failure> {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use switchyard_schema::{ShardIndex, ShardSet};
 
 use super::Session;
-use super::failure::Failure;
 use super::statement::Scope;
+use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::plan::{

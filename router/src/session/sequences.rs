@@ -5,7 +5,7 @@
 //! sequences begins on a backend that remembers nothing of other clients. Elsewhere what would need the state is refused.
 
 use super::Session;
-use super::failure::Failure;
+use crate::execute::failure::Failure;
 use crate::execute::participant::Sequences;
 use crate::plan::Plan;
 

@@ -9,9 +9,9 @@ use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::ShardIndex;
 
 use super::Session;
-use super::failure::Failure;
 use super::simple::{Ready, Sent};
 use crate::backend::Settings;
+use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;

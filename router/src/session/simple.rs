@@ -10,10 +10,10 @@ use switchyard_wire::frontend;
 use tokio::time::Instant;
 
 use super::Session;
-use super::block::{Block, FailedOn};
-use super::failure::Failure;
 use super::route::{Routed, Text};
 use crate::backend::{Reply, Show};
+use crate::execute::block::{Block, FailedOn};
+use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
 use crate::plan::{Access, Command, Operator, Plan};

@@ -11,11 +11,11 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
 use super::Session;
-use super::failure::Failure;
 use super::route::{Routed, bind_settings};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, StatementText};
 use crate::backend::{Reply, Show};
+use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Param, Params, Values};
 use crate::sql::{LiteralKind, Scan};

@@ -26,7 +26,7 @@ use switchyard_wire::frontend::{self, Kind, Message};
 use tokio::time::Instant;
 
 use super::Session;
-use super::failure::Failure;
+use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
 use bind::Bind;
 

@@ -9,17 +9,18 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Kind};
 
 use crate::backend::{Reply, Show};
+use crate::execute::block::{Block, FailedOn};
+use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::Trouble;
+use crate::execute::report;
 use crate::plan::{Access, Command, Operator, Pin, Plan, Values};
-use crate::session::block::{Block, FailedOn};
-use crate::session::failure::Failure;
+use crate::session::Session;
 use crate::session::learn::settings_of_several;
 use crate::session::route::Cursor;
 use crate::session::route::bind_settings;
 use crate::session::simple::{Sent, is_end};
 use crate::session::statement::{Portal, SessionStatement, Statement};
-use crate::session::{Session, report};
 
 use super::bind::{Bind, BoundParams};
 use super::lossy;

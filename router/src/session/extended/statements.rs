@@ -7,10 +7,10 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Kind};
 
 use crate::backend::{Connection, Reply, Show};
+use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Command, Operator, Plan};
 use crate::session::Session;
-use crate::session::failure::Failure;
 use crate::session::route::Planned;
 use crate::session::statement::{SessionStatement, Statement, StatementText};
 

@@ -5,11 +5,11 @@ use switchyard_wire::backend::TransactionStatus;
 use switchyard_wire::frontend;
 
 use crate::backend::{Reply, Show};
+use crate::execute::block::{Block, FailedOn};
+use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::session::Session;
-use crate::session::block::{Block, FailedOn};
-use crate::session::failure::Failure;
 use crate::session::statement::SessionStatement;
 
 use super::{NO_PORTAL, lossy};

@@ -11,7 +11,6 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::open::Reported;
 use crate::metrics::Counters;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -39,6 +38,15 @@ pub(crate) struct Client {
     told: Arc<Reported>,
     /// A reported setting may have changed; to be told before ReadyForQuery.
     pub(crate) untold: bool,
+}
+
+/// What a node has said of a session's settings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reported {
+    /// The run-time parameters that clients are told, with their values.
+    pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
+    /// `search_path`, which servers before PostgreSQL 18 do not report.
+    pub(crate) search_path: Arc<str>,
 }
 
 /// The client broke the protocol, or its stream broke.
