@@ -21,6 +21,8 @@ pub(crate) struct Participant {
     pub(crate) connection: Borrowed,
     /// It has joined the session's transaction block.
     pub(crate) in_block: bool,
+    /// It has been used since it was borrowed or, if the session kept it, since the request before.
+    pub(crate) used: bool,
     /// Something other than a plain read ran here since it was borrowed.
     pub(crate) wrote: bool,
     /// A statement that changes rows ran here since it was borrowed.
@@ -70,6 +72,7 @@ impl Participant {
             is_primary,
             connection,
             in_block: false,
+            used: false,
             wrote: false,
             changed: false,
             finishes: false,
@@ -82,6 +85,14 @@ impl Participant {
             pins: Pins::NONE,
             sequences: Sequences::Unused,
         }
+    }
+
+    /// Whether reads may go elsewhere: it is held by the mode of pooling alone, and nothing of the session's is to be found
+    /// only here.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let connection = &self.connection;
+        let is_plain = self.pins.is_empty() && !connection.dirty && !connection.seeded;
+        is_plain && !self.used && !self.in_block
     }
 
     /// Whether the session's settings hold here. Inside its block they were applied as the block went.

@@ -125,11 +125,16 @@ impl Participants {
         self.list.get_mut(index)
     }
 
-    /// The participant that holds `shard`, if it can serve `need`: the primary where the client has written on it, for what
-    /// reads is to see that.
+    /// The participant that holds `shard`, if it is to serve `need`: the primary where the client has written on it, for what
+    /// reads is to see that. One at rest does not keep a read from a replica.
     pub(crate) fn position(&self, shard: ShardIndex, need: Need) -> Option<usize> {
-        let serves =
-            |held: &Participant| held.shard == shard && (held.is_primary || need != Need::Primary);
+        let serves = |held: &Participant| {
+            held.shard == shard
+                && match need {
+                    Need::Primary => held.is_primary,
+                    Need::Read | Need::Replica | Need::AskedReplica => !held.is_at_rest(),
+                }
+        };
         let mut held = self.list.iter();
         held.clone()
             .position(|held| serves(held) && held.wrote)
@@ -158,13 +163,10 @@ impl Participants {
         }
         let index = match held {
             Some(index) => index,
-            None => {
-                let participant = self.borrow(database, shard, need).await?;
-                self.list.push(participant);
-                self.list.len() - 1
-            }
+            None => self.borrow(database, shard, need).await?,
         };
         let participant = &mut self.list[index];
+        participant.used = true;
         let settings = wanted(settings, block);
         if !participant.has(settings) {
             Box::pin(participant.apply(settings)).await?;
@@ -194,13 +196,10 @@ impl Participants {
         }
         let index = match held {
             Some(index) => index,
-            None => {
-                let participant = self.borrow_now(database, shard, need)?;
-                self.list.push(participant);
-                self.list.len() - 1
-            }
+            None => self.borrow_now(database, shard, need)?,
         };
         let participant = &mut self.list[index];
+        participant.used = true;
         participant.has(wanted(settings, block)).then(|| {
             participant.join_block(block);
             index
@@ -213,13 +212,16 @@ impl Participants {
         database: &DatabaseTopology,
         index: ShardIndex,
         need: Need,
-    ) -> Option<Participant> {
+    ) -> Option<usize> {
         let shard = database.shards.get(index.position())?;
         let floor = self.floors.get(index.position())?;
         if need == Need::AskedReplica || (need == Need::Read && shard.should_hand_over(floor)) {
             return None;
         }
         let choice = self.choose(shard, index, need).ok()?;
+        if let Some(held) = self.held_for(index, &choice) {
+            return Some(held);
+        }
         let (_, pool) = self.pools.iter().find(|(id, _)| *id == choice.node.id)?;
         let connection = pool.check_out_idle(self.borrower.worker.index, self.borrower.client)?;
         self.admit(shard, index, choice, connection)
@@ -230,7 +232,7 @@ impl Participants {
         database: &DatabaseTopology,
         index: ShardIndex,
         need: Need,
-    ) -> Result<Participant, Failure> {
+    ) -> Result<usize, Failure> {
         let shard = database
             .shards
             .get(index.position())
@@ -252,7 +254,7 @@ impl Participants {
         let mut failure = None;
         for _ in 0..=shard.nodes.len() {
             match self.borrow_once(database, shard, index, need).await {
-                Ok(Some(participant)) => return Ok(participant),
+                Ok(Some(position)) => return Ok(position),
                 Ok(None) => {}
                 Err(Failure::ShardDown { shard }) => {
                     failure = Some(Failure::ShardDown { shard });
@@ -290,12 +292,15 @@ impl Participants {
         shard: &Shard,
         index: ShardIndex,
         need: Need,
-    ) -> Result<Option<Participant>, Failure> {
+    ) -> Result<Option<usize>, Failure> {
         let choice = self
             .choose(shard, index, need)
             .map_err(|_| Failure::ShardDown {
                 shard: (&*shard.name).into(),
             })?;
+        if let Some(held) = self.held_for(index, &choice) {
+            return Ok(Some(held));
+        }
         let node = choice.node;
         let pool = self.pool(database, node).map_err(|error| {
             tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
@@ -327,6 +332,17 @@ impl Participants {
         Ok(self.admit(shard, index, choice, connection))
     }
 
+    /// The primary the session holds, where the choice is the primary.
+    fn held_for(&mut self, shard: ShardIndex, choice: &Choice<'_>) -> Option<usize> {
+        let held = self
+            .position_of(shard, true)
+            .filter(|_| !choice.is_replica());
+        if held.is_some() {
+            self.turn = None;
+        }
+        held
+    }
+
     /// The node that is to serve.
     fn choose<'a>(
         &mut self,
@@ -355,14 +371,14 @@ impl Participants {
         choice
     }
 
-    /// The participant for a connection to the chosen node; `None` if the server restarted since the choice.
+    /// Takes in a connection to the chosen node; `None` if the server restarted since the choice.
     fn admit(
         &mut self,
         shard: &Shard,
         index: ShardIndex,
         choice: Choice<'_>,
         connection: Borrowed,
-    ) -> Option<Participant> {
+    ) -> Option<usize> {
         let is_replica = choice.is_replica();
         if is_replica
             && !connection
@@ -374,12 +390,9 @@ impl Participants {
         tracing::debug!(shard = %shard.name, host = %choice.node.host, port = choice.node.port, "a backend was taken");
         self.borrower.slot.publish(&connection.target);
         self.turn = None;
-        Some(Participant::new(
-            index,
-            &shard.name,
-            !is_replica,
-            connection,
-        ))
+        let participant = Participant::new(index, &shard.name, !is_replica, connection);
+        self.list.push(participant);
+        Some(self.list.len() - 1)
     }
 
     fn pool(
@@ -437,6 +450,7 @@ impl Participants {
             self.note_seen(database, index);
             let participant = &mut self.list[index];
             participant.in_block = false;
+            participant.used = false;
             participant.wrote = false;
             participant.changed = false;
             participant.finishes = false;
@@ -467,13 +481,16 @@ impl Participants {
         (by_mode || !participant.pins.is_empty()) && !participant.connection.broken
     }
 
-    /// Raises the session's floor by what it saw on this participant.
+    /// Raises the session's floor by what it saw on this participant, if it has used it.
     fn note_seen(&mut self, database: &DatabaseTopology, index: usize) {
         let Some(participant) = self.list.get(index) else {
             return;
         };
         self.sequences_elsewhere |=
             participant.sequences != Sequences::Unused && !self.keeps(participant);
+        if !participant.used {
+            return;
+        }
         let Some(shard) = database.shards.get(participant.shard.position()) else {
             return;
         };
