@@ -133,13 +133,35 @@ impl Client {
     pub(crate) async fn read(&mut self) -> io::Result<bool> {
         if self.input.is_empty() {
             self.worker.spare().put(std::mem::take(&mut self.input));
-            poll_fn(|context| self.stream.poll_readable(context)).await;
+        }
+        let mut asked = !self.input.is_empty();
+        let count = poll_fn(|context| {
+            // Without a buffer, at first; woken, there is something to read, mostly.
+            if !asked && self.stream.poll_readable(context).is_pending() {
+                asked = true;
+                return Poll::Pending;
+            }
+            self.poll_read(context)
+        })
+        .await?;
+        Ok(count > 0)
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
             self.input = self.worker.spare().take();
         }
         self.input.reserve(READ_SIZE);
-        let count = self.stream.read_buf(&mut self.input).await?;
+        let count = match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
+            Poll::Pending if self.input.is_empty() => {
+                self.worker.spare().put(std::mem::take(&mut self.input));
+                return Poll::Pending;
+            }
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(read) => read?,
+        };
         self.counters.received(count);
-        Ok(count > 0)
+        Poll::Ready(Ok(count))
     }
 
     /// Takes the first `length` bytes of the input and leaves the rest where COPY looks for it. Without a rest, as mostly,
@@ -170,14 +192,9 @@ impl Client {
             if self.stream.poll_readable(context).is_pending() {
                 return Poll::Pending;
             }
-            if self.input.capacity() == 0 {
-                self.input = self.worker.spare().take();
-            }
-            self.input.reserve(READ_SIZE);
-            let read = pin!(self.stream.read_buf(&mut self.input));
-            match read.poll(context) {
+            match self.poll_read(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(count)) if count > 0 => self.counters.received(count),
+                Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(_) => self.gone = true,
             }
         }
