@@ -183,8 +183,8 @@ impl Plan {
         Plan {
             rounds: arguments
                 .rounds
-                .unwrap_or(if arguments.quick { 3 } else { 5 }),
-            seconds: arguments.seconds.unwrap_or(2),
+                .unwrap_or(if arguments.quick { 5 } else { 11 }),
+            seconds: arguments.seconds.unwrap_or(1),
             scale: arguments.scale,
             contenders: match arguments.only.as_slice() {
                 [] => Name::ALL.to_vec(),

@@ -99,6 +99,8 @@ pub(crate) async fn relay(
     notes: &mut impl NoteTypes,
 ) -> Result<bool, Trouble> {
     participant.failed = false;
+    // Messages of ours alone wait for the backend's first, as PostgreSQL's own wait for the Sync.
+    let mut answered = !client.output.is_empty();
     loop {
         if participant.copying {
             participant.copying = false;
@@ -112,10 +114,11 @@ pub(crate) async fn relay(
             Progress::Settled => return Ok(participant.failed),
             Progress::CopyIn => participant.copying = true,
             Progress::NeedInput => {
-                if !client.output.is_empty() {
+                if answered && !client.output.is_empty() {
                     Box::pin(client.flush()).await.map_err(client_gone)?;
                 }
                 fill(client, participant).await?;
+                answered = true;
             }
         }
     }
