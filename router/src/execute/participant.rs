@@ -118,6 +118,14 @@ impl Participant {
         self.finishes |= writes && !matches!(plan.command, Command::Select);
     }
 
+    /// Takes note that a query of the client's, with this plan, is sent here next.
+    pub(crate) fn expect_query(&mut self, plan: &Plan, show_ready: bool, show: Show) {
+        self.note_run(plan);
+        self.connection.unnamed = None;
+        let reply = Reply::Query { show_ready };
+        self.connection.replies.expect(reply, show);
+    }
+
     /// Queues a query of ours, whose reply nobody sees unless it is an error.
     pub(crate) fn queue_query(&mut self, sql: &str) {
         self.queue_query_shown(sql, Show::Errors);

@@ -11,7 +11,7 @@ use crate::backend::{Reply, Show};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, relay};
+use crate::execute::relay::{Trouble, exchange, relay};
 use crate::plan::{Broadcast, Command, Plan};
 
 impl Session {
@@ -191,18 +191,8 @@ impl Session {
         let Some(participant) = participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
-        participant.note_run(plan);
-        participant.connection.unnamed = None;
-        participant.connection.output.extend_from_slice(message);
-        participant.connection.replies.expect(
-            Reply::Query { show_ready: false },
-            if show { Show::All } else { Show::Errors },
-        );
-        let outcome = match participant.connection.flush().await {
-            Ok(()) => relay(client, participant, described).await,
-            Err(_) => Err(Trouble::Lost),
-        };
-        match outcome {
+        participant.expect_query(plan, false, if show { Show::All } else { Show::Errors });
+        match exchange(client, participant, message, described).await {
             Ok(failed) => {
                 let shard = participant.shard;
                 if failed && let Some(block) = &mut self.block {

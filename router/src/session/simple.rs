@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::route::{Routed, Text};
-use crate::backend::{Reply, Show};
+use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -293,14 +293,7 @@ impl Session {
         let Some(participant) = participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
-        participant.note_run(plan);
-        participant.connection.unnamed = None;
-        participant.connection.replies.expect(
-            Reply::Query {
-                show_ready: sent.alone,
-            },
-            Show::All,
-        );
+        participant.expect_query(plan, sent.alone, Show::All);
         let outcome = exchange(client, participant, sent.message, described).await;
         if let Err(Trouble::Lost) = &outcome {
             self.lost_shown = participant.shown;
