@@ -16,13 +16,9 @@ fuzz_target!(|data: &[u8]| {
             let mut again = BytesMut::new();
             message.encode(&mut again);
             assert_eq!(&again[..], &rest[..len]);
-            if let Message::Bind {
-                params,
-                param_formats,
-                result_formats,
-                ..
-            } = message
-            {
+            if let Message::Bind(bind) = message {
+                let (params, param_formats) = (bind.params, bind.param_formats);
+                let result_formats = bind.result_formats;
                 for (i, value) in params.iter().enumerate() {
                     assert_eq!(params.get(i), Some(value));
                     let _ = (param_formats.format(i), result_formats.format(i));

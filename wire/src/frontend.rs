@@ -66,18 +66,7 @@ pub enum Message<'a> {
         param_types: Oids<'a>,
     },
     /// Give a statement its parameters.
-    Bind {
-        /// The portal to make, empty for the unnamed one.
-        portal: &'a [u8],
-        /// The statement.
-        statement: &'a [u8],
-        /// How the parameters are written.
-        param_formats: Formats<'a>,
-        /// The parameters.
-        params: Values<'a>,
-        /// How the columns of the result shall be written.
-        result_formats: Formats<'a>,
-    },
+    Bind(Bind<'a>),
     /// Ask for the shape of a statement or portal.
     Describe {
         /// Which of the two.
@@ -129,6 +118,46 @@ pub enum Message<'a> {
     Terminate,
 }
 
+/// The body of a Bind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind<'a> {
+    /// The portal to make, empty for the unnamed one.
+    pub portal: &'a [u8],
+    /// The statement.
+    pub statement: &'a [u8],
+    /// How the parameters are written.
+    pub param_formats: Formats<'a>,
+    /// The parameters.
+    pub params: Values<'a>,
+    /// How the columns of the result shall be written.
+    pub result_formats: Formats<'a>,
+    /// All that follows the names, as it stands in the message.
+    values: &'a [u8],
+}
+
+impl<'a> Bind<'a> {
+    /// Decodes the body of a Bind.
+    pub fn decode(body: &'a [u8]) -> Result<Bind<'a>, DecodeError> {
+        let mut body = Reader(body);
+        let portal = body.cstr()?;
+        let statement = body.cstr()?;
+        let values = body.0;
+        let param_formats = Formats::read(&mut body)?;
+        let params = Values::read(&mut body)?;
+        param_formats.check_count(params.len())?;
+        let result_formats = Formats::read(&mut body)?;
+        body.end()?;
+        Ok(Bind {
+            portal,
+            statement,
+            param_formats,
+            params,
+            result_formats,
+            values,
+        })
+    }
+}
+
 /// The largest length word PostgreSQL accepts for messages that carry no data of the user.
 pub const MAX_SMALL_MESSAGE: usize = 10_000;
 
@@ -165,7 +194,7 @@ pub fn decode(tag: u8, body: &[u8]) -> Result<Message<'_>, DecodeError> {
             sql: body.cstr()?,
             param_types: Oids::read(&mut body)?,
         },
-        tag::BIND => bind(&mut body)?,
+        tag::BIND => Message::Bind(Bind::decode(body.rest())?),
         tag::DESCRIBE => Message::Describe {
             kind: kind(&mut body)?,
             name: body.cstr()?,
@@ -202,21 +231,6 @@ fn kind(body: &mut Reader<'_>) -> Result<Kind, DecodeError> {
     }
 }
 
-fn bind<'a>(body: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
-    let portal = body.cstr()?;
-    let statement = body.cstr()?;
-    let param_formats = Formats::read(body)?;
-    let params = Values::read(body)?;
-    param_formats.check_count(params.len())?;
-    Ok(Message::Bind {
-        portal,
-        statement,
-        param_formats,
-        params,
-        result_formats: Formats::read(body)?,
-    })
-}
-
 fn function_call<'a>(body: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
     let function = body.u32()?;
     let arg_formats = Formats::read(body)?;
@@ -240,20 +254,7 @@ impl Message<'_> {
                 sql,
                 param_types,
             } => encode::parse_like(dst, name, sql, param_types),
-            Message::Bind {
-                portal,
-                statement,
-                param_formats,
-                params,
-                result_formats,
-            } => encode::bind_like(
-                dst,
-                portal,
-                statement,
-                param_formats,
-                params,
-                result_formats,
-            ),
+            Message::Bind(bind) => encode::bind_like(dst, &bind, bind.statement),
             Message::Describe { kind, name } => encode::describe(dst, kind, name),
             Message::Close { kind, name } => encode::close(dst, kind, name),
             Message::Execute { portal, max_rows } => encode::execute(dst, portal, max_rows),

@@ -40,8 +40,8 @@ proptest! {
     #[test]
     fn walking_what_was_decoded_allocates_nothing(body in shaped()) {
         let walked = requests(|| {
-            if let Ok(frontend::Message::Bind { params, .. }) = frontend::decode(b'B', &body) {
-                assert_eq!(params.iter().count(), params.len());
+            if let Ok(frontend::Message::Bind(bind)) = frontend::decode(b'B', &body) {
+                assert_eq!(bind.params.iter().count(), bind.params.len());
             }
             if let Ok(backend::Message::DataRow(row)) = backend::decode(b'D', &body) {
                 assert_eq!(row.iter().count(), row.len());

@@ -11,7 +11,7 @@ use postgres_protocol::message::frontend as other;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use switchyard_wire::frontend::{self, Kind, Message, SaslInitialResponse, encode};
+use switchyard_wire::frontend::{self, Bind, Kind, Message, SaslInitialResponse, encode};
 use switchyard_wire::startup::{self, ProtocolVersion, StartupError, StartupPacket};
 use switchyard_wire::{DecodeError, Format, frame};
 
@@ -114,7 +114,12 @@ proptest! {
         });
         prop_assert_eq!(&bytes, &theirs);
 
-        let Message::Bind { param_formats, params: found, result_formats, .. } = only(&bytes) else { panic!() };
+        let Message::Bind(bound) = only(&bytes) else { panic!() };
+        let mut renamed = BytesMut::new();
+        encode::bind_like(&mut renamed, &bound, b"other");
+        let other = encoded(|d| encode::bind(d, portal.as_bytes(), b"other", &formats, &params, &results));
+        prop_assert_eq!(&renamed[..], &other[..]);
+        let Bind { param_formats, params: found, result_formats, .. } = bound;
         prop_assert_eq!(found.iter().map(|v| v.map(<[u8]>::to_vec)).collect::<Vec<_>>(), params.clone());
         for (i, value) in params.iter().enumerate() {
             prop_assert_eq!(found.get(i), Some(value.as_deref()));

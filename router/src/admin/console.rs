@@ -277,19 +277,14 @@ where
                 insert(&mut self.statements, name, command)?;
                 encode::parse_complete(&mut self.output);
             }
-            Message::Bind {
-                portal,
-                statement,
-                result_formats,
-                ..
-            } => {
-                let portal_of = Portal {
-                    command: self.statement(statement)?,
-                    formats: result_formats.iter().collect(),
+            Message::Bind(bind) => {
+                let portal = Portal {
+                    command: self.statement(bind.statement)?,
+                    formats: bind.result_formats.iter().collect(),
                     rows: None,
                     sent: 0,
                 };
-                insert(&mut self.portals, portal, portal_of)?;
+                insert(&mut self.portals, bind.portal, portal)?;
                 encode::bind_complete(&mut self.output);
             }
             Message::Describe { kind, name } => self.describe(kind, name)?,

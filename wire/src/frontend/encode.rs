@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Kind, tag};
-use crate::frame::{put, put_counted, put_cstr, put_empty};
+use super::{Bind, Kind, tag};
+use crate::frame::{HEADER, put, put_counted, put_cstr, put_empty};
 use crate::list::{Format, Formats, Oids, Values, put_formats, put_values};
 
 pub use crate::startup::encode::{cancel_request, gss_enc_request, ssl_request, startup};
@@ -49,21 +49,13 @@ pub fn bind<V: AsRef<[u8]>>(
     });
 }
 
-/// Bind, with the parameters and formats of another one.
-pub fn bind_like(
-    dst: &mut BytesMut,
-    portal: &[u8],
-    statement: &[u8],
-    param_formats: Formats<'_>,
-    params: Values<'_>,
-    result_formats: Formats<'_>,
-) {
+/// Bind, as another one, but to the statement of this name.
+pub fn bind_like(dst: &mut BytesMut, like: &Bind<'_>, statement: &[u8]) {
+    dst.reserve(HEADER + like.portal.len() + statement.len() + 2 + like.values.len());
     put(dst, tag::BIND, |dst| {
-        put_cstr(dst, portal);
+        put_cstr(dst, like.portal);
         put_cstr(dst, statement);
-        param_formats.write(dst);
-        params.write(dst);
-        result_formats.write(dst);
+        dst.put_slice(like.values);
     });
 }
 

@@ -1,21 +1,12 @@
-//! A Bind message and its values.
+//! The values of a Bind message, as keys ask for them.
 
 use std::cell::Cell;
 
-use switchyard_wire::{Format, Formats, Values, ValuesIter};
+use switchyard_wire::frontend::Bind;
+use switchyard_wire::{Format, ValuesIter};
 
 use crate::plan::{Param, Params};
 use crate::session::statement::Statement;
-
-/// A Bind message.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bind<'a> {
-    pub(super) portal: &'a [u8],
-    pub(super) statement: &'a [u8],
-    pub(super) param_formats: Formats<'a>,
-    pub(super) params: Values<'a>,
-    pub(super) result_formats: Formats<'a>,
-}
 
 /// The parameters of a Bind message, with their types.
 pub(super) struct BoundParams<'a> {

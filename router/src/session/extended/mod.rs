@@ -21,14 +21,14 @@ mod sync;
 
 use bytes::{Buf, BytesMut};
 use switchyard_schema::ShardIndex;
+use switchyard_wire::DecodeError;
 use switchyard_wire::frame::{self, HEADER};
-use switchyard_wire::frontend::{self, Kind, Message};
+use switchyard_wire::frontend::{self, Bind, Kind, Message};
 use tokio::time::Instant;
 
 use super::Session;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
-use bind::Bind;
 
 /// What has happened since the last Sync.
 #[derive(Debug, Default)]
@@ -59,6 +59,11 @@ pub(super) struct Batch {
 const QUEUE_LIMIT: usize = 256 << 10;
 
 impl Batch {
+    /// Its first message may have come.
+    fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+    }
+
     /// Nothing has happened since the last Sync.
     pub(super) fn is_empty(&self) -> bool {
         self.began.is_none()
@@ -91,14 +96,14 @@ impl Session {
             let Ok(Some(header)) = frame::header(rest) else {
                 break (Ok(()), None);
             };
-            let Some(body) = rest.get(HEADER..header.len) else {
+            let Some(message) = rest.get(..header.len) else {
                 break (Ok(()), None);
             };
             match header.tag {
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
                     handled += header.len;
                     self.batch.queued += header.len;
-                    let outcome = match self.message_now(header.tag, body) {
+                    let outcome = match self.message_now(header.tag, message) {
                         Ok(None) => Ok(()),
                         Ok(Some(message)) => Box::pin(self.message(message)).await,
                         Err(trouble) => Err(trouble),
@@ -134,44 +139,36 @@ impl Session {
     }
 
     /// Handles a message for which nothing has to be waited for, as mostly. Others are returned, nothing done.
-    fn message_now<'a>(&mut self, tag: u8, body: &'a [u8]) -> Result<Option<Message<'a>>, Trouble> {
-        let message = frontend::decode(tag, body)
-            .map_err(|error| Trouble::Protocol(error.to_string().into()))?;
+    fn message_now<'a>(
+        &mut self,
+        tag: u8,
+        message: &'a [u8],
+    ) -> Result<Option<Message<'a>>, Trouble> {
+        let body = message.get(HEADER..).unwrap_or_default();
+        let decode = || frontend::decode(tag, body).map_err(malformed);
         if self.batch.skipping {
-            return Ok(None);
+            return decode().map(|_| None);
         }
-        self.batch.began.get_or_insert_with(Instant::now);
-        let done = match message {
-            Message::Bind {
-                portal,
-                statement,
-                param_formats,
-                params,
-                result_formats,
-            } => self.bind_now(&Bind {
-                portal,
-                statement,
-                param_formats,
-                params,
-                result_formats,
-            })?,
-            // A Parse that still waits is answered first.
-            Message::Describe {
-                kind: Kind::Portal, ..
+        let done = match (tag, body) {
+            (b'B', _) => {
+                let bind = Bind::decode(body).map_err(malformed)?;
+                self.batch.begin();
+                if !self.bind_now(&bind)? {
+                    return Ok(Some(Message::Bind(bind)));
+                }
+                true
             }
-            | Message::Execute { .. }
-                if self.batch.unsent.is_some() =>
-            {
-                false
-            }
-            Message::Describe {
-                kind: Kind::Portal,
-                name,
-            } => self.describe_portal_now(name),
-            Message::Execute { portal, max_rows } => self.execute_now(portal, max_rows)?,
+            // No portal has a name with a zero in it, so what is found here is well formed.
+            (b'D', [b'P', name @ .., 0]) => self.describe_portal_now(name, message),
+            (b'E', [name @ .., 0, _, _, _, _]) => self.execute_now(name, message)?,
             _ => false,
         };
-        Ok(if done { None } else { Some(message) })
+        if done {
+            return Ok(None);
+        }
+        let message = decode()?;
+        self.batch.begin();
+        Ok(Some(message))
     }
 
     async fn message(&mut self, message: Message<'_>) -> Result<(), Trouble> {
@@ -184,22 +181,7 @@ impl Session {
                 let declared: Vec<u32> = param_types.iter().collect();
                 self.parse(name, sql, &declared).await
             }
-            Message::Bind {
-                portal,
-                statement,
-                param_formats,
-                params,
-                result_formats,
-            } => {
-                let bind = Bind {
-                    portal,
-                    statement,
-                    param_formats,
-                    params,
-                    result_formats,
-                };
-                self.bind_portal(&bind).await
-            }
+            Message::Bind(bind) => self.bind_portal(&bind).await,
             Message::Describe {
                 kind: Kind::Statement,
                 name,
@@ -227,7 +209,7 @@ impl Session {
         if self.batch.skipping {
             return Ok(());
         }
-        self.batch.began.get_or_insert_with(Instant::now);
+        self.batch.begin();
         match self.send_unsent().await {
             Ok(()) => self.answer().await,
             Err(trouble) => self.batch_trouble(trouble).await,
@@ -322,6 +304,10 @@ impl Session {
             _ => encode(&mut self.client.output),
         }
     }
+}
+
+fn malformed(error: DecodeError) -> Trouble {
+    Trouble::Protocol(error.to_string().into())
 }
 
 fn lossy(name: &[u8]) -> Box<str> {

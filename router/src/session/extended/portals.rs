@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
-use switchyard_wire::frontend::{self, Kind};
+use switchyard_wire::frontend::{self, Bind, Kind};
 
 use crate::backend::{Reply, Show};
 use crate::execute::block::{Block, FailedOn};
@@ -22,7 +22,7 @@ use crate::session::route::bind_settings;
 use crate::session::simple::{Sent, is_end};
 use crate::session::statement::{Portal, SessionStatement, Statement};
 
-use super::bind::{Bind, BoundParams};
+use super::bind::BoundParams;
 use super::lossy;
 
 impl Session {
@@ -292,22 +292,28 @@ impl Session {
         };
         let index = self.activate_held(shard, name).await?;
         if let Some(participant) = self.participants.get_mut(index) {
-            participant.queue_describe_portal(name);
+            let mut message = BytesMut::new();
+            frontend::encode::describe(&mut message, Kind::Portal, name);
+            participant.queue_describe_portal(&message);
         }
         Ok(())
     }
 
-    /// Describes a portal of the active backend. False: it is none.
-    pub(super) fn describe_portal_now(&mut self, name: &[u8]) -> bool {
+    /// Describes a portal of the active backend, by the client's own message. False: it is none.
+    pub(super) fn describe_portal_now(&mut self, name: &[u8], message: &[u8]) -> bool {
         let Some((_, participant)) = self.portal_at_hand(name) else {
             return false;
         };
-        participant.queue_describe_portal(name);
+        participant.queue_describe_portal(message);
         true
     }
 
-    /// A portal that is bound on the active backend only: its plan, and the participant.
+    /// A portal that is bound on the active backend only: its plan, and the participant. None while a Parse still waits,
+    /// which is to be answered first.
     fn portal_at_hand(&mut self, name: &[u8]) -> Option<(&Arc<Plan>, &mut Participant)> {
+        if self.batch.unsent.is_some() {
+            return None;
+        }
         let Some(Portal::One {
             shard,
             is_primary,
@@ -320,8 +326,8 @@ impl Session {
         (active.shard == *shard && active.is_primary == *is_primary).then_some((plan, active))
     }
 
-    /// Executes a portal of the active backend. False: it is none.
-    pub(super) fn execute_now(&mut self, name: &[u8], max_rows: i32) -> Result<bool, Failure> {
+    /// Executes a portal of the active backend, by the client's own message. False: it is none.
+    pub(super) fn execute_now(&mut self, name: &[u8], message: &[u8]) -> Result<bool, Failure> {
         let Some((plan, participant)) = self.portal_at_hand(name) else {
             return Ok(false);
         };
@@ -334,7 +340,7 @@ impl Session {
         if let Some(active) = self.batch.active
             && let Some(participant) = self.participants.get_mut(active)
         {
-            participant.queue_execute(&plan, name, max_rows);
+            participant.queue_execute(&plan, message);
         }
         Ok(true)
     }
@@ -368,7 +374,9 @@ impl Session {
                 self.execute_on(shard, &plan)?;
                 let index = self.activate_held(shard, name).await?;
                 if let Some(participant) = self.participants.get_mut(index) {
-                    participant.queue_execute(&plan, name, max_rows);
+                    let mut message = BytesMut::new();
+                    frontend::encode::execute(&mut message, name, max_rows);
+                    participant.queue_execute(&plan, &message);
                 }
                 if !plan.settings.is_empty() {
                     self.settle().await?;

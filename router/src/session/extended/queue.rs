@@ -1,9 +1,8 @@
 //! Messages of the extended protocol on their way to one backend, each with the reply it is owed.
 
 use smallvec::SmallVec;
-use switchyard_wire::frontend::{self, Kind};
+use switchyard_wire::frontend::{self, Bind};
 
-use super::bind::Bind;
 use super::statements::{backend_name, hold_statement};
 use crate::backend::{Reply, Show};
 use crate::execute::participant::Participant;
@@ -27,32 +26,28 @@ impl Participant {
         if self.bound.0 != statement.number || *self.bound.1 != *bind.statement {
             self.bound = (statement.number, SmallVec::from_slice(bind.statement));
         }
-        frontend::encode::bind_like(
-            &mut connection.output,
-            bind.portal,
-            backend_name(statement, named).as_bytes(),
-            bind.param_formats,
-            bind.params,
-            bind.result_formats,
-        );
+        let name = backend_name(statement, named);
+        frontend::encode::bind_like(&mut connection.output, bind, name.as_bytes());
         connection.replies.expect(Reply::Bind, show);
     }
 
-    pub(super) fn queue_describe_portal(&mut self, name: &[u8]) {
+    /// Queues the Describe of a portal, a whole message: here portals have the client's names.
+    pub(super) fn queue_describe_portal(&mut self, message: &[u8]) {
         self.needs_sync = true;
-        frontend::encode::describe(&mut self.connection.output, Kind::Portal, name);
+        self.connection.output.extend_from_slice(message);
         let reply = Reply::Describe {
             note_types_of: None,
         };
         self.connection.replies.expect(reply, Show::All);
     }
 
-    pub(super) fn queue_execute(&mut self, plan: &Plan, name: &[u8], max_rows: i32) {
+    /// Queues the Execute of a portal with this plan, a whole message.
+    pub(super) fn queue_execute(&mut self, plan: &Plan, message: &[u8]) {
         self.needs_sync = true;
         self.note_run(plan);
         self.connection.dirty |= plan.effects.dirty;
         self.pins.extend(plan.effects.pins);
-        frontend::encode::execute(&mut self.connection.output, name, max_rows);
+        self.connection.output.extend_from_slice(message);
         self.connection.replies.expect(Reply::Execute, Show::All);
     }
 }
