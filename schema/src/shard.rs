@@ -48,9 +48,15 @@ impl ShardSet {
     /// The set of one shard.
     #[must_use]
     pub fn one(shard: ShardIndex) -> Self {
-        let mut set = Self::empty();
-        set.insert(shard);
-        set
+        let (word, bit) = (shard.position() / 64, shard.position() % 64);
+        let mut words = [0; 2];
+        let Some(place) = words.get_mut(word) else {
+            return Self::from_iter([shard]);
+        };
+        *place = 1 << bit;
+        Self {
+            words: SmallVec::from_buf_and_len(words, word + 1),
+        }
     }
 
     /// The set of the shards at positions `0..count`.
@@ -102,11 +108,10 @@ impl ShardSet {
     /// The shard, if the set holds exactly one.
     #[must_use]
     pub fn only(&self) -> Option<ShardIndex> {
-        let mut shards = self.iter();
-        match (shards.next(), shards.next()) {
-            (Some(shard), None) => Some(shard),
-            _ => None,
-        }
+        let (last, before) = self.words.split_last()?;
+        let is_only = last.is_power_of_two() && before.iter().all(|word| *word == 0);
+        let position = before.len() * 64 + last.trailing_zeros() as usize;
+        is_only.then_some(ShardIndex(position as u16))
     }
 
     /// The shards in ascending order.

@@ -346,10 +346,11 @@ impl Session {
 
     /// Works on the newest topology from now on. Called between transactions only.
     fn refresh(&mut self) {
-        let topology = self.worker.services.topology.load();
-        if topology.generation == self.generation {
+        let published = &self.worker.services.topology;
+        if published.generation() == self.generation {
             return;
         }
+        let topology = published.load();
         if let Some(database) = topology.database(&self.database.name) {
             self.database = Arc::clone(database);
             self.generation = topology.generation;

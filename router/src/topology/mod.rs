@@ -22,7 +22,7 @@ mod simulation;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -37,30 +37,48 @@ use crate::relations::Relations;
 
 /// Where the current snapshot is, for all threads. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Published(Arc<ArcSwap<Topology>>);
+pub struct Published(Arc<Place>);
+
+#[derive(Debug, Default)]
+struct Place {
+    current: ArcSwap<Topology>,
+    /// Of the current snapshot.
+    generation: AtomicU64,
+}
 
 impl Published {
     /// Publishes a first snapshot.
     #[must_use]
     pub fn new(topology: Topology) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(topology)))
+        Self(Arc::new(Place {
+            generation: AtomicU64::new(topology.generation),
+            current: ArcSwap::from_pointee(topology),
+        }))
+    }
+
+    /// The current snapshot's [`Topology::generation`]: whether there is a new one costs no more than a load to know.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
     }
 
     /// The current snapshot for a short look: lock-free and without touching a reference count in the common case.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<Topology>> {
-        self.0.load()
+        self.0.current.load()
     }
 
     /// The current snapshot to keep for a request.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Topology> {
-        self.0.load_full()
+        self.0.current.load_full()
     }
 
     /// Replaces the snapshot; requests under way keep theirs.
     pub fn publish(&self, topology: Topology) {
-        self.0.store(Arc::new(topology));
+        let generation = topology.generation;
+        self.0.current.store(Arc::new(topology));
+        self.0.generation.store(generation, Ordering::Release);
     }
 }
 
