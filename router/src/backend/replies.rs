@@ -53,7 +53,7 @@ struct Owed {
 }
 
 /// The result of a [`Replies::scan`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scanned {
     /// So many bytes from the start of the input go to the client as they are.
     pub(crate) forward: usize,
@@ -62,7 +62,7 @@ pub(crate) struct Scanned {
 }
 
 /// What follows the bytes that can be passed on. Lengths are of a whole message, which is complete in the input.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// All that is owed has come.
     Settled,
@@ -70,8 +70,8 @@ pub(crate) enum Event {
     NeedInput,
     /// The next message is not for the client.
     Hidden(usize),
-    /// Bytes of ours take their place here.
-    Ours(Bytes),
+    /// Bytes of ours take their place here: see [`Replies::take_ours`].
+    Ours,
     /// ErrorResponse.
     Error(usize, Show),
     /// ParameterStatus; to be told at once if the ReadyForQuery behind it is the client's.
@@ -109,20 +109,17 @@ pub(crate) struct Replies {
 }
 
 /// The start of a command tag: enough for the command and its row count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CommandTag {
     bytes: [u8; 32],
     length: usize,
 }
 
 impl CommandTag {
-    /// From a CommandComplete body, with its zero.
-    fn from_body(body: &[u8]) -> Self {
-        let tag = body.strip_suffix(b"\0").unwrap_or(body);
-        let mut bytes = [0; 32];
-        let length = tag.len().min(bytes.len());
-        bytes[..length].copy_from_slice(&tag[..length]);
-        Self { bytes, length }
+    /// Becomes the tag of a CommandComplete body, which ends with a zero.
+    fn read(&mut self, body: &[u8]) {
+        self.length = body.len().saturating_sub(1).min(self.bytes.len());
+        self.bytes[..self.length].copy_from_slice(&body[..self.length]);
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -168,6 +165,11 @@ impl Replies {
     pub(crate) fn put(&mut self, bytes: Bytes) {
         self.ours.push_back(bytes);
         self.expect(Reply::Ours, Show::All);
+    }
+
+    /// The bytes of ours that an [`Event::Ours`] was about.
+    pub(crate) fn take_ours(&mut self) -> Bytes {
+        self.ours.pop_front().unwrap_or_default()
     }
 
     /// True when nothing is owed.
@@ -267,26 +269,24 @@ impl Replies {
 
     /// Walks `input` as far as it can be passed on.
     pub(crate) fn scan(&mut self, input: &[u8]) -> Scanned {
-        let mut at = self.body_left.min(input.len());
-        self.body_left -= at;
+        let mut forward = self.body_left.min(input.len());
+        self.body_left -= forward;
         loop {
-            let event = match self.step(input, at) {
-                Step::Pass(length) => {
-                    at += length;
-                    continue;
-                }
+            let rest = input.get(forward..).unwrap_or_default();
+            match self.step(rest) {
+                Step::Pass(length) => forward += length,
                 Step::PassPart(length) => {
-                    self.body_left = length - (input.len() - at);
-                    at = input.len();
-                    Event::NeedInput
+                    self.body_left = length - rest.len();
+                    let (forward, event) = (input.len(), Event::NeedInput);
+                    return Scanned { forward, event };
                 }
-                Step::Stop(event) => event,
-            };
-            return Scanned { forward: at, event };
+                Step::Stop(event) => return Scanned { forward, event },
+            }
         }
     }
 
-    fn step(&mut self, input: &[u8], at: usize) -> Step {
+    #[inline]
+    fn step(&mut self, rest: &[u8]) -> Step {
         let Some(&front) = self.owed.front() else {
             return Step::Stop(Event::Settled);
         };
@@ -295,10 +295,8 @@ impl Replies {
         }
         if front.reply == Reply::Ours {
             self.owed.pop_front();
-            let bytes = self.ours.pop_front().unwrap_or_default();
-            return Step::Stop(Event::Ours(bytes));
+            return Step::Stop(Event::Ours);
         }
-        let rest = input.get(at..).unwrap_or_default();
         let header = match frame::header(rest) {
             Ok(Some(header)) => header,
             Ok(None) => return Step::Stop(Event::NeedInput),
@@ -323,8 +321,8 @@ impl Replies {
     fn reply(&mut self, front: Owed, header: frame::Header, message: &[u8]) -> Step {
         let Owed { reply, show } = front;
         if header.tag == b'C' {
-            self.last_tag =
-                CommandTag::from_body(message.get(frame::HEADER..header.len).unwrap_or_default());
+            let body = message.get(frame::HEADER..header.len);
+            self.last_tag.read(body.unwrap_or_default());
             self.suspended = false;
         }
         let ends = match (header.tag, reply) {
@@ -470,10 +468,8 @@ mod tests {
         assert_eq!(replies.scan(&input).event, Event::Hidden(complete));
         assert_eq!(replies.scan(&input[complete..]).event, Event::Hidden(6));
         let rest = &input[begin.len()..];
-        assert_eq!(
-            replies.scan(rest).event,
-            Event::Ours(bytes::Bytes::from_static(b"ours"))
-        );
+        assert_eq!(replies.scan(rest).event, Event::Ours);
+        assert_eq!(&replies.take_ours()[..], b"ours");
         let scanned = replies.scan(rest);
         assert_eq!((scanned.forward, scanned.event), (5, Event::Settled));
     }

@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub(crate) input: BytesMut,
     /// Owed to the client, not yet written.
     pub(crate) output: BytesMut,
+    /// The reactor is to wake the session at the client's next input, and has not done so yet.
+    watched: bool,
     /// The client has closed its half of the connection.
     gone: bool,
     /// Nothing is written: see [`Client::hold`].
@@ -70,6 +72,7 @@ impl Client {
             worker,
             input,
             output: BytesMut::new(),
+            watched: false,
             gone: false,
             held: false,
             counters,
@@ -137,7 +140,7 @@ impl Client {
         let mut asked = !self.input.is_empty();
         let count = poll_fn(|context| {
             // Without a buffer, at first; woken, there is something to read, mostly.
-            if !asked && self.stream.poll_readable(context).is_pending() {
+            if !asked && self.poll_readable(context).is_pending() {
                 asked = true;
                 return Poll::Pending;
             }
@@ -147,11 +150,23 @@ impl Client {
         Ok(count > 0)
     }
 
+    /// Waits until a read may find something. A session is one task, which the reactor need be told but once for each time
+    /// that it wakes it.
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.watched && !self.stream.has_input() {
+            return Poll::Pending;
+        }
+        let readable = self.stream.poll_readable(context);
+        self.watched = readable.is_pending();
+        readable
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
             self.input = self.worker.spare().take();
         }
         self.input.reserve(READ_SIZE);
+        self.watched = false;
         let count = match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
             Poll::Pending if self.input.is_empty() => {
                 self.worker.spare().put(std::mem::take(&mut self.input));
@@ -189,7 +204,7 @@ impl Client {
     /// Reads ahead while a backend works. Ready when the client has gone; pending otherwise, however much it sends.
     pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while !self.gone && self.input.len() < READ_AHEAD {
-            if self.stream.poll_readable(context).is_pending() {
+            if self.poll_readable(context).is_pending() {
                 return Poll::Pending;
             }
             match self.poll_read(context) {

@@ -89,15 +89,6 @@ pub(crate) async fn exchange(
     if !send_now(participant, bytes)? {
         Box::pin(send_rest(client, participant, notes)).await?;
     }
-    relay(client, participant, notes).await
-}
-
-/// Relays until nothing is owed any more. True if an error was among it.
-pub(crate) async fn relay(
-    client: &mut Client,
-    participant: &mut Participant,
-    notes: &mut impl NoteTypes,
-) -> Result<bool, Trouble> {
     participant.failed = false;
     // Messages of ours alone wait for the backend's first, as PostgreSQL's own wait for the Sync.
     let mut answered = !client.output.is_empty();
@@ -173,8 +164,9 @@ fn handle(
 ) -> Result<(), Trouble> {
     match event {
         Event::Hidden(length) => participant.connection.input.advance(length),
-        Event::Ours(bytes) => {
+        Event::Ours => {
             participant.shown = true;
+            let bytes = participant.connection.replies.take_ours();
             client.output.extend_from_slice(&bytes);
         }
         Event::Parameter { length, tell } => {
@@ -278,15 +270,20 @@ pub(crate) async fn fill(
     participant: &mut Participant,
 ) -> Result<(), Trouble> {
     let connection = &mut *participant.connection;
-    connection.input.reserve(READ_SIZE);
-    let outcome = {
-        let mut read = pin!(connection.stream.read_buf(&mut connection.input));
-        poll_fn(|context| match read.as_mut().poll(context) {
+    let mut asked = false;
+    let outcome = poll_fn(|context| {
+        // There is nothing to read, at first, mostly; woken, there is.
+        if !asked && connection.stream.poll_readable(context).is_pending() {
+            asked = true;
+            return client.poll_gone(context).map(|()| None);
+        }
+        connection.input.reserve(READ_SIZE);
+        match pin!(connection.stream.read_buf(&mut connection.input)).poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => client.poll_gone(context).map(|()| None),
-        })
-        .await
-    };
+        }
+    })
+    .await;
     match outcome {
         Some(Ok(count)) if count > 0 => Ok(()),
         Some(_) => Err(broken(connection)),
@@ -311,8 +308,11 @@ pub(crate) async fn send(
 /// Sends what is queued for the backend, then `bytes`, as far as the socket takes them at once; the rest is queued.
 /// True if there is no rest.
 fn send_now(participant: &mut Participant, bytes: &[u8]) -> Result<bool, Trouble> {
-    participant.shown = false;
     let connection = &mut *participant.connection;
+    if connection.output.is_empty() && bytes.is_empty() {
+        return Ok(true);
+    }
+    participant.shown = false;
     if connection.output.is_empty() {
         let taken = try_write(&connection.stream, bytes);
         let taken = taken.map_err(|_| broken(connection))?;

@@ -11,7 +11,7 @@ use crate::backend::{Reply, Show};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, exchange, relay};
+use crate::execute::relay::{Trouble, exchange};
 use crate::plan::{Broadcast, Command, Plan};
 
 impl Session {
@@ -80,7 +80,7 @@ impl Session {
             if rows.is_none() || trouble.is_some() {
                 participant.connection.replies.hide_all();
             }
-            match relay(client, participant, described).await {
+            match exchange(client, participant, &[], described).await {
                 Ok(false) => {
                     let count = participant.connection.replies.last_tag().rows();
                     rows = rows.map(|sum: u64| sum + count);

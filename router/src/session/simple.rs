@@ -15,6 +15,7 @@ use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
+use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::plan::{Access, Command, Operator, Plan};
 
@@ -44,6 +45,14 @@ impl<'a> Sent<'a> {
     pub(super) fn sql(&self) -> &'a [u8] {
         let body = self.message.get(frame::HEADER..).unwrap_or_default();
         body.strip_suffix(b"\0").unwrap_or(body)
+    }
+
+    /// Who has said ReadyForQuery when the statement has been answered.
+    fn ready(&self) -> Ready {
+        match self.alone {
+            true => Ready::Said,
+            false => Ready::ToBeSaid,
+        }
     }
 }
 
@@ -114,7 +123,13 @@ impl Session {
                     None => routed,
                     Some(_) => Box::pin(self.know_relations(routed, sent.sql())).await?,
                 };
-                self.statement(&routed, sent).await
+                match self.passes_to(&routed) {
+                    Some(shard) => {
+                        self.count(&routed.plan, 1);
+                        self.pass_through(shard, &routed, sent).await
+                    }
+                    None => Box::pin(self.statement(&routed, sent)).await,
+                }
             }
             Text::Several(statements) => Box::pin(self.several(sent.sql(), &statements)).await,
             Text::Unscannable => {
@@ -176,6 +191,19 @@ impl Session {
         Ok(Ready::ToBeSaid)
     }
 
+    /// The shard a statement simply goes to, as most do.
+    fn passes_to(&self, routed: &Routed) -> Option<ShardIndex> {
+        let failed = self.block.as_ref().and_then(|block| block.failed);
+        match routed.plan.operator {
+            Operator::PassThrough(_) | Operator::Append(_)
+                if failed.is_none() && routed.plan.settings.is_empty() =>
+            {
+                routed.shards.only()
+            }
+            _ => None,
+        }
+    }
+
     /// Runs one statement.
     pub(super) async fn statement(
         &mut self,
@@ -184,24 +212,21 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
         self.count(plan, routed.shards.len());
+        if let Some(shard) = self.passes_to(routed) {
+            return self.pass_through(shard, routed, sent).await;
+        }
         if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
             && !is_end(plan)
         {
-            return Box::pin(self.statement_in_failed_block(failed, plan, sent)).await;
+            return self.statement_in_failed_block(failed, plan, sent).await;
         }
         if !plan.settings.is_empty() {
             return Box::pin(self.setting_statement(routed, sent)).await;
         }
         match &plan.operator {
-            Operator::PassThrough(_) => match routed.shards.only() {
-                Some(shard) => self.pass_through(shard, routed, sent).await,
-                None => self.no_shard(sent).await,
-            },
-            Operator::Append(_) => match routed.shards.only() {
-                Some(shard) => self.pass_through(shard, routed, sent).await,
-                None => Box::pin(self.append(routed, sent)).await,
-            },
-            Operator::Broadcast(kind) => Box::pin(self.broadcast(plan, *kind, sent)).await,
+            Operator::PassThrough(_) => self.no_shard(sent).await,
+            Operator::Append(_) => Box::pin(self.append(routed, sent)).await,
+            Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
             Operator::Session => Box::pin(self.control(plan, sent)).await,
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
@@ -236,13 +261,14 @@ impl Session {
         if !self.participants.iter().any(joined) {
             return Err(Failure::InFailedTransaction.into());
         }
-        self.send_query(
-            shard,
-            plan,
-            crate::execute::participants::Need::Replica,
-            sent,
-        )
-        .await
+        let index = self.join(shard, Need::Replica).await?;
+        self.expect_query(index, plan, sent)?;
+        let (client, participant, described) = self.exchanging(index)?;
+        let outcome = exchange(client, participant, sent.message, described).await;
+        if let Some(after) = self.answered(index, plan, outcome)? {
+            self.after_statement(after).await?;
+        }
+        Ok(sent.ready())
     }
 
     /// Sends the statement to one shard and its answer to the client.
@@ -266,48 +292,51 @@ impl Session {
         // alive a moment ago.
         let may_retry = plan.access == Access::Read && self.block.is_none();
         let mut retries = if may_retry { READ_RETRIES } else { 0 };
-        loop {
-            match self.send_query(shard, plan, need, sent).await {
+        let answered = loop {
+            let index = match self.join_now(shard, need) {
+                Some(index) => index,
+                None => Box::pin(self.join(shard, need)).await?,
+            };
+            self.expect_query(index, plan, sent)?;
+            let (client, participant, described) = self.exchanging(index)?;
+            let outcome = exchange(client, participant, sent.message, described).await;
+            match self.answered(index, plan, outcome) {
                 Err(Trouble::Lost) if retries > 0 && !self.lost_shown => retries -= 1,
-                Err(trouble) => return Err(self.lost(shard, plan, trouble)),
-                answered => return answered,
+                answered => break answered,
             }
+        };
+        let ended = match answered {
+            Ok(Some(after)) => Box::pin(self.after_statement(after)).await,
+            other => other.map(|_| ()),
+        };
+        match ended {
+            Ok(()) => Ok(sent.ready()),
+            Err(trouble) => Err(self.lost(shard, plan, trouble)),
         }
     }
 
-    async fn send_query(
-        &mut self,
-        shard: ShardIndex,
-        plan: &Plan,
-        need: crate::execute::participants::Need,
-        sent: Sent<'_>,
-    ) -> Result<Ready, Trouble> {
-        let index = self.join(shard, need).await?;
+    /// Makes a participant ready for the client's query, which is sent next.
+    fn expect_query(&mut self, index: usize, plan: &Plan, sent: Sent<'_>) -> Result<(), Failure> {
         self.prepare_state(index, plan)?;
-        let Self {
-            client,
-            participants,
-            described,
-            ..
-        } = self;
-        let Some(participant) = participants.get_mut(index) else {
-            return Err(Failure::Retry.into());
-        };
+        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
         participant.expect_query(plan, sent.alone, Show::All);
-        let outcome = exchange(client, participant, sent.message, described).await;
+        Ok(())
+    }
+
+    /// Takes note of the answer to a query. Returns what is still to be done.
+    fn answered(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+        outcome: Result<bool, Trouble>,
+    ) -> Result<Option<After>, Trouble> {
         if let Err(Trouble::Lost) = &outcome {
-            self.lost_shown = participant.shown;
+            let participant = self.participants.get(index);
+            self.lost_shown = participant.is_some_and(|participant| participant.shown);
             self.participants.close(&self.database, index);
         }
         outcome?;
-        if let Some(after) = self.note_statement(index, plan) {
-            Box::pin(self.after_statement(after)).await?;
-        }
-        Ok(if sent.alone {
-            Ready::Said
-        } else {
-            Ready::ToBeSaid
-        })
+        Ok(self.note_statement(index, plan))
     }
 
     /// What a lost connection means for the statement it was lost under.

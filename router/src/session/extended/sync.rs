@@ -6,11 +6,13 @@ use switchyard_wire::frontend;
 
 use crate::backend::{Reply, Show};
 use crate::execute::block::{Block, FailedOn};
+use crate::execute::client::Client;
 use crate::execute::failure::Failure;
+use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
-use crate::session::Session;
 use crate::session::statement::SessionStatement;
+use crate::session::{Described, Session};
 
 use super::{NO_PORTAL, lossy};
 
@@ -47,8 +49,14 @@ impl Session {
     }
 
     async fn sync_alone(&mut self, only: usize) -> Result<(), Trouble> {
-        if !self.sync_one(only, Show::All).await? {
-            return self.await_another_sync().await;
+        let before = self.queue_sync(only, Show::All)?;
+        let outcome = {
+            let (client, participant, described) = self.exchanging(only)?;
+            exchange(client, participant, &[], described).await
+        };
+        let failed = self.exchanged(only, outcome)?;
+        if !self.synced(only, before, failed) {
+            return Box::pin(self.await_another_sync()).await;
         }
         if self.end_batch() {
             Box::pin(self.schema_changed()).await;
@@ -151,35 +159,43 @@ impl Session {
 
     /// True when ReadyForQuery has come.
     async fn sync_one(&mut self, index: usize, show: Show) -> Result<bool, Trouble> {
+        let before = self.queue_sync(index, show)?;
+        let failed = self.exchange(index).await?;
+        Ok(self.synced(index, before, failed))
+    }
+
+    /// Queues a Sync. Returns how many ReadyForQuery messages have come before.
+    fn queue_sync(&mut self, index: usize, show: Show) -> Result<u32, Failure> {
         let failed_on = self.batch.failed_on;
         let abort = self.batch.skipping && self.block.is_none();
-        let Some(participant) = self.participants.get_mut(index) else {
-            return Ok(true);
-        };
+        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
         let abort = abort && failed_on != Some((participant.shard, participant.is_primary));
         let connection = &mut *participant.connection;
         if abort {
             frontend::encode::execute(&mut connection.output, NO_PORTAL, 0);
             connection.replies.expect(Reply::Execute, Show::Nothing);
         }
-        let before = connection.replies.readies();
         frontend::encode::sync(&mut connection.output);
         connection.replies.expect(Reply::Sync, show);
         participant.needs_sync = false;
-        if self.exchange(index).await? {
+        Ok(connection.replies.readies())
+    }
+
+    /// Takes note of the answer to a Sync. True if it was a ReadyForQuery.
+    fn synced(&mut self, index: usize, before: u32, failed: bool) -> bool {
+        if failed {
             self.forget_unparsed(index);
         }
         let Some(participant) = self.participants.get_mut(index) else {
-            return Ok(true);
+            return true;
         };
         let (shard, status) = (participant.shard, participant.status());
         let ready = participant.connection.replies.readies() != before;
+        participant.needs_sync = !ready;
         if ready {
             self.note_status(index, shard, status);
-        } else {
-            participant.needs_sync = true;
         }
-        Ok(ready)
+        ready
     }
 
     fn note_status(&mut self, index: usize, shard: ShardIndex, status: TransactionStatus) {
@@ -336,25 +352,33 @@ impl Session {
 
     /// Sends what is queued for a participant and relays its replies. True if an error was among them.
     pub(in crate::session) async fn exchange(&mut self, index: usize) -> Result<bool, Trouble> {
-        let Self {
-            client,
-            participants,
-            described,
-            block,
-            ..
-        } = self;
-        let Some(participant) = participants.get_mut(index) else {
-            return Ok(false);
-        };
+        let (client, participant, described) = self.exchanging(index)?;
         let outcome = exchange(client, participant, &[], described).await;
+        self.exchanged(index, outcome)
+    }
+
+    /// Who takes part in an exchange of bytes.
+    pub(in crate::session) fn exchanging(
+        &mut self,
+        index: usize,
+    ) -> Result<(&mut Client, &mut Participant, &mut Described), Failure> {
+        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
+        Ok((&mut self.client, participant, &mut self.described))
+    }
+
+    /// What came of an exchange in a batch.
+    fn exchanged(&mut self, index: usize, outcome: Result<bool, Trouble>) -> Result<bool, Trouble> {
+        let Some(participant) = self.participants.get(index) else {
+            return outcome;
+        };
         match outcome {
-            Ok(failed) => {
-                if failed && let Some(block) = block {
+            Ok(true) => {
+                if let Some(block) = &mut self.block {
                     block
                         .failed
                         .get_or_insert(FailedOn::Shard(participant.shard));
                 }
-                Ok(failed)
+                Ok(true)
             }
             Err(Trouble::Lost) => {
                 let shard = (&*participant.shard_name).into();
@@ -366,7 +390,7 @@ impl Session {
                 self.batch.active = None;
                 Err(failure.into())
             }
-            Err(other) => Err(other),
+            other => other,
         }
     }
 }
