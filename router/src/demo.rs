@@ -3,16 +3,16 @@
 //! [`start`] makes everything but the router; what it returns stops the servers when it is dropped, and takes their files
 //! away unless the user chose the directory. If this process dies before that, the cluster's guard does the same.
 
-mod load;
 pub mod shop;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use switchyard_cluster::{APP_USER, Cluster, ClusterSpec, Local, Port, RouterFile, Settings};
-use switchyard_schema::{Config, Diagnostic, KeyError, NoShard, ResolveError};
+use switchyard_cluster::{
+    APP_USER, Cluster, ClusterSpec, LoadError, Local, Port, RouterFile, Settings,
+};
+use switchyard_schema::{Config, Diagnostic};
 
-pub use load::{fill, load, load_whole};
 use shop::Shop;
 
 /// What the user may choose.
@@ -52,18 +52,9 @@ pub enum DemoError {
     /// The configuration is not one.
     #[error("the configuration has errors: {0:?}")]
     Config(Vec<Diagnostic>),
-    /// The configuration lacks the cluster's database.
-    #[error("the configuration does not have the cluster's database")]
-    NoDatabase,
-    /// A table's shard key does not fit.
+    /// The shop could not be loaded.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// A row's key cannot be read.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// A row's key has no shard.
-    #[error(transparent)]
-    NoShard(#[from] NoShard),
+    Load(#[from] LoadError),
 }
 
 /// Starts the cluster and loads the shop, or finds both in the directory the user chose.
@@ -171,7 +162,7 @@ fn fill_once(cluster: &Cluster, config: &Config, place: &Path) -> Result<(), Dem
     for shard in cluster.shards() {
         cluster.sql(shard.primary.as_ref(), "DROP OWNED BY CURRENT_USER CASCADE")?; // of a load that was interrupted
     }
-    let rows = load(cluster, config, &Shop::DEMO)?;
+    let rows = cluster.load(config, &Shop::DEMO.tables(), shop::DDL)?;
     std::fs::write(&marker, "").map_err(|source| DemoError::File {
         path: marker,
         source,

@@ -2,7 +2,6 @@
 
 use switchyard_cluster::{Cluster, ClusterSpec, Node, RouterFile};
 use switchyard_router::demo::shop::{self, Shop};
-use switchyard_router::demo::{fill, load};
 use switchyard_schema::Config;
 
 use crate::router::RouterPorts;
@@ -79,7 +78,9 @@ impl Bed {
         let ports = RouterPorts::choose();
         let text = configuration(&cluster, &spec, &ports, &|node: &dyn Node| node.port());
         let config = Config::parse(&text).unwrap_or_else(|errors| panic!("{errors:#?}\n{text}"));
-        load(&cluster, &config, &spec.shop).unwrap();
+        cluster
+            .load(&config, &spec.shop.tables(), shop::DDL)
+            .unwrap();
         let servers = cluster
             .shards()
             .iter()
@@ -103,7 +104,9 @@ impl Bed {
         let shop = shop::Table::ALL.map(shop::Table::name);
         let names = [&shop, others].concat().join(", ");
         let before = format!("TRUNCATE {names} RESTART IDENTITY CASCADE");
-        fill(&self.cluster, &self.config, &self.spec.shop, &before).unwrap();
+        self.cluster
+            .load(&self.config, &self.spec.shop.tables(), &before)
+            .unwrap();
         wait_for_replicas(&self.cluster);
     }
 

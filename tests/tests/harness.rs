@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use switchyard_router::demo::load_whole;
-use switchyard_router::demo::shop::Shop;
+use switchyard_router::demo::shop::{self, Shop};
 use switchyard_tests::cluster::{Cluster, ClusterSpec};
 use switchyard_tests::differential::{self, Protocol, Sides};
 use switchyard_tests::{Client, Login};
@@ -16,7 +15,9 @@ impl Twins {
     fn start() -> Twins {
         let cluster = Cluster::start(ClusterSpec::for_tests(1, 0).with_oracle()).unwrap();
         for server in cluster.nodes() {
-            load_whole(&cluster, server, &Shop::SMALL).unwrap();
+            cluster
+                .load_whole(server, &Shop::SMALL.tables(), shop::DDL)
+                .unwrap();
             cluster
                 .sql(server, include_str!("../slt/tables.sql"))
                 .unwrap();

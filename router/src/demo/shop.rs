@@ -4,6 +4,9 @@
 
 use std::fmt::Write;
 
+use switchyard_cluster as cluster;
+use switchyard_schema::KeyType;
+
 /// The tables, for one PostgreSQL or for each shard.
 pub const DDL: &str = include_str!("shop.sql");
 
@@ -82,6 +85,17 @@ impl Table {
             Table::Events => "events",
         }
     }
+
+    /// The shard key, which is the first column, and its type.
+    fn columns(self) -> &'static [(&'static str, KeyType)] {
+        match self {
+            Table::Countries => &[],
+            Table::Users => &[("id", KeyType::Int8)],
+            Table::Products => &[("id", KeyType::Int4)],
+            Table::Orders | Table::OrderItems => &[("user_id", KeyType::Int8)],
+            Table::Events => &[("created_at", KeyType::Timestamp)],
+        }
+    }
 }
 
 /// How many rows the shop has.
@@ -109,6 +123,17 @@ impl Shop {
         products: 60,
         events: 400,
     };
+
+    /// What can be loaded into a cluster, in loading order.
+    #[must_use]
+    pub fn tables(self) -> Vec<cluster::Table<'static>> {
+        let table = |table: Table| cluster::Table {
+            name: table.name(),
+            columns: table.columns(),
+            rows: Box::new(move |row| self.rows(table, row)),
+        };
+        Table::ALL.into_iter().map(table).collect()
+    }
 
     /// Gives `row` every row of a table as a line of COPY's text format without the line's end. The first column is the
     /// shard key of every sharded table.
