@@ -2,7 +2,7 @@
 //!
 //! Modules follow a request: [`listener`] accepts, [`startup`] negotiates and authenticates, [`session`] runs the
 //! request loop, [`sql`] and [`plan`] (pure) decide where a statement goes, [`execute`] talks to the shards through
-//! [`backend`] connections of the nodes in [`topology`]. Everything else operates the process.
+//! [`backend`] connections of the nodes in [`topology`], and [`merge`] (pure) makes the rows of several shards one result. Everything else operates the process.
 
 pub mod admin;
 pub mod backend;
@@ -16,6 +16,7 @@ pub mod explain;
 pub mod http;
 pub mod listener;
 pub mod logging;
+pub mod merge;
 pub mod metrics;
 pub mod plan;
 pub mod process;

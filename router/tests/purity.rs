@@ -48,6 +48,7 @@ fn pure_modules_do_no_io() {
     let pure = [
         router.join("src/sql"),
         router.join("src/plan"),
+        router.join("src/merge"),
         router.join("src/relations"),
         workspace.join("schema/src"),
         workspace.join("wire/src"),

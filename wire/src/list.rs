@@ -234,6 +234,13 @@ pub struct ValuesIter<'a> {
     bytes: &'a [u8],
 }
 
+impl<'a> ValuesIter<'a> {
+    /// What is left, as [`Values::as_bytes`] has it.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
 impl<'a> Iterator for ValuesIter<'a> {
     type Item = Option<&'a [u8]>;
 
