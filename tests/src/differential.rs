@@ -230,22 +230,31 @@ impl Pair {
 }
 
 fn answers(client: &mut Client, step: &Step, protocol: Protocol) -> Vec<Reply> {
-    let format = match protocol {
-        Protocol::ExtendedText => 0,
-        Protocol::ExtendedBinary => 1,
-        Protocol::Simple => return client.simple(&with_literals(step)),
-    };
-    if step.simple_only {
-        return client.simple(&with_literals(step));
+    if protocol == Protocol::Simple || step.simple_only {
+        return client.simple(&with_literals(&step.sql, &step.parameters));
     }
-    vec![extended(client, step, format)]
+    vec![answer(client, &step.sql, &step.parameters, protocol)]
+}
+
+/// The answer to one statement.
+pub(crate) fn answer(
+    client: &mut Client,
+    sql: &str,
+    parameters: &[Option<String>],
+    protocol: Protocol,
+) -> Reply {
+    match protocol {
+        Protocol::Simple => client.run(&with_literals(sql, parameters)),
+        Protocol::ExtendedText => extended(client, sql, parameters, 0),
+        Protocol::ExtendedBinary => extended(client, sql, parameters, 1),
+    }
 }
 
 /// The statement with quoted literals for its parameters.
-fn with_literals(step: &Step) -> String {
-    let mut sql = step.sql.clone();
+fn with_literals(sql: &str, parameters: &[Option<String>]) -> String {
+    let mut sql = sql.to_owned();
     // From the last: $1 is the beginning of $10.
-    for (index, value) in step.parameters.iter().enumerate().rev() {
+    for (index, value) in parameters.iter().enumerate().rev() {
         let literal = value.as_ref().map_or("NULL".to_owned(), |text| {
             format!("'{}'", text.replace('\'', "''"))
         });
@@ -254,15 +263,14 @@ fn with_literals(step: &Step) -> String {
     sql
 }
 
-fn extended(client: &mut Client, step: &Step, format: i16) -> Reply {
+fn extended(client: &mut Client, sql: &str, parameters: &[Option<String>], format: i16) -> Reply {
     // In binary, parameters are encoded by the types the server says; where it has an error to say, that comes again.
-    let types = if format == 1 && !step.parameters.is_empty() {
-        client.parameter_types(&step.sql).unwrap_or_default()
+    let types = if format == 1 && !parameters.is_empty() {
+        client.parameter_types(sql).unwrap_or_default()
     } else {
         Vec::new()
     };
-    let encoded: Vec<(i16, Option<Vec<u8>>)> = step
-        .parameters
+    let encoded: Vec<(i16, Option<Vec<u8>>)> = parameters
         .iter()
         .enumerate()
         .map(|(index, value)| match value {
@@ -277,7 +285,7 @@ fn extended(client: &mut Client, step: &Step, format: i16) -> Reply {
         })
         .collect();
     client.send(|buffer| {
-        frontend::parse("", &step.sql, [], buffer).unwrap();
+        frontend::parse("", sql, [], buffer).unwrap();
         let bound = frontend::bind(
             "",
             "",
@@ -299,7 +307,7 @@ fn extended(client: &mut Client, step: &Step, format: i16) -> Reply {
         frontend::sync(buffer);
     });
     let mut replies = client.replies_to(None, true);
-    assert!(replies.len() <= 1, "{}: {replies:?}", step.sql);
+    assert!(replies.len() <= 1, "{sql}: {replies:?}");
     replies.pop().unwrap_or_default()
 }
 
@@ -353,7 +361,7 @@ fn uuid(text: &str) -> Option<Vec<u8>> {
 }
 
 /// OIDs from here on belong to objects of users, and are others on every server.
-const FIRST_USER_OID: u32 = 16_384;
+pub(crate) const FIRST_USER_OID: u32 = 16_384;
 
 fn compare(step: &Step, expected: &[Reply], found: &[Reply]) -> Result<(), String> {
     if expected.len() != found.len() {

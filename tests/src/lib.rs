@@ -7,6 +7,7 @@
 //! - [`Proxy`] stands between two programs and cuts, stalls, slows or swallows what they say.
 //! - [`dialogue`] shows what is said message by message.
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
+//! - [`random`] does the same with statements made at random.
 //!
 //! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
 
@@ -15,6 +16,7 @@ mod client;
 pub mod dialogue;
 pub mod differential;
 mod proxy;
+pub mod random;
 mod reply;
 mod router;
 

@@ -1,0 +1,55 @@
+//! The router answers statements made at random as one PostgreSQL does, on one, two and five shards.
+//!
+//! `SWITCHYARD_SEED` sets the seed of the data and the statements, `SWITCHYARD_QUERIES` how many there are per layout,
+//! `SWITCHYARD_FIRST` the number of the first, `SWITCHYARD_DIFFERENCES` after how many differences a run ends.
+
+use std::sync::OnceLock;
+
+use switchyard_tests::random::{Campaign, Layer, Servers};
+
+static SERVERS: OnceLock<Servers> = OnceLock::new();
+
+fn variable(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(value) => value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is {value:?}, which is no number")),
+        Err(_) => otherwise,
+    }
+}
+
+#[track_caller]
+fn same(shards: usize, layer: Layer) {
+    let seed = variable("SWITCHYARD_SEED", 1);
+    let campaign = Campaign {
+        seed,
+        first: variable("SWITCHYARD_FIRST", 0),
+        statements: variable("SWITCHYARD_QUERIES", 300),
+        shards,
+        layer,
+        views: false,
+        differences: variable("SWITCHYARD_DIFFERENCES", 3) as usize,
+    };
+    let servers = SERVERS.get_or_init(|| Servers::start(seed));
+    let report = campaign.run(servers);
+    eprintln!("seed {seed}, {shards} shards, layer {layer:?}: {report}");
+    assert!(
+        report.differences.is_empty(),
+        "SWITCHYARD_SEED={seed}\n{report}"
+    );
+}
+
+#[test]
+fn on_one_shard() {
+    same(1, Layer::Auto);
+}
+
+#[test]
+fn on_two_shards() {
+    same(2, Layer::Auto);
+}
+
+#[test]
+fn on_five_shards() {
+    same(5, Layer::Auto);
+}
