@@ -106,7 +106,8 @@ impl Plan {
 /// How a statement is executed.
 #[derive(Debug, Clone)]
 pub enum Operator {
-    /// The original bytes go to one shard, and its answer back.
+    /// The original bytes go to one shard, and its answer back. Where a key turns out at binding to be a value whose shard
+    /// is not certain, the statement is one whose rows can be appended, or it is refused.
     PassThrough(Target),
     /// The original bytes go to several shards, and their rows are appended, in shard order or any other.
     Append(Target),

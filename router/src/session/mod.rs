@@ -329,7 +329,7 @@ impl Session {
     /// A statement begins that is run like this.
     fn count(&self, plan: &Plan, shards: usize) {
         let route = match &plan.operator {
-            Operator::Append(_) if shards > 1 => RouteKind::Scatter,
+            Operator::PassThrough(_) | Operator::Append(_) if shards > 1 => RouteKind::Scatter,
             Operator::PassThrough(_) | Operator::Append(_) if plan.access == Access::Read => {
                 RouteKind::Replica
             }

@@ -224,8 +224,9 @@ impl Session {
             return Box::pin(self.setting_statement(routed, sent)).await;
         }
         match &plan.operator {
-            Operator::PassThrough(_) => self.no_shard(sent).await,
-            Operator::Append(_) => Box::pin(self.append(routed, sent)).await,
+            Operator::PassThrough(_) | Operator::Append(_) => {
+                Box::pin(self.append(routed, sent)).await
+            }
             Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
             Operator::Session => Box::pin(self.control(plan, sent)).await,
             Operator::Refuse(refusal) => {
@@ -235,14 +236,6 @@ impl Session {
                 Err(Failure::Refused(refusal.clone()).into())
             }
         }
-    }
-
-    /// No key is such a value: PostgreSQL says why.
-    async fn no_shard(&mut self, sent: Sent<'_>) -> Result<Ready, Trouble> {
-        if self.analyse(sent.sql()).await? {
-            return Ok(Ready::ToBeSaid);
-        }
-        Err(Failure::Retry.into())
     }
 
     /// In a failed block PostgreSQL refuses all but the block's end; the shard that failed does so itself, and finds
