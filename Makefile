@@ -6,13 +6,14 @@ ARGS ?=
 # How long `make fuzz` spends on each target.
 SECONDS_PER_TARGET ?= 60
 
-.PHONY: demo test check format-check lint deny doc bench fuzz prepare help
+.PHONY: demo test check format-check lint deny doc bench regress fuzz prepare help
 
 help:
 	@echo 'make demo     a real cluster on this machine with sample data, and a router in front of it'
 	@echo 'make test     everything that must hold: make check, then every test'
 	@echo 'make check    format, lints, licences and dependencies, documentation'
 	@echo 'make bench    throughput, CPU, system calls and memory against PostgreSQL and PgBouncer'
+	@echo 'make regress  PostgreSQL 15'"'"'s own regression files through the router, compared with a plain server'
 	@echo 'make fuzz     every fuzz target for SECONDS_PER_TARGET=$(SECONDS_PER_TARGET)'
 	@echo 'make prepare  install what all of these need and the system lacks'
 
@@ -48,6 +49,13 @@ bench:
 	@.ci/prepare compiler postgresql pgbouncer strace
 	$(CARGO) build --locked --release --package switchyard-router --package switchyard-bench
 	$(CARGO) run --locked --release --quiet --package switchyard-bench -- $(ARGS)
+
+# SOURCE: src/test/regress of PostgreSQL 15's source, if it is not to be fetched from Debian.
+regress:
+	@.ci/prepare compiler postgresql
+	@$(if $(SOURCE),,.ci/regress-source)
+	$(CARGO) build --locked --package switchyard-tests --bins
+	$(CARGO) run --locked --quiet --package switchyard-tests --bin regress -- $(if $(SOURCE),--source $(SOURCE)) $(ARGS)
 
 fuzz:
 	@.ci/prepare compiler fuzz

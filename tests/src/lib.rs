@@ -8,6 +8,7 @@
 //! - [`dialogue`] shows what is said message by message.
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
 //! - [`random`] does the same with statements made at random.
+//! - [`regress`] does so with PostgreSQL's own regression files.
 //!
 //! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
 
@@ -17,6 +18,7 @@ pub mod dialogue;
 pub mod differential;
 mod proxy;
 pub mod random;
+pub mod regress;
 mod reply;
 mod router;
 

@@ -1,0 +1,442 @@
+//! Runs a file on the plain server and on the router, and compares what they read.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::compare::{Verdict, What, compare, show};
+use super::mirror::{Blocked, Mirror};
+use super::report::{Difference, FileReport, Outcome};
+use super::script::{Piece, Script, Statement, Variables};
+use super::source::{Source, Use};
+use super::stand::Stand;
+use super::statement::{Kind, copied_file, permanent};
+use crate::{Client, Reply};
+
+/// One file that is running: its sessions, and what it has said so far.
+pub(super) struct Run<'a> {
+    stand: &'a mut Stand,
+    mirror: &'a mut Mirror,
+    plain: Client,
+    routed: Client,
+    usage: Use,
+    report: FileReport,
+    variables: Variables,
+    /// Whether each prepared statement reads.
+    prepared: BTreeMap<String, bool>,
+    /// Settings that a new session of the router has to be given.
+    settings: Vec<String>,
+    /// Whether the plain server's rows may be others than the shards'.
+    rows_changed: bool,
+    /// Whether the router has to look at the tables anew.
+    defined: bool,
+    /// Whether the open transaction block has defined anything.
+    defined_in_block: bool,
+    /// Whether it has set anything.
+    set_in_block: bool,
+    /// Where the plain server's log was last seen.
+    position: String,
+    /// Relations that the script called temporary.
+    temporary: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    /// Runs a whole file.
+    pub(super) fn file(
+        stand: &'a mut Stand,
+        mirror: &'a mut Mirror,
+        source: &Source,
+        name: &str,
+        usage: Use,
+    ) -> FileReport {
+        let text = source
+            .script(name)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        mirror.reconnect();
+        let mut run = Run {
+            plain: stand.plain(),
+            routed: stand.routed(),
+            stand,
+            mirror,
+            usage,
+            report: FileReport::new(name),
+            variables: Variables::new(),
+            prepared: BTreeMap::new(),
+            settings: Vec::new(),
+            rows_changed: true,
+            defined: true,
+            defined_in_block: false,
+            set_in_block: false,
+            position: String::new(),
+            temporary: Vec::new(),
+        };
+        run.environment(source);
+        run.pieces(&mut Script::new(&text));
+        run.finish()
+    }
+
+    fn environment(&mut self, source: &Source) {
+        let directory = source.directory().to_string_lossy().into_owned();
+        for (name, value) in [
+            ("PG_ABS_SRCDIR", directory.as_str()),
+            ("PG_ABS_BUILDDIR", "/nonexistent"),
+            ("PG_LIBDIR", "/nonexistent"),
+            ("PG_DLSUFFIX", ".so"),
+        ] {
+            self.variables.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    fn pieces(&mut self, script: &mut Script<'_>) {
+        // Of each \if around this: whether its branch is taken, and whether one has been.
+        let mut branches: Vec<(bool, bool)> = Vec::new();
+        while let Some(piece) = script.next(&self.variables) {
+            let active = branches.iter().all(|(taken, _)| *taken);
+            match piece {
+                Piece::Statement(statement) if active => self.statement(&statement, script),
+                Piece::Statement(_) => {}
+                Piece::Command { name, arguments } => match name.as_str() {
+                    "if" | "elif" | "else" | "endif" => {
+                        branch(&mut branches, &name, &self.words(&arguments))
+                    }
+                    "q" | "quit" if active => return,
+                    _ if active => self.command(&name, &arguments),
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    fn command(&mut self, name: &str, arguments: &str) {
+        let words = self.words(arguments);
+        match (name, words.as_slice()) {
+            ("set", [variable, value @ ..]) => {
+                drop(self.variables.insert(variable.clone(), value.concat()))
+            }
+            ("unset", [variable]) => drop(self.variables.remove(variable)),
+            ("getenv", [variable, name]) => {
+                let value = self.variables.get(name).cloned().unwrap_or_default();
+                self.variables.insert(variable.clone(), value);
+            }
+            ("c" | "connect", _) => {
+                (self.plain, self.routed) = (self.stand.plain(), self.stand.routed());
+                self.mirror.reconnect();
+                self.settings.clear();
+            }
+            // The rest is about psql's own output.
+            _ => {}
+        }
+    }
+
+    /// A command's arguments, as psql reads them.
+    fn words(&self, arguments: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut rest = arguments.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let end = match first {
+                '\'' => rest[1..].find('\'').map_or(rest.len(), |at| at + 2),
+                _ => rest.find(char::is_whitespace).unwrap_or(rest.len()),
+            };
+            let word = &rest[..end];
+            let known = word
+                .strip_prefix(':')
+                .and_then(|name| self.variables.get(name.trim_matches(['\'', '"'])));
+            words.push(
+                known
+                    .cloned()
+                    .unwrap_or_else(|| word.trim_matches('\'').to_owned()),
+            );
+            rest = rest[end..].trim_start();
+        }
+        words
+    }
+
+    fn statement(&mut self, statement: &Statement, script: &mut Script<'_>) {
+        let sql = statement.text.as_str();
+        match Kind::of(sql) {
+            Kind::Query => self.query(statement),
+            Kind::Cursor => drop(self.both(statement)),
+            Kind::Prepare(name, reads) => {
+                self.prepared.insert(name, reads);
+                // What makes a table of it runs on the shards too.
+                let _ = self.mirror.repeat(sql);
+                if reads {
+                    drop(self.both(statement))
+                } else {
+                    drop(self.plain.simple(sql))
+                }
+            }
+            Kind::Execute(name) if self.prepared.get(&name) == Some(&true) => {
+                drop(self.both(statement))
+            }
+            Kind::Execute(_) | Kind::Data => self.data(sql),
+            Kind::Setting => self.setting(sql),
+            Kind::Transaction => self.transaction(sql),
+            Kind::CopyIn => self.copy_in(sql, script),
+            Kind::Definition => self.definition(sql),
+            Kind::Maintenance => drop(self.plain.simple(sql)),
+            Kind::Aside => {}
+        }
+    }
+
+    /// A query, and what psql does with its answer.
+    fn query(&mut self, statement: &Statement) {
+        let ended_by = statement
+            .ended_by
+            .as_ref()
+            .map(|(name, arguments)| (name.as_str(), arguments));
+        if let Some(("gdesc", _)) = ended_by {
+            return;
+        }
+        let replies = self.both(statement);
+        let rows = replies
+            .first()
+            .map(|reply| (reply.columns.clone().unwrap_or_default(), reply.texts()));
+        match (ended_by, rows) {
+            (Some(("gset", prefix)), Some((columns, rows))) => {
+                let values = columns
+                    .iter()
+                    .zip(rows.into_iter().next().unwrap_or_default());
+                for (column, value) in values {
+                    self.variables
+                        .insert(format!("{prefix}{}", column.name), value);
+                }
+            }
+            (Some(("gexec", _)), Some((_, rows))) => {
+                for text in rows.into_iter().flatten() {
+                    let made = Statement {
+                        line: statement.line,
+                        text,
+                        ended_by: None,
+                    };
+                    self.statement(&made, &mut Script::new(""));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Changes rows.
+    fn data(&mut self, sql: &str) {
+        self.plain.simple(sql);
+        self.rows_changed = true;
+    }
+
+    fn copy_in(&mut self, sql: &str, script: &mut Script<'_>) {
+        self.rows_changed = true;
+        if let Some((sql, file)) = copied_file(sql) {
+            match std::fs::read(&file) {
+                Ok(data) => drop(self.plain.copy_in(&sql, &data)),
+                Err(error) => self.report.troubles.push(format!("{file}: {error}")),
+            }
+            return;
+        }
+        let data = script.copy_data();
+        self.plain
+            .send(|buffer| postgres_protocol::message::frontend::query(sql, buffer).unwrap());
+        self.plain.replies(Some(data.as_bytes()));
+    }
+
+    fn setting(&mut self, sql: &str) {
+        let replies = self.plain.simple(sql);
+        if succeeded(&replies) {
+            let _ = self.mirror.repeat(sql);
+            self.settings.push(sql.to_owned());
+            self.set_in_block |= self.plain.status == b'T';
+        }
+        self.ask(sql);
+        self.align();
+    }
+
+    fn transaction(&mut self, sql: &str) {
+        let in_block = self.plain.status != b'I';
+        self.plain.simple(sql);
+        self.ask(sql);
+        self.align();
+        if !in_block {
+            return;
+        }
+        self.rows_changed = true;
+        if self.set_in_block && self.plain.status != b'E' {
+            self.mirror.settle(&mut self.plain);
+            self.set_in_block = self.plain.status == b'T';
+        }
+        if self.defined_in_block && self.plain.status != b'E' {
+            // What was rolled back, if anything.
+            self.mirror.reconcile(&mut self.plain);
+            self.defined = true;
+            self.defined_in_block = self.plain.status == b'T';
+        }
+    }
+
+    fn definition(&mut self, sql: &str) {
+        let permanent = permanent(sql);
+        let sql = permanent.as_deref().unwrap_or(sql);
+        let before = permanent.is_some().then(|| relations(&mut self.plain));
+        let replies = self.plain.simple(sql);
+        (self.rows_changed, self.defined) = (true, true);
+        if !succeeded(&replies) {
+            return;
+        }
+        if let Some(before) = before {
+            let now = relations(&mut self.plain);
+            self.temporary
+                .extend(now.into_iter().filter(|name| !before.contains(name)));
+        }
+        self.defined_in_block |= self.plain.status == b'T';
+        if self.mirror.repeat(sql) == Err(Blocked) {
+            self.restart_block();
+            let _ = self.mirror.repeat(sql);
+        }
+    }
+
+    /// Runs on both sides and compares; in a file that only prepares, on the plain server.
+    fn both(&mut self, statement: &Statement) -> Vec<Reply> {
+        let sql = statement.text.as_str();
+        if self.usage == Use::Prepares {
+            self.rows_changed = true;
+            return self.plain.simple(sql);
+        }
+        self.bring_up_to_date();
+        let expected = self.plain.simple(sql);
+        let found = self.ask(sql);
+        self.note(statement, &expected, found.as_deref());
+        self.align();
+        if self.plain.status != b'E' {
+            let position = self.log_position();
+            self.rows_changed |= self.position != position;
+        }
+        expected
+    }
+
+    fn note(&mut self, statement: &Statement, expected: &[Reply], found: Option<&[Reply]>) {
+        let failure = expected.iter().find_map(|reply| reply.failure.as_ref());
+        if let Some(failure) = failure {
+            let code = found.and_then(|found| found.iter().find_map(Reply::sqlstate));
+            let same = code == Some(failure.sqlstate());
+            self.report.failed(same);
+            if !same {
+                self.report
+                    .add(difference(statement, Outcome::OtherError, expected, found));
+            }
+            return;
+        }
+        let verdict = match found {
+            Some(found) => compare(&statement.text, expected, found),
+            None => Verdict::Different(What::Lost),
+        };
+        self.report.count(&verdict);
+        let outcome = match verdict {
+            Verdict::Equal => return,
+            Verdict::Refused(reason) => Outcome::Refused(reason),
+            Verdict::Different(what) => Outcome::Different(what),
+        };
+        self.report
+            .add(difference(statement, outcome, expected, found));
+    }
+
+    /// The router's answer; none if the connection was lost over it, or it did not come in time.
+    fn ask(&mut self, sql: &str) -> Option<Vec<Reply>> {
+        let routed = &mut self.routed;
+        let answer = catch_unwind(AssertUnwindSafe(|| routed.simple(sql))).ok();
+        if answer.is_none() {
+            self.routed = self.stand.routed();
+            for setting in &self.settings {
+                self.routed.simple(setting);
+            }
+        }
+        answer
+    }
+
+    /// Brings the router's transaction block to where the plain server's is.
+    fn align(&mut self) {
+        match (self.plain.status, self.routed.status) {
+            (b'T', b'E') => self.restart_block(),
+            (b'T' | b'E', b'I') => drop(self.ask("BEGIN")),
+            (b'I', b'T' | b'E') => drop(self.ask("ROLLBACK")),
+            _ => {}
+        }
+    }
+
+    fn restart_block(&mut self) {
+        if self.routed.status != b'I' {
+            self.ask("ROLLBACK");
+            self.ask("BEGIN");
+        }
+    }
+
+    /// Rows to the shards, tables to the router.
+    fn bring_up_to_date(&mut self) {
+        if self.plain.status == b'E' {
+            return;
+        }
+        if self.rows_changed || self.defined {
+            if self.mirror.follow(&mut self.plain) == Err(Blocked) {
+                self.restart_block();
+                let _ = self.mirror.follow(&mut self.plain);
+            }
+            self.rows_changed = false;
+        }
+        if self.defined {
+            self.stand.announce(self.mirror.keys());
+            self.defined = false;
+        }
+        self.position = self.log_position();
+    }
+
+    fn log_position(&mut self) -> String {
+        self.plain
+            .run("SELECT pg_catalog.pg_current_wal_insert_lsn()")
+            .succeeded()
+            .value()
+    }
+
+    fn finish(mut self) -> FileReport {
+        if self.plain.status != b'I' {
+            self.transaction("ROLLBACK");
+        }
+        self.definition("RESET ALL");
+        for name in std::mem::take(&mut self.temporary) {
+            self.definition(&format!("DROP {name} CASCADE"));
+        }
+        self.report.troubles.extend(self.mirror.troubles());
+        self.report
+    }
+}
+
+fn branch(branches: &mut Vec<(bool, bool)>, name: &str, words: &[String]) {
+    let holds = words
+        .first()
+        .is_some_and(|word| matches!(word.as_str(), "t" | "true" | "on" | "1" | "yes"));
+    match (name, branches.last_mut()) {
+        ("if", _) => branches.push((holds, holds)),
+        ("elif", Some(branch)) => *branch = (!branch.1 && holds, branch.1 || holds),
+        ("else", Some(branch)) => *branch = (!branch.1, true),
+        _ => drop(branches.pop()),
+    }
+}
+
+fn succeeded(replies: &[Reply]) -> bool {
+    replies.iter().all(|reply| reply.failure.is_none())
+}
+
+/// Relations as DROP wants them named.
+fn relations(plain: &mut Client) -> Vec<String> {
+    let sql = "SELECT pg_catalog.format('%s %s', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, \
+               oid::pg_catalog.regclass) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'S')";
+    plain.run(sql).texts().into_iter().flatten().collect()
+}
+
+fn difference(
+    statement: &Statement,
+    outcome: Outcome,
+    expected: &[Reply],
+    found: Option<&[Reply]>,
+) -> Difference {
+    Difference {
+        line: statement.line,
+        sql: statement.text.clone(),
+        outcome,
+        plain: show(expected),
+        router: found.map_or_else(|| "no answer".to_owned(), show),
+    }
+}
