@@ -12,7 +12,7 @@ help:
 	@echo 'make demo     a real cluster on this machine with sample data, and a router in front of it'
 	@echo 'make test     everything that must hold: make check, then every test'
 	@echo 'make check    format, lints, licences and dependencies, documentation'
-	@echo 'make bench    throughput, CPU, system calls and memory against PostgreSQL and PgBouncer'
+	@echo 'make bench    throughput, CPU, system calls and memory against PostgreSQL and PgBouncer, and TPC-H'
 	@echo 'make regress  PostgreSQL 15'"'"'s own regression files through the router, compared with a plain server'
 	@echo 'make fuzz     every fuzz target for SECONDS_PER_TARGET=$(SECONDS_PER_TARGET)'
 	@echo 'make prepare  install what all of these need and the system lacks'

@@ -8,6 +8,12 @@ pub(crate) enum Error {
     /// The servers.
     #[error("the servers could not be started")]
     Cluster(#[from] switchyard_cluster::Error),
+    /// The tables.
+    #[error("the tables could not be loaded")]
+    Load(#[from] switchyard_cluster::LoadError),
+    /// The router's configuration, which we wrote.
+    #[error("the router's configuration has errors: {0:?}")]
+    Config(Vec<switchyard_schema::Diagnostic>),
     /// A file, a socket or a process.
     #[error("cannot {action}")]
     Io {

@@ -1,9 +1,11 @@
-//! `make bench`: what it costs to go through the router.
+//! `make bench`: what it costs to go through the router, and what it is worth.
 //!
 //! pgbench runs in turn against PostgreSQL itself, a proxy that only copies bytes (the floor), PgBouncer, and the router
 //! with one unsharded node and with two shards. All of them are started here, on loopback, and stopped in the end. The
 //! machine is shared by everything that is measured and by whatever else runs on it, so that the contenders take turns
 //! within each round, in rotating order, and are compared round by round; medians of those comparisons are what counts.
+//!
+//! Then the same for TPC-H ([`tpch`]): queries that no shard can answer alone.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ mod report;
 mod router;
 mod stand;
 mod statistics;
+mod tpch;
 mod trace;
 
 use error::Error;
@@ -53,18 +56,26 @@ fn main() -> ExitCode {
 
 fn compare(arguments: &Arguments) -> Result<(), Error> {
     process::raise_file_limit();
-    let plan = options::Plan::of(arguments);
-    let stand = Stand::raise(&plan)?;
-    let idle = idle::measure(&stand, &plan)?;
-    let calls = trace::measure(&stand, &plan)?;
-    let runs = measure::measure(&stand, &plan)?;
-    let report = report::Report::new(&stand, &plan, &runs, calls, idle);
+    let report = report::Report {
+        machine: report::Machine::this(),
+        pgbench: arguments.pgbench().as_ref().map(pgbench).transpose()?,
+        tpch: arguments.tpch().as_ref().map(tpch::measure).transpose()?,
+    };
     let text = if arguments.json {
         report.to_json()?
     } else {
         report.to_table()
     };
     writeln!(io::stdout(), "{text}").map_err(Error::io("write the report"))
+}
+
+/// pgbench against everybody.
+fn pgbench(plan: &options::Plan) -> Result<report::Pgbench, Error> {
+    let stand = Stand::raise(plan)?;
+    let idle = idle::measure(&stand, plan)?;
+    let calls = trace::measure(&stand, plan)?;
+    let runs = measure::measure(&stand, plan)?;
+    Ok(report::Pgbench::new(&stand, plan, &runs, calls, idle))
 }
 
 /// Tells the person who waits how far we are.

@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// A first look: fewer scenarios and rounds; about two minutes.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// TPC-H only.
+    #[arg(long)]
+    tpch: bool,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -26,6 +29,9 @@ pub(crate) struct Arguments {
     /// Size of pgbench's tables: 100,000 accounts for each.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     scale: u32,
+    /// Scale factor of TPC-H: 1 is 1 GB.
+    #[arg(long, value_name = "FACTOR", default_value_t = 0.1, value_parser = tpch_scale)]
+    tpch_scale: f64,
     /// Only these contenders.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<Name>,
@@ -38,6 +44,43 @@ pub(crate) struct Arguments {
     /// Something else instead of a comparison.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+fn tpch_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if (0.001..=100.0).contains(&scale) => Ok(scale),
+        _ => Err("between 0.001 and 100".to_owned()),
+    }
+}
+
+impl Arguments {
+    /// What is to be measured with pgbench, if anything.
+    pub(crate) fn pgbench(&self) -> Option<Plan> {
+        (!self.tpch).then(|| Plan::of(self))
+    }
+
+    /// What is to be measured with TPC-H, if anything: not in a first look, nor where something else was picked out.
+    pub(crate) fn tpch(&self) -> Option<TpchPlan> {
+        let narrowed =
+            !(self.only.is_empty() && self.clients.is_empty() && self.protocol.is_empty());
+        (self.tpch || !(self.quick || narrowed)).then_some(TpchPlan {
+            scale: self.tpch_scale,
+            rounds: match (self.rounds, self.quick) {
+                (Some(rounds), _) if self.tpch => rounds,
+                (_, true) => 1,
+                (_, false) => 5,
+            },
+        })
+    }
+}
+
+/// What will be measured with TPC-H.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TpchPlan {
+    /// The scale factor.
+    pub(crate) scale: f64,
+    /// How often each contender has its turn at each query.
+    pub(crate) rounds: u32,
 }
 
 /// Other things this program is.
@@ -123,7 +166,7 @@ impl Scenario {
     }
 }
 
-/// Everything that will be measured.
+/// Everything that will be measured with pgbench.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// How often each contender has its turn.
@@ -147,7 +190,7 @@ const MOST_TRACED: u32 = 16;
 
 impl Plan {
     /// What the arguments ask for.
-    pub(crate) fn of(arguments: &Arguments) -> Plan {
+    fn of(arguments: &Arguments) -> Plan {
         let or = |given: &[u32], usual: &[u32]| match given {
             [] => usual.to_vec(),
             given => given.to_vec(),

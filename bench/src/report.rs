@@ -12,12 +12,24 @@ use crate::measure::Run;
 use crate::options::{Plan, Scenario};
 use crate::stand::Stand;
 use crate::statistics::Spread;
+use crate::tpch;
 use crate::trace::Calls;
 
 /// Everything measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    machine: Machine,
+    /// What it was measured on.
+    pub(crate) machine: Machine,
+    /// What it costs to go through the router.
+    #[serde(flatten)]
+    pub(crate) pgbench: Option<Pgbench>,
+    /// What queries over all shards take.
+    pub(crate) tpch: Option<tpch::Report>,
+}
+
+/// Everything measured with pgbench.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pgbench {
     rounds: u32,
     seconds: u32,
     scale: u32,
@@ -28,8 +40,9 @@ pub(crate) struct Report {
     gates: Vec<Gate>,
 }
 
+/// The machine, which everything shares.
 #[derive(Debug, Serialize)]
-struct Machine {
+pub(crate) struct Machine {
     processors: usize,
     model: String,
     kernel: String,
@@ -61,36 +74,6 @@ pub(crate) struct Row {
 }
 
 impl Report {
-    /// Puts together what was measured.
-    pub(crate) fn new(
-        stand: &Stand,
-        plan: &Plan,
-        runs: &[Run],
-        calls: Vec<Calls>,
-        idle: Vec<Idle>,
-    ) -> Report {
-        let describe = |one: &crate::contender::Contender| (one.name, one.description.clone());
-        let contenders: Vec<_> = stand.contenders.iter().map(describe).collect();
-        let pairs = plan.scenarios.iter().flat_map(|&scenario| {
-            let names = contenders.iter().map(|(name, _)| *name);
-            names.map(move |name| (scenario, name))
-        });
-        let rows: Vec<Row> = pairs
-            .filter_map(|(scenario, name)| Row::of(runs, scenario, name))
-            .collect();
-        Report {
-            machine: Machine::this(),
-            rounds: plan.rounds,
-            seconds: plan.seconds,
-            scale: plan.scale,
-            gates: gates(&rows),
-            contenders,
-            rows,
-            calls,
-            idle,
-        }
-    }
-
     /// For programs.
     pub(crate) fn to_json(&self) -> Result<String, Error> {
         Ok(serde_json::to_string_pretty(self)?)
@@ -111,6 +94,50 @@ impl Report {
             kernel,
         } = &self.machine;
         writeln!(text, "{processors} processors ({model}), Linux {kernel}")?;
+        let mut gates: Vec<&Gate> = Vec::new();
+        if let Some(pgbench) = &self.pgbench {
+            pgbench.write(text)?;
+            gates.extend(&pgbench.gates);
+        }
+        if let Some(tpch) = &self.tpch {
+            tpch.write(text)?;
+            gates.extend(tpch.gates());
+        }
+        write_gates(&gates, text)
+    }
+}
+
+impl Pgbench {
+    /// Puts together what was measured.
+    pub(crate) fn new(
+        stand: &Stand,
+        plan: &Plan,
+        runs: &[Run],
+        calls: Vec<Calls>,
+        idle: Vec<Idle>,
+    ) -> Pgbench {
+        let describe = |one: &crate::contender::Contender| (one.name, one.description.clone());
+        let contenders: Vec<_> = stand.contenders.iter().map(describe).collect();
+        let pairs = plan.scenarios.iter().flat_map(|&scenario| {
+            let names = contenders.iter().map(|(name, _)| *name);
+            names.map(move |name| (scenario, name))
+        });
+        let rows: Vec<Row> = pairs
+            .filter_map(|(scenario, name)| Row::of(runs, scenario, name))
+            .collect();
+        Pgbench {
+            rounds: plan.rounds,
+            seconds: plan.seconds,
+            scale: plan.scale,
+            gates: gates(&rows),
+            contenders,
+            rows,
+            calls,
+            idle,
+        }
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
         for (name, description) in &self.contenders {
             writeln!(text, "  {:18}{description}", name.title())?;
         }
@@ -122,8 +149,7 @@ impl Report {
         )?;
         self.write_rows(text)?;
         self.write_calls(text)?;
-        self.write_idle(text)?;
-        self.write_gates(text)
+        self.write_idle(text)
     }
 
     fn write_rows(&self, text: &mut String) -> std::fmt::Result {
@@ -195,24 +221,25 @@ impl Report {
         }
         Ok(())
     }
-
-    fn write_gates(&self, text: &mut String) -> std::fmt::Result {
-        if !self.gates.is_empty() {
-            writeln!(text, "\nDemands")?;
-        }
-        for gate in &self.gates {
-            let verdict = if gate.met { "met   " } else { "MISSED" };
-            writeln!(
-                text,
-                "  {verdict} {:5.2}  {} {}",
-                gate.measured, gate.demand, gate.bound
-            )?;
-        }
-        Ok(())
-    }
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+fn write_gates(gates: &[&Gate], text: &mut String) -> std::fmt::Result {
+    if !gates.is_empty() {
+        writeln!(text, "\nDemands")?;
+    }
+    for gate in gates {
+        let verdict = if gate.met { "met   " } else { "MISSED" };
+        writeln!(
+            text,
+            "  {verdict} {:5.2}  {} {}",
+            gate.measured, gate.demand, gate.bound
+        )?;
+    }
+    Ok(())
+}
+
+/// A figure, if there is one.
+pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
@@ -255,7 +282,8 @@ fn of(runs: &[Run], scenario: Scenario, name: Name) -> impl Iterator<Item = &Run
 }
 
 impl Machine {
-    fn this() -> Machine {
+    /// This one.
+    pub(crate) fn this() -> Machine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let model = read("/proc/cpuinfo")
             .lines()

@@ -56,21 +56,9 @@ fn start(
 ) -> Result<Contender, Error> {
     let run = |pool: u32| -> Result<Target, Error> {
         let (port, http) = (Port::any()?, Port::any()?);
-        let file = directory.join(format!("{name:?}-{pool}.toml"));
         let text = configuration(port.number(), http.number(), pool, shards, tables);
-        std::fs::write(&file, text).map_err(Error::io("write the router's configuration"))?;
-        let log = std::fs::File::create(file.with_extension("log"))
-            .map_err(Error::io("make the router's log"))?;
-        let mut command = Command::new(program()?);
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        let process = Companion::start(&mut command)?;
-        Ok(Target::Process(Endpoint { port, process }))
+        let endpoint = launch(directory, &format!("{name:?}-{pool}"), &text, port)?;
+        Ok(Target::Process(endpoint))
     };
     Ok(Contender {
         name,
@@ -78,6 +66,29 @@ fn start(
         usual: run(USUAL_POOL)?,
         prepared: Some(run(PREPARED_POOL)?),
     })
+}
+
+/// Starts a router on a configuration that says it listens on `port`.
+pub(crate) fn launch(
+    directory: &Path,
+    name: &str,
+    configuration: &str,
+    port: Port,
+) -> Result<Endpoint, Error> {
+    let file = directory.join(name).with_extension("toml");
+    std::fs::write(&file, configuration).map_err(Error::io("write the router's configuration"))?;
+    let log = std::fs::File::create(file.with_extension("log"))
+        .map_err(Error::io("make the router's log"))?;
+    let mut command = Command::new(program()?);
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    let process = Companion::start(&mut command)?;
+    Ok(Endpoint { port, process })
 }
 
 fn configuration(port: u16, http: u16, pool: u32, shards: &[Shard], tables: &str) -> String {

@@ -1,5 +1,6 @@
 //! Everything that is measured, running.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -115,30 +116,38 @@ fn start_floor(server: u16) -> Result<Contender, Error> {
 
 /// Waits until a contender takes connections.
 fn wait_for(contender: &Contender) -> Result<(), Error> {
-    let give_up = Instant::now() + PATIENCE;
     for target in std::iter::once(&contender.usual).chain(&contender.prepared) {
         let Target::Process(endpoint) = target else {
             continue;
         };
-        loop {
-            // The floor passes on the server's demand for a password: that it is asked for is answer enough.
-            let port = endpoint.port.number();
-            let answer = if contender.name == Name::Floor {
-                TcpStream::connect(("127.0.0.1", port)).map(drop)
-            } else {
+        let port = endpoint.port.number();
+        // The floor passes on the server's demand for a password: that it is asked for is answer enough.
+        patiently(contender.name.title(), || match contender.name {
+            Name::Floor => TcpStream::connect(("127.0.0.1", port)).map(drop),
+            Name::Direct | Name::Pgbouncer | Name::Router | Name::Routed | Name::Sharded => {
                 Client::login(port, APP_USER, DATABASE).map(drop)
-            };
-            match answer {
-                Ok(()) => break,
-                Err(_) if Instant::now() < give_up => sleep(Duration::from_millis(50)),
-                Err(error) => {
-                    return Err(Error::NotReady {
-                        contender: contender.name.title(),
-                        reason: error.to_string(),
-                    });
-                }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Tries again until it succeeds, for as long as a contender may take to start.
+pub(crate) fn patiently(
+    contender: &'static str,
+    attempt: impl Fn() -> io::Result<()>,
+) -> Result<(), Error> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Ok(()) => return Ok(()),
+            Err(_) if Instant::now() < give_up => sleep(Duration::from_millis(50)),
+            Err(error) => {
+                return Err(Error::NotReady {
+                    contender,
+                    reason: error.to_string(),
+                });
             }
         }
     }
-    Ok(())
 }

@@ -20,60 +20,68 @@ impl Layout {
     /// All of them.
     pub const ALL: [Layout; 3] = [Layout::Colocated, Layout::Scattered, Layout::Dates];
 
-    /// The `[[databases.tables]]` part of a configuration with so many shards.
+    /// The column that decides where a row is, for every table.
     #[must_use]
-    pub fn tables(self, shards: usize) -> String {
-        let keys = match self {
+    pub fn shard_keys(self) -> [(&'static str, &'static str); 8] {
+        let (orders, lineitem) = match self {
+            Layout::Colocated => ("o_orderkey", "l_orderkey"),
+            Layout::Scattered => ("o_custkey", "l_suppkey"),
+            Layout::Dates => ("o_orderdate", "l_shipdate"),
+        };
+        let [region, nation, part, supplier, partsupp, customer] = match self {
             Layout::Colocated | Layout::Dates => OWN_KEYS,
             Layout::Scattered => SCATTERED_KEYS,
         };
-        let mut text: String = keys
-            .iter()
-            .map(|(table, key)| by_hash(table, key))
-            .collect();
-        match self {
-            Layout::Colocated => {
-                text += &by_hash("orders", "o_orderkey");
-                text += &by_hash("lineitem", "l_orderkey");
-                text += "colocate_with = \"orders\"\n";
-            }
-            Layout::Scattered => {
-                text += &by_hash("orders", "o_custkey");
-                text += &by_hash("lineitem", "l_suppkey");
-            }
-            Layout::Dates => {
-                text += &by_date("orders", "o_orderdate", "01-01", shards);
-                text += &by_date("lineitem", "l_shipdate", "05-14", shards);
-            }
-        }
-        text
+        [
+            ("region", region),
+            ("nation", nation),
+            ("part", part),
+            ("supplier", supplier),
+            ("partsupp", partsupp),
+            ("customer", customer),
+            ("orders", orders),
+            ("lineitem", lineitem),
+        ]
+    }
+
+    /// The `[[databases.tables]]` part of a configuration with so many shards.
+    #[must_use]
+    pub fn tables(self, shards: usize) -> String {
+        let table = |(table, key): (&str, &str)| {
+            let how = match (self, table) {
+                (Layout::Colocated, "lineitem") => {
+                    "method = \"hash\"\ncolocate_with = \"orders\"\n".to_owned()
+                }
+                (Layout::Dates, "orders") => by_date("01-01", shards),
+                (Layout::Dates, "lineitem") => by_date("05-14", shards),
+                _ => "method = \"hash\"\n".to_owned(),
+            };
+            format!("\n[[databases.tables]]\nname = {table:?}\nshard_key = {key:?}\n{how}")
+        };
+        self.shard_keys().into_iter().map(table).collect()
     }
 }
 
-const OWN_KEYS: [(&str, &str); 6] = [
-    ("region", "r_regionkey"),
-    ("nation", "n_nationkey"),
-    ("part", "p_partkey"),
-    ("supplier", "s_suppkey"),
-    ("partsupp", "ps_partkey"),
-    ("customer", "c_custkey"),
+const OWN_KEYS: [&str; 6] = [
+    "r_regionkey",
+    "n_nationkey",
+    "p_partkey",
+    "s_suppkey",
+    "ps_partkey",
+    "c_custkey",
 ];
 
-const SCATTERED_KEYS: [(&str, &str); 6] = [
-    ("region", "r_name"),
-    ("nation", "n_regionkey"),
-    ("part", "p_size"),
-    ("supplier", "s_nationkey"),
-    ("partsupp", "ps_availqty"),
-    ("customer", "c_mktsegment"),
+const SCATTERED_KEYS: [&str; 6] = [
+    "r_name",
+    "n_regionkey",
+    "p_size",
+    "s_nationkey",
+    "ps_availqty",
+    "c_mktsegment",
 ];
-
-fn by_hash(table: &str, key: &str) -> String {
-    format!("\n[[databases.tables]]\nname = {table:?}\nshard_key = {key:?}\nmethod = \"hash\"\n")
-}
 
 /// The seven years of the data in as many ranges as there are shards, each but the last ending on `day` of a year.
-fn by_date(table: &str, key: &str, day: &str, shards: usize) -> String {
+fn by_date(day: &str, shards: usize) -> String {
     let mut ranges = String::new();
     for shard in 1..shards {
         let year = 1992 + 7 * shard / shards;
@@ -85,10 +93,7 @@ fn by_date(table: &str, key: &str, day: &str, shards: usize) -> String {
         );
     }
     let last = shards.saturating_sub(1);
-    format!(
-        "\n[[databases.tables]]\nname = {table:?}\nshard_key = {key:?}\nmethod = \"range\"\n\
-         ranges = [ {ranges}{{ shard = \"s{last}\" }} ]\n"
-    )
+    format!("method = \"range\"\nranges = [ {ranges}{{ shard = \"s{last}\" }} ]\n")
 }
 
 #[cfg(test)]
