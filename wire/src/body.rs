@@ -92,9 +92,14 @@ impl<'a> Reader<'a> {
 
     /// A text without its NUL.
     pub(crate) fn cstr(&mut self) -> Result<&'a [u8], DecodeError> {
-        let text = CStr::from_bytes_until_nul(self.0).map_err(|_| DecodeError::Unterminated)?;
-        self.0 = &self.0[text.count_bytes() + 1..];
-        Ok(text.to_bytes())
+        let text = match self.0 {
+            [0, ..] => &[],
+            _ => CStr::from_bytes_until_nul(self.0)
+                .map_err(|_| DecodeError::Unterminated)?
+                .to_bytes(),
+        };
+        self.0 = &self.0[text.len() + 1..];
+        Ok(text)
     }
 
     /// All that is left.

@@ -45,10 +45,13 @@ pub struct FrameError {
 /// Reads the header of the message at the start of `buf`; `None` if fewer than [`HEADER`] bytes are there.
 #[inline]
 pub fn header(buf: &[u8]) -> Result<Option<Header>, FrameError> {
-    let Some((&[tag, a, b, c, d], _)) = buf.split_first_chunk::<HEADER>() else {
+    let Some((&tag, rest)) = buf.split_first() else {
         return Ok(None);
     };
-    let length = u32::from_be_bytes([a, b, c, d]);
+    let Some((word, _)) = rest.split_first_chunk() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes(*word);
     if length < 4 || length as usize > MAX_MESSAGE {
         return Err(FrameError { tag, length });
     }
@@ -87,8 +90,10 @@ pub fn split(buf: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
 
 /// Appends a message whose body `body` writes, and fills in the length.
 pub(crate) fn put(dst: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
-    dst.put_u8(tag);
-    put_untagged(dst, body);
+    let start = dst.len() + 1;
+    dst.put_slice(&[tag, 0, 0, 0, 0]);
+    body(dst);
+    fill_length(dst, start);
 }
 
 /// Appends a startup packet: a message without a tag.
@@ -96,6 +101,11 @@ pub(crate) fn put_untagged(dst: &mut BytesMut, body: impl FnOnce(&mut BytesMut))
     let start = dst.len();
     dst.put_u32(0);
     body(dst);
+    fill_length(dst, start);
+}
+
+/// Writes the length of what begins with a length word at `start`.
+fn fill_length(dst: &mut BytesMut, start: usize) {
     let length = u32::try_from(dst.len() - start).unwrap_or(u32::MAX);
     if let Some(word) = dst.get_mut(start..start + 4) {
         word.copy_from_slice(&length.to_be_bytes());
@@ -110,8 +120,10 @@ pub(crate) fn put_empty(dst: &mut BytesMut, tag: u8) {
 /// Appends a NUL-terminated text.
 pub(crate) fn put_cstr(dst: &mut BytesMut, text: &[u8]) {
     let text = text.split(|&b| b == 0).next().unwrap_or_default();
-    dst.reserve(text.len() + 1);
-    dst.put_slice(text);
+    if !text.is_empty() {
+        dst.reserve(text.len() + 1);
+        dst.put_slice(text);
+    }
     dst.put_u8(0);
 }
 

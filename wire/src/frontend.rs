@@ -137,6 +137,7 @@ pub struct Bind<'a> {
 
 impl<'a> Bind<'a> {
     /// Decodes the body of a Bind.
+    #[inline]
     pub fn decode(body: &'a [u8]) -> Result<Bind<'a>, DecodeError> {
         let mut body = Reader(body);
         let portal = body.cstr()?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
@@ -235,7 +235,7 @@ pub struct ServerEntry {
     /// When it was opened.
     pub connected_at: SystemTime,
     client: AtomicU64,
-    served: AtomicU32,
+    served: AtomicU64,
 }
 
 impl ServerEntry {
@@ -250,14 +250,14 @@ impl ServerEntry {
             pid,
             connected_at: SystemTime::now(),
             client: AtomicU64::new(0),
-            served: AtomicU32::new(0),
+            served: AtomicU64::new(0),
         }
     }
 
     /// The connection now serves this client (its number), or with 0 nobody.
     pub fn set_client(&self, client: u64) {
         if client != 0 {
-            self.served.fetch_add(1, Ordering::Relaxed);
+            add_one(&self.served);
         }
         self.client.store(client, Ordering::Relaxed);
     }
@@ -270,12 +270,12 @@ impl ServerEntry {
 
     /// How often it was handed out.
     #[must_use]
-    pub fn served(&self) -> u32 {
+    pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
     }
 }
 
-/// Adds one to a number that only the calling session writes: cheaper than an addition that others may make too.
+/// Adds one to a number that only the calling session writes, or the one that holds the connection: cheaper than an addition that others may make too.
 fn add_one(count: &AtomicU64) {
     let sum = count.load(Ordering::Relaxed).wrapping_add(1);
     count.store(sum, Ordering::Relaxed);

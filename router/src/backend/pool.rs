@@ -75,6 +75,9 @@ pub struct Pool {
     node: Arc<Node>,
     options: ConnectOptions,
     limits: PoolLimits,
+    /// [`PoolLimits::idle`] and [`PoolLimits::lifetime`] as they are compared with every connection lent.
+    idle_ms: u64,
+    lifetime_ms: u64,
     registry: Registry,
     made: Instant,
     /// Milliseconds from `made` to the last [`Pool::close_old`]: the time as lending knows it, without asking the clock.
@@ -179,6 +182,8 @@ impl Pool {
                 size: limits.size.max(1),
                 ..limits
             },
+            idle_ms: milliseconds(limits.idle),
+            lifetime_ms: milliseconds(limits.lifetime),
             registry,
             made: Instant::now(),
             age_ms: AtomicU64::new(0),
@@ -357,10 +362,8 @@ impl Pool {
 
     fn is_too_old(&self, idle: &Idle) -> bool {
         let now = self.now();
-        let older = |since: u64, limit: Option<Duration>| {
-            limit.is_some_and(|limit| u128::from(now.saturating_sub(since)) > limit.as_millis())
-        };
-        older(idle.connection.born, self.limits.lifetime) || older(idle.since, self.limits.idle)
+        let older = |since: u64, limit: u64| now.saturating_sub(since) > limit;
+        older(idle.connection.born, self.lifetime_ms) || older(idle.since, self.idle_ms)
     }
 
     /// Shuts down every connection, those lent to sessions too: the node does not answer, and sessions that wait for it
@@ -386,9 +389,8 @@ impl Pool {
     /// Closes idle connections that have rested or lived too long. To be called every now and then: it moves the time
     /// by which the limits are judged.
     pub fn close_old(&self) {
-        let age = self.made.elapsed().as_millis();
-        self.age_ms
-            .store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let age = milliseconds(Some(self.made.elapsed()));
+        self.age_ms.store(age, Ordering::Relaxed);
         let mut state = self.lock();
         let before = state.idle.len();
         state.idle.retain(|idle| !self.is_too_old(idle));
@@ -444,6 +446,12 @@ impl Pool {
         // The state is consistent between any two statements under the lock, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A limit in milliseconds; none is more than anything reaches.
+fn milliseconds(limit: Option<Duration>) -> u64 {
+    let limit = limit.map(|limit| u64::try_from(limit.as_millis()));
+    limit.and_then(Result::ok).unwrap_or(u64::MAX)
 }
 
 impl State {

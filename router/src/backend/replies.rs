@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use switchyard_wire::backend::TransactionStatus;
-use switchyard_wire::frame;
+use switchyard_wire::frame::{self, Header};
 
 /// The reply owed for one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +172,12 @@ impl Replies {
         self.ours.pop_front().unwrap_or_default()
     }
 
+    /// Whether the backend is to speak next.
+    pub(crate) fn awaits_input(&self) -> bool {
+        let front = self.owed.front();
+        front.is_some_and(|owed| owed.reply != Reply::Ours)
+    }
+
     /// True when nothing is owed.
     pub(crate) fn is_settled(&self) -> bool {
         self.owed.is_empty()
@@ -271,8 +277,13 @@ impl Replies {
     pub(crate) fn scan(&mut self, input: &[u8]) -> Scanned {
         let mut forward = self.body_left.min(input.len());
         self.body_left -= forward;
+        if self.body_left > 0 {
+            let event = Event::NeedInput;
+            return Scanned { forward, event };
+        }
         loop {
-            let rest = input.get(forward..).unwrap_or_default();
+            let rest = self.pass(input.get(forward..).unwrap_or_default());
+            forward = input.len() - rest.len();
             match self.step(rest) {
                 Step::Pass(length) => forward += length,
                 Step::PassPart(length) => {
@@ -285,103 +296,132 @@ impl Replies {
         }
     }
 
+    /// Walks over whole messages that are shown and simply a part of what is owed. Returns what follows them.
+    fn pass<'a>(&mut self, mut input: &'a [u8]) -> &'a [u8] {
+        while let Some(&Owed { reply, show }) = self.owed.front()
+            && show == Show::All
+            && let Ok(Some(message)) = frame::split(input)
+            && self.is_part(reply, message.tag, message.body)
+        {
+            input = message.rest;
+        }
+        input
+    }
+
+    /// Whether a message is simply a part of the oldest reply, of which it is then taken note.
     #[inline]
-    fn step(&mut self, rest: &[u8]) -> Step {
+    fn is_part(&mut self, reply: Reply, tag: u8, body: &[u8]) -> bool {
+        let Some(ends) = reply.ends_with(tag) else {
+            return false;
+        };
+        if matches!(tag, b'C' | b'I' | b's') {
+            self.note_end(tag, body);
+        }
+        if ends {
+            self.owed.pop_front();
+        }
+        true
+    }
+
+    /// What is to be done about the start of `input`.
+    fn step(&mut self, input: &[u8]) -> Step {
         let Some(&front) = self.owed.front() else {
             return Step::Stop(Event::Settled);
         };
-        if self.body_left > 0 {
-            return Step::Stop(Event::NeedInput);
-        }
         if front.reply == Reply::Ours {
             self.owed.pop_front();
             return Step::Stop(Event::Ours);
         }
-        let header = match frame::header(rest) {
-            Ok(Some(header)) => header,
-            Ok(None) => return Step::Stop(Event::NeedInput),
-            Err(_) => return Step::Stop(Event::Violation(rest.first().copied().unwrap_or(0))),
-        };
-        if rest.len() < header.len {
+        match (frame::header(input), front.show, front.reply) {
+            (Ok(Some(header)), ..) if header.len <= input.len() => {
+                self.special(front, header, input)
+            }
             // Rows and COPY data may be larger than any buffer: they pass in parts.
-            return match (header.tag, front.show, front.reply) {
-                (
-                    b'D' | b'd',
-                    Show::All,
-                    Reply::Execute | Reply::Query { .. } | Reply::Part { .. },
-                ) => Step::PassPart(header.len),
-                _ => Step::Stop(Event::NeedInput),
-            };
+            (
+                Ok(Some(Header {
+                    tag: b'D' | b'd',
+                    len,
+                })),
+                Show::All,
+                Reply::Execute | Reply::Query { .. } | Reply::Part { .. },
+            ) => Step::PassPart(len),
+            (Ok(_), ..) => Step::Stop(Event::NeedInput),
+            (Err(error), ..) => Step::Stop(Event::Violation(error.tag)),
         }
-        self.reply(front, header, rest)
     }
 
-    /// Checks one whole message against the oldest entry.
-    #[inline]
-    fn reply(&mut self, front: Owed, header: frame::Header, message: &[u8]) -> Step {
+    /// Checks one whole message against the oldest entry: it is not shown, or not simply a part of it.
+    fn special(&mut self, front: Owed, header: Header, message: &[u8]) -> Step {
         let Owed { reply, show } = front;
-        if header.tag == b'C' {
-            let body = message.get(frame::HEADER..header.len);
-            self.last_tag.read(body.unwrap_or_default());
-            self.suspended = false;
+        let shown = show == Show::All;
+        let body = message.get(frame::HEADER..header.len).unwrap_or_default();
+        if self.is_part(reply, header.tag, body) {
+            return pass_or_hide(shown, header.len);
         }
-        let ends = match (header.tag, reply) {
-            (b'D', Reply::Part { .. }) => false,
-            (b'T', Reply::Part { describe, .. }) => {
-                return pass_or_hide(describe && show == Show::All, header.len);
-            }
+        match (header.tag, reply) {
+            (b'D', Reply::Part { .. }) => pass_or_hide(shown, header.len),
+            (b'T', Reply::Part { describe, .. }) => pass_or_hide(describe && shown, header.len),
             (b'C' | b'I' | b's', Reply::Part { ready, .. }) => {
-                self.suspended = header.tag == b's';
+                self.note_end(header.tag, body);
                 if !ready {
                     self.owed.pop_front();
                 }
-                return pass_or_hide(false, header.len);
+                pass_or_hide(false, header.len)
             }
-            (b'D' | b'd' | b'c' | b'H', Reply::Execute | Reply::Query { .. }) => false,
-            (b'T' | b'V', Reply::Query { .. }) => false,
-            (b'C' | b'I', Reply::Execute) => true,
-            (b'C' | b'I', Reply::Query { .. }) => false,
-            (b's', Reply::Execute) => true,
-            (b'1', Reply::Parse { .. }) | (b'2', Reply::Bind) | (b'3', Reply::Close) => true,
-            (b'T' | b'n', Reply::Describe { .. }) => true,
             (b't', Reply::Describe { note_types_of }) => match note_types_of {
-                Some(statement) => return Step::Stop(Event::Types(header.len, statement, show)),
-                None => false,
+                Some(statement) => Step::Stop(Event::Types(header.len, statement, show)),
+                None => pass_or_hide(shown, header.len),
             },
-            (
-                b'Z',
-                reply @ (Reply::Query { .. } | Reply::Part { ready: true, .. } | Reply::Sync),
-            ) => {
-                let show = show == Show::All
-                    && matches!(reply, Reply::Query { show_ready: true } | Reply::Sync);
+            (b'Z', Reply::Query { .. } | Reply::Part { ready: true, .. } | Reply::Sync) => {
                 self.readies = self.readies.wrapping_add(1);
-                self.status = match message.get(frame::HEADER) {
+                self.status = match body.first() {
                     Some(b'I') => TransactionStatus::Idle,
                     Some(b'T') => TransactionStatus::InBlock,
                     Some(b'E') => TransactionStatus::Failed,
                     _ => return Step::Stop(Event::Violation(b'Z')),
                 };
                 self.owed.pop_front();
-                return pass_or_hide(show, header.len);
+                pass_or_hide(shown && reply.shows_ready(), header.len)
             }
-            (b'N' | b'A', _) => return pass_or_hide(show == Show::All, header.len),
-            (b'S', reply) => {
-                let last = matches!(reply, Reply::Query { show_ready: true } | Reply::Sync);
-                return Step::Stop(Event::Parameter {
-                    length: header.len,
-                    tell: last && show == Show::All,
-                });
-            }
-            (b'E', _) => return Step::Stop(Event::Error(header.len, show)),
-            (b'G', Reply::Execute | Reply::Query { .. }) => {
-                return Step::Stop(Event::CopyIn(header.len));
-            }
-            (tag, _) => return Step::Stop(Event::Violation(tag)),
-        };
-        if ends {
-            self.owed.pop_front();
+            (b'N' | b'A', _) => pass_or_hide(shown, header.len),
+            (b'S', _) => Step::Stop(Event::Parameter {
+                length: header.len,
+                tell: shown && reply.shows_ready(),
+            }),
+            (b'E', _) => Step::Stop(Event::Error(header.len, show)),
+            (b'G', Reply::Execute | Reply::Query { .. }) => Step::Stop(Event::CopyIn(header.len)),
+            (tag, _) => Step::Stop(Event::Violation(tag)),
         }
-        pass_or_hide(show == Show::All, header.len)
+    }
+
+    /// A statement is over, or as many of its rows as were asked for have come.
+    fn note_end(&mut self, tag: u8, body: &[u8]) {
+        self.suspended = tag == b's';
+        if tag == b'C' {
+            self.last_tag.read(body);
+        }
+    }
+}
+
+impl Reply {
+    /// Whether a message of this tag, which is shown as all of the reply is, ends it. `None`: there is more to it, or it has
+    /// no place here.
+    #[inline]
+    fn ends_with(self, tag: u8) -> Option<bool> {
+        let ends = match (self, tag) {
+            (Self::Execute, b'D' | b'd' | b'c' | b'H') => false,
+            (Self::Execute, b'C' | b'I' | b's') => true,
+            (Self::Query { .. }, b'D' | b'd' | b'c' | b'H' | b'T' | b'V' | b'C' | b'I') => false,
+            (Self::Parse { .. }, b'1') | (Self::Bind, b'2') | (Self::Close, b'3') => true,
+            (Self::Describe { .. }, b'T' | b'n') => true,
+            _ => return None,
+        };
+        Some(ends)
+    }
+
+    /// Whether the ReadyForQuery at its end is the client's, if it sees any of it.
+    fn shows_ready(self) -> bool {
+        matches!(self, Self::Query { show_ready: true } | Self::Sync)
     }
 }
 
@@ -394,10 +434,9 @@ enum Step {
 }
 
 fn pass_or_hide(pass: bool, length: usize) -> Step {
-    if pass {
-        Step::Pass(length)
-    } else {
-        Step::Stop(Event::Hidden(length))
+    match pass {
+        true => Step::Pass(length),
+        false => Step::Stop(Event::Hidden(length)),
     }
 }
 

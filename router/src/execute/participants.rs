@@ -125,6 +125,14 @@ impl Participants {
         self.list.get_mut(index)
     }
 
+    /// A participant that has been there a moment ago.
+    pub(crate) fn at(&mut self, index: usize) -> Result<&mut Participant, Failure> {
+        match self.list.get_mut(index) {
+            Some(participant) => Ok(participant),
+            None => Err(Failure::Retry),
+        }
+    }
+
     /// The participant that holds `shard`, if it is to serve `need`: the primary where the client has written on it, for what
     /// reads is to see that. One at rest does not keep a read from a replica.
     pub(crate) fn position(&self, shard: ShardIndex, need: Need) -> Option<usize> {

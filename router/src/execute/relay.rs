@@ -123,6 +123,9 @@ pub(crate) fn relay_available(
 ) -> Result<Progress, Trouble> {
     loop {
         let connection = &mut *participant.connection;
+        if connection.input.is_empty() && connection.replies.awaits_input() {
+            return Ok(Progress::NeedInput);
+        }
         let readies = connection.replies.readies();
         let scanned = connection.replies.scan(&connection.input);
         if scanned.forward > 0 {

@@ -27,6 +27,7 @@ use std::task::Poll;
 use bytes::Buf;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{TransactionStatus, encode};
+use switchyard_wire::frame::Header;
 
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::{ClientEntry, ClientState, Registration};
@@ -120,7 +121,7 @@ struct End;
 /// What a session that waits for its client gets.
 enum Awaited {
     /// What the client did: see [`Client::next`].
-    Client(Result<Option<switchyard_wire::frame::Header>, ClientError>),
+    Client(Result<Option<Header>, ClientError>),
     /// The client took too long.
     Overdue,
     /// The router shuts down.
@@ -142,7 +143,7 @@ impl Session {
         Box::pin(self.leave()).await;
     }
 
-    /// Handles the next message.
+    /// Handles the next message, or the batch of messages that it begins.
     async fn serve_one(&mut self) -> Result<(), End> {
         let header = match self.client.peek() {
             Ok(Some(header)) => header,
@@ -151,12 +152,12 @@ impl Session {
         let outcome = match header.tag {
             b'Q' | b'F' if self.batch.is_skipping() => {
                 self.client.input.advance(header.len);
-                return Ok(());
+                Ok(())
             }
             b'Q' => self.simple_query(header.len).await,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended().await,
-            b'X' => return Err(End),
-            b'd' | b'c' | b'f' => self.copy_data(header.len).await,
+            b'X' => Err(Trouble::Gone),
+            b'd' | b'c' | b'f' => Box::pin(self.copy_data(header.len)).await,
             b'F' => {
                 self.client.input.advance(header.len);
                 let failure = Failure::Unsupported {
@@ -171,14 +172,14 @@ impl Session {
         };
         match outcome {
             Ok(()) => Ok(()),
-            Err(trouble) => self.end_by(trouble).await,
+            Err(trouble) => Err(Box::pin(self.end_by(trouble)).await),
         }
     }
 
     /// Waits for a message, or until the session must end: the client takes too long, or is idle when the router shuts down.
-    async fn await_message(&mut self) -> Result<switchyard_wire::frame::Header, End> {
+    async fn await_message(&mut self) -> Result<Header, End> {
         // Errors go out at once, as PostgreSQL sends them, whether or not a Flush or Sync follows.
-        if !self.client.output.is_empty() && self.client.flush().await.is_err() {
+        if !self.client.output.is_empty() && Box::pin(self.client.flush()).await.is_err() {
             return Err(End);
         }
         let idle = self.block.is_none() && self.batch.is_empty();
@@ -205,16 +206,18 @@ impl Session {
             })
             .await
         };
+        if let Awaited::Client(Ok(Some(header))) = awaited {
+            self.entry.request_arrived();
+            return Ok(header);
+        }
+        Err(Box::pin(self.end_wait(awaited, idle)).await)
+    }
+
+    /// The end of the session, which came while it waited for its client.
+    async fn end_wait(&mut self, awaited: Awaited, idle: bool) -> End {
         match awaited {
-            Awaited::Client(Ok(Some(header))) => {
-                self.entry.request_arrived();
-                return Ok(header);
-            }
-            Awaited::Client(Ok(None)) => {}
-            Awaited::Client(Err(error)) => {
-                let trouble = Trouble::from(error);
-                return Err(self.end_by(trouble).await.err().unwrap_or(End));
-            }
+            Awaited::Client(Ok(_)) => {}
+            Awaited::Client(Err(error)) => return self.end_by(error.into()).await,
             Awaited::Overdue => {
                 let (sqlstate, message) = match idle {
                     true => (
@@ -233,11 +236,11 @@ impl Session {
                 self.say_goodbye(SqlState::ADMIN_SHUTDOWN, message).await;
             }
         }
-        Err(End)
+        End
     }
 
     /// The end of the session, said to the client where it can still hear it.
-    async fn end_by(&mut self, trouble: Trouble) -> Result<(), End> {
+    async fn end_by(&mut self, trouble: Trouble) -> End {
         match trouble {
             Trouble::Protocol(message) => {
                 self.say_goodbye(SqlState::PROTOCOL_VIOLATION, &message)
@@ -249,7 +252,7 @@ impl Session {
             }
             Trouble::Gone | Trouble::Lost | Trouble::Told => {}
         }
-        Err(End)
+        End
     }
 
     async fn say_goodbye(&mut self, sqlstate: SqlState, message: &str) {

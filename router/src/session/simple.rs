@@ -194,14 +194,14 @@ impl Session {
     /// The shard a statement simply goes to, as most do.
     fn passes_to(&self, routed: &Routed) -> Option<ShardIndex> {
         let failed = self.block.as_ref().and_then(|block| block.failed);
-        match routed.plan.operator {
+        let passes = matches!(
+            routed.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_)
-                if failed.is_none() && routed.plan.settings.is_empty() =>
-            {
-                routed.shards.only()
-            }
-            _ => None,
+        );
+        if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
+            return None;
         }
+        routed.shards.only()
     }
 
     /// Runs one statement.
@@ -311,7 +311,7 @@ impl Session {
     /// Makes a participant ready for the client's query, which is sent next.
     fn expect_query(&mut self, index: usize, plan: &Plan, sent: Sent<'_>) -> Result<(), Failure> {
         self.prepare_state(index, plan)?;
-        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
+        let participant = self.participants.at(index)?;
         participant.expect_query(plan, sent.alone, Show::All);
         Ok(())
     }

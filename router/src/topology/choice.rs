@@ -100,6 +100,8 @@ impl Shard {
     ) -> Result<Choice<'_>, Unavailable> {
         let replica = match (policy, consistency) {
             (ReadPolicy::Primary, _) | (_, Consistency::Strong) => None,
+            // The primary is all there is.
+            _ if self.nodes.len() == 1 => None,
             (_, Consistency::Session) => self.choose(policy, client, turn, |node| {
                 let (incarnation, passed) = node.passed();
                 floor

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Bind, Kind, tag};
-use crate::frame::{HEADER, put, put_counted, put_cstr, put_empty};
+use crate::frame::{put, put_counted, put_cstr, put_empty};
 use crate::list::{Format, Formats, Oids, Values, put_formats, put_values};
 
 pub use crate::startup::encode::{cancel_request, gss_enc_request, ssl_request, startup};
@@ -51,7 +51,6 @@ pub fn bind<V: AsRef<[u8]>>(
 
 /// Bind, as another one, but to the statement of this name.
 pub fn bind_like(dst: &mut BytesMut, like: &Bind<'_>, statement: &[u8]) {
-    dst.reserve(HEADER + like.portal.len() + statement.len() + 2 + like.values.len());
     put(dst, tag::BIND, |dst| {
         put_cstr(dst, like.portal);
         put_cstr(dst, statement);

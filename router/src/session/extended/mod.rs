@@ -54,6 +54,14 @@ pub(super) struct Batch {
     began: Option<Instant>,
 }
 
+/// Where the handling of a batch's messages stops.
+enum Stop<'a> {
+    /// At a message for which something has to be waited for.
+    Waits(Message<'a>),
+    /// Behind a Sync or Flush, whose tag it is, or where no more of the batch has come.
+    End(Option<u8>),
+}
+
 /// A client that sends so much without Sync or Flush gets what it is owed before more is read: while it does not take that,
 /// it cannot send on. PostgreSQL, too, answers before the Sync when its buffer is full.
 const QUEUE_LIMIT: usize = 256 << 10;
@@ -91,36 +99,15 @@ impl Session {
         }
         let mut input = self.client.take_input();
         let mut handled = 0;
-        let (outcome, last) = loop {
-            let rest = input.get(handled..).unwrap_or_default();
-            let Ok(Some(header)) = frame::header(rest) else {
-                break (Ok(()), None);
-            };
-            let Some(message) = rest.get(..header.len) else {
-                break (Ok(()), None);
-            };
-            match header.tag {
-                b'P' | b'B' | b'D' | b'E' | b'C' => {
-                    handled += header.len;
-                    self.batch.queued += header.len;
-                    let outcome = match self.message_now(header.tag, message) {
-                        Ok(None) => Ok(()),
-                        Ok(Some(message)) => Box::pin(self.message(message)).await,
-                        Err(trouble) => Err(trouble),
-                    };
-                    if outcome.is_err() {
-                        break (outcome, None);
-                    }
-                    if self.batch.queued > QUEUE_LIMIT {
-                        break (Ok(()), None);
+        let outcome = loop {
+            match self.messages_now(&input, &mut handled) {
+                Ok(Stop::Waits(message)) => {
+                    if let Err(trouble) = Box::pin(self.message(message)).await {
+                        break Err(trouble);
                     }
                 }
-                // What follows may be data for a COPY that begins now, so none of the input may be held back.
-                b'S' | b'H' => {
-                    handled += header.len;
-                    break (Ok(()), Some(header.tag));
-                }
-                _ => break (Ok(()), None),
+                Ok(Stop::End(last)) => break Ok(last),
+                Err(trouble) => break Err(trouble),
             }
         };
         if handled == input.len() {
@@ -129,13 +116,46 @@ impl Session {
             input.advance(handled);
         }
         self.client.put_back(input);
-        match (outcome, last) {
-            (Ok(()), Some(b'S')) => self.end_of_batch().await,
-            (Ok(()), Some(_)) => Box::pin(self.flush()).await,
-            (Ok(()), None) if self.batch.queued > QUEUE_LIMIT => Box::pin(self.answer()).await,
-            (Ok(()), None) => Ok(()),
-            (Err(trouble), _) => Box::pin(self.batch_trouble(trouble)).await,
+        match outcome {
+            Ok(Some(b'S')) => self.end_of_batch().await,
+            Ok(Some(_)) => Box::pin(self.flush()).await,
+            Ok(None) if self.batch.queued > QUEUE_LIMIT => Box::pin(self.answer()).await,
+            Ok(None) => Ok(()),
+            Err(trouble) => Box::pin(self.batch_trouble(trouble)).await,
         }
+    }
+
+    /// Handles messages at `handled` in the input as far as nothing has to be waited for.
+    fn messages_now<'a>(
+        &mut self,
+        input: &'a [u8],
+        handled: &mut usize,
+    ) -> Result<Stop<'a>, Trouble> {
+        while self.batch.queued <= QUEUE_LIMIT {
+            let rest = input.get(*handled..).unwrap_or_default();
+            let Ok(Some(header)) = frame::header(rest) else {
+                break;
+            };
+            let Some(message) = rest.get(..header.len) else {
+                break;
+            };
+            match header.tag {
+                b'P' | b'B' | b'D' | b'E' | b'C' => {
+                    *handled += header.len;
+                    self.batch.queued += header.len;
+                    if let Some(message) = self.message_now(header.tag, message)? {
+                        return Ok(Stop::Waits(message));
+                    }
+                }
+                // What follows may be data for a COPY that begins now, so none of the input may be held back.
+                b'S' | b'H' => {
+                    *handled += header.len;
+                    return Ok(Stop::End(Some(header.tag)));
+                }
+                _ => break,
+            }
+        }
+        Ok(Stop::End(None))
     }
 
     /// Handles a message for which nothing has to be waited for, as mostly. Others are returned, nothing done.

@@ -197,12 +197,12 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Failure> {
         self.prepare_state(index, &prepared.plan)?;
-        let participant = self.participants.get(index).ok_or(Failure::Retry)?;
         if !bind.portal.is_empty() {
-            self.refuse_cursor_elsewhere(bind.portal, participant.shard)?;
+            let shard = self.participants.at(index)?.shard;
+            self.refuse_cursor_elsewhere(bind.portal, shard)?;
         }
         let unsent = self.take_unsent(bind.statement);
-        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
+        let participant = self.participants.at(index)?;
         participant.queue_bind(prepared, bind, unsent, Show::All);
         let portal = Portal::One {
             shard: participant.shard,

@@ -168,7 +168,7 @@ impl Session {
     fn queue_sync(&mut self, index: usize, show: Show) -> Result<u32, Failure> {
         let failed_on = self.batch.failed_on;
         let abort = self.batch.skipping && self.block.is_none();
-        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
+        let participant = self.participants.at(index)?;
         let abort = abort && failed_on != Some((participant.shard, participant.is_primary));
         let connection = &mut *participant.connection;
         if abort {
@@ -362,7 +362,7 @@ impl Session {
         &mut self,
         index: usize,
     ) -> Result<(&mut Client, &mut Participant, &mut Described), Failure> {
-        let participant = self.participants.get_mut(index).ok_or(Failure::Retry)?;
+        let participant = self.participants.at(index)?;
         Ok((&mut self.client, participant, &mut self.described))
     }
 
