@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::control::{Control, PrepareError};
-use crate::plan::{Context, NoParams, Values};
+use crate::plan::{Context, Layer, NoParams, Values};
 use crate::relations::SearchPath;
 use crate::sql::Scan;
 
@@ -62,6 +62,7 @@ pub async fn explain(
         relations: &database.relations,
         search_path: &path.unwrap_or_default(),
         temporary: &[],
+        layer: Layer::Auto,
     };
     let plan = crate::plan::plan(sql, &scan, &context);
     let values = Values {

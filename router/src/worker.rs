@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Settings};
+use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, Settings};
 use crate::control::ControlHandle;
 use crate::execute::client::Reported;
 use crate::plan::PlanCache;
@@ -81,8 +81,12 @@ impl Services {
                 tls: NodeTls::new(&node.tls)?,
                 timeout: router.timeouts.connect,
             };
+            let size = match key.purpose {
+                Purpose::Sessions => router.pool_size,
+                Purpose::Workspaces => router.workspace_sessions,
+            };
             let limits = PoolLimits {
-                size: router.pool_size as usize,
+                size: size as usize,
                 wait: router.timeouts.query_wait,
                 idle: router.timeouts.server_idle,
                 lifetime: router.timeouts.server_lifetime,

@@ -25,6 +25,9 @@ impl Default for RouterConfig {
             read_policy: ReadPolicy::LeastConnections,
             consistency: Consistency::Session,
             max_prepared_statements: 500,
+            max_fetch_bytes: 1 << 30,
+            workspace_sessions: 4,
+            workspace_temp_limit: None,
             timeouts: Timeouts::default(),
         }
     }

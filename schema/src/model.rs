@@ -95,6 +95,12 @@ pub struct RouterConfig {
     pub consistency: Consistency,
     /// Statements kept prepared on one server connection.
     pub max_prepared_statements: u32,
+    /// Bytes of rows that one statement may fetch from the shards into its workspace.
+    pub max_fetch_bytes: u64,
+    /// Workspaces at a time, per node, database and user.
+    pub workspace_sessions: u32,
+    /// Bytes of temporary files that one workspace may write; `None` is the server's own limit.
+    pub workspace_temp_limit: Option<u64>,
     /// The times the router keeps.
     pub timeouts: Timeouts,
 }

@@ -13,7 +13,7 @@ mod turn;
 
 pub(crate) use connection::READ_SIZE;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
-pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools};
+pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;
 pub(crate) use replies::{Event, Replies, Reply, Show};
 pub use settings::{Settings, set_config};

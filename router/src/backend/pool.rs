@@ -36,6 +36,18 @@ pub struct PoolKey {
     pub database: Arc<str>,
     /// The user.
     pub user: Arc<str>,
+    /// What they are for.
+    pub purpose: Purpose,
+}
+
+/// What connections are lent for. A session may wait for one of either kind while it holds others: one kind never waits for
+/// the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// To run what clients send.
+    Sessions,
+    /// To finish what the shards cannot finish by themselves.
+    Workspaces,
 }
 
 /// Why no connection could be had.

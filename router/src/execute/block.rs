@@ -93,6 +93,18 @@ impl Block {
         sql
     }
 
+    /// The settings made in it, each behind a semicolon: for a session apart that is to run under the same.
+    pub(crate) fn settings_sql(&self) -> String {
+        let mut sql = String::new();
+        for step in &self.replay {
+            if let Replay::Setting(statement) = step {
+                // Writing to a string does not fail.
+                let _ = write!(sql, "; {statement}");
+            }
+        }
+        sql
+    }
+
     /// The client gives the block other modes, by this statement.
     pub(crate) fn set_begin(&mut self, begin: &str) {
         self.begin = begin.into();

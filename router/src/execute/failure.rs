@@ -35,6 +35,10 @@ pub(crate) enum Failure {
     ShardBrokeProtocol { shard: Box<str> },
     #[error("no connection to shard \"{shard}\" became free in time")]
     PoolExhausted { shard: Box<str> },
+    #[error("all {limit} workspaces of the node are in use")]
+    WorkspacesBusy { limit: usize },
+    #[error("the statement needs more than {limit} bytes of rows from the shards")]
+    FetchLimit { limit: u64 },
     #[error("{}", .0.message())]
     Cancelled(CancelReason),
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
@@ -70,6 +74,8 @@ pub(crate) enum Failure {
     PartlyCommitted(Box<PartlyCommitted>),
     #[error("invalid value for parameter \"switchyard.route\": \"{0}\"")]
     BadRoute(Box<str>),
+    #[error("invalid value for parameter \"switchyard.layer\": \"{0}\"")]
+    BadLayer(Box<str>),
     #[error(
         "a statement on another connection than the one whose settings code may have changed is not supported"
     )]
@@ -88,13 +94,16 @@ impl Failure {
             }
             Self::ShardRefused { sqlstate, .. } => *sqlstate,
             Self::ShardDown { .. } | Self::ShardLost { .. } => SqlState::CONNECTION_FAILURE,
-            Self::BadRoute(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Self::BadRoute(_) | Self::BadLayer(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::DiscardInBlock => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::CopiesDiffer { .. } => SqlState::INTERNAL_ERROR,
             Self::OutcomeUnknown { .. } | Self::PartlyCommitted(_) => {
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN
             }
             Self::ShardBrokeProtocol { .. } => SqlState::INTERNAL_ERROR,
+            Self::WorkspacesBusy { .. } | Self::FetchLimit { .. } => {
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED
+            }
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Cancelled(_) => SqlState::QUERY_CANCELED,
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
@@ -128,12 +137,19 @@ impl Failure {
             Self::SecondWriter => Some(
                 "Keep the writes of a transaction to rows with one shard key, or commit between them.",
             ),
+            Self::WorkspacesBusy { .. } => {
+                Some("The limit is workspace_sessions in the router's configuration.")
+            }
+            Self::FetchLimit { .. } => Some(
+                "Restrict the rows it reads, or raise max_fetch_bytes in the router's configuration.",
+            ),
             Self::SettingsElsewhere => Some(
                 "Use DISCARD ALL first, or write set_config and SET with the setting's name in the function.",
             ),
             Self::NotUtf8 => Some("Set client_encoding to UTF8."),
             Self::Unsupported { hint, .. } => Some(hint),
             Self::BadRoute(_) => Some("Available values: primary, replica, default."),
+            Self::BadLayer(_) => Some("Available values: auto, workspace."),
             Self::Retry => Some("Run the transaction again."),
             _ => None,
         }

@@ -1,14 +1,16 @@
 //! Plans meet shards: borrowing the backends a statement needs, sending to them, and relaying what they answer.
 //!
 //! `participants` keeps the backends a session holds, each a `participant`; `client` is the client's stream; `relay` moves
-//! bytes between the two, and `copy` feeds a backend that asks for data. `block` is the transaction block they take part
-//! in, `failure` the errors it can all end with, and `report` says them to the client.
+//! bytes between the two, and `copy` feeds a backend that asks for data. `messages` reads what a backend says one message at a time, and `workspace` is a
+//! PostgreSQL apart that rows of several shards are brought to. `block` is the transaction block they take part in, `failure` the errors it can all end with, and `report` says them to the client.
 
 pub(crate) mod block;
 pub(crate) mod client;
 pub(crate) mod copy;
 pub(crate) mod failure;
+pub(crate) mod messages;
 pub(crate) mod participant;
 pub(crate) mod participants;
 pub(crate) mod relay;
 pub(crate) mod report;
+pub(crate) mod workspace;

@@ -29,6 +29,8 @@ pub(crate) struct Participant {
     pub(crate) changed: bool,
     /// What runs is not a query: outside a block PostgreSQL finishes it also for a client that has left.
     pub(crate) finishes: bool,
+    /// Rows that are read here, not passed on, are still to come.
+    pub(crate) unread: bool,
     /// It waits for COPY data.
     pub(crate) copying: bool,
     /// An error was shown since the request began.
@@ -76,6 +78,7 @@ impl Participant {
             wrote: false,
             changed: false,
             finishes: false,
+            unread: false,
             copying: false,
             failed: false,
             unparsed: 0,
@@ -175,7 +178,7 @@ impl Participant {
 
     /// Makes `settings` hold: one round trip, taken before the client's statement goes out, for it must not run under
     /// other settings (another role, say) should one of them fail.
-    pub(super) async fn apply(&mut self, settings: &Arc<Settings>) -> Result<(), Failure> {
+    pub(crate) async fn apply(&mut self, settings: &Arc<Settings>) -> Result<(), Failure> {
         let connection = &mut *self.connection;
         let preamble = settings.preamble(connection.applied.as_deref());
         connection.applied = None;

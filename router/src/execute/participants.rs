@@ -12,7 +12,9 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::TransactionStatus;
 
 use super::participant::{Participant, Sequences};
-use crate::backend::{Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Settings, Turn};
+use crate::backend::{
+    Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Purpose, Settings, Turn,
+};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::metrics::Counters;
@@ -415,10 +417,66 @@ impl Participants {
             node: node.id,
             database: Arc::clone(&database.name),
             user: Arc::clone(&self.borrower.user),
+            purpose: Purpose::Sessions,
         };
         let pool = self.borrower.worker.services.pool(key, node)?;
         self.pools.push((node.id, Arc::clone(&pool)));
         Ok(pool)
+    }
+
+    /// A connection to the primary of a shard for a workspace, apart from those that take part in what the client does.
+    pub(crate) async fn borrow_workspace(
+        &mut self,
+        database: &DatabaseTopology,
+        index: ShardIndex,
+    ) -> Result<Participant, Failure> {
+        let shard = database
+            .shards
+            .get(index.position())
+            .ok_or(Failure::Retry)?;
+        let down = || Failure::ShardDown {
+            shard: (&*shard.name).into(),
+        };
+        let choice = shard.writer().map(Choice::primary).map_err(|_| down())?;
+        let Borrower {
+            worker,
+            user,
+            client,
+            slot,
+            turn,
+            ..
+        } = &self.borrower;
+        let key = PoolKey {
+            node: choice.node.id,
+            database: Arc::clone(&database.name),
+            user: Arc::clone(user),
+            purpose: Purpose::Workspaces,
+        };
+        let pool = worker.services.pool(key, choice.node).map_err(|error| {
+            tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
+            down()
+        })?;
+        let known = slot.requests();
+        let cancelled = |context: &mut Context<'_>| slot.poll_requested_since(known, context);
+        let lent = pool.check_out(worker.index, *client, turn, cancelled).await;
+        let connection = match lent {
+            Ok(connection) => connection,
+            Err(CheckoutError::Timeout) => {
+                let limit = pool.usage().size;
+                return Err(Failure::WorkspacesBusy { limit });
+            }
+            Err(error) => return Err(checkout_failure(&shard.name, &error)),
+        };
+        slot.publish(&connection.target);
+        Ok(Participant::new(index, &shard.name, true, connection))
+    }
+
+    /// Gives back a workspace's connection, or closes it if it is of no further use.
+    pub(crate) async fn give_back_workspace(&self, workspace: Participant) {
+        let mut connection = workspace.connection;
+        self.borrower.slot.withdraw(&connection.target);
+        connection.broken |= !connection.target.settled().await;
+        connection.give_back();
     }
 
     /// How far back the session may read, to be put back after borrowing what shows it no data; `None` while it holds

@@ -209,7 +209,7 @@ fn handle(
 }
 
 /// An ErrorResponse: shown with the shard's name, unless it says that the server is closing the connection.
-fn error(
+pub(super) fn error(
     client: &mut Client,
     participant: &mut Participant,
     length: usize,
@@ -253,7 +253,7 @@ fn error(
     Ok(())
 }
 
-fn decode_message(message: &[u8]) -> Result<Message<'_>, Trouble> {
+pub(super) fn decode_message(message: &[u8]) -> Result<Message<'_>, Trouble> {
     let (head, body) = message
         .split_at_checked(frame::HEADER)
         .ok_or(Trouble::Lost)?;

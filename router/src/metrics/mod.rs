@@ -23,6 +23,8 @@ pub enum RouteKind {
     Replica,
     /// Several shards, rows appended.
     Scatter,
+    /// Rows of several shards, brought together in a workspace.
+    Workspace,
     /// All shards in one transaction.
     Broadcast,
     /// Answered by the session itself.
@@ -35,10 +37,11 @@ pub enum RouteKind {
 
 impl RouteKind {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Primary,
         Self::Replica,
         Self::Scatter,
+        Self::Workspace,
         Self::Broadcast,
         Self::Local,
         Self::Admin,
@@ -52,6 +55,7 @@ impl RouteKind {
             Self::Primary => "primary",
             Self::Replica => "replica",
             Self::Scatter => "scatter",
+            Self::Workspace => "workspace",
             Self::Broadcast => "broadcast",
             Self::Local => "local",
             Self::Admin => "admin",

@@ -491,6 +491,7 @@ mod tests {
             relations,
             search_path: &SearchPath::default(),
             temporary: &[],
+            layer: crate::plan::Layer::Auto,
         };
         let plan = plan(sql, &scan, &context);
         let (Operator::PassThrough(target) | Operator::Append(target)) = &plan.operator else {

@@ -31,6 +31,8 @@ pub struct CacheContext {
     pub search_path: SearchPath,
     /// The session's temporary relations.
     pub temporary: Vec<String>,
+    /// What may answer a read.
+    pub layer: super::Layer,
 }
 
 /// Plans by text and context.
@@ -353,6 +355,7 @@ mod tests {
             role: role.into(),
             search_path: SearchPath::default(),
             temporary: Vec::new(),
+            layer: crate::plan::Layer::Auto,
         };
         cache.context(&context)
     }
@@ -369,6 +372,7 @@ mod tests {
             relations,
             search_path: &SearchPath::default(),
             temporary: &[],
+            layer: crate::plan::Layer::Auto,
         };
         let plan = Arc::new(plan(sql, &scan, &context));
         cache.insert(sql.as_bytes(), &scan, id, Arc::clone(&plan));

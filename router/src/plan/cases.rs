@@ -54,6 +54,7 @@ impl Setting {
             relations: &self.relations,
             search_path: &self.search_path,
             temporary: &self.temporary,
+            layer: crate::plan::Layer::Auto,
         };
         (plan(sql, &scan, &context), scan)
     }
@@ -331,6 +332,7 @@ fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
             relations: &setting.relations,
             search_path: &setting.search_path,
             temporary: &[],
+            layer: crate::plan::Layer::Auto,
         };
         explain(&plan(sql, &scan, &context), &setting.relations, None)
     };

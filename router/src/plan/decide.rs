@@ -34,6 +34,9 @@ pub(super) fn decide(analysis: &Analysis) -> Operator {
             Err(refusal) => Operator::Refuse(Box::new(refusal)),
         };
     }
+    if let Some(refusal) = &analysis.reads_views {
+        return Operator::Refuse(Box::new(refusal.clone()));
+    }
     if analysis.instances.is_empty() && analysis.stored.is_empty() {
         return Operator::PassThrough(unkeyed(analysis));
     }
@@ -110,7 +113,7 @@ fn writes_reference(analysis: &Analysis, table: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn need(analysis: &Analysis, instance: &Instance) -> Need {
+pub(super) fn need(analysis: &Analysis, instance: &Instance) -> Need {
     let keys = analysis.facts.known(instance.scope).keys(instance.key);
     Need {
         relation: instance.name.clone(),

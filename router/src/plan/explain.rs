@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use switchyard_schema::ShardIndex;
 
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
-use super::{Access, Argument, Broadcast, Operator, Plan};
+use super::{Access, Argument, Broadcast, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
 
@@ -41,10 +41,41 @@ fn write_plan(
             writeln!(out, "Broadcast to all shards (reference table)")?
         }
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
+        Operator::Workspace(workspace) => write_workspace(out, workspace, plan, relations)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
         write_rest(out, plan)?;
+    }
+    Ok(())
+}
+
+fn write_workspace(
+    out: &mut String,
+    workspace: &Workspace,
+    plan: &Plan,
+    relations: &Relations,
+) -> fmt::Result {
+    write!(out, "Workspace")?;
+    write_node(out, plan)?;
+    writeln!(out, "  Reason: {}", workspace.reason)?;
+    for fetch in &workspace.fetches {
+        let columns = fetch.columns.join(", ");
+        write!(out, "  Fetch {} ({columns}) from ", fetch.relation)?;
+        write_target(out, &fetch.target, relations)?;
+        if fetch.home.is_some() {
+            write!(out, ", or read in place")?;
+        }
+        writeln!(out)?;
+        if !fetch.primary_key.is_empty() {
+            writeln!(out, "    Primary key: {}", fetch.primary_key.join(", "))?;
+        }
+        if !fetch.lookups.is_empty() {
+            writeln!(out, "    Indexes: {}", fetch.lookups.join(", "))?;
+        }
+    }
+    for view in &workspace.views {
+        writeln!(out, "  View {}", view.relation)?;
     }
     Ok(())
 }

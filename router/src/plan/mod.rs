@@ -22,6 +22,7 @@ mod route;
 mod setting;
 mod utility;
 mod words;
+pub mod workspace;
 
 #[cfg(test)]
 mod cases;
@@ -35,7 +36,11 @@ pub use route::{
 };
 pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
+pub use workspace::Workspace;
 
+use std::sync::Arc;
+
+use sqlparser::ast::Statement;
 use switchyard_schema::ShardIndex;
 
 use self::analyse::Analysis;
@@ -56,6 +61,18 @@ pub struct Context<'a> {
     pub search_path: &'a SearchPath,
     /// Names of temporary relations the session may have created and not dropped.
     pub temporary: &'a [String],
+    /// What may answer a read.
+    pub layer: Layer,
+}
+
+/// What may answer a read: `SET switchyard.layer`, by which two ways to the same answer can be compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// The first that applies.
+    #[default]
+    Auto,
+    /// A workspace wherever it can.
+    Workspace,
 }
 
 /// What to do with one statement.
@@ -84,6 +101,8 @@ pub struct Plan {
     pub settings: Vec<Setting>,
     /// The kind of node its hint asks for.
     pub node: Option<HintNode>,
+    /// What to do where the values lead to several shards, if this plan is for one.
+    pub several: Option<Arc<Plan>>,
 }
 
 impl Plan {
@@ -97,9 +116,11 @@ impl Plan {
             | Operator::Append(_)
             | Operator::Broadcast(_)
             | Operator::Session => 0,
+            Operator::Workspace(workspace) => workspace.size(),
             Operator::Refuse(_) => 512,
         };
-        route + 2 * (self.key_params.len() + self.guards.len()) + 64
+        let several = self.several.as_ref().map_or(0, |several| several.size());
+        several + route + 2 * (self.key_params.len() + self.guards.len()) + 64
     }
 }
 
@@ -116,6 +137,8 @@ pub enum Operator {
     Broadcast(Broadcast),
     /// The session handles it itself.
     Session,
+    /// A PostgreSQL apart answers, with what it needs from the shards.
+    Workspace(Box<Workspace>),
     /// An error.
     Refuse(Box<Refusal>),
 }
@@ -308,7 +331,14 @@ impl Planner<'_> {
             | Operator::Broadcast(_)
             | Operator::Session
             | Operator::Refuse(_) => Vec::new(),
+            Operator::Workspace(workspace) => workspace.params(),
         };
+        if let Some(several) = &plan.several {
+            let others = &several.key_params;
+            plan.key_params.extend_from_slice(others);
+            plan.key_params.sort_unstable();
+            plan.key_params.dedup();
+        }
         match &self.scan.hint {
             Some(hint) => self.hinted(plan, hint),
             None => plan,
@@ -357,11 +387,79 @@ impl Planner<'_> {
         let (outcome, guards) =
             analyse::analyse(&statement, self.sql, tokens, self.scan, self.context);
         let plan = match outcome {
-            Ok(analysis) => planned(analysis),
+            Ok(analysis) => self.planned(analysis, &statement, tokens),
             Err(analyse::Stop::Opaque(why)) => self.opaque(tokens, Command::Other, why),
             Err(analyse::Stop::Refuse(refusal)) => utility::refused(*refusal, Command::Other),
         };
         Plan { guards, ..plan }
+    }
+
+    /// The plan of a statement that is understood.
+    fn planned(&self, analysis: Analysis, statement: &Statement, tokens: &[Token]) -> Plan {
+        let mut plan = Plan {
+            operator: decide::decide(&analysis),
+            access: decide::access(&analysis),
+            effects: analysis.effects,
+            command: if analysis.writes {
+                Command::Write
+            } else {
+                Command::Select
+            },
+            params: 0,
+            key_params: Vec::new(),
+            guards: Vec::new(),
+            unknown: analysis.unknown.clone(),
+            temporary: analysis.creates_temporary.clone(),
+            settings: analysis.settings.clone(),
+            node: None,
+            several: None,
+        };
+        if self.alone || analysis.writes {
+            return plan;
+        }
+        let workspace = |reason: &str| {
+            let (sql, context) = (self.sql, self.context);
+            workspace::workspace(
+                &analysis,
+                statement,
+                sql,
+                tokens,
+                context,
+                reason.to_owned(),
+            )
+        };
+        match &mut plan.operator {
+            Operator::Refuse(refusal) => match workspace(&refusal.message) {
+                Ok(workspace) => plan.operator = Operator::Workspace(Box::new(workspace)),
+                Err(why) => refusal.explain(&why),
+            },
+            Operator::PassThrough(Target::Keys(KeyRoute {
+                several: Some(refusal),
+                ..
+            })) => match workspace(&refusal.message) {
+                Ok(workspace) => {
+                    let mut several = plan.clone();
+                    several.key_params = workspace.params();
+                    several.operator = Operator::Workspace(Box::new(workspace));
+                    plan.several = Some(Arc::new(several));
+                }
+                Err(why) => refusal.explain(&why),
+            },
+            Operator::PassThrough(_) | Operator::Append(_)
+                if self.context.layer == Layer::Workspace =>
+            {
+                let forced = "switchyard.layer is set";
+                if let Ok(workspace) = workspace(forced) {
+                    plan.operator = Operator::Workspace(Box::new(workspace));
+                }
+            }
+            Operator::PassThrough(_)
+            | Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Session
+            | Operator::Workspace(_) => {}
+        }
+        plan
     }
 
     /// Applies a hint: it overrides the route, not what the statement is.
@@ -387,6 +485,7 @@ impl Planner<'_> {
             if !matches!(plan.operator, Operator::Session) {
                 plan.operator = Operator::PassThrough(Target::Shard(shard));
                 plan.key_params.clear();
+                plan.several = None;
             }
         }
         match hint.node {
@@ -401,26 +500,5 @@ impl Planner<'_> {
             node => plan.node = node,
         }
         plan
-    }
-}
-
-/// The plan of a statement that is understood.
-fn planned(analysis: Analysis) -> Plan {
-    Plan {
-        operator: decide::decide(&analysis),
-        access: decide::access(&analysis),
-        effects: analysis.effects,
-        command: if analysis.writes {
-            Command::Write
-        } else {
-            Command::Select
-        },
-        params: 0,
-        key_params: Vec::new(),
-        guards: Vec::new(),
-        unknown: analysis.unknown,
-        temporary: analysis.creates_temporary,
-        settings: analysis.settings,
-        node: None,
     }
 }

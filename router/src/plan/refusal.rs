@@ -53,6 +53,15 @@ impl Refusal {
         self
     }
 
+    /// Adds why a workspace could not answer instead.
+    pub(crate) fn explain(&mut self, why: &str) {
+        let detail = self.detail.take();
+        self.detail = Some(match detail {
+            Some(detail) => format!("{detail} {why}"),
+            None => why.to_owned(),
+        });
+    }
+
     /// Adds the way out.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

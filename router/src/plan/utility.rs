@@ -192,7 +192,7 @@ impl Planner<'_> {
         }
         match &plan.operator {
             Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_) | Operator::Broadcast(_) => refused(
+            Operator::Append(_) | Operator::Broadcast(_) | Operator::Workspace(_) => refused(
                 Refusal::not_supported(
                     "EXPLAIN of a statement on several shards is not supported yet",
                 )
@@ -241,7 +241,10 @@ impl Planner<'_> {
         }
         match &plan.operator {
             Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_) | Operator::Broadcast(_) | Operator::Session => refused(
+            Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Workspace(_)
+            | Operator::Session => refused(
                 Refusal::not_supported("a cursor over several shards is not supported yet"),
                 plan.command,
             ),
@@ -335,7 +338,10 @@ impl Planner<'_> {
         plan.command = Command::Copy(direction);
         match &plan.operator {
             Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_) | Operator::Broadcast(_) | Operator::Session => refused(
+            Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Workspace(_)
+            | Operator::Session => refused(
                 Refusal::not_supported("COPY of rows of several shards is not supported yet")
                     .hint("Restrict the shard key so that one shard has all the rows."),
                 plan.command,
@@ -545,6 +551,7 @@ pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan
         temporary: None,
         settings: Vec::new(),
         node: None,
+        several: None,
     }
 }
 

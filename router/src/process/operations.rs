@@ -14,6 +14,7 @@ use super::overdue::Overdue;
 use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
 use crate::admin::view::PoolReading;
+use crate::backend::Purpose;
 use crate::config::{ConfigError, ProcessEnvironment, Settings};
 use crate::control::Status;
 use crate::http;
@@ -219,6 +220,7 @@ impl Office for Operations {
         let pools = self.services.pools.all();
         let mut pools: Vec<_> = pools
             .iter()
+            .filter(|pool| pool.key().purpose == Purpose::Sessions)
             .map(|pool| {
                 let (key, usage) = (pool.key(), pool.usage());
                 PoolReading {
@@ -296,6 +298,7 @@ fn pools_differ(old: &Settings, new: &Settings) -> bool {
         (
             router.pool_size,
             router.max_prepared_statements,
+            (router.workspace_sessions, router.workspace_temp_limit),
             router.timeouts.connect,
             router.timeouts.query_wait,
             router.timeouts.server_idle,

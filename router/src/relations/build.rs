@@ -98,6 +98,8 @@ impl<'a> Builder<'a> {
                 columns: columns.iter().map(|row| column(row)).collect(),
                 unique_without_key: false,
                 volatility: Volatility::Immutable,
+                primary_key: Vec::new(),
+                definition: row.definition.clone(),
                 unlogged: row.unlogged,
                 triggers: Triggers::default(),
             };
@@ -177,14 +179,25 @@ impl<'a> Builder<'a> {
             let Some(relation) = self.relations.get_mut(&index.relation) else {
                 continue;
             };
-            let Some(sharding) = relation.sharding() else {
-                continue;
-            };
             let names: Vec<i32> = index
                 .columns
                 .split(' ')
                 .filter_map(|number| number.parse().ok())
                 .collect();
+            if index.primary {
+                let columns = self.found.columns.iter();
+                let of_relation: Vec<&ColumnRow> = columns
+                    .filter(|row| row.relation == index.relation)
+                    .collect();
+                let name = |number: &i32| {
+                    let row = of_relation.iter().find(|row| row.number == *number);
+                    row.map(|row| row.name.clone())
+                };
+                relation.primary_key = names.iter().filter_map(name).collect();
+            }
+            let Some(sharding) = relation.sharding() else {
+                continue;
+            };
             let key = relation
                 .columns
                 .get(sharding.column)

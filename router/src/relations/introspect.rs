@@ -109,9 +109,9 @@ pub struct ColumnRow {
 }
 
 /// Unique indexes and exclusion constraints of user tables. Columns: relation int8, column numbers text
-/// (blank-separated, 0 for an expression).
+/// (blank-separated, 0 for an expression), primary bool.
 pub const UNIQUE_INDEXES: &str = "\
-SELECT i.indrelid::pg_catalog.int8, i.indkey::pg_catalog.text
+SELECT i.indrelid::pg_catalog.int8, i.indkey::pg_catalog.text, i.indisprimary
   FROM pg_catalog.pg_index i
   JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -125,6 +125,8 @@ pub struct UniqueIndexRow {
     pub relation: i64,
     /// `pg_index.indkey`
     pub columns: String,
+    /// It is the primary key's.
+    pub primary: bool,
 }
 
 /// What views use directly. Columns: view int8, relation int8 or NULL, function int8 or NULL.

@@ -52,6 +52,10 @@ pub struct Relation {
     pub unique_without_key: bool,
     /// For a view: the most volatile function in it.
     pub volatility: Volatility,
+    /// The columns of its primary key, in the key's order.
+    pub primary_key: Vec<String>,
+    /// A view's query, every name in it qualified.
+    pub definition: Option<String>,
     /// Not replicated: only the primary can read it.
     pub unlogged: bool,
     /// What its triggers may do besides.

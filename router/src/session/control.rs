@@ -425,6 +425,7 @@ impl Session {
         let routed = super::route::Routed {
             plan: Arc::new(plan.clone()),
             shards: switchyard_schema::ShardSet::one(shard),
+            fetches: Vec::new(),
             hint: None,
         };
         self.pass_through(shard, &routed, sent).await

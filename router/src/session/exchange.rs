@@ -1,7 +1,7 @@
 //! Statements of the session's own on the backends it holds, and questions to PostgreSQL on the client's behalf.
 
 use switchyard_schema::ShardIndex;
-use switchyard_wire::frontend;
+use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use crate::backend::{Reply, Show};
@@ -102,6 +102,15 @@ impl Session {
 
     /// Lets PostgreSQL analyse a text without running it. True if it found an error, which the client has been shown.
     pub(super) async fn analyse(&mut self, sql: &[u8]) -> Result<bool, Trouble> {
+        self.analyse_as(sql, Wanted::Errors).await
+    }
+
+    /// The same; the client is shown the description of the result, too.
+    pub(super) async fn analyse_result(&mut self, sql: &[u8]) -> Result<bool, Trouble> {
+        self.analyse_as(sql, Wanted::Description).await
+    }
+
+    async fn analyse_as(&mut self, sql: &[u8], wanted: Wanted) -> Result<bool, Trouble> {
         let shard = self.any_shard();
         let need = match &self.block {
             Some(block) if !block.read_only => Need::Primary,
@@ -125,6 +134,13 @@ impl Session {
             named: false,
         };
         connection.replies.expect(reply, Show::Errors);
+        if wanted == Wanted::Description {
+            frontend::encode::describe(&mut connection.output, Kind::Statement, b"");
+            let reply = Reply::Describe {
+                note_types_of: None,
+            };
+            connection.replies.expect(reply, Show::All);
+        }
         // Within a batch a Sync would commit what the batch has done here.
         let in_batch = participant.needs_sync;
         if in_batch {
@@ -188,6 +204,13 @@ impl Session {
         let shard = self.database.shards.get(shard.position());
         shard.map_or_else(Box::default, |shard| (&*shard.name).into())
     }
+}
+
+/// What is wanted of an analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Errors,
+    Description,
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

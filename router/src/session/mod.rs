@@ -18,6 +18,7 @@ mod settings;
 mod simple;
 mod sql_prepared;
 mod statement;
+mod workspace;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -41,7 +42,7 @@ use crate::execute::relay::{NoteTypes, Trouble};
 use crate::execute::report;
 use crate::listener::DrainWatch;
 use crate::metrics::{Counters, ErrorClass, RouteKind};
-use crate::plan::{Access, ContextId, Operator, Plan};
+use crate::plan::{Access, ContextId, Layer, Operator, Plan};
 use crate::relations::SearchPath;
 use crate::sql::HintNode;
 use crate::startup::ClientConnection;
@@ -88,6 +89,8 @@ struct Session {
     role: Arc<str>,
     /// `SET switchyard.route`
     route_hint: Option<HintNode>,
+    /// `SET switchyard.layer`
+    layer: Layer,
     /// Temporary relations the session may have created.
     temporary: Vec<String>,
     /// The number of all that plans depend on besides the text; `None` when it has changed.
@@ -338,6 +341,7 @@ impl Session {
             }
             Operator::PassThrough(_) | Operator::Append(_) => RouteKind::Primary,
             Operator::Broadcast(_) => RouteKind::Broadcast,
+            Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,
             Operator::Refuse(_) => RouteKind::Refused,
         };

@@ -9,7 +9,7 @@ use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Severity, encode};
 
 use super::extended::Batch;
-use super::settings::{ROUTE, route_hint};
+use super::settings::{LAYER, ROUTE, layer, route_hint};
 use super::statement::ByName;
 use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
@@ -22,7 +22,7 @@ use crate::execute::participant::Participant;
 use crate::execute::participants::{Borrower, Need, Participants};
 use crate::execute::report;
 use crate::listener::DrainWatch;
-use crate::plan::unreadable;
+use crate::plan::{Layer, unreadable};
 use crate::relations::SearchPath;
 use crate::startup::ClientConnection;
 use crate::topology::{Consistency, DatabaseTopology};
@@ -133,6 +133,7 @@ fn new(
         default_path: DEFAULT_SEARCH_PATH.into(),
         role: Arc::clone(&user),
         route_hint: None,
+        layer: Layer::Auto,
         temporary: Vec::new(),
         context: None,
         statements: ByName::default(),
@@ -187,6 +188,7 @@ impl Session {
     /// for.
     fn readable(&self, reported: Arc<Reported>) -> Result<Arc<Reported>, Failure> {
         route_hint(self.settings.value_of(ROUTE))?;
+        layer(self.settings.value_of(LAYER))?;
         let alone = self.database.shards.len() == 1;
         let refusal = reported
             .parameters

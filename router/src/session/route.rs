@@ -28,6 +28,8 @@ pub(crate) struct Routed {
     pub(crate) plan: Arc<Plan>,
     /// The shards it goes to; empty if it goes to none.
     pub(crate) shards: ShardSet,
+    /// For a workspace: the shards of each of its fetches.
+    pub(crate) fetches: Vec<ShardSet>,
     /// The hint in the text.
     pub(crate) hint: Option<HintNode>,
 }
@@ -85,12 +87,17 @@ impl Session {
             literals: &desk.scan.literals,
             params: &NoParams,
         };
-        let shards = self.bind(&plan, &values)?;
+        let (plan, shards) = self.bind_either(plan, &values)?;
+        let fetches = match &plan.operator {
+            Operator::Workspace(workspace) => self.fetches(workspace, &values)?,
+            _ => Vec::new(),
+        };
         let plan = bind_settings(plan, &values)?;
         Ok(Text::One(Routed {
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
             plan,
             shards,
+            fetches,
         }))
     }
 
@@ -151,6 +158,7 @@ impl Session {
             relations: &self.database.relations,
             search_path: &self.search_path,
             temporary: &self.temporary,
+            layer: self.layer,
         };
         Ok(plan(text, scan, &context))
     }
@@ -166,6 +174,7 @@ impl Session {
             role: (&*self.role).into(),
             search_path: self.search_path.clone(),
             temporary: self.temporary.clone(),
+            layer: self.layer,
         });
         self.context = Some(context);
         context
@@ -181,6 +190,23 @@ impl Session {
         }
     }
 
+    /// The plan for these values, which is another one where they lead to several shards, and its shards.
+    pub(super) fn bind_either(
+        &self,
+        plan: Arc<Plan>,
+        values: &Values<'_>,
+    ) -> Result<(Arc<Plan>, ShardSet), Failure> {
+        match (self.bind(&plan, values), &plan.several) {
+            (Ok(shards), _) => Ok((plan, shards)),
+            (Err(_), Some(several)) => {
+                let several = Arc::clone(several);
+                let shards = self.bind(&several, values)?;
+                Ok((several, shards))
+            }
+            (Err(failure), None) => Err(failure),
+        }
+    }
+
     /// The shards one execution goes to.
     pub(super) fn bind(&self, plan: &Plan, values: &Values<'_>) -> Result<ShardSet, Failure> {
         let count = self.database.shards.len();
@@ -188,7 +214,9 @@ impl Session {
             Operator::PassThrough(Target::AnyShard) => return Ok(ShardSet::one(self.any_shard())),
             Operator::PassThrough(target) | Operator::Append(target) => target,
             Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
-            Operator::Session | Operator::Refuse(_) => return Ok(ShardSet::empty()),
+            Operator::Session | Operator::Workspace(_) | Operator::Refuse(_) => {
+                return Ok(ShardSet::empty());
+            }
         };
         target.shards(values, count).map_err(Failure::Refused)
     }

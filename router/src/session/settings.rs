@@ -15,12 +15,15 @@ use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::{Access, Plan, SetValue, TransactionModes};
+use crate::plan::{Access, Layer, Plan, SetValue, TransactionModes};
 use crate::relations::SearchPath;
 use crate::sql::HintNode;
 
 /// The router's own setting: where a session's reads go.
 pub(super) const ROUTE: &str = "switchyard.route";
+
+/// The setting that says what may answer a read, see [`Layer`].
+pub(super) const LAYER: &str = "switchyard.layer";
 
 /// A statement that changes settings.
 struct Change<'a> {
@@ -63,12 +66,12 @@ impl Session {
         plan: &Plan,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        if name == ROUTE {
-            route_hint(
-                value
-                    .and_then(|value| value.items.first())
-                    .map(String::as_str),
-            )?;
+        let text = value.and_then(|value| value.items.first());
+        let text = text.map(String::as_str);
+        match name {
+            ROUTE => drop(route_hint(text)?),
+            LAYER => drop(layer(text)?),
+            _ => {}
         }
         let (what, instead) = match value {
             Some(value) => {
@@ -203,6 +206,15 @@ impl Session {
         };
         // What is no route has been refused where it was set.
         self.route_hint = route_hint(settings.value_of(ROUTE)).unwrap_or_default();
+        let layer = layer(settings.value_of(LAYER)).unwrap_or_default();
+        if self.layer != layer {
+            self.layer = layer;
+            self.context = None;
+        }
+        let settings = match &self.block {
+            Some(block) => block.effective(),
+            None => &self.settings,
+        };
         let role = match settings.value_of("role") {
             None | Some("none" | "") => settings.value_of("session_authorization"),
             role => role,
@@ -273,5 +285,14 @@ pub(super) fn route_hint(value: Option<&str>) -> Result<Option<HintNode>, Failur
         Some("primary") => Ok(Some(HintNode::Primary)),
         Some("replica") => Ok(Some(HintNode::Replica)),
         Some(other) => Err(Failure::BadRoute(other.into())),
+    }
+}
+
+/// What may answer a read, by the value of [`LAYER`].
+pub(super) fn layer(value: Option<&str>) -> Result<Layer, Failure> {
+    match value {
+        None | Some("" | "auto") => Ok(Layer::Auto),
+        Some("workspace") => Ok(Layer::Workspace),
+        Some(other) => Err(Failure::BadLayer(other.into())),
     }
 }

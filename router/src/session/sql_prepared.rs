@@ -118,6 +118,7 @@ impl Session {
         let routed = Routed {
             plan,
             shards,
+            fetches: Vec::new(),
             hint: prepared.hint,
         };
         if !routed.plan.settings.is_empty() {

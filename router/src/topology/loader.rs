@@ -158,6 +158,7 @@ fn unique_index(row: &mut Values) -> Option<UniqueIndexRow> {
     Some(UniqueIndexRow {
         relation: row.number()?,
         columns: row.text()?,
+        primary: row.flag()?,
     })
 }
 

@@ -9,6 +9,7 @@ mod duration;
 mod method;
 mod reader;
 mod router;
+mod size;
 mod tables;
 
 use toml::de::DeTable;

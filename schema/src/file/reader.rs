@@ -11,7 +11,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::duration;
+use super::{duration, size};
 use crate::diagnostic::Diagnostic;
 use crate::model::{Literal, LiteralForm};
 
@@ -268,6 +268,27 @@ impl<'a> Item<'a> {
             self.problem("is neither a duration nor \"off\"", Some(duration::FORM));
         }
         duration.map(Some)
+    }
+
+    /// A number of bytes.
+    pub(super) fn size(&self) -> Option<u64> {
+        let size = self.value.as_str().and_then(size::parse);
+        if size.is_none() {
+            self.problem("is not a size", Some(size::FORM));
+        }
+        size
+    }
+
+    /// A number of bytes, or `"off"`, which is `Some(None)`.
+    pub(super) fn size_or_off(&self) -> Option<Option<u64>> {
+        if self.value.as_str() == Some("off") {
+            return Some(None);
+        }
+        let size = self.value.as_str().and_then(size::parse);
+        if size.is_none() {
+            self.problem("is neither a size nor \"off\"", Some(size::FORM));
+        }
+        size.map(Some)
     }
 
     /// The elements of an array.

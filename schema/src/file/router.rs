@@ -62,6 +62,21 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
         section.get("max_prepared_statements"),
         |item| item.integer(1..=100_000),
     );
+    set(
+        &mut config.max_fetch_bytes,
+        section.get("max_fetch_bytes"),
+        Item::size,
+    );
+    set(
+        &mut config.workspace_sessions,
+        section.get("workspace_sessions"),
+        |item| item.integer(1..=10_000),
+    );
+    set(
+        &mut config.workspace_temp_limit,
+        section.get("workspace_temp_limit"),
+        Item::size_or_off,
+    );
     timeouts(&mut section, &mut config.timeouts);
     config.tls = section.get("tls").and_then(|item| client_tls(&item));
     section.finish();

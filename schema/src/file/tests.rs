@@ -208,6 +208,9 @@ unix_socket_dir = "run"
 workers = 3
 max_prepared_statements = 7
 max_login_failures = 8
+max_fetch_bytes = "5MB"
+workspace_sessions = 6
+workspace_temp_limit = "7GB"
 drain_timeout = "1s"
 client_login_timeout = "2s"
 client_idle_timeout = "3s"
@@ -274,6 +277,9 @@ sslmode = "require"
         (config.router.workers, config.router.max_prepared_statements),
         (Some(3), 7)
     );
+    assert_eq!(config.router.max_fetch_bytes, 5 << 20);
+    assert_eq!(config.router.workspace_sessions, 6);
+    assert_eq!(config.router.workspace_temp_limit, Some(7 << 30));
     assert!(config.log.full_sql);
     assert_eq!(
         config.users[1].password,

@@ -71,6 +71,14 @@ fn config(view: &View) -> Table {
             "max_prepared_statements",
             router.max_prepared_statements.to_string(),
         ),
+        ("max_fetch_bytes", router.max_fetch_bytes.to_string()),
+        ("workspace_sessions", router.workspace_sessions.to_string()),
+        (
+            "workspace_temp_limit",
+            router
+                .workspace_temp_limit
+                .map_or("off".to_owned(), |limit| limit.to_string()),
+        ),
         ("read_policy", router.read_policy.name().to_owned()),
         ("consistency", router.consistency.name().to_owned()),
         ("drain_timeout", duration(timeouts.drain)),
@@ -158,7 +166,7 @@ mod tests {
         assert!(stats.starts_with("database=shop total_xact_count=0 total_query_count=1"));
         assert!(stats.ends_with("clients_active=1 clients_waiting=0"));
         assert_eq!(
-            row(Topic::Config, 9),
+            row(Topic::Config, 12),
             "key=read_policy value=least-connections"
         );
     }

@@ -200,6 +200,9 @@ impl<'a> Analyser<'a> {
             .into());
         }
         if function.reads_unsharded {
+            self.analysis
+                .reads_inside
+                .get_or_insert_with(|| name.to_owned());
             self.needs_first_shard(&format!("{name}()"));
         }
         Ok(())

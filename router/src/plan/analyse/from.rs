@@ -382,6 +382,9 @@ impl<'a> Analyser<'a> {
                 column: id,
             });
         }
+        if !self.analysis.read.contains(&relation.name) {
+            self.analysis.read.push(relation.name.clone());
+        }
         self.analysis.primary |= relation.unlogged || relation.volatility == Volatility::Volatile;
         if relation.volatility != Volatility::Immutable {
             self.needs_merge(|| volatile_view(relation));
@@ -391,7 +394,10 @@ impl<'a> Analyser<'a> {
             Placement::Reference => self.analysis.reference = true,
             Placement::Unsharded => self.needs_first_shard(&relation.name.to_string()),
             Placement::Catalog => self.analysis.catalog = true,
-            Placement::ReadsSharded(table) => return Err(view(relation, &table.to_string()).into()),
+            Placement::ReadsSharded(table) => {
+                let refusal = || view(relation, &table.to_string());
+                self.analysis.reads_views.get_or_insert_with(refusal);
+            }
             Placement::Broken(reason) => return Err(broken(relation, reason).into()),
             Placement::Sharded(sharding) => {
                 let Some(key) = columns

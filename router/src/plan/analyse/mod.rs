@@ -29,7 +29,7 @@ pub(super) use call::runs_text;
 use std::sync::Arc;
 
 use sqlparser::ast::{Query, Statement};
-use switchyard_schema::KeyMap;
+use switchyard_schema::{KeyMap, TableName};
 
 use self::facts::{ColumnId, Facts, ScopeId};
 use self::names::{Frame, Item, Output};
@@ -102,6 +102,12 @@ pub(super) struct Analysis {
     pub(super) reference: bool,
     /// A relation of PostgreSQL's catalogue is read.
     pub(super) catalog: bool,
+    /// Every relation of the user's that is read, each once.
+    pub(super) read: Vec<TableName>,
+    /// A function reads something that exists on the first shard only; its name.
+    pub(super) reads_inside: Option<String>,
+    /// A view of sharded tables is read: no shard can, whatever the keys.
+    pub(super) reads_views: Option<Refusal>,
     /// A relation or function that is not known.
     pub(super) unknown: Option<String>,
     /// Why the statement may not run on several shards with the rows appended: the first reason found.

@@ -126,7 +126,7 @@ fn plain(ident: &Ident) -> Result<String, Stop> {
 }
 
 /// The name of a table, column or alias. A reserved word there means that sqlparser read a keyword as a name.
-pub(super) fn name(ident: &Ident) -> Result<String, Stop> {
+pub(in crate::plan) fn name(ident: &Ident) -> Result<String, Stop> {
     let name = plain(ident)?;
     let keyword =
         RESERVED.contains(&name.as_str()) || RESERVED_BUT_FUNCTION.contains(&name.as_str());
@@ -161,7 +161,9 @@ pub(super) fn function_name(name: &ObjectName) -> Result<(Option<String>, String
 }
 
 /// The name of a relation, with its schema.
-pub(super) fn relation_name(object: &ObjectName) -> Result<(Option<String>, String), Stop> {
+pub(in crate::plan) fn relation_name(
+    object: &ObjectName,
+) -> Result<(Option<String>, String), Stop> {
     let (schema, ident) = split(object)?;
     Ok((schema, name(ident)?))
 }

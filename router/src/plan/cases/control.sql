@@ -263,8 +263,8 @@ EXPLAIN VERBOSE SELECT * FROM users
 --> HINT: Name one shard to see its part: /* switchyard: shard=… */.
 
 EXPLAIN SELECT count(*) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: EXPLAIN of a statement on several shards is not supported yet
+--> HINT: Name one shard to see its part: /* switchyard: shard=… */.
 
 EXPLAIN EXECUTE p (1)
 --> Refuse 0A000: EXPLAIN EXECUTE is not supported yet

@@ -25,9 +25,9 @@ WITH u (k) AS (SELECT id FROM users) SELECT * FROM u WHERE k = 5
 -->   Shards: s0
 
 WITH u AS (SELECT * FROM users LIMIT 5) SELECT * FROM u WHERE id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 -- mentioned twice: each mention has its own keys
 WITH u AS (SELECT * FROM users) SELECT * FROM u a, u b WHERE a.id = 1 AND b.id = 5
@@ -56,9 +56,9 @@ WITH a AS (SELECT * FROM users), b AS (SELECT * FROM a WHERE id = 5) SELECT * FR
 
 -- not mentioned
 WITH u AS (SELECT * FROM users) SELECT 1
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 WITH c AS (SELECT * FROM countries) SELECT * FROM c
 --> PassThrough to any shard (read)
@@ -74,15 +74,15 @@ WITH RECURSIVE t AS (SELECT * FROM orders WHERE user_id = 5 UNION ALL SELECT o.*
 -->   Shards: s0
 
 WITH RECURSIVE t AS (SELECT * FROM orders WHERE user_id = 5 UNION ALL SELECT o.* FROM orders o JOIN t ON o.user_id = t.user_id) SELECT * FROM t
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- a condition does not reach into a recursion
 WITH RECURSIVE t AS (SELECT * FROM orders UNION ALL SELECT o.* FROM orders o JOIN t ON o.id = t.id) SELECT * FROM t WHERE user_id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 WITH RECURSIVE u AS (SELECT * FROM users) SELECT * FROM u WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)

@@ -178,21 +178,24 @@ SELECT sum(x) OVER (ORDER BY x ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW 
 
 SELECT * FROM spent_view
 --> Refuse 0A000: view "spent_view" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet.
+--> DETAIL: Views of sharded tables are not supported yet. Function "total_spent", which it calls, reads tables by itself.
 --> HINT: Use the view's query in place of the view.
 
 SELECT * FROM settings_view
 --> PassThrough to shard s0 (read)
 
 SELECT * FROM order_view WHERE code = 5
---> Refuse 0A000: view "order_view" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet.
---> HINT: Use the view's query in place of the view.
+--> Workspace (read)
+-->   Reason: view "order_view" reads the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View order_view
 
 SELECT * FROM deep_view
---> Refuse 0A000: view "deep_view" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet.
---> HINT: Use the view's query in place of the view.
+--> Workspace (read)
+-->   Reason: view "deep_view" reads the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View order_view
+-->   View deep_view
 
 UPDATE pg_settings SET setting = 'x'
 --> Refuse 0A000: writing the system relation "pg_settings" is not supported

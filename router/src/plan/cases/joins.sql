@@ -17,15 +17,17 @@ SELECT * FROM users u, orders o WHERE u.id = o.user_id
 
 -- not joined on the key
 SELECT * FROM users u JOIN orders o ON o.id = u.id
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- not joined at all
 SELECT * FROM users, orders
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- each bound to a value of its own: decided at binding
 SELECT * FROM users u, orders o WHERE u.id = 1 AND o.user_id = 2
@@ -42,9 +44,10 @@ SELECT * FROM users u, orders o WHERE u.id = $1 AND o.user_id = $1
 
 -- one side bound, not joined on the key
 SELECT * FROM users u JOIN orders o ON o.id = u.age WHERE u.id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users JOIN profiles ON id = user_id WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)
@@ -75,9 +78,9 @@ SELECT * FROM users a JOIN users b ON a.id = b.id WHERE a.id = 7
 -->   Shards: s0
 
 SELECT * FROM users a JOIN users b ON a.id = b.age WHERE a.id = 7
---> Refuse 0A000: joining "users" and "users" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "users" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 -- colocated by chance of the same method and type is colocated
 SELECT * FROM users u JOIN products p ON p.id = u.id
@@ -85,9 +88,10 @@ SELECT * FROM users u JOIN products p ON p.id = u.id
 
 -- another method: equal keys are on different shards
 SELECT * FROM users u JOIN metrics m ON m.id = u.id
---> Refuse 0A000: joining "users" and "metrics" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "metrics" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch metrics (id, v) from all shards
 
 -- but not when both are bound
 SELECT * FROM users u JOIN metrics m ON m.id = u.id WHERE u.id = 5
@@ -95,9 +99,10 @@ SELECT * FROM users u JOIN metrics m ON m.id = u.id WHERE u.id = 5
 -->   Refuse joining "users" and "metrics" across shards is not supported yet
 
 SELECT * FROM users u JOIN accounts a ON a.name = u.name
---> Refuse 0A000: joining "users" and "accounts" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "accounts" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch accounts (name, balance) from all shards
 
 -- through a reference table's column
 SELECT * FROM users u JOIN countries c ON c.code = u.name WHERE u.id = 5
@@ -133,9 +138,10 @@ SELECT * FROM orders o JOIN order_items i ON (o.id, o.user_id) = (i.order_id, i.
 
 -- a sharded and an unsharded table
 SELECT * FROM users u JOIN settings s ON s.key = u.name
---> Refuse 0A000: combining a sharded table with something on the first shard only is not supported yet
---> DETAIL: "settings" exists on the first shard only.
---> HINT: Make it a reference table, or restrict the shard key to a row of the first shard.
+--> Workspace (read)
+-->   Reason: combining a sharded table with something on the first shard only is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch settings (key, value) from shard s0, or read in place
 
 SELECT * FROM users u JOIN settings s ON s.key = u.name WHERE u.id = 1
 --> PassThrough to the shard of users = integer[0], first shard only (read)
@@ -178,6 +184,7 @@ SELECT public.users.name FROM public.users WHERE public.users.id = 5
 
 -- an ambiguous column is PostgreSQL's error, not a key
 SELECT * FROM users, products WHERE id = 5
---> Refuse 0A000: joining "users" and "products" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "products" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch products (id, sku, price) from all shards

@@ -4,70 +4,86 @@ SELECT name, count(*) FROM users WHERE id = 5 GROUP BY name HAVING count(*) > 1 
 -->   Shards: s0
 
 SELECT sum(age) + 1 FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
 
 SELECT coalesce(sum(age), 0) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
 
 SELECT count(*) OVER () FROM users
---> Refuse 0A000: window functions are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: window functions are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT id, rank() OVER (PARTITION BY name ORDER BY age) FROM users
---> Refuse 0A000: window functions are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: window functions are not supported across shards yet
+-->   Fetch users (id, name, age) from all shards
 
 SELECT id, rank() OVER w FROM users WINDOW w AS (ORDER BY age)
---> Refuse 0A000: window functions are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: window functions are not supported across shards yet
+-->   Fetch users (id, age) from all shards
 
 SELECT name FROM users GROUP BY name
---> Refuse 0A000: GROUP BY is not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: GROUP BY is not supported across shards yet
+-->   Fetch users (name) from all shards
 
 SELECT id FROM users GROUP BY id
---> Refuse 0A000: GROUP BY is not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: GROUP BY is not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT 1 FROM users HAVING count(*) > 1
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT 1 FROM users HAVING true
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT DISTINCT name FROM users
---> Refuse 0A000: DISTINCT is not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: DISTINCT is not supported across shards yet
+-->   Fetch users (name) from all shards
 
 SELECT DISTINCT ON (name) * FROM users
---> Refuse 0A000: DISTINCT is not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: DISTINCT is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users OFFSET 5
---> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users FETCH FIRST 5 ROWS ONLY
---> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users FETCH FIRST 5 ROWS WITH TIES
---> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users LIMIT ALL
 --> Append of all shards (read)
 
 SELECT * FROM users LIMIT $1
---> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users FOR UPDATE
 --> Refuse 0A000: row locks are not supported across shards yet
+--> DETAIL: It locks rows.
 --> HINT: Restrict the shard key so that one shard has all the rows.
 
 SELECT * FROM users WHERE id = 5 FOR UPDATE
@@ -83,35 +99,42 @@ SELECT * FROM users WHERE id IN (1, 2) FOR NO KEY UPDATE SKIP LOCKED
 -->   Shards: s1
 
 SELECT my_sum(age) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
 
 SELECT my_sum(age) FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT array_agg(id ORDER BY id) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT string_agg(name, ',') FILTER (WHERE age > 3) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (name, age) from all shards
 
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY age) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
 
 SELECT mode() WITHIN GROUP (ORDER BY age) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
 
 SELECT grouping(name) FROM users GROUP BY CUBE (name)
---> Refuse 0A000: GROUP BY is not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: GROUP BY is not supported across shards yet
+-->   Fetch users (name) from all shards
 
 SELECT no_such_function(id) FROM users
 --> Refuse 0A000: function "no_such_function" is not supported across shards: it is not known to the router
+--> DETAIL: A function in it may change something.
 
 SELECT no_such_function(id) FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -121,20 +144,24 @@ SELECT no_such_function(id) FROM users WHERE id = 5
 
 -- an aggregate of an outer column belongs to the outer query
 SELECT (SELECT count(u.id)) FROM users u
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT (SELECT max(u.age) FROM countries) FROM users u
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
+-->   Fetch countries (code) from any shard, or read in place
 
 SELECT (SELECT count(*) FROM countries) FROM users u
 --> Append of all shards (read)
 
 -- in ORDER BY only
 SELECT 1 FROM users ORDER BY count(*)
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 -- what may be appended
 SELECT upper(name), age + 1, CASE WHEN age > 3 THEN 'old' END FROM users WHERE name LIKE 'a%'
@@ -160,38 +187,38 @@ SELECT id, to_char(created, 'YYYY') FROM users
 
 -- what depends on the server or the moment
 SELECT now(), id FROM users
---> Refuse 0A000: function "now" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: function "now" is not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT id FROM users WHERE created > now() - interval '1 day'
---> Refuse 0A000: function "now" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: function "now" is not supported across shards yet
+-->   Fetch users (id, created) from all shards
 
 SELECT id FROM users WHERE created > current_timestamp
---> Refuse 0A000: function "current_timestamp" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: function "current_timestamp" is not supported across shards yet
+-->   Fetch users (id, created) from all shards
 
 SELECT id FROM users WHERE created > CURRENT_DATE
---> Refuse 0A000: function "current_date" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: function "current_date" is not supported across shards yet
+-->   Fetch users (id, created) from all shards
 
 SELECT id FROM users WHERE id = 5 AND created > now() - interval '1 day'
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT random(), id FROM users
---> Refuse 0A000: function "random" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read: primary)
+-->   Reason: function "random" is not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT id FROM users WHERE random() < 0.1
---> Refuse 0A000: function "random" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read: primary)
+-->   Reason: function "random" is not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT gen_random_uuid(), id FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read: primary)
@@ -199,32 +226,37 @@ SELECT gen_random_uuid(), id FROM users WHERE id = 5
 
 SELECT pg_backend_pid(), id FROM users
 --> Refuse 0A000: function "pg_backend_pid" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
+--> DETAIL: Each shard would compute a result of its own. It reads the system catalogue, which differs from shard to shard.
 --> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
 
 SELECT steady(), id FROM users
---> Refuse 0A000: function "steady" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: function "steady" is not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT current_user, id FROM users
 --> Append of all shards (read)
 
 SELECT ctid, id FROM users
 --> Refuse 0A000: system column "ctid" is not supported across shards
+--> DETAIL: "ctid" means something on its own server only.
 
 SELECT tableoid::regclass, id FROM users
 --> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
 
 SELECT u.xmin FROM users u
 --> Refuse 0A000: system column "xmin" is not supported across shards
+--> DETAIL: "xmin" means something on its own server only.
 
 SELECT ctid FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users TABLESAMPLE BERNOULLI (10)
---> Refuse 0A000: TABLESAMPLE is not supported across shards yet
+--> Workspace (read)
+-->   Reason: TABLESAMPLE is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users TABLESAMPLE BERNOULLI (10) WHERE id = 5
 --> PassThrough to the shard of users = integer[1] (read)
@@ -232,11 +264,13 @@ SELECT * FROM users TABLESAMPLE BERNOULLI (10) WHERE id = 5
 
 SELECT * FROM users u JOIN dice d ON d.code = u.name
 --> Refuse 0A000: view "dice" is not supported across shards yet
---> DETAIL: It calls a function whose result could differ from shard to shard.
+--> DETAIL: It calls a function whose result could differ from shard to shard. A function in it may change something.
 
 SELECT * FROM users u JOIN moments d ON d.code = u.name
---> Refuse 0A000: view "moments" is not supported across shards yet
---> DETAIL: It calls a function whose result could differ from shard to shard.
+--> Workspace (read)
+-->   Reason: view "moments" is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch moments (code, name) from any shard, or read in place
 
 SELECT * FROM users u JOIN country_names d ON d.code = u.name
 --> Append of all shards (read)

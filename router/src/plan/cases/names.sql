@@ -46,6 +46,7 @@ SELECT * FROM information_schema.tables
 
 SELECT * FROM pg_class c JOIN users u ON u.name = c.relname
 --> Refuse 0A000: combining a sharded table with a temporary table or the system catalogue is not supported across shards yet
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
 
 SELECT * FROM pg_class c JOIN users u ON u.name = c.relname WHERE u.id = 5
 --> PassThrough to the shard of users = integer[0] (read)
@@ -134,6 +135,7 @@ SELECT * FROM public.users
 
 SELECT * FROM basket JOIN public.users u ON u.id = basket.id
 --> Refuse 0A000: combining a sharded table with a temporary table or the system catalogue is not supported across shards yet
+--> DETAIL: It reads a temporary table.
 
 SELECT * FROM basket JOIN public.users u ON u.id = basket.id WHERE u.id = 5
 --> PassThrough to the shard of users = integer[0], first shard only (primary)

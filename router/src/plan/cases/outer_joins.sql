@@ -14,9 +14,10 @@ SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id AND o.user_id = 5
 --> Append of all shards (read)
 
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
 
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 WHERE u.id = 5
 --> PassThrough to the shard of users = integer[1], orders = integer[0] (read)
@@ -31,9 +32,10 @@ SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.id = 5
 --> Append of all shards (read)
 
 SELECT * FROM users u LEFT JOIN orders o ON o.id = u.age WHERE o.user_id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
 
 -- IS NULL on the optional side is not the place of NULL keys (Citus #7700)
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.user_id IS NULL
@@ -60,9 +62,10 @@ SELECT * FROM orders o RIGHT JOIN users u ON o.user_id = u.id AND o.user_id = 5
 
 -- a reference table on the preserved side (Citus #7696, Vitess #19545)
 SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch countries (code, name, currency) from any shard, or read in place
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code AND u.id = 5
 --> PassThrough to the shard of users = integer[0] (read)
@@ -73,33 +76,39 @@ SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code WHERE u.id = 5
 -->   Shards: s0
 
 SELECT * FROM users u RIGHT JOIN countries c ON u.name = c.code
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch countries (code, name, currency) from any shard, or read in place
 
 SELECT * FROM users u FULL JOIN countries c ON u.name = c.code
---> Refuse 0A000: FULL JOIN is not supported across shards yet
+--> Workspace (read)
+-->   Reason: FULL JOIN is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch countries (code, name, currency) from any shard, or read in place
 
 SELECT * FROM (SELECT 'x' AS code) t LEFT JOIN users u ON u.name = t.code
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (VALUES ('x'), ('y')) t (code) LEFT JOIN users u ON u.name = t.code
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM generate_series(1, 10) g LEFT JOIN users u ON u.id = g
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 -- nested (Citus #8838)
 SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c.code) ON c.code = u.name
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch countries (code, name, currency) from any shard, or read in place
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c.code) ON c.code = u.name AND o.user_id = u.id
 --> Append of all shards (read)
@@ -108,9 +117,11 @@ SELECT * FROM users u LEFT JOIN countries c ON c.code = u.name LEFT JOIN orders 
 --> Append of all shards (read)
 
 SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_items i ON i.user_id = o.user_id
---> Refuse 0A000: joining "users" and "order_items" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "order_items" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   Fetch order_items (order_id, user_id, product_id, quantity) from all shards
 
 SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_items i ON i.user_id = o.user_id WHERE i.user_id = 5
 --> PassThrough to the shard of users = integer[0] (read)
@@ -118,24 +129,36 @@ SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_i
 
 -- full joins
 SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id
---> Refuse 0A000: FULL JOIN is not supported across shards yet
+--> Workspace (read)
+-->   Reason: FULL JOIN is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id WHERE u.id = 5
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id AND u.id = 5
---> Refuse 0A000: FULL JOIN is not supported across shards yet
+--> Workspace (read)
+-->   Reason: FULL JOIN is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id WHERE u.id = 5 AND o.user_id = 5
 --> Append of the shards of users (= integer[0] and = integer[1]) (read)
 -->   Shards: s0
 
 SELECT * FROM orders FULL JOIN profiles USING (user_id) WHERE user_id = 5
---> Refuse 0A000: FULL JOIN is not supported across shards yet
+--> Workspace (read)
+-->   Reason: FULL JOIN is not supported across shards yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   Fetch profiles (user_id, bio) from all shards
 
 SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN orders o ON o.user_id = u.id
---> Refuse 0A000: FULL JOIN is not supported across shards yet
+--> Workspace (read)
+-->   Reason: FULL JOIN is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN (SELECT * FROM orders WHERE user_id = 5) o ON o.user_id = u.id
 --> PassThrough to the shard of users = integer[0], orders = integer[1] (read)
@@ -160,9 +183,11 @@ SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.user_id = o.us
 -->   Shards: s0
 
 SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.order_id = o.id) ON o.user_id = u.id WHERE u.id = 5
---> Refuse 0A000: joining "users" and "order_items" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "order_items" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
+-->   Fetch order_items (order_id, user_id, product_id, quantity) from all shards
 
 -- a constant of one optional side is not one of another
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 LEFT JOIN order_items i ON i.user_id = u.id WHERE u.id = 6

@@ -57,20 +57,23 @@ SELECT * FROM users WHERE id = 1 AND id = 2
 -->   Shards: s1
 
 SELECT count(*) FROM users
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
 
 SELECT count(*) FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users ORDER BY id
---> Refuse 0A000: ORDER BY is not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: ORDER BY is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users LIMIT 10
---> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT 1
 --> PassThrough to any shard (read)

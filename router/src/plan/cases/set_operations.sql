@@ -12,20 +12,26 @@ SELECT id FROM users WHERE id = 5 UNION ALL SELECT user_id FROM orders WHERE use
 -->   Shards: s0
 
 SELECT id FROM users UNION SELECT user_id FROM orders
---> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id) from all shards
 
 SELECT id FROM users UNION ALL SELECT user_id FROM orders
---> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id) from all shards
 
 SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders WHERE user_id = 5
 --> PassThrough to the shard of users = integer[0], orders = integer[1] (read)
 -->   Shards: s0
 
 SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders
---> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Fetch users (id) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id) from all shards
 
 SELECT id FROM users WHERE id = 5 INTERSECT SELECT 5
 --> PassThrough to the shard of users = integer[0] (read)
@@ -38,8 +44,10 @@ SELECT code FROM countries UNION SELECT key FROM settings
 --> PassThrough to shard s0 (read)
 
 SELECT code FROM countries UNION SELECT name FROM users
---> Refuse 0A000: UNION, INTERSECT and EXCEPT are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Fetch countries (code, name) from any shard, or read in place
+-->   Fetch users (name) from all shards
 
 SELECT key FROM settings UNION SELECT name FROM users WHERE id = 1
 --> PassThrough to the shard of users = integer[0], first shard only (read)
@@ -53,9 +61,9 @@ VALUES (1), (2)
 --> PassThrough to any shard (read)
 
 VALUES ((SELECT count(*) FROM users))
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id) from all shards
 
 TABLE users
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
@@ -78,8 +86,9 @@ TABLE settings
 --> Append of all shards (read)
 
 (SELECT * FROM users) LIMIT 5
---> Refuse 0A000: LIMIT and OFFSET are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users WHERE id = 5 UNION ALL SELECT * FROM users WHERE id = 5 ORDER BY 1 LIMIT 3
 --> PassThrough to the shard of users = integer[0], users = integer[1] (read)

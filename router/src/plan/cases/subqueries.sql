@@ -10,28 +10,32 @@ SELECT * FROM users WHERE id IN (SELECT user_id FROM orders)
 
 -- NOT IN sees NULLs of every shard (Vitess #14605)
 SELECT * FROM users WHERE id NOT IN (SELECT user_id FROM orders)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders WHERE user_id = 5)
 --> PassThrough to the shard of users = integer[0], orders = integer[1] (read)
 -->   Shards: s0
 
 SELECT * FROM users WHERE id = 5 OR id IN (SELECT user_id FROM orders)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE NOT (id IN (SELECT user_id FROM orders))
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.user_id = u.id)
 --> Append of all shards (read)
@@ -44,14 +48,20 @@ SELECT * FROM users u WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.user_id =
 --> Append of all shards (read)
 
 SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.country = u.name)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->     Indexes: name
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Indexes: country
 
 SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.country = u.name)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Indexes: name
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Indexes: country
 
 SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM countries c WHERE c.code = u.name)
 --> Append of all shards (read)
@@ -68,32 +78,34 @@ SELECT (SELECT count(*) FROM orders o WHERE o.user_id = u.id) FROM users u WHERE
 -->   Shards: s0
 
 SELECT (SELECT count(*) FROM orders) FROM users
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id) from all shards
 
 SELECT (SELECT count(*) FROM orders) FROM users WHERE id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id) from the shard of users = integer[0]
+-->   Fetch orders (id) from all shards
 
 SELECT (SELECT max(total) FROM orders o WHERE o.user_id = u.id AND o.user_id = 5) FROM users u
 --> Append of all shards (read)
 
 -- no table at the top level (PgDog finding 1)
 SELECT EXISTS (SELECT 1 FROM users)
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id) from all shards
 
 SELECT EXISTS (SELECT 1 FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[1] (read)
 -->   Shards: s0
 
 SELECT (SELECT count(*) FROM users)
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id) from all shards
 
 SELECT (SELECT count(*) FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0] (read)
@@ -104,18 +116,18 @@ SELECT (SELECT name FROM users WHERE id = 1), (SELECT name FROM users WHERE id =
 -->   Refuse this use of a sharded table needs the rows of all shards together, which is not supported yet
 
 SELECT ARRAY (SELECT id FROM users)
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id) from all shards
 
 SELECT ARRAY (SELECT total FROM orders WHERE user_id = 5 ORDER BY 1)
 --> PassThrough to the shard of orders = integer[0] (read)
 -->   Shards: s0
 
 SELECT 1 WHERE 5 IN (SELECT id FROM users)
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id) from all shards
 
 -- derived tables
 SELECT * FROM (SELECT * FROM users) u WHERE id = 5
@@ -139,9 +151,9 @@ SELECT * FROM (SELECT * FROM users WHERE id = 5 ORDER BY name LIMIT 1) u JOIN or
 
 -- a condition does not reach through LIMIT
 SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 10) u WHERE id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT * FROM users ORDER BY name) u WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)
@@ -152,18 +164,18 @@ SELECT * FROM (SELECT DISTINCT id FROM users) u WHERE id = 5
 -->   Shards: s0
 
 SELECT * FROM (SELECT DISTINCT ON (name) id, name FROM users ORDER BY name) u WHERE id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) t WHERE user_id = 5
 --> PassThrough to the shard of orders = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) t
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u JOIN (SELECT user_id, count(*) FROM orders GROUP BY user_id) t ON t.user_id = u.id
 --> Append of all shards (read)
@@ -172,29 +184,31 @@ SELECT * FROM users u LEFT JOIN (SELECT user_id, count(*) FROM orders GROUP BY u
 --> Append of all shards (read)
 
 SELECT * FROM users u JOIN (SELECT user_id FROM orders ORDER BY total LIMIT 5) t ON t.user_id = u.id
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u JOIN (SELECT country, count(*) FROM orders GROUP BY country) t ON t.country = u.name
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT user_id, row_number() OVER (ORDER BY total) FROM orders) t WHERE user_id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY ROLLUP (user_id)) t WHERE user_id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT max(user_id) AS user_id FROM orders) t WHERE user_id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- an ungrouped aggregate makes a row from nothing (Vitess #12540)
 SELECT * FROM users u, LATERAL (SELECT count(*) FROM orders o WHERE o.user_id = u.id AND o.user_id = 5) t
@@ -208,15 +222,17 @@ SELECT * FROM users u, LATERAL (SELECT * FROM orders o WHERE o.user_id = u.id) t
 -->   Shards: s0
 
 SELECT * FROM users u, LATERAL (SELECT * FROM orders o ORDER BY total LIMIT 3) t
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- a derived table that is not lateral does not see its neighbours
 SELECT * FROM users u, (SELECT * FROM orders o WHERE o.user_id = u.id) t WHERE u.id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- set operations inside
 SELECT * FROM (SELECT user_id FROM orders UNION ALL SELECT user_id FROM profiles) t WHERE user_id = 5
@@ -227,14 +243,16 @@ SELECT * FROM users u JOIN (SELECT user_id FROM orders UNION SELECT user_id FROM
 --> Append of all shards (read)
 
 SELECT * FROM (SELECT user_id FROM orders UNION ALL SELECT user_id FROM profiles LIMIT 5) t WHERE user_id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   Fetch profiles (user_id, bio) from all shards
 
 SELECT * FROM (SELECT user_id FROM orders UNION ALL (SELECT user_id FROM profiles LIMIT 5)) t WHERE user_id = 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[1]
+-->   Fetch profiles (user_id, bio) from all shards
 
 SELECT * FROM (SELECT user_id FROM orders UNION ALL SELECT id FROM audit_log) t WHERE user_id = 5
 --> PassThrough to the shard of orders = integer[0], first shard only (read)
@@ -246,26 +264,34 @@ SELECT * FROM users WHERE id = 5 AND id IN (SELECT user_id FROM orders UNION SEL
 
 -- a column of an inner table hides that of an outer one
 SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE id = 5)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE user_id = id)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Indexes: id
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Indexes: id, user_id
 
 SELECT * FROM orders WHERE user_id = 5 AND EXISTS (SELECT 1 FROM (SELECT user_id::text FROM profiles) p WHERE user_id = '5')
---> Refuse 0A000: joining "orders" and "profiles" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "orders" and "profiles" across shards is not supported yet
+-->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
+-->   Fetch profiles (user_id, bio) from all shards
 
 -- reference tables below a scatter
 SELECT * FROM users u WHERE u.name IN (SELECT code FROM countries)
 --> Append of all shards (read)
 
 SELECT * FROM users u WHERE u.name = (SELECT code FROM countries LIMIT 1)
---> Refuse 0A000: a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet
+--> Workspace (read)
+-->   Reason: a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch countries (code, name, currency) from any shard, or read in place
 
 SELECT * FROM users u WHERE u.name = (SELECT max(code) FROM countries)
 --> Append of all shards (read)
@@ -281,9 +307,10 @@ SELECT * FROM users WHERE id = 5 AND id = ANY (SELECT user_id FROM orders)
 -->   Shards: s0
 
 SELECT * FROM users WHERE id = 5 AND id > ALL (SELECT user_id FROM orders)
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND total_spent(id) > 5
 --> Refuse 0A000: function "total_spent" uses the sharded table "orders"

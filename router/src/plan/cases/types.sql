@@ -197,19 +197,22 @@ SELECT * FROM accounts WHERE lower(name) = 'x'
 --> Append of all shards (read)
 
 SELECT * FROM accounts a JOIN nocased n ON n.label = a.name WHERE n.label = 'x'
---> Refuse 0A000: joining "accounts" and "nocased" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "accounts" and "nocased" across shards is not supported yet
+-->   Fetch accounts (name, balance) from all shards
+-->   Fetch nocased (id, label) from all shards
 
 SELECT * FROM accounts a JOIN codes c ON c.code = a.name
---> Refuse 0A000: joining "accounts" and "codes" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "accounts" and "codes" across shards is not supported yet
+-->   Fetch accounts (name, balance) from all shards
+-->   Fetch codes (code, label) from all shards
 
 SELECT * FROM accounts a JOIN codes c ON c.code = a.name WHERE a.name = 'x'
---> Refuse 0A000: joining "accounts" and "codes" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: joining "accounts" and "codes" across shards is not supported yet
+-->   Fetch accounts (name, balance) from the shard of accounts = string[0]
+-->   Fetch codes (code, label) from all shards
 
 SELECT * FROM codes WHERE code = 'ab  '
 --> PassThrough to the shard of codes = string[0] (read)
@@ -306,8 +309,9 @@ SELECT count(*) FROM events WHERE day = 'today'
 -->   Refuse aggregates are not supported across shards yet
 
 SELECT count(*) FROM events WHERE day = current_date
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch events (day) from all shards
 
 SELECT count(*) FROM events WHERE day = timestamp '2025-06-01'
 --> PassThrough to the shard of events = string[0]::timestamp without time zone (read)
@@ -353,12 +357,14 @@ SELECT count(*) FROM regions WHERE (code = 'kr' OR code = 'jp') AND (code = 'jp'
 
 -- an OR that is always true (Vitess #19539)
 SELECT count(*) FROM regions WHERE code = 'kr' OR true
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch regions (code) from all shards
 
 SELECT count(*) FROM regions WHERE code = 'kr' OR 1 = 1
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch regions (code) from all shards
 
 -- modulo
 SELECT * FROM metrics WHERE id = 4

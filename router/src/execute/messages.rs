@@ -1,0 +1,94 @@
+//! A backend's answer, message by message, for what is read here instead of being passed on.
+
+use bytes::Buf;
+use switchyard_wire::backend::{Message, TransactionStatus};
+use switchyard_wire::frame::{self, HEADER, Header};
+
+use super::client::Client;
+use super::participant::Participant;
+use super::relay::{Trouble, decode_message, error, fill};
+use crate::backend::Show;
+use crate::execute::failure::Failure;
+
+/// What a backend says next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Said {
+    /// A message of its answer, whole, at the start of its input: whoever reads it takes it off.
+    Message(Header),
+    /// An error, which the client has been told unless it is not to be shown. More may follow.
+    Error,
+    /// ReadyForQuery.
+    Ready,
+}
+
+/// Waits for the next message of a backend's answer, while the client is watched. Notices are passed on, settings noted.
+pub(crate) async fn next(
+    client: &mut Client,
+    participant: &mut Participant,
+    show: Show,
+) -> Result<Said, Trouble> {
+    loop {
+        if let Some(said) = next_now(client, participant, show)? {
+            return Ok(said);
+        }
+        fill(client, participant).await?;
+    }
+}
+
+/// The same, of what has arrived; `None` if no whole message has.
+pub(crate) fn next_now(
+    client: &mut Client,
+    participant: &mut Participant,
+    show: Show,
+) -> Result<Option<Said>, Trouble> {
+    loop {
+        let input = &participant.connection.input;
+        let header = match frame::header(input) {
+            Ok(Some(header)) if input.len() >= header.len => header,
+            Ok(_) => return Ok(None),
+            Err(_) => return Err(violation(participant, input.first().copied())),
+        };
+        match header.tag {
+            b'N' | b'A' => {
+                let message = participant.connection.input.split_to(header.len);
+                if show == Show::All {
+                    client.output.extend_from_slice(&message);
+                }
+            }
+            b'S' => {
+                let message = participant.connection.input.split_to(header.len);
+                if let Ok(Message::ParameterStatus { name, value }) = decode_message(&message) {
+                    participant.connection.note_parameter(name, value);
+                    client.untold = true;
+                }
+            }
+            b'E' => {
+                error(client, participant, header.len, show)?;
+                return Ok(Some(Said::Error));
+            }
+            b'Z' => {
+                let status = match participant.connection.input.get(HEADER) {
+                    Some(b'I') => TransactionStatus::Idle,
+                    Some(b'T') => TransactionStatus::InBlock,
+                    Some(b'E') => TransactionStatus::Failed,
+                    _ => return Err(violation(participant, Some(b'Z'))),
+                };
+                participant.connection.input.advance(header.len);
+                participant.connection.replies.set_status(status);
+                return Ok(Some(Said::Ready));
+            }
+            _ => return Ok(Some(Said::Message(header))),
+        }
+    }
+}
+
+/// The backend has said something that the protocol does not allow here.
+pub(crate) fn violation(participant: &mut Participant, tag: Option<u8>) -> Trouble {
+    participant.connection.broken = true;
+    let tag = tag.unwrap_or_default();
+    tracing::error!(shard = %participant.shard_name, tag = %tag.escape_ascii(), "unexpected message from a node");
+    Failure::ShardBrokeProtocol {
+        shard: (&*participant.shard_name).into(),
+    }
+    .into()
+}

@@ -1,0 +1,244 @@
+//! What a statement needs of the relations it reads: which columns, and what else it may rely on.
+//!
+//! Column names are taken from anywhere in the text: more columns than needed may be fetched, never fewer. Where a column
+//! can be used without its name (`*`, a whole row, NATURAL), every column is needed.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only the nodes that use columns without their names, or compare them, matter"
+)]
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{BinaryOperator, Expr, Statement, TableFactor, Visit, Visitor};
+
+use crate::plan::analyse::names;
+use crate::relations::Relation;
+use crate::sql::{self, Token, TokenKind};
+
+/// What a statement uses.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    /// Every name in it; `None` if columns may be used without their names.
+    named: Option<HashSet<String>>,
+    /// Columns of a group may go with its primary key.
+    groups: bool,
+    /// Columns that subqueries compare with others.
+    compared: HashSet<String>,
+}
+
+/// Columns that every table has and that mean something on its own server only, and types of names that are looked up there.
+const SERVER_BOUND: &[&str] = &[
+    "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "regclass",
+];
+
+impl Uses {
+    /// Of a statement that has been understood; `Err` names something whose meaning would be lost in a workspace.
+    pub(super) fn of(statement: &Statement, sql: &[u8], tokens: &[Token]) -> Result<Uses, String> {
+        let mut uses = Uses::of_tokens(sql, tokens)?;
+        let mut nodes = Nodes::default();
+        let _: ControlFlow<()> = statement.visit(&mut nodes);
+        let whole_row = nodes.alone.iter().any(|name| nodes.items.contains(name));
+        if nodes.renames || whole_row {
+            uses.named = None;
+        }
+        uses.compared = nodes.compared;
+        Ok(uses)
+    }
+
+    /// Of a statement of which only the words are known.
+    pub(super) fn of_tokens(sql: &[u8], tokens: &[Token]) -> Result<Uses, String> {
+        let mut named = Some(HashSet::new());
+        let mut groups = false;
+        for (at, token) in tokens.iter().enumerate() {
+            let before = |back: usize| at.checked_sub(back).and_then(|at| tokens.get(at));
+            if is_wildcard(sql, tokens, at) || token.is_word(sql, "natural") {
+                named = None;
+            }
+            groups |= token.is_word(sql, "group");
+            if token.is_word(sql, "only")
+                && !before(1)
+                    .is_some_and(|token| token.is_word(sql, "row") || token.is_word(sql, "rows"))
+            {
+                return Err("It reads a table without what inherits from it (ONLY).".to_owned());
+            }
+            match token.kind {
+                TokenKind::Word | TokenKind::QuotedIdent => {
+                    let name = sql::name(token, sql).unwrap_or_default();
+                    if SERVER_BOUND.contains(&name.as_str()) {
+                        return Err(format!(
+                            "\"{name}\" means something on its own server only."
+                        ));
+                    }
+                    if let Some(named) = &mut named {
+                        named.insert(name);
+                    }
+                }
+                TokenKind::UnicodeIdent => named = None,
+                _ => {}
+            }
+        }
+        Ok(Uses {
+            named,
+            groups,
+            compared: HashSet::new(),
+        })
+    }
+
+    /// Everything.
+    pub(super) fn whole() -> Uses {
+        Uses {
+            named: None,
+            groups: true,
+            compared: HashSet::new(),
+        }
+    }
+
+    /// The columns to fetch.
+    pub(super) fn columns(&self, relation: &Relation) -> Vec<String> {
+        let needed = |name: &&String| {
+            let named = self.named.as_ref();
+            named.is_none_or(|named| named.contains(*name))
+        };
+        let all = relation.columns.iter().map(|column| &column.name);
+        let columns: Vec<String> = all.clone().filter(needed).cloned().collect();
+        match columns.is_empty() {
+            // Rows are counted, if nothing else.
+            true => all.take(1).cloned().collect(),
+            false => columns,
+        }
+    }
+
+    /// The primary key, if the statement may rely on it.
+    pub(super) fn primary_key(&self, relation: &Relation) -> Vec<String> {
+        let key = &relation.primary_key;
+        let named = |name: &String| self.named.as_ref().is_none_or(|named| named.contains(name));
+        match self.groups && key.iter().all(named) {
+            true => key.clone(),
+            false => Vec::new(),
+        }
+    }
+
+    /// The columns that subqueries look for rows by.
+    pub(super) fn lookups(&self, relation: &Relation) -> Vec<String> {
+        let all = relation.columns.iter().map(|column| &column.name);
+        all.filter(|name| self.compared.contains(*name))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Whether the `*` at this place stands for columns; one in EXISTS (SELECT * …) stands for nothing.
+fn is_wildcard(sql: &[u8], tokens: &[Token], at: usize) -> bool {
+    let text = |at: Option<usize>| {
+        at.and_then(|at| tokens.get(at))
+            .map(|token| token.text(sql))
+    };
+    let word = |at: Option<usize>, words: &[&str]| {
+        let token = at.and_then(|at| tokens.get(at));
+        token.is_some_and(|token| words.iter().any(|word| token.is_word(sql, word)))
+    };
+    let back = |steps: usize| at.checked_sub(steps);
+    if text(Some(at)) != Some(b"*") {
+        return false;
+    }
+    if text(back(1)) == Some(b".") {
+        return true;
+    }
+    let (before, after) = (text(back(1)), text(Some(at + 1)));
+    if before == Some(b"(") && after == Some(b")") {
+        return false;
+    }
+    let exists =
+        word(back(1), &["select"]) && text(back(2)) == Some(b"(") && word(back(3), &["exists"]);
+    let ends = matches!(after, None | Some(b"," | b")" | b";"))
+        || word(
+            Some(at + 1),
+            &[
+                "from",
+                "union",
+                "intersect",
+                "except",
+                "where",
+                "group",
+                "having",
+                "window",
+                "order",
+                "limit",
+                "offset",
+                "fetch",
+                "for",
+                "into",
+            ],
+        );
+    ends && !exists
+}
+
+/// What the tree shows and the words do not.
+#[derive(Default)]
+struct Nodes {
+    /// Names that stand alone as expressions.
+    alone: HashSet<String>,
+    /// Names and aliases of tables.
+    items: HashSet<String>,
+    /// A table's columns get other names.
+    renames: bool,
+    /// Subqueries in expressions around the node.
+    depth: u32,
+    compared: HashSet<String>,
+}
+
+impl Visitor for Nodes {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, alias, .. } = factor {
+            if let Ok((_, name)) = names::relation_name(name) {
+                self.items.insert(name);
+            }
+            if let Some(alias) = alias {
+                self.items.extend(names::name(&alias.name));
+                self.renames |= !alias.columns.is_empty();
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(ident) => {
+                self.alone.extend(names::name(ident));
+            }
+            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => self.depth += 1,
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Eq,
+                right,
+            } if self.depth > 0 => {
+                if let (Some(left), Some(right)) = (column(left), column(right)) {
+                    self.compared.extend([left, right]);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } = expr {
+            self.depth -= 1;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The name of the column, if that is all the expression is.
+fn column(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(ident) => names::name(ident).ok(),
+        Expr::CompoundIdentifier(parts) => names::name(parts.last()?).ok(),
+        Expr::Nested(inner) => column(inner),
+        _ => None,
+    }
+}

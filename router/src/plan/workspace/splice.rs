@@ -1,0 +1,132 @@
+//! Texts as they run in a workspace: where they name a schema of something that is made there, it is PostgreSQL's name for
+//! the session's temporary one.
+
+use switchyard_schema::TableName;
+
+use crate::plan::parse;
+use crate::relations::Relations;
+use crate::sql::{self, Token, TokenKind};
+
+/// PostgreSQL's alias for a session's own temporary schema.
+const TEMPORARY: &[u8] = b"pg_temp";
+
+/// The text with the schemas of relations that are `moved` replaced.
+pub(super) fn into_workspace(sql: &[u8], moved: &dyn Fn(&TableName) -> bool) -> Vec<u8> {
+    let mut text = Vec::with_capacity(sql.len() + 16);
+    let mut copied = 0;
+    for (schema, name) in mentions(sql, &all_tokens(sql)) {
+        if moved(&name) {
+            text.extend_from_slice(sql.get(copied..schema.start as usize).unwrap_or_default());
+            text.extend_from_slice(TEMPORARY);
+            copied = schema.end as usize;
+        }
+    }
+    text.extend_from_slice(sql.get(copied..).unwrap_or_default());
+    text
+}
+
+/// The relations that a text, in which every name is qualified, mentions.
+pub(super) fn qualified(sql: &[u8], relations: &Relations) -> Vec<TableName> {
+    let mut names: Vec<TableName> = Vec::new();
+    for (_, name) in mentions(sql, &all_tokens(sql)) {
+        if relations.get(&name.schema, &name.name).is_some() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The names of the functions that a text calls, and of what else stands before a parenthesis.
+pub(super) fn calls(sql: &[u8]) -> Vec<String> {
+    let tokens = all_tokens(sql);
+    let call = |pair: &[Token]| match pair {
+        [name, next] if next.kind == TokenKind::Punct(b'(') => sql::name(name, sql),
+        _ => None,
+    };
+    tokens.windows(2).filter_map(call).collect()
+}
+
+/// Whether a name that qualifies is also used by itself, as for an alias: then `a.b` may be no schema's.
+pub(super) fn is_ambiguous(
+    sql: &[u8],
+    tokens: &[Token],
+    moved: &dyn Fn(&TableName) -> bool,
+) -> bool {
+    let qualifiers: Vec<TableName> = mentions(sql, tokens)
+        .into_iter()
+        .map(|(_, name)| name)
+        .filter(|name| moved(name))
+        .collect();
+    let alone = |(at, token): (usize, &Token)| {
+        let next = tokens.get(at + 1).map(|token| token.kind);
+        let name = sql::name(token, sql).filter(|_| next != Some(TokenKind::Punct(b'.')));
+        name.is_some_and(|name| qualifiers.iter().any(|qualified| qualified.schema == name))
+    };
+    tokens.iter().enumerate().any(alone)
+}
+
+fn all_tokens(sql: &[u8]) -> Vec<Token> {
+    let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+    // What is spliced has been planned, so it can be cut into tokens.
+    parse::tokens(sql, 0..end).unwrap_or_default()
+}
+
+/// Every `schema.name` in the text that is no call: the schema's token, and the name.
+fn mentions(sql: &[u8], tokens: &[Token]) -> Vec<(Token, TableName)> {
+    let mention = |four: &[Token]| {
+        let [schema, dot, name, rest @ ..] = four else {
+            return None;
+        };
+        let called = rest
+            .first()
+            .is_some_and(|next| next.kind == TokenKind::Punct(b'('));
+        if dot.kind != TokenKind::Punct(b'.') || called {
+            return None;
+        }
+        let (schema_name, name) = (sql::name(schema, sql)?, sql::name(name, sql)?);
+        Some((*schema, TableName::new(schema_name, name)))
+    };
+    (0..tokens.len())
+        .filter_map(|at| mention(tokens.get(at..tokens.len().min(at + 4))?))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{into_workspace, is_ambiguous};
+    use crate::plan::parse;
+    use switchyard_schema::TableName;
+
+    fn spliced(sql: &str) -> String {
+        let moved = |name: &TableName| *name == TableName::new("public", "orders");
+        String::from_utf8(into_workspace(sql.as_bytes(), &moved)).unwrap()
+    }
+
+    #[test]
+    fn schemas_of_what_is_moved_are_replaced() {
+        let text = "SELECT public.orders.id, 'public.orders' FROM \"public\" . Orders JOIN public.users u ON public.orders(1)";
+        let expected = "SELECT pg_temp.orders.id, 'public.orders' FROM pg_temp . Orders JOIN public.users u ON public.orders(1)";
+        assert_eq!(spliced(text), expected);
+        assert_eq!(spliced("SELECT * FROM orders"), "SELECT * FROM orders");
+        assert_eq!(
+            spliced("SELECT * FROM shop.public.orders"),
+            "SELECT * FROM shop.pg_temp.orders"
+        );
+    }
+
+    #[test]
+    fn an_alias_like_a_schema_is_noticed() {
+        let moved = |name: &TableName| name.schema == "public" && name.name == "orders";
+        let ambiguous = |sql: &str| {
+            let end = u32::try_from(sql.len()).unwrap();
+            is_ambiguous(
+                sql.as_bytes(),
+                &parse::tokens(sql.as_bytes(), 0..end).unwrap(),
+                &moved,
+            )
+        };
+        assert!(ambiguous("SELECT public.orders FROM t AS public"));
+        assert!(!ambiguous("SELECT public.orders.id FROM public.orders"));
+        assert!(!ambiguous("SELECT public.other FROM t AS public"));
+    }
+}

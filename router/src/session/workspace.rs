@@ -1,0 +1,430 @@
+//! Reads that a workspace answers: the rows are brought there, and the client's own text runs on them.
+
+use bytes::{Buf, Bytes};
+use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::{ShardIndex, ShardSet, TableName};
+use switchyard_wire::backend::encode;
+use switchyard_wire::frame;
+use switchyard_wire::frontend;
+
+use super::Session;
+use super::route::Routed;
+use super::simple::{Ready, Sent};
+use crate::backend::{Reply, Show};
+use crate::execute::block::FailedOn;
+use crate::execute::failure::Failure;
+use crate::execute::messages::{Said, next, violation};
+use crate::execute::participants::Need;
+use crate::execute::relay::{Trouble, exchange, relay};
+use crate::execute::workspace::Workspace;
+use crate::plan::workspace::{Fetch, Home, TemporaryView};
+use crate::plan::{self, Operator, Values};
+
+/// A workspace with everything in it that a statement reads.
+pub(super) struct Furnished {
+    pub(super) workspace: Workspace,
+    /// The statement's text as it runs there.
+    pub(super) text: Vec<u8>,
+}
+
+impl Session {
+    /// Runs a query of the simple protocol in a workspace.
+    pub(super) async fn in_workspace(
+        &mut self,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let Operator::Workspace(plan) = &routed.plan.operator else {
+            return Err(Failure::Retry.into());
+        };
+        // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
+        let description = self.describe(sent.sql()).await?;
+        let need = self.need(routed.plan.access, routed.hint);
+        let furnished = self
+            .furnish(plan, &routed.fetches, need, sent.sql())
+            .await?;
+        let Furnished {
+            mut workspace,
+            text,
+        } = furnished;
+        let outcome = self
+            .query_workspace(&mut workspace, &text, &description)
+            .await;
+        let outcome = self.leave_workspace(workspace, outcome).await?;
+        encode::command_complete(
+            &mut self.client.output,
+            format!("SELECT {outcome}").as_bytes(),
+        );
+        Ok(Ready::ToBeSaid)
+    }
+
+    /// Runs the statement; the number of rows, which the client has got.
+    async fn query_workspace(
+        &mut self,
+        workspace: &mut Workspace,
+        text: &[u8],
+        description: &[u8],
+    ) -> Result<u64, Trouble> {
+        frontend::encode::query(&mut workspace.backend.connection.output, text);
+        workspace.flush(&mut self.client).await?;
+        let mut failed = false;
+        loop {
+            match next(&mut self.client, &mut workspace.backend, Show::All).await? {
+                Said::Message(header) if header.tag == b'T' => {
+                    workspace.backend.connection.input.advance(header.len);
+                    break;
+                }
+                Said::Message(header) => {
+                    return Err(violation(&mut workspace.backend, Some(header.tag)));
+                }
+                Said::Error => failed = true,
+                Said::Ready if failed => return Err(Trouble::Told),
+                Said::Ready => return Err(violation(&mut workspace.backend, Some(b'Z'))),
+            }
+        }
+        self.client.output.extend_from_slice(description);
+        let reply = Reply::Part {
+            describe: false,
+            ready: true,
+        };
+        let backend = &mut workspace.backend;
+        backend.connection.replies.expect(reply, Show::All);
+        match relay(&mut self.client, backend, &mut self.described).await? {
+            true => Err(Trouble::Told),
+            false => Ok(backend.connection.replies.last_tag().rows()),
+        }
+    }
+
+    /// What PostgreSQL says of a statement's result: the whole RowDescription, with no formats chosen. An error has been shown.
+    async fn describe(&mut self, sql: &[u8]) -> Result<Bytes, Trouble> {
+        let before = self.client.hold();
+        let analysed = self.analyse_result(sql).await;
+        let answer = self.client.unhold(before);
+        if analysed? {
+            self.client.output.extend_from_slice(&answer);
+            return Err(Trouble::Told);
+        }
+        let mut answer = answer.freeze();
+        while let Ok(Some(header)) = frame::header(&answer) {
+            if answer.len() < header.len {
+                break;
+            }
+            let message = answer.split_to(header.len);
+            if header.tag == b'T' {
+                return Ok(message);
+            }
+        }
+        Err(Failure::Unsupported {
+            what: "a statement without a result".into(),
+            hint: "Only queries are run over rows of several shards.",
+        }
+        .into())
+    }
+
+    /// The shards of each fetch.
+    pub(super) fn fetches(
+        &self,
+        workspace: &plan::Workspace,
+        values: &Values<'_>,
+    ) -> Result<Vec<ShardSet>, Failure> {
+        let count = self.database.shards.len();
+        let shards = |fetch: &Fetch| fetch.target.shards(values, count);
+        let shards: Result<_, _> = workspace.fetches.iter().map(shards).collect();
+        shards.map_err(Failure::Refused)
+    }
+
+    /// Makes a workspace with all that the statement reads.
+    pub(super) async fn furnish(
+        &mut self,
+        plan: &plan::Workspace,
+        shards: &[ShardSet],
+        need: Need,
+        sql: &[u8],
+    ) -> Result<Furnished, Trouble> {
+        let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
+        let home = match plan.fetches.iter().any(on_first) {
+            true => ShardIndex::FIRST,
+            false => self.any_shard(),
+        };
+        // What the session has not committed is seen by its own connections only.
+        let in_place = self.block.is_none();
+        let moved = |fetch: &Fetch| !(in_place && fetch.home.is_some());
+        let fetches: Vec<(&Fetch, &ShardSet)> = plan
+            .fetches
+            .iter()
+            .zip(shards)
+            .filter(|(fetch, _)| moved(fetch))
+            .collect();
+        let is_made = |name: &TableName| {
+            fetches.iter().any(|(fetch, _)| fetch.relation == *name)
+                || plan.views.iter().any(|view| view.relation == *name)
+        };
+        let backend = self.participants.borrow_workspace(&self.database, home);
+        let backend = Box::pin(backend).await?;
+        let limit = self
+            .worker
+            .services
+            .settings
+            .load()
+            .file
+            .router
+            .max_fetch_bytes;
+        let mut workspace = Workspace::new(backend, limit);
+        let opened = match self.open_workspace(&mut workspace, &fetches).await {
+            Ok(()) => self.fill_workspace(&mut workspace, &fetches, need).await,
+            Err(trouble) => Err(trouble),
+        };
+        let finished = match opened {
+            Ok(()) => {
+                let sql = finishing(plan, &fetches, &is_made);
+                workspace.run(&mut self.client, &sql).await
+            }
+            Err(trouble) => Err(trouble),
+        };
+        match finished {
+            Ok(()) => Ok(Furnished {
+                workspace,
+                text: plan.text(sql, &is_made),
+            }),
+            Err(trouble) => {
+                let outcome: Result<(), Trouble> = Err(trouble);
+                self.leave_workspace(workspace, outcome).await?;
+                Err(Trouble::Told)
+            }
+        }
+    }
+
+    /// Begins the workspace's transaction, under the client's settings, and makes its tables.
+    async fn open_workspace(
+        &mut self,
+        workspace: &mut Workspace,
+        fetches: &[(&Fetch, &ShardSet)],
+    ) -> Result<(), Trouble> {
+        let settings = match &self.block {
+            Some(block) => block.settings_before(),
+            None => &self.settings,
+        };
+        workspace.backend.apply(settings).await?;
+        let mut sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned();
+        if let Some(block) = &self.block {
+            sql.push_str(&block.settings_sql());
+        }
+        let router = &self.worker.services.settings.load().file.router;
+        if let Some(limit) = router.workspace_temp_limit {
+            sql.push_str(&format!(
+                "; SET LOCAL temp_file_limit = '{}kB'",
+                limit.div_ceil(1024)
+            ));
+        }
+        for (fetch, _) in fetches {
+            sql.push_str(&format!(
+                "; CREATE TEMPORARY TABLE pg_temp.{} AS {} WITH NO DATA",
+                escape_identifier(&fetch.relation.name),
+                select(fetch)
+            ));
+        }
+        workspace.run(&mut self.client, &sql).await
+    }
+
+    /// Brings the rows: of one relation after the other, from all of its shards at a time.
+    async fn fill_workspace(
+        &mut self,
+        workspace: &mut Workspace,
+        fetches: &[(&Fetch, &ShardSet)],
+        need: Need,
+    ) -> Result<(), Trouble> {
+        for (fetch, shards) in fetches {
+            let mut sources = Vec::with_capacity(shards.len());
+            for shard in shards.iter() {
+                let index = self.join(shard, need).await?;
+                self.ask_for_rows(index, fetch).await?;
+                sources.push(index);
+            }
+            let table = escape_identifier(&fetch.relation.name);
+            let copy = format!("COPY pg_temp.{table} FROM STDIN (FORMAT binary)");
+            workspace.begin_copy(&mut self.client, &copy).await?;
+            for index in sources {
+                let Self {
+                    client,
+                    participants,
+                    ..
+                } = self;
+                let Some(source) = participants.get_mut(index) else {
+                    return Err(Failure::Retry.into());
+                };
+                workspace.pour(client, source).await?;
+                source.unread = false;
+            }
+            workspace.end_copy(&mut self.client).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a shard for a relation's rows; [`Workspace::pour`] takes them.
+    async fn ask_for_rows(&mut self, index: usize, fetch: &Fetch) -> Result<(), Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let Some(source) = participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        // What was queued when it joined is answered first.
+        if exchange(client, source, &[], described).await? {
+            return Err(Trouble::Told);
+        }
+        let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", select(fetch));
+        frontend::encode::query(&mut source.connection.output, copy.as_bytes());
+        source.connection.unnamed = None;
+        source.unread = true;
+        if source.connection.flush().await.is_err() {
+            return Err(Trouble::Lost);
+        }
+        Ok(())
+    }
+
+    /// Ends a workspace, and where there was trouble what was still to be read from the shards. The trouble is what the client
+    /// is to be told.
+    pub(super) async fn leave_workspace<T>(
+        &mut self,
+        mut workspace: Workspace,
+        outcome: Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let outcome = match outcome {
+            Err(Trouble::Lost) => Err(self.lost_by_workspace(&workspace).into()),
+            other => other,
+        };
+        if outcome.is_err() {
+            self.drop_unread().await;
+            if let Some(block) = &mut self.block {
+                block.failed.get_or_insert(FailedOn::Router);
+            }
+        }
+        let connection = &workspace.backend.connection;
+        if workspace.is_at_rest() && !connection.broken {
+            let cleaned = workspace.clean(&mut self.client).await;
+            workspace.backend.connection.broken |= cleaned.is_err();
+        } else {
+            workspace.backend.connection.broken = true;
+        }
+        self.participants
+            .give_back_workspace(workspace.backend)
+            .await;
+        outcome
+    }
+
+    /// The failure for a connection that was lost while rows were brought together.
+    fn lost_by_workspace(&mut self, workspace: &Workspace) -> Failure {
+        let broken = self.participants.iter().find(|held| held.connection.broken);
+        let lost = broken.unwrap_or(&workspace.backend);
+        let shard = (&*lost.shard_name).into();
+        self.participants.close_broken(&self.database);
+        Failure::ShardLost { shard }
+    }
+
+    /// Rows that shards still send are of no use any more. Outside a block their connections are closed; in one the
+    /// statements are cancelled, and their ends awaited, for the block is to be rolled back there.
+    async fn drop_unread(&mut self) {
+        let unread = |session: &Self| session.participants.iter().position(|held| held.unread);
+        if unread(self).is_none() {
+            return;
+        }
+        if self.block.is_some() {
+            let cancels = &self.worker.services.cancels;
+            cancels.cancel(self.cancel.pid, &self.cancel.secret).await;
+        }
+        let in_block = self.block.is_some();
+        while let Some(index) = unread(self) {
+            let Self {
+                client,
+                participants,
+                ..
+            } = self;
+            let Some(source) = participants.get_mut(index) else {
+                return;
+            };
+            source.unread = false;
+            while in_block && !source.connection.broken {
+                match next(client, source, Show::Nothing).await {
+                    Ok(Said::Message(header)) => source.connection.input.advance(header.len),
+                    Ok(Said::Error) => {}
+                    Ok(Said::Ready) => break,
+                    Err(_) => source.connection.broken = true,
+                }
+            }
+            source.connection.broken |= !in_block;
+        }
+        self.participants.close_broken(&self.database);
+    }
+}
+
+/// The rows and columns of a relation that a statement needs.
+fn select(fetch: &Fetch) -> String {
+    format!(
+        "SELECT {} FROM {}",
+        names(&fetch.columns),
+        qualified(&fetch.relation)
+    )
+}
+
+fn names(columns: &[String]) -> String {
+    let quoted: Vec<String> = columns.iter().map(|name| escape_identifier(name)).collect();
+    quoted.join(", ")
+}
+
+fn qualified(name: &TableName) -> String {
+    let (schema, name) = (
+        escape_identifier(&name.schema),
+        escape_identifier(&name.name),
+    );
+    format!("{schema}.{name}")
+}
+
+/// What is done when the rows are there: keys and indexes, what the server should know of the tables, and the views.
+fn finishing(
+    plan: &plan::Workspace,
+    fetches: &[(&Fetch, &ShardSet)],
+    is_made: &dyn Fn(&TableName) -> bool,
+) -> String {
+    let mut steps: Vec<String> = Vec::new();
+    let mut tables: Vec<String> = Vec::new();
+    for (fetch, _) in fetches {
+        let table = format!("pg_temp.{}", escape_identifier(&fetch.relation.name));
+        if !fetch.primary_key.is_empty() {
+            let key = names(&fetch.primary_key);
+            steps.push(format!("ALTER TABLE {table} ADD PRIMARY KEY ({key})"));
+        }
+        for column in &fetch.lookups {
+            let column = escape_identifier(column);
+            steps.push(format!("CREATE INDEX ON {table} ({column})"));
+        }
+        tables.push(table);
+    }
+    if !tables.is_empty() {
+        steps.push(format!("ANALYZE {}", tables.join(", ")));
+    }
+    steps.extend(
+        plan.views
+            .iter()
+            .map(|view| create_view(view, plan, is_made)),
+    );
+    steps.join("; ")
+}
+
+fn create_view(
+    view: &TemporaryView,
+    plan: &plan::Workspace,
+    is_made: &dyn Fn(&TableName) -> bool,
+) -> String {
+    let query = plan.text(view.query.as_bytes(), is_made);
+    format!(
+        "CREATE TEMPORARY VIEW {} ({}) AS {}",
+        escape_identifier(&view.relation.name),
+        names(&view.columns),
+        String::from_utf8_lossy(&query)
+            .trim_end()
+            .trim_end_matches(';')
+    )
+}
