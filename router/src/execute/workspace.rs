@@ -66,8 +66,13 @@ impl Workspace {
         self.answered(client).await
     }
 
+    /// Messages up to a Sync are on their way: [`Workspace::answered`] reads what they are answered.
+    pub(crate) fn answer_awaited(&mut self) {
+        self.busy = true;
+    }
+
     /// Reads up to ReadyForQuery.
-    async fn answered(&mut self, client: &mut Client) -> Result<(), Trouble> {
+    pub(crate) async fn answered(&mut self, client: &mut Client) -> Result<(), Trouble> {
         let mut failed = false;
         loop {
             match next(client, &mut self.backend, Show::Errors).await? {

@@ -49,7 +49,7 @@ use crate::startup::ClientConnection;
 use crate::startup::cancel::CancelRegistration;
 use crate::topology::DatabaseTopology;
 use crate::worker::Worker;
-use extended::Batch;
+use extended::{Batch, OpenWorkspace};
 use route::Cursor;
 pub(crate) use statement::Statements;
 use statement::{ByName, Portal, SessionStatement, Statement};
@@ -98,6 +98,10 @@ struct Session {
     statements: ByName<Arc<SessionStatement>>,
     portals: ByName<Portal>,
     cursors: Vec<Cursor>,
+    /// Workspaces of portals that have rows left.
+    workspaces: Vec<OpenWorkspace>,
+    /// So many workspaces have been opened for portals.
+    workspaces_opened: u64,
     batch: Batch,
     described: Described,
     /// Bytes of the statement under which a connection was lost had reached the client.
@@ -277,6 +281,8 @@ impl Session {
                 .cancel(self.cancel.pid, &self.cancel.secret)
                 .await;
         }
+        // Their connections are closed.
+        self.workspaces.clear();
         self.participants.abandon(&self.database).await;
     }
 
@@ -319,6 +325,9 @@ impl Session {
                 .map_err(crate::execute::relay::client_gone)?;
         }
         if self.block.is_none() {
+            if !self.workspaces.is_empty() {
+                Box::pin(self.end_workspaces()).await;
+            }
             if !self.cursors.is_empty() {
                 self.cursors.retain(|cursor| cursor.hold);
             }

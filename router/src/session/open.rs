@@ -134,6 +134,8 @@ fn new(
         role: Arc::clone(&user),
         route_hint: None,
         layer: Layer::Auto,
+        workspaces: Vec::new(),
+        workspaces_opened: 0,
         temporary: Vec::new(),
         context: None,
         statements: ByName::default(),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::frontend::encode;
 
@@ -175,7 +175,7 @@ impl Portal {
         match self {
             Self::One { plan, .. } => (plan, 1),
             Self::Several { plan, shards, .. } => (plan, shards.len()),
-            Self::Session { plan, .. } => (plan, 0),
+            Self::Session { plan, .. } | Self::Workspace { plan, .. } => (plan, 0),
         }
     }
 }
@@ -198,6 +198,14 @@ pub(crate) enum Portal {
         /// The next shard to fetch rows from.
         progress: usize,
     },
+    /// In a workspace.
+    Workspace {
+        /// The workspace's, while it is open.
+        number: u64,
+        plan: Arc<Plan>,
+        /// The answer to Describe, a whole message.
+        description: Bytes,
+    },
     /// A statement the session handles itself.
     Session {
         plan: Arc<Plan>,
@@ -211,7 +219,7 @@ impl Portal {
         match self {
             Self::One { is_primary, .. } => Some(*is_primary),
             Self::Several { on_primaries, .. } => Some(on_primaries.contains(shard)),
-            Self::Session { .. } => None,
+            Self::Session { .. } | Self::Workspace { .. } => None,
         }
     }
 }

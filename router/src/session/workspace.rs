@@ -1,6 +1,6 @@
 //! Reads that a workspace answers: the rows are brought there, and the client's own text runs on them.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet, TableName};
 use switchyard_wire::backend::encode;
@@ -104,6 +104,11 @@ impl Session {
             self.client.output.extend_from_slice(&answer);
             return Err(Trouble::Told);
         }
+        Self::row_description(answer)
+    }
+
+    /// The RowDescription among the messages of an answer.
+    pub(super) fn row_description(answer: BytesMut) -> Result<Bytes, Trouble> {
         let mut answer = answer.freeze();
         while let Ok(Some(header)) = frame::header(&answer) {
             if answer.len() < header.len {
@@ -298,6 +303,7 @@ impl Session {
         };
         if outcome.is_err() {
             self.drop_unread().await;
+            self.batch.fail_elsewhere();
             if let Some(block) = &mut self.block {
                 block.failed.get_or_insert(FailedOn::Router);
             }

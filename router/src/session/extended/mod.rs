@@ -18,6 +18,7 @@ mod portals;
 mod queue;
 mod statements;
 mod sync;
+mod workspace;
 
 use bytes::{Buf, BytesMut};
 use switchyard_schema::ShardIndex;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use super::Session;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
+pub(super) use workspace::OpenWorkspace;
 
 /// What has happened since the last Sync.
 #[derive(Debug, Default)]
@@ -80,6 +82,11 @@ impl Batch {
     /// It has written, and will commit at its end.
     pub(super) fn has_written(&self) -> bool {
         self.writer.is_some()
+    }
+
+    /// An error has happened, if there is a batch, that no backend of the batch knows of.
+    pub(super) fn fail_elsewhere(&mut self) {
+        self.failed_here = !self.is_empty();
     }
 
     /// An error has happened, so nothing but a Sync is of interest.

@@ -45,7 +45,11 @@ impl Session {
         if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
         }
-        let shards = self.shards_of(&prepared, bind)?;
+        let shards = match self.shards_of(&prepared, bind) {
+            // Another plan serves these values.
+            Err(_) if prepared.plan.several.is_some() => return Ok(false),
+            shards => shards?,
+        };
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = match shards.only() {
             Some(shard) => self.activate_now(shard, need),
@@ -99,6 +103,28 @@ impl Session {
             ..prepared.clone()
         };
         self.bind_one(shard, &prepared, bind).await
+    }
+
+    /// The statement with the plan that serves these values, and its shards.
+    fn either(
+        &self,
+        prepared: Arc<SessionStatement>,
+        bind: &Bind<'_>,
+    ) -> Result<(Arc<SessionStatement>, ShardSet), Failure> {
+        let values = Values {
+            sql: prepared.statement.sql(),
+            literals: &prepared.literals,
+            params: &BoundParams::new(bind, &prepared.statement),
+        };
+        let (plan, shards) = self.bind_either(Arc::clone(&prepared.plan), &values)?;
+        if Arc::ptr_eq(&plan, &prepared.plan) {
+            return Ok((prepared, shards));
+        }
+        let other = SessionStatement {
+            plan,
+            ..SessionStatement::clone(&prepared)
+        };
+        Ok((Arc::new(other), shards))
     }
 
     /// The shards that one execution goes to.
@@ -157,7 +183,10 @@ impl Session {
         if !prepared.plan.settings.is_empty() {
             return self.bind_setting(&prepared, bind).await;
         }
-        let shards = self.shards_of(&prepared, bind)?;
+        let (prepared, shards) = self.either(prepared, bind)?;
+        if let Operator::Workspace(_) = prepared.plan.operator {
+            return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
+        }
         let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
         match shards.only() {
             Some(shard) if !broadcast => self.bind_one(shard, &prepared, bind).await,
@@ -221,7 +250,7 @@ impl Session {
     ) -> Result<(), Failure> {
         let portal_elsewhere = match self.portals.get(name) {
             Some(Portal::One { shard: held, .. }) => *held != shard,
-            Some(Portal::Several { .. }) => true,
+            Some(Portal::Several { .. } | Portal::Workspace { .. }) => true,
             Some(Portal::Session { .. }) | None => false,
         };
         let is_elsewhere =
@@ -285,6 +314,11 @@ impl Session {
                 .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?,
             Some(Portal::Session { .. }) => {
                 self.reply(encode::no_data);
+                return Ok(());
+            }
+            Some(Portal::Workspace { description, .. }) => {
+                let description = description.clone();
+                self.reply(|output| output.extend_from_slice(&description));
                 return Ok(());
             }
             Some(Portal::One { shard, .. }) => *shard,
@@ -385,6 +419,9 @@ impl Session {
                 Ok(())
             }
             Portal::Several { .. } => self.execute_several(name, max_rows).await,
+            Portal::Workspace { number, .. } => {
+                Box::pin(self.execute_in_workspace(name, number, max_rows)).await
+            }
         }
     }
 
@@ -429,7 +466,7 @@ impl Session {
     }
 
     /// What this batch has done so far becomes part of the block that has just begun.
-    fn adopt_batch(&mut self) -> Result<(), Failure> {
+    pub(super) fn adopt_batch(&mut self) -> Result<(), Failure> {
         let Some(block) = &mut self.block else {
             return Ok(());
         };
@@ -521,11 +558,14 @@ impl Session {
                 self.statements.remove(name);
             }
             Kind::Portal => {
+                self.close_portal(name).await;
                 let portal = self.portals.remove(name);
                 let shards = match &portal {
                     Some(Portal::One { shard, .. }) => ShardSet::one(*shard),
                     Some(Portal::Several { shards, .. }) => shards.clone(),
-                    Some(Portal::Session { .. }) | None => ShardSet::empty(),
+                    Some(Portal::Session { .. } | Portal::Workspace { .. }) | None => {
+                        ShardSet::empty()
+                    }
                 };
                 for shard in shards.iter() {
                     let held = portal

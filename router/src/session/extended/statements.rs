@@ -46,9 +46,6 @@ impl Session {
             }
             return Err(Failure::Refused(refusal).into());
         }
-        if let Operator::Workspace(_) = &prepared.plan.operator {
-            return Err(in_workspace().into());
-        }
         if let Command::Execute { name, .. } = &prepared.plan.command {
             if self.statements.get(name.as_bytes()).is_none() {
                 return Err(Failure::NoSuchStatement(name.as_str().into()).into());
@@ -163,7 +160,7 @@ impl Session {
     }
 
     /// Queues a Describe of the statement on a backend; its parameter types are noted as they come.
-    fn queue_describe(
+    pub(super) fn queue_describe(
         &mut self,
         index: usize,
         name: &[u8],
@@ -298,14 +295,6 @@ pub(super) fn hold_statement(
     connection
         .replies
         .expect(reply, if unsent { Show::All } else { Show::Errors });
-}
-
-/// A workspace answers simple queries only, for now.
-fn in_workspace() -> Failure {
-    Failure::Unsupported {
-        what: "a read over rows of several shards by the extended query protocol".into(),
-        hint: "Use the simple query protocol.",
-    }
 }
 
 pub(super) fn backend_name(statement: &Statement, named: bool) -> &str {

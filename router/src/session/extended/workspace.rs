@@ -1,0 +1,224 @@
+//! Portals of statements that a workspace answers: bound when the rows are there, gone when all have been fetched.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use switchyard_wire::Formats;
+use switchyard_wire::backend::{self, Column, Message, encode};
+use switchyard_wire::frame::HEADER;
+use switchyard_wire::frontend;
+
+use super::bind::{Bind, BoundParams};
+use super::lossy;
+use crate::backend::{Reply, Show};
+use crate::execute::block::Block;
+use crate::execute::failure::Failure;
+use crate::execute::relay::{Trouble, exchange};
+use crate::execute::workspace::Workspace;
+use crate::plan::{Operator, Values};
+use crate::session::Session;
+use crate::session::statement::{Portal, SessionStatement, Statement};
+use crate::session::workspace::Furnished;
+
+/// A workspace with a portal that has rows left.
+#[derive(Debug)]
+pub(in crate::session) struct OpenWorkspace {
+    number: u64,
+    workspace: Workspace,
+}
+
+impl Session {
+    /// Binds a statement in a workspace of its own, with everything it reads.
+    pub(super) async fn bind_in_workspace(
+        &mut self,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        let Operator::Workspace(plan) = &prepared.plan.operator else {
+            return Err(Failure::Retry.into());
+        };
+        self.send_unsent().await?;
+        self.settle().await?;
+        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
+            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
+        }
+        self.close_portal(bind.portal).await;
+        if self.batch.has_written() && self.block.is_none() {
+            // Rows are asked for by simple queries, which would commit what the batch has written.
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        let description = self.describe_prepared(bind.statement, prepared).await?;
+        let shards = {
+            let values = Values {
+                sql: prepared.statement.sql(),
+                literals: &prepared.literals,
+                params: &BoundParams::new(bind, &prepared.statement),
+            };
+            self.fetches(plan, &values)?
+        };
+        let need = self.need(prepared.plan.access, prepared.hint);
+        let sql = prepared.statement.sql();
+        let furnished = Box::pin(self.furnish(plan, &shards, need, sql)).await?;
+        let Furnished {
+            mut workspace,
+            text,
+        } = furnished;
+        let types = parameter_types(&prepared.statement, prepared.plan.params);
+        let bound = self.bind_there(&mut workspace, &text, &types, bind).await;
+        if let Err(trouble) = bound {
+            let outcome: Result<(), Trouble> = Err(trouble);
+            return self.leave_workspace(workspace, outcome).await;
+        }
+        encode::bind_complete(&mut self.client.output);
+        self.workspaces_opened += 1;
+        let number = self.workspaces_opened;
+        self.workspaces.push(OpenWorkspace { number, workspace });
+        let portal = Portal::Workspace {
+            number,
+            plan: Arc::clone(&prepared.plan),
+            description: described(&description, bind.result_formats),
+        };
+        self.portals.insert(bind.portal, portal);
+        Ok(())
+    }
+
+    async fn bind_there(
+        &mut self,
+        workspace: &mut Workspace,
+        text: &[u8],
+        types: &[u32],
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        let connection = &mut *workspace.backend.connection;
+        connection.unnamed = None;
+        frontend::encode::parse(&mut connection.output, b"", text, types);
+        frontend::encode::bind_like(
+            &mut connection.output,
+            b"",
+            b"",
+            bind.param_formats,
+            bind.params,
+            bind.result_formats,
+        );
+        frontend::encode::sync(&mut connection.output);
+        workspace.answer_awaited();
+        workspace.flush(&mut self.client).await?;
+        workspace.answered(&mut self.client).await
+    }
+
+    /// What PostgreSQL says of a prepared statement's result; its parameter types are noted.
+    async fn describe_prepared(
+        &mut self,
+        name: &[u8],
+        prepared: &SessionStatement,
+    ) -> Result<Bytes, Trouble> {
+        let index = self.activate_any(prepared).await?;
+        let before = self.client.hold();
+        let asked = match self.queue_describe(index, name, prepared, Show::All) {
+            Ok(()) => self.settle().await,
+            Err(trouble) => Err(trouble),
+        };
+        let answer = self.client.unhold(before);
+        if let Err(trouble) = asked {
+            self.client.output.extend_from_slice(&answer);
+            return Err(trouble);
+        }
+        Self::row_description(answer)
+    }
+
+    /// Executes a portal in its workspace; where its rows have all been fetched there are none left.
+    pub(super) async fn execute_in_workspace(
+        &mut self,
+        name: &[u8],
+        number: u64,
+        max_rows: i32,
+    ) -> Result<(), Trouble> {
+        self.settle().await?;
+        let open = self
+            .workspaces
+            .iter()
+            .position(|open| open.number == number);
+        let Some(mut open) = open.map(|open| self.workspaces.swap_remove(open)) else {
+            encode::command_complete(&mut self.client.output, b"SELECT 0");
+            return Ok(());
+        };
+        let backend = &mut open.workspace.backend;
+        frontend::encode::execute(&mut backend.connection.output, b"", max_rows);
+        frontend::encode::sync(&mut backend.connection.output);
+        backend.connection.replies.expect(Reply::Execute, Show::All);
+        backend
+            .connection
+            .replies
+            .expect(Reply::Sync, Show::Nothing);
+        let outcome = match exchange(&mut self.client, backend, &[], &mut self.described).await {
+            Ok(true) => Err(Trouble::Told),
+            Ok(false) if backend.connection.replies.is_suspended() => {
+                self.workspaces.push(open);
+                return Ok(());
+            }
+            Ok(false) => Ok(()),
+            Err(trouble) => Err(trouble),
+        };
+        if outcome.is_err() {
+            self.portals.remove(name);
+        }
+        self.leave_workspace(open.workspace, outcome).await
+    }
+
+    /// Ends the workspace of a portal, if it has one that is open.
+    pub(super) async fn close_portal(&mut self, name: &[u8]) {
+        let Some(Portal::Workspace { number, .. }) = self.portals.get(name) else {
+            return;
+        };
+        let number = *number;
+        if let Some(open) = self
+            .workspaces
+            .iter()
+            .position(|open| open.number == number)
+        {
+            let open = self.workspaces.swap_remove(open);
+            self.end_workspace(open.workspace).await;
+        }
+    }
+
+    /// Ends every workspace: the transaction is over, and with it all portals.
+    pub(in crate::session) async fn end_workspaces(&mut self) {
+        while let Some(open) = self.workspaces.pop() {
+            self.end_workspace(open.workspace).await;
+        }
+    }
+
+    async fn end_workspace(&mut self, workspace: Workspace) {
+        let outcome: Result<(), Trouble> = Ok(());
+        // Nothing was awaited of it: what goes wrong now closes its connection.
+        if self.leave_workspace(workspace, outcome).await.is_err() {
+            tracing::debug!("a workspace was closed");
+        }
+    }
+}
+
+/// The types of parameters 1 to `count`, as declared or described.
+fn parameter_types(statement: &Statement, count: u16) -> Vec<u32> {
+    (1..=count)
+        .map(|number| statement.parameter_type(number))
+        .collect()
+}
+
+/// A statement's RowDescription with the formats that a portal was bound with.
+fn described(description: &[u8], formats: Formats<'_>) -> Bytes {
+    let mut output = BytesMut::new();
+    let body = description.get(HEADER..).unwrap_or_default();
+    if let Ok(Message::RowDescription(columns)) = backend::decode(b'T', body) {
+        let columns: Vec<Column<'_>> = columns
+            .iter()
+            .enumerate()
+            .map(|(at, column)| Column {
+                format: formats.format(at),
+                ..column
+            })
+            .collect();
+        encode::row_description(&mut output, &columns);
+    }
+    output.freeze()
+}
