@@ -15,7 +15,7 @@ use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, exchange, relay};
+use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::workspace::{Fetch, Home, TemporaryView};
 use crate::plan::{self, Operator, Values};
@@ -89,7 +89,7 @@ impl Session {
         };
         let backend = &mut workspace.backend;
         backend.connection.replies.expect(reply, Show::All);
-        match relay(&mut self.client, backend, &mut self.described).await? {
+        match exchange(&mut self.client, backend, &[], &mut self.described).await? {
             true => Err(Trouble::Told),
             false => Ok(backend.connection.replies.last_tag().rows()),
         }

@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use switchyard_wire::Formats;
 use switchyard_wire::backend::{self, Column, Message, encode};
 use switchyard_wire::frame::HEADER;
-use switchyard_wire::frontend;
+use switchyard_wire::frontend::{self, Bind};
 
-use super::bind::{Bind, BoundParams};
+use super::bind::BoundParams;
 use super::lossy;
 use crate::backend::{Reply, Show};
 use crate::execute::block::Block;
@@ -93,14 +93,7 @@ impl Session {
         let connection = &mut *workspace.backend.connection;
         connection.unnamed = None;
         frontend::encode::parse(&mut connection.output, b"", text, types);
-        frontend::encode::bind_like(
-            &mut connection.output,
-            b"",
-            b"",
-            bind.param_formats,
-            bind.params,
-            bind.result_formats,
-        );
+        frontend::encode::bind_like(&mut connection.output, bind, b"");
         frontend::encode::sync(&mut connection.output);
         workspace.answer_awaited();
         workspace.flush(&mut self.client).await?;
@@ -144,7 +137,7 @@ impl Session {
             return Ok(());
         };
         let backend = &mut open.workspace.backend;
-        frontend::encode::execute(&mut backend.connection.output, b"", max_rows);
+        frontend::encode::execute(&mut backend.connection.output, name, max_rows);
         frontend::encode::sync(&mut backend.connection.output);
         backend.connection.replies.expect(Reply::Execute, Show::All);
         backend
