@@ -1,7 +1,8 @@
 //! The router answers statements made at random as one PostgreSQL does, on one, two and five shards.
 //!
 //! `SWITCHYARD_SEED` sets the seed of the data and the statements, `SWITCHYARD_QUERIES` how many there are per layout,
-//! `SWITCHYARD_FIRST` the number of the first, `SWITCHYARD_DIFFERENCES` after how many differences a run ends.
+//! `SWITCHYARD_FIRST` the number of the first, `SWITCHYARD_DIFFERENCES` after how many differences a run ends. With
+//! `SWITCHYARD_VIEWS=1` statements read views of sharded tables, too.
 
 use std::sync::OnceLock;
 
@@ -27,7 +28,7 @@ fn same(shards: usize, layer: Layer) {
         statements: variable("SWITCHYARD_QUERIES", 300),
         shards,
         layer,
-        views: false,
+        views: variable("SWITCHYARD_VIEWS", 0) > 0,
         differences: variable("SWITCHYARD_DIFFERENCES", 3) as usize,
     };
     let servers = SERVERS.get_or_init(|| Servers::start(seed));

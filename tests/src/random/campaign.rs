@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::chance::Chance;
 use super::compare::{Verdict, compare, show};
-use super::generate::statement;
+use super::generate::{statement, writes};
 use super::print::Text;
 use super::query::Query;
 use super::servers::Servers;
@@ -64,6 +64,15 @@ pub struct Report {
     pub differences: Vec<String>,
 }
 
+/// A statement and what is around it.
+#[derive(Debug, Clone)]
+struct Case {
+    /// Writes before it in a transaction, which is rolled back; without any there is no transaction.
+    writes: Vec<String>,
+    query: Query,
+    protocol: Protocol,
+}
+
 /// The connections of a run.
 struct Sides {
     router: Client,
@@ -80,16 +89,18 @@ impl Campaign {
             mirror: servers.mirror(),
         };
         if self.layer == Layer::Workspace {
-            sides
-                .router
-                .run("SET switchyard.layer = 'workspace'")
-                .succeeded();
+            let layer = "SET switchyard.layer = 'workspace'";
+            sides.router.run(layer).succeeded();
         }
         let mut report = Report::default();
         for number in self.first..self.first + self.statements {
-            let query = statement(self.seed, number, self.views);
-            let protocol = *Chance::of(self.seed, u64::MAX - number).pick(&Protocol::ALL);
-            self.count(number, &query, protocol, &mut sides, &mut report);
+            let mut chance = Chance::of(self.seed, u64::MAX - number);
+            let case = Case {
+                protocol: *chance.pick(&Protocol::ALL),
+                writes: writes(&mut chance),
+                query: statement(self.seed, number, self.views),
+            };
+            self.count(number, &case, &mut sides, &mut report);
             if report.differences.len() >= self.differences {
                 break;
             }
@@ -97,15 +108,8 @@ impl Campaign {
         report
     }
 
-    fn count(
-        &self,
-        number: u64,
-        query: &Query,
-        protocol: Protocol,
-        sides: &mut Sides,
-        report: &mut Report,
-    ) {
-        let (verdict, expected, found) = sides.ask(query, protocol);
+    fn count(&self, number: u64, case: &Case, sides: &mut Sides, report: &mut Report) {
+        let (verdict, expected, found) = sides.ask(case);
         match verdict {
             Verdict::Same => {
                 report.same += 1;
@@ -116,40 +120,23 @@ impl Campaign {
             Verdict::Evaluation => report.evaluation += 1,
             Verdict::Slow => report.slow += 1,
             Verdict::Refused(reason) => *report.refused.entry(reason).or_default() += 1,
-            Verdict::Different(_) if !sides.is_stable(query, protocol, &expected) => {
-                report.unstable += 1
-            }
+            Verdict::Different(_) if !sides.is_stable(case, &expected) => report.unstable += 1,
             Verdict::Different(what) => {
-                let text = self.describe(number, query, protocol, what, sides, [expected, found]);
-                report.differences.push(text);
+                let (smallest, answers) = smallest(case, what, sides, [expected, found]);
+                let told = self.describe(number, what, case, &smallest, &answers);
+                report.differences.push(told);
             }
         }
     }
 
-    /// Tells a difference: the smallest statement that shows it, and what it was made of.
     fn describe(
         &self,
         number: u64,
-        query: &Query,
-        protocol: Protocol,
-        what: &'static str,
-        sides: &mut Sides,
-        whole: [Reply; 2],
+        what: &str,
+        case: &Case,
+        smallest: &Case,
+        answers: &[Reply; 2],
     ) -> String {
-        let begun = Instant::now();
-        let differs = |query: &Query| {
-            let (verdict, expected, _) = sides.ask(query, protocol);
-            verdict == Verdict::Different(what) && sides.is_stable(query, protocol, &expected)
-        };
-        let smallest = shrink(query, differs, || begun.elapsed() < SHRINKING);
-        let (verdict, expected, found) = sides.ask(&smallest, protocol);
-        // What does not happen again is shown as it was.
-        let (smallest, again, answers) = match verdict {
-            Verdict::Different(_) => (&smallest, "", [expected, found]),
-            Verdict::Same | Verdict::Evaluation | Verdict::Slow | Verdict::Refused(_) => {
-                (query, "NOT AGAIN: ", whole)
-            }
-        };
         let Campaign {
             seed,
             shards,
@@ -157,41 +144,103 @@ impl Campaign {
             views,
             ..
         } = self;
-        let (small, large) = (Text::of(smallest), Text::of(query));
+        let Case {
+            writes,
+            query,
+            protocol,
+        } = smallest;
+        let (small, large) = (Text::of(query), Text::of(&case.query));
+        let [plain, router] = answers.each_ref().map(show);
         format!(
-            "{again}{what} differ on {shards} shards, layer {layer:?}, {protocol:?}: \
+            "{what} differ on {shards} shards, layer {layer:?}, {protocol:?}: \
              SWITCHYARD_SEED={seed} SWITCHYARD_FIRST={number} SWITCHYARD_QUERIES=1 (views: {views})\n\
-             {}\n  parameters {:?}\n  plain:  {}\n  router: {}\n  made of: {}\n",
+             {}{}\n  parameters {:?}\n  plain:  {plain}\n  router: {router}\n  made of: {}\n",
+            writes
+                .iter()
+                .map(|write| format!("{write};\n"))
+                .collect::<String>(),
             small.sql,
             small.values,
-            show(&answers[0]),
-            show(&answers[1]),
             large.sql,
         )
     }
 }
 
+/// The smallest case found that differs in the same way, and its answers.
+fn smallest(
+    case: &Case,
+    what: &'static str,
+    sides: &mut Sides,
+    answers: [Reply; 2],
+) -> (Case, [Reply; 2]) {
+    let begun = Instant::now();
+    let mut last = answers;
+    let mut differs = |case: &Case| {
+        let (verdict, expected, found) = sides.ask(case);
+        let differs = verdict == Verdict::Different(what) && sides.is_stable(case, &expected);
+        if differs {
+            last = [expected, found];
+        }
+        differs
+    };
+    let mut smallest = case.clone();
+    for index in (0..case.writes.len()).rev() {
+        let mut fewer = smallest.clone();
+        fewer.writes.remove(index);
+        if differs(&fewer) {
+            smallest = fewer;
+        }
+    }
+    let (writes, protocol) = (smallest.writes.clone(), case.protocol);
+    let of = |query: &Query| Case {
+        writes: writes.clone(),
+        query: query.clone(),
+        protocol,
+    };
+    let query = shrink(
+        &smallest.query,
+        |query| differs(&of(query)),
+        || begun.elapsed() < SHRINKING,
+    );
+    (of(&query), last)
+}
+
 impl Sides {
-    fn ask(&mut self, query: &Query, protocol: Protocol) -> (Verdict, Reply, Reply) {
-        let text = Text::of(query);
-        let expected = run(&mut self.plain, &text, protocol);
-        let found = run(&mut self.router, &text, protocol);
-        (
-            compare(&expected, &found, query.is_ordered()),
-            expected,
-            found,
-        )
+    fn ask(&mut self, case: &Case) -> (Verdict, Reply, Reply) {
+        let expected = case.run(&mut self.plain);
+        let found = case.run(&mut self.router);
+        let verdict = compare(&expected, &found, case.query.is_ordered());
+        (verdict, expected, found)
     }
 
     /// Whether the plain server gives this answer in other circumstances, too.
-    fn is_stable(&mut self, query: &Query, protocol: Protocol, answer: &Reply) -> bool {
-        let other = run(&mut self.mirror, &Text::of(query), protocol);
-        compare(answer, &other, query.is_ordered()) == Verdict::Same
+    fn is_stable(&mut self, case: &Case, answer: &Reply) -> bool {
+        let other = case.run(&mut self.mirror);
+        compare(answer, &other, case.query.is_ordered()) == Verdict::Same
     }
 }
 
-fn run(client: &mut Client, text: &Text, protocol: Protocol) -> Reply {
-    differential::answer(client, &text.sql, &text.values, protocol)
+impl Case {
+    /// The statement's answer, or that of a write which failed.
+    fn run(&self, client: &mut Client) -> Reply {
+        if self.writes.is_empty() {
+            return self.statement(client);
+        }
+        client.run("BEGIN").succeeded();
+        let failed = self
+            .writes
+            .iter()
+            .map(|write| client.run(write))
+            .find(|reply| reply.failure.is_some());
+        let reply = failed.unwrap_or_else(|| self.statement(client));
+        client.run("ROLLBACK").succeeded();
+        reply
+    }
+
+    fn statement(&self, client: &mut Client) -> Reply {
+        let Text { sql, values } = Text::of(&self.query);
+        differential::answer(client, &sql, &values, self.protocol)
+    }
 }
 
 impl Report {

@@ -215,6 +215,14 @@ impl Expr {
             parts: vec![Part::Text(text.into())],
         }
     }
+
+    /// Its text, if nothing is in it that could be replaced.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.parts[..] {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
 }
 
 impl std::convert::From<Expr> for Part {

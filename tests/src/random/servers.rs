@@ -32,6 +32,8 @@ impl Servers {
             .unwrap_or_default();
         let mut spec = ClusterSpec::for_tests(shards, 0);
         spec.database = "five".to_owned();
+        // Compiling takes longer than running these.
+        spec.settings.set("jit", "off");
         let cluster = Cluster::start(spec).unwrap();
         std::thread::scope(|scope| {
             for index in 0..shards {
@@ -103,7 +105,7 @@ fn connect(port: u16, database: &str) -> Client {
 }
 
 fn limited(mut client: Client) -> Client {
-    client.run("SET statement_timeout = '4s'").succeeded();
+    client.run("SET statement_timeout = '2s'").succeeded();
     client
 }
 

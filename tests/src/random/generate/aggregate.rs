@@ -14,6 +14,7 @@ const AGGREGATES: &[(Type, &str, &[Type])] = &[
     (Int8, "count(*)", &[]),
     (Int8, "count({})", &[Text]),
     (Int8, "count({})", &[Decimal]),
+    (Int8, "count(DISTINCT now())", &[]),
     (Int8, "count(DISTINCT {})", &[Text]),
     (Int8, "count(DISTINCT {})", &[Int4]),
     (Int8, "count(DISTINCT {})", &[Decimal]),
@@ -98,6 +99,14 @@ impl Generator {
             return None;
         }
         let (result, text, arguments) = self.chance.pick(&fitting).clone();
+        let rows = self.rows();
+        if ty == Int8 && !rows.is_empty() && self.chance.percent(4) {
+            // A whole row, which is NULL where an outer join found none.
+            return Some(Expr::text(
+                ty,
+                format!("count({})", self.chance.pick(&rows)),
+            ));
+        }
         let mut parts: Vec<Part> = Vec::new();
         for (index, argument) in arguments.iter().enumerate() {
             // The direct argument of a hypothetical aggregate is the same for all rows of a group.

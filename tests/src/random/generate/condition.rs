@@ -6,7 +6,7 @@ use crate::random::query::{Expr, Part};
 use crate::random::types::Type;
 use crate::random::types::Type::{
     Bool, Char, Date, Decimal, Float8, Int2, Int4, Int8, IntArray, IntRange, Jsonb, Text,
-    TextArray, Uuid,
+    TextArray, Timestamptz, Uuid,
 };
 
 /// Conditions on values of types.
@@ -38,6 +38,9 @@ const TESTS: &[(&str, &[Type])] = &[
     ("{} = {}", &[Int8, Decimal]),
     ("{} = {}", &[Int8, Float8]),
     ("{} = {}", &[Int2, Int8]),
+    ("now() > {}", &[Timestamptz]),
+    ("current_date > {}", &[Date]),
+    ("(random() < 0 OR {} = {})", &[Int4, Int4]),
     ("({}, {}) OVERLAPS ({}, {})", &[Date, Date, Date, Date]),
 ];
 
@@ -75,7 +78,9 @@ impl Generator {
         {
             parts.push(correlation.into());
         }
-        if self.chance.percent(35) {
+        if self.pinned {
+            parts.extend(self.pins().into_iter().map(Part::from));
+        } else if self.chance.percent(35) {
             parts.push(self.key_test().into());
         }
         if parts.is_empty() || self.chance.percent(40) {
@@ -86,6 +91,43 @@ impl Generator {
             return only.clone();
         }
         Expr::of(Bool, &text, parts)
+    }
+
+    /// Restrictions of this level's shard keys to values that are the same in all of the statement.
+    pub(super) fn pins(&mut self) -> Vec<Expr> {
+        let atoms = self
+            .scopes
+            .last()
+            .map_or(&[][..], |scope| scope.atoms.as_slice());
+        let keys: Vec<Expr> = atoms
+            .iter()
+            .filter(|atom| atom.key)
+            .map(|atom| atom.expr.clone())
+            .collect();
+        let mut pins = Vec::new();
+        for key in keys {
+            let value = match key.ty {
+                ty if ty.is_integer() => "5",
+                ty => ty.values()[1],
+            };
+            let constant = match self.chance.below(4) {
+                0 => Part::Value(Some(value.to_owned()), key.ty.cast()),
+                1 => Part::Value(Some(value.to_owned()), ""),
+                2 => Part::Text(literal(key.ty, value)),
+                _ => Part::Text(format!("'{}'", value.replace('\'', "''"))),
+            };
+            let text = match self.chance.below(16) {
+                0 => "{} IN ({})",
+                1 => "{} = ANY (ARRAY[{}])",
+                // The exception that may ruin it.
+                2 => "({} = {} OR 1 = 2)",
+                _ => "{} = {}",
+            };
+            if self.chance.percent(92) {
+                pins.push(Expr::of(Bool, text, vec![key.into(), constant]));
+            }
+        }
+        pins
     }
 
     /// A column of this level that equals one of a level outside.
@@ -151,6 +193,14 @@ impl Generator {
                     .map(|ty| self.expr(*ty, depth.min(1)).into())
                     .collect();
                 Expr::of(Bool, text, parts)
+            }
+            66..72 if self.chance.percent(15) && !self.rows().is_empty() => {
+                let rows = self.rows();
+                let row = self.chance.pick(&rows).clone();
+                let text = *self
+                    .chance
+                    .pick(&["IS NULL", "IS NOT NULL", "IS DISTINCT FROM NULL"]);
+                Expr::text(Bool, format!("{row} {text}"))
             }
             66..72 => {
                 let ty = self.any_type();

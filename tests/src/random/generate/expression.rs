@@ -178,6 +178,16 @@ impl Generator {
 
     /// A column, an aggregate where there are groups, or a constant.
     pub(super) fn leaf(&mut self, ty: Type) -> Expr {
+        if matches!(ty, Jsonb | Text) && self.chance.percent(4) {
+            let rows = self.rows();
+            if !rows.is_empty() {
+                let row = self.chance.pick(&rows);
+                return match ty {
+                    Jsonb => Expr::text(ty, format!("to_jsonb({row})")),
+                    _ => Expr::text(ty, format!("({row}::text)")),
+                };
+            }
+        }
         let of_type = |atom: &&super::Atom| atom.expr.ty == ty;
         let inner: Vec<Expr> = self.scopes.last().map_or(Vec::new(), |scope| {
             scope

@@ -1,7 +1,7 @@
 //! FROM: tables, subqueries, VALUES, functions, and every kind of join between them.
 
 use super::{Atom, Generator, columns};
-use crate::random::query::{Expr, From, On, Part};
+use crate::random::query::{Expr, From, On};
 use crate::random::schema::{TABLES, Table, VIEW_COLUMNS};
 use crate::random::types::Type;
 
@@ -64,26 +64,28 @@ impl Generator {
         };
         let (left, left_atoms) = self.named_table(a);
         let (right, right_atoms) = self.named_table(b);
-        let find = |atoms: &[Atom], column: &str| {
-            let ends = format!(".{column}");
-            let found = atoms.iter().find(
-                |atom| matches!(&atom.expr.parts[..], [Part::Text(text)] if text.ends_with(&ends)),
-            );
-            found
-                .expect("the pairs are columns of the tables")
+        let find = |atoms: &[Atom], table: &str, column: &str| {
+            let columns = TABLES
+                .iter()
+                .find(|known| known.name == table)
+                .map(|table| table.columns);
+            let place =
+                columns.and_then(|columns| columns.iter().position(|known| known.name == column));
+            atoms[place.expect("the pairs are columns of the tables")]
                 .expr
                 .clone()
         };
         let equal = vec![
-            find(&left_atoms, a_column).into(),
-            find(&right_atoms, b_column).into(),
+            find(&left_atoms, a, a_column).into(),
+            find(&right_atoms, b, b_column).into(),
         ];
         let mut on = Expr::of(Type::Bool, "{} = {}", equal);
         self.see(left_atoms);
         self.see(right_atoms);
         let kind = self.join_kind();
         if kind != "FULL JOIN" && self.chance.percent(35) {
-            let more = self.condition(1);
+            let mut pins = if self.pinned { self.pins() } else { Vec::new() };
+            let more = pins.pop().unwrap_or_else(|| self.condition(1));
             on = Expr::of(Type::Bool, "{} AND {}", vec![on.into(), more.into()]);
         }
         let mut from = From::Join {
@@ -121,6 +123,21 @@ impl Generator {
                 on,
             };
         }
+        if self.chance.percent(5) {
+            let (right, atoms) = self.table();
+            self.see(atoms);
+            let kind =
+                *self
+                    .chance
+                    .pick(&["NATURAL JOIN", "NATURAL LEFT JOIN", "NATURAL FULL JOIN"]);
+            let (right, on) = (Box::new(right), On::Nothing);
+            return From::Join {
+                kind,
+                left,
+                right,
+                on,
+            };
+        }
         let before = self.scopes.last().map_or(0, |scope| scope.atoms.len());
         let (right, atoms) = self.relation(lateral);
         let right = Box::new(right);
@@ -147,10 +164,7 @@ impl Generator {
 
     /// The name of a column that these have in common with what is seen, of the same type.
     fn common(&mut self, atoms: &[Atom]) -> Option<String> {
-        let name = |atom: &Atom| match &atom.expr.parts[..] {
-            [Part::Text(text)] => text.split_once('.').map(|(_, column)| column.to_owned()),
-            _ => None,
-        };
+        let name = |atom: &Atom| Some(atom.expr.as_text()?.split_once('.')?.1.to_owned());
         let seen = &self.scopes.last()?.atoms;
         let both = |atom: &&Atom| {
             let same = |other: &&Atom| name(other) == name(atom) && other.expr.ty == atom.expr.ty;
@@ -322,18 +336,60 @@ impl Generator {
             .find(|table| table.name == name)
             .expect("it is one of the tables");
         let alias = self.name("t");
+        // Names that hide where a column comes from.
+        let renamed = if self.chance.percent(5) {
+            self.chance.between(1, 2)
+        } else {
+            0
+        };
+        let new_names = ["k", "id"];
+        let column_name = |index: usize, name: &'static str| {
+            if index < renamed {
+                new_names[index]
+            } else {
+                name
+            }
+        };
         let atoms = table
             .columns
             .iter()
-            .map(|column| Atom {
-                expr: Expr::text(column.ty, format!("{alias}.{}", column.name)),
+            .enumerate()
+            .map(|(index, column)| Atom {
+                expr: Expr::text(
+                    column.ty,
+                    format!("{alias}.{}", column_name(index, column.name)),
+                ),
                 column: true,
                 key: column.name == table.key,
                 id: column.name == "id",
             })
             .collect();
-        let name = name.to_owned();
+        let name = match self.chance.below(40) {
+            0 => format!("public.{name}"),
+            1 => format!("ONLY {name}"),
+            2 => format!("\"{name}\" AS"),
+            _ => name.to_owned(),
+        };
+        let alias = match (renamed, self.chance.below(60)) {
+            (0, 0) => format!("{alias} TABLESAMPLE SYSTEM (100)"),
+            (0, _) => alias,
+            (count, _) => format!("{alias} ({})", new_names[..count].join(", ")),
+        };
         (From::Table { name, alias }, atoms)
+    }
+
+    /// The names of this level's tables, each of which stands for a whole row.
+    pub(super) fn rows(&self) -> Vec<String> {
+        let atoms = self
+            .scopes
+            .last()
+            .map_or(&[][..], |scope| scope.atoms.as_slice());
+        let ids = atoms
+            .iter()
+            .filter(|atom| atom.id)
+            .filter_map(|atom| atom.expr.as_text());
+        ids.filter_map(|text| text.split_once('.').map(|(alias, _)| alias.to_owned()))
+            .collect()
     }
 }
 

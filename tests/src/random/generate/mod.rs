@@ -6,6 +6,9 @@ mod condition;
 mod expression;
 mod from;
 mod select;
+mod writes;
+
+pub use writes::writes;
 
 use super::chance::Chance;
 use super::query::{Body, By, Cte, Distinct, Expr, Group, Limit, Order, Part, Query, Select};
@@ -19,6 +22,7 @@ pub fn statement(seed: u64, number: u64, views: bool) -> Query {
         named: Vec::new(),
         names: 0,
         subqueries: 0,
+        pinned: false,
         bare: 0,
         views,
     };
@@ -36,6 +40,8 @@ struct Generator {
     names: usize,
     /// How many more subqueries there may be.
     subqueries: usize,
+    /// Whether shard keys are restricted to one value all over the statement, or nearly.
+    pinned: bool,
     /// Above zero: no subqueries, parameters, aggregates or columns from outside, as befits what is written twice or
     /// belongs to an aggregate.
     bare: usize,
@@ -96,12 +102,16 @@ impl Generator {
         // Small statements are those that a router does not refuse, or shortens; great ones try everything at once.
         let large = self.chance.percent(45);
         self.subqueries = if large { 4 } else { self.chance.below(2) };
+        self.pinned = self.chance.percent(22);
         let (with, recursive) = if self.chance.percent(if large { 25 } else { 5 }) {
             self.with()
         } else {
             (Vec::new(), false)
         };
         let mut query = self.query(None, true);
+        if self.chance.percent(10) {
+            all_columns(&mut query);
+        }
         query.with = with;
         query.recursive = recursive;
         self.named.truncate(seen);
@@ -312,6 +322,24 @@ fn columns(query: &Query) -> Vec<(String, Type)> {
             .enumerate()
             .map(|(index, expr)| (format!("column{}", index + 1), expr.ty))
             .collect(),
+    }
+}
+
+/// Selects `*`, where neither groups nor the order stand in the way.
+fn all_columns(query: &mut Query) {
+    let free = query.order.is_empty() && query.limit.is_none();
+    if let Body::Select(select) = &mut query.body
+        && free
+        && select.group == Group::None
+        && select.having.is_none()
+        && !select.from.is_empty()
+    {
+        select.distinct = Distinct::No;
+        select.items.truncate(1);
+        for item in &mut select.items {
+            item.expr = Expr::text(Type::Bool, "*");
+            item.alias.clear();
+        }
     }
 }
 

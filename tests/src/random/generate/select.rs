@@ -21,7 +21,7 @@ impl Generator {
         if !bare_row {
             select.from = self.from_clause();
         }
-        if self.chance.percent(70) {
+        if self.pinned || self.chance.percent(70) {
             select.filter = Some(self.filter());
         }
         let shape = self.chance.weighted(&[
@@ -67,8 +67,20 @@ impl Generator {
                 Shape::Plain if types.is_none() && self.chance.percent(3) => self.set_returning(),
                 _ => self.item(ty),
             };
-            let alias = self.name("c");
+            let alias = self.alias();
             select.items.push(Item { expr, alias });
+        }
+    }
+
+    /// A name for a column: one of its own, none, or one that something else has already.
+    fn alias(&mut self) -> String {
+        match self.chance.below(30) {
+            0..4 => String::new(),
+            4 => (*self
+                .chance
+                .pick(&["id", "name", "score", "person_id", "word"]))
+            .to_owned(),
+            _ => self.name("c"),
         }
     }
 
@@ -226,6 +238,11 @@ impl Generator {
         if self.chance.percent(75) {
             return Vec::new();
         }
+        let alias = self.chance.pick(&select.items).alias.clone();
+        if !alias.is_empty() && self.chance.percent(30) {
+            let by = By::Expr(Expr::text(Type::Bool, alias));
+            return vec![Order { by, direction }];
+        }
         let ty = self.likely_type(false);
         let expr = self.not_constant(ty);
         let expr = match (expr.ty, self.chance.below(3)) {
@@ -300,15 +317,19 @@ impl Generator {
 
     /// A query for FROM or WITH: its columns have names.
     pub(super) fn derived(&mut self, types: Option<&[Type]>) -> Query {
-        // What is grouped by look-alikes must look alike: the decimals that are free in their looks stay inside.
         let mut query = self.query(types, false);
-        if let Body::Select(select) = &mut query.body {
-            for item in &mut select.items {
-                if item.alias.is_empty() {
-                    item.alias = self.name("c");
-                }
-            }
-        }
+        self.name_columns(&mut query);
         query
+    }
+
+    fn name_columns(&mut self, query: &mut Query) {
+        match &mut query.body {
+            Body::Select(select) => {
+                let nameless = select.items.iter_mut().filter(|item| item.alias.is_empty());
+                nameless.for_each(|item| item.alias = self.name("c"));
+            }
+            Body::Set { left, .. } => self.name_columns(left),
+            Body::Values(_) => {}
+        }
     }
 }
