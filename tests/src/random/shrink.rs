@@ -150,11 +150,10 @@ fn smaller(query: &Query) -> Vec<Query> {
     for order in each(&query.order, smaller_order) {
         with(&|copy| copy.order.clone_from(&order));
     }
-    if let Some(limit) = &query.limit {
-        if limit.count.is_some() && limit.offset.is_some() {
-            with(&|copy| copy.limit.iter_mut().for_each(|limit| limit.offset = None));
-            with(&|copy| copy.limit.iter_mut().for_each(|limit| limit.count = None));
-        }
+    let both = |limit: &super::query::Limit| limit.count.is_some() && limit.offset.is_some();
+    if query.limit.as_ref().is_some_and(both) {
+        with(&|copy| copy.limit.iter_mut().for_each(|limit| limit.offset = None));
+        with(&|copy| copy.limit.iter_mut().for_each(|limit| limit.count = None));
     }
     all
 }

@@ -277,7 +277,7 @@ impl Generator {
     fn one_aggregate(&mut self, ty: Type) -> Query {
         let mut select = super::empty_select();
         self.scopes.push(super::Scope::default());
-        select.from = self.from_clause();
+        select.from = self.relations();
         select.filter = self.chance.percent(75).then(|| self.filter());
         select.group = Group::None;
         self.aggregate_all();

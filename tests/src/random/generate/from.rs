@@ -25,7 +25,7 @@ const PAIRS: [(&str, &str, &str, &str); 14] = [
 
 impl Generator {
     /// One to three relations, joined; what they have is in the level's scope from then on.
-    pub(super) fn from_clause(&mut self) -> Vec<From> {
+    pub(super) fn relations(&mut self) -> Vec<From> {
         let count = self.chance.weighted(&[(11, 1), (9, 2), (4, 3)]);
         if count > 1 && self.chance.percent(35) {
             return vec![self.known_pair(count - 2)];

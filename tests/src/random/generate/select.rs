@@ -19,7 +19,7 @@ impl Generator {
         self.scopes.push(Scope::default());
         let bare_row = self.chance.percent(3);
         if !bare_row {
-            select.from = self.from_clause();
+            select.from = self.relations();
         }
         if self.pinned || self.chance.percent(70) {
             select.filter = Some(self.filter());

@@ -57,6 +57,6 @@ fn find<'a>(table: &'a Table, name: &str) -> &'a Column {
 }
 
 fn quoted(column: &Column, chance: &mut Chance) -> String {
-    let value: &str = *chance.pick(column.ty.values());
+    let value = *chance.pick(column.ty.values());
     format!("'{}'", value.replace('\'', "''"))
 }
