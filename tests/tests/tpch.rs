@@ -1,12 +1,13 @@
-//! TPC-H at scale 0.01 in three layouts over three shards: the tables are where they should be.
+//! TPC-H at scale 0.01 in three layouts over three shards: the tables are where they should be, and the router answers every
+//! query as one PostgreSQL does.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use switchyard_schema::Config;
 use switchyard_tests::cluster::{Cluster, ClusterSpec, Node, RouterFile};
-use switchyard_tests::{Client, Login, Router, RouterPorts};
-use switchyard_tpch::{DDL, Layout, QUERIES, tables};
+use switchyard_tests::{Client, Login, Reply, Router, RouterPorts};
+use switchyard_tpch::{DDL, Layout, QUERIES, Query, tables};
 
 const SCALE: f64 = 0.01;
 const SHARDS: usize = 3;
@@ -89,22 +90,70 @@ impl Stand<'_> {
         assert_eq!(found, self.oracle().run(&sql).succeeded().value(), "{sql}");
         assert_ne!(found, "0", "{sql}");
     }
+
+    /// Every query, by the simple protocol and by the extended one in binary: columns, types, rows in their order, tag.
+    #[track_caller]
+    fn answers_as_one_postgresql(&self) {
+        let (mut oracle, mut router) = (self.oracle(), self.router());
+        let mut differences = Vec::new();
+        for Query { number, sql } in QUERIES {
+            for extended in [false, true] {
+                let ask = |client: &mut Client| match extended {
+                    false => client.run(sql),
+                    true => client.extended(sql, &[], 1),
+                };
+                let (expected, found) = (ask(&mut oracle).succeeded(), ask(&mut router));
+                if expected != found {
+                    let protocol = if extended { "binary" } else { "simple" };
+                    differences.push(format!(
+                        "Q{number}, {protocol}\n{}",
+                        difference(&expected, &found)
+                    ));
+                }
+            }
+        }
+        assert!(
+            differences.is_empty(),
+            "{} answers differ:\n{}",
+            differences.len(),
+            differences.join("\n")
+        );
+    }
+}
+
+/// What is not the same in two answers.
+fn difference(expected: &Reply, found: &Reply) -> String {
+    if found.failure.is_some() {
+        return format!("{:?}", found.failure);
+    }
+    if expected.columns != found.columns {
+        return format!("{:?}\n{:?}", expected.columns, found.columns);
+    }
+    let rows = expected.texts().into_iter().zip(found.texts());
+    match rows.into_iter().find(|(expected, found)| expected != found) {
+        Some((expected, found)) => format!("{expected:?}\n{found:?}"),
+        None => {
+            let counts = (expected.rows.len(), found.rows.len());
+            format!("{counts:?} rows, {:?} {:?}", expected.tag, found.tag)
+        }
+    }
 }
 
 const STRAY_LINES: &str = "SELECT count(*) FROM lineitem WHERE NOT EXISTS (SELECT FROM orders WHERE o_orderkey = l_orderkey)";
 
 #[test]
-fn colocated_line_items_are_with_their_orders() {
+fn line_items_with_their_orders() {
     on(Layout::Colocated, |stand| {
         stand.has_each_row_once();
         assert_eq!(stand.of_shards(STRAY_LINES), ["0"; SHARDS]);
         stand.finds("lineitem WHERE l_orderkey = 7");
         stand.finds("customer WHERE c_custkey = 42");
+        stand.answers_as_one_postgresql();
     });
 }
 
 #[test]
-fn scattered_line_items_are_not_with_their_orders() {
+fn every_table_by_a_key_that_colocates_nothing() {
     on(Layout::Scattered, |stand| {
         stand.has_each_row_once();
         for strays in stand.of_shards(STRAY_LINES) {
@@ -113,11 +162,12 @@ fn scattered_line_items_are_not_with_their_orders() {
         stand.finds("lineitem WHERE l_suppkey = 7");
         stand.finds("part WHERE p_size = 15");
         stand.finds("region WHERE r_name = 'ASIA'");
+        stand.answers_as_one_postgresql();
     });
 }
 
 #[test]
-fn dates_are_in_the_ranges_of_their_shards() {
+fn ranges_of_dates() {
     on(Layout::Dates, |stand| {
         stand.has_each_row_once();
         let spans = |column: &str, table: &str| {
@@ -135,6 +185,7 @@ fn dates_are_in_the_ranges_of_their_shards() {
         );
         assert_eq!(spans("l_shipdate", "lineitem")[1], "1994-05-14 1996-05-13");
         stand.finds("orders WHERE o_orderdate = '1996-01-02'");
+        stand.answers_as_one_postgresql();
     });
 }
 
