@@ -54,3 +54,8 @@ fn on_two_shards() {
 fn on_five_shards() {
     same(5, Layer::Auto);
 }
+
+#[test]
+fn in_the_workspace() {
+    same(2, Layer::Workspace);
+}

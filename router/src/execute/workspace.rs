@@ -73,14 +73,28 @@ impl Workspace {
 
     /// Reads up to ReadyForQuery.
     pub(crate) async fn answered(&mut self, client: &mut Client) -> Result<(), Trouble> {
+        self.described(client).await.map(drop)
+    }
+
+    /// Reads up to ReadyForQuery: the RowDescription among the messages, nothing if there is none.
+    pub(crate) async fn described(&mut self, client: &mut Client) -> Result<BytesMut, Trouble> {
+        let mut description = BytesMut::new();
         let mut failed = false;
         loop {
             match next(client, &mut self.backend, Show::Errors).await? {
-                Said::Message(header) => self.backend.connection.input.advance(header.len),
+                Said::Message(header) => {
+                    let message = self.backend.connection.input.split_to(header.len);
+                    if header.tag == b'T' {
+                        description = message;
+                    }
+                }
                 Said::Error => failed = true,
                 Said::Ready => {
                     self.busy = false;
-                    return if failed { Err(Trouble::Told) } else { Ok(()) };
+                    return match failed {
+                        true => Err(Trouble::Told),
+                        false => Ok(description),
+                    };
                 }
             }
         }

@@ -3,8 +3,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet, TableName};
-use switchyard_wire::backend::encode;
-use switchyard_wire::frame;
+use switchyard_wire::Formats;
+use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
+use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
 
 use super::Session;
@@ -68,11 +69,10 @@ impl Session {
         frontend::encode::query(&mut workspace.backend.connection.output, text);
         workspace.flush(&mut self.client).await?;
         let mut failed = false;
-        loop {
+        let own = loop {
             match next(&mut self.client, &mut workspace.backend, Show::All).await? {
                 Said::Message(header) if header.tag == b'T' => {
-                    workspace.backend.connection.input.advance(header.len);
-                    break;
+                    break workspace.backend.connection.input.split_to(header.len);
                 }
                 Said::Message(header) => {
                     return Err(violation(&mut workspace.backend, Some(header.tag)));
@@ -81,8 +81,9 @@ impl Session {
                 Said::Ready if failed => return Err(Trouble::Told),
                 Said::Ready => return Err(violation(&mut workspace.backend, Some(b'Z'))),
             }
-        }
-        self.client.output.extend_from_slice(description);
+        };
+        let description = planned(description, &own, Formats::TEXT);
+        self.client.output.extend_from_slice(&description);
         let reply = Reply::Part {
             describe: false,
             ready: true,
@@ -363,6 +364,34 @@ impl Session {
             source.connection.broken |= !in_block;
         }
         self.participants.close_broken(&self.database);
+    }
+}
+
+/// What PostgreSQL says of a result on the tables as they are, with the formats it will come in, and the modifiers of types
+/// that `own`, the RowDescription of what was planned in the workspace, has: planning may find out more.
+pub(super) fn planned(description: &[u8], own: &[u8], formats: Formats<'_>) -> Bytes {
+    let mut output = BytesMut::new();
+    if let (Some(columns), Some(own)) = (columns(description), columns(own)) {
+        let columns: Vec<Column<'_>> = columns
+            .iter()
+            .zip(own.iter())
+            .enumerate()
+            .map(|(at, (column, own))| Column {
+                format: formats.format(at),
+                type_modifier: own.type_modifier,
+                ..column
+            })
+            .collect();
+        encode::row_description(&mut output, &columns);
+    }
+    output.freeze()
+}
+
+fn columns(description: &[u8]) -> Option<Columns<'_>> {
+    let body = description.get(HEADER..)?;
+    match decode(b'T', body) {
+        Ok(Message::RowDescription(columns)) => Some(columns),
+        _ => None,
     }
 }
 

@@ -34,7 +34,8 @@ pub fn compare(expected: &Reply, found: &Reply, ordered: bool) -> Verdict {
             return Verdict::Evaluation;
         }
         if let (Some(failure), "0A000") = (&found.failure, codes[1]) {
-            return Verdict::Refused(reason(failure.message()));
+            let why = [failure.message(), failure.field('D')].join(" / ");
+            return Verdict::Refused(without_names(&why));
         }
         return Verdict::Different("SQLSTATE");
     }
@@ -70,8 +71,8 @@ pub fn compare(expected: &Reply, found: &Reply, ordered: bool) -> Verdict {
     Verdict::Same
 }
 
-/// A refusal's message without the names in it.
-fn reason(message: &str) -> String {
+/// A text without the names in it.
+fn without_names(message: &str) -> String {
     let parts = message.split('"').enumerate();
     parts
         .map(|(index, part)| if index % 2 == 0 { part } else { "…" })

@@ -365,9 +365,10 @@ fn smaller_expr(expr: &Expr) -> Vec<Expr> {
         return all;
     }
     same_type(expr, expr.ty, &mut all);
-    let constant = match expr.ty {
-        Type::Bool => "true".to_owned(),
-        ty => literal(ty, ty.values()[0]),
+    let constant = if expr.ty == Type::Bool {
+        "true".to_owned()
+    } else {
+        literal(expr.ty, expr.ty.values()[0])
     };
     all.push(Expr::text(expr.ty, constant));
     all.extend(smaller_parts(expr));

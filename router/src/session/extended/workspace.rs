@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use switchyard_wire::Formats;
-use switchyard_wire::backend::{self, Column, Message, encode};
-use switchyard_wire::frame::HEADER;
-use switchyard_wire::frontend::{self, Bind};
+use switchyard_wire::backend::encode;
+use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::bind::BoundParams;
 use super::lossy;
@@ -18,7 +16,10 @@ use crate::execute::workspace::Workspace;
 use crate::plan::{Operator, Values};
 use crate::session::Session;
 use crate::session::statement::{Portal, SessionStatement, Statement};
-use crate::session::workspace::Furnished;
+use crate::session::workspace::{Furnished, planned};
+
+/// Numbers of types from here on are of types that users made.
+const FIRST_USER_OID: u32 = 16_384;
 
 /// A workspace with a portal that has rows left.
 #[derive(Debug)]
@@ -65,11 +66,13 @@ impl Session {
             text,
         } = furnished;
         let types = parameter_types(&prepared.statement, prepared.plan.params);
-        let bound = self.bind_there(&mut workspace, &text, &types, bind).await;
-        if let Err(trouble) = bound {
-            let outcome: Result<(), Trouble> = Err(trouble);
-            return self.leave_workspace(workspace, outcome).await;
-        }
+        let own = match self.bind_there(&mut workspace, &text, &types, bind).await {
+            Ok(own) => own,
+            Err(trouble) => {
+                let outcome: Result<(), Trouble> = Err(trouble);
+                return self.leave_workspace(workspace, outcome).await;
+            }
+        };
         encode::bind_complete(&mut self.client.output);
         self.workspaces_opened += 1;
         let number = self.workspaces_opened;
@@ -77,7 +80,7 @@ impl Session {
         let portal = Portal::Workspace {
             number,
             plan: Arc::clone(&prepared.plan),
-            description: described(&description, bind.result_formats),
+            description: planned(&description, &own, bind.result_formats),
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
@@ -89,15 +92,16 @@ impl Session {
         text: &[u8],
         types: &[u32],
         bind: &Bind<'_>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<BytesMut, Trouble> {
         let connection = &mut *workspace.backend.connection;
         connection.unnamed = None;
         frontend::encode::parse(&mut connection.output, b"", text, types);
         frontend::encode::bind_like(&mut connection.output, bind, b"");
+        frontend::encode::describe(&mut connection.output, Kind::Portal, bind.portal);
         frontend::encode::sync(&mut connection.output);
         workspace.answer_awaited();
         workspace.flush(&mut self.client).await?;
-        workspace.answered(&mut self.client).await
+        workspace.described(&mut self.client).await
     }
 
     /// What PostgreSQL says of a prepared statement's result; its parameter types are noted.
@@ -191,27 +195,11 @@ impl Session {
     }
 }
 
-/// The types of parameters 1 to `count`, as declared or described.
+/// The types of parameters 1 to `count`, as declared or described. Types that users made have other numbers on every server: the
+/// workspace finds them itself, as the shard did.
 fn parameter_types(statement: &Statement, count: u16) -> Vec<u32> {
+    let known = |oid: u32| if oid < FIRST_USER_OID { oid } else { 0 };
     (1..=count)
-        .map(|number| statement.parameter_type(number))
+        .map(|number| known(statement.parameter_type(number)))
         .collect()
-}
-
-/// A statement's RowDescription with the formats that a portal was bound with.
-fn described(description: &[u8], formats: Formats<'_>) -> Bytes {
-    let mut output = BytesMut::new();
-    let body = description.get(HEADER..).unwrap_or_default();
-    if let Ok(Message::RowDescription(columns)) = backend::decode(b'T', body) {
-        let columns: Vec<Column<'_>> = columns
-            .iter()
-            .enumerate()
-            .map(|(at, column)| Column {
-                format: formats.format(at),
-                ..column
-            })
-            .collect();
-        encode::row_description(&mut output, &columns);
-    }
-    output.freeze()
 }
