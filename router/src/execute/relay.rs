@@ -253,7 +253,7 @@ pub(super) fn error(
     Ok(())
 }
 
-pub(super) fn decode_message(message: &[u8]) -> Result<Message<'_>, Trouble> {
+pub(crate) fn decode_message(message: &[u8]) -> Result<Message<'_>, Trouble> {
     let (head, body) = message
         .split_at_checked(frame::HEADER)
         .ok_or(Trouble::Lost)?;

@@ -8,7 +8,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::Buf;
+use switchyard_wire::backend::Message;
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::encode;
 use tokio::io::AsyncWrite;
@@ -17,16 +18,16 @@ use super::client::Client;
 use super::failure::Failure;
 use super::messages::{Said, next, next_now, violation};
 use super::participant::Participant;
-use super::relay::{Trouble, broken};
+use super::relay::{Trouble, broken, decode_message};
 use crate::backend::Show;
 
 /// So much is gathered before it is written.
 const CHUNK: usize = 64 << 10;
 
-/// What every binary COPY begins with: the signature, flags, and the length of an extension that there is none of.
+/// What a binary COPY begins with: the signature, flags, and the length of an extension that there is none of.
 const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// The number of columns in a row that is none: the end of a binary COPY.
+/// What a binary COPY ends with, in the place of a row's number of columns.
 const COPY_END: [u8; 2] = [0xff, 0xff];
 
 /// A workspace that is in use.
@@ -140,14 +141,14 @@ impl Workspace {
         self.answered(client).await
     }
 
-    /// Passes the rows of a shard's binary COPY on, as they come, up to its ReadyForQuery.
+    /// Passes rows that a shard sends in binary on, as they come, up to its ReadyForQuery; their number. A row of a result and
+    /// one of a binary COPY are the same bytes.
     pub(crate) async fn pour(
         &mut self,
         client: &mut Client,
         source: &mut Participant,
-    ) -> Result<(), Trouble> {
-        let mut rows = CopiedRows::default();
-        let mut failed = false;
+    ) -> Result<u64, Trouble> {
+        let (mut rows, mut failed) = (0, false);
         loop {
             let said = match next_now(client, source, Show::All)? {
                 Some(said) => said,
@@ -158,40 +159,64 @@ impl Workspace {
                 }
             };
             match said {
-                Said::Message(header) => match header.tag {
-                    b'd' => {
-                        let message = source.connection.input.get(HEADER..header.len);
-                        let row = rows.next(message.unwrap_or_default());
-                        match row {
-                            Some(row) => self.give(row)?,
-                            None => return Err(violation(source, Some(b'd'))),
-                        }
-                        source.connection.input.advance(header.len);
+                Said::Message(header) => {
+                    if header.tag == b'D' {
+                        let row = source.connection.input.get(HEADER..header.len);
+                        self.give(row.unwrap_or_default())?;
+                        rows += 1;
+                    } else if !matches!(header.tag, b'1' | b'2' | b'C') {
+                        return Err(violation(source, Some(header.tag)));
                     }
-                    b'H' | b'c' | b'C' => source.connection.input.advance(header.len),
-                    tag => return Err(violation(source, Some(tag))),
-                },
+                    source.connection.input.advance(header.len);
+                }
                 Said::Error => failed = true,
                 Said::Ready if failed => return Err(Trouble::Told),
-                Said::Ready if rows.ended => break,
-                Said::Ready => return Err(violation(source, Some(b'Z'))),
+                Said::Ready => return Ok(rows),
             }
             if self.backend.connection.output.len() >= CHUNK {
                 self.flush(client).await?;
             }
         }
-        Ok(())
     }
 
-    /// Takes rows to be sent, within the limit.
-    fn give(&mut self, rows: &[u8]) -> Result<(), Trouble> {
-        if rows.is_empty() {
-            return Ok(());
+    /// The first column of the first row that a query of ours has.
+    pub(crate) async fn value(
+        &mut self,
+        client: &mut Client,
+        sql: &str,
+    ) -> Result<Option<String>, Trouble> {
+        encode::query(&mut self.backend.connection.output, sql.as_bytes());
+        self.busy = true;
+        self.flush(client).await?;
+        let (mut value, mut failed) = (None, false);
+        loop {
+            match next(client, &mut self.backend, Show::Errors).await? {
+                Said::Message(header) => {
+                    let message = self.backend.connection.input.split_to(header.len);
+                    if let Ok(Message::DataRow(row)) = decode_message(&message) {
+                        let first = row.iter().next().flatten();
+                        value = first.map(|value| String::from_utf8_lossy(value).into_owned());
+                    }
+                }
+                Said::Error => failed = true,
+                Said::Ready => {
+                    self.busy = false;
+                    return if failed {
+                        Err(Trouble::Told)
+                    } else {
+                        Ok(value)
+                    };
+                }
+            }
         }
+    }
+
+    /// Takes a row to be sent, within the limit.
+    fn give(&mut self, row: &[u8]) -> Result<(), Trouble> {
         let limit = self.limit;
-        let left = self.left.checked_sub(rows.len() as u64);
+        let left = self.left.checked_sub(row.len() as u64);
         self.left = left.ok_or(Failure::FetchLimit { limit })?;
-        put_copy_data(&mut self.backend.connection.output, rows);
+        encode::copy_data(&mut self.backend.connection.output, row);
         Ok(())
     }
 
@@ -223,71 +248,5 @@ impl Workspace {
     pub(crate) async fn clean(&mut self, client: &mut Client) -> Result<(), Trouble> {
         // Functions remember plans, which may be about the tables that were here.
         self.run(client, "ROLLBACK; DISCARD PLANS").await
-    }
-}
-
-fn put_copy_data(output: &mut BytesMut, rows: &[u8]) {
-    // CopyData: the tag, and a length that counts itself.
-    output.put_u8(b'd');
-    output.put_u32(u32::try_from(rows.len() + 4).unwrap_or(u32::MAX));
-    output.extend_from_slice(rows);
-}
-
-/// The rows in the messages of one binary COPY, without its header and its end. PostgreSQL sends each row as a message, the
-/// header with the first and the end as the last.
-#[derive(Debug, Default)]
-struct CopiedRows {
-    began: bool,
-    ended: bool,
-}
-
-impl CopiedRows {
-    /// The row in a message, empty at the end; `None` if this is not what PostgreSQL sends.
-    fn next<'a>(&mut self, message: &'a [u8]) -> Option<&'a [u8]> {
-        if self.ended {
-            return None;
-        }
-        let mut row = message;
-        if !self.began {
-            row = row.strip_prefix(COPY_HEADER.as_slice())?;
-            self.began = true;
-        }
-        if row == COPY_END {
-            self.ended = true;
-            return Some(&[]);
-        }
-        (!row.starts_with(&COPY_END)).then_some(row)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{COPY_END, COPY_HEADER, CopiedRows};
-
-    #[test]
-    fn header_and_end_are_taken_off() {
-        let mut rows = CopiedRows::default();
-        let first = [COPY_HEADER.as_slice(), b"\0\x01\0\0\0\x01a"].concat();
-        assert_eq!(rows.next(&first), Some(&b"\0\x01\0\0\0\x01a"[..]));
-        assert_eq!(
-            rows.next(b"\0\x01\xff\xff\xff\xff"),
-            Some(&b"\0\x01\xff\xff\xff\xff"[..])
-        );
-        assert_eq!(rows.next(&COPY_END), Some(&[][..]));
-        assert!(rows.ended);
-        assert_eq!(rows.next(b"\0\x01"), None);
-    }
-
-    #[test]
-    fn nothing_at_all_is_a_header_and_an_end() {
-        let mut rows = CopiedRows::default();
-        let only = [COPY_HEADER.as_slice(), &COPY_END].concat();
-        assert_eq!(rows.next(&only), Some(&[][..]));
-        assert!(rows.ended);
-    }
-
-    #[test]
-    fn text_is_refused() {
-        assert_eq!(CopiedRows::default().next(b"1\ta\n"), None);
     }
 }

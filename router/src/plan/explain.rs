@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use switchyard_schema::ShardIndex;
 
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
+use super::workspace::Fetch;
 use super::{Access, Argument, Broadcast, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
@@ -67,6 +68,7 @@ fn write_workspace(
             write!(out, ", or read in place")?;
         }
         writeln!(out)?;
+        write_restrictions(out, fetch)?;
         if !fetch.primary_key.is_empty() {
             writeln!(out, "    Primary key: {}", fetch.primary_key.join(", "))?;
         }
@@ -76,6 +78,18 @@ fn write_workspace(
     }
     for view in &workspace.views {
         writeln!(out, "  View {}", view.relation)?;
+    }
+    Ok(())
+}
+
+/// Which rows are fetched, if not all.
+fn write_restrictions(out: &mut String, fetch: &Fetch) -> fmt::Result {
+    if fetch.mentions.iter().any(Vec::is_empty) {
+        return Ok(());
+    }
+    for mention in &fetch.mentions {
+        let said: Vec<String> = mention.iter().map(ToString::to_string).collect();
+        writeln!(out, "    Only: {}", said.join(" and "))?;
     }
     Ok(())
 }

@@ -333,7 +333,8 @@ impl Planner<'_> {
             | Operator::Refuse(_) => Vec::new(),
             Operator::Workspace(workspace) => workspace.params(),
         };
-        if let Some(several) = &plan.several {
+        if let Some(several) = &mut plan.several {
+            Arc::make_mut(several).params = plan.params;
             let others = &several.key_params;
             plan.key_params.extend_from_slice(others);
             plan.key_params.sort_unstable();

@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use sqlparser::ast::Statement;
+use sqlparser::ast::{Expr, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserOptions};
 use sqlparser::tokenizer::{
@@ -73,6 +73,24 @@ pub(super) fn parse(sql: &str, tokens: &[Token]) -> Result<Statement, Opaque> {
         ] => rest,
         _ => tokens,
     };
+    let mut parser = parser(sql, tokens)?;
+    let statement = parser.parse_statement().map_err(|_| "not parsed")?;
+    match parser.peek_token().token {
+        SqlToken::EOF => Ok(statement),
+        _ => Err("not parsed to the end"),
+    }
+}
+
+/// Parses the one expression that the tokens are; `None` if they are none.
+pub(super) fn expression(sql: &[u8], tokens: &[Token]) -> Option<Expr> {
+    let text = readable(sql, tokens)?;
+    let mut parser = parser(&text, tokens).ok()?;
+    let expr = parser.parse_expr().ok()?;
+    (parser.peek_token().token == SqlToken::EOF).then_some(expr)
+}
+
+/// A parser of what the tokens are.
+fn parser(sql: &str, tokens: &[Token]) -> Result<Parser<'static>, Opaque> {
     let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
         return Err("empty");
     };
@@ -82,8 +100,7 @@ pub(super) fn parse(sql: &str, tokens: &[Token]) -> Result<Statement, Opaque> {
     let text = sql
         .get(first.start as usize..last.end as usize)
         .ok_or("not at character boundaries")?;
-    let dialect = PostgreSqlDialect {};
-    let mut found = Tokenizer::new(&dialect, text)
+    let mut found = Tokenizer::new(&DIALECT, text)
         .with_unescape(false)
         .tokenize_with_location()
         .map_err(|_| "not tokenized")?;
@@ -94,16 +111,13 @@ pub(super) fn parse(sql: &str, tokens: &[Token]) -> Result<Statement, Opaque> {
         unescape: false,
         ..ParserOptions::default()
     };
-    let mut parser = Parser::new(&dialect)
+    Ok(Parser::new(&DIALECT)
         .with_recursion_limit(MAX_NESTING)
         .with_options(options)
-        .with_tokens_with_locations(found);
-    let statement = parser.parse_statement().map_err(|_| "not parsed")?;
-    match parser.peek_token().token {
-        SqlToken::EOF => Ok(statement),
-        _ => Err("not parsed to the end"),
-    }
+        .with_tokens_with_locations(found))
 }
+
+const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// Takes out words that sqlparser does not know and that do not matter to where a statement goes: the strength of row
 /// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, and EXCLUDE in window frames. Writes ISNULL as

@@ -9,6 +9,7 @@ mod control;
 mod exchange;
 mod extended;
 mod fan_out;
+mod fetch;
 mod learn;
 mod open;
 mod relations;

@@ -9,15 +9,16 @@ use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
 
 use super::Session;
+use super::fetch::{Asked, Part};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
-use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
+use crate::plan::workspace::fetch::names;
 use crate::plan::workspace::{Fetch, Home, TemporaryView};
 use crate::plan::{self, Operator, Values};
 
@@ -41,9 +42,12 @@ impl Session {
         // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
         let description = self.describe(sent.sql()).await?;
         let need = self.need(routed.plan.access, routed.hint);
-        let furnished = self
-            .furnish(plan, &routed.fetches, need, sent.sql())
-            .await?;
+        let asked = Asked {
+            sql: sent.sql(),
+            params: None,
+            need,
+        };
+        let furnished = self.furnish(plan, &routed.fetches, &asked).await?;
         let Furnished {
             mut workspace,
             text,
@@ -144,8 +148,7 @@ impl Session {
         &mut self,
         plan: &plan::Workspace,
         shards: &[ShardSet],
-        need: Need,
-        sql: &[u8],
+        asked: &Asked<'_>,
     ) -> Result<Furnished, Trouble> {
         let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
         let home = match plan.fetches.iter().any(on_first) {
@@ -155,7 +158,7 @@ impl Session {
         // What the session has not committed is seen by its own connections only.
         let in_place = self.block.is_none();
         let moved = |fetch: &Fetch| !(in_place && fetch.home.is_some());
-        let fetches: Vec<(&Fetch, &ShardSet)> = plan
+        let fetches: Vec<Part<'_>> = plan
             .fetches
             .iter()
             .zip(shards)
@@ -177,7 +180,7 @@ impl Session {
             .max_fetch_bytes;
         let mut workspace = Workspace::new(backend, limit);
         let opened = match self.open_workspace(&mut workspace, &fetches).await {
-            Ok(()) => self.fill_workspace(&mut workspace, &fetches, need).await,
+            Ok(()) => self.fill_workspace(&mut workspace, &fetches, asked).await,
             Err(trouble) => Err(trouble),
         };
         let finished = match opened {
@@ -190,7 +193,7 @@ impl Session {
         match finished {
             Ok(()) => Ok(Furnished {
                 workspace,
-                text: plan.text(sql, &is_made),
+                text: plan.text(asked.sql, &is_made),
             }),
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);
@@ -204,7 +207,7 @@ impl Session {
     async fn open_workspace(
         &mut self,
         workspace: &mut Workspace,
-        fetches: &[(&Fetch, &ShardSet)],
+        fetches: &[Part<'_>],
     ) -> Result<(), Trouble> {
         let settings = match &self.block {
             Some(block) => block.settings_before(),
@@ -224,71 +227,12 @@ impl Session {
         }
         for (fetch, _) in fetches {
             sql.push_str(&format!(
-                "; CREATE TEMPORARY TABLE pg_temp.{} AS {} WITH NO DATA",
+                "; CREATE TEMPORARY TABLE pg_temp.{} AS {}",
                 escape_identifier(&fetch.relation.name),
-                select(fetch)
+                fetch.shape()
             ));
         }
         workspace.run(&mut self.client, &sql).await
-    }
-
-    /// Brings the rows: of one relation after the other, from all of its shards at a time.
-    async fn fill_workspace(
-        &mut self,
-        workspace: &mut Workspace,
-        fetches: &[(&Fetch, &ShardSet)],
-        need: Need,
-    ) -> Result<(), Trouble> {
-        for (fetch, shards) in fetches {
-            let mut sources = Vec::with_capacity(shards.len());
-            for shard in shards.iter() {
-                let index = self.join(shard, need).await?;
-                self.ask_for_rows(index, fetch).await?;
-                sources.push(index);
-            }
-            let table = escape_identifier(&fetch.relation.name);
-            let copy = format!("COPY pg_temp.{table} FROM STDIN (FORMAT binary)");
-            workspace.begin_copy(&mut self.client, &copy).await?;
-            for index in sources {
-                let Self {
-                    client,
-                    participants,
-                    ..
-                } = self;
-                let Some(source) = participants.get_mut(index) else {
-                    return Err(Failure::Retry.into());
-                };
-                workspace.pour(client, source).await?;
-                source.unread = false;
-            }
-            workspace.end_copy(&mut self.client).await?;
-        }
-        Ok(())
-    }
-
-    /// Asks a shard for a relation's rows; [`Workspace::pour`] takes them.
-    async fn ask_for_rows(&mut self, index: usize, fetch: &Fetch) -> Result<(), Trouble> {
-        let Self {
-            client,
-            participants,
-            described,
-            ..
-        } = self;
-        let Some(source) = participants.get_mut(index) else {
-            return Err(Failure::Retry.into());
-        };
-        // What was queued when it joined is answered first.
-        if exchange(client, source, &[], described).await? {
-            return Err(Trouble::Told);
-        }
-        let copy = format!("COPY ({}) TO STDOUT (FORMAT binary)", select(fetch));
-        frontend::encode::query(&mut source.connection.output, copy.as_bytes());
-        source.connection.unnamed = None;
-        source.unread = true;
-        if source.connection.flush().await.is_err() {
-            return Err(Trouble::Lost);
-        }
-        Ok(())
     }
 
     /// Ends a workspace, and where there was trouble what was still to be read from the shards. The trouble is what the client
@@ -395,32 +339,10 @@ fn columns(description: &[u8]) -> Option<Columns<'_>> {
     }
 }
 
-/// The rows and columns of a relation that a statement needs.
-fn select(fetch: &Fetch) -> String {
-    format!(
-        "SELECT {} FROM {}",
-        names(&fetch.columns),
-        qualified(&fetch.relation)
-    )
-}
-
-fn names(columns: &[String]) -> String {
-    let quoted: Vec<String> = columns.iter().map(|name| escape_identifier(name)).collect();
-    quoted.join(", ")
-}
-
-fn qualified(name: &TableName) -> String {
-    let (schema, name) = (
-        escape_identifier(&name.schema),
-        escape_identifier(&name.name),
-    );
-    format!("{schema}.{name}")
-}
-
 /// What is done when the rows are there: keys and indexes, what the server should know of the tables, and the views.
 fn finishing(
     plan: &plan::Workspace,
-    fetches: &[(&Fetch, &ShardSet)],
+    fetches: &[Part<'_>],
     is_made: &dyn Fn(&TableName) -> bool,
 ) -> String {
     let mut steps: Vec<String> = Vec::new();

@@ -17,7 +17,7 @@ mod from;
 mod insert;
 mod joins;
 pub(super) mod names;
-mod predicate;
+pub(super) mod predicate;
 mod query;
 mod select;
 mod setting;

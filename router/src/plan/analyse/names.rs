@@ -137,7 +137,7 @@ pub(in crate::plan) fn name(ident: &Ident) -> Result<String, Stop> {
 }
 
 /// The name of a function, with its schema.
-pub(super) fn function_name(name: &ObjectName) -> Result<(Option<String>, String), Stop> {
+pub(in crate::plan) fn function_name(name: &ObjectName) -> Result<(Option<String>, String), Stop> {
     let (schema, ident) = split(name)?;
     let name = plain(ident)?;
     let special = matches!(

@@ -8,7 +8,7 @@ use super::names::{Found, name};
 use crate::plan::route::{KeySet, Limit};
 
 /// The conditions that must all hold for `expr` to hold.
-pub(super) fn conjuncts(expr: &Expr) -> Vec<&Expr> {
+pub(in crate::plan) fn conjuncts(expr: &Expr) -> Vec<&Expr> {
     flatten(expr, &BinaryOperator::And)
 }
 

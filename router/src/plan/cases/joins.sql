@@ -20,7 +20,9 @@ SELECT * FROM users u JOIN orders o ON o.id = u.id
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from all shards
+-->     Only: id in fetched orders.id, if few
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Only: id in fetched users.id, if few
 
 -- not joined at all
 SELECT * FROM users, orders
@@ -47,6 +49,7 @@ SELECT * FROM users u JOIN orders o ON o.id = u.age WHERE u.id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 17 to 22
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users JOIN profiles ON id = user_id WHERE id = 5
@@ -141,7 +144,9 @@ SELECT * FROM users u JOIN settings s ON s.key = u.name
 --> Workspace (read)
 -->   Reason: combining a sharded table with something on the first shard only is not supported yet
 -->   Fetch users (id, email, name, age, created) from all shards
+-->     Only: name in fetched settings.key, if few
 -->   Fetch settings (key, value) from shard s0, or read in place
+-->     Only: key in fetched users.name, if few
 
 SELECT * FROM users u JOIN settings s ON s.key = u.name WHERE u.id = 1
 --> PassThrough to the shard of users = integer[0], first shard only (read)

@@ -31,6 +31,7 @@ SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders
 --> Workspace (read)
 -->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
 -->   Fetch users (id) from the shard of users = integer[0]
+-->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id) from all shards
 
 SELECT id FROM users WHERE id = 5 INTERSECT SELECT 5

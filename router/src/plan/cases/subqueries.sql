@@ -19,6 +19,7 @@ SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders WHERE user_id = 5)
@@ -59,6 +60,7 @@ SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 6 to 11
 -->     Indexes: name
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 -->     Indexes: country
@@ -87,6 +89,7 @@ SELECT (SELECT count(*) FROM orders) FROM users WHERE id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id) from the shard of users = integer[0]
+-->     Only: tokens 13 to 16
 -->   Fetch orders (id) from all shards
 
 SELECT (SELECT max(total) FROM orders o WHERE o.user_id = u.id AND o.user_id = 5) FROM users u
@@ -232,6 +235,7 @@ SELECT * FROM users u, (SELECT * FROM orders o WHERE o.user_id = u.id) t WHERE u
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 23 to 28
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- set operations inside
@@ -267,20 +271,25 @@ SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE id = 5)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Only: tokens 16 to 19
 
 SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE user_id = id)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 5 to 8
 -->     Indexes: id
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Only: tokens 16 to 19
 -->     Indexes: id, user_id
 
 SELECT * FROM orders WHERE user_id = 5 AND EXISTS (SELECT 1 FROM (SELECT user_id::text FROM profiles) p WHERE user_id = '5')
 --> Workspace (read)
 -->   Reason: joining "orders" and "profiles" across shards is not supported yet
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
+-->     Only: tokens 5 to 8
 -->   Fetch profiles (user_id, bio) from all shards
 
 -- reference tables below a scatter
@@ -310,6 +319,7 @@ SELECT * FROM users WHERE id = 5 AND id > ALL (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND total_spent(id) > 5

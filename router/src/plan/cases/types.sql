@@ -201,6 +201,7 @@ SELECT * FROM accounts a JOIN nocased n ON n.label = a.name WHERE n.label = 'x'
 -->   Reason: joining "accounts" and "nocased" across shards is not supported yet
 -->   Fetch accounts (name, balance) from all shards
 -->   Fetch nocased (id, label) from all shards
+-->     Only: tokens 17 to 22
 
 SELECT * FROM accounts a JOIN codes c ON c.code = a.name
 --> Workspace (read)
@@ -212,6 +213,7 @@ SELECT * FROM accounts a JOIN codes c ON c.code = a.name WHERE a.name = 'x'
 --> Workspace (read)
 -->   Reason: joining "accounts" and "codes" across shards is not supported yet
 -->   Fetch accounts (name, balance) from the shard of accounts = string[0]
+-->     Only: tokens 17 to 22
 -->   Fetch codes (code, label) from all shards
 
 SELECT * FROM codes WHERE code = 'ab  '
@@ -360,11 +362,13 @@ SELECT count(*) FROM regions WHERE code = 'kr' OR true
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch regions (code) from all shards
+-->     Only: tokens 8 to 13
 
 SELECT count(*) FROM regions WHERE code = 'kr' OR 1 = 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch regions (code) from all shards
+-->     Only: tokens 8 to 15
 
 -- modulo
 SELECT * FROM metrics WHERE id = 4

@@ -7,12 +7,15 @@
 //! of one normal form, so it keeps no places in the text. Collaborators: `needs` finds what a statement reads and uses;
 //! [`crate::execute`] fetches and runs.
 
+pub mod fetch;
 mod needs;
+mod reduce;
 mod splice;
 
 use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
+pub use self::fetch::{Fetch, Home, Text};
 use self::needs::Uses;
 use super::Context;
 use super::analyse::Analysis;
@@ -30,33 +33,6 @@ pub struct Workspace {
     pub views: Vec<TemporaryView>,
     /// Why a workspace has to answer.
     pub reason: String,
-}
-
-/// One relation to be fetched.
-#[derive(Debug, Clone)]
-pub struct Fetch {
-    /// The relation.
-    pub relation: TableName,
-    /// The columns that are needed, in the relation's order; never none.
-    pub columns: Vec<String>,
-    /// The shards whose rows are needed.
-    pub target: Target,
-    /// Every shard has all of it, or the first has: it can be read where it is, if the workspace is on that shard and the
-    /// session has nothing uncommitted.
-    pub home: Option<Home>,
-    /// The primary key, if the statement may rely on it: PostgreSQL lets the other columns of a group go with it.
-    pub primary_key: Vec<String>,
-    /// Columns that subqueries look for rows by.
-    pub lookups: Vec<String>,
-}
-
-/// Where all rows of a relation that is not sharded are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Home {
-    /// On every shard.
-    Everywhere,
-    /// On the first shard.
-    First,
 }
 
 /// A view of sharded tables, to be made anew of the fetched ones.
@@ -134,6 +110,17 @@ pub(super) fn workspace(
     for fetch in &mut workspace.fetches {
         restrict(fetch, analysis);
     }
+    // A view mentions relations, too.
+    if analysis.reads_views.is_none()
+        && let Some(mentions) = reduce::mentions(statement, sql, context)
+    {
+        for mention in mentions {
+            let mut fetches = workspace.fetches.iter_mut();
+            if let Some(fetch) = fetches.find(|fetch| fetch.relation == mention.relation) {
+                fetch.mentions.push(mention.restrictions);
+            }
+        }
+    }
     same_names(&workspace)?;
     if splice::is_ambiguous(sql, tokens, &|name| workspace.makes(name)) {
         return Err("A schema's name is also another name in it.".to_owned());
@@ -201,6 +188,7 @@ impl Making<'_> {
             columns: self.uses.columns(relation),
             target,
             home,
+            mentions: Vec::new(),
             primary_key: self.uses.primary_key(relation),
             lookups: self.uses.lookups(relation),
         });

@@ -15,6 +15,7 @@ use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::{Operator, Values};
 use crate::session::Session;
+use crate::session::fetch::Asked;
 use crate::session::statement::{Portal, SessionStatement, Statement};
 use crate::session::workspace::{Furnished, planned};
 
@@ -58,9 +59,13 @@ impl Session {
             };
             self.fetches(plan, &values)?
         };
-        let need = self.need(prepared.plan.access, prepared.hint);
-        let sql = prepared.statement.sql();
-        let furnished = Box::pin(self.furnish(plan, &shards, need, sql)).await?;
+        let types = parameter_types(&prepared.statement, prepared.plan.params);
+        let asked = Asked {
+            sql: prepared.statement.sql(),
+            params: Some((types, bind)),
+            need: self.need(prepared.plan.access, prepared.hint),
+        };
+        let furnished = Box::pin(self.furnish(plan, &shards, &asked)).await?;
         let Furnished {
             mut workspace,
             text,

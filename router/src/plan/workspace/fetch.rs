@@ -1,0 +1,256 @@
+//! One relation's part of a workspace, and the SQL that gets it from a shard.
+//!
+//! Conditions are the client's own text, token by token: a plan keeps the numbers of tokens, and whoever fetches has the text
+//! at hand.
+
+use std::fmt::{self, Write};
+use std::ops::Range;
+
+use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::TableName;
+
+use crate::plan::parse;
+use crate::plan::route::Target;
+use crate::sql::Token;
+
+/// One relation to be fetched.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// The relation.
+    pub relation: TableName,
+    /// The columns that are needed, in the relation's order; never none.
+    pub columns: Vec<String>,
+    /// The shards whose rows are needed.
+    pub target: Target,
+    /// Every shard has all of it, or the first has: it can be read where it is, if the workspace is on that shard and the
+    /// session has nothing uncommitted.
+    pub home: Option<Home>,
+    /// What the rows that matter satisfy, for each mention of the relation: a row is needed if it may matter to one of them. An
+    /// empty list is satisfied by all rows.
+    pub mentions: Vec<Vec<Restriction>>,
+    /// The primary key, if the statement may rely on it: PostgreSQL lets the other columns of a group go with it.
+    pub primary_key: Vec<String>,
+    /// Columns that subqueries look for rows by.
+    pub lookups: Vec<String>,
+}
+
+/// Where all rows of a relation that is not sharded are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// On every shard.
+    Everywhere,
+    /// On the first shard.
+    First,
+}
+
+/// Something that rows of a relation must satisfy to matter.
+#[derive(Debug, Clone)]
+pub enum Restriction {
+    /// A condition of the text.
+    Condition(Condition),
+    /// Its column equals one of another relation's, whose matching rows are on the same shard.
+    Meets {
+        /// The column.
+        column: String,
+        /// The other relation.
+        other: TableName,
+        /// The other relation's column.
+        equals: String,
+        /// What the other relation's rows must satisfy.
+        others: Vec<Restriction>,
+    },
+    /// Its column equals one of another relation's, which may have been fetched already.
+    Among {
+        /// The column.
+        column: String,
+        /// The other relation.
+        other: TableName,
+        /// The other relation's column, of the same type.
+        equals: String,
+    },
+}
+
+/// A condition of the text, on one relation alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Its tokens, by number.
+    pub tokens: Range<usize>,
+    /// Those of them that name the relation: its columns need no qualifier where it stands alone.
+    pub qualifiers: Vec<usize>,
+}
+
+impl fmt::Display for Restriction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Restriction::Condition(condition) => {
+                let tokens = &condition.tokens;
+                write!(f, "tokens {} to {}", tokens.start, tokens.end)
+            }
+            Restriction::Meets {
+                column,
+                other,
+                equals,
+                others,
+            } => {
+                write!(f, "{column} in {other}.{equals} with (")?;
+                for (at, other) in others.iter().enumerate() {
+                    let and = if at > 0 { " and " } else { "" };
+                    write!(f, "{and}{other}")?;
+                }
+                write!(f, ")")
+            }
+            Restriction::Among {
+                column,
+                other,
+                equals,
+            } => write!(f, "{column} in fetched {other}.{equals}, if few"),
+        }
+    }
+}
+
+/// A statement's text and its tokens.
+#[derive(Debug)]
+pub struct Text<'a> {
+    sql: &'a [u8],
+    tokens: Vec<Token>,
+}
+
+impl<'a> Text<'a> {
+    /// Of a text that has been planned.
+    pub fn new(sql: &'a [u8]) -> Self {
+        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+        // What has been planned can be cut into tokens.
+        let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
+        Self { sql, tokens }
+    }
+
+    /// The tokens.
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// A condition as it stands in the text, without its qualifiers; `None` if the text is not the planned one.
+    fn condition(&self, condition: &Condition) -> Option<String> {
+        let mut text = String::new();
+        for number in condition.tokens.clone() {
+            let token = self.tokens.get(number)?;
+            if condition.qualifiers.contains(&number) {
+                continue;
+            }
+            text.push_str(std::str::from_utf8(token.text(self.sql)).ok()?);
+            text.push(' ');
+        }
+        Some(text)
+    }
+}
+
+/// The values of a column of a relation that has been fetched, as the text of an array; `None` if they are not known or too many.
+pub type Keys<'a> = dyn Fn(&TableName, &str) -> Option<String> + 'a;
+
+impl Fetch {
+    /// The query for the rows that a shard has.
+    pub fn query(&self, text: &Text<'_>, keys: &Keys<'_>) -> String {
+        let mut query = format!(
+            "SELECT {} FROM {}",
+            names(&self.columns),
+            qualified(&self.relation)
+        );
+        let mentions: Vec<String> = self
+            .mentions
+            .iter()
+            .map(|mention| all_of(mention, text, keys))
+            .collect();
+        let restricted = !mentions.is_empty() && mentions.iter().all(|mention| !mention.is_empty());
+        if restricted {
+            query.push_str(" WHERE ");
+            query.push_str(&mentions.join(" OR "));
+        }
+        query
+    }
+
+    /// The query for its columns alone.
+    pub fn shape(&self) -> String {
+        let (columns, relation) = (names(&self.columns), qualified(&self.relation));
+        format!("SELECT {columns} FROM {relation} WITH NO DATA")
+    }
+
+    /// The relations whose keys could restrict it.
+    pub fn awaits(&self) -> impl Iterator<Item = (&TableName, &str)> {
+        self.mentions.iter().flat_map(|mention| awaited(mention))
+    }
+}
+
+fn awaited(restrictions: &[Restriction]) -> Vec<(&TableName, &str)> {
+    restrictions
+        .iter()
+        .flat_map(|restriction| match restriction {
+            Restriction::Condition(_) => Vec::new(),
+            Restriction::Meets { others, .. } => awaited(others),
+            Restriction::Among { other, equals, .. } => vec![(other, equals.as_str())],
+        })
+        .collect()
+}
+
+/// Everything in a list must hold; empty if nothing in it can be said.
+fn all_of(restrictions: &[Restriction], text: &Text<'_>, keys: &Keys<'_>) -> String {
+    let said = restrictions
+        .iter()
+        .filter_map(|restriction| said(restriction, text, keys));
+    let said: Vec<String> = said.collect();
+    match said.is_empty() {
+        true => String::new(),
+        false => format!("({})", said.join(" AND ")),
+    }
+}
+
+fn said(restriction: &Restriction, text: &Text<'_>, keys: &Keys<'_>) -> Option<String> {
+    match restriction {
+        Restriction::Condition(condition) => {
+            let condition = text.condition(condition)?;
+            Some(format!("({condition})"))
+        }
+        Restriction::Meets {
+            column,
+            other,
+            equals,
+            others,
+        } => {
+            let others = all_of(others, text, keys);
+            if others.is_empty() {
+                return None;
+            }
+            let (column, equals) = (escape_identifier(column), escape_identifier(equals));
+            let other = qualified(other);
+            Some(format!(
+                "{column} IN (SELECT {equals} FROM {other} WHERE {others})"
+            ))
+        }
+        Restriction::Among {
+            column,
+            other,
+            equals,
+        } => {
+            let values = keys(other, equals)?;
+            Some(format!("{} = ANY ({values})", escape_identifier(column)))
+        }
+    }
+}
+
+/// A list of columns.
+pub fn names(columns: &[String]) -> String {
+    let mut list = String::new();
+    for (at, column) in columns.iter().enumerate() {
+        let comma = if at > 0 { ", " } else { "" };
+        // Writing to a string does not fail.
+        let _ = write!(list, "{comma}{}", escape_identifier(column));
+    }
+    list
+}
+
+fn qualified(name: &TableName) -> String {
+    let (schema, name) = (
+        escape_identifier(&name.schema),
+        escape_identifier(&name.name),
+    );
+    format!("{schema}.{name}")
+}

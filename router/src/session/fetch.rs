@@ -1,0 +1,261 @@
+//! Bringing the rows that a statement reads from the shards into its workspace.
+
+use std::collections::HashMap;
+
+use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::{ShardSet, TableName};
+use switchyard_wire::Format;
+use switchyard_wire::backend::Message;
+use switchyard_wire::frontend::{self, Bind};
+
+use super::Session;
+use crate::backend::Show;
+use crate::execute::failure::Failure;
+use crate::execute::messages::{Said, next};
+use crate::execute::participants::Need;
+use crate::execute::relay::{Trouble, decode_message, exchange};
+use crate::execute::workspace::Workspace;
+use crate::plan::workspace::{Fetch, Text};
+
+/// A relation with so many rows in the workspace, at most, restricts others by its keys.
+const MOST_KEYS: u64 = 20_000;
+
+/// What a client asks, as it came.
+pub(super) struct Asked<'a> {
+    pub(super) sql: &'a [u8],
+    /// Its parameters: their types, and the message they are in.
+    pub(super) params: Option<(Vec<u32>, &'a Bind<'a>)>,
+    /// The kind of node that may give the rows.
+    pub(super) need: Need,
+}
+
+/// A relation and the shards of which its rows are brought.
+pub(super) type Part<'a> = (&'a Fetch, &'a ShardSet);
+
+impl Session {
+    /// Brings the rows: of one relation after the other, from all of its shards at a time. What is small comes first and
+    /// restricts what follows.
+    pub(super) async fn fill_workspace(
+        &mut self,
+        workspace: &mut Workspace,
+        parts: &[Part<'_>],
+        asked: &Asked<'_>,
+    ) -> Result<(), Trouble> {
+        let text = Text::new(asked.sql);
+        let mut keys = Keys::default();
+        for at in self.order(parts, &text, asked).await? {
+            let Some((fetch, shards)) = parts.get(at) else {
+                continue;
+            };
+            self.learn_keys(workspace, fetch, &mut keys).await?;
+            let query = fetch.query(&text, &|relation, column| keys.of(relation, column));
+            let rows = self.bring(workspace, fetch, shards, &query, asked).await?;
+            keys.rows.push((fetch.relation.clone(), rows));
+        }
+        Ok(())
+    }
+
+    /// The order to bring relations in: by the number of rows a shard expects, where it makes a difference.
+    async fn order(
+        &mut self,
+        parts: &[Part<'_>],
+        text: &Text<'_>,
+        asked: &Asked<'_>,
+    ) -> Result<Vec<usize>, Trouble> {
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        let among = |(fetch, _): &Part<'_>| {
+            let brought = |name: &TableName| parts.iter().any(|(other, _)| other.relation == *name);
+            fetch.awaits().any(|(relation, _)| brought(relation))
+        };
+        if !parts.iter().any(among) {
+            return Ok(order);
+        }
+        let mut expected = Vec::with_capacity(parts.len());
+        for (fetch, shards) in parts {
+            let query = fetch.query(text, &|_, _| None);
+            expected.push(self.expected_rows(shards, &query, asked).await?);
+        }
+        order.sort_by(|a, b| expected[*a].total_cmp(&expected[*b]));
+        Ok(order)
+    }
+
+    /// How many rows PostgreSQL expects a query to have, on one of the shards.
+    async fn expected_rows(
+        &mut self,
+        shards: &ShardSet,
+        query: &str,
+        asked: &Asked<'_>,
+    ) -> Result<f64, Trouble> {
+        let Some(shard) = shards.first() else {
+            return Ok(0.0);
+        };
+        let index = self.join(shard, asked.need).await?;
+        let explain = format!("EXPLAIN {query}");
+        self.ask(index, &explain, Format::Text, asked).await?;
+        let Self {
+            client,
+            participants,
+            ..
+        } = self;
+        let Some(source) = participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        let (mut rows, mut failed) = (None, false);
+        loop {
+            match next(client, source, Show::Errors).await? {
+                Said::Message(header) => {
+                    let message = source.connection.input.split_to(header.len);
+                    if let Ok(Message::DataRow(row)) = decode_message(&message) {
+                        let line = row.iter().next().flatten().unwrap_or_default();
+                        rows = rows.or_else(|| expected_in(line));
+                    }
+                }
+                Said::Error => failed = true,
+                Said::Ready => break,
+            }
+        }
+        source.unread = false;
+        match failed {
+            true => Err(Trouble::Told),
+            false => Ok(rows.unwrap_or(f64::MAX)),
+        }
+    }
+
+    /// Asks the workspace for the keys that restrict what is fetched next, where there are few.
+    async fn learn_keys(
+        &mut self,
+        workspace: &mut Workspace,
+        fetch: &Fetch,
+        keys: &mut Keys,
+    ) -> Result<(), Trouble> {
+        for (relation, column) in fetch.awaits() {
+            let few = |(name, rows): &(TableName, u64)| name == relation && *rows <= MOST_KEYS;
+            let name = (relation.clone(), column.to_owned());
+            if keys.values.contains_key(&name) || !keys.rows.iter().any(few) {
+                continue;
+            }
+            let query = format!(
+                "SELECT pg_catalog.quote_literal(pg_catalog.array_agg(DISTINCT {})) FROM pg_temp.{}",
+                escape_identifier(column),
+                escape_identifier(&relation.name)
+            );
+            let values = workspace.value(&mut self.client, &query).await?;
+            // No key at all is an array, too.
+            let values = values.unwrap_or_else(|| "'{}'".to_owned());
+            keys.values.insert(name, values);
+        }
+        Ok(())
+    }
+
+    /// Brings one relation's rows; their number.
+    async fn bring(
+        &mut self,
+        workspace: &mut Workspace,
+        fetch: &Fetch,
+        shards: &ShardSet,
+        query: &str,
+        asked: &Asked<'_>,
+    ) -> Result<u64, Trouble> {
+        let mut sources = Vec::with_capacity(shards.len());
+        for shard in shards.iter() {
+            let index = self.join(shard, asked.need).await?;
+            self.ask(index, query, Format::Binary, asked).await?;
+            sources.push(index);
+        }
+        let table = escape_identifier(&fetch.relation.name);
+        let copy = format!("COPY pg_temp.{table} FROM STDIN (FORMAT binary)");
+        workspace.begin_copy(&mut self.client, &copy).await?;
+        let mut rows = 0;
+        for index in sources {
+            let Self {
+                client,
+                participants,
+                ..
+            } = self;
+            let Some(source) = participants.get_mut(index) else {
+                return Err(Failure::Retry.into());
+            };
+            rows += workspace.pour(client, source).await?;
+            source.unread = false;
+        }
+        workspace.end_copy(&mut self.client).await?;
+        Ok(rows)
+    }
+
+    /// Sends a query of ours with the client's parameters to a shard. Its answer is to be read message by message.
+    async fn ask(
+        &mut self,
+        index: usize,
+        query: &str,
+        format: Format,
+        asked: &Asked<'_>,
+    ) -> Result<(), Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let Some(source) = participants.get_mut(index) else {
+            return Err(Failure::Retry.into());
+        };
+        // What was queued when it joined is answered first.
+        if exchange(client, source, &[], described).await? {
+            return Err(Trouble::Told);
+        }
+        let connection = &mut *source.connection;
+        connection.unnamed = None;
+        let output = &mut connection.output;
+        let (mut types, mut values, mut formats) = (&[][..], Vec::new(), Vec::new());
+        if let Some((known, bind)) = &asked.params {
+            types = known;
+            values = bind.params.iter().collect();
+            formats = (0..values.len())
+                .map(|at| bind.param_formats.format(at))
+                .collect();
+        }
+        frontend::encode::parse(output, b"", query.as_bytes(), types);
+        frontend::encode::bind(output, b"", b"", &formats, &values, &[format]);
+        frontend::encode::execute(output, b"", 0);
+        frontend::encode::sync(output);
+        source.unread = true;
+        if connection.flush().await.is_err() {
+            return Err(Trouble::Lost);
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the relations that have been brought.
+#[derive(Default)]
+struct Keys {
+    rows: Vec<(TableName, u64)>,
+    /// The distinct values of a column, as an array's literal.
+    values: HashMap<(TableName, String), String>,
+}
+
+impl Keys {
+    fn of(&self, relation: &TableName, column: &str) -> Option<String> {
+        let name = (relation.clone(), column.to_owned());
+        self.values.get(&name).cloned()
+    }
+}
+
+/// The number of rows in the first line of a plan: `Seq Scan on t  (cost=0.00..1.00 rows=5 width=4)`.
+fn expected_in(line: &[u8]) -> Option<f64> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (_, rows) = line.split_once(" rows=")?;
+    rows.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expected_in;
+
+    #[test]
+    fn a_plan_says_how_many_rows_it_expects() {
+        let line = b"Seq Scan on t  (cost=0.00..35.50 rows=2550 width=4)";
+        assert_eq!(expected_in(line), Some(2550.0));
+        assert_eq!(expected_in(b"  Filter: (a > 1)"), None);
+    }
+}
