@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use switchyard_wire::backend::Message;
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::encode;
