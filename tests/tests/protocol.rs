@@ -604,6 +604,30 @@ fn large_values_pass() {
     });
 }
 
+/// A client that does not wait for answers is heard at any moment: while its query is read, sent on, worked on, answered.
+#[test]
+fn a_query_sent_ahead_is_answered_whenever_it_comes() {
+    let mut client = bed().client();
+    for delay in 0..500 {
+        client.send(|buffer| frontend::query("SELECT 1", buffer).unwrap());
+        for _ in 0..delay * 50 {
+            std::hint::spin_loop();
+        }
+        client.send(|buffer| frontend::query("SELECT 2", buffer).unwrap());
+        let mut values = Vec::new();
+        let mut answered = 0;
+        while answered < 2 {
+            let message = client.receive();
+            match message.tag {
+                b'D' => values.extend(message.body.last().copied()),
+                b'Z' => answered += 1,
+                _ => {}
+            }
+        }
+        assert_eq!(values, b"12", "after {delay}");
+    }
+}
+
 /// PostgreSQL answers when its buffer is full, Sync or not, and stops reading when the answers are not taken. So does the
 /// router, and holds little meanwhile.
 #[test]

@@ -310,7 +310,9 @@ impl Session {
 
     /// Ends a request: what is owed is written, then backends that nothing needs go back to their pools.
     async fn ready(&mut self) -> Result<(), Trouble> {
-        self.tell_settings().await;
+        if self.client.untold {
+            Box::pin(self.tell_settings()).await;
+        }
         let status = self.status();
         encode::ready_for_query(&mut self.client.output, status);
         self.finish().await
@@ -318,7 +320,9 @@ impl Session {
 
     /// As [`Session::ready`], when a backend's own ReadyForQuery has been passed on.
     async fn finish(&mut self) -> Result<(), Trouble> {
-        self.tell_settings().await;
+        if self.client.untold {
+            Box::pin(self.tell_settings()).await;
+        }
         let flushed = self.client.flush_now();
         if !flushed.map_err(crate::execute::relay::client_gone)? {
             Box::pin(self.client.flush())

@@ -235,14 +235,8 @@ impl Session {
         }
     }
 
-    /// Tells the client of reported settings that have changed since it was told last.
+    /// Tells the client of reported settings that may have changed since it was told last.
     pub(super) async fn tell_settings(&mut self) {
-        if self.client.untold {
-            Box::pin(self.tell_changed_settings()).await;
-        }
-    }
-
-    async fn tell_changed_settings(&mut self) {
         let in_block = self.block.is_some();
         let joined = |held: &Participant| held.in_block;
         let alike = |held: &Participant| held.connection.applied.as_ref() == Some(&self.settings);
