@@ -6,6 +6,7 @@ use switchyard_schema::ShardIndex;
 
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::workspace::Fetch;
+use super::workspace::fetch::listed;
 use super::{Access, Argument, Broadcast, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
@@ -88,8 +89,7 @@ fn write_restrictions(out: &mut String, fetch: &Fetch) -> fmt::Result {
         return Ok(());
     }
     for mention in &fetch.mentions {
-        let said: Vec<String> = mention.iter().map(ToString::to_string).collect();
-        writeln!(out, "    Only: {}", said.join(" and "))?;
+        writeln!(out, "    Only: {}", listed(mention))?;
     }
     Ok(())
 }

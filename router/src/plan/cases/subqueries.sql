@@ -54,6 +54,7 @@ SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.country = u.n
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Indexes: name
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Only: country in fetched users.name, if few
 -->     Indexes: country
 
 SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.country = u.name)
@@ -63,6 +64,7 @@ SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.
 -->     Only: tokens 6 to 11
 -->     Indexes: name
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+-->     Only: country in fetched users.name, if few
 -->     Indexes: country
 
 SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM countries c WHERE c.code = u.name)

@@ -48,6 +48,8 @@ pub enum Home {
 pub enum Restriction {
     /// A condition of the text.
     Condition(Condition),
+    /// Everything in one of the lists.
+    Either(Vec<Vec<Restriction>>),
     /// Its column equals one of another relation's, whose matching rows are on the same shard.
     Meets {
         /// The column.
@@ -79,6 +81,12 @@ pub struct Condition {
     pub qualifiers: Vec<usize>,
 }
 
+/// A list of restrictions for people.
+pub(in crate::plan) fn listed(restrictions: &[Restriction]) -> String {
+    let said: Vec<String> = restrictions.iter().map(ToString::to_string).collect();
+    said.join(" and ")
+}
+
 impl fmt::Display for Restriction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,19 +94,16 @@ impl fmt::Display for Restriction {
                 let tokens = &condition.tokens;
                 write!(f, "tokens {} to {}", tokens.start, tokens.end)
             }
+            Restriction::Either(lists) => {
+                let lists: Vec<String> = lists.iter().map(|list| listed(list)).collect();
+                write!(f, "({})", lists.join(" or "))
+            }
             Restriction::Meets {
                 column,
                 other,
                 equals,
                 others,
-            } => {
-                write!(f, "{column} in {other}.{equals} with (")?;
-                for (at, other) in others.iter().enumerate() {
-                    let and = if at > 0 { " and " } else { "" };
-                    write!(f, "{and}{other}")?;
-                }
-                write!(f, ")")
-            }
+            } => write!(f, "{column} in {other}.{equals} with ({})", listed(others)),
             Restriction::Among {
                 column,
                 other,
@@ -185,6 +190,7 @@ fn awaited(restrictions: &[Restriction]) -> Vec<(&TableName, &str)> {
         .iter()
         .flat_map(|restriction| match restriction {
             Restriction::Condition(_) => Vec::new(),
+            Restriction::Either(lists) => lists.iter().flat_map(|list| awaited(list)).collect(),
             Restriction::Meets { others, .. } => awaited(others),
             Restriction::Among { other, equals, .. } => vec![(other, equals.as_str())],
         })
@@ -208,6 +214,11 @@ fn said(restriction: &Restriction, text: &Text<'_>, keys: &Keys<'_>) -> Option<S
         Restriction::Condition(condition) => {
             let condition = text.condition(condition)?;
             Some(format!("({condition})"))
+        }
+        Restriction::Either(lists) => {
+            let lists: Vec<String> = lists.iter().map(|list| all_of(list, text, keys)).collect();
+            let says = lists.iter().all(|list| !list.is_empty());
+            says.then(|| format!("({})", lists.join(" OR ")))
         }
         Restriction::Meets {
             column,

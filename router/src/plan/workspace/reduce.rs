@@ -12,10 +12,11 @@
 
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
+use std::rc::Rc;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArguments, JoinConstraint, JoinOperator, Query, Select, Spanned,
-    Statement, TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, Expr, FunctionArguments, JoinConstraint, JoinOperator, Query, Select,
+    SelectItem, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use switchyard_schema::TableName;
 
@@ -50,6 +51,8 @@ pub(super) fn mentions(
         sql,
         context,
         ctes: names.ctes,
+        scopes: Vec::new(),
+        hidden: Vec::new(),
         mentions: Vec::new(),
     };
     let _: ControlFlow<()> = statement.visit(&mut blocks);
@@ -83,22 +86,32 @@ impl Visitor for Names {
     }
 }
 
-/// Looks at one SELECT after the other.
+/// Looks at one SELECT after the other, those around it in mind.
 struct Blocks<'a> {
     text: Text<'a>,
     sql: &'a [u8],
     context: &'a Context<'a>,
     ctes: HashSet<String>,
+    /// The FROMs around, outermost first.
+    scopes: Scopes<'a>,
+    /// FROMs whose columns cannot be named in a subquery of theirs.
+    hidden: Vec<Rc<[Item<'a>]>>,
     mentions: Vec<Mention>,
 }
 
+/// The FROMs whose columns can be named at a place, outermost first.
+type Scopes<'a> = Vec<Rc<[Item<'a>]>>;
+
+/// An item, by the FROM it is in and its place there.
+type Place = (usize, usize);
+
 /// An item of a FROM.
-struct Item<'a, 'e> {
+struct Item<'a> {
     alias: String,
     /// The relation, if it is one that could be fetched. The columns of anything else are not known.
     relation: Option<&'a Relation>,
     /// What holds for every row it contributes.
-    conditions: Vec<&'e Expr>,
+    conditions: Vec<Expr>,
     /// It is on the nullable side of an outer join: what is above that restricts it no more.
     closed: bool,
 }
@@ -107,33 +120,63 @@ impl Visitor for Blocks<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        let mut items = Vec::new();
-        for table in &select.from {
-            self.tree(table, &mut items);
-        }
-        if let Some(condition) = &select.selection {
-            hold(&mut items, condition);
-        }
-        for at in 0..items.len() {
-            if let Some(relation) = items[at].relation {
+        let level = self.scopes.len();
+        self.scopes.push(self.items(select).into());
+        for (at, item) in self.scopes[level].iter().enumerate() {
+            if let Some(relation) = item.relation {
                 self.mentions.push(Mention {
                     relation: relation.name.clone(),
-                    restrictions: self.restrictions(&items, at, &[]),
+                    restrictions: self.restrictions(&self.scopes, (level, at), &[]),
                 });
             }
         }
         ControlFlow::Continue(())
     }
-}
 
-/// A condition holds for what these items contribute.
-fn hold<'e>(items: &mut [Item<'_, 'e>], condition: &'e Expr) {
-    for item in items.iter_mut().filter(|item| !item.closed) {
-        item.conditions.extend(conjuncts(condition));
+    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+        self.scopes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if is_apart(factor) {
+            let unseen = Item {
+                alias: String::new(),
+                relation: None,
+                conditions: Vec::new(),
+                closed: true,
+            };
+            let around = self.scopes.last_mut();
+            self.hidden
+                .extend(around.map(|around| std::mem::replace(around, Rc::new([unseen]))));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if is_apart(factor)
+            && let (Some(around), Some(hidden)) = (self.scopes.last_mut(), self.hidden.pop())
+        {
+            *around = hidden;
+        }
+        ControlFlow::Continue(())
     }
 }
 
-fn close(items: &mut [Item<'_, '_>]) {
+/// A subquery that does not see the columns of the FROM it is in.
+fn is_apart(factor: &TableFactor) -> bool {
+    matches!(factor, TableFactor::Derived { lateral: false, .. })
+}
+
+/// A condition holds for what these items contribute.
+fn hold(items: &mut [Item<'_>], condition: &Expr) {
+    for item in items.iter_mut().filter(|item| !item.closed) {
+        item.conditions
+            .extend(conjuncts(condition).into_iter().cloned());
+    }
+}
+
+fn close(items: &mut [Item<'_>]) {
     items.iter_mut().for_each(|item| item.closed = true);
 }
 
@@ -155,8 +198,20 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// The items of a SELECT, with what holds for them.
+    fn items(&self, select: &Select) -> Vec<Item<'a>> {
+        let mut items = Vec::new();
+        for table in &select.from {
+            self.tree(table, &mut items);
+        }
+        if let Some(condition) = &select.selection {
+            hold(&mut items, condition);
+        }
+        items
+    }
+
     /// Adds the items of a join tree, with what its joins say of them.
-    fn tree<'e>(&self, table: &'e TableWithJoins, items: &mut Vec<Item<'a, 'e>>) {
+    fn tree(&self, table: &TableWithJoins, items: &mut Vec<Item<'a>>) {
         let first = items.len();
         self.factor(&table.relation, items);
         for join in &table.joins {
@@ -187,7 +242,7 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    fn factor<'e>(&self, factor: &'e TableFactor, items: &mut Vec<Item<'a, 'e>>) {
+    fn factor(&self, factor: &TableFactor, items: &mut Vec<Item<'a>>) {
         let (alias, relation) = match factor {
             TableFactor::NestedJoin {
                 table_with_joins,
@@ -222,41 +277,92 @@ impl<'a> Blocks<'a> {
     }
 
     /// What the rows of one item must satisfy. `around` are the items whose restriction this is a part of.
-    fn restrictions(
-        &self,
-        items: &[Item<'_, '_>],
-        at: usize,
-        around: &[usize],
-    ) -> Vec<Restriction> {
-        let Some(item) = items.get(at) else {
+    fn restrictions(&self, scopes: &Scopes<'a>, at: Place, around: &[Place]) -> Vec<Restriction> {
+        let Some(item) = item(scopes, at) else {
             return Vec::new();
         };
-        let restriction = |condition: &&Expr| match self.equality(items, at, condition) {
-            Some((column, other, equals)) => {
-                self.meeting(items, (at, column), (other, equals), around)
+        let found = item.conditions.iter();
+        found
+            .filter_map(|condition| self.restriction(scopes, at, condition, around))
+            .collect()
+    }
+
+    fn restriction(
+        &self,
+        scopes: &Scopes<'a>,
+        at: Place,
+        condition: &Expr,
+        around: &[Place],
+    ) -> Option<Restriction> {
+        match condition {
+            Expr::BinaryOp {
+                op: BinaryOperator::Or,
+                ..
+            } => {
+                let whole = self.condition(scopes, at, condition);
+                let whole = whole.map(Restriction::Condition);
+                whole.or_else(|| self.alternatives(scopes, at, condition, around))
             }
-            None => self
-                .condition(items, at, condition)
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Eq,
+                right,
+            } => match (column(scopes, left), column(scopes, right)) {
+                (Some(mine), Some(other)) if mine.0 == at && other.0 != at => {
+                    self.meeting(scopes, mine, other, around)
+                }
+                (Some(other), Some(mine)) if mine.0 == at && other.0 != at => {
+                    self.meeting(scopes, mine, other, around)
+                }
+                _ => self
+                    .condition(scopes, at, condition)
+                    .map(Restriction::Condition),
+            },
+            Expr::InSubquery {
+                expr,
+                subquery,
+                negated: false,
+            } => self.membership(scopes, at, expr, subquery, around),
+            _ => self
+                .condition(scopes, at, condition)
                 .map(Restriction::Condition),
+        }
+    }
+
+    /// One of several conditions holds: what each of them says of the item, if each says something.
+    fn alternatives(
+        &self,
+        scopes: &Scopes<'a>,
+        at: Place,
+        condition: &Expr,
+        around: &[Place],
+    ) -> Option<Restriction> {
+        let one = |condition: &Expr| -> Vec<Restriction> {
+            let all = conjuncts(condition).into_iter();
+            all.filter_map(|condition| self.restriction(scopes, at, condition, around))
+                .collect()
         };
-        item.conditions.iter().filter_map(restriction).collect()
+        let either: Vec<Vec<Restriction>> = disjuncts(condition).into_iter().map(one).collect();
+        let says = either.iter().all(|one| !one.is_empty());
+        says.then_some(Restriction::Either(either))
     }
 
     /// The restriction by the rows of another item whose column is equal.
     fn meeting(
         &self,
-        items: &[Item<'_, '_>],
-        (at, column): (usize, String),
-        (other, equals): (usize, String),
-        around: &[usize],
+        scopes: &Scopes<'a>,
+        (at, column): (Place, String),
+        (other, equals): (Place, String),
+        around: &[Place],
     ) -> Option<Restriction> {
-        let (mine, theirs) = (items.get(at)?.relation?, items.get(other)?.relation?);
+        let mine = item(scopes, at)?.relation?;
+        let theirs = item(scopes, other)?.relation?;
         if around.contains(&other) || around.len() >= DEPTH {
             return None;
         }
         if is_with(mine, &column, theirs, &equals) {
             let around = [around, &[at]].concat();
-            let others = self.restrictions(items, other, &around);
+            let others = self.restrictions(scopes, other, &around);
             return (!others.is_empty()).then(|| Restriction::Meets {
                 column,
                 other: theirs.name.clone(),
@@ -273,31 +379,32 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// Whether a condition says that a column of one item equals another item's.
-    fn equality(
+    /// `column IN (SELECT column FROM …)`
+    fn membership(
         &self,
-        items: &[Item<'_, '_>],
-        at: usize,
-        condition: &Expr,
-    ) -> Option<(String, usize, String)> {
-        let Expr::BinaryOp {
-            left,
-            op: BinaryOperator::Eq,
-            right,
-        } = condition
+        scopes: &Scopes<'a>,
+        at: Place,
+        expr: &Expr,
+        subquery: &Query,
+        around: &[Place],
+    ) -> Option<Restriction> {
+        let mine = column(scopes, expr).filter(|(place, _)| *place == at)?;
+        let SetExpr::Select(select) = &*subquery.body else {
+            return None;
+        };
+        let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+            select.projection.as_slice()
         else {
             return None;
         };
-        let (left, right) = (column(items, left)?, column(items, right)?);
-        match (left.0 == at, right.0 == at) {
-            (true, false) => Some((left.1, right.0, right.1)),
-            (false, true) => Some((right.1, left.0, left.1)),
-            _ => None,
-        }
+        let mut inside = scopes.clone();
+        inside.push(self.items(select).into());
+        let other = column(&inside, value).filter(|((level, _), _)| *level == scopes.len())?;
+        self.meeting(&inside, mine, other, around)
     }
 
     /// A condition on one item alone, that says the same on every server and at any moment.
-    fn condition(&self, items: &[Item<'_, '_>], at: usize, condition: &Expr) -> Option<Condition> {
+    fn condition(&self, scopes: &Scopes<'a>, at: Place, condition: &Expr) -> Option<Condition> {
         let relations = self.context.relations;
         let immutable = |object: &sqlparser::ast::ObjectName| {
             let Ok((schema, name)) = function_name(object) else {
@@ -313,12 +420,12 @@ impl<'a> Blocks<'a> {
                         && function.volatility == Volatility::Immutable
                 })
         };
-        let own = |expr: &Expr| column(items, expr).is_some_and(|(item, _)| item == at);
+        let own = |expr: &Expr| column(scopes, expr).is_some_and(|(place, _)| place == at);
         if !is_plain(condition, &own, &immutable) {
             return None;
         }
         let tokens = self.locate(condition)?;
-        let alias = &items.get(at)?.alias;
+        let alias = &item(scopes, at)?.alias;
         let all = self.text.tokens();
         let qualifies = |number: &usize| {
             let name = all
@@ -378,39 +485,63 @@ fn is_with(mine: &Relation, column: &str, theirs: &Relation, equals: &str) -> bo
     }
 }
 
-/// The column that an expression is: its item, and its name. Only where no item of unknown columns could have it.
-fn column(items: &[Item<'_, '_>], expr: &Expr) -> Option<(usize, String)> {
-    let has = |item: &Item<'_, '_>, name: &str| {
-        let relation = item.relation;
-        relation.is_some_and(|relation| relation.column(name).is_some())
-    };
-    let only = |mut found: Vec<usize>| match found.len() {
-        1 => found.pop(),
-        _ => None,
-    };
+fn item<'s, 'a>(scopes: &'s Scopes<'a>, (level, at): Place) -> Option<&'s Item<'a>> {
+    scopes.get(level)?.get(at)
+}
+
+/// Conditions one of which holds.
+fn disjuncts(condition: &Expr) -> Vec<&Expr> {
+    match condition {
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::Or,
+            right,
+        } => [disjuncts(left), disjuncts(right)].concat(),
+        Expr::Nested(inner) => disjuncts(inner),
+        _ => vec![condition],
+    }
+}
+
+/// The column that an expression is: its item, and its name. The innermost FROM that has it counts, if no item of unknown
+/// columns there could have it instead.
+fn column(scopes: &Scopes<'_>, expr: &Expr) -> Option<(Place, String)> {
     match expr {
-        Expr::Nested(inner) => column(items, inner),
+        Expr::Nested(inner) => column(scopes, inner),
         Expr::Identifier(ident) => {
             let name = name(ident).ok()?;
-            if items.iter().any(|item| item.relation.is_none()) {
-                return None;
-            }
-            let found = (0..items.len())
-                .filter(|at| has(&items[*at], &name))
-                .collect();
-            Some((only(found)?, name))
+            let has = |item: &Item<'_>| {
+                let relation = item.relation;
+                relation.is_none_or(|relation| relation.column(&name).is_some())
+            };
+            let place = innermost(scopes, &has)?;
+            item(scopes, place)?.relation?;
+            Some((place, name))
         }
         Expr::CompoundIdentifier(parts) => {
             let [qualifier, column] = parts.as_slice() else {
                 return None;
             };
             let (qualifier, column) = (name(qualifier).ok()?, name(column).ok()?);
-            let found = (0..items.len())
-                .filter(|at| items[*at].alias == qualifier)
-                .collect();
-            let at = only(found)?;
-            has(items.get(at)?, &column).then_some((at, column))
+            let place = innermost(scopes, &|item| item.alias == qualifier)?;
+            item(scopes, place)?.relation?.column(&column)?;
+            Some((place, column))
         }
+        _ => None,
+    }
+}
+
+/// The one item in the innermost FROM where there is any.
+fn innermost(scopes: &Scopes<'_>, is: &dyn Fn(&Item<'_>) -> bool) -> Option<Place> {
+    let found = |level: &usize| -> Vec<Place> {
+        let items = scopes[*level].iter().enumerate();
+        items
+            .filter(|(_, item)| is(item))
+            .map(|(at, _)| (*level, at))
+            .collect()
+    };
+    let mut levels = (0..scopes.len()).rev().map(|level| found(&level));
+    match levels.find(|found| !found.is_empty())?.as_slice() {
+        [place] => Some(*place),
         _ => None,
     }
 }
