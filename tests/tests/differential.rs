@@ -63,4 +63,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard scatter workspace reference transactions errors catalog ddl copy stored_keys }
+files! { single_shard scatter workspace around reference transactions errors catalog ddl copy stored_keys }

@@ -25,10 +25,10 @@ use crate::backend::Show;
 const CHUNK: usize = 64 << 10;
 
 /// What a binary COPY begins with: the signature, flags, and the length of an extension that there is none of.
-const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+pub(crate) const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// What a binary COPY ends with, in the place of a row's number of columns.
-const COPY_END: [u8; 2] = [0xff, 0xff];
+pub(crate) const COPY_END: [u8; 2] = [0xff, 0xff];
 
 /// A workspace that is in use.
 #[derive(Debug)]
@@ -60,25 +60,27 @@ impl Workspace {
 
     /// Runs statements of ours, whose answers nobody sees unless it is an error.
     pub(crate) async fn run(&mut self, client: &mut Client, sql: &str) -> Result<(), Trouble> {
-        encode::query(&mut self.backend.connection.output, sql.as_bytes());
+        self.send(client, |output| encode::query(output, sql.as_bytes()))
+            .await
+            .map(drop)
+    }
+
+    /// Sends a query, or messages up to a Sync, whose answers nobody sees unless it is an error: the RowDescription among
+    /// them, nothing if there is none.
+    pub(crate) async fn send(
+        &mut self,
+        client: &mut Client,
+        messages: impl FnOnce(&mut BytesMut),
+    ) -> Result<BytesMut, Trouble> {
+        messages(&mut self.backend.connection.output);
         self.backend.connection.unnamed = None;
         self.busy = true;
         self.flush(client).await?;
         self.answered(client).await
     }
 
-    /// Messages up to a Sync are on their way: [`Workspace::answered`] reads what they are answered.
-    pub(crate) fn answer_awaited(&mut self) {
-        self.busy = true;
-    }
-
-    /// Reads up to ReadyForQuery.
-    pub(crate) async fn answered(&mut self, client: &mut Client) -> Result<(), Trouble> {
-        self.described(client).await.map(drop)
-    }
-
     /// Reads up to ReadyForQuery: the RowDescription among the messages, nothing if there is none.
-    pub(crate) async fn described(&mut self, client: &mut Client) -> Result<BytesMut, Trouble> {
+    async fn answered(&mut self, client: &mut Client) -> Result<BytesMut, Trouble> {
         let mut description = BytesMut::new();
         let mut failed = false;
         loop {
@@ -138,7 +140,7 @@ impl Workspace {
         encode::copy_data(output, &COPY_END);
         encode::copy_done(output);
         self.flush(client).await?;
-        self.answered(client).await
+        self.answered(client).await.map(drop)
     }
 
     /// Passes rows that a shard sends in binary on, as they come, up to its ReadyForQuery; their number. A row of a result and
@@ -246,7 +248,9 @@ impl Workspace {
 
     /// Undoes all that was done here; afterwards the connection can be lent again.
     pub(crate) async fn clean(&mut self, client: &mut Client) -> Result<(), Trouble> {
-        // Functions remember plans, which may be about the tables that were here.
-        self.run(client, "ROLLBACK; DISCARD PLANS").await
+        // Prepared statements outlive the transaction, and functions remember plans, which may be about the tables that were
+        // here.
+        let undo = "ROLLBACK; DEALLOCATE ALL; DISCARD PLANS";
+        self.run(client, undo).await
     }
 }

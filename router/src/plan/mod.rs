@@ -21,6 +21,7 @@ mod refusal;
 mod route;
 mod setting;
 mod utility;
+mod within;
 mod words;
 pub mod workspace;
 
@@ -36,6 +37,7 @@ pub use route::{
 };
 pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
+pub(crate) use within::{copy_has_header, query_within};
 pub use workspace::Workspace;
 
 use std::sync::Arc;

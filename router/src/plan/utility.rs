@@ -5,16 +5,16 @@
 
 use switchyard_schema::ShardIndex;
 
-use super::command::{Command, CopyDirection};
+use super::command::Command;
 use super::control;
 use super::opaque::Mentions;
 use super::refusal::{Refusal, SYNTAX_ERROR};
 use super::route::Target;
 use super::setting;
-use super::setting::{unfollowed, unreadable};
+use super::setting::unreadable;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
-use crate::relations::{Changes, Placement, Resolved, constant, words_of};
+use crate::relations::{Changes, constant, words_of};
 use crate::sql::{self, Token, TokenKind};
 
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
@@ -74,7 +74,7 @@ const FIRST_WORDS: &[&str] = &[
     "with",
 ];
 
-const FIRST: Target = Target::Shard(ShardIndex::FIRST);
+pub(super) const FIRST: Target = Target::Shard(ShardIndex::FIRST);
 
 impl Planner<'_> {
     /// Plans a statement by its words.
@@ -158,195 +158,6 @@ impl Planner<'_> {
             );
         }
         handled(command)
-    }
-
-    /// `EXPLAIN` of a statement for one shard goes where the statement goes.
-    fn explain(&self, mut words: Words<'_>) -> Plan {
-        let mut analyze = false;
-        if words
-            .rest()
-            .first()
-            .is_some_and(|token| token.kind == TokenKind::Punct(b'('))
-            && !self.starts_query(words.rest())
-        {
-            for option in words.list().unwrap_or_default() {
-                let text = self
-                    .sql
-                    .get(option.start as usize..option.end as usize)
-                    .unwrap_or_default();
-                let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-                let mut parts = text.split_ascii_whitespace();
-                if matches!(parts.next(), Some("analyze" | "analyse")) {
-                    analyze = !matches!(parts.next(), Some("off" | "false" | "0"));
-                }
-            }
-        }
-        analyze |= words.eat_any(&["analyze", "analyse"]);
-        words.eat("verbose");
-        let mut plan = self.inner(words.rest());
-        plan.command = Command::Explain { analyze };
-        plan.effects.pins = Pins::NONE;
-        plan.temporary = None;
-        if !analyze {
-            plan.settings.clear();
-        }
-        match &plan.operator {
-            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_) | Operator::Broadcast(_) | Operator::Workspace(_) => refused(
-                Refusal::not_supported(
-                    "EXPLAIN of a statement on several shards is not supported yet",
-                )
-                .hint("Name one shard to see its part: /* switchyard: shard=… */."),
-                plan.command,
-            ),
-            // EXPLAIN EXECUTE: what it executes is the session's.
-            Operator::Session => refused(
-                Refusal::not_supported("EXPLAIN EXECUTE is not supported yet"),
-                plan.command,
-            ),
-        }
-    }
-
-    /// Whether the tokens start with a parenthesised query.
-    fn starts_query(&self, tokens: &[Token]) -> bool {
-        let first = tokens
-            .iter()
-            .find(|token| token.kind != TokenKind::Punct(b'('));
-        first.is_some_and(|token| {
-            ["select", "with", "values", "table"]
-                .iter()
-                .any(|word| token.is_word(self.sql, word))
-        })
-    }
-
-    fn declare(&self, mut words: Words<'_>) -> Plan {
-        let Some(name) = words.name() else {
-            return self.syntax_error();
-        };
-        let hold = words
-            .clone()
-            .rest()
-            .windows(2)
-            .any(|pair| pair[0].is_word(self.sql, "with") && pair[1].is_word(self.sql, "hold"));
-        if !words.skip_past("for") {
-            return self.syntax_error();
-        }
-        let mut plan = self.inner(words.rest());
-        plan.command = Command::Declare { name, hold };
-        if hold {
-            plan.effects.pins.insert(Pin::HoldCursor);
-        }
-        if !plan.settings.is_empty() {
-            return refused(unfollowed("a setting in a cursor's query"), plan.command);
-        }
-        match &plan.operator {
-            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_)
-            | Operator::Broadcast(_)
-            | Operator::Workspace(_)
-            | Operator::Session => refused(
-                Refusal::not_supported("a cursor over several shards is not supported yet"),
-                plan.command,
-            ),
-        }
-    }
-
-    fn copy(&self, mut words: Words<'_>) -> Plan {
-        if words
-            .rest()
-            .first()
-            .is_some_and(|token| token.kind == TokenKind::Punct(b'('))
-        {
-            return self.copy_query(words);
-        }
-        let Some((schema, name)) = words.qualified_name() else {
-            return self.syntax_error();
-        };
-        let _columns = words.list();
-        let from = words.eat("from");
-        if !from && !words.eat("to") {
-            return self.syntax_error();
-        }
-        let direction = if words.is("stdin") || words.is("stdout") {
-            if from {
-                CopyDirection::In
-            } else {
-                CopyDirection::Out
-            }
-        } else {
-            CopyDirection::Server
-        };
-        let command = Command::Copy(direction);
-        let access = if from { Access::Write } else { Access::Read };
-        let mut to_first = plan(Operator::PassThrough(FIRST), access, command.clone());
-        to_first.effects.uses_sequences = from;
-        if self.alone || self.context.temporary.contains(&name) {
-            return Plan {
-                access: if self.alone { access } else { Access::Write },
-                ..to_first
-            };
-        }
-        let relation =
-            match self
-                .context
-                .relations
-                .resolve(self.context.search_path, schema.as_deref(), &name)
-            {
-                Resolved::Known(relation) => relation,
-                Resolved::Catalog => return to_first,
-                Resolved::Unknown => {
-                    return Plan {
-                        unknown: Some(name),
-                        ..to_first
-                    };
-                }
-            };
-        let hint = "Name the shard: /* switchyard: shard=… */ COPY ….";
-        match (&relation.placement, from) {
-            (Placement::Unsharded | Placement::Catalog, _) => to_first,
-            (Placement::Reference, false) => plan(Operator::PassThrough(Target::AnyShard), access, command),
-            (Placement::Reference, true) => refused(
-                Refusal::not_supported(format!("COPY into the reference table \"{}\" is not supported yet", relation.name)).hint("Use INSERT."),
-                command,
-            ),
-            (Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_), true) => refused(
-                Refusal::not_supported(format!("COPY into the sharded table \"{}\" is not supported yet", relation.name)).hint(hint),
-                command,
-            ),
-            (Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_), false) => refused(
-                Refusal::not_supported(format!("COPY of the sharded table \"{}\" is not supported yet", relation.name))
-                    .hint("Copy a query for one shard: COPY (SELECT … WHERE shard key = …) TO …, or name the shard: /* switchyard: shard=… */ COPY …."),
-                command,
-            ),
-        }
-    }
-
-    fn copy_query(&self, mut words: Words<'_>) -> Plan {
-        let tokens = words.rest();
-        if words.list().is_none() || !words.eat("to") {
-            return self.syntax_error();
-        }
-        let inside = tokens
-            .get(1..tokens.len() - words.rest().len() - 2)
-            .unwrap_or_default();
-        let direction = if words.is("stdout") {
-            CopyDirection::Out
-        } else {
-            CopyDirection::Server
-        };
-        let mut plan = self.inner(inside);
-        plan.command = Command::Copy(direction);
-        match &plan.operator {
-            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_)
-            | Operator::Broadcast(_)
-            | Operator::Workspace(_)
-            | Operator::Session => refused(
-                Refusal::not_supported("COPY of rows of several shards is not supported yet")
-                    .hint("Restrict the shard key so that one shard has all the rows."),
-                plan.command,
-            ),
-        }
     }
 
     fn listen(&self, mut words: Words<'_>) -> Plan {
@@ -528,7 +339,7 @@ impl Planner<'_> {
     }
 
     /// What is not well formed: PostgreSQL says so, and it does not matter which.
-    fn syntax_error(&self) -> Plan {
+    pub(super) fn syntax_error(&self) -> Plan {
         plan(
             Operator::PassThrough(Target::AnyShard),
             Access::Read,

@@ -6,6 +6,7 @@
 //! one on several shards. `statement` is what a client has given names to.
 
 mod control;
+mod copy;
 mod exchange;
 mod extended;
 mod fan_out;

@@ -224,6 +224,9 @@ impl Session {
             return Box::pin(self.setting_statement(routed, sent)).await;
         }
         match &plan.operator {
+            Operator::Append(_) if matches!(plan.command, Command::Copy(_)) => {
+                Box::pin(self.copy_parts(routed, sent)).await
+            }
             Operator::PassThrough(_) | Operator::Append(_) => {
                 Box::pin(self.append(routed, sent)).await
             }

@@ -4,16 +4,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use switchyard_schema::ShardSet;
-use switchyard_wire::backend::encode;
-use switchyard_wire::frontend;
+use switchyard_wire::backend::{Message, decode, encode};
+use switchyard_wire::frame::{self, HEADER};
+use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
+use super::extended::portable;
+use super::fetch::Asked;
 use super::route::{Routed, bind_settings};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, StatementText};
+use super::workspace::Furnished;
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
@@ -74,36 +78,27 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let prepared = self.statement_named(name.as_bytes())?;
         let arguments = Arguments::read(sent.sql(), arguments);
-        let lacks = |number: &u16| usize::from(*number) > arguments.values.len();
-        let (shards, plan) = if prepared.plan.key_params.iter().any(lacks) {
-            // Too few arguments: PostgreSQL says so, on any shard.
-            let any = ShardSet::one(self.any_shard());
-            (any, Arc::clone(&prepared.plan))
-        } else {
-            let values = Values {
-                sql: prepared.statement.sql(),
-                literals: &prepared.literals,
-                params: &arguments,
-            };
-            let plan = bind_settings(Arc::clone(&prepared.plan), &values)?;
-            (self.bind(&plan, &values)?, plan)
-        };
-        let Some(shard) = shards.only() else {
-            return Err(unsupported(
-                "EXECUTE of a statement that needs several shards",
-            ));
-        };
-        let need = self.need(prepared.plan.access, prepared.hint);
-        let index = self.join(shard, need).await?;
-        if self.hold_prepared(index, &prepared).await? {
-            return Err(Trouble::Told);
+        let routed = self.route_execute(&prepared, &arguments)?;
+        if let Operator::Workspace(_) = routed.plan.operator
+            && !routed.fetches.is_empty()
+        {
+            return self
+                .execute_apart(name, &prepared, &routed, &arguments, sent)
+                .await;
         }
-        if let Some(participant) = self.participants.get_mut(index) {
-            participant.bound = (
-                prepared.statement.number,
-                SmallVec::from_slice(name.as_bytes()),
-            );
-        }
+        self.execute_on_shards(name, &prepared, &routed, &arguments, sent)
+            .await
+    }
+
+    /// Executes a statement on the shards of its rows.
+    async fn execute_on_shards(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        routed: &Routed,
+        arguments: &Arguments,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
         let mut message = BytesMut::new();
         let call = format!(
             "EXECUTE {}{}",
@@ -115,16 +110,153 @@ impl Session {
             message: &message,
             alone: sent.alone,
         };
-        let routed = Routed {
-            plan,
-            shards,
+        self.hold_on_shards(name, prepared, routed).await?;
+        if !routed.plan.settings.is_empty() {
+            return self.setting_statement(routed, sent).await;
+        }
+        match (&routed.plan.operator, routed.shards.only()) {
+            (Operator::Broadcast(kind), _) => self.broadcast(&routed.plan, *kind, sent).await,
+            (_, Some(shard)) => self.pass_through(shard, routed, sent).await,
+            (_, None) => self.append(routed, sent).await,
+        }
+    }
+
+    /// Where a statement goes with these arguments.
+    fn route_execute(
+        &self,
+        prepared: &SessionStatement,
+        arguments: &Arguments,
+    ) -> Result<Routed, Failure> {
+        let values = Values {
+            sql: prepared.statement.sql(),
+            literals: &prepared.literals,
+            params: arguments,
+        };
+        let mut routed = Routed {
+            plan: Arc::clone(&prepared.plan),
+            shards: ShardSet::one(self.any_shard()),
             fetches: Vec::new(),
             hint: prepared.hint,
         };
-        if !routed.plan.settings.is_empty() {
-            return self.setting_statement(&routed, sent).await;
+        let lacks = |number: &u16| usize::from(*number) > arguments.values.len();
+        if prepared.plan.key_params.iter().any(lacks) {
+            // Too few arguments: PostgreSQL says so, on any shard.
+            return Ok(routed);
         }
-        self.pass_through(shard, &routed, sent).await
+        let plan = bind_settings(Arc::clone(&prepared.plan), &values)?;
+        (routed.plan, routed.shards) = self.bind_either(plan, &values)?;
+        if let Operator::Workspace(plan) = &routed.plan.operator {
+            routed.fetches = self.fetches(plan, &values)?;
+        }
+        Ok(routed)
+    }
+
+    /// Makes sure that the backends that are to execute a statement prepared by SQL hold it.
+    async fn hold_on_shards(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        routed: &Routed,
+    ) -> Result<(), Trouble> {
+        let need = self.need(routed.plan.access, routed.hint);
+        for shard in routed.shards.iter() {
+            let index = self.join(shard, need).await?;
+            if self.hold_prepared(index, prepared).await? {
+                return Err(Trouble::Told);
+            }
+            if let Some(participant) = self.participants.get_mut(index) {
+                let bound = SmallVec::from_slice(name.as_bytes());
+                participant.bound = (prepared.statement.number, bound);
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes a statement in a workspace: it is prepared there.
+    async fn execute_apart(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        routed: &Routed,
+        arguments: &Arguments,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let Operator::Workspace(plan) = &routed.plan.operator else {
+            return Err(Failure::Retry.into());
+        };
+        let described = self.describe_held(prepared).await?;
+        if described.params.len() != arguments.values.len() {
+            // PostgreSQL says so, on any shard.
+            let routed = Routed {
+                shards: ShardSet::one(self.any_shard()),
+                ..routed.clone()
+            };
+            return self
+                .execute_on_shards(name, prepared, &routed, arguments, sent)
+                .await;
+        }
+        let Some(values) = arguments.as_params(&described.params) else {
+            return Err(unsupported(
+                "EXECUTE of a statement that needs rows of several shards, with these arguments",
+            ));
+        };
+        let mut bind = BytesMut::new();
+        frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
+        let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
+        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let types = described.params.iter().copied().map(portable).collect();
+        let asked = Asked {
+            sql: prepared.statement.sql(),
+            around: None,
+            params: Some((types, &bind)),
+            need: self.need(routed.plan.access, routed.hint),
+        };
+        let furnished = Box::pin(self.furnish(plan, &routed.fetches, &asked)).await?;
+        let Furnished {
+            mut workspace,
+            text,
+        } = furnished;
+        let prepare = |output: &mut BytesMut| {
+            let statement = &prepared.statement;
+            statement.encode_prepare_as(output, name, &text);
+        };
+        let outcome = match workspace.send(&mut self.client, prepare).await {
+            // The client's own text, which names what has been prepared.
+            Ok(_) => {
+                self.query_workspace(&mut workspace, sent.sql(), &described.columns)
+                    .await
+            }
+            Err(trouble) => Err(trouble),
+        };
+        let rows = self.leave_workspace(workspace, outcome).await?;
+        self.complete(&format!("SELECT {rows}"))
+    }
+
+    /// What a backend says of a statement prepared by SQL.
+    async fn describe_held(&mut self, prepared: &SessionStatement) -> Result<Described, Trouble> {
+        let need = self.need(prepared.plan.access, prepared.hint);
+        let index = self.join(self.any_shard(), need).await?;
+        if self.hold_prepared(index, prepared).await? {
+            return Err(Trouble::Told);
+        }
+        let connection = &mut *self.participants.at(index)?.connection;
+        let name = prepared.statement.backend_name().as_bytes();
+        frontend::encode::describe(&mut connection.output, Kind::Statement, name);
+        let reply = Reply::Describe {
+            note_types_of: None,
+        };
+        connection.replies.expect(reply, Show::All);
+        frontend::encode::sync(&mut connection.output);
+        connection.replies.expect(Reply::Sync, Show::Nothing);
+        let before = self.client.hold();
+        let outcome = self.exchange(index).await;
+        let answer = self.client.unhold(before);
+        if outcome? {
+            self.client.output.extend_from_slice(&answer);
+            return Err(Trouble::Told);
+        }
+        let described = Described::read(&answer);
+        described.ok_or_else(|| Failure::Retry.into())
     }
 
     /// Forgets one prepared statement, or all.
@@ -208,8 +340,26 @@ enum Argument {
     Value { text: Vec<u8>, oid: u32 },
 }
 
+impl Argument {
+    fn as_param(&self, of: u32) -> Option<Option<&[u8]>> {
+        let Argument::Value { text, oid } = self else {
+            return Some(None);
+        };
+        let same = match *oid {
+            INT8 => NUMBERS.contains(&of),
+            NUMERIC => INEXACT.contains(&of),
+            _ => true,
+        };
+        same.then_some(Some(text.as_slice()))
+    }
+}
+
 const INT8: u32 = 20;
 const NUMERIC: u32 = 1700;
+/// The types of floating point, and numeric.
+const INEXACT: [u32; 3] = [700, 701, NUMERIC];
+/// All types of numbers.
+const NUMBERS: [u32; 6] = [21, 23, INT8, 700, 701, NUMERIC];
 
 impl Arguments {
     fn read(sql: &[u8], ranges: &[Range<u32>]) -> Self {
@@ -267,6 +417,47 @@ fn constant(text: &[u8]) -> Option<Argument> {
             text: text.to_vec(),
             oid: NUMERIC,
         }),
+    }
+}
+
+impl Arguments {
+    /// As parameters of these types, in text; `None` if they are not constants, or if the constants of an EXECUTE and the
+    /// texts of parameters would not mean the same.
+    fn as_params(&self, types: &[u32]) -> Option<Vec<Option<&[u8]>>> {
+        self.values
+            .iter()
+            .zip(types)
+            .map(|(argument, of)| argument.as_ref()?.as_param(*of))
+            .collect()
+    }
+}
+
+/// What a backend says of a prepared statement.
+struct Described {
+    params: Vec<u32>,
+    /// The whole RowDescription.
+    columns: Bytes,
+}
+
+impl Described {
+    fn read(answer: &[u8]) -> Option<Described> {
+        let mut rest = answer;
+        let (mut params, mut columns) = (None, None);
+        while let Ok(Some(header)) = frame::header(rest) {
+            let (message, after) = rest.split_at_checked(header.len)?;
+            match (header.tag, decode(header.tag, message.get(HEADER..)?)) {
+                (_, Ok(Message::ParameterDescription(types))) => {
+                    params = Some(types.iter().collect());
+                }
+                (b'T', _) => columns = Some(Bytes::copy_from_slice(message)),
+                _ => {}
+            }
+            rest = after;
+        }
+        Some(Described {
+            params: params?,
+            columns: columns?,
+        })
     }
 }
 

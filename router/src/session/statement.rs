@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
+use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::frontend::encode;
 
@@ -94,15 +95,34 @@ impl Statement {
     pub(crate) fn prepare_sql(&self) -> Option<String> {
         match &self.text {
             StatementText::Parsed { .. } => None,
-            StatementText::Prepared { types, sql } => {
-                let types = if types.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({types})")
-                };
-                Some(format!("PREPARE {}{types} AS {sql}", self.backend_name()))
+            StatementText::Prepared { sql, .. } => {
+                Some(self.prepare_sql_as(self.backend_name(), sql))
             }
         }
+    }
+
+    /// Appends the query that prepares it, or the Parse message, under the client's name for it and with its text as it
+    /// runs somewhere else.
+    pub(crate) fn encode_prepare_as(&self, output: &mut BytesMut, name: &str, text: &[u8]) {
+        match &self.text {
+            StatementText::Parsed { declared, .. } => {
+                encode::parse(output, name.as_bytes(), text, declared);
+                encode::sync(output);
+            }
+            StatementText::Prepared { .. } => {
+                let name = escape_identifier(name);
+                let sql = self.prepare_sql_as(&name, &String::from_utf8_lossy(text));
+                encode::query(output, sql.as_bytes());
+            }
+        }
+    }
+
+    fn prepare_sql_as(&self, name: &str, sql: &str) -> String {
+        let types = match &self.text {
+            StatementText::Prepared { types, .. } if !types.is_empty() => format!(" ({types})"),
+            StatementText::Prepared { .. } | StatementText::Parsed { .. } => String::new(),
+        };
+        format!("PREPARE {name}{types} AS {sql}")
     }
 }
 
@@ -203,8 +223,8 @@ pub(crate) enum Portal {
         /// The workspace's, while it is open.
         number: u64,
         plan: Arc<Plan>,
-        /// The answer to Describe, a whole message.
-        description: Bytes,
+        /// The answer to Describe, a whole message, if it has a result.
+        description: Option<Bytes>,
     },
     /// A statement the session handles itself.
     Session {

@@ -16,11 +16,12 @@ use crate::backend::{Reply, Show};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
+use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::workspace::fetch::names;
 use crate::plan::workspace::{Fetch, Home, TemporaryView};
-use crate::plan::{self, Operator, Values};
+use crate::plan::{self, Command, Operator, Values, query_within};
 
 /// A workspace with everything in it that a statement reads.
 pub(super) struct Furnished {
@@ -40,10 +41,12 @@ impl Session {
             return Err(Failure::Retry.into());
         };
         // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
-        let description = self.describe(sent.sql()).await?;
+        let query = query_within(sent.sql(), &routed.plan.command);
+        let description = self.describe(&query).await?;
         let need = self.need(routed.plan.access, routed.hint);
         let asked = Asked {
-            sql: sent.sql(),
+            sql: &query,
+            around: Some(sent.sql()),
             params: None,
             need,
         };
@@ -52,19 +55,36 @@ impl Session {
             mut workspace,
             text,
         } = furnished;
+        if let Command::Copy(_) = routed.plan.command {
+            let outcome = self.pass_from_workspace(&mut workspace, &text).await;
+            self.leave_workspace(workspace, outcome).await?;
+            return Ok(Ready::ToBeSaid);
+        }
         let outcome = self
             .query_workspace(&mut workspace, &text, &description)
             .await;
         let outcome = self.leave_workspace(workspace, outcome).await?;
-        encode::command_complete(
-            &mut self.client.output,
-            format!("SELECT {outcome}").as_bytes(),
-        );
-        Ok(Ready::ToBeSaid)
+        self.complete(&format!("SELECT {outcome}"))
+    }
+
+    /// Runs a statement in a workspace whose answer is the client's as it is.
+    async fn pass_from_workspace(
+        &mut self,
+        workspace: &mut Workspace,
+        text: &[u8],
+    ) -> Result<(), Trouble> {
+        let backend = &mut workspace.backend;
+        frontend::encode::query(&mut backend.connection.output, text);
+        let reply = Reply::Query { show_ready: false };
+        backend.connection.replies.expect(reply, Show::All);
+        match exchange(&mut self.client, backend, &[], &mut self.described).await? {
+            true => Err(Trouble::Told),
+            false => Ok(()),
+        }
     }
 
     /// Runs the statement; the number of rows, which the client has got.
-    async fn query_workspace(
+    pub(super) async fn query_workspace(
         &mut self,
         workspace: &mut Workspace,
         text: &[u8],
@@ -101,7 +121,7 @@ impl Session {
     }
 
     /// What PostgreSQL says of a statement's result: the whole RowDescription, with no formats chosen. An error has been shown.
-    async fn describe(&mut self, sql: &[u8]) -> Result<Bytes, Trouble> {
+    pub(super) async fn describe(&mut self, sql: &[u8]) -> Result<Bytes, Trouble> {
         let before = self.client.hold();
         let analysed = self.analyse_result(sql).await;
         let answer = self.client.unhold(before);
@@ -109,11 +129,18 @@ impl Session {
             self.client.output.extend_from_slice(&answer);
             return Err(Trouble::Told);
         }
-        Self::row_description(answer)
+        let described = Self::row_description(answer);
+        described.ok_or_else(|| {
+            let (what, hint) = (
+                "a statement without a result".into(),
+                "Only queries are run over rows of several shards.",
+            );
+            Failure::Unsupported { what, hint }.into()
+        })
     }
 
     /// The RowDescription among the messages of an answer.
-    pub(super) fn row_description(answer: BytesMut) -> Result<Bytes, Trouble> {
+    pub(super) fn row_description(answer: BytesMut) -> Option<Bytes> {
         let mut answer = answer.freeze();
         while let Ok(Some(header)) = frame::header(&answer) {
             if answer.len() < header.len {
@@ -121,14 +148,10 @@ impl Session {
             }
             let message = answer.split_to(header.len);
             if header.tag == b'T' {
-                return Ok(message);
+                return Some(message);
             }
         }
-        Err(Failure::Unsupported {
-            what: "a statement without a result".into(),
-            hint: "Only queries are run over rows of several shards.",
-        }
-        .into())
+        None
     }
 
     /// The shards of each fetch.
@@ -193,7 +216,7 @@ impl Session {
         match finished {
             Ok(()) => Ok(Furnished {
                 workspace,
-                text: plan.text(asked.sql, &is_made),
+                text: plan.text(asked.around.unwrap_or(asked.sql), &is_made),
             }),
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);
@@ -243,15 +266,11 @@ impl Session {
         outcome: Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let outcome = match outcome {
-            Err(Trouble::Lost) => Err(self.lost_by_workspace(&workspace).into()),
+            Err(Trouble::Lost) => Err(self.lost_with_rows(Some(&workspace.backend)).into()),
             other => other,
         };
         if outcome.is_err() {
-            self.drop_unread().await;
-            self.batch.fail_elsewhere();
-            if let Some(block) = &mut self.block {
-                block.failed.get_or_insert(FailedOn::Router);
-            }
+            self.abandon_rows().await;
         }
         let connection = &workspace.backend.connection;
         if workspace.is_at_rest() && !connection.broken {
@@ -266,13 +285,22 @@ impl Session {
         outcome
     }
 
-    /// The failure for a connection that was lost while rows were brought together.
-    fn lost_by_workspace(&mut self, workspace: &Workspace) -> Failure {
+    /// The failure for a connection that was lost while rows of several shards were read: a participant's, or this one.
+    pub(super) fn lost_with_rows(&mut self, apart: Option<&Participant>) -> Failure {
         let broken = self.participants.iter().find(|held| held.connection.broken);
-        let lost = broken.unwrap_or(&workspace.backend);
-        let shard = (&*lost.shard_name).into();
+        let lost = broken.or(apart);
+        let shard = lost.map_or_else(Box::default, |lost| (&*lost.shard_name).into());
         self.participants.close_broken(&self.database);
         Failure::ShardLost { shard }
+    }
+
+    /// What was to be made of rows of several shards has failed.
+    pub(super) async fn abandon_rows(&mut self) {
+        self.drop_unread().await;
+        self.batch.fail_elsewhere();
+        if let Some(block) = &mut self.block {
+            block.failed.get_or_insert(FailedOn::Router);
+        }
     }
 
     /// Rows that shards still send are of no use any more. Outside a block their connections are closed; in one the

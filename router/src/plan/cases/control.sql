@@ -292,16 +292,14 @@ COPY users FROM STDIN
 --> HINT: Name the shard: /* switchyard: shard=… */ COPY ….
 
 COPY users (id, name) TO STDOUT
---> Refuse 0A000: COPY of the sharded table "users" is not supported yet
---> HINT: Copy a query for one shard: COPY (SELECT … WHERE shard key = …) TO …, or name the shard: /* switchyard: shard=… */ COPY ….
+--> Append of all shards (read)
 
 COPY (SELECT * FROM users WHERE id = 5) TO STDOUT
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 COPY (SELECT * FROM users) TO STDOUT
---> Refuse 0A000: COPY of rows of several shards is not supported yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Append of all shards (read)
 
 COPY (SELECT * FROM settings) TO STDOUT (FORMAT binary)
 --> PassThrough to shard s0 (read)
@@ -311,8 +309,7 @@ COPY (DELETE FROM users WHERE id = 5 RETURNING *) TO STDOUT
 -->   Shards: s0
 
 COPY order_view TO STDOUT
---> Refuse 0A000: COPY of the sharded table "order_view" is not supported yet
---> HINT: Copy a query for one shard: COPY (SELECT … WHERE shard key = …) TO …, or name the shard: /* switchyard: shard=… */ COPY ….
+--> PassThrough to any shard (read)
 
 COPY nowhere FROM STDIN
 --> PassThrough to shard s0 (primary)

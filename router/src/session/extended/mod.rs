@@ -14,6 +14,7 @@
 )]
 
 mod bind;
+mod own;
 mod portals;
 mod queue;
 mod statements;
@@ -30,7 +31,7 @@ use tokio::time::Instant;
 use super::Session;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
-pub(super) use workspace::OpenWorkspace;
+pub(super) use workspace::{OpenWorkspace, portable};
 
 /// What has happened since the last Sync.
 #[derive(Debug, Default)]

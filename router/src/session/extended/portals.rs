@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use switchyard_schema::{ShardIndex, ShardSet};
-use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
@@ -13,14 +12,12 @@ use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::Trouble;
-use crate::execute::report;
 use crate::plan::{Access, Command, Operator, Pin, Plan, Values};
 use crate::session::Session;
 use crate::session::learn::settings_of_several;
-use crate::session::route::Cursor;
-use crate::session::route::bind_settings;
-use crate::session::simple::{Sent, is_end};
-use crate::session::statement::{Portal, SessionStatement, Statement};
+use crate::session::route::{Cursor, bind_settings};
+use crate::session::simple::is_end;
+use crate::session::statement::{Portal, SessionStatement};
 
 use super::bind::BoundParams;
 use super::lossy;
@@ -169,12 +166,7 @@ impl Session {
         }
         if matches!(prepared.plan.operator, Operator::Session) {
             self.local_parse_complete(bind.statement);
-            self.reply(encode::bind_complete);
-            let portal = Portal::Session {
-                plan: Arc::clone(&prepared.plan),
-                statement: Arc::clone(&prepared.statement),
-            };
-            self.portals.insert(bind.portal, portal);
+            self.bind_here(&prepared, bind);
             return Ok(());
         }
         if !knows_key_types(&prepared) {
@@ -190,6 +182,11 @@ impl Session {
         let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
         match shards.only() {
             Some(shard) if !broadcast => self.bind_one(shard, &prepared, bind).await,
+            None if matches!(prepared.plan.command, Command::Copy(_)) => {
+                self.send_unsent().await?;
+                self.bind_here(&prepared, bind);
+                Ok(())
+            }
             _ => self.bind_several(shards, &prepared, bind).await,
         }
     }
@@ -318,7 +315,10 @@ impl Session {
             }
             Some(Portal::Workspace { description, .. }) => {
                 let description = description.clone();
-                self.reply(|output| output.extend_from_slice(&description));
+                self.reply(|output| match &description {
+                    Some(description) => output.extend_from_slice(description),
+                    None => encode::no_data(output),
+                });
                 return Ok(());
             }
             Some(Portal::One { shard, .. }) => *shard,
@@ -402,7 +402,10 @@ impl Session {
         match portal {
             Portal::Session { plan, statement } => {
                 self.settle().await?;
-                self.execute_control(&plan, &statement).await
+                match plan.command {
+                    Command::Copy(_) => Box::pin(self.execute_copy(&statement)).await,
+                    _ => self.execute_control(&plan, &statement).await,
+                }
             }
             Portal::One { shard, plan, .. } => {
                 self.execute_on(shard, &plan)?;
@@ -423,63 +426,6 @@ impl Session {
                 Box::pin(self.execute_in_workspace(name, number, max_rows)).await
             }
         }
-    }
-
-    /// Runs a statement of the session's own. It goes to backends by the simple protocol, which would end the batch's
-    /// transaction there: what the batch does becomes an implicit block first.
-    async fn execute_control(&mut self, plan: &Plan, statement: &Statement) -> Result<(), Trouble> {
-        let changes_settings = matches!(
-            plan.command,
-            Command::Set { .. }
-                | Command::Reset(_)
-                | Command::SetSessionCharacteristics(_)
-                | Command::SetTransaction(_)
-                | Command::Prepare { .. }
-        );
-        if self.block.is_none() && changes_settings {
-            // It has no effect, and the block that is begun here would hide that.
-            let what = match plan.command {
-                Command::Set { local: true, .. } => Some("SET LOCAL"),
-                Command::SetTransaction(_) => Some("SET TRANSACTION"),
-                _ => None,
-            };
-            if let Some(what) = what {
-                let message = format!("{what} can only be used in transaction blocks");
-                let code = SqlState::NO_ACTIVE_SQL_TRANSACTION;
-                report::warning(&mut self.client.output, code, &message);
-            }
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
-        let mut message = BytesMut::new();
-        frontend::encode::query(&mut message, statement.sql());
-        let sent = Sent {
-            message: &message,
-            alone: false,
-        };
-        self.control(plan, sent).await?;
-        match (&plan.command, &self.block) {
-            (Command::Begin(_), Some(_)) => Ok(self.adopt_batch()?),
-            (_, Some(block)) if block.failed.is_some() => Err(Trouble::Told),
-            _ => Ok(()),
-        }
-    }
-
-    /// What this batch has done so far becomes part of the block that has just begun.
-    pub(super) fn adopt_batch(&mut self) -> Result<(), Failure> {
-        let Some(block) = &mut self.block else {
-            return Ok(());
-        };
-        if let Some(writer) = self.batch.writer.take() {
-            block.note_write(writer)?;
-        }
-        for participant in self.participants.iter_mut() {
-            if participant.needs_sync && !participant.in_block {
-                participant.queue_query(&block.joining_sql());
-                participant.in_block = true;
-            }
-        }
-        Ok(())
     }
 
     /// Executes a portal that is bound on several shards: one after the other, as far as the row limit goes.

@@ -9,11 +9,10 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 use super::bind::BoundParams;
 use super::lossy;
 use crate::backend::{Reply, Show};
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
-use crate::plan::{Operator, Values};
+use crate::plan::{Operator, Values, query_within};
 use crate::session::Session;
 use crate::session::fetch::Asked;
 use crate::session::statement::{Portal, SessionStatement, Statement};
@@ -45,12 +44,14 @@ impl Session {
             return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
         }
         self.close_portal(bind.portal).await;
-        if self.batch.has_written() && self.block.is_none() {
-            // Rows are asked for by simple queries, which would commit what the batch has written.
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        // Rows are asked for by simple queries.
+        self.keep_writes()?;
         let description = self.describe_prepared(bind.statement, prepared).await?;
+        let query = query_within(prepared.statement.sql(), &prepared.plan.command);
+        if description.is_none() {
+            // PostgreSQL has not looked at the query inside.
+            self.describe(&query).await?;
+        }
         let shards = {
             let values = Values {
                 sql: prepared.statement.sql(),
@@ -61,7 +62,8 @@ impl Session {
         };
         let types = parameter_types(&prepared.statement, prepared.plan.params);
         let asked = Asked {
-            sql: prepared.statement.sql(),
+            sql: &query,
+            around: Some(prepared.statement.sql()),
             params: Some((types, bind)),
             need: self.need(prepared.plan.access, prepared.hint),
         };
@@ -85,7 +87,7 @@ impl Session {
         let portal = Portal::Workspace {
             number,
             plan: Arc::clone(&prepared.plan),
-            description: planned(&description, &own, bind.result_formats),
+            description: description.map(|of| planned(&of, &own, bind.result_formats)),
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
@@ -98,15 +100,13 @@ impl Session {
         types: &[u32],
         bind: &Bind<'_>,
     ) -> Result<BytesMut, Trouble> {
-        let connection = &mut *workspace.backend.connection;
-        connection.unnamed = None;
-        frontend::encode::parse(&mut connection.output, b"", text, types);
-        frontend::encode::bind_like(&mut connection.output, bind, b"");
-        frontend::encode::describe(&mut connection.output, Kind::Portal, bind.portal);
-        frontend::encode::sync(&mut connection.output);
-        workspace.answer_awaited();
-        workspace.flush(&mut self.client).await?;
-        workspace.described(&mut self.client).await
+        let messages = |output: &mut BytesMut| {
+            frontend::encode::parse(output, b"", text, types);
+            frontend::encode::bind_like(output, bind, b"");
+            frontend::encode::describe(output, Kind::Portal, bind.portal);
+            frontend::encode::sync(output);
+        };
+        workspace.send(&mut self.client, messages).await
     }
 
     /// What PostgreSQL says of a prepared statement's result; its parameter types are noted.
@@ -114,7 +114,7 @@ impl Session {
         &mut self,
         name: &[u8],
         prepared: &SessionStatement,
-    ) -> Result<Bytes, Trouble> {
+    ) -> Result<Option<Bytes>, Trouble> {
         let index = self.activate_any(prepared).await?;
         let before = self.client.hold();
         let asked = match self.queue_describe(index, name, prepared, Show::All) {
@@ -126,7 +126,7 @@ impl Session {
             self.client.output.extend_from_slice(&answer);
             return Err(trouble);
         }
-        Self::row_description(answer)
+        Ok(Self::row_description(answer))
     }
 
     /// Executes a portal in its workspace; where its rows have all been fetched there are none left.
@@ -203,8 +203,12 @@ impl Session {
 /// The types of parameters 1 to `count`, as declared or described. Types that users made have other numbers on every server: the
 /// workspace finds them itself, as the shard did.
 fn parameter_types(statement: &Statement, count: u16) -> Vec<u32> {
-    let known = |oid: u32| if oid < FIRST_USER_OID { oid } else { 0 };
     (1..=count)
-        .map(|number| known(statement.parameter_type(number)))
+        .map(|number| portable(statement.parameter_type(number)))
         .collect()
+}
+
+/// The number of a type on any server, or 0, which leaves it to the server.
+pub(in crate::session) fn portable(oid: u32) -> u32 {
+    if oid < FIRST_USER_OID { oid } else { 0 }
 }

@@ -1,0 +1,341 @@
+//! Statements around a query: EXPLAIN, DECLARE, COPY.
+//!
+//! The query is planned as it would be by itself. Where one shard answers it, the whole statement goes there; where several
+//! would, a workspace runs the whole statement, or COPY appends what each of them copies.
+
+use std::ops::Range;
+
+use super::command::{Command, CopyDirection};
+use super::parse;
+use super::refusal::Refusal;
+use super::route::Target;
+use super::setting::unfollowed;
+use super::utility::{FIRST, plan, refused};
+use super::words::Words;
+use super::{Access, Context, Layer, Operator, Pin, Pins, Plan, Planner};
+use crate::relations::{Placement, Relation, RelationKind, Resolved};
+use crate::sql::{Token, TokenKind};
+
+impl Planner<'_> {
+    /// `EXPLAIN` of a statement for one shard goes where the statement goes.
+    pub(super) fn explain(&self, mut words: Words<'_>) -> Plan {
+        let analyze = self.explain_options(&mut words);
+        let mut plan = self.inner(words.rest());
+        plan.command = Command::Explain { analyze };
+        plan.effects.pins = Pins::NONE;
+        plan.temporary = None;
+        if !analyze {
+            plan.settings.clear();
+        }
+        match &plan.operator {
+            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
+            Operator::Append(_) | Operator::Broadcast(_) | Operator::Workspace(_) => refused(
+                Refusal::not_supported(
+                    "EXPLAIN of a statement on several shards is not supported yet",
+                )
+                .hint("Name one shard to see its part: /* switchyard: shard=… */."),
+                plan.command,
+            ),
+            // EXPLAIN EXECUTE: what it executes is the session's.
+            Operator::Session => refused(
+                Refusal::not_supported("EXPLAIN EXECUTE is not supported yet"),
+                plan.command,
+            ),
+        }
+    }
+
+    /// Takes the options of EXPLAIN. Whether the statement is run.
+    fn explain_options(&self, words: &mut Words<'_>) -> bool {
+        let mut analyze = false;
+        let first = words.rest().first();
+        if first.is_some_and(|token| token.kind == TokenKind::Punct(b'('))
+            && !self.starts_query(words.rest())
+        {
+            for option in words.list().unwrap_or_default() {
+                let text = self
+                    .sql
+                    .get(option.start as usize..option.end as usize)
+                    .unwrap_or_default();
+                let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+                let mut parts = text.split_ascii_whitespace();
+                if matches!(parts.next(), Some("analyze" | "analyse")) {
+                    analyze = !matches!(parts.next(), Some("off" | "false" | "0"));
+                }
+            }
+        }
+        analyze |= words.eat_any(&["analyze", "analyse"]);
+        words.eat("verbose");
+        analyze
+    }
+
+    /// Whether the tokens start with a parenthesised query.
+    fn starts_query(&self, tokens: &[Token]) -> bool {
+        let first = tokens
+            .iter()
+            .find(|token| token.kind != TokenKind::Punct(b'('));
+        first.is_some_and(|token| {
+            ["select", "with", "values", "table"]
+                .iter()
+                .any(|word| token.is_word(self.sql, word))
+        })
+    }
+
+    pub(super) fn declare(&self, mut words: Words<'_>) -> Plan {
+        let Some(name) = words.name() else {
+            return self.syntax_error();
+        };
+        let hold = words
+            .clone()
+            .rest()
+            .windows(2)
+            .any(|pair| pair[0].is_word(self.sql, "with") && pair[1].is_word(self.sql, "hold"));
+        if !words.skip_past("for") {
+            return self.syntax_error();
+        }
+        let mut plan = self.inner(words.rest());
+        plan.command = Command::Declare { name, hold };
+        if hold {
+            plan.effects.pins.insert(Pin::HoldCursor);
+        }
+        if !plan.settings.is_empty() {
+            return refused(unfollowed("a setting in a cursor's query"), plan.command);
+        }
+        match &plan.operator {
+            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
+            Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Workspace(_)
+            | Operator::Session => refused(
+                Refusal::not_supported("a cursor over several shards is not supported yet"),
+                plan.command,
+            ),
+        }
+    }
+
+    /// COPY of a table or of a query.
+    pub(super) fn copy(&self, mut words: Words<'_>) -> Plan {
+        let first = words.rest().first();
+        if first.is_some_and(|token| token.kind == TokenKind::Punct(b'(')) {
+            return self.copy_query(words);
+        }
+        let Some((schema, name)) = words.qualified_name() else {
+            return self.syntax_error();
+        };
+        let _columns = words.list();
+        let from = words.eat("from");
+        if !from && !words.eat("to") {
+            return self.syntax_error();
+        }
+        let direction = match (words.is("stdin") || words.is("stdout"), from) {
+            (true, true) => CopyDirection::In,
+            (true, false) => CopyDirection::Out,
+            (false, _) => CopyDirection::Server,
+        };
+        let command = Command::Copy(direction);
+        let access = if from { Access::Write } else { Access::Read };
+        let mut to_first = plan(Operator::PassThrough(FIRST), access, command.clone());
+        to_first.effects.uses_sequences = from;
+        if self.alone || self.context.temporary.contains(&name) {
+            return Plan {
+                access: if self.alone { access } else { Access::Write },
+                ..to_first
+            };
+        }
+        let Context {
+            relations,
+            search_path,
+            ..
+        } = self.context;
+        match relations.resolve(search_path, schema.as_deref(), &name) {
+            Resolved::Known(relation) => match relation.placement {
+                Placement::Unsharded | Placement::Catalog => to_first,
+                _ if from => copy_into(relation, command),
+                _ => copy_out_of(relation, direction),
+            },
+            Resolved::Catalog => to_first,
+            Resolved::Unknown => Plan {
+                unknown: Some(name),
+                ..to_first
+            },
+        }
+    }
+
+    fn copy_query(&self, mut words: Words<'_>) -> Plan {
+        let tokens = words.rest();
+        if words.list().is_none() || !words.eat("to") {
+            return self.syntax_error();
+        }
+        let inside = tokens
+            .get(1..tokens.len() - words.rest().len() - 2)
+            .unwrap_or_default();
+        let direction = match words.is("stdout") {
+            true => CopyDirection::Out,
+            false => CopyDirection::Server,
+        };
+        let command = Command::Copy(direction);
+        let plan = self.inner(inside);
+        let plan = match (&plan.operator, direction) {
+            // Each shard's rows are copied, one shard's after the other's.
+            (Operator::Append(_), CopyDirection::Out) => plan,
+            _ => self.alone_or_apart(plan, inside),
+        };
+        match (&plan.operator, direction) {
+            (Operator::PassThrough(_) | Operator::Refuse(_), _)
+            | (Operator::Append(_) | Operator::Workspace(_), CopyDirection::Out) => {
+                serving(plan, &command)
+            }
+            _ => refused(several_to_a_file(), command),
+        }
+    }
+
+    /// The plan of the query that the tokens are, of which one shard or a workspace answers all: another kind of plan is
+    /// for rows that pass through the router.
+    fn alone_or_apart(&self, plan: Plan, tokens: &[Token]) -> Plan {
+        let is_either = |operator: &Operator| {
+            matches!(
+                operator,
+                Operator::PassThrough(_) | Operator::Refuse(_) | Operator::Workspace(_)
+            )
+        };
+        let several = plan.several.as_ref();
+        if is_either(&plan.operator) && several.is_none_or(|several| is_either(&several.operator)) {
+            return plan;
+        }
+        let context = Context {
+            layer: Layer::Workspace,
+            ..*self.context
+        };
+        let planner = Planner {
+            context: &context,
+            ..*self
+        };
+        planner.inner(tokens)
+    }
+}
+
+/// The plan, as that of the statement around its query.
+fn serving(mut plan: Plan, command: &Command) -> Plan {
+    plan.command = command.clone();
+    if let Some(several) = plan.several.take() {
+        let several = Plan {
+            command: command.clone(),
+            ..Plan::clone(&several)
+        };
+        plan.several = Some(several.into());
+    }
+    plan
+}
+
+fn copy_into(relation: &Relation, command: Command) -> Plan {
+    let name = &relation.name;
+    let refusal = match relation.placement {
+        Placement::Reference => Refusal::not_supported(format!(
+            "COPY into the reference table \"{name}\" is not supported yet"
+        ))
+        .hint("Use INSERT."),
+        _ => Refusal::not_supported(format!(
+            "COPY into the sharded table \"{name}\" is not supported yet"
+        ))
+        .hint("Name the shard: /* switchyard: shard=… */ COPY …."),
+    };
+    refused(refusal, command)
+}
+
+/// COPY of a relation that is not on the first shard alone.
+fn copy_out_of(relation: &Relation, direction: CopyDirection) -> Plan {
+    let any = Operator::PassThrough(Target::AnyShard);
+    let operator = match (&relation.placement, direction) {
+        (Placement::Reference, _) => any,
+        // PostgreSQL copies tables only, and says so.
+        (Placement::ReadsSharded(_), _) if relation.kind == RelationKind::View => any,
+        (Placement::Sharded(_), CopyDirection::Out) => Operator::Append(Target::AllShards),
+        (Placement::Broken(reason), _) => Operator::Refuse(Box::new(
+            Refusal::not_supported(format!(
+                "COPY of the table \"{}\" is not supported",
+                relation.name
+            ))
+            .detail(reason.clone()),
+        )),
+        _ => Operator::Refuse(Box::new(several_to_a_file())),
+    };
+    plan(operator, Access::Read, Command::Copy(direction))
+}
+
+/// A file or a program of a server's would get the rows of one shard, or none.
+fn several_to_a_file() -> Refusal {
+    Refusal::not_supported(
+        "COPY of rows of several shards to a file or program of a server is not supported",
+    )
+    .hint("Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.")
+}
+
+/// The query in a statement around one, everything before it blanks, so that PostgreSQL counts error positions as it
+/// would in the whole; a query by itself is the whole.
+pub(crate) fn query_within(sql: &[u8], command: &Command) -> Vec<u8> {
+    let Some(range) = query_range(sql, command) else {
+        return sql.to_vec();
+    };
+    let (start, end) = (range.start as usize, range.end as usize);
+    let before = sql.get(..start).unwrap_or_default();
+    // Positions are counted in characters, so one blank stands for one character.
+    let characters = before.iter().filter(|byte| (**byte as i8) >= -0x40).count();
+    let mut query = vec![b' '; characters];
+    query.extend_from_slice(sql.get(start..end).unwrap_or_default());
+    query
+}
+
+fn query_range(sql: &[u8], command: &Command) -> Option<Range<u32>> {
+    let tokens = all_tokens(sql);
+    let mut words = Words::new(sql, &tokens);
+    match command {
+        Command::Copy(_) => {
+            words.eat("copy");
+            let tokens = words.rest();
+            words.list()?;
+            let inside = tokens.get(1..tokens.len() - words.rest().len() - 1)?;
+            Some(Words::new(sql, inside).range())
+        }
+        Command::Declare { .. } => words.skip_past("for").then(|| words.range()),
+        _ => None,
+    }
+}
+
+/// Whether the rows of this COPY TO STDOUT come behind a line of their names.
+pub(crate) fn copy_has_header(sql: &[u8]) -> bool {
+    let tokens = all_tokens(sql);
+    let mut words = Words::new(sql, &tokens);
+    if !words.skip_past("stdout") {
+        return false;
+    }
+    words.eat("with");
+    let is_off = |words: &Words<'_>| {
+        let value = words.rest().first().map(|token| token.text(sql));
+        let value = value.map(|value| value.to_ascii_lowercase());
+        matches!(
+            value.as_deref(),
+            Some(b"false" | b"off" | b"0" | b"'false'" | b"'off'" | b"'0'")
+        )
+    };
+    if words.eat_symbol("(") {
+        return words
+            .split()
+            .any(|mut option| option.eat("header") && !is_off(&option));
+    }
+    // Words, as before PostgreSQL 9, where FORCE QUOTE lists columns, which have any names.
+    let mut before = None;
+    while let Some(token) = words.next() {
+        let lists =
+            |token: &&Token| token.kind == TokenKind::Punct(b',') || token.is_word(sql, "quote");
+        if token.is_word(sql, "header") && !before.as_ref().is_some_and(lists) {
+            return true;
+        }
+        before = Some(token);
+    }
+    false
+}
+
+fn all_tokens(sql: &[u8]) -> Vec<Token> {
+    let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+    // The text has been planned, so it can be cut into tokens.
+    parse::tokens(sql, 0..end).unwrap_or_default()
+}

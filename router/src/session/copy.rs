@@ -1,0 +1,185 @@
+//! COPY TO STDOUT of rows of several shards, each of which copies its own: the parts are passed on as one COPY.
+
+use bytes::{Buf, BytesMut};
+use switchyard_wire::backend::encode;
+use switchyard_wire::frame::HEADER;
+use switchyard_wire::frontend;
+
+use super::Session;
+use super::route::Routed;
+use super::simple::{Ready, Sent};
+use crate::backend::Show;
+use crate::execute::messages::{Said, next, next_now, violation};
+use crate::execute::relay::{Trouble, client_gone, exchange};
+use crate::execute::workspace::{COPY_END, COPY_HEADER};
+use crate::plan::copy_has_header;
+
+/// So much is gathered before the client is sent it.
+const CHUNK: usize = 64 << 10;
+
+/// The parts of one COPY, as far as they have come.
+#[derive(Debug)]
+struct Parts {
+    /// A line of names comes before the rows of each.
+    header: bool,
+    /// Once the first has begun: whether they are binary.
+    binary: Option<bool>,
+    /// What comes before the rows of this part has been passed on already, and is still to come.
+    skips: bool,
+    rows: u64,
+}
+
+impl Session {
+    /// Copies from one shard after the other. They all work at a time, as far as their sockets take what they send.
+    pub(super) async fn copy_parts(
+        &mut self,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let plan = &*routed.plan;
+        let need = self.need(plan.access, routed.hint);
+        let mut sources = Vec::with_capacity(routed.shards.len());
+        for shard in routed.shards.iter() {
+            sources.push(self.join(shard, need).await?);
+        }
+        let mut parts = Parts {
+            header: copy_has_header(sent.sql()),
+            binary: None,
+            skips: false,
+            rows: 0,
+        };
+        if let Err(trouble) = self.copy_each(&mut parts, &sources, sent).await {
+            let trouble = match trouble {
+                Trouble::Lost => self.lost_with_rows(None).into(),
+                trouble => trouble,
+            };
+            self.abandon_rows().await;
+            return Err(trouble);
+        }
+        for index in sources {
+            if let Some(after) = self.note_statement(index, plan) {
+                self.after_statement(after).await?;
+            }
+        }
+        if parts.binary == Some(true) {
+            encode::copy_data(&mut self.client.output, &COPY_END);
+        }
+        encode::copy_done(&mut self.client.output);
+        self.complete(&format!("COPY {}", parts.rows))
+    }
+
+    async fn copy_each(
+        &mut self,
+        parts: &mut Parts,
+        sources: &[usize],
+        sent: Sent<'_>,
+    ) -> Result<(), Trouble> {
+        for index in sources {
+            self.ask_for_rows(*index, sent.sql()).await?;
+        }
+        for index in sources {
+            self.copy_part(parts, *index).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a shard for its rows.
+    async fn ask_for_rows(&mut self, index: usize, copy: &[u8]) -> Result<(), Trouble> {
+        let (client, source, described) = self.exchanging(index)?;
+        // What was queued when it joined is answered first.
+        if exchange(client, source, &[], described).await? {
+            return Err(Trouble::Told);
+        }
+        frontend::encode::query(&mut source.connection.output, copy);
+        source.connection.unnamed = None;
+        source.unread = true;
+        match source.connection.flush().await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Trouble::Lost),
+        }
+    }
+
+    /// Passes one shard's rows on.
+    async fn copy_part(&mut self, parts: &mut Parts, index: usize) -> Result<(), Trouble> {
+        let (client, source, _) = self.exchanging(index)?;
+        let mut failed = false;
+        loop {
+            let said = match next_now(client, source, Show::All)? {
+                Some(said) => said,
+                None => {
+                    client.flush().await.map_err(client_gone)?;
+                    next(client, source, Show::All).await?
+                }
+            };
+            match said {
+                Said::Message(header) => {
+                    let input = &source.connection.input;
+                    let message = input.get(..header.len).unwrap_or_default();
+                    if !parts.take(header.tag, message, &mut client.output) {
+                        return Err(violation(source, Some(header.tag)));
+                    }
+                    source.connection.input.advance(header.len);
+                }
+                Said::Error => failed = true,
+                Said::Ready => break,
+            }
+            if client.output.len() >= CHUNK {
+                client.flush().await.map_err(client_gone)?;
+            }
+        }
+        source.unread = false;
+        match failed {
+            true => Err(Trouble::Told),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Parts {
+    /// Takes a message of a part; what the client is to get of it is added to `output`. False if it is not what PostgreSQL
+    /// sends.
+    fn take(&mut self, tag: u8, message: &[u8], output: &mut BytesMut) -> bool {
+        let body = message.get(HEADER..).unwrap_or_default();
+        match (tag, self.binary) {
+            (b'H', None) => {
+                let binary = body.first() == Some(&1);
+                self.binary = Some(binary);
+                self.skips = binary;
+                output.extend_from_slice(message);
+                if binary {
+                    encode::copy_data(output, COPY_HEADER);
+                }
+            }
+            (b'H', Some(binary)) => self.skips = binary || self.header,
+            (b'd', Some(true)) => {
+                let rows = match self.skips {
+                    true => body.strip_prefix(COPY_HEADER.as_slice()),
+                    false => Some(body),
+                };
+                self.skips = false;
+                match rows {
+                    None => return false,
+                    Some(b"") => {}
+                    Some(rows) if rows == COPY_END => {}
+                    Some(rows) => encode::copy_data(output, rows),
+                }
+            }
+            (b'd', Some(false)) if self.skips => self.skips = false,
+            (b'd', Some(false)) => output.extend_from_slice(message),
+            (b'c', Some(_)) => {}
+            (b'C', Some(_)) => self.rows += rows_of(body),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// The number in the body of a CommandComplete.
+fn rows_of(body: &[u8]) -> u64 {
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    let count = tag.strip_prefix(b"COPY ").unwrap_or_default();
+    std::str::from_utf8(count)
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,115 @@
+//! Portals of statements that the session runs itself.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use switchyard_wire::SqlState;
+use switchyard_wire::backend::encode;
+use switchyard_wire::frontend::{self, Bind};
+
+use crate::execute::block::Block;
+use crate::execute::failure::Failure;
+use crate::execute::relay::Trouble;
+use crate::execute::report;
+use crate::plan::{Command, Plan};
+use crate::session::Session;
+use crate::session::route::Text;
+use crate::session::simple::Sent;
+use crate::session::statement::{Portal, SessionStatement, Statement};
+
+impl Session {
+    /// Binds a statement that the session runs itself.
+    pub(super) fn bind_here(&mut self, prepared: &SessionStatement, bind: &Bind<'_>) {
+        self.reply(encode::bind_complete);
+        let portal = Portal::Session {
+            plan: Arc::clone(&prepared.plan),
+            statement: Arc::clone(&prepared.statement),
+        };
+        self.portals.insert(bind.portal, portal);
+    }
+
+    /// Copies rows of several shards, which are asked for by simple queries.
+    pub(super) async fn execute_copy(&mut self, statement: &Statement) -> Result<(), Trouble> {
+        self.keep_writes()?;
+        let Text::One(routed) = self.route_text(statement.sql())? else {
+            return Err(Failure::Retry.into());
+        };
+        let mut message = BytesMut::new();
+        frontend::encode::query(&mut message, statement.sql());
+        let sent = Sent {
+            message: &message,
+            alone: false,
+        };
+        self.copy_parts(&routed, sent).await.map(|_| ())
+    }
+
+    /// A simple query of ours would commit what the batch has written: that becomes part of an implicit block.
+    pub(super) fn keep_writes(&mut self) -> Result<(), Failure> {
+        if self.batch.has_written() && self.block.is_none() {
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement of the session's own. It goes to backends by the simple protocol, which would end the batch's
+    /// transaction there: what the batch does becomes an implicit block first.
+    pub(super) async fn execute_control(
+        &mut self,
+        plan: &Plan,
+        statement: &Statement,
+    ) -> Result<(), Trouble> {
+        let changes_settings = matches!(
+            plan.command,
+            Command::Set { .. }
+                | Command::Reset(_)
+                | Command::SetSessionCharacteristics(_)
+                | Command::SetTransaction(_)
+                | Command::Prepare { .. }
+        );
+        if self.block.is_none() && changes_settings {
+            // It has no effect, and the block that is begun here would hide that.
+            let what = match plan.command {
+                Command::Set { local: true, .. } => Some("SET LOCAL"),
+                Command::SetTransaction(_) => Some("SET TRANSACTION"),
+                _ => None,
+            };
+            if let Some(what) = what {
+                let message = format!("{what} can only be used in transaction blocks");
+                let code = SqlState::NO_ACTIVE_SQL_TRANSACTION;
+                report::warning(&mut self.client.output, code, &message);
+            }
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        let mut message = BytesMut::new();
+        frontend::encode::query(&mut message, statement.sql());
+        let sent = Sent {
+            message: &message,
+            alone: false,
+        };
+        self.control(plan, sent).await?;
+        match (&plan.command, &self.block) {
+            (Command::Begin(_), Some(_)) => Ok(self.adopt_batch()?),
+            (_, Some(block)) if block.failed.is_some() => Err(Trouble::Told),
+            _ => Ok(()),
+        }
+    }
+
+    /// What this batch has done so far becomes part of the block that has just begun.
+    pub(super) fn adopt_batch(&mut self) -> Result<(), Failure> {
+        let Some(block) = &mut self.block else {
+            return Ok(());
+        };
+        if let Some(writer) = self.batch.writer.take() {
+            block.note_write(writer)?;
+        }
+        for participant in self.participants.iter_mut() {
+            if participant.needs_sync && !participant.in_block {
+                participant.queue_query(&block.joining_sql());
+                participant.in_block = true;
+            }
+        }
+        Ok(())
+    }
+}
