@@ -177,6 +177,13 @@ impl Mirror {
         if blocked { Err(Blocked) } else { Ok(()) }
     }
 
+    /// Does the same for what may well fail there.
+    pub(super) fn try_repeat(&mut self, sql: &str) {
+        for shard in &mut self.shards {
+            shard.simple(sql);
+        }
+    }
+
     /// Gives the shards' sessions the settings of the plain server's: what a transaction has set ends with it.
     pub(super) fn settle(&mut self, plain: &mut Client) {
         let settings: Vec<String> = texts(&plain.simple(SETTINGS))
@@ -235,8 +242,13 @@ impl Mirror {
             match self.give(plain, table) {
                 Ok(()) => drop(self.given.insert(table.name.clone(), print)),
                 Err(trouble) => {
-                    self.given.remove(&table.name);
-                    blocked |= trouble.contains(LOCK_NOT_AVAILABLE);
+                    let is_blocked = trouble.contains(LOCK_NOT_AVAILABLE);
+                    if is_blocked {
+                        self.given.remove(&table.name);
+                    } else {
+                        self.given.insert(table.name.clone(), print);
+                    }
+                    blocked |= is_blocked;
                     self.troubles
                         .push(format!("rows of {}: {trouble}", table.name));
                 }

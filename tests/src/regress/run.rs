@@ -9,7 +9,7 @@ use super::report::{Difference, FileReport, Outcome};
 use super::script::{Piece, Script, Statement, Variables};
 use super::source::{Source, Use};
 use super::stand::Stand;
-use super::statement::{Kind, copied_file, permanent};
+use super::statement::{Kind, copied_file, permanent, tokens};
 use crate::{Client, Reply};
 
 /// One file that is running: its sessions, and what it has said so far.
@@ -31,6 +31,8 @@ pub(super) struct Run<'a> {
     defined: bool,
     /// Whether the open transaction block has defined anything.
     defined_in_block: bool,
+    /// Whether it has dropped anything that the shards still have.
+    dropped_in_block: bool,
     /// Whether it has set anything.
     set_in_block: bool,
     /// Where the plain server's log was last seen.
@@ -65,6 +67,7 @@ impl<'a> Run<'a> {
             rows_changed: true,
             defined: true,
             defined_in_block: false,
+            dropped_in_block: false,
             set_in_block: false,
             position: String::new(),
             temporary: Vec::new(),
@@ -89,7 +92,7 @@ impl<'a> Run<'a> {
     fn pieces(&mut self, script: &mut Script<'_>) {
         // Of each \if around this: whether its branch is taken, and whether one has been.
         let mut branches: Vec<(bool, bool)> = Vec::new();
-        while let Some(piece) = script.next(&self.variables) {
+        while let Some(piece) = script.next(&self.variables, self.escapes_in_strings()) {
             let active = branches.iter().all(|(taken, _)| *taken);
             match piece {
                 Piece::Statement(statement) if active => self.statement(&statement, script),
@@ -127,6 +130,12 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether a backslash means something in a plain string.
+    fn escapes_in_strings(&self) -> bool {
+        let standard = self.plain.parameters.get("standard_conforming_strings");
+        standard.map(String::as_str) == Some("off")
+    }
+
     /// A command's arguments, as psql reads them.
     fn words(&self, arguments: &str) -> Vec<String> {
         let mut words = Vec::new();
@@ -158,7 +167,7 @@ impl<'a> Run<'a> {
             Kind::Prepare(name, reads) => {
                 self.prepared.insert(name, reads);
                 // What makes a table of it runs on the shards too.
-                let _ = self.mirror.repeat(sql);
+                self.mirror.try_repeat(sql);
                 if reads {
                     drop(self.both(statement))
                 } else {
@@ -239,7 +248,7 @@ impl<'a> Run<'a> {
     fn setting(&mut self, sql: &str) {
         let replies = self.plain.simple(sql);
         if succeeded(&replies) {
-            let _ = self.mirror.repeat(sql);
+            self.mirror.try_repeat(sql);
             self.settings.push(sql.to_owned());
             self.set_in_block |= self.plain.status == b'T';
         }
@@ -260,17 +269,25 @@ impl<'a> Run<'a> {
             self.mirror.settle(&mut self.plain);
             self.set_in_block = self.plain.status == b'T';
         }
-        if self.defined_in_block && self.plain.status != b'E' {
+        if self.defined_in_block && self.plain.status != b'E' && self.sees_everything() {
             // What was rolled back, if anything.
             self.mirror.reconcile(&mut self.plain);
             self.defined = true;
             self.defined_in_block = self.plain.status == b'T';
+            self.dropped_in_block = false;
         }
     }
 
     fn definition(&mut self, sql: &str) {
         let permanent = permanent(sql);
         let sql = permanent.as_deref().unwrap_or(sql);
+        let words: Vec<String> = tokens(sql).into_iter().map(|token| token.text).collect();
+        let looks_at_rows = words
+            .iter()
+            .any(|word| matches!(word.as_str(), "alter" | "partition"));
+        if self.rows_changed && looks_at_rows {
+            self.follow();
+        }
         let before = permanent.is_some().then(|| relations(&mut self.plain));
         let replies = self.plain.simple(sql);
         (self.rows_changed, self.defined) = (true, true);
@@ -282,7 +299,31 @@ impl<'a> Run<'a> {
             self.temporary
                 .extend(now.into_iter().filter(|name| !before.contains(name)));
         }
-        self.defined_in_block |= self.plain.status == b'T';
+        if words.iter().any(|word| word == "pg_temp") {
+            // It belongs to the session.
+            self.ask(sql);
+            self.align();
+        } else {
+            self.define_on_shards(sql);
+        }
+    }
+
+    /// Repeats a definition. What a transaction block drops stays until it ends, or something may take its name: a block
+    /// that is rolled back has dropped nothing.
+    fn define_on_shards(&mut self, sql: &str) {
+        if self.plain.status == b'T' {
+            self.defined_in_block = true;
+            let drops = tokens(sql)
+                .first()
+                .is_some_and(|token| token.text == "drop");
+            if drops {
+                self.dropped_in_block = true;
+                return;
+            }
+            if std::mem::take(&mut self.dropped_in_block) {
+                self.mirror.reconcile(&mut self.plain);
+            }
+        }
         if self.mirror.repeat(sql) == Err(Blocked) {
             self.restart_block();
             let _ = self.mirror.repeat(sql);
@@ -301,7 +342,7 @@ impl<'a> Run<'a> {
         let found = self.ask(sql);
         self.note(statement, &expected, found.as_deref());
         self.align();
-        if self.plain.status != b'E' {
+        if self.plain.status != b'E' && self.sees_everything() {
             let position = self.log_position();
             self.rows_changed |= self.position != position;
         }
@@ -366,21 +407,37 @@ impl<'a> Run<'a> {
 
     /// Rows to the shards, tables to the router.
     fn bring_up_to_date(&mut self) {
-        if self.plain.status == b'E' {
+        if self.plain.status == b'E' || !self.sees_everything() {
             return;
         }
         if self.rows_changed || self.defined {
-            if self.mirror.follow(&mut self.plain) == Err(Blocked) {
-                self.restart_block();
-                let _ = self.mirror.follow(&mut self.plain);
-            }
-            self.rows_changed = false;
+            self.follow();
         }
         if self.defined {
             self.stand.announce(self.mirror.keys());
             self.defined = false;
         }
         self.position = self.log_position();
+    }
+
+    fn follow(&mut self) {
+        if self.plain.status == b'E' || !self.sees_everything() {
+            return;
+        }
+        if self.mirror.follow(&mut self.plain) == Err(Blocked) {
+            self.restart_block();
+            let _ = self.mirror.follow(&mut self.plain);
+        }
+        self.rows_changed = false;
+    }
+
+    /// Whether the plain server's session may read every table. A file that has taken a role has made its tables before.
+    fn sees_everything(&self) -> bool {
+        self.plain
+            .parameters
+            .get("is_superuser")
+            .map(String::as_str)
+            == Some("on")
     }
 
     fn log_position(&mut self) -> String {

@@ -89,8 +89,8 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// The next piece; none at the end.
-    pub(super) fn next(&mut self, variables: &Variables) -> Option<Piece> {
+    /// The next piece; none at the end. `escapes`: whether a backslash means something in a plain string.
+    pub(super) fn next(&mut self, variables: &Variables, escapes: bool) -> Option<Piece> {
         let mut sql = String::new();
         let mut line = self.line;
         let mut nesting = Nesting::default();
@@ -127,7 +127,7 @@ impl<'a> Script<'a> {
                 c if c.is_ascii_digit() => {
                     sql.push_str(self.take_while(|c| c.is_alphanumeric() || c == '.' || c == '_'));
                 }
-                '\'' | '"' => sql.push_str(self.quoted(next, false)),
+                '\'' | '"' => sql.push_str(self.quoted(next, escapes && next == '\'')),
                 '$' => sql.push_str(self.dollar()),
                 other => {
                     match other {
@@ -301,7 +301,7 @@ mod tests {
         let variables: Variables = variables.iter().map(owned).collect();
         let mut script = Script::new(text);
         let mut found = Vec::new();
-        while let Some(piece) = script.next(&variables) {
+        while let Some(piece) = script.next(&variables, false) {
             match piece {
                 Piece::Statement(statement) => found.push((statement.line, statement.text)),
                 Piece::Command { name, arguments } => {
@@ -347,6 +347,20 @@ mod tests {
     }
 
     #[test]
+    fn backslashes_escape_where_strings_are_not_standard() {
+        let text = "select 'a\\';' x; select \"a\\\";";
+        let (mut standard, mut escaping) = (Script::new(text), Script::new(text));
+        let known = Variables::new();
+        let first = |script: &mut Script<'_>, escapes: bool| match script.next(&known, escapes) {
+            Some(Piece::Statement(statement)) => statement.text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(first(&mut standard, false), "select 'a\\'");
+        assert_eq!(first(&mut escaping, true), "select 'a\\';' x");
+        assert_eq!(first(&mut escaping, true), "select \"a\\\"");
+    }
+
+    #[test]
     fn lines_are_those_of_the_first_word() {
         assert_eq!(
             statements("-- a\n\nselect\n1;\n  two;", &[]),
@@ -371,7 +385,7 @@ mod tests {
             ["set|x 1", "select 1 as a", "d|t", "select 2"]
         );
         let mut script = Script::new("select 1 as a \\gset p_\nx");
-        let Some(Piece::Statement(first)) = script.next(&Variables::new()) else {
+        let Some(Piece::Statement(first)) = script.next(&Variables::new(), false) else {
             panic!("a statement");
         };
         assert_eq!(first.ended_by, Some(("gset".to_owned(), "p_".to_owned())));
@@ -380,10 +394,10 @@ mod tests {
     #[test]
     fn data_of_a_copy_follows_it() {
         let mut script = Script::new("copy t from stdin;\n1\ta;\n2\tb\n\\.\nselect 1;");
-        script.next(&Variables::new());
+        script.next(&Variables::new(), false);
         assert_eq!(script.copy_data(), "1\ta;\n2\tb\n");
         assert_eq!(
-            script.next(&Variables::new()),
+            script.next(&Variables::new(), false),
             Some(Piece::Statement(statement(5, "select 1", None)))
         );
     }

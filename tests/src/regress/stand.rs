@@ -88,6 +88,17 @@ impl Stand {
     }
 }
 
+impl Drop for Stand {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.router.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(40);
+            eprintln!("the router's log ends with:\n{}", lines[last..].join("\n"));
+        }
+    }
+}
+
 fn configuration(cluster: &Cluster, listen: u16, http: u16, tables: &str) -> String {
     let file = RouterFile {
         listen,

@@ -140,7 +140,7 @@ impl Kind {
             "set" | "reset" | "deallocate" | "discard" => Kind::Setting,
             "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint"
             | "release" | "close" => Kind::Transaction,
-            "insert" | "update" | "delete" | "merge" | "truncate" | "refresh" => Kind::Data,
+            "insert" | "update" | "delete" | "merge" | "truncate" => Kind::Data,
             "copy" => copy(tokens),
             "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "lock" => Kind::Maintenance,
             "explain" | "show" | "listen" | "notify" | "unlisten" | "checkpoint" | "load" => {
