@@ -8,6 +8,7 @@ use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::Target;
 use super::utility::{is_temporary, plan, refused};
+use super::workspace;
 use super::{Access, Context, Operator, Plan, Planner};
 use crate::relations::Placement;
 use crate::sql::{self, Lexer, Token, TokenKind};
@@ -159,13 +160,23 @@ impl Planner<'_> {
         let mentions = read(self.sql, tokens, self.context);
         let hint = "Name the shard it is for: /* switchyard: shard=… */.";
         if let Some(table) = mentions.sharded {
-            let refusal = Refusal::not_supported(
+            let mut refusal = Refusal::not_supported(
                 "this statement is not understood well enough to be sent to the right shards",
             )
             .detail(format!(
                 "It may touch the sharded table \"{table}\" ({why})."
             ))
             .hint(hint);
+            if !code {
+                let reason = refusal.message.clone();
+                match workspace::by_names(self.sql, tokens, self.context, reason) {
+                    Ok(workspace) => {
+                        let operator = Operator::Workspace(Box::new(workspace));
+                        return plan(operator, Access::Read, Command::Select);
+                    }
+                    Err(why) => refusal.explain(&why),
+                }
+            }
             return refused(refusal, command);
         }
         if mentions.writes

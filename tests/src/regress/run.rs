@@ -9,7 +9,7 @@ use super::report::{Difference, FileReport, Outcome};
 use super::script::{Piece, Script, Statement, Variables};
 use super::source::{Source, Use};
 use super::stand::Stand;
-use super::statement::{Kind, copied_file, permanent, tokens};
+use super::statement::{Kind, Token, copied_file, permanent, tokens};
 use crate::{Client, Reply};
 
 /// One file that is running: its sessions, and what it has said so far.
@@ -246,6 +246,11 @@ impl<'a> Run<'a> {
     }
 
     fn setting(&mut self, sql: &str) {
+        let changes_role = |token: Token| matches!(token.text.as_str(), "role" | "authorization");
+        if self.usage == Use::Compared && tokens(sql).into_iter().any(changes_role) {
+            // The next one may not see everything.
+            self.bring_up_to_date();
+        }
         let replies = self.plain.simple(sql);
         if succeeded(&replies) {
             self.mirror.try_repeat(sql);

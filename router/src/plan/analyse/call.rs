@@ -309,7 +309,7 @@ fn is_syntax(name: &str) -> bool {
 }
 
 /// Volatile functions that leave nothing behind, in the database or in the session.
-fn only_computes(name: &str) -> bool {
+pub(in crate::plan) fn only_computes(name: &str) -> bool {
     STATELESS.contains(&name) && !matches!(name, "set_config" | "setseed")
 }
 
@@ -319,7 +319,7 @@ fn differs_on_a_replica(name: &str) -> bool {
 }
 
 /// Functions that look something up in the catalogue: OIDs differ from shard to shard, so one shard answers for all.
-fn reads_catalogue(name: &str) -> bool {
+pub(in crate::plan) fn reads_catalogue(name: &str) -> bool {
     let prefixes = ["pg_", "has_", "to_reg"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
         || name == "format_type"

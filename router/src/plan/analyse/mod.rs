@@ -24,7 +24,7 @@ mod setting;
 mod value;
 pub(super) mod write;
 
-pub(super) use call::runs_text;
+pub(super) use call::{only_computes, reads_catalogue, runs_text};
 
 use std::sync::Arc;
 

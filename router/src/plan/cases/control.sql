@@ -409,9 +409,9 @@ FOO BAR
 --> PassThrough to any shard (read)
 
 SELECT * FROM users WHERE
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)

@@ -21,7 +21,7 @@ SELECT * FROM "Users" WHERE id = 5
 
 SELECT * FROM U&"users" WHERE id = 5
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "U&"…"" (tokenized differently).
+--> DETAIL: It may touch the sharded table "U&"…"" (tokenized differently). A name in it is written in escapes.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 -- schemas
@@ -56,9 +56,9 @@ SELECT count(*) FROM pg_stat_activity
 --> PassThrough to shard s0 (read: primary)
 
 SELECT * FROM other_database.public.users
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (a name of more than two parts).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards
 
 -- search_path: audit, public
 SELECT * FROM users
@@ -94,13 +94,13 @@ SELECT * FROM ONLY users
 
 SELECT * FROM ONLY (users)
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (a reserved word read as a function).
+--> DETAIL: It may touch the sharded table "users" (a reserved word read as a function). It reads a table without what inherits from it (ONLY).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT * FROM users LEFT
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT id isnull FROM users
 --> Append of all shards (read)

@@ -4,14 +4,15 @@ SELECT * FROM settings WHERE key BETWEEN SYMMETRIC 'a' AND 'users'
 -->   May use a sequence
 
 SELECT * FROM users WHERE age BETWEEN SYMMETRIC 1 AND 2
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM settings s WHERE s.value BETWEEN SYMMETRIC (SELECT max(name) FROM users) AND 'b'
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch settings (key, value) from shard s0, or read in place
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
 --> PassThrough to shard s0 (primary)
@@ -24,7 +25,7 @@ SELECT query_to_xml('SELECT * FROM users', true, true, '') WHERE 1 BETWEEN SYMME
 
 SELECT total_spent(1) WHERE 1 BETWEEN SYMMETRIC 1 AND 2
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "orders" (not parsed).
+--> DETAIL: It may touch the sharded table "orders" (not parsed). Function "total_spent" reads tables by itself.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT any_sql('users') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
@@ -43,17 +44,18 @@ UPDATE settings SET value[1] = 'x'
 
 UPDATE users SET name[1] = 'x' WHERE id = 5
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed).
+--> DETAIL: It may touch the sharded table "users" (not parsed). It is no query.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT * FROM order_view WHERE code BETWEEN SYMMETRIC 1 AND 2
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "order_view" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View order_view
 
 DELETE FROM users WHERE CURRENT OF c
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed to the end).
+--> DETAIL: It may touch the sharded table "users" (not parsed to the end). It is no query.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 DELETE FROM settings WHERE CURRENT OF c

@@ -67,9 +67,9 @@ VALUES ((SELECT count(*) FROM users))
 -->   Fetch users (id) from all shards
 
 TABLE users
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards
 
 TABLE countries
 --> PassThrough to shard s0 (primary)

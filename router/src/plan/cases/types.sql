@@ -131,9 +131,9 @@ SELECT * FROM users WHERE id = U&'5'
 --> Append of all shards (read)
 
 SELECT * FROM users WHERE id = 0x5
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (tokenized differently).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users WHERE id = 1_000
 --> Append of all shards (read)
@@ -320,9 +320,9 @@ SELECT count(*) FROM events WHERE day = timestamp '2025-06-01'
 -->   Refuse aggregates are not supported across shards yet
 
 SELECT * FROM events WHERE day BETWEEN SYMMETRIC '2025-01-01' AND '2024-01-01'
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "events" (not parsed).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch events (day, payload) from all shards
 
 -- lists
 SELECT * FROM regions WHERE code = 'kr'

@@ -4,9 +4,11 @@
 //! of them on one PostgreSQL, where the client's own text then runs: temporary tables and views named like the originals,
 //! which PostgreSQL finds first. Invariants: whatever the statement could read is among them, or it is no workspace's; the
 //! text is changed by splicing, and only where it names a schema ([`Workspace::text`]). Like every plan it serves all texts
-//! of one normal form, so it keeps no places in the text. Collaborators: `needs` finds what a statement reads and uses;
+//! of one normal form, so it keeps no places in the text. Collaborators: `needs` finds what a statement reads and uses, `by_names`
+//! does so where it is not understood;
 //! [`crate::execute`] fetches and runs.
 
+mod by_names;
 pub mod fetch;
 mod needs;
 mod reduce;
@@ -15,6 +17,7 @@ mod splice;
 use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
+pub(super) use self::by_names::by_names;
 pub use self::fetch::{Fetch, Home, Text};
 use self::needs::Uses;
 use super::Context;
