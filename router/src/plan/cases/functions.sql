@@ -233,3 +233,9 @@ SELECT clock_timestamp(), gen_random_uuid()
 SELECT setseed(0.5)
 --> PassThrough to shard s0 (primary)
 -->   Seeds random()
+
+-- ONLY in a view: the rows that a table has itself are not told from its children's
+SELECT code FROM own_orders
+--> Refuse 0A000: view "own_orders" reads the sharded table "orders"
+--> DETAIL: Views of sharded tables are not supported yet. It reads a table without what inherits from it (ONLY).
+--> HINT: Use the view's query in place of the view.

@@ -219,6 +219,9 @@ impl Making<'_> {
         else {
             return Err(format!("\"{name}\" is not a view that can be taken apart."));
         };
+        // As in the client's own text, what would be lost.
+        let tokens = splice::all_tokens(query.as_bytes());
+        Uses::of_tokens(query.as_bytes(), &tokens)?;
         let whole = Uses::whole();
         let mut inner = Making {
             context: self.context,

@@ -65,7 +65,8 @@ pub(super) fn is_ambiguous(
     tokens.iter().enumerate().any(alone)
 }
 
-fn all_tokens(sql: &[u8]) -> Vec<Token> {
+/// Every token of a text.
+pub(super) fn all_tokens(sql: &[u8]) -> Vec<Token> {
     let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
     // What is spliced has been planned, so it can be cut into tokens.
     parse::tokens(sql, 0..end).unwrap_or_default()
