@@ -151,6 +151,16 @@ impl Block {
         self.position(name).is_some()
     }
 
+    /// The steps it has taken so far that may be taken back: savepoints and settings.
+    pub(crate) fn steps(&self) -> usize {
+        self.replay.len()
+    }
+
+    /// The steps it had taken when the savepoint was made, and with it.
+    pub(crate) fn steps_to(&self, savepoint: &str) -> usize {
+        self.position(savepoint).map_or(0, |position| position + 1)
+    }
+
     /// Forgets the savepoint and all after it, keeping the settings made since.
     pub(crate) fn release_savepoint(&mut self, name: &str) {
         if let Some(position) = self.position(name) {

@@ -57,6 +57,8 @@ pub(crate) enum Failure {
     InvalidMessage,
     #[error("cursor \"{0}\" already exists")]
     DuplicateCursor(Box<str>),
+    #[error("cursor \"{0}\" does not exist")]
+    NoSuchCursor(Box<str>),
     #[error("savepoint \"{0}\" does not exist")]
     NoSuchSavepoint(Box<str>),
     #[error("{0} can only be used in transaction blocks")]
@@ -115,7 +117,7 @@ impl Failure {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
-            Self::NoSuchPortal(_) => SqlState::INVALID_CURSOR_NAME,
+            Self::NoSuchPortal(_) | Self::NoSuchCursor(_) => SqlState::INVALID_CURSOR_NAME,
             Self::InvalidMessage => SqlState::PROTOCOL_VIOLATION,
             Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,

@@ -248,9 +248,9 @@ impl Workspace {
 
     /// Undoes all that was done here; afterwards the connection can be lent again.
     pub(crate) async fn clean(&mut self, client: &mut Client) -> Result<(), Trouble> {
-        // Prepared statements outlive the transaction, and functions remember plans, which may be about the tables that were
+        // Prepared statements and held cursors outlive the transaction, and functions remember plans, which may be about the tables that were
         // here.
-        let undo = "ROLLBACK; DEALLOCATE ALL; DISCARD PLANS";
+        let undo = "ROLLBACK; CLOSE ALL; DEALLOCATE ALL; DISCARD PLANS";
         self.run(client, undo).await
     }
 }

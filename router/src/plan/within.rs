@@ -92,24 +92,25 @@ impl Planner<'_> {
         if !words.skip_past("for") {
             return self.syntax_error();
         }
-        let mut plan = self.inner(words.rest());
-        plan.command = Command::Declare { name, hold };
-        if hold {
+        let command = Command::Declare { name, hold };
+        let plan = self.alone_or_apart(self.inner(words.rest()), words.rest());
+        if !plan.settings.is_empty() {
+            return refused(unfollowed("a setting in a cursor's query"), command);
+        }
+        let is_apart = matches!(plan.operator, Operator::Workspace(_));
+        let is_alone = matches!(
+            plan.operator,
+            Operator::PassThrough(_) | Operator::Refuse(_)
+        );
+        if !is_apart && !is_alone {
+            let message = "this cursor over several shards is not supported";
+            return refused(Refusal::not_supported(message), command);
+        }
+        let mut plan = serving(plan, &command);
+        if hold && is_alone {
             plan.effects.pins.insert(Pin::HoldCursor);
         }
-        if !plan.settings.is_empty() {
-            return refused(unfollowed("a setting in a cursor's query"), plan.command);
-        }
-        match &plan.operator {
-            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_)
-            | Operator::Broadcast(_)
-            | Operator::Workspace(_)
-            | Operator::Session => refused(
-                Refusal::not_supported("a cursor over several shards is not supported yet"),
-                plan.command,
-            ),
-        }
+        plan
     }
 
     /// COPY of a table or of a query.
@@ -209,7 +210,11 @@ impl Planner<'_> {
             context: &context,
             ..*self
         };
-        planner.inner(tokens)
+        let mut plan = planner.inner(tokens);
+        if let Operator::Workspace(workspace) = &mut plan.operator {
+            workspace.reason = "rows of several shards are wanted in one place".to_owned();
+        }
+        plan
     }
 }
 

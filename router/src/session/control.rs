@@ -53,8 +53,15 @@ impl Session {
             }
             Command::CloseCursor(None) => {
                 self.run_on_all("CLOSE ALL").await?;
+                self.close_all_cursors().await;
                 self.cursors.clear();
                 self.complete("CLOSE CURSOR ALL")
+            }
+            Command::Fetch { name } if let Some(at) = self.cursor_apart(name) => {
+                self.fetch_apart(at, sent).await
+            }
+            Command::CloseCursor(Some(name)) if let Some(at) = self.cursor_apart(name) => {
+                self.close_cursor(at).await
             }
             command => {
                 let shard = self.shard_held_for(command).unwrap_or(ShardIndex::FIRST);
@@ -161,6 +168,13 @@ impl Session {
     /// Commits the block on every participant, the writer first: if that fails nothing is committed. The block is over
     /// either way.
     pub(super) async fn commit_block(&mut self) -> Result<(), Trouble> {
+        if self.block.is_some()
+            && !self.cursors_apart.is_empty()
+            && let Err(trouble) = Box::pin(self.commit_cursors()).await
+        {
+            self.rollback_block().await?;
+            return Err(trouble);
+        }
         let Some(mut block) = self.block.take() else {
             return Ok(());
         };
@@ -213,6 +227,7 @@ impl Session {
                 Err(other) => return Err(other),
             }
         }
+        self.hold_cursors();
         self.participants.leave_block();
         self.participants.close_broken(&self.database);
         self.take_settings(Arc::clone(&self.settings));
@@ -246,6 +261,9 @@ impl Session {
 
     /// Rolls back every participant that has joined the block. One that cannot is closed, which rolls back as well.
     pub(super) async fn rollback_participants(&mut self) -> Result<(), Trouble> {
+        if !self.cursors_apart.is_empty() {
+            Box::pin(self.end_cursors_since(0)).await;
+        }
         for index in 0..self.participants.len() {
             let Some(participant) = self.participants.get_mut(index) else {
                 continue;
@@ -295,7 +313,9 @@ impl Session {
         self.run_on_all(&format!("RELEASE SAVEPOINT {}", quoted(name)))
             .await?;
         if let Some(block) = &mut self.block {
+            let steps = block.steps_to(name);
             block.release_savepoint(name);
+            self.cursors_outlive_savepoint(steps - 1);
         }
         self.complete("RELEASE")
     }
@@ -309,12 +329,13 @@ impl Session {
         }
         self.run_on_all(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name)))
             .await?;
-        if let Some(settings) = self
-            .block
-            .as_mut()
-            .and_then(|block| block.rollback_to_savepoint(name))
-        {
-            self.take_settings(settings);
+        if let Some(block) = &mut self.block {
+            let steps = block.steps_to(name);
+            let settings = block.rollback_to_savepoint(name);
+            if let Some(settings) = settings {
+                self.take_settings(settings);
+            }
+            self.end_cursors_since(steps).await;
         }
         self.complete("ROLLBACK")
     }
@@ -366,6 +387,7 @@ impl Session {
                 if self.block.is_some() {
                     return Err(Failure::DiscardInBlock.into());
                 }
+                self.close_all_cursors().await;
                 self.statements.clear();
                 self.portals.clear();
                 self.temporary.clear();

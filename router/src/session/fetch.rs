@@ -22,10 +22,7 @@ const MOST_KEYS: u64 = 20_000;
 
 /// What a client asks, as it came.
 pub(super) struct Asked<'a> {
-    /// The query that reads the rows.
     pub(super) sql: &'a [u8],
-    /// The statement around it, if there is one.
-    pub(super) around: Option<&'a [u8]>,
     /// Its parameters: their types, and the message they are in.
     pub(super) params: Option<(Vec<u32>, &'a Bind<'a>)>,
     /// The kind of node that may give the rows.

@@ -7,6 +7,7 @@
 
 mod control;
 mod copy;
+mod cursors;
 mod exchange;
 mod extended;
 mod fan_out;
@@ -51,6 +52,7 @@ use crate::startup::ClientConnection;
 use crate::startup::cancel::CancelRegistration;
 use crate::topology::DatabaseTopology;
 use crate::worker::Worker;
+use cursors::CursorApart;
 use extended::{Batch, OpenWorkspace};
 use route::Cursor;
 pub(crate) use statement::Statements;
@@ -100,6 +102,8 @@ struct Session {
     statements: ByName<Arc<SessionStatement>>,
     portals: ByName<Portal>,
     cursors: Vec<Cursor>,
+    /// Cursors over rows of several shards.
+    cursors_apart: Vec<CursorApart>,
     /// Workspaces of portals that have rows left.
     workspaces: Vec<OpenWorkspace>,
     /// So many workspaces have been opened for portals.
@@ -285,6 +289,7 @@ impl Session {
         }
         // Their connections are closed.
         self.workspaces.clear();
+        self.cursors_apart.clear();
         self.participants.abandon(&self.database).await;
     }
 

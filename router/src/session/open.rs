@@ -141,6 +141,7 @@ fn new(
         statements: ByName::default(),
         portals: ByName::default(),
         cursors: Vec::new(),
+        cursors_apart: Vec::new(),
         batch: Batch::default(),
         described: Described::default(),
         lost_shown: false,

@@ -247,6 +247,11 @@ impl Session {
     /// settings. `None`: the session runs it itself.
     pub(super) fn shard_held_for(&self, command: &Command) -> Option<ShardIndex> {
         match command {
+            Command::Fetch { name } | Command::CloseCursor(Some(name))
+                if self.cursor_apart(name).is_some() =>
+            {
+                None
+            }
             Command::Fetch { name } | Command::CloseCursor(Some(name)) => {
                 let cursor = self.cursors.iter().find(|cursor| cursor.name == *name);
                 Some(cursor.map_or_else(|| self.any_shard(), |cursor| cursor.shard))

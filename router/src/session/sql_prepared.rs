@@ -207,7 +207,6 @@ impl Session {
         let types = described.params.iter().copied().map(portable).collect();
         let asked = Asked {
             sql: prepared.statement.sql(),
-            around: None,
             params: Some((types, &bind)),
             need: self.need(routed.plan.access, routed.hint),
         };

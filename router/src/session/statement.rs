@@ -195,7 +195,9 @@ impl Portal {
         match self {
             Self::One { plan, .. } => (plan, 1),
             Self::Several { plan, shards, .. } => (plan, shards.len()),
-            Self::Session { plan, .. } | Self::Workspace { plan, .. } => (plan, 0),
+            Self::Session { plan, .. }
+            | Self::Workspace { plan, .. }
+            | Self::Fetch { plan, .. } => (plan, 0),
         }
     }
 }
@@ -226,6 +228,16 @@ pub(crate) enum Portal {
         /// The answer to Describe, a whole message, if it has a result.
         description: Option<Bytes>,
     },
+    /// A FETCH or MOVE of a cursor in a workspace.
+    Fetch {
+        cursor: Box<str>,
+        plan: Arc<Plan>,
+        statement: Arc<Statement>,
+        /// A whole Bind message for unnamed ones.
+        bind: Bytes,
+        /// The answer to Describe, a whole message, if it has rows.
+        description: Option<Bytes>,
+    },
     /// A statement the session handles itself.
     Session {
         plan: Arc<Plan>,
@@ -239,7 +251,7 @@ impl Portal {
         match self {
             Self::One { is_primary, .. } => Some(*is_primary),
             Self::Several { on_primaries, .. } => Some(on_primaries.contains(shard)),
-            Self::Session { .. } | Self::Workspace { .. } => None,
+            Self::Session { .. } | Self::Workspace { .. } | Self::Fetch { .. } => None,
         }
     }
 }

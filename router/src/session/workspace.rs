@@ -3,7 +3,6 @@
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet, TableName};
-use switchyard_wire::Formats;
 use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
@@ -43,10 +42,12 @@ impl Session {
         // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
         let query = query_within(sent.sql(), &routed.plan.command);
         let description = self.describe(&query).await?;
+        if let Command::Declare { name, hold } = &routed.plan.command {
+            self.may_declare(name, *hold)?;
+        }
         let need = self.need(routed.plan.access, routed.hint);
         let asked = Asked {
-            sql: &query,
-            around: Some(sent.sql()),
+            sql: sent.sql(),
             params: None,
             need,
         };
@@ -55,16 +56,27 @@ impl Session {
             mut workspace,
             text,
         } = furnished;
-        if let Command::Copy(_) = routed.plan.command {
-            let outcome = self.pass_from_workspace(&mut workspace, &text).await;
-            self.leave_workspace(workspace, outcome).await?;
-            return Ok(Ready::ToBeSaid);
+        match &routed.plan.command {
+            Command::Copy(_) => {
+                let outcome = self.pass_from_workspace(&mut workspace, &text).await;
+                self.leave_workspace(workspace, outcome).await?;
+                Ok(Ready::ToBeSaid)
+            }
+            command @ Command::Declare { .. } => {
+                if let Err(trouble) = self.pass_from_workspace(&mut workspace, &text).await {
+                    return self.leave_workspace(workspace, Err(trouble)).await;
+                }
+                self.keep_cursor(command, workspace, description).await?;
+                Ok(Ready::ToBeSaid)
+            }
+            _ => {
+                let rows = self
+                    .query_workspace(&mut workspace, &text, &description)
+                    .await;
+                let rows = self.leave_workspace(workspace, rows).await?;
+                self.complete(&format!("SELECT {rows}"))
+            }
         }
-        let outcome = self
-            .query_workspace(&mut workspace, &text, &description)
-            .await;
-        let outcome = self.leave_workspace(workspace, outcome).await?;
-        self.complete(&format!("SELECT {outcome}"))
     }
 
     /// Runs a statement in a workspace whose answer is the client's as it is.
@@ -106,7 +118,7 @@ impl Session {
                 Said::Ready => return Err(violation(&mut workspace.backend, Some(b'Z'))),
             }
         };
-        let description = planned(description, &own, Formats::TEXT);
+        let description = planned(description, &own);
         self.client.output.extend_from_slice(&description);
         let reply = Reply::Part {
             describe: false,
@@ -216,7 +228,7 @@ impl Session {
         match finished {
             Ok(()) => Ok(Furnished {
                 workspace,
-                text: plan.text(asked.around.unwrap_or(asked.sql), &is_made),
+                text: plan.text(asked.sql, &is_made),
             }),
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);
@@ -250,7 +262,7 @@ impl Session {
         }
         for (fetch, _) in fetches {
             sql.push_str(&format!(
-                "; CREATE TEMPORARY TABLE pg_temp.{} AS {}",
+                "; CREATE TEMPORARY TABLE pg_temp.{} ON COMMIT DROP AS {}",
                 escape_identifier(&fetch.relation.name),
                 fetch.shape()
             ));
@@ -339,17 +351,16 @@ impl Session {
     }
 }
 
-/// What PostgreSQL says of a result on the tables as they are, with the formats it will come in, and the modifiers of types
-/// that `own`, the RowDescription of what was planned in the workspace, has: planning may find out more.
-pub(super) fn planned(description: &[u8], own: &[u8], formats: Formats<'_>) -> Bytes {
+/// What PostgreSQL says of a result on the tables as they are, with the formats and the modifiers of types that `own`, the
+/// RowDescription of what was planned in the workspace, has: planning may find out more.
+pub(super) fn planned(description: &[u8], own: &[u8]) -> Bytes {
     let mut output = BytesMut::new();
     if let (Some(columns), Some(own)) = (columns(description), columns(own)) {
         let columns: Vec<Column<'_>> = columns
             .iter()
             .zip(own.iter())
-            .enumerate()
-            .map(|(at, (column, own))| Column {
-                format: formats.format(at),
+            .map(|(column, own)| Column {
+                format: own.format,
                 type_modifier: own.type_modifier,
                 ..column
             })

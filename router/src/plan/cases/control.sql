@@ -195,10 +195,25 @@ DECLARE c NO SCROLL CURSOR WITH HOLD FOR SELECT * FROM settings
 -->   Pins: HoldCursor
 
 DECLARE c CURSOR FOR SELECT * FROM users
---> Refuse 0A000: a cursor over several shards is not supported yet
+--> Workspace (read)
+-->   Reason: rows of several shards are wanted in one place
+-->   Fetch users (id, email, name, age, created) from all shards
 
 DECLARE c BINARY INSENSITIVE SCROLL CURSOR WITHOUT HOLD FOR SELECT * FROM countries
 --> PassThrough to any shard (read)
+
+DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT country, count(*) FROM orders GROUP BY country
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch orders (country) from all shards
+
+DECLARE c CURSOR FOR SELECT a.id FROM users a, users b WHERE a.id = 1 AND b.id = $1
+--> PassThrough to the shard of users = integer[0], users = $1 (read)
+
+DECLARE c CURSOR FOR SELECT id FROM users ORDER BY id FOR UPDATE
+--> Refuse 0A000: ORDER BY is not supported across shards yet
+--> DETAIL: It locks rows.
+--> HINT: Restrict the shard key so that one shard has all the rows.
 
 FETCH 10 FROM c
 --> Session: Fetch { name: "c" }
@@ -307,6 +322,20 @@ COPY (SELECT * FROM settings) TO STDOUT (FORMAT binary)
 COPY (DELETE FROM users WHERE id = 5 RETURNING *) TO STDOUT
 --> PassThrough to the shard of users = integer[0] (primary)
 -->   Shards: s0
+
+COPY (SELECT count(*) FROM users WHERE age > 3) TO STDOUT (FORMAT csv)
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
+-->     Only: tokens 10 to 13
+
+COPY (SELECT count(*) FROM users) TO '/tmp/x'
+--> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported
+--> HINT: Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.
+
+COPY users TO PROGRAM 'cat'
+--> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported
+--> HINT: Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.
 
 COPY order_view TO STDOUT
 --> PassThrough to any shard (read)

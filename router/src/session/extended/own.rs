@@ -28,6 +28,38 @@ impl Session {
         self.portals.insert(bind.portal, portal);
     }
 
+    /// Binds a statement that the session runs itself, or a workspace of a cursor's.
+    pub(super) async fn bind_own(
+        &mut self,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        let Command::Fetch { name } = &prepared.plan.command else {
+            self.bind_here(prepared, bind);
+            return Ok(());
+        };
+        let Some(at) = self.cursor_apart(name) else {
+            return Err(Failure::NoSuchCursor(name.as_str().into()).into());
+        };
+        self.settle().await?;
+        let mut unnamed = bind.clone();
+        unnamed.portal = b"";
+        let sql = prepared.statement.sql();
+        let description = self.describe_fetch(at, sql, &unnamed).await?;
+        let mut message = BytesMut::new();
+        frontend::encode::bind_like(&mut message, &unnamed, b"");
+        encode::bind_complete(&mut self.client.output);
+        let portal = Portal::Fetch {
+            cursor: name.as_str().into(),
+            plan: Arc::clone(&prepared.plan),
+            statement: Arc::clone(&prepared.statement),
+            bind: message.freeze(),
+            description,
+        };
+        self.portals.insert(bind.portal, portal);
+        Ok(())
+    }
+
     /// Copies rows of several shards, which are asked for by simple queries.
     pub(super) async fn execute_copy(&mut self, statement: &Statement) -> Result<(), Trouble> {
         self.keep_writes()?;

@@ -166,8 +166,7 @@ impl Session {
         }
         if matches!(prepared.plan.operator, Operator::Session) {
             self.local_parse_complete(bind.statement);
-            self.bind_here(&prepared, bind);
-            return Ok(());
+            return Box::pin(self.bind_own(&prepared, bind)).await;
         }
         if !knows_key_types(&prepared) {
             self.learn_key_types(bind.statement, &prepared).await?;
@@ -248,11 +247,15 @@ impl Session {
         let portal_elsewhere = match self.portals.get(name) {
             Some(Portal::One { shard: held, .. }) => *held != shard,
             Some(Portal::Several { .. } | Portal::Workspace { .. }) => true,
-            Some(Portal::Session { .. }) | None => false,
+            Some(Portal::Session { .. } | Portal::Fetch { .. }) | None => false,
         };
         let is_elsewhere =
             |cursor: &Cursor| cursor.name.as_bytes() == name && cursor.shard != shard;
-        match portal_elsewhere || self.cursors.iter().any(is_elsewhere) {
+        let is_apart = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| self.cursor_apart(name))
+            .is_some();
+        match portal_elsewhere || is_apart || self.cursors.iter().any(is_elsewhere) {
             true => Err(Failure::DuplicateCursor(lossy(name))),
             false => Ok(()),
         }
@@ -313,7 +316,7 @@ impl Session {
                 self.reply(encode::no_data);
                 return Ok(());
             }
-            Some(Portal::Workspace { description, .. }) => {
+            Some(Portal::Workspace { description, .. } | Portal::Fetch { description, .. }) => {
                 let description = description.clone();
                 self.reply(|output| match &description {
                     Some(description) => output.extend_from_slice(description),
@@ -422,8 +425,19 @@ impl Session {
                 Ok(())
             }
             Portal::Several { .. } => self.execute_several(name, max_rows).await,
-            Portal::Workspace { number, .. } => {
-                Box::pin(self.execute_in_workspace(name, number, max_rows)).await
+            Portal::Workspace { number, plan, .. } => {
+                let run = self.execute_in_workspace(name, number, &plan.command, max_rows);
+                Box::pin(run).await
+            }
+            Portal::Fetch {
+                cursor,
+                statement,
+                bind,
+                ..
+            } => {
+                self.settle().await?;
+                let run = self.execute_fetch(&cursor, statement.sql(), &bind, max_rows);
+                Box::pin(run).await
             }
         }
     }
@@ -509,9 +523,10 @@ impl Session {
                 let shards = match &portal {
                     Some(Portal::One { shard, .. }) => ShardSet::one(*shard),
                     Some(Portal::Several { shards, .. }) => shards.clone(),
-                    Some(Portal::Session { .. } | Portal::Workspace { .. }) | None => {
-                        ShardSet::empty()
-                    }
+                    Some(
+                        Portal::Session { .. } | Portal::Workspace { .. } | Portal::Fetch { .. },
+                    )
+                    | None => ShardSet::empty(),
                 };
                 for shard in shards.iter() {
                     let held = portal

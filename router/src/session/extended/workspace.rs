@@ -12,7 +12,7 @@ use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
-use crate::plan::{Operator, Values, query_within};
+use crate::plan::{Command, Operator, Values, query_within};
 use crate::session::Session;
 use crate::session::fetch::Asked;
 use crate::session::statement::{Portal, SessionStatement, Statement};
@@ -26,6 +26,8 @@ const FIRST_USER_OID: u32 = 16_384;
 pub(in crate::session) struct OpenWorkspace {
     number: u64,
     workspace: Workspace,
+    /// What PostgreSQL says of its rows.
+    rows: Bytes,
 }
 
 impl Session {
@@ -48,9 +50,13 @@ impl Session {
         self.keep_writes()?;
         let description = self.describe_prepared(bind.statement, prepared).await?;
         let query = query_within(prepared.statement.sql(), &prepared.plan.command);
-        if description.is_none() {
-            // PostgreSQL has not looked at the query inside.
-            self.describe(&query).await?;
+        let rows = match &description {
+            Some(rows) => rows.clone(),
+            // Of the query inside PostgreSQL has said nothing.
+            None => self.describe(&query).await?,
+        };
+        if let Command::Declare { name, hold } = &prepared.plan.command {
+            self.may_declare(name, *hold)?;
         }
         let shards = {
             let values = Values {
@@ -62,8 +68,7 @@ impl Session {
         };
         let types = parameter_types(&prepared.statement, prepared.plan.params);
         let asked = Asked {
-            sql: &query,
-            around: Some(prepared.statement.sql()),
+            sql: prepared.statement.sql(),
             params: Some((types, bind)),
             need: self.need(prepared.plan.access, prepared.hint),
         };
@@ -83,11 +88,15 @@ impl Session {
         encode::bind_complete(&mut self.client.output);
         self.workspaces_opened += 1;
         let number = self.workspaces_opened;
-        self.workspaces.push(OpenWorkspace { number, workspace });
+        self.workspaces.push(OpenWorkspace {
+            number,
+            workspace,
+            rows,
+        });
         let portal = Portal::Workspace {
             number,
             plan: Arc::clone(&prepared.plan),
-            description: description.map(|of| planned(&of, &own, bind.result_formats)),
+            description: description.map(|of| planned(&of, &own)),
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
@@ -134,6 +143,7 @@ impl Session {
         &mut self,
         name: &[u8],
         number: u64,
+        command: &Command,
         max_rows: i32,
     ) -> Result<(), Trouble> {
         self.settle().await?;
@@ -164,8 +174,9 @@ impl Session {
         };
         if outcome.is_err() {
             self.portals.remove(name);
+            return self.leave_workspace(open.workspace, outcome).await;
         }
-        self.leave_workspace(open.workspace, outcome).await
+        Box::pin(self.keep_cursor(command, open.workspace, open.rows)).await
     }
 
     /// Ends the workspace of a portal, if it has one that is open.
@@ -191,7 +202,7 @@ impl Session {
         }
     }
 
-    async fn end_workspace(&mut self, workspace: Workspace) {
+    pub(in crate::session) async fn end_workspace(&mut self, workspace: Workspace) {
         let outcome: Result<(), Trouble> = Ok(());
         // Nothing was awaited of it: what goes wrong now closes its connection.
         if self.leave_workspace(workspace, outcome).await.is_err() {

@@ -1,0 +1,297 @@
+//! Cursors over rows of several shards: each has a workspace that stays open for it.
+//!
+//! The workspace's transaction is the cursor's own. It is committed when the client's is, if the cursor is WITH HOLD:
+//! PostgreSQL then keeps the rows that are left, and the temporary tables go. It ends with the cursor.
+
+use bytes::{Bytes, BytesMut};
+use switchyard_wire::frontend::{self, Bind};
+
+use super::Session;
+use super::simple::{Ready, Sent};
+use super::workspace::planned;
+use crate::backend::{Reply, Show};
+use crate::execute::failure::Failure;
+use crate::execute::messages::{Said, next, violation};
+use crate::execute::relay::{Trouble, exchange};
+use crate::execute::workspace::Workspace;
+use crate::plan::Command;
+
+/// A cursor in a workspace.
+#[derive(Debug)]
+pub(super) struct CursorApart {
+    name: String,
+    workspace: Workspace,
+    /// What PostgreSQL says of its rows, on the tables as they are: a whole RowDescription.
+    description: Bytes,
+    lasts: Lasts,
+}
+
+/// How long a cursor lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// As long as the block, or longer if the block is committed and `hold`. It was declared after so many steps of the block.
+    Block { hold: bool, since: usize },
+    /// As long as the session.
+    Session,
+}
+
+impl Session {
+    /// Whether a cursor of this name can be declared; `hold`: it may outlive its transaction.
+    pub(super) fn may_declare(&self, name: &str, hold: bool) -> Result<(), Failure> {
+        if self.block.is_none() && !hold {
+            return Err(Failure::NoBlock("DECLARE CURSOR"));
+        }
+        let exists = self.cursor_apart(name).is_some()
+            || self.cursors.iter().any(|cursor| cursor.name == name)
+            || self.portals.get(name.as_bytes()).is_some();
+        match exists {
+            true => Err(Failure::DuplicateCursor(name.into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Keeps a workspace in which the client's DECLARE has succeeded.
+    pub(super) async fn keep_cursor(
+        &mut self,
+        command: &Command,
+        mut workspace: Workspace,
+        description: Bytes,
+    ) -> Result<(), Trouble> {
+        let Command::Declare { name, hold } = command else {
+            return self.leave_workspace(workspace, Ok(())).await;
+        };
+        let mut lasts = Lasts::Session;
+        match &self.block {
+            Some(block) => {
+                let since = block.steps();
+                lasts = Lasts::Block { hold: *hold, since };
+            }
+            None => {
+                if let Err(trouble) = workspace.run(&mut self.client, "COMMIT").await {
+                    return self.leave_workspace(workspace, Err(trouble)).await;
+                }
+            }
+        }
+        self.cursors_apart.push(CursorApart {
+            name: name.clone(),
+            workspace,
+            description,
+            lasts,
+        });
+        Ok(())
+    }
+
+    /// The cursor of this name, if it is in a workspace.
+    pub(super) fn cursor_apart(&self, name: &str) -> Option<usize> {
+        let mut cursors = self.cursors_apart.iter();
+        cursors.position(|cursor| cursor.name == name)
+    }
+
+    /// FETCH or MOVE by the simple protocol.
+    pub(super) async fn fetch_apart(
+        &mut self,
+        at: usize,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let mut cursor = self.cursors_apart.swap_remove(at);
+        let tag = self.fetch_rows(&mut cursor, sent.sql()).await;
+        let tag = self.put_back_cursor(cursor, tag).await?;
+        self.complete(&tag)
+    }
+
+    /// The client gets the rows; the tag is still to be said.
+    async fn fetch_rows(
+        &mut self,
+        cursor: &mut CursorApart,
+        sql: &[u8],
+    ) -> Result<String, Trouble> {
+        let workspace = &mut cursor.workspace;
+        frontend::encode::query(&mut workspace.backend.connection.output, sql);
+        workspace.flush(&mut self.client).await?;
+        let (mut failed, mut moved) = (false, None);
+        loop {
+            let backend = &mut workspace.backend;
+            match next(&mut self.client, backend, Show::All).await? {
+                Said::Message(header) => {
+                    let message = backend.connection.input.split_to(header.len);
+                    match header.tag {
+                        b'T' => {
+                            let description = planned(&cursor.description, &message);
+                            self.client.output.extend_from_slice(&description);
+                            break;
+                        }
+                        b'C' => moved = Some(tag_of(&message)),
+                        tag => return Err(violation(backend, Some(tag))),
+                    }
+                }
+                Said::Error => failed = true,
+                Said::Ready if failed => return Err(Trouble::Told),
+                Said::Ready => return moved.ok_or_else(|| violation(backend, Some(b'Z'))),
+            }
+        }
+        let backend = &mut workspace.backend;
+        let reply = Reply::Part {
+            describe: false,
+            ready: true,
+        };
+        backend.connection.replies.expect(reply, Show::All);
+        match exchange(&mut self.client, backend, &[], &mut self.described).await? {
+            true => Err(Trouble::Told),
+            false => Ok(format!(
+                "FETCH {}",
+                backend.connection.replies.last_tag().rows()
+            )),
+        }
+    }
+
+    /// A cursor has been used. An error is the end of its transaction, and of it, unless it has none any more.
+    async fn put_back_cursor<T>(
+        &mut self,
+        cursor: CursorApart,
+        outcome: Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let told = matches!(outcome, Err(Trouble::Told));
+        let survives = told && cursor.lasts == Lasts::Session && cursor.workspace.is_at_rest();
+        if outcome.is_err() && !survives {
+            return self.leave_workspace(cursor.workspace, outcome).await;
+        }
+        if survives {
+            self.abandon_rows().await;
+        }
+        self.cursors_apart.push(cursor);
+        outcome
+    }
+
+    /// What a FETCH by the extended protocol will answer: its RowDescription, in the formats it was bound with.
+    pub(super) async fn describe_fetch(
+        &mut self,
+        at: usize,
+        sql: &[u8],
+        bind: &Bind<'_>,
+    ) -> Result<Option<Bytes>, Trouble> {
+        let mut cursor = self.cursors_apart.swap_remove(at);
+        let messages = |output: &mut BytesMut| {
+            frontend::encode::parse(output, b"", sql, &[]);
+            frontend::encode::bind_like(output, bind, b"");
+            frontend::encode::describe(output, frontend::Kind::Portal, bind.portal);
+            frontend::encode::sync(output);
+        };
+        let own = cursor.workspace.send(&mut self.client, messages).await;
+        let own = self.put_back_cursor(cursor, own).await?;
+        let cursor = self.cursors_apart.last();
+        let described = cursor.filter(|_| !own.is_empty());
+        Ok(described.map(|cursor| planned(&cursor.description, &own)))
+    }
+
+    /// Executes a FETCH, which is bound by this message, by the extended protocol.
+    pub(super) async fn execute_fetch(
+        &mut self,
+        name: &str,
+        sql: &[u8],
+        bind: &[u8],
+        max_rows: i32,
+    ) -> Result<(), Trouble> {
+        let Some(at) = self.cursor_apart(name) else {
+            return Err(Failure::NoSuchCursor(name.into()).into());
+        };
+        let mut cursor = self.cursors_apart.swap_remove(at);
+        let backend = &mut cursor.workspace.backend;
+        let connection = &mut *backend.connection;
+        connection.unnamed = None;
+        frontend::encode::parse(&mut connection.output, b"", sql, &[]);
+        connection.output.extend_from_slice(bind);
+        frontend::encode::execute(&mut connection.output, b"", max_rows);
+        frontend::encode::sync(&mut connection.output);
+        let parse = Reply::Parse {
+            statement: 0,
+            named: false,
+        };
+        let replies = &mut connection.replies;
+        replies.expect(parse, Show::Errors);
+        replies.expect(Reply::Bind, Show::Errors);
+        replies.expect(Reply::Execute, Show::All);
+        replies.expect(Reply::Sync, Show::Nothing);
+        let outcome = exchange(&mut self.client, backend, &[], &mut self.described).await;
+        let outcome = match outcome {
+            Ok(true) => Err(Trouble::Told),
+            Ok(false) => Ok(()),
+            Err(trouble) => Err(trouble),
+        };
+        self.put_back_cursor(cursor, outcome).await
+    }
+
+    /// CLOSE of a cursor.
+    pub(super) async fn close_cursor(&mut self, at: usize) -> Result<Ready, Trouble> {
+        let cursor = self.cursors_apart.swap_remove(at);
+        self.end_workspace(cursor.workspace).await;
+        self.complete("CLOSE CURSOR")
+    }
+
+    /// CLOSE ALL, and more.
+    pub(super) async fn close_all_cursors(&mut self) {
+        while let Some(cursor) = self.cursors_apart.pop() {
+            self.end_workspace(cursor.workspace).await;
+        }
+    }
+
+    /// The block is about to be committed: what is to be held is, all else ends. An error has been shown: then it must not be
+    /// committed.
+    pub(super) async fn commit_cursors(&mut self) -> Result<(), Trouble> {
+        let cursors = std::mem::take(&mut self.cursors_apart);
+        let mut outcome = Ok(());
+        for mut cursor in cursors {
+            match cursor.lasts {
+                Lasts::Session => self.cursors_apart.push(cursor),
+                Lasts::Block { hold: true, .. } if outcome.is_ok() => {
+                    let committed = cursor.workspace.run(&mut self.client, "COMMIT").await;
+                    match committed {
+                        Ok(()) => self.cursors_apart.push(cursor),
+                        Err(trouble) => {
+                            let trouble: Result<(), Trouble> = Err(trouble);
+                            outcome = self.leave_workspace(cursor.workspace, trouble).await;
+                        }
+                    }
+                }
+                Lasts::Block { .. } => self.end_workspace(cursor.workspace).await,
+            }
+        }
+        outcome
+    }
+
+    /// The block has been committed: what is left lasts as long as the session.
+    pub(super) fn hold_cursors(&mut self) {
+        for cursor in &mut self.cursors_apart {
+            cursor.lasts = Lasts::Session;
+        }
+    }
+
+    /// The block is rolled back to where it had so many steps: what was declared since ends.
+    pub(super) async fn end_cursors_since(&mut self, steps: usize) {
+        let ends = |cursor: &CursorApart| match cursor.lasts {
+            Lasts::Block { since, .. } => since >= steps,
+            Lasts::Session => false,
+        };
+        while let Some(at) = self.cursors_apart.iter().position(ends) {
+            let cursor = self.cursors_apart.swap_remove(at);
+            self.end_workspace(cursor.workspace).await;
+        }
+    }
+
+    /// A savepoint has been released that was after so many steps: what was declared since belongs to what is around it.
+    pub(super) fn cursors_outlive_savepoint(&mut self, steps: usize) {
+        for cursor in &mut self.cursors_apart {
+            if let Lasts::Block { since, .. } = &mut cursor.lasts {
+                *since = (*since).min(steps);
+            }
+        }
+    }
+}
+
+/// The tag in a CommandComplete.
+fn tag_of(message: &[u8]) -> String {
+    let body = message
+        .get(switchyard_wire::frame::HEADER..)
+        .unwrap_or_default();
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    String::from_utf8_lossy(tag).into_owned()
+}
