@@ -58,8 +58,8 @@ pub struct Report {
     pub slow: usize,
     /// How many have an answer that depends on the order of rows.
     pub unstable: usize,
-    /// How many were refused, by reason.
-    pub refused: BTreeMap<String, usize>,
+    /// How many were refused, by reason, and the shortest of each.
+    pub refused: BTreeMap<String, (usize, String)>,
     /// The differences, for people.
     pub differences: Vec<String>,
 }
@@ -119,7 +119,14 @@ impl Campaign {
             }
             Verdict::Evaluation => report.evaluation += 1,
             Verdict::Slow => report.slow += 1,
-            Verdict::Refused(reason) => *report.refused.entry(reason).or_default() += 1,
+            Verdict::Refused(reason) => {
+                let (count, shortest) = report.refused.entry(reason).or_default();
+                *count += 1;
+                let sql = Text::of(&case.query).sql;
+                if shortest.is_empty() || sql.len() < shortest.len() {
+                    *shortest = sql;
+                }
+            }
             Verdict::Different(_) if !sides.is_stable(case, &expected) => report.unstable += 1,
             Verdict::Different(what) => {
                 let (smallest, answers) = smallest(case, what, sides, [expected, found]);
@@ -246,8 +253,17 @@ impl Case {
 impl Report {
     /// How many statements there were.
     pub fn total(&self) -> usize {
-        let refused: usize = self.refused.values().sum();
-        self.same + self.evaluation + self.slow + self.unstable + refused + self.differences.len()
+        self.same
+            + self.evaluation
+            + self.slow
+            + self.unstable
+            + self.refused()
+            + self.differences.len()
+    }
+
+    /// How many statements were refused.
+    pub fn refused(&self) -> usize {
+        self.refused.values().map(|(count, _)| count).sum()
     }
 }
 
@@ -267,14 +283,18 @@ impl fmt::Display for Report {
              {slow} too slow, {unstable} not determined, {} refused, {} different",
             self.total(),
             errors.values().sum::<usize>(),
-            self.refused.values().sum::<usize>(),
+            self.refused(),
             self.differences.len()
         )?;
         for (code, count) in errors {
             writeln!(f, "  {count} failed: {code}")?;
         }
-        for (reason, count) in &self.refused {
-            writeln!(f, "  {count} refused: {reason}")?;
+        for (reason, (count, shortest)) in &self.refused {
+            writeln!(
+                f,
+                "  {count} refused: {reason}
+      {shortest}"
+            )?;
         }
         self.differences
             .iter()
