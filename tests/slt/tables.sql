@@ -8,3 +8,4 @@ CREATE TABLE amounts (amount numeric(6,2) PRIMARY KEY, note text);
 CREATE TABLE tags (tag varchar(3) PRIMARY KEY, note text);
 CREATE TABLE codes (code char(5) PRIMARY KEY, note text);
 CREATE TABLE moments (at timestamp(0) PRIMARY KEY, note text);
+CREATE TYPE colour AS ENUM ('red', 'green', 'blue');

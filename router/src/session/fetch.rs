@@ -16,6 +16,7 @@ use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, decode_message, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::workspace::{Fetch, Text};
+use crate::sql::{Lexer, TokenKind};
 
 /// A relation with so many rows in the workspace, at most, restricts others by its keys.
 const MOST_KEYS: u64 = 20_000;
@@ -206,15 +207,21 @@ impl Session {
         let connection = &mut *source.connection;
         connection.unnamed = None;
         let output = &mut connection.output;
-        let (mut types, mut values, mut formats) = (&[][..], Vec::new(), Vec::new());
+        let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
         if let Some((known, bind)) = &asked.params {
-            types = known;
-            values = bind.params.iter().collect();
-            formats = (0..values.len())
-                .map(|at| bind.param_formats.format(at))
-                .collect();
+            let mentioned = parameters(query.as_bytes());
+            for (at, value) in bind.params.iter().enumerate() {
+                let used = mentioned.contains(&(at + 1));
+                // PostgreSQL wants to know the type even of a parameter that it does not need.
+                types.push(match known.get(at) {
+                    Some(oid) if used => *oid,
+                    _ => TEXT,
+                });
+                values.push(value.filter(|_| used));
+                formats.push(bind.param_formats.format(at));
+            }
         }
-        frontend::encode::parse(output, b"", query.as_bytes(), types);
+        frontend::encode::parse(output, b"", query.as_bytes(), &types);
         frontend::encode::bind(output, b"", b"", &formats, &values, &[format]);
         frontend::encode::execute(output, b"", 0);
         frontend::encode::sync(output);
@@ -224,6 +231,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The number of the type `text`.
+const TEXT: u32 = 25;
+
+/// The numbers of the parameters that a query of ours mentions.
+fn parameters(query: &[u8]) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut lexer = Lexer::new(query);
+    while let Ok(Some(token)) = lexer.next() {
+        if token.kind == TokenKind::Param {
+            found.extend(token.parameter(query).map(usize::from));
+        }
+    }
+    found
 }
 
 /// What is known of the relations that have been brought.

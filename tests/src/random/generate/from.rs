@@ -364,7 +364,7 @@ impl Generator {
                 id: column.name == "id",
             })
             .collect();
-        let name = match self.chance.below(150) {
+        let name = match self.chance.below(400) {
             0 => format!("public.{name}"),
             1 => format!("ONLY {name}"),
             2 => format!("\"{name}\" AS"),
