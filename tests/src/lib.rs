@@ -5,6 +5,7 @@
 //! - [`Router`] is the router's program as a process.
 //! - [`Client`] speaks the protocol by an independent codec, so that a mistake in ours does not cancel out.
 //! - [`Proxy`] stands between two programs and cuts, stalls, slows or swallows what they say.
+//! - [`Proxied`] is a router that has one on its way to each shard.
 //! - [`dialogue`] shows what is said message by message.
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
 //! - [`random`] does the same with statements made at random.
@@ -16,6 +17,7 @@ mod bed;
 mod client;
 pub mod dialogue;
 pub mod differential;
+mod proxied;
 mod proxy;
 pub mod random;
 pub mod regress;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 
 pub use bed::{Bed, BedSpec, wait_for_replicas};
 pub use client::{Client, Login, Message, bind};
+pub use proxied::Proxied;
 pub use proxy::{Mode, Proxy};
 pub use reply::{Column, Failure, Reply};
 pub use router::{Router, RouterPorts, command};

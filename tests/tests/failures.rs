@@ -1,14 +1,13 @@
 //! Servers that die, hang or vanish: an error that names the shard, soon, and nobody else is affected; what is unknown is
 //! called unknown.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
 use switchyard_tests::dialogue::{run, step};
-use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxy, Router, eventually};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxied, Proxy, eventually};
 
 static BED: OnceLock<Bed> = OnceLock::new();
 /// The tests stop servers.
@@ -128,35 +127,6 @@ fn a_transaction_on_a_dying_server_fails() {
     }
 }
 
-/// A router that reaches each server through a proxy.
-struct Proxied {
-    router: Router,
-    proxies: BTreeMap<String, Proxy>,
-}
-
-impl Proxied {
-    fn new(bed: &Bed, lines: &str) -> Proxied {
-        let nodes = bed
-            .cluster()
-            .shards()
-            .iter()
-            .map(|shard| shard.primary.as_ref());
-        let proxies: BTreeMap<String, Proxy> = nodes
-            .map(|node| (node.name().to_owned(), Proxy::to(node.port())))
-            .collect();
-        let router = bed.another_router(lines, &|node: &dyn Node| proxies[node.name()].port());
-        Proxied { router, proxies }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(&Login::new(self.router.port()))
-    }
-
-    fn of_shard(&self, shard: usize) -> &Proxy {
-        &self.proxies[&format!("s{shard}-a")]
-    }
-}
-
 #[test]
 fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
     let (bed, _turn) = bed();
@@ -213,7 +183,7 @@ fn connections_cut_while_idle_are_not_noticed_by_clients() {
                 .extended("SELECT name FROM users WHERE id = $1", &[Some(user)], 1)
                 .succeeded();
         }
-        proxied.proxies.values().for_each(Proxy::cut);
+        proxied.proxies().for_each(Proxy::cut);
     }
 }
 
@@ -233,7 +203,7 @@ fn a_silent_shard_is_named_soon_once_it_was_noticed() {
         |line: &str| line.contains("node_up") && line.contains("s1") && line.ends_with(" 0.0");
     eventually("the router notices", || {
         proxied
-            .router
+            .router()
             .get("/metrics")
             .is_some_and(|(_, page)| page.lines().any(down))
     });

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::registry::{ClientEntry, ClientState, NewClient, ServerEntry};
 use super::view::{PoolReading, View};
+use crate::backend::Purpose;
 use crate::config::{Environment, Settings};
 use crate::control::CatalogStatus;
 use crate::metrics::{ErrorClass, Metrics, RouteKind};
@@ -56,6 +57,7 @@ pub(crate) fn view() -> View {
     let counters = metrics.counters(0, &database);
     counters.query(RouteKind::Primary);
     counters.error(ErrorClass::Unsupported);
+    counters.fetched(2, 99);
     let user: Arc<str> = "app".into();
     let client = NewClient {
         user: Arc::clone(&user),
@@ -87,6 +89,7 @@ pub(crate) fn view() -> View {
             node: NodeId(1),
             database,
             user,
+            purpose: Purpose::Sessions,
             active: 2,
             idle: 3,
             waiting: 4,

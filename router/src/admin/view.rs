@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::registry::{ClientEntry, ServerEntry};
+use crate::backend::Purpose;
 use crate::config::Settings;
 use crate::control::CatalogStatus;
 use crate::metrics::DatabaseTotals;
@@ -41,6 +42,8 @@ pub struct PoolReading {
     pub database: Arc<str>,
     /// The user.
     pub user: Arc<str>,
+    /// What its connections are for.
+    pub purpose: Purpose,
     /// Connections that serve a session or are being opened.
     pub active: usize,
     /// Connections at rest.

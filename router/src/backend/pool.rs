@@ -42,12 +42,26 @@ pub struct PoolKey {
 
 /// What connections are lent for. A session may wait for one of either kind while it holds others: one kind never waits for
 /// the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// To run what clients send.
     Sessions,
     /// To finish what the shards cannot finish by themselves.
     Workspaces,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sessions, Self::Workspaces];
+
+    /// Its label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Workspaces => "workspaces",
+        }
+    }
 }
 
 /// Why no connection could be had.

@@ -99,7 +99,7 @@ impl Participant {
     }
 
     /// Whether the session's settings hold here. Inside its block they were applied as the block went.
-    pub(super) fn has(&self, settings: &Arc<Settings>) -> bool {
+    pub(crate) fn has(&self, settings: &Arc<Settings>) -> bool {
         self.connection.applied.as_ref() == Some(settings) || self.in_block
     }
 

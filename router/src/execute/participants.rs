@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -16,10 +16,11 @@ use crate::backend::{
     Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Purpose, Settings, Turn,
 };
 use crate::execute::block::Block;
+use crate::execute::client::Client;
 use crate::execute::failure::Failure;
 use crate::metrics::Counters;
 use crate::plan::{Pin, Pins};
-use crate::startup::cancel::CancelSlot;
+use crate::startup::cancel::{CancelReason, CancelSlot};
 use crate::startup::tls::TlsError;
 use crate::topology::{
     Choice, Consistency, DatabaseTopology, NodeId, Observed, ReadFloor, ReadPolicy, Shard,
@@ -424,12 +425,70 @@ impl Participants {
         Ok(pool)
     }
 
-    /// A connection to the primary of a shard for a workspace, apart from those that take part in what the client does.
+    /// A connection to the primary of a shard for a workspace, apart from those that take part in what the client does. One who
+    /// leaves meanwhile waits no longer.
     pub(crate) async fn borrow_workspace(
-        &mut self,
+        &self,
         database: &DatabaseTopology,
         index: ShardIndex,
+        waiting: &mut Client,
     ) -> Result<Participant, Failure> {
+        let (shard, pool) = self.workspaces_of(database, index)?;
+        let Borrower {
+            worker,
+            client,
+            slot,
+            turn,
+            ..
+        } = &self.borrower;
+        let known = slot.requests();
+        let cancelled = |context: &mut Context<'_>| match waiting.poll_gone(context) {
+            Poll::Ready(()) => Poll::Ready(CancelReason::Request),
+            Poll::Pending => slot.poll_requested_since(known, context),
+        };
+        let lent = pool.check_out(worker.index, *client, turn, cancelled).await;
+        let connection = match lent {
+            Ok(connection) => connection,
+            Err(CheckoutError::Timeout) => {
+                let limit = pool.usage().size;
+                return Err(Failure::WorkspacesBusy { limit });
+            }
+            Err(error) => return Err(checkout_failure(&shard.name, &error)),
+        };
+        if !connection.waited().is_zero() {
+            self.borrower.counters.wait_time(connection.waited());
+        }
+        slot.publish(&connection.target);
+        Ok(Participant::new(index, &shard.name, true, connection))
+    }
+
+    /// The same, where one is idle.
+    pub(crate) fn borrow_workspace_now(
+        &self,
+        database: &DatabaseTopology,
+        index: ShardIndex,
+    ) -> Result<Option<Participant>, Failure> {
+        let (shard, pool) = self.workspaces_of(database, index)?;
+        let Borrower {
+            worker,
+            client,
+            slot,
+            ..
+        } = &self.borrower;
+        let Some(connection) = pool.check_out_idle(worker.index, *client) else {
+            return Ok(None);
+        };
+        slot.publish(&connection.target);
+        let workspace = Participant::new(index, &shard.name, true, connection);
+        Ok(Some(workspace))
+    }
+
+    /// A shard, and the pool of its primary's workspaces.
+    fn workspaces_of<'a>(
+        &self,
+        database: &'a DatabaseTopology,
+        index: ShardIndex,
+    ) -> Result<(&'a Shard, Arc<Pool>), Failure> {
         let shard = database
             .shards
             .get(index.position())
@@ -438,14 +497,7 @@ impl Participants {
             shard: (&*shard.name).into(),
         };
         let choice = shard.writer().map(Choice::primary).map_err(|_| down())?;
-        let Borrower {
-            worker,
-            user,
-            client,
-            slot,
-            turn,
-            ..
-        } = &self.borrower;
+        let Borrower { worker, user, .. } = &self.borrower;
         let key = PoolKey {
             node: choice.node.id,
             database: Arc::clone(&database.name),
@@ -456,19 +508,7 @@ impl Participants {
             tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
             down()
         })?;
-        let known = slot.requests();
-        let cancelled = |context: &mut Context<'_>| slot.poll_requested_since(known, context);
-        let lent = pool.check_out(worker.index, *client, turn, cancelled).await;
-        let connection = match lent {
-            Ok(connection) => connection,
-            Err(CheckoutError::Timeout) => {
-                let limit = pool.usage().size;
-                return Err(Failure::WorkspacesBusy { limit });
-            }
-            Err(error) => return Err(checkout_failure(&shard.name, &error)),
-        };
-        slot.publish(&connection.target);
-        Ok(Participant::new(index, &shard.name, true, connection))
+        Ok((shard, pool))
     }
 
     /// Gives back a workspace's connection, or closes it if it is of no further use.

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
 use switchyard_wire::backend::Message;
-use switchyard_wire::frame::HEADER;
+use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend::encode;
 use tokio::io::AsyncWrite;
 
@@ -18,7 +18,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::messages::{Said, next, next_now, violation};
 use super::participant::Participant;
-use super::relay::{Trouble, broken, decode_message};
+use super::relay::{Trouble, broken, decode_message, fill};
 use crate::backend::Show;
 
 /// So much is gathered before it is written.
@@ -58,6 +58,11 @@ impl Workspace {
         !self.busy && connection.replies.is_settled() && connection.output.is_empty()
     }
 
+    /// Its connection is of no further use.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.backend.connection.broken
+    }
+
     /// Runs statements of ours, whose answers nobody sees unless it is an error.
     pub(crate) async fn run(&mut self, client: &mut Client, sql: &str) -> Result<(), Trouble> {
         self.send(client, |output| encode::query(output, sql.as_bytes()))
@@ -76,15 +81,25 @@ impl Workspace {
         self.backend.connection.unnamed = None;
         self.busy = true;
         self.flush(client).await?;
-        self.answered(client).await
+        self.answered(client, Show::Errors).await
+    }
+
+    /// Messages are on their way whose answer is read elsewhere.
+    pub(crate) fn answer_awaited(&mut self) {
+        self.busy = true;
+    }
+
+    /// They have been answered, or the answer is noted as owed in the connection's replies.
+    pub(crate) fn answer_noted(&mut self) {
+        self.busy = false;
     }
 
     /// Reads up to ReadyForQuery: the RowDescription among the messages, nothing if there is none.
-    async fn answered(&mut self, client: &mut Client) -> Result<BytesMut, Trouble> {
+    async fn answered(&mut self, client: &mut Client, show: Show) -> Result<BytesMut, Trouble> {
         let mut description = BytesMut::new();
         let mut failed = false;
         loop {
-            match next(client, &mut self.backend, Show::Errors).await? {
+            match next(client, &mut self.backend, show).await? {
                 Said::Message(header) => {
                     let message = self.backend.connection.input.split_to(header.len);
                     if header.tag == b'T' {
@@ -140,7 +155,7 @@ impl Workspace {
         encode::copy_data(output, &COPY_END);
         encode::copy_done(output);
         self.flush(client).await?;
-        self.answered(client).await.map(drop)
+        self.answered(client, Show::Errors).await.map(drop)
     }
 
     /// Passes rows that a shard sends in binary on, as they come, up to its ReadyForQuery; their number. A row of a result and
@@ -150,18 +165,16 @@ impl Workspace {
         client: &mut Client,
         source: &mut Participant,
     ) -> Result<u64, Trouble> {
-        let (mut rows, mut failed) = (0, false);
+        let (mut rows, mut failed, left) = (0, false, self.left);
+        // Of a row that is passed on in parts, so many bytes are still to come.
+        let mut rest = 0;
         loop {
-            let said = match next_now(client, source, Show::All)? {
-                Some(said) => said,
-                None => {
-                    // What has come is on its way while more is waited for.
-                    self.flush(client).await?;
-                    next(client, source, Show::All).await?
-                }
+            let said = match rest {
+                0 => next_now(client, source, Show::All)?,
+                _ => None,
             };
             match said {
-                Said::Message(header) => {
+                Some(Said::Message(header)) => {
                     if header.tag == b'D' {
                         let row = source.connection.input.get(HEADER..header.len);
                         self.give(row.unwrap_or_default())?;
@@ -171,14 +184,45 @@ impl Workspace {
                     }
                     source.connection.input.advance(header.len);
                 }
-                Said::Error => failed = true,
-                Said::Ready if failed => return Err(Trouble::Told),
-                Said::Ready => return Ok(rows),
+                Some(Said::Error) => failed = true,
+                Some(Said::Ready) => {
+                    source.unread = false;
+                    client.counters.fetched(rows, left - self.left);
+                    return if failed { Err(Trouble::Told) } else { Ok(rows) };
+                }
+                None => {
+                    let began = rest == 0;
+                    rest = self.give_part(source, rest)?;
+                    rows += u64::from(began && rest > 0);
+                    if began || rest > 0 {
+                        // What has come is on its way while more is waited for.
+                        self.flush(client).await?;
+                        fill(client, source).await?;
+                    }
+                }
             }
             if self.backend.connection.output.len() >= CHUNK {
                 self.flush(client).await?;
             }
         }
+    }
+
+    /// Takes what has come of a large row, of which `rest` bytes are still to come, or of which not all has come yet. How many
+    /// are to come now: the whole of a row may be more than memory.
+    fn give_part(&mut self, source: &mut Participant, mut rest: usize) -> Result<usize, Trouble> {
+        let input = &mut source.connection.input;
+        if rest == 0 {
+            match frame::header(input) {
+                Ok(Some(header)) if header.tag == b'D' && header.len > CHUNK => {
+                    input.advance(HEADER);
+                    rest = header.len - HEADER;
+                }
+                _ => return Ok(0),
+            }
+        }
+        let piece = input.split_to(rest.min(input.len()));
+        self.give(&piece)?;
+        Ok(rest - piece.len())
     }
 
     /// The first column of the first row that a query of ours has.
@@ -246,11 +290,15 @@ impl Workspace {
         }
     }
 
-    /// Undoes all that was done here; afterwards the connection can be lent again.
+    /// Undoes all that was done here; afterwards the connection can be lent again. The client has its answer: what goes wrong
+    /// now is not shown.
     pub(crate) async fn clean(&mut self, client: &mut Client) -> Result<(), Trouble> {
         // Prepared statements and held cursors outlive the transaction, and functions remember plans, which may be about the tables that were
         // here.
-        let undo = "ROLLBACK; CLOSE ALL; DEALLOCATE ALL; DISCARD PLANS";
-        self.run(client, undo).await
+        let undo = b"ROLLBACK; CLOSE ALL; DEALLOCATE ALL; DISCARD PLANS";
+        encode::query(&mut self.backend.connection.output, undo);
+        self.busy = true;
+        self.flush(client).await?;
+        self.answered(client, Show::Nothing).await.map(drop)
     }
 }

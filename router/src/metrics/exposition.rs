@@ -14,6 +14,7 @@ use super::{ErrorClass, RouteKind, Totals};
 use crate::admin::View;
 use crate::admin::registry::ClientState;
 use crate::admin::view::{Located, PoolReading};
+use crate::backend::Purpose;
 use crate::control::CatalogStatus;
 use crate::topology::Observed;
 
@@ -135,7 +136,7 @@ impl Scrape {
             }
             Ok(())
         })?;
-        let simple: [Reading<Totals>; 8] = [
+        let simple: [Reading<Totals>; 10] = [
             ("logins", "Clients let in", |totals| totals.logins as f64),
             ("transactions", "Transactions ended", |totals| {
                 totals.transactions as f64
@@ -165,6 +166,16 @@ impl Scrape {
                 "plan_cache_misses",
                 "Statements that had to be planned",
                 |totals| totals.plan_misses as f64,
+            ),
+            (
+                "fetched_rows",
+                "Rows brought from shards into workspaces",
+                |totals| totals.fetched_rows as f64,
+            ),
+            (
+                "fetched_bytes",
+                "Bytes of rows brought from shards into workspaces",
+                |totals| totals.fetched_bytes as f64,
             ),
         ];
         for (name, help, read) in simple {
@@ -276,22 +287,22 @@ impl Scrape {
         )
     }
 
-    /// The sums over the pools of each node: users are no label.
+    /// The sums over the pools of each node, by what they are for: users are no label.
     fn by_node(
         &self,
         put: &mut dyn FnMut(Labels<'_>, f64) -> fmt::Result,
         read: impl Fn(&PoolReading) -> f64,
     ) -> fmt::Result {
         self.0.nodes().try_for_each(|located| {
-            let pools = self
-                .0
-                .pools
-                .iter()
-                .filter(|pool| pool.node == located.node.id);
-            put(
-                &node_labels(&located, &located.address()),
-                pools.map(&read).sum(),
-            )
+            let address = located.address();
+            let [database, shard, node, role] = node_labels(&located, &address);
+            Purpose::ALL.into_iter().try_for_each(|purpose| {
+                let pools = self.0.pools.iter();
+                let pools =
+                    pools.filter(|pool| pool.node == located.node.id && pool.purpose == purpose);
+                let labels = [database, shard, node, role, ("purpose", purpose.label())];
+                put(&labels, pools.map(&read).sum())
+            })
         })
     }
 
@@ -346,7 +357,10 @@ mod tests {
             "switchyard_queries_total{database=\"shop\",route=\"primary\"} 1.0",
             "switchyard_errors_total{database=\"shop\",class=\"unsupported\"} 1.0",
             "switchyard_clients{database=\"shop\",state=\"active\"} 1.0",
-            "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\"} 4.0",
+            "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\",purpose=\"sessions\"} 4.0",
+            "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\",purpose=\"workspaces\"} 0.0",
+            "switchyard_fetched_rows_total{database=\"shop\"} 2.0",
+            "switchyard_fetched_bytes_total{database=\"shop\"} 99.0",
             "switchyard_node_up{database=\"shop\",shard=\"s0\",node=\"b:2\",role=\"replica\"} 0.0",
             "switchyard_catalog_up 0.0",
             "switchyard_uptime_seconds 5.0",

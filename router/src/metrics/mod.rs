@@ -177,6 +177,8 @@ pub struct Counters {
     wait_us: Count,
     plan_hits: Count,
     plan_misses: Count,
+    fetched_rows: Count,
+    fetched_bytes: Count,
 }
 
 impl Counters {
@@ -230,6 +232,12 @@ impl Counters {
         count.add(1);
     }
 
+    /// Rows were brought from a shard into a workspace.
+    pub fn fetched(&self, rows: u64, bytes: u64) {
+        self.fetched_rows.add(rows);
+        self.fetched_bytes.add(bytes);
+    }
+
     fn add_to(&self, totals: &mut Totals) {
         for (total, count) in totals.queries.iter_mut().zip(&self.queries) {
             *total += count.read();
@@ -245,6 +253,8 @@ impl Counters {
         totals.wait_us += self.wait_us.read();
         totals.plan_hits += self.plan_hits.read();
         totals.plan_misses += self.plan_misses.read();
+        totals.fetched_rows += self.fetched_rows.read();
+        totals.fetched_bytes += self.fetched_bytes.read();
     }
 }
 
@@ -275,6 +285,10 @@ pub struct Totals {
     pub plan_hits: u64,
     /// Plans made.
     pub plan_misses: u64,
+    /// Rows brought from shards into workspaces.
+    pub fetched_rows: u64,
+    /// Their bytes.
+    pub fetched_bytes: u64,
 }
 
 /// The sums by database.

@@ -14,7 +14,6 @@ use super::overdue::Overdue;
 use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
 use crate::admin::view::PoolReading;
-use crate::backend::Purpose;
 use crate::config::{ConfigError, ProcessEnvironment, Settings};
 use crate::control::Status;
 use crate::http;
@@ -220,13 +219,13 @@ impl Office for Operations {
         let pools = self.services.pools.all();
         let mut pools: Vec<_> = pools
             .iter()
-            .filter(|pool| pool.key().purpose == Purpose::Sessions)
             .map(|pool| {
                 let (key, usage) = (pool.key(), pool.usage());
                 PoolReading {
                     node: key.node,
                     database: Arc::clone(&key.database),
                     user: Arc::clone(&key.user),
+                    purpose: key.purpose,
                     active: usage.active,
                     idle: usage.idle,
                     waiting: usage.waiting,
@@ -241,6 +240,7 @@ impl Office for Operations {
                     Arc::clone(&pool.database),
                     pool.node,
                     Arc::clone(&pool.user),
+                    pool.purpose,
                 )
             };
             key(one).cmp(&key(other))

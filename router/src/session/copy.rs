@@ -53,7 +53,7 @@ impl Session {
                 Trouble::Lost => self.lost_with_rows(None).into(),
                 trouble => trouble,
             };
-            self.abandon_rows().await;
+            self.abandon_rows(None).await;
             return Err(trouble);
         }
         for index in sources {

@@ -107,6 +107,7 @@ impl Session {
     ) -> Result<String, Trouble> {
         let workspace = &mut cursor.workspace;
         frontend::encode::query(&mut workspace.backend.connection.output, sql);
+        workspace.answer_awaited();
         workspace.flush(&mut self.client).await?;
         let (mut failed, mut moved) = (false, None);
         loop {
@@ -125,10 +126,18 @@ impl Session {
                     }
                 }
                 Said::Error => failed = true,
-                Said::Ready if failed => return Err(Trouble::Told),
-                Said::Ready => return moved.ok_or_else(|| violation(backend, Some(b'Z'))),
+                Said::Ready if failed => {
+                    workspace.answer_noted();
+                    return Err(Trouble::Told);
+                }
+                Said::Ready => {
+                    let moved = moved.ok_or_else(|| violation(backend, Some(b'Z')))?;
+                    workspace.answer_noted();
+                    return Ok(moved);
+                }
             }
         }
+        workspace.answer_noted();
         let backend = &mut workspace.backend;
         let reply = Reply::Part {
             describe: false,
@@ -156,7 +165,7 @@ impl Session {
             return self.leave_workspace(cursor.workspace, outcome).await;
         }
         if survives {
-            self.abandon_rows().await;
+            self.abandon_rows(None).await;
         }
         self.cursors_apart.push(cursor);
         outcome

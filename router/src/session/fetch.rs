@@ -28,6 +28,8 @@ pub(super) struct Asked<'a> {
     pub(super) params: Option<(Vec<u32>, &'a Bind<'a>)>,
     /// The kind of node that may give the rows.
     pub(super) need: Need,
+    /// Cancel requests that came before it.
+    pub(super) cancels: u64,
 }
 
 /// A relation and the shards of which its rows are brought.
@@ -177,7 +179,6 @@ impl Session {
                 return Err(Failure::Retry.into());
             };
             rows += workspace.pour(client, source).await?;
-            source.unread = false;
         }
         workspace.end_copy(&mut self.client).await?;
         Ok(rows)
@@ -195,11 +196,15 @@ impl Session {
             client,
             participants,
             described,
+            cancel,
             ..
         } = self;
         let Some(source) = participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
+        if let Some(reason) = cancel.slot().requested_since(asked.cancels) {
+            return Err(Failure::Cancelled(reason).into());
+        }
         // What was queued when it joined is answered first.
         if exchange(client, source, &[], described).await? {
             return Err(Trouble::Told);

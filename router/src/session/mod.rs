@@ -335,10 +335,13 @@ impl Session {
                 .await
                 .map_err(crate::execute::relay::client_gone)?;
         }
-        if self.block.is_none() {
-            if !self.workspaces.is_empty() {
-                Box::pin(self.end_workspaces()).await;
+        if !self.workspaces.is_empty() {
+            match self.block {
+                None => Box::pin(self.end_workspaces()).await,
+                Some(_) => Box::pin(self.end_workspaces_without_portal()).await,
             }
+        }
+        if self.block.is_none() {
             if !self.cursors.is_empty() {
                 self.cursors.retain(|cursor| cursor.hold);
             }

@@ -184,6 +184,7 @@ impl Session {
         let Operator::Workspace(plan) = &routed.plan.operator else {
             return Err(Failure::Retry.into());
         };
+        let cancels = self.cancel.slot().requests();
         let described = self.describe_held(prepared).await?;
         if described.params.len() != arguments.values.len() {
             // PostgreSQL says so, on any shard.
@@ -209,6 +210,7 @@ impl Session {
             sql: prepared.statement.sql(),
             params: Some((types, &bind)),
             need: self.need(routed.plan.access, routed.hint),
+            cancels,
         };
         let furnished = Box::pin(self.furnish(plan, &routed.fetches, &asked)).await?;
         let Furnished {

@@ -295,6 +295,10 @@ impl<T> ByName<T> {
         }
     }
 
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.unnamed.iter().chain(self.named.values())
+    }
+
     pub(crate) fn clear(&mut self) {
         self.unnamed = None;
         // Of an empty map, too, every slot would be written.

@@ -1,11 +1,14 @@
 //! Reads that a workspace answers: the rows are brought there, and the client's own text runs on them.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet, TableName};
 use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
+use tokio::time::timeout;
 
 use super::Session;
 use super::fetch::{Asked, Part};
@@ -16,11 +19,16 @@ use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::participant::Participant;
+use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::workspace::fetch::names;
 use crate::plan::workspace::{Fetch, Home, TemporaryView};
 use crate::plan::{self, Command, Operator, Values, query_within};
+use crate::startup::cancel::CancelReason;
+
+/// So long shards may take to give up what nobody wants any more.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// A workspace with everything in it that a statement reads.
 pub(super) struct Furnished {
@@ -39,6 +47,7 @@ impl Session {
         let Operator::Workspace(plan) = &routed.plan.operator else {
             return Err(Failure::Retry.into());
         };
+        let cancels = self.cancel.slot().requests();
         // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
         let query = query_within(sent.sql(), &routed.plan.command);
         let description = self.describe(&query).await?;
@@ -50,6 +59,7 @@ impl Session {
             sql: sent.sql(),
             params: None,
             need,
+            cancels,
         };
         let furnished = self.furnish(plan, &routed.fetches, &asked).await?;
         let Furnished {
@@ -103,6 +113,7 @@ impl Session {
         description: &[u8],
     ) -> Result<u64, Trouble> {
         frontend::encode::query(&mut workspace.backend.connection.output, text);
+        workspace.answer_awaited();
         workspace.flush(&mut self.client).await?;
         let mut failed = false;
         let own = loop {
@@ -114,10 +125,14 @@ impl Session {
                     return Err(violation(&mut workspace.backend, Some(header.tag)));
                 }
                 Said::Error => failed = true,
-                Said::Ready if failed => return Err(Trouble::Told),
+                Said::Ready if failed => {
+                    workspace.answer_noted();
+                    return Err(Trouble::Told);
+                }
                 Said::Ready => return Err(violation(&mut workspace.backend, Some(b'Z'))),
             }
         };
+        workspace.answer_noted();
         let description = planned(description, &own);
         self.client.output.extend_from_slice(&description);
         let reply = Reply::Part {
@@ -203,8 +218,7 @@ impl Session {
             fetches.iter().any(|(fetch, _)| fetch.relation == *name)
                 || plan.views.iter().any(|view| view.relation == *name)
         };
-        let backend = self.participants.borrow_workspace(&self.database, home);
-        let backend = Box::pin(backend).await?;
+        let backend = self.take_workspace(home).await?;
         let limit = self
             .worker
             .services
@@ -214,18 +228,15 @@ impl Session {
             .router
             .max_fetch_bytes;
         let mut workspace = Workspace::new(backend, limit);
-        let opened = match self.open_workspace(&mut workspace, &fetches).await {
-            Ok(()) => self.fill_workspace(&mut workspace, &fetches, asked).await,
-            Err(trouble) => Err(trouble),
+        let furnished = async {
+            self.gather(&fetches, asked.need).await?;
+            self.open_workspace(&mut workspace, &fetches).await?;
+            self.fill_workspace(&mut workspace, &fetches, asked).await?;
+            let sql = finishing(plan, &fetches, &is_made);
+            workspace.run(&mut self.client, &sql).await?;
+            self.not_cancelled(asked.cancels)
         };
-        let finished = match opened {
-            Ok(()) => {
-                let sql = finishing(plan, &fetches, &is_made);
-                workspace.run(&mut self.client, &sql).await
-            }
-            Err(trouble) => Err(trouble),
-        };
-        match finished {
+        match furnished.await {
             Ok(()) => Ok(Furnished {
                 workspace,
                 text: plan.text(asked.sql, &is_made),
@@ -235,6 +246,53 @@ impl Session {
                 self.leave_workspace(workspace, outcome).await?;
                 Err(Trouble::Told)
             }
+        }
+    }
+
+    /// A connection for a workspace.
+    async fn take_workspace(&mut self, home: ShardIndex) -> Result<Participant, Trouble> {
+        self.end_workspaces_without_portal().await;
+        let Self {
+            participants,
+            database,
+            ..
+        } = self;
+        if let Some(idle) = participants.borrow_workspace_now(database, home)? {
+            return Ok(idle);
+        }
+        self.let_go().await?;
+        let Self {
+            participants,
+            database,
+            client,
+            ..
+        } = self;
+        let workspace = participants.borrow_workspace(database, home, client);
+        Ok(Box::pin(workspace).await?)
+    }
+
+    /// Takes a connection to every shard that rows come from. Where one has to be waited for, none of a higher number is
+    /// kept meanwhile, nor wanted by those who have lower ones: so two sessions cannot wait for each other, unless
+    /// transaction blocks make them keep what they have.
+    async fn gather(&mut self, parts: &[Part<'_>], need: Need) -> Result<(), Trouble> {
+        let none = ShardSet::empty();
+        let shards = parts.iter().fold(none, |all, (_, own)| all.union(own));
+        let mut each = shards.iter();
+        if each.all(|shard| self.join_now(shard, need).is_some()) {
+            return Ok(());
+        }
+        self.let_go().await?;
+        for shard in shards.iter() {
+            self.join(shard, need).await?;
+        }
+        Ok(())
+    }
+
+    /// A cancel request meets what works at its moment. One that came between two steps is heard here.
+    pub(super) fn not_cancelled(&self, known: u64) -> Result<(), Trouble> {
+        match self.cancel.slot().requested_since(known) {
+            Some(reason) => Err(Failure::Cancelled(reason).into()),
+            None => Ok(()),
         }
     }
 
@@ -248,7 +306,9 @@ impl Session {
             Some(block) => block.settings_before(),
             None => &self.settings,
         };
-        workspace.backend.apply(settings).await?;
+        if !workspace.backend.has(settings) {
+            workspace.backend.apply(settings).await?;
+        }
         let mut sql = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned();
         if let Some(block) = &self.block {
             sql.push_str(&block.settings_sql());
@@ -282,7 +342,7 @@ impl Session {
             other => other,
         };
         if outcome.is_err() {
-            self.abandon_rows().await;
+            self.abandon_rows(Some(&workspace)).await;
         }
         let connection = &workspace.backend.connection;
         if workspace.is_at_rest() && !connection.broken {
@@ -306,48 +366,50 @@ impl Session {
         Failure::ShardLost { shard }
     }
 
-    /// What was to be made of rows of several shards has failed.
-    pub(super) async fn abandon_rows(&mut self) {
-        self.drop_unread().await;
+    /// What was to be made of rows of several shards has failed, in this workspace if it was to be made in one.
+    pub(super) async fn abandon_rows(&mut self, workspace: Option<&Workspace>) {
+        self.stop(workspace).await;
         self.batch.fail_elsewhere();
         if let Some(block) = &mut self.block {
             block.failed.get_or_insert(FailedOn::Router);
         }
     }
 
-    /// Rows that shards still send are of no use any more. Outside a block their connections are closed; in one the
-    /// statements are cancelled, and their ends awaited, for the block is to be rolled back there.
-    async fn drop_unread(&mut self) {
-        let unread = |session: &Self| session.participants.iter().position(|held| held.unread);
-        if unread(self).is_none() {
-            return;
+    /// What shards and the workspace still do is of no use any more: it is cancelled, and the shards' ends are awaited, for
+    /// their connections are good. One that takes too long is closed.
+    async fn stop(&mut self, workspace: Option<&Workspace>) {
+        if let Some(workspace) = workspace.filter(|workspace| workspace.is_lost()) {
+            self.cancel
+                .slot()
+                .withdraw(&workspace.backend.connection.target);
         }
-        if self.block.is_some() {
-            let cancels = &self.worker.services.cancels;
-            cancels.cancel(self.cancel.pid, &self.cancel.secret).await;
-        }
-        let in_block = self.block.is_some();
-        while let Some(index) = unread(self) {
-            let Self {
-                client,
-                participants,
-                ..
-            } = self;
-            let Some(source) = participants.get_mut(index) else {
-                return;
-            };
-            source.unread = false;
-            while in_block && !source.connection.broken {
-                match next(client, source, Show::Nothing).await {
-                    Ok(Said::Message(header)) => source.connection.input.advance(header.len),
-                    Ok(Said::Error) => {}
-                    Ok(Said::Ready) => break,
-                    Err(_) => source.connection.broken = true,
-                }
+        let works = |workspace: &Workspace| !workspace.is_lost() && !workspace.is_at_rest();
+        if workspace.is_some_and(works) || self.participants.iter().any(|held| held.unread) {
+            if timeout(STOP_LIMIT, self.drop_unread()).await.is_err() {
+                tracing::debug!("a node takes too long to give up a statement");
             }
-            source.connection.broken |= !in_block;
+        }
+        for held in self.participants.iter_mut() {
+            held.connection.broken |= std::mem::take(&mut held.unread);
         }
         self.participants.close_broken(&self.database);
+    }
+
+    async fn drop_unread(&mut self) {
+        self.cancel.slot().cancel(CancelReason::Request).await;
+        for source in self.participants.iter_mut().filter(|held| held.unread) {
+            loop {
+                match next(&mut self.client, source, Show::Nothing).await {
+                    Ok(Said::Message(header)) => source.connection.input.advance(header.len),
+                    Ok(Said::Error) => {}
+                    Ok(Said::Ready) => {
+                        source.unread = false;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
     }
 }
 

@@ -253,10 +253,16 @@ impl CancelSlot {
             *session = Some(context.waker().clone());
         }
         drop(session);
-        if self.requests() == known {
-            return Poll::Pending;
+        match self.requested_since(known) {
+            Some(reason) => Poll::Ready(reason),
+            None => Poll::Pending,
         }
-        Poll::Ready(match self.timed_out.load(Ordering::Relaxed) {
+    }
+
+    /// Why the latest cancel request came, if it is not among the first `known`.
+    #[must_use]
+    pub fn requested_since(&self, known: u64) -> Option<CancelReason> {
+        (self.requests() != known).then(|| match self.timed_out.load(Ordering::Relaxed) {
             true => CancelReason::Timeout,
             false => CancelReason::Request,
         })

@@ -31,6 +31,7 @@ pub(super) fn pools(view: &View) -> Table {
         .number("pool_size", |(pool, _)| pool.size)
         .number("waited", |(pool, _)| pool.waited)
         .text("pool_mode", |_| mode)
+        .text("purpose", |(pool, _)| pool.purpose.label())
         .done()
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Batch {
     /// The shard this batch has written to, outside a block.
     writer: Option<ShardIndex>,
     schema_changed: bool,
+    /// Cancel requests that came before a statement of it first asked.
+    cancels: Option<u64>,
     /// Bytes of its messages since the last Sync or Flush.
     queued: usize,
     /// When its first message came.

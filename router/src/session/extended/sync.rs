@@ -238,6 +238,20 @@ impl Session {
         Ok(())
     }
 
+    /// Gives back what nothing needs before the next message, where that can be: who waits for a connection and keeps
+    /// others could wait for one who waits for those.
+    pub(in crate::session) async fn let_go(&mut self) -> Result<(), Trouble> {
+        if self.block.is_some() || self.portals.values().next().is_some() {
+            return Ok(());
+        }
+        self.settle().await?;
+        self.sync_hidden().await?;
+        self.batch.parsed.clear();
+        self.batch.active = None;
+        self.participants.release(&self.database).await;
+        Ok(())
+    }
+
     /// Commits what a broadcast in this batch did; an error is shown in front of ReadyForQuery.
     async fn commit_implicit_in_batch(&mut self) -> Result<(), Trouble> {
         match self.commit_implicit().await {

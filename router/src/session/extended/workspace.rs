@@ -8,7 +8,7 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::bind::BoundParams;
 use super::lossy;
-use crate::backend::{Reply, Show};
+use crate::backend::{Connection, Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
@@ -40,6 +40,7 @@ impl Session {
         let Operator::Workspace(plan) = &prepared.plan.operator else {
             return Err(Failure::Retry.into());
         };
+        let cancels = self.cancels_before();
         self.send_unsent().await?;
         self.settle().await?;
         if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
@@ -71,6 +72,7 @@ impl Session {
             sql: prepared.statement.sql(),
             params: Some((types, bind)),
             need: self.need(prepared.plan.access, prepared.hint),
+            cancels,
         };
         let furnished = Box::pin(self.furnish(plan, &shards, &asked)).await?;
         let Furnished {
@@ -155,17 +157,18 @@ impl Session {
             encode::command_complete(&mut self.client.output, b"SELECT 0");
             return Ok(());
         };
-        let backend = &mut open.workspace.backend;
-        frontend::encode::execute(&mut backend.connection.output, name, max_rows);
-        frontend::encode::sync(&mut backend.connection.output);
-        backend.connection.replies.expect(Reply::Execute, Show::All);
-        backend
-            .connection
-            .replies
-            .expect(Reply::Sync, Show::Nothing);
-        let outcome = match exchange(&mut self.client, backend, &[], &mut self.described).await {
+        let cancels = self.cancels_before();
+        let executed = match self.not_cancelled(cancels) {
+            Ok(()) => {
+                let backend = &mut open.workspace.backend;
+                queue_execute(&mut backend.connection, name, max_rows);
+                exchange(&mut self.client, backend, &[], &mut self.described).await
+            }
+            Err(trouble) => Err(trouble),
+        };
+        let outcome = match executed {
             Ok(true) => Err(Trouble::Told),
-            Ok(false) if backend.connection.replies.is_suspended() => {
+            Ok(false) if open.workspace.backend.connection.replies.is_suspended() => {
                 self.workspaces.push(open);
                 return Ok(());
             }
@@ -177,6 +180,12 @@ impl Session {
             return self.leave_workspace(open.workspace, outcome).await;
         }
         Box::pin(self.keep_cursor(command, open.workspace, open.rows)).await
+    }
+
+    /// The cancel requests that are not about this batch.
+    fn cancels_before(&mut self) -> u64 {
+        let now = self.cancel.slot().requests();
+        *self.batch.cancels.get_or_insert(now)
     }
 
     /// Ends the workspace of a portal, if it has one that is open.
@@ -202,6 +211,20 @@ impl Session {
         }
     }
 
+    /// Ends the workspaces of portals that are no more: another one has the name, or a simple query took the place of the
+    /// unnamed one.
+    pub(in crate::session) async fn end_workspaces_without_portal(&mut self) {
+        let forgotten = |session: &Self| {
+            let is_of = |portal: &Portal, open: &OpenWorkspace| matches!(portal, Portal::Workspace { number, .. } if *number == open.number);
+            let mut open = session.workspaces.iter();
+            open.position(|open| !session.portals.values().any(|portal| is_of(portal, open)))
+        };
+        while let Some(open) = forgotten(self) {
+            let open = self.workspaces.swap_remove(open);
+            self.end_workspace(open.workspace).await;
+        }
+    }
+
     pub(in crate::session) async fn end_workspace(&mut self, workspace: Workspace) {
         let outcome: Result<(), Trouble> = Ok(());
         // Nothing was awaited of it: what goes wrong now closes its connection.
@@ -209,6 +232,13 @@ impl Session {
             tracing::debug!("a workspace was closed");
         }
     }
+}
+
+fn queue_execute(connection: &mut Connection, portal: &[u8], max_rows: i32) {
+    frontend::encode::execute(&mut connection.output, portal, max_rows);
+    frontend::encode::sync(&mut connection.output);
+    connection.replies.expect(Reply::Execute, Show::All);
+    connection.replies.expect(Reply::Sync, Show::Nothing);
 }
 
 /// The types of parameters 1 to `count`, as declared or described. Types that users made have other numbers on every server: the

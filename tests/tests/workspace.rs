@@ -1,0 +1,730 @@
+//! Reads over rows of several shards that fail on their way: the client gets one error, PostgreSQL's own where it is
+//! PostgreSQL's, the session goes on, and nothing is left on any server.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
+use switchyard_tests::{
+    Bed, BedSpec, Client, Failure, Login, Proxied, Reply, Router, bind, eventually,
+};
+
+/// `checked` is looked at row by row as it is read: a row can fail, or wait until nobody holds the lock.
+const DDL: &str = "
+CREATE TABLE readings (id bigint PRIMARY KEY, divisor int NOT NULL, payload text NOT NULL);
+ALTER TABLE readings ALTER payload SET STORAGE EXTERNAL;
+CREATE TABLE checked (LIKE readings INCLUDING ALL);
+CREATE FUNCTION passes(divisor int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+    IF divisor = -1 THEN PERFORM pg_advisory_xact_lock_shared(7); END IF;
+    RETURN 100 / divisor IS NOT NULL;
+END $$;
+ALTER TABLE checked ENABLE ROW LEVEL SECURITY;
+ALTER TABLE checked FORCE ROW LEVEL SECURITY;
+CREATE POLICY looked_at ON checked USING (passes(divisor)) WITH CHECK (true);
+";
+
+const TABLES: &str = "
+[[databases.tables]]
+name      = \"readings\"
+shard_key = \"id\"
+method    = \"hash\"
+
+[[databases.tables]]
+name          = \"checked\"
+shard_key     = \"id\"
+method        = \"hash\"
+colocate_with = \"readings\"
+";
+
+const ROWS: usize = 60;
+/// Bytes of a payload.
+const PAYLOAD: usize = 20_000;
+
+/// Waits in the middle of the rows of the second shard, or fails there.
+const FETCH: &str = "SELECT count(*), max(payload) < 'y' FROM checked";
+/// Keeps the workspace busy for longer than any test.
+const WORK: &str = "SELECT count(*) FROM readings, generate_series(1, 1000000000000)";
+/// More than lies between two programs, from the workspace.
+const RESULT: &str = "SELECT repeat(payload, 100) FROM readings ORDER BY id";
+
+static BED: OnceLock<Bed> = OnceLock::new();
+/// The tests stop servers, and hold locks.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bed = BED.get_or_init(|| {
+        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables(DDL, TABLES);
+        let bed = Bed::start(spec);
+        let mut client = bed.client();
+        for table in ["readings", "checked"] {
+            for id in 1..=ROWS {
+                let insert =
+                    format!("INSERT INTO {table} VALUES ({id}, 1, repeat('x', {PAYLOAD}))");
+                client.run(&insert).succeeded();
+            }
+        }
+        bed
+    });
+    (bed, turn)
+}
+
+fn primary(bed: &Bed, shard: usize) -> &dyn Node {
+    bed.cluster().shard(shard).primary.as_ref()
+}
+
+fn superuser(bed: &Bed, shard: usize, sql: &str) -> String {
+    let node = primary(bed, shard);
+    bed.cluster().superuser_sql(node, "shop", sql).unwrap()
+}
+
+fn everywhere(bed: &Bed, sql: &str) {
+    for shard in 0..bed.cluster().shards().len() {
+        superuser(bed, shard, sql);
+    }
+}
+
+/// What is so on every shard, for as long as this lives.
+struct Changed<'a>(&'a Bed, &'a str);
+
+impl<'a> Changed<'a> {
+    fn by(bed: &'a Bed, sql: &str, undo: &'a str) -> Changed<'a> {
+        everywhere(bed, sql);
+        Changed(bed, undo)
+    }
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        everywhere(self.0, self.1);
+    }
+}
+
+/// A row of `checked`, the last of its shard, that does as `divisor` says, for as long as this lives.
+struct Row<'a>(&'a Bed, usize);
+
+impl<'a> Row<'a> {
+    fn on(bed: &'a Bed, shard: usize, divisor: i32) -> Row<'a> {
+        let last = "(SELECT id FROM checked ORDER BY ctid DESC LIMIT 1)";
+        let update = format!("UPDATE checked SET divisor = {divisor} WHERE id = {last}");
+        superuser(bed, shard, &update);
+        Row(bed, shard)
+    }
+}
+
+impl Drop for Row<'_> {
+    fn drop(&mut self) {
+        superuser(
+            self.0,
+            self.1,
+            "UPDATE checked SET divisor = 1 WHERE divisor <> 1",
+        );
+    }
+}
+
+/// The rows of `checked` on the second shard stop coming before the last, as long as this lives.
+struct Held<'a> {
+    holder: Option<Client>,
+    bed: &'a Bed,
+    _row: Row<'a>,
+}
+
+impl<'a> Held<'a> {
+    fn new(bed: &'a Bed) -> Held<'a> {
+        let row = Row::on(bed, 1, -1);
+        let mut held = Held {
+            holder: None,
+            bed,
+            _row: row,
+        };
+        held.hold();
+        held
+    }
+
+    fn hold(&mut self) {
+        self.release();
+        let mut holder = self.bed.node_client(primary(self.bed, 1));
+        holder.run("SELECT pg_advisory_lock(7)").succeeded();
+        self.holder = Some(holder);
+    }
+
+    fn release(&mut self) {
+        self.holder = None;
+    }
+
+    /// Waits until somebody waits for the rows.
+    fn is_waited_for(&self) {
+        eventually("the fetch waits", || {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'";
+            superuser(self.bed, 1, waiting) == "1"
+        });
+    }
+
+    /// Ends the backend that waits.
+    fn kill(&self) {
+        self.is_waited_for();
+        let kill =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'advisory'";
+        assert_eq!(superuser(self.bed, 1, kill), "t");
+    }
+}
+
+/// The backends, on both shards, that satisfy a condition, dealt with by an expression.
+fn backends(bed: &Bed, expression: &str, condition: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT {expression} FROM pg_stat_activity WHERE datname = 'shop' AND backend_type = 'client backend' \
+         AND pid <> pg_backend_pid() AND {condition}"
+    );
+    let shards = 0..bed.cluster().shards().len();
+    let lines = shards.map(|shard| superuser(bed, shard, &sql));
+    lines
+        .flat_map(|lines| lines.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Waits until the workspace works.
+fn is_working(bed: &Bed) {
+    eventually("the workspace works", || {
+        let condition = "state = 'active' AND query LIKE '%generate_series(1, 1000000000000)%'";
+        backends(bed, "1", condition).len() == 1
+    });
+}
+
+/// Waits until the workspace is held up by a client that does not read.
+fn is_held_up(bed: &Bed) {
+    eventually("the workspace waits for the client", || {
+        let condition = "wait_event = 'ClientWrite' AND query LIKE '%payload%ORDER BY id%'";
+        backends(bed, "1", condition).len() == 1
+    });
+}
+
+/// How a statement is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Simple,
+    Extended,
+    /// In a block that has written, behind a savepoint.
+    Block,
+    BlockExtended,
+    /// Between two others, all before one Sync.
+    Pipeline,
+}
+
+const WAYS: [Way; 5] = [
+    Way::Simple,
+    Way::Extended,
+    Way::Block,
+    Way::BlockExtended,
+    Way::Pipeline,
+];
+
+impl Way {
+    fn is_block(self) -> bool {
+        matches!(self, Way::Block | Way::BlockExtended)
+    }
+}
+
+fn client_of(router: &Router) -> Client {
+    let mut client = Client::connect(&Login::new(router.port()));
+    client.run("SET switchyard.layer = 'workspace'").succeeded();
+    client
+}
+
+fn extended(sql: &str, buffer: &mut BytesMut) {
+    frontend::parse("", sql, [], buffer).unwrap();
+    bind("", "", &[], 0, buffer);
+    frontend::describe(b'P', "", buffer).unwrap();
+    frontend::execute("", 0, buffer).unwrap();
+}
+
+/// Sends a statement.
+fn send(client: &mut Client, way: Way, sql: &str) {
+    if way.is_block() {
+        client.run("BEGIN").succeeded();
+        let insert = "INSERT INTO readings VALUES (1000, 1, 'own')";
+        client.run(insert).succeeded();
+        client.run("SAVEPOINT before").succeeded();
+    }
+    client.send(|buffer| match way {
+        Way::Simple | Way::Block => frontend::query(sql, buffer).unwrap(),
+        Way::Extended | Way::BlockExtended => {
+            extended(sql, buffer);
+            frontend::sync(buffer);
+        }
+        Way::Pipeline => {
+            extended("SELECT divisor FROM readings WHERE id = 7", buffer);
+            extended(sql, buffer);
+            extended("SELECT divisor FROM readings WHERE id = 8", buffer);
+            frontend::sync(buffer);
+        }
+    });
+}
+
+/// The error that a statement is answered, which must be the only one.
+#[track_caller]
+fn failure(client: &mut Client, way: Way) -> Failure {
+    let mut replies = client.replies(None);
+    if way == Way::Pipeline {
+        let before: Reply = replies.remove(0).succeeded();
+        assert_eq!(before.value(), "1");
+    }
+    assert_eq!(replies.len(), 1, "{way:?}: {:?}", replies.last());
+    assert_eq!(client.status, if way.is_block() { b'E' } else { b'I' });
+    let reply = replies.remove(0);
+    let failure = reply.failure;
+    failure.unwrap_or_else(|| panic!("{way:?} is answered: {:?}", reply.tag))
+}
+
+/// The session goes on as if nothing had been. In a block, from its savepoint, unless a part of the block was lost.
+#[track_caller]
+fn goes_on(client: &mut Client, way: Way, lost: bool) {
+    if way.is_block() {
+        let refused = client.run("SELECT 1");
+        assert_eq!(refused.sqlstate(), Some("25P02"), "{way:?}");
+        if !lost {
+            client.run("ROLLBACK TO before").succeeded();
+            assert_eq!(client.status, b'T');
+            let both = "SELECT count(*), sum(id), min(divisor) FROM readings";
+            let seen = client.run(both).succeeded().texts();
+            assert_eq!(seen, [[(ROWS + 1).to_string(), "2830".into(), "1".into()]]);
+        }
+        client.run("ROLLBACK").succeeded();
+    }
+    works(client);
+}
+
+/// As [`goes_on`], where there is no workspace to be had.
+#[track_caller]
+fn goes_on_elsewhere(client: &mut Client, way: Way) {
+    let anywhere = "SET switchyard.layer = 'auto'";
+    if way.is_block() {
+        client.run("ROLLBACK TO before").succeeded();
+        client.run(anywhere).succeeded();
+        let own = "SELECT payload FROM readings WHERE id = 1000";
+        assert_eq!(client.run(own).succeeded().value(), "own");
+        client.run("ROLLBACK").succeeded();
+    }
+    client.run(anywhere).succeeded();
+    let one = "SELECT divisor FROM readings WHERE id = 5";
+    assert_eq!(client.run(one).succeeded().value(), "1");
+}
+
+/// A session in no block is answered as it should be.
+#[track_caller]
+fn works(client: &mut Client) {
+    let all = "SELECT count(*), sum(id) FROM readings";
+    let expected = [[ROWS.to_string(), (ROWS * (ROWS + 1) / 2).to_string()]];
+    assert_eq!(client.run(all).succeeded().texts(), expected);
+    assert_eq!(client.extended(all, &[], 0).succeeded().texts(), expected);
+    let one = "SELECT divisor FROM readings WHERE id = 5";
+    assert_eq!(client.run(one).succeeded().value(), "1");
+    assert_eq!(client.status, b'I');
+}
+
+/// Nothing is left of what failed: no table, no backend that works or waits in a transaction, no place taken in a pool.
+#[track_caller]
+fn nothing_is_left(bed: &Bed, router: &Router) {
+    let mut console = Client::connect(&Login {
+        database: "switchyard".into(),
+        ..Login::new(router.port())
+    });
+    let mut seen = Vec::new();
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let busy = "state <> 'idle'";
+        seen.clear();
+        seen.extend(backends(bed, "state || ': ' || query", busy));
+        for shard in 0..bed.cluster().shards().len() {
+            let tables = "SELECT relname FROM pg_class WHERE relpersistence = 't'";
+            seen.extend(superuser(bed, shard, tables).lines().map(str::to_owned));
+        }
+        let pools = console.run("SHOW POOLS").succeeded();
+        let names: Vec<_> = pools
+            .columns
+            .iter()
+            .flatten()
+            .map(|column| &*column.name)
+            .collect();
+        for pool in pools.texts() {
+            let number = |name: &str| -> usize {
+                let at = names.iter().position(|found| *found == name).unwrap();
+                pool[at].parse().unwrap()
+            };
+            let whole = number("sv_idle") <= number("pool_size");
+            if number("cl_waiting") + number("sv_active") > 0 || !whole {
+                seen.push(format!("{pool:?}"));
+            }
+        }
+        if seen.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{seen:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A statement fails, sent in each way, after `act` has been done to it.
+#[track_caller]
+fn fails(bed: &Bed, router: &Router, sql: &str, expected: &str, mut act: impl FnMut(&Client)) {
+    for way in WAYS {
+        let mut client = client_of(router);
+        send(&mut client, way, sql);
+        act(&client);
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), expected, "{way:?}: {failure:?}");
+        goes_on(&mut client, way, expected == "08006");
+        nothing_is_left(bed, router);
+        client.terminate();
+    }
+}
+
+fn router(bed: &Bed, lines: &str) -> Router {
+    bed.another_router(lines, &|node: &dyn Node| node.port())
+}
+
+#[test]
+fn a_division_by_zero_on_one_shard() {
+    let (bed, _turn) = bed();
+    for shard in [0, 1] {
+        let _row = Row::on(bed, shard, 0);
+        fails(bed, bed.router(), FETCH, "22012", |_| ());
+    }
+}
+
+/// The same where rows are appended, and the client has some of them already.
+#[test]
+fn a_division_by_zero_on_one_shard_whose_rows_are_appended() {
+    let (bed, _turn) = bed();
+    for shard in [0, 1] {
+        let _row = Row::on(bed, shard, 0);
+        for way in WAYS {
+            let mut client = bed.client();
+            send(&mut client, way, "SELECT payload FROM checked");
+            let failure = failure(&mut client, way);
+            assert_eq!(failure.sqlstate(), "22012", "{way:?}: {failure:?}");
+            goes_on(&mut client, way, false);
+            nothing_is_left(bed, bed.router());
+            client.terminate();
+        }
+    }
+}
+
+#[test]
+fn a_division_by_zero_in_the_workspace() {
+    let (bed, _turn) = bed();
+    let at_once = "SELECT sum(100 / (id - 40)) FROM readings";
+    let after_rows = "SELECT 100 / (id - 40), payload \
+                      FROM (SELECT * FROM readings ORDER BY id OFFSET 0) AS r";
+    for sql in [at_once, after_rows] {
+        fails(bed, bed.router(), sql, "22012", |_| ());
+    }
+}
+
+#[test]
+fn a_table_that_must_not_be_read() {
+    let (bed, _turn) = bed();
+    // Only one shard says so.
+    superuser(bed, 1, "REVOKE SELECT ON checked FROM app");
+    fails(bed, bed.router(), FETCH, "42501", |_| ());
+    superuser(bed, 1, "GRANT SELECT ON checked TO app");
+}
+
+/// A backend ends, which is no end of a session.
+#[test]
+fn a_backend_that_is_terminated_under_a_fetch() {
+    let (bed, _turn) = bed();
+    let held = Held::new(bed);
+    fails(bed, bed.router(), FETCH, "08006", |_| held.kill());
+}
+
+/// The server does not notice, and goes on until it wants to say something.
+#[test]
+fn a_connection_that_breaks_under_a_fetch() {
+    let (bed, _turn) = bed();
+    let mut held = Held::new(bed);
+    let proxied = Proxied::new(bed, "");
+    for way in WAYS {
+        held.hold();
+        let mut client = client_of(proxied.router());
+        send(&mut client, way, FETCH);
+        held.is_waited_for();
+        proxied.of_shard(1).cut();
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), "08006", "{way:?}: {failure:?}");
+        held.release();
+        goes_on(&mut client, way, true);
+        nothing_is_left(bed, proxied.router());
+    }
+}
+
+fn kill(bed: &Bed, condition: &str) {
+    eventually("it is terminated", || {
+        backends(bed, "pg_terminate_backend(pid)", condition) == ["t"]
+    });
+}
+
+#[test]
+fn a_workspace_that_is_terminated_as_it_works() {
+    let (bed, _turn) = bed();
+    fails(bed, bed.router(), WORK, "08006", |_| {
+        is_working(bed);
+        kill(
+            bed,
+            "state = 'active' AND query LIKE '%generate_series(1, 1000000000000)%'",
+        );
+    });
+}
+
+#[test]
+fn a_workspace_that_is_terminated_as_it_is_given_rows() {
+    let (bed, _turn) = bed();
+    let mut held = Held::new(bed);
+    for way in WAYS {
+        held.hold();
+        let mut client = client_of(bed.router());
+        send(&mut client, way, FETCH);
+        held.is_waited_for();
+        kill(bed, "state = 'active' AND query LIKE 'COPY pg_temp%'");
+        held.release();
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), "08006", "{way:?}: {failure:?}");
+        goes_on(&mut client, way, false);
+        nothing_is_left(bed, bed.router());
+    }
+}
+
+#[test]
+fn a_server_that_dies_under_a_fetch() {
+    let (bed, _turn) = bed();
+    let mut held = Held::new(bed);
+    for way in [Way::Simple, Way::BlockExtended] {
+        held.hold();
+        let mut client = client_of(bed.router());
+        send(&mut client, way, FETCH);
+        held.is_waited_for();
+        primary(bed, 1).stop(Stop::Kill).unwrap();
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), "08006", "{way:?}: {failure:?}");
+        primary(bed, 1).start().unwrap();
+        eventually("the shard is back", || {
+            let all = "SELECT count(*) FROM users";
+            bed.client().run(all).failure.is_none()
+        });
+        goes_on(&mut client, way, true);
+        nothing_is_left(bed, bed.router());
+    }
+}
+
+#[test]
+fn the_clients_own_time_limit() {
+    let (bed, _turn) = bed();
+    let held = Held::new(bed);
+    for sql in [FETCH, WORK] {
+        for way in WAYS {
+            let mut client = client_of(bed.router());
+            client.run("SET statement_timeout = '1s'").succeeded();
+            send(&mut client, way, sql);
+            let failure = failure(&mut client, way);
+            let expected = ("57014", "canceling statement due to statement timeout");
+            let seen = (failure.sqlstate(), failure.message());
+            assert_eq!(seen, expected, "{way:?}");
+            goes_on(&mut client, way, false);
+            nothing_is_left(bed, bed.router());
+            client.terminate();
+        }
+    }
+    drop(held);
+}
+
+#[test]
+fn the_routers_time_limit() {
+    let (bed, _turn) = bed();
+    let router = router(bed, "query_timeout = \"1s\"");
+    let _held = Held::new(bed);
+    for sql in [FETCH, WORK] {
+        fails(bed, &router, sql, "57014", |_| ());
+    }
+}
+
+#[test]
+fn a_cancel_request() {
+    let (bed, _turn) = bed();
+    let held = Held::new(bed);
+    let cancel = |client: &Client| Client::cancel(&client.key, bed.router().port());
+    fails(bed, bed.router(), FETCH, "57014", |client| {
+        held.is_waited_for();
+        cancel(client);
+    });
+    drop(held);
+    fails(bed, bed.router(), WORK, "57014", |client| {
+        is_working(bed);
+        cancel(client);
+    });
+    fails(bed, bed.router(), RESULT, "57014", |client| {
+        is_held_up(bed);
+        cancel(client);
+    });
+}
+
+#[test]
+fn a_client_that_disappears() {
+    let (bed, _turn) = bed();
+    let held = Held::new(bed);
+    let stages: [(&str, &dyn Fn()); 3] = [
+        (FETCH, &|| held.is_waited_for()),
+        (WORK, &|| is_working(bed)),
+        (RESULT, &|| is_held_up(bed)),
+    ];
+    for (sql, is_there) in stages {
+        for way in WAYS {
+            let mut client = client_of(bed.router());
+            send(&mut client, way, sql);
+            is_there();
+            drop(client);
+            nothing_is_left(bed, bed.router());
+        }
+    }
+}
+
+#[test]
+fn more_rows_than_may_be_fetched() {
+    let (bed, _turn) = bed();
+    let router = router(bed, "max_fetch_bytes = \"500kB\"");
+    for sql in [RESULT, "SELECT count(*), min(payload) FROM readings"] {
+        fails(bed, &router, sql, "53400", |_| ());
+    }
+}
+
+#[test]
+fn a_workspace_that_others_have() {
+    let (bed, _turn) = bed();
+    let lines = "workspace_sessions = 1\nquery_wait_timeout = \"1s\"";
+    let router = router(bed, lines);
+    // Sessions have their workspaces on one shard after the other.
+    let condition = "query LIKE '%generate_series(1, 1000000000000)%' AND state = 'active'";
+    let mut holders = Vec::new();
+    for number in 1..=2 {
+        let mut holder = client_of(&router);
+        send(&mut holder, Way::Simple, WORK);
+        holders.push(holder);
+        eventually("it works", || backends(bed, "1", condition).len() == number);
+    }
+    // Of what is sent in a pipeline here, the first would need one.
+    for way in WAYS.into_iter().filter(|way| *way != Way::Pipeline) {
+        let mut client = client_of(&router);
+        send(&mut client, way, RESULT);
+        // Others go on.
+        let mut other = Client::connect(&Login::new(router.port()));
+        for id in 1..=ROWS {
+            let one = format!("SELECT divisor FROM readings WHERE id = {id}");
+            assert_eq!(other.run(&one).succeeded().value(), "1");
+        }
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), "53400", "{way:?}: {failure:?}");
+        assert!(failure.message().contains("1 workspaces"), "{failure:?}");
+        goes_on_elsewhere(&mut client, way);
+        client.terminate();
+    }
+    drop(holders);
+    nothing_is_left(bed, &router);
+    works(&mut client_of(&router));
+    nothing_is_left(bed, &router);
+}
+
+/// More temporary files than the workspace may write; PostgreSQL lets no role set that limit unless it was granted to it.
+#[test]
+fn more_temporary_files_than_allowed() {
+    let (bed, _turn) = bed();
+    let lines = "workspace_temp_limit = \"100kB\"";
+    let router = router(bed, lines);
+    let sort = "SELECT count(*) FROM (SELECT DISTINCT payload || id || n FROM readings, generate_series(1, 3) AS n) AS s";
+    let sort = &format!("{sort} WHERE current_setting('work_mem') = '64kB'");
+    fails_plainly(bed, &router, sort, "42501");
+    let _granted = Changed::by(
+        bed,
+        "GRANT SET ON PARAMETER temp_file_limit TO app",
+        "REVOKE SET ON PARAMETER temp_file_limit FROM app",
+    );
+    let _little = Changed::by(
+        bed,
+        "ALTER ROLE app SET work_mem = '64kB'",
+        "ALTER ROLE app RESET work_mem",
+    );
+    fails(bed, &self::router(bed, lines), sort, "53400", |_| ());
+}
+
+/// As [`fails`], where no such statement can succeed.
+#[track_caller]
+fn fails_plainly(bed: &Bed, router: &Router, sql: &str, expected: &str) {
+    // Of what is sent in a pipeline here, the first would fail.
+    for way in WAYS.into_iter().filter(|way| *way != Way::Pipeline) {
+        let mut client = client_of(router);
+        send(&mut client, way, sql);
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), expected, "{way:?}: {failure:?}");
+        goes_on_elsewhere(&mut client, way);
+        nothing_is_left(bed, router);
+    }
+}
+
+#[test]
+fn no_right_to_make_temporary_tables() {
+    let (bed, _turn) = bed();
+    let revoked = Changed::by(
+        bed,
+        "REVOKE TEMPORARY ON DATABASE shop FROM PUBLIC, app",
+        "GRANT TEMPORARY ON DATABASE shop TO PUBLIC, app",
+    );
+    fails_plainly(bed, bed.router(), RESULT, "42501");
+    drop(revoked);
+    works(&mut client_of(bed.router()));
+}
+
+/// Each has a connection to one shard and waits for another, or for a workspace: somebody can always go on.
+#[test]
+fn sessions_that_need_each_others_connections() {
+    let (bed, _turn) = bed();
+    let lines = "pool_size = 1\nworkspace_sessions = 1\nquery_wait_timeout = \"20s\"";
+    let router = router(bed, lines);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let mut client = client_of(&router);
+            scope.spawn(move || {
+                if number >= 4 {
+                    client.run("SET switchyard.layer = 'auto'").succeeded();
+                }
+                for _ in 0..10 {
+                    match number {
+                        0..4 => works(&mut client),
+                        _ => drop(client.run("SELECT divisor FROM readings").succeeded()),
+                    }
+                }
+            });
+        }
+    });
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    nothing_is_left(bed, &router);
+}
+
+/// What runs when the router is told to stop is finished.
+#[test]
+fn a_router_that_shuts_down() {
+    let (bed, _turn) = bed();
+    let mut held = Held::new(bed);
+    let mut router = router(bed, "");
+    let mut client = client_of(&router);
+    send(&mut client, Way::Simple, FETCH);
+    held.is_waited_for();
+    router.process().terminate();
+    held.release();
+    let reply = client.replies(None).remove(0).succeeded();
+    assert_eq!(reply.texts(), [[ROWS.to_string(), "t".into()]]);
+    let message = client.receive();
+    assert_eq!(Failure::decode(&message.body).sqlstate(), "57P01");
+    let ended = router.process().wait(Duration::from_secs(20)).unwrap();
+    assert!(ended.is_some_and(|status| status.success()));
+}
