@@ -19,7 +19,7 @@ use crate::plan::workspace::{Fetch, Text};
 use crate::sql::{Lexer, TokenKind};
 
 /// A relation with so many rows in the workspace, at most, restricts others by its keys.
-const MOST_KEYS: u64 = 20_000;
+const MOST_KEYS: u64 = 50_000;
 
 /// What a client asks, as it came.
 pub(super) struct Asked<'a> {

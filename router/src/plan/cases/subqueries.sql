@@ -30,6 +30,7 @@ SELECT * FROM users WHERE id = 5 OR id IN (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
 -->   Fetch users (id, email, name, age, created) from all shards
+-->     Only: (tokens 5 to 8 or tokens 9 to 17)
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE NOT (id IN (SELECT user_id FROM orders))

@@ -46,6 +46,7 @@ pub(in crate::plan) fn by_names(
         workspace: Workspace {
             fetches: Vec::new(),
             views: Vec::new(),
+            settled: Vec::new(),
             reason,
         },
     };

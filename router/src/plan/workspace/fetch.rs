@@ -58,6 +58,8 @@ pub enum Restriction {
         other: TableName,
         /// The other relation's column.
         equals: String,
+        /// Both columns are of one type, so that values of the one can be compared as the other's.
+        alike: bool,
         /// What the other relation's rows must satisfy.
         others: Vec<Restriction>,
     },
@@ -103,6 +105,7 @@ impl fmt::Display for Restriction {
                 other,
                 equals,
                 others,
+                ..
             } => write!(f, "{column} in {other}.{equals} with ({})", listed(others)),
             Restriction::Among {
                 column,
@@ -134,19 +137,39 @@ impl<'a> Text<'a> {
         &self.tokens
     }
 
-    /// A condition as it stands in the text, without its qualifiers; `None` if the text is not the planned one.
-    fn condition(&self, condition: &Condition) -> Option<String> {
-        let mut text = String::new();
-        for number in condition.tokens.clone() {
+    /// A condition as it stands in the text, without its qualifiers. Of a text that is not the planned one it makes no SQL.
+    fn condition(&self, condition: &Condition) -> String {
+        let kept = condition.tokens.clone();
+        let kept = kept.filter(|number| !condition.qualifiers.contains(number));
+        let text = |number: usize| {
             let token = self.tokens.get(number)?;
-            if condition.qualifiers.contains(&number) {
-                continue;
-            }
-            text.push_str(std::str::from_utf8(token.text(self.sql)).ok()?);
-            text.push(' ');
-        }
-        Some(text)
+            std::str::from_utf8(token.text(self.sql)).ok()
+        };
+        let words: Vec<&str> = kept.map(|number| text(number).unwrap_or("?")).collect();
+        words.join(" ")
     }
+
+    /// Where a condition stands in the text, in bytes.
+    pub(super) fn place(&self, condition: &Condition) -> Option<Range<usize>> {
+        let first = self.tokens.get(condition.tokens.start)?;
+        let last = self.tokens.get(condition.tokens.end.checked_sub(1)?)?;
+        Some(first.start as usize..last.end as usize)
+    }
+}
+
+/// The tokens that are in none of the conditions.
+pub(super) fn without(conditions: &[Condition], sql: &[u8], tokens: &[Token]) -> Vec<Token> {
+    let text = Text::new(sql);
+    let places: Vec<Range<usize>> = conditions
+        .iter()
+        .filter_map(|condition| text.place(condition))
+        .collect();
+    let inside = |token: &&Token| {
+        !places
+            .iter()
+            .any(|place| place.contains(&(token.start as usize)))
+    };
+    tokens.iter().filter(inside).copied().collect()
 }
 
 /// The values of a column of a relation that has been fetched, as the text of an array; `None` if they are not known or too many.
@@ -191,7 +214,16 @@ fn awaited(restrictions: &[Restriction]) -> Vec<(&TableName, &str)> {
         .flat_map(|restriction| match restriction {
             Restriction::Condition(_) => Vec::new(),
             Restriction::Either(lists) => lists.iter().flat_map(|list| awaited(list)).collect(),
-            Restriction::Meets { others, .. } => awaited(others),
+            Restriction::Meets {
+                other,
+                equals,
+                alike,
+                others,
+                ..
+            } => {
+                let itself = alike.then_some((other, equals.as_str()));
+                itself.into_iter().chain(awaited(others)).collect()
+            }
             Restriction::Among { other, equals, .. } => vec![(other, equals.as_str())],
         })
         .collect()
@@ -212,7 +244,7 @@ fn all_of(restrictions: &[Restriction], text: &Text<'_>, keys: &Keys<'_>) -> Str
 fn said(restriction: &Restriction, text: &Text<'_>, keys: &Keys<'_>) -> Option<String> {
     match restriction {
         Restriction::Condition(condition) => {
-            let condition = text.condition(condition)?;
+            let condition = text.condition(condition);
             Some(format!("({condition})"))
         }
         Restriction::Either(lists) => {
@@ -224,13 +256,19 @@ fn said(restriction: &Restriction, text: &Text<'_>, keys: &Keys<'_>) -> Option<S
             column,
             other,
             equals,
+            alike,
             others,
         } => {
+            let column = escape_identifier(column);
+            // What has been fetched is what matters of it: nothing needs to be found out again.
+            if let Some(values) = alike.then(|| keys(other, equals)).flatten() {
+                return Some(format!("{column} = ANY ({values})"));
+            }
             let others = all_of(others, text, keys);
             if others.is_empty() {
                 return None;
             }
-            let (column, equals) = (escape_identifier(column), escape_identifier(equals));
+            let equals = escape_identifier(equals);
             let other = qualified(other);
             Some(format!(
                 "{column} IN (SELECT {equals} FROM {other} WHERE {others})"

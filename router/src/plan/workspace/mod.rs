@@ -11,6 +11,7 @@
 mod by_names;
 pub mod fetch;
 mod needs;
+mod plain;
 mod reduce;
 mod splice;
 
@@ -18,8 +19,10 @@ use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
 pub(super) use self::by_names::by_names;
-pub use self::fetch::{Fetch, Home, Text};
+use self::fetch::Condition;
+pub use self::fetch::{Fetch, Home, Restriction, Text};
 use self::needs::Uses;
+use self::reduce::Mention;
 use super::Context;
 use super::analyse::Analysis;
 use super::decide::need;
@@ -34,8 +37,17 @@ pub struct Workspace {
     pub fetches: Vec<Fetch>,
     /// The views to be made of them, each after those it reads.
     pub views: Vec<TemporaryView>,
+    /// Conditions of the text that every fetched row satisfies, in the text's order: it is run without them.
+    pub settled: Vec<Condition>,
     /// Why a workspace has to answer.
     pub reason: String,
+}
+
+impl TemporaryView {
+    /// Its query as it is made in the workspace.
+    pub fn text(&self, moved: &dyn Fn(&TableName) -> bool) -> Vec<u8> {
+        splice::into_workspace(self.query.as_bytes(), moved, &[])
+    }
 }
 
 /// A view of sharded tables, to be made anew of the fetched ones.
@@ -50,9 +62,15 @@ pub struct TemporaryView {
 }
 
 impl Workspace {
-    /// The statement's text as it runs in the workspace: schemas of the relations that are `moved` there are replaced.
+    /// The statement's text as it runs in the workspace: schemas of the relations that are `moved` there are replaced, and
+    /// conditions that all fetched rows satisfy.
     pub fn text(&self, sql: &[u8], moved: &dyn Fn(&TableName) -> bool) -> Vec<u8> {
-        splice::into_workspace(sql, moved)
+        let text = Text::new(sql);
+        let settled = self.settled.iter();
+        let places: Vec<_> = settled
+            .filter_map(|condition| text.place(condition))
+            .collect();
+        splice::into_workspace(sql, moved, &places)
     }
 
     /// Whether a relation of this name is made in the workspace when all of its fetches are.
@@ -96,32 +114,41 @@ pub(super) fn workspace(
     reason: String,
 ) -> Result<Workspace, String> {
     only_reads(analysis)?;
-    let uses = Uses::of(statement, sql, tokens)?;
+    // A view mentions relations, too.
+    let mut mentions = match analysis.reads_views {
+        None => reduce::mentions(statement, sql, context).unwrap_or_default(),
+        Some(_) => Vec::new(),
+    };
+    let all: Vec<TableName> = mentions
+        .iter()
+        .map(|mention| mention.relation.clone())
+        .collect();
+    let settled = settle(&mut mentions, sql, context);
+    let is_gone = |name: &TableName| {
+        all.contains(name) && !mentions.iter().any(|mention| mention.relation == *name)
+    };
+    let uses = Uses::of(statement, sql, &fetch::without(&settled, sql, tokens))?;
     let mut made = Making {
         context,
         uses: &uses,
         workspace: Workspace {
             fetches: Vec::new(),
             views: Vec::new(),
+            settled,
             reason,
         },
     };
-    for name in &analysis.read {
+    for name in analysis.read.iter().filter(|name| !is_gone(name)) {
         made.relation(name)?;
     }
     let mut workspace = made.workspace;
     for fetch in &mut workspace.fetches {
         restrict(fetch, analysis);
     }
-    // A view mentions relations, too.
-    if analysis.reads_views.is_none()
-        && let Some(mentions) = reduce::mentions(statement, sql, context)
-    {
-        for mention in mentions {
-            let mut fetches = workspace.fetches.iter_mut();
-            if let Some(fetch) = fetches.find(|fetch| fetch.relation == mention.relation) {
-                fetch.mentions.push(mention.restrictions);
-            }
+    for mention in mentions {
+        let mut fetches = workspace.fetches.iter_mut();
+        if let Some(fetch) = fetches.find(|fetch| fetch.relation == mention.relation) {
+            fetch.mentions.push(mention.restrictions);
         }
     }
     same_names(&workspace)?;
@@ -129,6 +156,49 @@ pub(super) fn workspace(
         return Err("A schema's name is also another name in it.".to_owned());
     }
     Ok(workspace)
+}
+
+/// The conditions that hold for every row that is fetched. What is mentioned inside them only is mentioned no more.
+fn settle(mentions: &mut Vec<Mention>, sql: &[u8], context: &Context<'_>) -> Vec<Condition> {
+    let text = Text::new(sql);
+    loop {
+        let settled = settled(mentions, context);
+        let places: Vec<_> = settled
+            .iter()
+            .filter_map(|condition| text.place(condition))
+            .collect();
+        let before = mentions.len();
+        mentions.retain(|mention| !places.iter().any(|place| place.contains(&mention.place)));
+        if mentions.len() == before {
+            return settled;
+        }
+    }
+}
+
+/// The conditions that hold for every row that is fetched: those of a sharded relation that is mentioned once.
+fn settled(mentions: &[Mention], context: &Context<'_>) -> Vec<Condition> {
+    let once = |mention: &&Mention| {
+        let name = &mention.relation;
+        let relation = context.relations.get(&name.schema, &name.name);
+        let sharded = relation.is_some_and(|relation| relation.sharding().is_some());
+        sharded
+            && mentions
+                .iter()
+                .filter(|other| other.relation == *name)
+                .count()
+                == 1
+    };
+    let condition = |restriction: &Restriction| match restriction {
+        Restriction::Condition(condition) => Some(condition.clone()),
+        Restriction::Either(_) | Restriction::Meets { .. } | Restriction::Among { .. } => None,
+    };
+    let mut settled: Vec<Condition> = mentions
+        .iter()
+        .filter(once)
+        .flat_map(|mention| mention.restrictions.iter().filter_map(condition))
+        .collect();
+    settled.sort_by_key(|condition| condition.tokens.start);
+    settled
 }
 
 /// A workspace runs the statement once, apart from the session's own backends, and everything it does there is undone.
@@ -231,6 +301,7 @@ impl Making<'_> {
                 Workspace {
                     fetches: Vec::new(),
                     views: Vec::new(),
+                    settled: Vec::new(),
                     reason: String::new(),
                 },
             ),

@@ -15,12 +15,13 @@ use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArguments, JoinConstraint, JoinOperator, Query, Select,
-    SelectItem, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, Distinct, Expr, GroupByExpr, JoinConstraint, JoinOperator, ObjectName, Query,
+    Select, SelectItem, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use switchyard_schema::TableName;
 
 use super::fetch::{Condition, Restriction, Text};
+use super::plain::is_plain;
 use crate::plan::Context;
 use crate::plan::analyse::names::{function_name, name, relation_name};
 use crate::plan::analyse::predicate::conjuncts;
@@ -35,6 +36,8 @@ const DEPTH: usize = 3;
 #[derive(Debug)]
 pub(super) struct Mention {
     pub(super) relation: TableName,
+    /// Where it is in the text, in bytes.
+    pub(super) place: usize,
     pub(super) restrictions: Vec<Restriction>,
 }
 
@@ -52,6 +55,8 @@ pub(super) fn mentions(
         context,
         ctes: names.ctes,
         scopes: Vec::new(),
+        memberships: Vec::new(),
+        awaited: None,
         hidden: Vec::new(),
         mentions: Vec::new(),
     };
@@ -80,7 +85,7 @@ impl Visitor for Names {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_relation(&mut self, relation: &sqlparser::ast::ObjectName) -> ControlFlow<()> {
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         self.relations.extend(relation_name(relation).ok());
         ControlFlow::Continue(())
     }
@@ -94,6 +99,10 @@ struct Blocks<'a> {
     ctes: HashSet<String>,
     /// The FROMs around, outermost first.
     scopes: Scopes<'a>,
+    /// Conditions `column IN (SELECT …)` that hold for all rows of their SELECT.
+    memberships: Vec<Expr>,
+    /// What holds in the SELECT that is looked at next.
+    awaited: Option<Expr>,
     /// FROMs whose columns cannot be named in a subquery of theirs.
     hidden: Vec<Rc<[Item<'a>]>>,
     mentions: Vec<Mention>,
@@ -108,6 +117,8 @@ type Place = (usize, usize);
 /// An item of a FROM.
 struct Item<'a> {
     alias: String,
+    /// Where its name is in the text, in bytes.
+    place: usize,
     /// The relation, if it is one that could be fetched. The columns of anything else are not known.
     relation: Option<&'a Relation>,
     /// What holds for every row it contributes.
@@ -121,14 +132,40 @@ impl Visitor for Blocks<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         let level = self.scopes.len();
-        self.scopes.push(self.items(select).into());
+        let mut items = self.items(select);
+        if let Some(equal) = self.awaited.take() {
+            hold(&mut items, &equal);
+        }
+        let conditions = select.selection.iter().flat_map(conjuncts);
+        self.memberships.extend(
+            conditions
+                .filter(|condition| membership_of(condition).is_some())
+                .cloned(),
+        );
+        self.scopes.push(items.into());
         for (at, item) in self.scopes[level].iter().enumerate() {
             if let Some(relation) = item.relation {
                 self.mentions.push(Mention {
                     relation: relation.name.clone(),
+                    place: item.place,
                     restrictions: self.restrictions(&self.scopes, (level, at), &[]),
                 });
             }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        // What is not equal to what it is looked for does not matter where the whole must be true.
+        if let Some((column, query, value)) = membership_of(expr)
+            && query.with.is_none()
+            && self.memberships.contains(expr)
+        {
+            self.awaited = Some(Expr::BinaryOp {
+                left: Box::new(value.clone()),
+                op: BinaryOperator::Eq,
+                right: Box::new(column.clone()),
+            });
         }
         ControlFlow::Continue(())
     }
@@ -142,6 +179,7 @@ impl Visitor for Blocks<'_> {
         if is_apart(factor) {
             let unseen = Item {
                 alias: String::new(),
+                place: 0,
                 relation: None,
                 conditions: Vec::new(),
                 closed: true,
@@ -161,6 +199,34 @@ impl Visitor for Blocks<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// `column IN (SELECT column …)`: the column, the query and its column, where each row of the query's FROM says for itself
+/// which values are in it, or each group of the value's.
+fn membership_of(expr: &Expr) -> Option<(&Expr, &Query, &Expr)> {
+    let Expr::InSubquery {
+        expr,
+        subquery,
+        negated: false,
+    } = expr
+    else {
+        return None;
+    };
+    let SetExpr::Select(select) = &*subquery.body else {
+        return None;
+    };
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        select.projection.as_slice()
+    else {
+        return None;
+    };
+    let GroupByExpr::Expressions(groups, _) = &select.group_by else {
+        return None;
+    };
+    let by_value = groups.contains(value) || (groups.is_empty() && select.having.is_none());
+    let whole = subquery.limit_clause.is_none() && subquery.fetch.is_none();
+    let distinct_on = matches!(select.distinct, Some(Distinct::On(_)));
+    (by_value && whole && !distinct_on).then_some((expr, subquery, value))
 }
 
 /// A subquery that does not see the columns of the FROM it is in.
@@ -243,7 +309,7 @@ impl<'a> Blocks<'a> {
     }
 
     fn factor(&self, factor: &TableFactor, items: &mut Vec<Item<'a>>) {
-        let (alias, relation) = match factor {
+        let (alias, place, relation) = match factor {
             TableFactor::NestedJoin {
                 table_with_joins,
                 alias: None,
@@ -264,12 +330,14 @@ impl<'a> Blocks<'a> {
                     .is_some_and(|alias| !alias.columns.is_empty());
                 let relation = relation.filter(|_| !renames);
                 let alias = alias.as_ref().and_then(|alias| name(&alias.name).ok());
-                (alias.or(found.map(|(_, name)| name)), relation)
+                let place = parse::offset(object.span().start) as usize;
+                (alias.or(found.map(|(_, name)| name)), place, relation)
             }
-            _ => (None, None),
+            _ => (None, 0, None),
         };
         items.push(Item {
             alias: alias.unwrap_or_default(),
+            place,
             relation,
             conditions: Vec::new(),
             closed: false,
@@ -318,11 +386,12 @@ impl<'a> Blocks<'a> {
                     .condition(scopes, at, condition)
                     .map(Restriction::Condition),
             },
-            Expr::InSubquery {
-                expr,
-                subquery,
-                negated: false,
-            } => self.membership(scopes, at, expr, subquery, around),
+            Expr::InSubquery { .. } => {
+                let (expr, query, value) = membership_of(condition)?;
+                let local = self.local_membership(scopes, at, condition);
+                let local = local.map(Restriction::Condition);
+                local.or_else(|| self.membership(scopes, at, (expr, query, value), around))
+            }
             _ => self
                 .condition(scopes, at, condition)
                 .map(Restriction::Condition),
@@ -360,6 +429,8 @@ impl<'a> Blocks<'a> {
         if around.contains(&other) || around.len() >= DEPTH {
             return None;
         }
+        let of = key_type(mine, &column)?;
+        let alike = of == key_type(theirs, &equals)? && !of.1;
         if is_with(mine, &column, theirs, &equals) {
             let around = [around, &[at]].concat();
             let others = self.restrictions(scopes, other, &around);
@@ -367,11 +438,10 @@ impl<'a> Blocks<'a> {
                 column,
                 other: theirs.name.clone(),
                 equals,
+                alike,
                 others,
             });
         }
-        let of = key_type(mine, &column)?;
-        let alike = of == key_type(theirs, &equals)? && !of.1;
         alike.then(|| Restriction::Among {
             column,
             other: theirs.name.clone(),
@@ -384,46 +454,75 @@ impl<'a> Blocks<'a> {
         &self,
         scopes: &Scopes<'a>,
         at: Place,
-        expr: &Expr,
-        subquery: &Query,
+        (expr, query, value): (&Expr, &Query, &Expr),
         around: &[Place],
     ) -> Option<Restriction> {
         let mine = column(scopes, expr).filter(|(place, _)| *place == at)?;
-        let SetExpr::Select(select) = &*subquery.body else {
-            return None;
-        };
-        let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
-            select.projection.as_slice()
-        else {
-            return None;
-        };
-        let mut inside = scopes.clone();
-        inside.push(self.items(select).into());
+        let inside = self.inside(scopes, query)?;
         let other = column(&inside, value).filter(|((level, _), _)| *level == scopes.len())?;
         self.meeting(&inside, mine, other, around)
     }
 
+    /// The scopes inside a subquery.
+    fn inside(&self, scopes: &Scopes<'a>, query: &Query) -> Option<Scopes<'a>> {
+        let SetExpr::Select(select) = &*query.body else {
+            return None;
+        };
+        let mut inside = scopes.clone();
+        inside.push(self.items(select).into());
+        Some(inside)
+    }
+
+    /// `key IN (SELECT key FROM …)` where each shard knows which of its own keys are in the subquery.
+    fn local_membership(
+        &self,
+        scopes: &Scopes<'a>,
+        at: Place,
+        condition: &Expr,
+    ) -> Option<Condition> {
+        let (expr, query, value) = membership_of(condition)?;
+        let (_, mine) = column(scopes, expr).filter(|(place, _)| *place == at)?;
+        let inside = self.inside(scopes, query)?;
+        let place = (scopes.len(), 0);
+        let (_, theirs) = column(&inside, value).filter(|(found, _)| *found == place)?;
+        let SetExpr::Select(select) = &*query.body else {
+            return None;
+        };
+        let (relation, other) = (item(scopes, at)?.relation?, item(&inside, place)?.relation?);
+        let alone = inside.last()?.len() == 1 && other.sharding().is_some();
+        let own = |expr: &Expr| column(&inside, expr).is_some_and(|(found, _)| found == place);
+        let immutable = |name: &ObjectName| self.is_immutable(name);
+        let plain = |expr: &Expr| is_plain(expr, &own, &immutable);
+        let conditions = select.selection.iter().chain(&select.having);
+        (alone && is_with(relation, &mine, other, &theirs) && conditions.into_iter().all(plain))
+            .then(|| self.cut(scopes, at, condition))?
+    }
+
     /// A condition on one item alone, that says the same on every server and at any moment.
     fn condition(&self, scopes: &Scopes<'a>, at: Place, condition: &Expr) -> Option<Condition> {
-        let relations = self.context.relations;
-        let immutable = |object: &sqlparser::ast::ObjectName| {
-            let Ok((schema, name)) = function_name(object) else {
-                return false;
-            };
-            let mut functions = relations
-                .functions(self.context.search_path, schema.as_deref(), &name)
-                .peekable();
-            let known = functions.peek().is_some();
-            known
-                && functions.all(|function| {
-                    *function.schema == *"pg_catalog"
-                        && function.volatility == Volatility::Immutable
-                })
-        };
+        let immutable = |name: &ObjectName| self.is_immutable(name);
         let own = |expr: &Expr| column(scopes, expr).is_some_and(|(place, _)| place == at);
-        if !is_plain(condition, &own, &immutable) {
-            return None;
-        }
+        is_plain(condition, &own, &immutable).then(|| self.cut(scopes, at, condition))?
+    }
+
+    /// Whether every function of that name computes the same from the same, anywhere and always.
+    fn is_immutable(&self, name: &ObjectName) -> bool {
+        let Ok((schema, name)) = function_name(name) else {
+            return false;
+        };
+        let (relations, path) = (self.context.relations, self.context.search_path);
+        let mut functions = relations
+            .functions(path, schema.as_deref(), &name)
+            .peekable();
+        let known = functions.peek().is_some();
+        known
+            && functions.all(|function| {
+                *function.schema == *"pg_catalog" && function.volatility == Volatility::Immutable
+            })
+    }
+
+    /// A condition as the tokens of the text that it is.
+    fn cut(&self, scopes: &Scopes<'a>, at: Place, condition: &Expr) -> Option<Condition> {
         let tokens = self.locate(condition)?;
         let alias = &item(scopes, at)?.alias;
         let all = self.text.tokens();
@@ -544,87 +643,4 @@ fn innermost(scopes: &Scopes<'_>, is: &dyn Fn(&Item<'_>) -> bool) -> Option<Plac
         [place] => Some(*place),
         _ => None,
     }
-}
-
-/// Whether an expression is made of own columns, constants and what computes the same anywhere.
-fn is_plain(
-    expr: &Expr,
-    own: &dyn Fn(&Expr) -> bool,
-    immutable: &dyn Fn(&sqlparser::ast::ObjectName) -> bool,
-) -> bool {
-    let plain = |expr: &Expr| is_plain(expr, own, immutable);
-    match expr {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => own(expr),
-        Expr::Value(_) | Expr::TypedString(_) => true,
-        Expr::Interval(interval) => plain(&interval.value),
-        Expr::Nested(inner)
-        | Expr::IsNull(inner)
-        | Expr::IsNotNull(inner)
-        | Expr::IsTrue(inner)
-        | Expr::IsNotTrue(inner)
-        | Expr::IsFalse(inner)
-        | Expr::IsNotFalse(inner)
-        | Expr::UnaryOp { expr: inner, .. }
-        | Expr::Cast { expr: inner, .. }
-        | Expr::Extract { expr: inner, .. } => plain(inner),
-        Expr::BinaryOp { left, op, right } => is_standard(op) && plain(left) && plain(right),
-        Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
-            plain(left) && plain(right)
-        }
-        Expr::InList { expr, list, .. } => plain(expr) && list.iter().all(plain),
-        Expr::Between {
-            expr, low, high, ..
-        } => plain(expr) && plain(low) && plain(high),
-        Expr::Like { expr, pattern, .. } | Expr::ILike { expr, pattern, .. } => {
-            plain(expr) && plain(pattern)
-        }
-        Expr::Substring {
-            expr,
-            substring_from,
-            substring_for,
-            ..
-        } => {
-            let parts = [substring_from, substring_for];
-            plain(expr) && parts.into_iter().flatten().all(|part| plain(part))
-        }
-        Expr::Function(function) => {
-            let FunctionArguments::List(list) = &function.args else {
-                return false;
-            };
-            let argument = |argument: &sqlparser::ast::FunctionArg| match argument {
-                sqlparser::ast::FunctionArg::Unnamed(sqlparser::ast::FunctionArgExpr::Expr(
-                    expr,
-                )) => plain(expr),
-                _ => false,
-            };
-            let simple = function.over.is_none()
-                && function.filter.is_none()
-                && function.within_group.is_empty()
-                && list.duplicate_treatment.is_none()
-                && list.clauses.is_empty();
-            simple && immutable(&function.name) && list.args.iter().all(argument)
-        }
-        _ => false,
-    }
-}
-
-/// Operators that users do not make.
-fn is_standard(operator: &BinaryOperator) -> bool {
-    matches!(
-        operator,
-        BinaryOperator::Eq
-            | BinaryOperator::NotEq
-            | BinaryOperator::Lt
-            | BinaryOperator::LtEq
-            | BinaryOperator::Gt
-            | BinaryOperator::GtEq
-            | BinaryOperator::And
-            | BinaryOperator::Or
-            | BinaryOperator::Plus
-            | BinaryOperator::Minus
-            | BinaryOperator::Multiply
-            | BinaryOperator::Divide
-            | BinaryOperator::Modulo
-            | BinaryOperator::StringConcat
-    )
 }

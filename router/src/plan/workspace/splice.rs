@@ -1,6 +1,8 @@
 //! Texts as they run in a workspace: where they name a schema of something that is made there, it is PostgreSQL's name for
 //! the session's temporary one.
 
+use std::ops::Range;
+
 use switchyard_schema::TableName;
 
 use crate::plan::parse;
@@ -10,15 +12,27 @@ use crate::sql::{self, Token, TokenKind};
 /// PostgreSQL's alias for a session's own temporary schema.
 const TEMPORARY: &[u8] = b"pg_temp";
 
-/// The text with the schemas of relations that are `moved` replaced.
-pub(super) fn into_workspace(sql: &[u8], moved: &dyn Fn(&TableName) -> bool) -> Vec<u8> {
+/// The text with the schemas of relations that are `moved` replaced, and `true` in the places of conditions that hold.
+pub(super) fn into_workspace(
+    sql: &[u8],
+    moved: &dyn Fn(&TableName) -> bool,
+    settled: &[Range<usize>],
+) -> Vec<u8> {
+    let schemas = mentions(sql, &all_tokens(sql)).into_iter();
+    let schemas = schemas
+        .filter(|(_, name)| moved(name))
+        .map(|(schema, _)| (schema.start as usize..schema.end as usize, TEMPORARY));
+    let conditions = settled.iter().map(|place| (place.clone(), &b"true"[..]));
+    let mut edits: Vec<(Range<usize>, &[u8])> = schemas.chain(conditions).collect();
+    edits.sort_by_key(|(place, _)| place.start);
     let mut text = Vec::with_capacity(sql.len() + 16);
     let mut copied = 0;
-    for (schema, name) in mentions(sql, &all_tokens(sql)) {
-        if moved(&name) {
-            text.extend_from_slice(sql.get(copied..schema.start as usize).unwrap_or_default());
-            text.extend_from_slice(TEMPORARY);
-            copied = schema.end as usize;
+    for (place, instead) in edits {
+        // A schema inside a condition goes with it.
+        if place.start >= copied {
+            text.extend_from_slice(sql.get(copied..place.start).unwrap_or_default());
+            text.extend_from_slice(instead);
+            copied = place.end;
         }
     }
     text.extend_from_slice(sql.get(copied..).unwrap_or_default());
@@ -100,7 +114,7 @@ mod tests {
 
     fn spliced(sql: &str) -> String {
         let moved = |name: &TableName| *name == TableName::new("public", "orders");
-        String::from_utf8(into_workspace(sql.as_bytes(), &moved)).unwrap()
+        String::from_utf8(into_workspace(sql.as_bytes(), &moved, &[])).unwrap()
     }
 
     #[test]
