@@ -326,7 +326,7 @@ COPY (DELETE FROM users WHERE id = 5 RETURNING *) TO STDOUT
 COPY (SELECT count(*) FROM users WHERE age > 3) TO STDOUT (FORMAT csv)
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
--->   Fetch users (age) from all shards
+-->   Fetch users (id) from all shards
 -->     Only: tokens 10 to 13
 
 COPY (SELECT count(*) FROM users) TO '/tmp/x'
