@@ -5,6 +5,7 @@
 //! server's is a failure. In each round each query runs everywhere in turn, in rotating order.
 
 mod foreign;
+mod latency;
 mod report;
 mod stand;
 
@@ -95,7 +96,9 @@ pub(crate) fn measure(plan: &TpchPlan) -> Result<Report, Error> {
         }
     }
     let Contest { runs, failures, .. } = contest;
-    Ok(Report::new(plan, &runs, failures))
+    say("small statements over both shards");
+    let latencies = latency::measure(&stand, plan.rounds)?;
+    Ok(Report::new(plan, &runs, failures, latencies))
 }
 
 /// What goes on between the contenders.

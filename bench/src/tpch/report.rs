@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use switchyard_tpch::QUERIES;
 
+use super::latency::Latency;
 use super::{Failure, LIMIT, Name, Run};
 use crate::gate::Gate;
 use crate::options::TpchPlan;
@@ -24,6 +25,7 @@ pub(crate) struct Report {
     queries: Vec<Row>,
     totals: Row,
     failures: Vec<Failure>,
+    latencies: Vec<Latency>,
     gates: Vec<Gate>,
 }
 
@@ -41,7 +43,12 @@ struct Row {
 
 impl Report {
     /// Puts together what was measured.
-    pub(crate) fn new(plan: &TpchPlan, runs: &[Run], failures: Vec<Failure>) -> Report {
+    pub(crate) fn new(
+        plan: &TpchPlan,
+        runs: &[Run],
+        failures: Vec<Failure>,
+        latencies: Vec<Latency>,
+    ) -> Report {
         let all: Vec<usize> = QUERIES.iter().map(|query| query.number).collect();
         let queries: Vec<Row> = all
             .iter()
@@ -51,10 +58,14 @@ impl Report {
         Report {
             scale: plan.scale,
             rounds: plan.rounds,
-            gates: gates(&all, plan.rounds, runs, &failures),
+            gates: gates(&all, plan.rounds, runs, &failures)
+                .into_iter()
+                .chain(latencies.iter().filter_map(Latency::gate))
+                .collect(),
             queries,
             totals,
             failures,
+            latencies,
         }
     }
 
@@ -91,6 +102,17 @@ impl Report {
         for failure in &self.failures {
             let (query, name) = (failure.query, failure.name.title());
             writeln!(text, "  Q{query} by {name}: {}", failure.reason)?;
+        }
+        writeln!(text, "\nSmall statements over both shards: µs")?;
+        for latency in &self.latencies {
+            writeln!(
+                text,
+                "  {:40}{:>12}{:>12}{:>14}",
+                latency.title,
+                number(latency.plain_us, 0),
+                number(latency.router_us, 0),
+                number(latency.ratio, 2),
+            )?;
         }
         Ok(())
     }
@@ -207,12 +229,12 @@ mod tests {
     #[test]
     fn times_are_compared_with_both() {
         let mut runs = runs([(Name::Plain, 1.0), (Name::Router, 1.25), (Name::Fdw, 2.5)]);
-        let report = Report::new(&PLAN, &runs, Vec::new());
+        let report = Report::new(&PLAN, &runs, Vec::new(), Vec::new());
         assert_eq!(report.totals.router_to_fdw, Some(0.5));
         assert_eq!(met(&report), [true, true, true]);
         // Still within the total, but one query is slower than by postgres_fdw.
         runs[4].seconds = 2.6;
-        let report = Report::new(&PLAN, &runs, Vec::new());
+        let report = Report::new(&PLAN, &runs, Vec::new(), Vec::new());
         assert_eq!(met(&report), [true, true, false]);
         assert!(report.gates()[2].demand.contains("Q2,"));
     }
@@ -226,7 +248,7 @@ mod tests {
             name: Name::Router,
             reason: "0A000".to_owned(),
         };
-        let report = Report::new(&PLAN, &runs, vec![failure]);
+        let report = Report::new(&PLAN, &runs, vec![failure], Vec::new());
         assert_eq!(report.queries[0].router_ms, None);
         assert_eq!(report.totals.router_ms, None);
         assert_eq!(report.queries[0].router_to_plain, None);
