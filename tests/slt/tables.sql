@@ -9,3 +9,10 @@ CREATE TABLE tags (tag varchar(3) PRIMARY KEY, note text);
 CREATE TABLE codes (code char(5) PRIMARY KEY, note text);
 CREATE TABLE moments (at timestamp(0) PRIMARY KEY, note text);
 CREATE TYPE colour AS ENUM ('red', 'green', 'blue');
+-- Code that only reads, whatever it is declared as, and a view that calls it.
+CREATE FUNCTION spent_by(bigint) RETURNS numeric LANGUAGE sql AS 'SELECT coalesce(sum(total), 0) FROM orders WHERE user_id = $1';
+CREATE FUNCTION spends_more(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql AS
+  'DECLARE first numeric; BEGIN SELECT spent_by(a) INTO first; RETURN first > spent_by(b); END';
+CREATE FUNCTION users_of(text) RETURNS SETOF users LANGUAGE sql STABLE AS 'SELECT * FROM users WHERE country = $1';
+CREATE FUNCTION twice(integer) RETURNS integer LANGUAGE plpgsql AS 'BEGIN RETURN 2 * $1; END';
+CREATE VIEW spenders AS SELECT id, name, spent_by(id) AS spent FROM users;

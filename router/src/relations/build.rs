@@ -9,6 +9,7 @@ use switchyard_schema::{
 
 use super::code::{calls, words};
 use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
+use super::reading::reading;
 use super::{
     Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind,
     Relations, Sharding, Triggers, Volatility, is_system_schema,
@@ -270,9 +271,11 @@ impl<'a> Builder<'a> {
     /// What is known of functions.
     fn functions(&mut self) {
         let (unsharded, reference) = (self.names_of(is_unsharded), self.names_of(is_reference));
+        let mut reading = reading(self.found, &self.relations);
         for row in &self.found.functions {
             let mut function = function(row, self.reads.get(&row.oid));
             function.changes = self.changes.get(&row.oid).cloned().unwrap_or_default();
+            function.reads = reading.remove(&row.oid);
             if let Some(source) = &row.source {
                 let words: Vec<String> = words(source).collect();
                 function.reads_unsharded = words.iter().any(|word| unsharded.contains_key(word));
@@ -647,6 +650,7 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         reads_unsharded: false,
         writes_reference: None,
         changes: Changes::default(),
+        reads: None,
         dynamic,
     }
 }
@@ -658,6 +662,10 @@ fn merge(known: &mut Function, other: &Function) {
     known.dynamic |= other.dynamic;
     known.changes.add(&other.changes);
     known.reads_unsharded |= other.reads_unsharded;
+    known.reads = match (known.reads.take(), &other.reads) {
+        (Some(known), Some(other)) => Some(known.union(other).cloned().collect()),
+        _ => None,
+    };
     if known.writes_reference.is_none() {
         known.writes_reference.clone_from(&other.writes_reference);
     }

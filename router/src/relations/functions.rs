@@ -1,5 +1,7 @@
 //! What is known of functions.
 
+use std::collections::BTreeSet;
+
 use switchyard_schema::TableName;
 
 use super::Changes;
@@ -23,6 +25,9 @@ pub struct Function {
     pub writes_reference: Option<TableName>,
     /// The settings its code may change, directly or through functions it mentions.
     pub changes: Changes,
+    /// If its code does nothing but read and compute, whatever its volatility: the relations it may read, which it finds
+    /// by their names alone.
+    pub reads: Option<BTreeSet<TableName>>,
     /// Its code runs text as SQL: what it touches cannot be known.
     pub dynamic: bool,
 }

@@ -12,6 +12,7 @@ mod code;
 pub(crate) mod fixture;
 mod functions;
 pub mod introspect;
+mod reading;
 mod search_path;
 
 use std::collections::HashMap;

@@ -186,5 +186,6 @@ fn function(row: &mut Values) -> Option<FunctionRow> {
         volatility: row.text()?,
         language: row.text()?,
         source: row.optional()?,
+        fixed: row.flag()?,
     })
 }

@@ -117,6 +117,7 @@ impl<'a> Analyser<'a> {
         if known.is_empty() {
             self.is_unknown(name);
             self.analysis.primary = true;
+            self.analysis.may_change = true;
             self.analysis.effects.uses_sequences = true;
             self.needs_merge(|| {
                 Refusal::not_supported(format!("function \"{name}\" is not supported across shards: it is not known to the router"))
@@ -148,8 +149,11 @@ impl<'a> Analyser<'a> {
         } else if function.volatility == Volatility::Volatile && !(builtin && name == "set_config")
         {
             self.analysis.primary = true;
-            self.analysis.effects.dirty |= function.user_code;
-            self.analysis.effects.uses_sequences |= function.user_code;
+            if function.reads.is_none() {
+                self.analysis.may_change = true;
+                self.analysis.effects.dirty |= function.user_code;
+                self.analysis.effects.uses_sequences |= function.user_code;
+            }
         }
         if function.volatility != Volatility::Immutable
             && (function.volatility == Volatility::Volatile
@@ -173,8 +177,10 @@ impl<'a> Analyser<'a> {
 
     /// What the code of a user's function may touch.
     fn reads(&mut self, function: &Known, name: &str) -> Result<(), Stop> {
+        self.analysis.calls_code |= function.user_code;
+        self.reads_by_itself(function);
         if let Some(table) = &function.reads_sharded {
-            return Err(Refusal::not_supported(format!(
+            let refusal = Refusal::not_supported(format!(
                 "function \"{name}\" uses the sharded table \"{table}\""
             ))
             .detail(
@@ -182,8 +188,12 @@ impl<'a> Analyser<'a> {
             )
             .hint(
                 "Run its statements from the client, or name the shard: /* switchyard: shard=… */.",
-            )
-            .into());
+            );
+            if function.reads.is_none() {
+                return Err(refusal.into());
+            }
+            self.analysis.reads_views.get_or_insert(refusal);
+            return Ok(());
         }
         if function.dynamic && self.context.relations.has_sharded() {
             return Err(Refusal::not_supported(format!(
@@ -200,9 +210,10 @@ impl<'a> Analyser<'a> {
             .into());
         }
         if function.reads_unsharded {
-            self.analysis
-                .reads_inside
-                .get_or_insert_with(|| name.to_owned());
+            if function.reads.is_none() {
+                let inside = &mut self.analysis.reads_inside;
+                inside.get_or_insert_with(|| name.to_owned());
+            }
             self.needs_first_shard(&format!("{name}()"));
         }
         Ok(())

@@ -386,6 +386,9 @@ impl<'a> Analyser<'a> {
             self.analysis.read.push(relation.name.clone());
         }
         self.analysis.primary |= relation.unlogged || relation.volatility == Volatility::Volatile;
+        // Those that read sharded tables are looked into where they are made anew.
+        self.analysis.may_change |= relation.volatility == Volatility::Volatile
+            && !matches!(relation.placement, Placement::ReadsSharded(_));
         if relation.volatility != Volatility::Immutable {
             self.needs_merge(|| volatile_view(relation));
         }

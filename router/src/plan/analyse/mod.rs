@@ -104,9 +104,11 @@ pub(super) struct Analysis {
     pub(super) catalog: bool,
     /// Every relation of the user's that is read, each once.
     pub(super) read: Vec<TableName>,
-    /// A function reads something that exists on the first shard only; its name.
+    /// Every relation that functions read by themselves, each once.
+    pub(super) read_inside: Vec<TableName>,
+    /// A function that may do more than read uses something that exists on the first shard only; its name.
     pub(super) reads_inside: Option<String>,
-    /// A view of sharded tables is read: no shard can, whatever the keys.
+    /// A view or function that reads sharded tables is read: no shard can, whatever the keys.
     pub(super) reads_views: Option<Refusal>,
     /// A relation or function that is not known.
     pub(super) unknown: Option<String>,
@@ -120,6 +122,10 @@ pub(super) struct Analysis {
     pub(super) diverges: Option<String>,
     /// The primary must run it: a volatile function, an unlogged table.
     pub(super) primary: bool,
+    /// Something may be changed, besides tables: by a volatile function that does more than compute.
+    pub(super) may_change: bool,
+    /// A user's function is called.
+    pub(super) calls_code: bool,
     /// Nothing is changed, but the primary should answer: see [`Access::PrimaryRead`](crate::plan::Access::PrimaryRead).
     pub(super) primary_read: bool,
     /// Rows are locked.
@@ -252,6 +258,15 @@ impl<'a> Analyser<'a> {
     fn needs_first_shard(&mut self, what: &str) {
         if self.analysis.first_shard.is_none() {
             self.analysis.first_shard = Some(what.to_owned());
+        }
+    }
+
+    /// Notes what a function reads by itself.
+    fn reads_by_itself(&mut self, function: &crate::relations::Function) {
+        for name in function.reads.iter().flatten() {
+            if !self.analysis.read_inside.contains(name) {
+                self.analysis.read_inside.push(name.clone());
+            }
         }
     }
 

@@ -104,19 +104,19 @@ SELECT table_to_xml('users', true, true, '')
 --> DETAIL: It reads tables that are named by its arguments.
 
 SELECT total_spent(5)
---> Refuse 0A000: function "total_spent" uses the sharded table "orders"
---> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
---> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: function "total_spent" uses the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT outer_total()
---> Refuse 0A000: function "outer_total" uses the sharded table "orders"
---> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
---> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: function "outer_total" uses the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM total_spent(5)
---> Refuse 0A000: function "total_spent" uses the sharded table "orders"
---> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
---> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: function "total_spent" uses the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT any_sql('users')
 --> Refuse 0A000: function "any_sql" runs SQL that the router cannot see
@@ -124,8 +124,6 @@ SELECT any_sql('users')
 
 SELECT touch()
 --> PassThrough to shard s0 (primary)
--->   Leaves the backend dirty
--->   May use a sequence
 
 SELECT in_c()
 --> PassThrough to shard s0 (primary)
@@ -133,8 +131,6 @@ SELECT in_c()
 SELECT touch() FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
 -->   Shards: s0
--->   Leaves the backend dirty
--->   May use a sequence
 
 SELECT pure(5)
 --> PassThrough to any shard (read)
@@ -177,9 +173,10 @@ SELECT sum(x) OVER (ORDER BY x ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW 
 --> PassThrough to any shard (read)
 
 SELECT * FROM spent_view
---> Refuse 0A000: view "spent_view" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet. Function "total_spent", which it calls, reads tables by itself.
---> HINT: Use the view's query in place of the view.
+--> Workspace (read)
+-->   Reason: view "spent_view" reads the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View spent_view
 
 SELECT * FROM settings_view
 --> PassThrough to shard s0 (read)
@@ -239,3 +236,51 @@ SELECT code FROM own_orders
 --> Refuse 0A000: view "own_orders" reads the sharded table "orders"
 --> DETAIL: Views of sharded tables are not supported yet. It reads a table without what inherits from it (ONLY).
 --> HINT: Use the view's query in place of the view.
+
+-- code that only reads runs where the rows are brought to, whatever it is declared as
+SELECT spends_most()
+--> Workspace (primary)
+-->   Reason: function "spends_most" uses the sharded table "users"
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+
+SELECT two_tables() FROM orders
+--> Workspace (read)
+-->   Reason: function "two_tables" uses the sharded table "products"
+-->   Fetch orders (id) from all shards
+-->   Fetch audit_log (id, message, user_id) from shard s0, or read in place
+-->   Fetch products (id, sku, price) from all shards
+
+-- its tables are those of the client's own names
+-- search_path: audit, public
+SELECT two_tables(), spends_most()
+--> Workspace (primary)
+-->   Reason: function "two_tables" uses the sharded table "products"
+-->   Fetch audit_log (id, message, user_id) from shard s0, or read in place
+-->   Fetch products (id, sku, price) from all shards
+-->   Fetch audit.users (id, note) from shard s0, or read in place
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+
+-- search_path: public
+-- temporary: products
+SELECT two_tables()
+--> Refuse 0A000: function "two_tables" uses the sharded table "products"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows. A function in it may read a temporary table.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+-- temporary: none
+-- code that names a schema, or makes a table
+SELECT by_schema()
+--> Refuse 0A000: function "by_schema" uses the sharded table "users"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+SELECT makes_table()
+--> Refuse 0A000: function "makes_table" uses the sharded table "users"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+SELECT total_spent(o.*) FROM orders o
+--> Refuse 0A000: function "total_spent" uses the sharded table "orders"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows. A function in it may take a row of a table.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.

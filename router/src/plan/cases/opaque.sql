@@ -24,9 +24,9 @@ SELECT query_to_xml('SELECT * FROM users', true, true, '') WHERE 1 BETWEEN SYMME
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
 SELECT total_spent(1) WHERE 1 BETWEEN SYMMETRIC 1 AND 2
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "orders" (not parsed). Function "total_spent" reads tables by itself.
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT any_sql('users') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
 --> Refuse 0A000: the code runs SQL that the router cannot see

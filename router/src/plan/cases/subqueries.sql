@@ -326,6 +326,7 @@ SELECT * FROM users WHERE id = 5 AND id > ALL (SELECT user_id FROM orders)
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND total_spent(id) > 5
---> Refuse 0A000: function "total_spent" uses the sharded table "orders"
---> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
---> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: function "total_spent" uses the sharded table "orders"
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards

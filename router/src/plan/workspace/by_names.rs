@@ -35,24 +35,21 @@ pub(in crate::plan) fn by_names(
     }
     // What would be wrong in a workspace whatever the statement means.
     Uses::of_tokens(sql, tokens)?;
-    let mut named = Vec::new();
+    let mut names = Names::default();
     for at in 0..tokens.len() {
-        named.extend(token(sql, tokens, at, context)?);
+        names.token(sql, tokens, at, context)?;
     }
-    let whole = Uses::whole();
     let mut making = Making {
         context,
-        uses: &whole,
+        uses: &Uses::whole(),
         workspace: Workspace {
-            fetches: Vec::new(),
-            views: Vec::new(),
-            settled: Vec::new(),
             reason,
+            ..Workspace::default()
         },
+        open: Vec::new(),
     };
-    for name in &named {
-        making.relation(name)?;
-    }
+    making.whole(&names.read)?;
+    making.inside(&names.read_inside)?;
     let workspace = making.workspace;
     same_names(&workspace)?;
     if splice::is_ambiguous(sql, tokens, &|name| workspace.makes(name)) {
@@ -61,48 +58,69 @@ pub(in crate::plan) fn by_names(
     Ok(workspace)
 }
 
-/// The relation that a token may name.
-fn token(
-    sql: &[u8],
-    tokens: &[Token],
-    at: usize,
-    context: &Context<'_>,
-) -> Result<Option<TableName>, String> {
-    let Some(token) = tokens.get(at) else {
-        return Ok(None);
-    };
-    match token.kind {
-        TokenKind::Word | TokenKind::QuotedIdent => {}
-        TokenKind::UnicodeIdent => return Err("A name in it is written in escapes.".to_owned()),
-        _ => return Ok(None),
-    }
-    if let Some(word) = DOING.iter().find(|word| token.is_word(sql, word)) {
-        return Err(format!(
-            "It may do more than read ({}).",
-            word.to_uppercase()
-        ));
-    }
-    let name = sql::name(token, sql).unwrap_or_default();
-    if context.temporary.contains(&name) {
-        return Err("It reads a temporary table.".to_owned());
-    }
-    let is = |at: Option<usize>, byte: u8| {
-        at.and_then(|at| tokens.get(at))
-            .is_some_and(|token| token.kind == TokenKind::Punct(byte))
-    };
-    let called = is(Some(at + 1), b'(');
-    for function in context.relations.functions_named(&name) {
-        // Without parentheses, after a row's name, it can only be a user's: `row.function`.
-        if called || &*function.schema != "pg_catalog" {
-            computes(&name, function)?;
+/// What the names in a statement may mean.
+#[derive(Default)]
+struct Names {
+    /// Relations.
+    read: Vec<TableName>,
+    /// Relations that functions read by themselves.
+    read_inside: Vec<TableName>,
+}
+
+impl Names {
+    fn token(
+        &mut self,
+        sql: &[u8],
+        tokens: &[Token],
+        at: usize,
+        context: &Context<'_>,
+    ) -> Result<(), String> {
+        let Some(token) = tokens.get(at) else {
+            return Ok(());
+        };
+        match token.kind {
+            TokenKind::Word | TokenKind::QuotedIdent => {}
+            TokenKind::UnicodeIdent => return Err("A name in it is written in escapes.".to_owned()),
+            TokenKind::String
+            | TokenKind::OtherString
+            | TokenKind::Integer
+            | TokenKind::Decimal
+            | TokenKind::OtherNumber
+            | TokenKind::Param
+            | TokenKind::Operator
+            | TokenKind::Punct(_) => return Ok(()),
         }
+        if let Some(word) = DOING.iter().find(|word| token.is_word(sql, word)) {
+            return Err(format!(
+                "It may do more than read ({}).",
+                word.to_uppercase()
+            ));
+        }
+        let name = sql::name(token, sql).unwrap_or_default();
+        if context.temporary.contains(&name) {
+            return Err("It reads a temporary table.".to_owned());
+        }
+        let is = |at: Option<usize>, byte: u8| {
+            at.and_then(|at| tokens.get(at))
+                .is_some_and(|token| token.kind == TokenKind::Punct(byte))
+        };
+        let called = is(Some(at + 1), b'(');
+        for function in context.relations.functions_named(&name) {
+            // Without parentheses, after a row's name, it can only be a user's: `row.function`.
+            if called || &*function.schema != "pg_catalog" {
+                self.read_inside
+                    .extend(read_by(&name, function)?.into_iter().cloned());
+            }
+        }
+        let qualifier = at
+            .checked_sub(2)
+            .filter(|_| is(at.checked_sub(1), b'.'))
+            .and_then(|at| tokens.get(at))
+            .and_then(|token| sql::name(token, sql));
+        self.read
+            .extend(relation(&name, qualifier.as_deref(), called, context)?);
+        Ok(())
     }
-    let qualifier = at
-        .checked_sub(2)
-        .filter(|_| is(at.checked_sub(1), b'.'))
-        .and_then(|at| tokens.get(at))
-        .and_then(|token| sql::name(token, sql));
-    relation(&name, qualifier.as_deref(), called, context)
 }
 
 fn relation(
@@ -134,18 +152,19 @@ fn relation(
     }
 }
 
-/// Whether a function does nothing but compute a result from its arguments.
-fn computes(name: &str, function: &Function) -> Result<(), String> {
-    let builtin = &*function.schema == "pg_catalog";
-    if function.reads_sharded.is_some() || function.reads_unsharded || function.dynamic {
-        return Err(format!("Function \"{name}\" reads tables by itself."));
+/// What a function reads; `Err` if it may do more.
+fn read_by<'f>(name: &str, function: &'f Function) -> Result<Vec<&'f TableName>, String> {
+    if let Some(tables) = &function.reads {
+        return Ok(tables.iter().collect());
     }
-    if builtin && (runs_text(name) || reads_catalogue(name)) {
+    let builtin = &*function.schema == "pg_catalog";
+    let reads = function.reads_sharded.is_some() || function.reads_unsharded || function.dynamic;
+    if reads || builtin && (runs_text(name) || reads_catalogue(name)) {
         return Err(format!("Function \"{name}\" reads tables by itself."));
     }
     let harmless = builtin && only_computes(name);
     if function.volatility == Volatility::Volatile && !harmless || !function.changes.is_empty() {
         return Err(format!("Function \"{name}\" may change something."));
     }
-    Ok(())
+    Ok(Vec::new())
 }

@@ -24,14 +24,14 @@ pub use self::fetch::{Fetch, Home, Restriction, Text};
 use self::needs::Uses;
 use self::reduce::Mention;
 use super::Context;
-use super::analyse::Analysis;
+use super::analyse::{Analysis, only_computes};
 use super::decide::need;
 use super::route::{KeyRoute, KeySet, Need, Target};
-use crate::relations::{Placement, Relation, RelationKind, Volatility};
+use crate::relations::{Placement, Relation, RelationKind, Resolved, Volatility};
 use crate::sql::Token;
 
 /// What answers a read whose rows are on several shards.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Workspace {
     /// The relations whose rows are fetched.
     pub fetches: Vec<Fetch>,
@@ -114,10 +114,11 @@ pub(super) fn workspace(
     reason: String,
 ) -> Result<Workspace, String> {
     only_reads(analysis)?;
-    // A view mentions relations, too.
-    let mut mentions = match analysis.reads_views {
-        None => reduce::mentions(statement, sql, context).unwrap_or_default(),
-        Some(_) => Vec::new(),
+    // Views and functions mention relations, too.
+    let all_in_text = analysis.reads_views.is_none() && analysis.read_inside.is_empty();
+    let mut mentions = match all_in_text {
+        true => reduce::mentions(statement, sql, context).unwrap_or_default(),
+        false => Vec::new(),
     };
     let all: Vec<TableName> = mentions
         .iter()
@@ -132,18 +133,24 @@ pub(super) fn workspace(
         context,
         uses: &uses,
         workspace: Workspace {
-            fetches: Vec::new(),
-            views: Vec::new(),
             settled,
             reason,
+            ..Workspace::default()
         },
+        open: Vec::new(),
     };
     for name in analysis.read.iter().filter(|name| !is_gone(name)) {
         made.relation(name)?;
     }
+    if analysis.calls_code && uses.gives_rows() {
+        return Err("A function in it may take a row of a table.".to_owned());
+    }
+    made.inside(&analysis.read_inside)?;
     let mut workspace = made.workspace;
-    for fetch in &mut workspace.fetches {
-        restrict(fetch, analysis);
+    if all_in_text {
+        for fetch in &mut workspace.fetches {
+            restrict(fetch, analysis);
+        }
     }
     for mention in mentions {
         let mut fetches = workspace.fetches.iter_mut();
@@ -207,7 +214,7 @@ fn only_reads(analysis: &Analysis) -> Result<(), String> {
     if analysis.locks {
         return not("It locks rows.");
     }
-    if analysis.primary {
+    if analysis.may_change {
         return not("A function in it may change something.");
     }
     if let Some(name) = &analysis.reads_inside {
@@ -237,6 +244,8 @@ struct Making<'a> {
     context: &'a Context<'a>,
     uses: &'a Uses,
     workspace: Workspace,
+    /// The views that are being made.
+    open: Vec<TableName>,
 }
 
 impl Making<'_> {
@@ -268,18 +277,76 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// Whether a function of that name may read what is not to be seen in the text that calls it.
-    fn hides(&self, name: &str) -> bool {
-        let functions = self.context.relations.functions_named(name);
-        functions.iter().any(|function| {
-            function.reads_sharded.is_some()
-                || function.dynamic
-                || function.reads_unsharded
-                || function.volatility == Volatility::Volatile && function.user_code
-        })
+    /// Fetches relations whole: what is needed of them is not in the client's text.
+    fn whole(&mut self, names: &[TableName]) -> Result<(), String> {
+        let whole = Uses::whole();
+        let mut inner = Making {
+            context: self.context,
+            uses: &whole,
+            workspace: std::mem::take(&mut self.workspace),
+            open: std::mem::take(&mut self.open),
+        };
+        let outcome = names.iter().try_for_each(|name| inner.relation(name));
+        (self.workspace, self.open) = (inner.workspace, inner.open);
+        outcome?;
+        // What the text itself mentions has been pruned to what the text needs.
+        for name in names {
+            let relation = self.context.relations.get(&name.schema, &name.name);
+            let mut fetches = self.workspace.fetches.iter_mut();
+            let fetch = fetches.find(|fetch| fetch.relation == *name);
+            if let (Some(fetch), Some(relation)) = (fetch, relation) {
+                fetch.columns = whole.columns(relation);
+                fetch.primary_key = whole.primary_key(relation);
+            }
+        }
+        Ok(())
     }
 
-    /// A view of sharded tables: what it reads is fetched whole, for its text is not the client's.
+    /// Fetches what functions read by names without schemas, which mean what they would mean to the client.
+    fn inside(&mut self, names: &[TableName]) -> Result<(), String> {
+        let mut meant = Vec::new();
+        for name in names {
+            let context = self.context;
+            let found = context
+                .relations
+                .resolve(context.search_path, None, &name.name);
+            match found {
+                _ if context.temporary.contains(&name.name) => {
+                    return Err("A function in it may read a temporary table.".to_owned());
+                }
+                Resolved::Known(relation) => meant.push(relation.name.clone()),
+                Resolved::Catalog | Resolved::Unknown => {
+                    return Err(format!(
+                        "A function in it names \"{name}\", which the search path does not find."
+                    ));
+                }
+            }
+        }
+        self.whole(&meant)
+    }
+
+    /// What the functions of that name may read; `Err` if one may do more.
+    fn read_by(&self, name: &str) -> Result<Vec<TableName>, String> {
+        let mut read = Vec::new();
+        for function in self.context.relations.functions_named(name) {
+            let builtin = &*function.schema == "pg_catalog";
+            match &function.reads {
+                Some(tables) => read.extend(tables.iter().cloned()),
+                None if builtin && only_computes(name) => {}
+                None => {
+                    let reads = function.reads_sharded.is_some() || function.reads_unsharded;
+                    if reads || function.dynamic || function.volatility == Volatility::Volatile {
+                        return Err(format!(
+                            "Function \"{name}\", which it calls, may do more than read."
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// A view of sharded tables: it is made anew.
     fn view(&mut self, relation: &Relation) -> Result<(), String> {
         let name = &relation.name;
         let Some(query) = relation
@@ -289,48 +356,20 @@ impl Making<'_> {
         else {
             return Err(format!("\"{name}\" is not a view that can be taken apart."));
         };
+        if self.open.contains(name) {
+            return Err(format!("\"{name}\" reads itself."));
+        }
         // As in the client's own text, what would be lost.
         let tokens = splice::all_tokens(query.as_bytes());
         Uses::of_tokens(query.as_bytes(), &tokens)?;
-        let whole = Uses::whole();
-        let mut inner = Making {
-            context: self.context,
-            uses: &whole,
-            workspace: std::mem::replace(
-                &mut self.workspace,
-                Workspace {
-                    fetches: Vec::new(),
-                    views: Vec::new(),
-                    settled: Vec::new(),
-                    reason: String::new(),
-                },
-            ),
-        };
         let read = splice::qualified(query.as_bytes(), self.context.relations);
-        if let Some(name) = splice::calls(query.as_bytes())
-            .iter()
-            .find(|name| self.hides(name))
-        {
-            return Err(format!(
-                "Function \"{name}\", which it calls, reads tables by itself."
-            ));
+        self.open.push(name.clone());
+        self.whole(&read)?;
+        for function in splice::calls(query.as_bytes()) {
+            let read = self.read_by(&function)?;
+            self.inside(&read)?;
         }
-        let outcome = read.iter().try_for_each(|name| inner.relation(name));
-        self.workspace = inner.workspace;
-        outcome?;
-        // What the statement itself mentions has been pruned to what the statement needs: the view may need more.
-        for name in &read {
-            let relation = self.context.relations.get(&name.schema, &name.name);
-            let fetch = self
-                .workspace
-                .fetches
-                .iter_mut()
-                .find(|fetch| fetch.relation == *name);
-            if let (Some(fetch), Some(relation)) = (fetch, relation) {
-                fetch.columns = whole.columns(relation);
-                fetch.primary_key = whole.primary_key(relation);
-            }
-        }
+        self.open.pop();
         self.workspace.views.push(TemporaryView {
             relation: name.clone(),
             columns: relation
@@ -360,10 +399,6 @@ fn restrict(fetch: &mut Fetch, analysis: &Analysis) {
             return;
         }
         sets.push(need);
-    }
-    // A view has mentions of its own, which the analysis does not see.
-    if analysis.reads_views.is_some() {
-        return;
     }
     let Some(first) = sets.first().cloned() else {
         return;

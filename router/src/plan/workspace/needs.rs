@@ -11,7 +11,10 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{BinaryOperator, Expr, Statement, TableFactor, Visit, Visitor};
+use sqlparser::ast::{
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, TableFactor,
+    Visit, Visitor,
+};
 
 use crate::plan::analyse::names;
 use crate::relations::Relation;
@@ -26,6 +29,8 @@ pub(super) struct Uses {
     groups: bool,
     /// Columns that subqueries compare with others.
     compared: HashSet<String>,
+    /// A row of a table is used as one value: its type is another one in a workspace.
+    rows: bool,
 }
 
 /// Columns that every table has and that mean something on its own server only, and types of names that are looked up there.
@@ -44,6 +49,7 @@ impl Uses {
             uses.named = None;
         }
         uses.compared = nodes.compared;
+        uses.rows = whole_row || nodes.row_arguments;
         Ok(uses)
     }
 
@@ -83,6 +89,7 @@ impl Uses {
             named,
             groups,
             compared: HashSet::new(),
+            rows: false,
         })
     }
 
@@ -92,7 +99,13 @@ impl Uses {
             named: None,
             groups: true,
             compared: HashSet::new(),
+            rows: false,
         }
+    }
+
+    /// Whether rows of tables are used as values.
+    pub(super) fn gives_rows(&self) -> bool {
+        self.rows
     }
 
     /// The columns to fetch.
@@ -184,6 +197,8 @@ struct Nodes {
     items: HashSet<String>,
     /// A table's columns get other names.
     renames: bool,
+    /// A function is given `table.*`.
+    row_arguments: bool,
     /// Subqueries in expressions around the node.
     depth: u32,
     compared: HashSet<String>,
@@ -209,6 +224,17 @@ impl Visitor for Nodes {
         match expr {
             Expr::Identifier(ident) => {
                 self.alone.extend(names::name(ident));
+            }
+            Expr::Function(function) => {
+                if let FunctionArguments::List(list) = &function.args {
+                    let row = |argument: &FunctionArg| {
+                        let FunctionArg::Unnamed(value) = argument else {
+                            return false;
+                        };
+                        matches!(value, FunctionArgExpr::QualifiedWildcard(_))
+                    };
+                    self.row_arguments |= list.args.iter().any(row);
+                }
             }
             Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => self.depth += 1,
             Expr::BinaryOp {
