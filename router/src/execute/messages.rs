@@ -82,6 +82,28 @@ pub(crate) fn next_now(
     }
 }
 
+/// Reads an answer whose rows are lines of text, up to ReadyForQuery.
+pub(crate) async fn lines(
+    client: &mut Client,
+    participant: &mut Participant,
+) -> Result<Vec<String>, Trouble> {
+    let (mut lines, mut failed) = (Vec::new(), false);
+    loop {
+        match next(client, participant, Show::Errors).await? {
+            Said::Message(header) => {
+                let message = participant.connection.input.split_to(header.len);
+                if let Ok(Message::DataRow(row)) = decode_message(&message) {
+                    let line = row.iter().next().flatten().unwrap_or_default();
+                    lines.push(String::from_utf8_lossy(line).into_owned());
+                }
+            }
+            Said::Error => failed = true,
+            Said::Ready if failed => return Err(Trouble::Told),
+            Said::Ready => return Ok(lines),
+        }
+    }
+}
+
 /// The backend has said something that the protocol does not allow here.
 pub(crate) fn violation(participant: &mut Participant, tag: Option<u8>) -> Trouble {
     participant.connection.broken = true;

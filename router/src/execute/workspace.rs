@@ -257,6 +257,11 @@ impl Workspace {
         }
     }
 
+    /// Bytes of rows it has been given.
+    pub(crate) fn given(&self) -> u64 {
+        self.limit - self.left
+    }
+
     /// Takes a row to be sent, within the limit.
     fn give(&mut self, row: &[u8]) -> Result<(), Trouble> {
         let limit = self.limit;

@@ -13,18 +13,37 @@ use crate::sql::LiteralKind;
 
 /// Prints a plan as a tree. With `values`, the shards of this execution are shown too.
 pub fn explain(plan: &Plan, relations: &Relations, values: Option<&Values<'_>>) -> String {
-    let mut text = String::new();
+    let steps = steps(plan, relations, values);
+    let fetches = steps.fetches.concat();
+    [steps.head, fetches, steps.tail].concat()
+}
+
+/// A plan in parts, between which there may be more to say.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    /// What is done.
+    pub(crate) head: String,
+    /// Each fetch of a workspace.
+    pub(crate) fetches: Vec<String>,
+    /// What else is known.
+    pub(crate) tail: String,
+}
+
+/// The parts of a printed plan.
+pub(crate) fn steps(plan: &Plan, relations: &Relations, values: Option<&Values<'_>>) -> Steps {
+    let mut steps = Steps::default();
     // Writing to a string does not fail.
-    let _ = write_plan(&mut text, plan, relations, values);
-    text
+    let _ = write_plan(&mut steps, plan, relations, values);
+    steps
 }
 
 fn write_plan(
-    out: &mut String,
+    steps: &mut Steps,
     plan: &Plan,
     relations: &Relations,
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
+    let out = &mut steps.head;
     match &plan.operator {
         Operator::PassThrough(target) => {
             write!(out, "PassThrough to ")?;
@@ -43,25 +62,26 @@ fn write_plan(
             writeln!(out, "Broadcast to all shards (reference table)")?
         }
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
-        Operator::Workspace(workspace) => write_workspace(out, workspace, plan, relations)?,
+        Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, relations)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
-        write_rest(out, plan)?;
+        write_rest(&mut steps.tail, plan)?;
     }
     Ok(())
 }
 
 fn write_workspace(
-    out: &mut String,
+    steps: &mut Steps,
     workspace: &Workspace,
     plan: &Plan,
     relations: &Relations,
 ) -> fmt::Result {
-    write!(out, "Workspace")?;
-    write_node(out, plan)?;
-    writeln!(out, "  Reason: {}", workspace.reason)?;
+    write!(steps.head, "Workspace")?;
+    write_node(&mut steps.head, plan)?;
+    writeln!(steps.head, "  Reason: {}", workspace.reason)?;
     for fetch in &workspace.fetches {
+        let out = &mut String::new();
         let columns = fetch.columns.join(", ");
         write!(out, "  Fetch {} ({columns}) from ", fetch.relation)?;
         write_target(out, &fetch.target, relations)?;
@@ -76,9 +96,10 @@ fn write_workspace(
         if !fetch.lookups.is_empty() {
             writeln!(out, "    Indexes: {}", fetch.lookups.join(", "))?;
         }
+        steps.fetches.push(std::mem::take(out));
     }
     for view in &workspace.views {
-        writeln!(out, "  View {}", view.relation)?;
+        writeln!(steps.tail, "  View {}", view.relation)?;
     }
     Ok(())
 }

@@ -17,67 +17,43 @@ use crate::relations::{Placement, Relation, RelationKind, Resolved};
 use crate::sql::{Token, TokenKind};
 
 impl Planner<'_> {
-    /// `EXPLAIN` of a statement for one shard goes where the statement goes.
+    /// `EXPLAIN` of a statement for one shard goes where the statement goes; of one for several, each says its part.
     pub(super) fn explain(&self, mut words: Words<'_>) -> Plan {
-        let analyze = self.explain_options(&mut words);
+        let analyze = explain_options(&mut words).analyze;
+        let command = Command::Explain { analyze };
         let mut plan = self.inner(words.rest());
-        plan.command = Command::Explain { analyze };
+        if !matches!(plan.operator, Operator::Append(_)) {
+            plan = self.alone_or_apart(plan, words.rest());
+        }
+        let mut plan = serving(plan, &command);
         plan.effects.pins = Pins::NONE;
         plan.temporary = None;
         if !analyze {
             plan.settings.clear();
         }
         match &plan.operator {
-            Operator::PassThrough(_) | Operator::Refuse(_) => plan,
-            Operator::Append(_) | Operator::Broadcast(_) | Operator::Workspace(_) => refused(
+            Operator::PassThrough(_)
+            | Operator::Append(_)
+            | Operator::Workspace(_)
+            | Operator::Refuse(_) => plan,
+            // What every shard does one can say.
+            Operator::Broadcast(_) if !analyze => Plan {
+                operator: Operator::PassThrough(FIRST),
+                ..plan
+            },
+            Operator::Broadcast(_) => refused(
                 Refusal::not_supported(
-                    "EXPLAIN of a statement on several shards is not supported yet",
+                    "EXPLAIN ANALYZE of a statement that changes all shards is not supported",
                 )
-                .hint("Name one shard to see its part: /* switchyard: shard=… */."),
-                plan.command,
+                .hint("Leave out ANALYZE."),
+                command,
             ),
             // EXPLAIN EXECUTE: what it executes is the session's.
             Operator::Session => refused(
                 Refusal::not_supported("EXPLAIN EXECUTE is not supported yet"),
-                plan.command,
+                command,
             ),
         }
-    }
-
-    /// Takes the options of EXPLAIN. Whether the statement is run.
-    fn explain_options(&self, words: &mut Words<'_>) -> bool {
-        let mut analyze = false;
-        let first = words.rest().first();
-        if first.is_some_and(|token| token.kind == TokenKind::Punct(b'('))
-            && !self.starts_query(words.rest())
-        {
-            for option in words.list().unwrap_or_default() {
-                let text = self
-                    .sql
-                    .get(option.start as usize..option.end as usize)
-                    .unwrap_or_default();
-                let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-                let mut parts = text.split_ascii_whitespace();
-                if matches!(parts.next(), Some("analyze" | "analyse")) {
-                    analyze = !matches!(parts.next(), Some("off" | "false" | "0"));
-                }
-            }
-        }
-        analyze |= words.eat_any(&["analyze", "analyse"]);
-        words.eat("verbose");
-        analyze
-    }
-
-    /// Whether the tokens start with a parenthesised query.
-    fn starts_query(&self, tokens: &[Token]) -> bool {
-        let first = tokens
-            .iter()
-            .find(|token| token.kind != TokenKind::Punct(b'('));
-        first.is_some_and(|token| {
-            ["select", "with", "values", "table"]
-                .iter()
-                .any(|word| token.is_word(self.sql, word))
-        })
     }
 
     pub(super) fn declare(&self, mut words: Words<'_>) -> Plan {
@@ -301,8 +277,72 @@ fn query_range(sql: &[u8], command: &Command) -> Option<Range<u32>> {
             Some(Words::new(sql, inside).range())
         }
         Command::Declare { .. } => words.skip_past("for").then(|| words.range()),
+        Command::Explain { .. } => {
+            words.eat("explain");
+            explain_options(&mut words);
+            Some(words.range())
+        }
         _ => None,
     }
+}
+
+/// The options of EXPLAIN that matter here.
+pub(crate) struct ExplainOptions {
+    /// The statement is run.
+    pub(crate) analyze: bool,
+    /// The answer is lines of text.
+    pub(crate) text: bool,
+}
+
+/// What EXPLAIN is asked for, and its text up to the statement it explains.
+pub(crate) fn explained(sql: &[u8]) -> (ExplainOptions, &[u8]) {
+    let tokens = all_tokens(sql);
+    let mut words = Words::new(sql, &tokens);
+    words.eat("explain");
+    let options = explain_options(&mut words);
+    let start = words.range().start as usize;
+    (options, sql.get(..start).unwrap_or_default())
+}
+
+/// Takes the options of EXPLAIN.
+fn explain_options(words: &mut Words<'_>) -> ExplainOptions {
+    let mut options = ExplainOptions {
+        analyze: false,
+        text: true,
+    };
+    let sql = words.sql;
+    let first = words.rest().first();
+    if first.is_some_and(|token| token.kind == TokenKind::Punct(b'('))
+        && !starts_query(sql, words.rest())
+    {
+        for option in words.list().unwrap_or_default() {
+            let text = sql.get(option.start as usize..option.end as usize);
+            let text = String::from_utf8_lossy(text.unwrap_or_default()).to_ascii_lowercase();
+            let mut parts = text.split_ascii_whitespace();
+            match parts.next() {
+                Some("analyze" | "analyse") => {
+                    options.analyze = !matches!(parts.next(), Some("off" | "false" | "0"));
+                }
+                Some("format") => options.text = parts.next() == Some("text"),
+                _ => {}
+            }
+        }
+    }
+    options.analyze |= words.eat_any(&["analyze", "analyse"]);
+    words.eat("verbose");
+    options
+}
+
+/// Whether the tokens start with a parenthesised query.
+fn starts_query(sql: &[u8], tokens: &[Token]) -> bool {
+    let first = tokens
+        .iter()
+        .find(|token| token.kind != TokenKind::Punct(b'('));
+    first.is_some_and(|token| {
+        ["select", "with", "values", "table"]
+            .iter()
+            .any(|word| token.is_word(sql, word))
+    })
 }
 
 /// Whether the rows of this COPY TO STDOUT come behind a line of their names.

@@ -32,6 +32,36 @@ pub(super) struct Asked<'a> {
     pub(super) cancels: u64,
 }
 
+impl Asked<'_> {
+    /// The parameters for a query that mentions some of them: their types, their values and the formats of those.
+    pub(super) fn bound_for(&self, query: &[u8]) -> (Vec<u32>, Vec<Option<&[u8]>>, Vec<Format>) {
+        let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some((known, bind)) = &self.params {
+            let mentioned = parameters(query);
+            for (at, value) in bind.params.iter().enumerate() {
+                let used = mentioned.contains(&(at + 1));
+                // PostgreSQL wants to know the type even of a parameter that it does not need.
+                types.push(match known.get(at) {
+                    Some(oid) if used => *oid,
+                    _ => TEXT,
+                });
+                values.push(value.filter(|_| used));
+                formats.push(bind.param_formats.format(at));
+            }
+        }
+        (types, values, formats)
+    }
+}
+
+/// What was brought of a relation.
+pub(super) struct Brought {
+    pub(super) relation: TableName,
+    /// What each shard was asked.
+    pub(super) query: String,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
 /// A relation and the shards of which its rows are brought.
 pub(super) type Part<'a> = (&'a Fetch, &'a ShardSet);
 
@@ -43,8 +73,9 @@ impl Session {
         workspace: &mut Workspace,
         parts: &[Part<'_>],
         asked: &Asked<'_>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Vec<Brought>, Trouble> {
         let text = Text::new(asked.sql);
+        let mut all = Vec::with_capacity(parts.len());
         let mut keys = Keys::default();
         for at in self.order(parts, &text, asked).await? {
             let Some((fetch, shards)) = parts.get(at) else {
@@ -52,10 +83,17 @@ impl Session {
             };
             self.learn_keys(workspace, fetch, &mut keys).await?;
             let query = fetch.query(&text, &|relation, column| keys.of(relation, column));
+            let before = workspace.given();
             let rows = self.bring(workspace, fetch, shards, &query, asked).await?;
             keys.rows.push((fetch.relation.clone(), rows));
+            all.push(Brought {
+                relation: fetch.relation.clone(),
+                query,
+                rows,
+                bytes: workspace.given() - before,
+            });
         }
-        Ok(())
+        Ok(all)
     }
 
     /// The order to bring relations in: by the number of rows a shard expects, where it makes a difference.
@@ -185,7 +223,7 @@ impl Session {
     }
 
     /// Sends a query of ours with the client's parameters to a shard. Its answer is to be read message by message.
-    async fn ask(
+    pub(super) async fn ask(
         &mut self,
         index: usize,
         query: &str,
@@ -212,20 +250,7 @@ impl Session {
         let connection = &mut *source.connection;
         connection.unnamed = None;
         let output = &mut connection.output;
-        let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
-        if let Some((known, bind)) = &asked.params {
-            let mentioned = parameters(query.as_bytes());
-            for (at, value) in bind.params.iter().enumerate() {
-                let used = mentioned.contains(&(at + 1));
-                // PostgreSQL wants to know the type even of a parameter that it does not need.
-                types.push(match known.get(at) {
-                    Some(oid) if used => *oid,
-                    _ => TEXT,
-                });
-                values.push(value.filter(|_| used));
-                formats.push(bind.param_formats.format(at));
-            }
-        }
+        let (types, values, formats) = asked.bound_for(query.as_bytes());
         frontend::encode::parse(output, b"", query.as_bytes(), &types);
         frontend::encode::bind(output, b"", b"", &formats, &values, &[format]);
         frontend::encode::execute(output, b"", 0);
@@ -251,6 +276,18 @@ fn parameters(query: &[u8]) -> Vec<usize> {
         }
     }
     found
+}
+
+/// What would be brought, as far as it can be said before anything is.
+pub(super) fn not_brought(parts: &[Part<'_>], asked: &Asked<'_>) -> Vec<Brought> {
+    let text = Text::new(asked.sql);
+    let part = |(fetch, _): &Part<'_>| Brought {
+        relation: fetch.relation.clone(),
+        query: fetch.query(&text, &|_, _| None),
+        rows: 0,
+        bytes: 0,
+    };
+    parts.iter().map(part).collect()
 }
 
 /// What is known of the relations that have been brought.

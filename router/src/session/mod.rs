@@ -9,6 +9,7 @@ mod control;
 mod copy;
 mod cursors;
 mod exchange;
+mod explain;
 mod extended;
 mod fan_out;
 mod fetch;

@@ -227,6 +227,11 @@ impl Session {
             Operator::Append(_) if matches!(plan.command, Command::Copy(_)) => {
                 Box::pin(self.copy_parts(routed, sent)).await
             }
+            Operator::Append(_) | Operator::Workspace(_)
+                if matches!(plan.command, Command::Explain { .. }) =>
+            {
+                Box::pin(self.explain(routed, sent)).await
+            }
             Operator::PassThrough(_) | Operator::Append(_) => {
                 Box::pin(self.append(routed, sent)).await
             }

@@ -17,7 +17,7 @@ use super::fetch::Asked;
 use super::route::{Routed, bind_settings};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, StatementText};
-use super::workspace::Furnished;
+use super::workspace::{Fill, Furnished};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
@@ -212,10 +212,11 @@ impl Session {
             need: self.need(routed.plan.access, routed.hint),
             cancels,
         };
-        let furnished = Box::pin(self.furnish(plan, &routed.fetches, &asked)).await?;
+        let furnished = Box::pin(self.furnish(plan, &routed.fetches, &asked, Fill::Rows)).await?;
         let Furnished {
             mut workspace,
             text,
+            ..
         } = furnished;
         let prepare = |output: &mut BytesMut| {
             let statement = &prepared.statement;

@@ -3,7 +3,7 @@
 //! Every distinct statement (text, declared types, and the [`Scope`] that gives its names their meaning) has one number in
 //! the process, so that clients that prepare the same share its preparation on every backend.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
@@ -197,6 +197,7 @@ impl Portal {
             Self::Several { plan, shards, .. } => (plan, shards.len()),
             Self::Session { plan, .. }
             | Self::Workspace { plan, .. }
+            | Self::Answered { plan, .. }
             | Self::Fetch { plan, .. } => (plan, 0),
         }
     }
@@ -228,6 +229,14 @@ pub(crate) enum Portal {
         /// The answer to Describe, a whole message, if it has a result.
         description: Option<Bytes>,
     },
+    /// An answer that is there already: an EXPLAIN's.
+    Answered {
+        plan: Arc<Plan>,
+        /// The answer to Describe, a whole message.
+        description: Bytes,
+        /// The lines that have not been fetched.
+        lines: VecDeque<String>,
+    },
     /// A FETCH or MOVE of a cursor in a workspace.
     Fetch {
         cursor: Box<str>,
@@ -251,7 +260,10 @@ impl Portal {
         match self {
             Self::One { is_primary, .. } => Some(*is_primary),
             Self::Several { on_primaries, .. } => Some(on_primaries.contains(shard)),
-            Self::Session { .. } | Self::Workspace { .. } | Self::Fetch { .. } => None,
+            Self::Session { .. }
+            | Self::Workspace { .. }
+            | Self::Answered { .. }
+            | Self::Fetch { .. } => None,
         }
     }
 }
@@ -277,6 +289,13 @@ impl<T> ByName<T> {
         match name {
             b"" => self.unnamed.as_ref(),
             name => self.named.get(name),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &[u8]) -> Option<&mut T> {
+        match name {
+            b"" => self.unnamed.as_mut(),
+            name => self.named.get_mut(name),
         }
     }
 

@@ -11,7 +11,7 @@ use switchyard_wire::frontend;
 use tokio::time::timeout;
 
 use super::Session;
-use super::fetch::{Asked, Part};
+use super::fetch::{Asked, Brought, Part, not_brought};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
@@ -35,6 +35,17 @@ pub(super) struct Furnished {
     pub(super) workspace: Workspace,
     /// The statement's text as it runs there.
     pub(super) text: Vec<u8>,
+    /// Of what relations there are rows.
+    pub(super) brought: Vec<Brought>,
+}
+
+/// What is brought to a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// The rows that the statement reads.
+    Rows,
+    /// None: the tables are made, and that is all.
+    Nothing,
 }
 
 impl Session {
@@ -61,10 +72,13 @@ impl Session {
             need,
             cancels,
         };
-        let furnished = self.furnish(plan, &routed.fetches, &asked).await?;
+        let furnished = self
+            .furnish(plan, &routed.fetches, &asked, Fill::Rows)
+            .await?;
         let Furnished {
             mut workspace,
             text,
+            ..
         } = furnished;
         match &routed.plan.command {
             Command::Copy(_) => {
@@ -199,6 +213,7 @@ impl Session {
         plan: &plan::Workspace,
         shards: &[ShardSet],
         asked: &Asked<'_>,
+        fill: Fill,
     ) -> Result<Furnished, Trouble> {
         let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
         let home = match plan.fetches.iter().any(on_first) {
@@ -231,15 +246,20 @@ impl Session {
         let furnished = async {
             self.gather(&fetches, asked.need).await?;
             self.open_workspace(&mut workspace, &fetches).await?;
-            self.fill_workspace(&mut workspace, &fetches, asked).await?;
+            let brought = match fill {
+                Fill::Rows => self.fill_workspace(&mut workspace, &fetches, asked).await?,
+                Fill::Nothing => not_brought(&fetches, asked),
+            };
             let sql = finishing(plan, &fetches, &is_made);
             workspace.run(&mut self.client, &sql).await?;
-            self.not_cancelled(asked.cancels)
+            self.not_cancelled(asked.cancels)?;
+            Ok(brought)
         };
         match furnished.await {
-            Ok(()) => Ok(Furnished {
+            Ok(brought) => Ok(Furnished {
                 workspace,
                 text: plan.text(asked.sql, &is_made),
+                brought,
             }),
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);

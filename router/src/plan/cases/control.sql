@@ -274,19 +274,25 @@ EXPLAIN (SELECT 1)
 --> PassThrough to any shard (read)
 
 EXPLAIN VERBOSE SELECT * FROM users
---> Refuse 0A000: EXPLAIN of a statement on several shards is not supported yet
---> HINT: Name one shard to see its part: /* switchyard: shard=… */.
+--> Append of all shards (read)
 
 EXPLAIN SELECT count(*) FROM users
---> Refuse 0A000: EXPLAIN of a statement on several shards is not supported yet
---> HINT: Name one shard to see its part: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id) from all shards
+
+EXPLAIN ANALYZE INSERT INTO countries VALUES ('x')
+--> Refuse 0A000: EXPLAIN ANALYZE of a statement that changes all shards is not supported
+--> HINT: Leave out ANALYZE.
+
+EXPLAIN (ANALYZE, FORMAT text) SELECT a.id FROM users a, users b WHERE a.id = 1 AND b.id = $1
+--> PassThrough to the shard of users = integer[0], users = $1 (read)
 
 EXPLAIN EXECUTE p (1)
 --> Refuse 0A000: EXPLAIN EXECUTE is not supported yet
 
 EXPLAIN INSERT INTO countries VALUES ('x')
---> Refuse 0A000: EXPLAIN of a statement on several shards is not supported yet
---> HINT: Name one shard to see its part: /* switchyard: shard=… */.
+--> PassThrough to shard s0 (primary)
 
 COPY settings FROM STDIN
 --> PassThrough to shard s0 (primary)

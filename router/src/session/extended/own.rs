@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use switchyard_schema::ShardSet;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind};
@@ -11,11 +12,17 @@ use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
-use crate::plan::{Command, Plan};
+use crate::plan::{Command, Operator, Plan, Values};
 use crate::session::Session;
+use crate::session::explain::{Spread, query_plan};
+use crate::session::fetch::Asked;
 use crate::session::route::Text;
 use crate::session::simple::Sent;
 use crate::session::statement::{Portal, SessionStatement, Statement};
+
+use super::bind::BoundParams;
+use super::lossy;
+use super::workspace::parameter_types;
 
 impl Session {
     /// Binds a statement that the session runs itself.
@@ -58,6 +65,77 @@ impl Session {
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
+    }
+
+    /// Binds an EXPLAIN of a statement for several shards, which is answered at once: the portal has the lines.
+    pub(super) async fn bind_explain(
+        &mut self,
+        prepared: &SessionStatement,
+        shards: &ShardSet,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
+        let cancels = self.cancels_before();
+        self.send_unsent().await?;
+        self.settle().await?;
+        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
+            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
+        }
+        // Shards are asked by messages of ours.
+        self.keep_writes()?;
+        let (plan, sql) = (&prepared.plan, prepared.statement.sql());
+        let fetches = match &plan.operator {
+            Operator::Workspace(workspace) => {
+                let values = Values {
+                    sql,
+                    literals: &prepared.literals,
+                    params: &BoundParams::new(bind, &prepared.statement),
+                };
+                self.fetches(workspace, &values)?
+            }
+            _ => Vec::new(),
+        };
+        let asked = Asked {
+            sql,
+            params: Some((parameter_types(&prepared.statement, plan.params), bind)),
+            need: self.need(plan.access, prepared.hint),
+            cancels,
+        };
+        let spread = Spread {
+            plan,
+            shards,
+            fetches: &fetches,
+        };
+        let lines = self.explain_lines(&spread, &asked).await?;
+        let mut description = BytesMut::new();
+        let column = query_plan(bind.result_formats.format(0));
+        encode::row_description(&mut description, &[column]);
+        encode::bind_complete(&mut self.client.output);
+        let portal = Portal::Answered {
+            plan: Arc::clone(plan),
+            description: description.freeze(),
+            lines: lines.into(),
+        };
+        self.portals.insert(bind.portal, portal);
+        Ok(())
+    }
+
+    /// Gives the client lines of an answer that is there.
+    pub(super) fn execute_answered(&mut self, name: &[u8], max_rows: i32) {
+        let Some(Portal::Answered { lines, .. }) = self.portals.get_mut(name) else {
+            return;
+        };
+        let most = match usize::try_from(max_rows) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(most) => most,
+        };
+        let output = &mut self.client.output;
+        for line in lines.drain(..lines.len().min(most)) {
+            encode::data_row(output, &[Some(line)]);
+        }
+        match lines.is_empty() {
+            true => encode::command_complete(output, b"EXPLAIN"),
+            false => encode::portal_suspended(output),
+        }
     }
 
     /// Copies rows of several shards, which are asked for by simple queries.

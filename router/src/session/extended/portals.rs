@@ -175,6 +175,10 @@ impl Session {
             return self.bind_setting(&prepared, bind).await;
         }
         let (prepared, shards) = self.either(prepared, bind)?;
+        let spreads = shards.only().is_none();
+        if matches!(prepared.plan.command, Command::Explain { .. }) && spreads {
+            return Box::pin(self.bind_explain(&prepared, &shards, bind)).await;
+        }
         if let Operator::Workspace(_) = prepared.plan.operator {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
@@ -247,7 +251,8 @@ impl Session {
         let portal_elsewhere = match self.portals.get(name) {
             Some(Portal::One { shard: held, .. }) => *held != shard,
             Some(Portal::Several { .. } | Portal::Workspace { .. }) => true,
-            Some(Portal::Session { .. } | Portal::Fetch { .. }) | None => false,
+            Some(Portal::Session { .. } | Portal::Fetch { .. } | Portal::Answered { .. })
+            | None => false,
         };
         let is_elsewhere =
             |cursor: &Cursor| cursor.name.as_bytes() == name && cursor.shard != shard;
@@ -314,6 +319,11 @@ impl Session {
                 .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?,
             Some(Portal::Session { .. }) => {
                 self.reply(encode::no_data);
+                return Ok(());
+            }
+            Some(Portal::Answered { description, .. }) => {
+                let description = description.clone();
+                self.reply(|output| output.extend_from_slice(&description));
                 return Ok(());
             }
             Some(Portal::Workspace { description, .. } | Portal::Fetch { description, .. }) => {
@@ -429,6 +439,11 @@ impl Session {
                 let run = self.execute_in_workspace(name, number, &plan.command, max_rows);
                 Box::pin(run).await
             }
+            Portal::Answered { .. } => {
+                self.settle().await?;
+                self.execute_answered(name, max_rows);
+                Ok(())
+            }
             Portal::Fetch {
                 cursor,
                 statement,
@@ -524,7 +539,10 @@ impl Session {
                     Some(Portal::One { shard, .. }) => ShardSet::one(*shard),
                     Some(Portal::Several { shards, .. }) => shards.clone(),
                     Some(
-                        Portal::Session { .. } | Portal::Workspace { .. } | Portal::Fetch { .. },
+                        Portal::Session { .. }
+                        | Portal::Workspace { .. }
+                        | Portal::Answered { .. }
+                        | Portal::Fetch { .. },
                     )
                     | None => ShardSet::empty(),
                 };

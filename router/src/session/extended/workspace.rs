@@ -16,7 +16,7 @@ use crate::plan::{Command, Operator, Values, query_within};
 use crate::session::Session;
 use crate::session::fetch::Asked;
 use crate::session::statement::{Portal, SessionStatement, Statement};
-use crate::session::workspace::{Furnished, planned};
+use crate::session::workspace::{Fill, Furnished, planned};
 
 /// Numbers of types from here on are of types that users made.
 const FIRST_USER_OID: u32 = 16_384;
@@ -74,10 +74,11 @@ impl Session {
             need: self.need(prepared.plan.access, prepared.hint),
             cancels,
         };
-        let furnished = Box::pin(self.furnish(plan, &shards, &asked)).await?;
+        let furnished = Box::pin(self.furnish(plan, &shards, &asked, Fill::Rows)).await?;
         let Furnished {
             mut workspace,
             text,
+            ..
         } = furnished;
         let types = parameter_types(&prepared.statement, prepared.plan.params);
         let own = match self.bind_there(&mut workspace, &text, &types, bind).await {
@@ -183,7 +184,7 @@ impl Session {
     }
 
     /// The cancel requests that are not about this batch.
-    fn cancels_before(&mut self) -> u64 {
+    pub(super) fn cancels_before(&mut self) -> u64 {
         let now = self.cancel.slot().requests();
         *self.batch.cancels.get_or_insert(now)
     }
@@ -243,7 +244,7 @@ fn queue_execute(connection: &mut Connection, portal: &[u8], max_rows: i32) {
 
 /// The types of parameters 1 to `count`, as declared or described. Types that users made have other numbers on every server: the
 /// workspace finds them itself, as the shard did.
-fn parameter_types(statement: &Statement, count: u16) -> Vec<u32> {
+pub(super) fn parameter_types(statement: &Statement, count: u16) -> Vec<u32> {
     (1..=count)
         .map(|number| portable(statement.parameter_type(number)))
         .collect()

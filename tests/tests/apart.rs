@@ -1,0 +1,185 @@
+//! Statements around queries of several shards' rows, where a plain server is no measure: what EXPLAIN says, how many cursors
+//! there may be, and that nothing remains of them.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::{Bed, BedSpec, Client, Reply};
+
+static BED: OnceLock<Bed> = OnceLock::new();
+
+/// Two primaries; each lends two workspaces, and nobody waits long.
+fn bed() -> &'static Bed {
+    BED.get_or_init(|| {
+        let router = "workspace_sessions = 2\nquery_wait_timeout = \"300ms\"";
+        Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)).with_router(router))
+    })
+}
+
+/// One test at a time: there are few workspaces.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lines(reply: Reply) -> Vec<String> {
+    let reply = reply.succeeded();
+    assert_eq!(reply.tag.as_deref(), Some("EXPLAIN"));
+    let columns = reply.columns.as_ref().unwrap();
+    assert_eq!(columns.len(), 1);
+    assert_eq!((&*columns[0].name, columns[0].type_oid), ("QUERY PLAN", 25));
+    reply.texts().concat()
+}
+
+/// The lines with the names of shards as they are, and each block of what PostgreSQL says as its first line.
+#[track_caller]
+fn starts(lines: &[String], expected: &[&str]) {
+    let found: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut at = 0;
+    for line in expected {
+        let rest = &found[at..];
+        let position = rest.iter().position(|found| found.starts_with(line));
+        let Some(position) = position else {
+            panic!(
+                "{line:?} is not where it should be in\n{}",
+                found.join("\n")
+            );
+        };
+        at += position + 1;
+    }
+}
+
+#[test]
+fn each_shard_explains_its_part_of_rows_that_are_appended() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let plan = lines(client.run("EXPLAIN (COSTS OFF) SELECT id FROM users WHERE name = 'x'"));
+    starts(
+        &plan,
+        &[
+            "Append of all shards (read)",
+            "  Shard s0",
+            "    Seq Scan on users",
+            "      Filter: (name = 'x'::text)",
+            "  Shard s1",
+            "    Seq Scan on users",
+        ],
+    );
+    assert_eq!(plan.len(), 7, "{plan:?}");
+}
+
+#[test]
+fn a_workspace_is_explained_without_rows() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let sql =
+        "EXPLAIN (COSTS OFF) SELECT country, count(*) FROM users WHERE id > 7 GROUP BY country";
+    let plan = lines(client.run(sql));
+    starts(
+        &plan,
+        &[
+            "Workspace (read)",
+            "  Reason: ",
+            "  Fetch users (id, country) from the shards of users > integer[0]",
+            "    Shard s0",
+            "      ",
+            "    Shard s1",
+            "  Statement",
+            "    HashAggregate",
+        ],
+    );
+    assert!(plan.iter().any(|line| line.contains("id > 7")), "{plan:?}");
+    assert!(
+        !plan.iter().any(|line| line.contains("Fetched")),
+        "{plan:?}"
+    );
+    // The same by the extended protocol, with a parameter.
+    let sql =
+        "EXPLAIN (COSTS OFF) SELECT country, count(*) FROM users WHERE id > $1 GROUP BY country";
+    let extended = lines(client.extended(sql, &[Some("7")], 1));
+    assert_eq!(extended.len(), plan.len());
+    starts(
+        &extended,
+        &["Workspace (read)", "  Statement", "    HashAggregate"],
+    );
+}
+
+#[test]
+fn analyze_tells_what_was_fetched() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let count = client
+        .run("SELECT count(*) FROM users WHERE id > 7")
+        .value();
+    let sql = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT country, count(*) FROM users WHERE id > 7 GROUP BY country";
+    let plan = lines(client.run(sql));
+    let fetched = format!("    Fetched: {count} rows, ");
+    starts(
+        &plan,
+        &[
+            "  Fetch users (id, country) from the shards of users > integer[0]",
+            &fetched,
+            "    Shard s0",
+            "  Statement",
+            "    HashAggregate (actual rows=",
+        ],
+    );
+}
+
+#[test]
+fn what_cannot_be_explained_is_an_error() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let wrong = client.run("EXPLAIN SELECT nope FROM users ORDER BY 1");
+    assert_eq!(wrong.sqlstate(), Some("42703"));
+    let json = client.run("EXPLAIN (FORMAT json) SELECT count(*) FROM users");
+    assert_eq!(json.sqlstate(), Some("0A000"));
+    let divided = client.run("EXPLAIN ANALYZE SELECT sum(1 / (id - 3)) FROM users");
+    assert_eq!(divided.sqlstate(), Some("22012"));
+    assert_eq!(client.run("SELECT 1").value(), "1");
+    let changes = client.run("EXPLAIN INSERT INTO countries (code, name) VALUES ('xx', 'x')");
+    starts(&lines(changes), &["Insert on countries"]);
+}
+
+/// Whether a workspace on any shard has left something.
+fn remains(client: &mut Client) -> Vec<String> {
+    let what = "SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relname IN ('users', 'orders')";
+    let on = |shard: &str| format!("/* switchyard: shard={shard} */ {what}");
+    ["s0", "s1"]
+        .iter()
+        .map(|shard| client.run(&on(shard)).value())
+        .collect()
+}
+
+#[test]
+fn cursors_are_bounded_and_leave_nothing() {
+    // A session keeps to one shard for its workspaces.
+    let _turn = turn();
+    let mut client = bed().client();
+    client.run("BEGIN").succeeded();
+    let declare = |name: &str| {
+        format!("DECLARE {name} CURSOR WITH HOLD FOR SELECT id FROM users ORDER BY id")
+    };
+    client.run(&declare("a")).succeeded();
+    client.run(&declare("b")).succeeded();
+    let third = client.run(&declare("c"));
+    assert_eq!(third.sqlstate(), Some("53400"), "{third:?}");
+    client.run("ROLLBACK").succeeded();
+    client.run(&declare("a")).succeeded();
+    client.run(&declare("b")).succeeded();
+    let mut other = bed().client();
+    assert_eq!(remains(&mut other), ["0", "0"]);
+    let first = client.run("FETCH 1 FROM a").value();
+    assert_eq!(client.run("FETCH 1 FROM b").value(), first);
+    client.run("CLOSE a").succeeded();
+    client.run(&declare("a")).succeeded();
+    client.run("DISCARD ALL").succeeded();
+    client.run(&declare("a")).succeeded();
+    client.run(&declare("b")).succeeded();
+    // Whose client leaves is no hindrance either.
+    client.terminate();
+    let mut again = bed().client();
+    again.run(&declare("a")).succeeded();
+    again.run(&declare("b")).succeeded();
+    assert_eq!(again.run("FETCH 1 FROM b").value(), first);
+}
