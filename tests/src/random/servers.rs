@@ -5,13 +5,14 @@ use std::fmt::Write;
 
 use switchyard_cluster::{APP_USER, Cluster, ClusterSpec, Node};
 
+use super::schema::Method;
 use super::{data, schema};
 use crate::{Client, Login, Router, RouterPorts};
 
 /// How many shards a database has, and its name.
 pub const LAYOUTS: [(usize, &str); 3] = [(1, "one"), (2, "two"), (5, "five")];
 
-/// Databases of the plain servers: the second has its rows in the opposite order, and other plans are chosen in it.
+/// Databases of the plain server: the second has its rows in the opposite order.
 const PLAIN: [&str; 2] = ["plain", "mirror"];
 
 /// Running servers with the tables in them.
@@ -62,11 +63,22 @@ impl Servers {
         limited(connect(self.node(0).port(), PLAIN[0]))
     }
 
-    /// A client of the plain server whose rows are in another order and that plans in another way.
+    /// A client of the plain server whose rows are in another order.
     pub fn mirror(&self) -> Client {
-        let mut client = limited(connect(self.node(0).port(), PLAIN[1]));
-        for setting in ["enable_hashjoin", "enable_hashagg", "enable_nestloop"] {
-            client.run(&format!("SET {setting} = off")).succeeded();
+        limited(connect(self.node(0).port(), PLAIN[1]))
+    }
+
+    /// A client of the plain server with temporary copies of the sharded tables, as a workspace has them.
+    pub fn copies(&self) -> Client {
+        let mut client = self.plain();
+        for table in schema::TABLES {
+            if !matches!(table.method, Method::Reference | Method::Unsharded) {
+                let name = table.name;
+                client
+                    .run(&format!("CREATE TEMPORARY TABLE {name} AS TABLE {name}"))
+                    .succeeded();
+                client.run(&format!("ANALYZE {name}")).succeeded();
+            }
         }
         client
     }
@@ -91,8 +103,8 @@ impl Servers {
             .into_iter()
             .for_each(|reply| drop(reply.succeeded()));
         rows.reverse();
-        self.mirror()
-            .simple(&rows.join(";"))
+        let replies = self.mirror().simple(&rows.join(";"));
+        replies
             .into_iter()
             .for_each(|reply| drop(reply.succeeded()));
     }
