@@ -90,7 +90,7 @@ pub(super) fn measure(stand: &Stand, rounds: u32) -> Result<Vec<Latency>, Error>
             .zip(&by_plain)
             .map(|(router, plain)| router / plain)
             .collect();
-        let median = |values: Vec<f64>| Spread::of(values.into_iter()).map(|spread| spread.median);
+        let median = |values: Vec<f64>| Spread::of(values).map(|spread| spread.median);
         latencies.push(Latency {
             title,
             plain_us: median(by_plain),
@@ -110,5 +110,5 @@ fn median_us(client: &mut Client, sql: &str) -> std::io::Result<Option<f64>> {
         client.run(sql)?;
         times.push(begun.elapsed().as_secs_f64() * 1e6);
     }
-    Ok(Spread::of(times.into_iter()).map(|spread| spread.median))
+    Ok(Spread::of(times).map(|spread| spread.median))
 }
