@@ -32,6 +32,13 @@ impl Batch {
         self
     }
 
+    /// Describe, of a statement (`S`) or a portal (`P`).
+    #[must_use]
+    pub fn describe(mut self, kind: u8, name: &str) -> Batch {
+        frontend::describe(kind, name, &mut self.0).unwrap();
+        self
+    }
+
     /// Execute.
     #[must_use]
     pub fn execute(mut self, portal: &str, rows: i32) -> Batch {

@@ -259,6 +259,32 @@ fn a_cursor_s_name_is_taken_on_every_shard() {
 }
 
 #[test]
+fn a_cursor_over_several_shards_is_a_portal_too() {
+    let step = Batch::default;
+    same(vec![
+        query("BEGIN"),
+        query("DECLARE c SCROLL CURSOR FOR SELECT id, name FROM users ORDER BY id"),
+        step().describe(b'P', "c").execute("c", 2).sync(),
+        query("FETCH 1 FROM c"),
+        step().execute("c", 1).sync(),
+        step()
+            .parse("f", "FETCH 2 FROM c")
+            .describe(b'S', "f")
+            .bind("p", "f", &[])
+            .describe(b'P', "p")
+            .execute("p", 0)
+            .sync(),
+        step().parse("m", "MOVE 2 IN c").describe(b'S', "m").sync(),
+        step().bind("", "f", &[]).execute("", 0).sync(),
+        step().bind("c", "f", &[]).sync(),
+        query("ROLLBACK"),
+        step().execute("c", 1).sync(),
+        step().bind("", "f", &[]).execute("", 0).sync(),
+        query("DEALLOCATE ALL"),
+    ]);
+}
+
+#[test]
 fn execute_with_too_few_arguments_is_postgresql_s_error() {
     same(vec![
         query("PREPARE p (int8) AS SELECT name FROM users WHERE id = $1"),

@@ -3,6 +3,11 @@
 //! The query is planned as it would be by itself. Where one shard answers it, the whole statement goes there; where several
 //! would, a workspace runs the whole statement, or COPY appends what each of them copies.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of statements and relations that are named are those that are treated apart"
+)]
+
 use std::ops::Range;
 
 use super::command::{Command, CopyDirection};

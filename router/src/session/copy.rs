@@ -1,5 +1,10 @@
 //! COPY TO STDOUT of rows of several shards, each of which copies its own: the parts are passed on as one COPY.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of troubles only a lost connection needs a name"
+)]
+
 use bytes::{Buf, BytesMut};
 use switchyard_wire::backend::encode;
 use switchyard_wire::frame::HEADER;

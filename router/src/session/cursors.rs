@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use switchyard_wire::frontend::{self, Bind};
 
 use super::Session;
+use super::extended::queue_execute;
 use super::simple::{Ready, Sent};
 use super::workspace::planned;
 use crate::backend::{Reply, Show};
@@ -50,7 +51,7 @@ impl Session {
         }
     }
 
-    /// Keeps a workspace in which the client's DECLARE has succeeded.
+    /// A statement has succeeded in a workspace, which is kept if it was DECLARE, and left otherwise.
     pub(super) async fn keep_cursor(
         &mut self,
         command: &Command,
@@ -227,6 +228,30 @@ impl Session {
             Err(trouble) => Err(trouble),
         };
         self.put_back_cursor(cursor, outcome).await
+    }
+
+    /// Executes a cursor as the portal that it is.
+    pub(super) async fn execute_cursor(&mut self, at: usize, max_rows: i32) -> Result<(), Trouble> {
+        let mut cursor = self.cursors_apart.swap_remove(at);
+        let backend = &mut cursor.workspace.backend;
+        queue_execute(&mut backend.connection, cursor.name.as_bytes(), max_rows);
+        let outcome = exchange(&mut self.client, backend, &[], &mut self.described).await;
+        let outcome = match outcome {
+            Ok(true) => Err(Trouble::Told),
+            Ok(false) => Ok(()),
+            Err(trouble) => Err(trouble),
+        };
+        self.put_back_cursor(cursor, outcome).await
+    }
+
+    /// What is known of the rows of a cursor, or of what is fetched from it by this text.
+    pub(super) fn describe_cursor(&self, at: usize, sql: &[u8]) -> Option<Bytes> {
+        let moves = sql
+            .trim_ascii_start()
+            .get(..4)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"move"));
+        let cursor = self.cursors_apart.get(at).filter(|_| !moves)?;
+        Some(cursor.description.clone())
     }
 
     /// CLOSE of a cursor.

@@ -1,10 +1,14 @@
 //! EXPLAIN of statements whose rows are on several shards: our own plan as a tree, and below each step what PostgreSQL says
 //! of its part.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not in a workspace is appended"
+)]
+
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::Format;
 use switchyard_wire::backend::{Column, encode};
-use switchyard_wire::frontend;
 
 use super::Session;
 use super::fetch::{Asked, Brought};
@@ -192,12 +196,7 @@ impl Session {
     ) -> Result<Vec<String>, Trouble> {
         let connection = &mut *workspace.backend.connection;
         connection.unnamed = None;
-        let output = &mut connection.output;
-        let (types, values, formats) = asked.bound_for(text);
-        frontend::encode::parse(output, b"", text, &types);
-        frontend::encode::bind(output, b"", b"", &formats, &values, &[Format::Text]);
-        frontend::encode::execute(output, b"", 0);
-        frontend::encode::sync(output);
+        asked.encode(&mut connection.output, text, Format::Text);
         workspace.flush(&mut self.client).await?;
         lines(&mut self.client, &mut workspace.backend).await
     }

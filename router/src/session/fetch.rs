@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::BytesMut;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardSet, TableName};
 use switchyard_wire::Format;
@@ -33,8 +34,8 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The parameters for a query that mentions some of them: their types, their values and the formats of those.
-    pub(super) fn bound_for(&self, query: &[u8]) -> (Vec<u32>, Vec<Option<&[u8]>>, Vec<Format>) {
+    /// Appends the messages that run a query of ours with the client's parameters, as far as it mentions them.
+    pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], format: Format) {
         let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
         if let Some((known, bind)) = &self.params {
             let mentioned = parameters(query);
@@ -49,7 +50,10 @@ impl Asked<'_> {
                 formats.push(bind.param_formats.format(at));
             }
         }
-        (types, values, formats)
+        frontend::encode::parse(output, b"", query, &types);
+        frontend::encode::bind(output, b"", b"", &formats, &values, &[format]);
+        frontend::encode::execute(output, b"", 0);
+        frontend::encode::sync(output);
     }
 }
 
@@ -249,12 +253,7 @@ impl Session {
         }
         let connection = &mut *source.connection;
         connection.unnamed = None;
-        let output = &mut connection.output;
-        let (types, values, formats) = asked.bound_for(query.as_bytes());
-        frontend::encode::parse(output, b"", query.as_bytes(), &types);
-        frontend::encode::bind(output, b"", b"", &formats, &values, &[format]);
-        frontend::encode::execute(output, b"", 0);
-        frontend::encode::sync(output);
+        asked.encode(&mut connection.output, query.as_bytes(), format);
         source.unread = true;
         if connection.flush().await.is_err() {
             return Err(Trouble::Lost);

@@ -116,8 +116,10 @@ impl Session {
         }
         match (&routed.plan.operator, routed.shards.only()) {
             (Operator::Broadcast(kind), _) => self.broadcast(&routed.plan, *kind, sent).await,
+            (Operator::Refuse(refusal), _) => Err(Failure::Refused(refusal.clone()).into()),
             (_, Some(shard)) => self.pass_through(shard, routed, sent).await,
-            (_, None) => self.append(routed, sent).await,
+            (Operator::Append(_), None) => self.append(routed, sent).await,
+            (_, None) => Err(unsupported("EXECUTE of this statement")),
         }
     }
 

@@ -80,27 +80,19 @@ impl Session {
             text,
             ..
         } = furnished;
-        match &routed.plan.command {
-            Command::Copy(_) => {
-                let outcome = self.pass_from_workspace(&mut workspace, &text).await;
-                self.leave_workspace(workspace, outcome).await?;
-                Ok(Ready::ToBeSaid)
+        let command = &routed.plan.command;
+        if let Command::Copy(_) | Command::Declare { .. } = command {
+            if let Err(trouble) = self.pass_from_workspace(&mut workspace, &text).await {
+                return self.leave_workspace(workspace, Err(trouble)).await;
             }
-            command @ Command::Declare { .. } => {
-                if let Err(trouble) = self.pass_from_workspace(&mut workspace, &text).await {
-                    return self.leave_workspace(workspace, Err(trouble)).await;
-                }
-                self.keep_cursor(command, workspace, description).await?;
-                Ok(Ready::ToBeSaid)
-            }
-            _ => {
-                let rows = self
-                    .query_workspace(&mut workspace, &text, &description)
-                    .await;
-                let rows = self.leave_workspace(workspace, rows).await?;
-                self.complete(&format!("SELECT {rows}"))
-            }
+            self.keep_cursor(command, workspace, description).await?;
+            return Ok(Ready::ToBeSaid);
         }
+        let rows = self
+            .query_workspace(&mut workspace, &text, &description)
+            .await;
+        let rows = self.leave_workspace(workspace, rows).await?;
+        self.complete(&format!("SELECT {rows}"))
     }
 
     /// Runs a statement in a workspace whose answer is the client's as it is.

@@ -17,6 +17,7 @@ mod bind;
 mod own;
 mod portals;
 mod queue;
+mod several;
 mod statements;
 mod sync;
 mod workspace;
@@ -31,7 +32,7 @@ use tokio::time::Instant;
 use super::Session;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
-pub(super) use workspace::{OpenWorkspace, portable};
+pub(super) use workspace::{OpenWorkspace, portable, queue_execute};
 
 /// What has happened since the last Sync.
 #[derive(Debug, Default)]

@@ -49,7 +49,7 @@ impl Session {
             return Err(Failure::NoSuchCursor(name.as_str().into()).into());
         };
         self.settle().await?;
-        let mut unnamed = bind.clone();
+        let mut unnamed = *bind;
         unnamed.portal = b"";
         let sql = prepared.statement.sql();
         let description = self.describe_fetch(at, sql, &unnamed).await?;

@@ -148,9 +148,18 @@ impl Session {
         let prepared = self.statement_named(name)?;
         if self.is_handled_here(&prepared.plan) {
             self.local_parse_complete(name);
+            let rows = match &prepared.plan.command {
+                Command::Fetch { name } => self
+                    .cursor_apart(name)
+                    .and_then(|at| self.describe_cursor(at, prepared.statement.sql())),
+                _ => None,
+            };
             self.reply(|output| {
                 encode::parameter_description(output, &[]);
-                encode::no_data(output);
+                match &rows {
+                    Some(rows) => output.extend_from_slice(rows),
+                    None => encode::no_data(output),
+                }
             });
             return Ok(());
         }

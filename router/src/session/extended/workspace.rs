@@ -235,7 +235,7 @@ impl Session {
     }
 }
 
-fn queue_execute(connection: &mut Connection, portal: &[u8], max_rows: i32) {
+pub(in crate::session) fn queue_execute(connection: &mut Connection, portal: &[u8], max_rows: i32) {
     frontend::encode::execute(&mut connection.output, portal, max_rows);
     frontend::encode::sync(&mut connection.output);
     connection.replies.expect(Reply::Execute, Show::All);
