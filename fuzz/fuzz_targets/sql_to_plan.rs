@@ -47,8 +47,8 @@ fn check(sql: &[u8]) {
     if again.scan(&changed).is_ok() && again.normalized == scan.normalized {
         let other = planned(&changed, &again);
         assert_eq!(
-            explain(&plan, &RELATIONS, None),
-            explain(&other, &RELATIONS, None)
+            explain(&plan, &RELATIONS, b"", None),
+            explain(&other, &RELATIONS, b"", None)
         );
     }
 }

@@ -74,6 +74,7 @@ pub async fn explain(
     Ok(crate::plan::explain::explain(
         &plan,
         &database.relations,
+        sql.as_bytes(),
         bound,
     ))
 }

@@ -16,3 +16,6 @@ CREATE FUNCTION spends_more(a bigint, b bigint) RETURNS boolean LANGUAGE plpgsql
 CREATE FUNCTION users_of(text) RETURNS SETOF users LANGUAGE sql STABLE AS 'SELECT * FROM users WHERE country = $1';
 CREATE FUNCTION twice(integer) RETURNS integer LANGUAGE plpgsql AS 'BEGIN RETURN 2 * $1; END';
 CREATE VIEW spenders AS SELECT id, name, spent_by(id) AS spent FROM users;
+CREATE TABLE readings (id integer PRIMARY KEY, small smallint, number integer, large bigint, amount numeric, ok boolean,
+    day date, at timestamp, made timestamptz, word text COLLATE "C", label text COLLATE "und-x-icu", code char(6), data bytea,
+    uid uuid, weight double precision, kind varchar(5));

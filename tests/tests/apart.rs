@@ -69,11 +69,41 @@ fn each_shard_explains_its_part_of_rows_that_are_appended() {
 }
 
 #[test]
-fn a_workspace_is_explained_without_rows() {
+fn each_shard_explains_the_text_made_for_it_where_rows_are_merged() {
     let _turn = turn();
     let mut client = bed().client();
     let sql =
-        "EXPLAIN (COSTS OFF) SELECT country, count(*) FROM users WHERE id > 7 GROUP BY country";
+        "EXPLAIN (COSTS OFF) SELECT country, avg(id) FROM users WHERE id > 7 GROUP BY country";
+    let plan = lines(client.run(sql));
+    starts(
+        &plan,
+        &[
+            "Merge of the shards of users > integer[0] (read)",
+            "  Merge by 1 character",
+            "  One row of those with equal keys",
+            "    2: average of sum 3 numeric and count 4",
+            "  Text: SELECT country, avg(id), pg_catalog.sum(id)",
+            "  Shard s0",
+            "            Group Key: country",
+            "  Shard s1",
+        ],
+    );
+    let sql = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT id FROM users ORDER BY id LIMIT 3";
+    starts(
+        &lines(client.run(sql)),
+        &[
+            "Merge of all shards (read)",
+            "  Shard s0",
+            "    Limit (actual rows=3",
+        ],
+    );
+}
+
+#[test]
+fn a_workspace_is_explained_without_rows() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let sql = "EXPLAIN (COSTS OFF) SELECT country, count(*) FROM users WHERE id > 7 GROUP BY country HAVING count(*) > 0";
     let plan = lines(client.run(sql));
     starts(
         &plan,
@@ -94,8 +124,7 @@ fn a_workspace_is_explained_without_rows() {
         "{plan:?}"
     );
     // The same by the extended protocol, with a parameter.
-    let sql =
-        "EXPLAIN (COSTS OFF) SELECT country, count(*) FROM users WHERE id > $1 GROUP BY country";
+    let sql = "EXPLAIN (COSTS OFF) SELECT country, count(*) FROM users WHERE id > $1 GROUP BY country HAVING count(*) > 0";
     let extended = lines(client.extended(sql, &[Some("7")], 1));
     assert_eq!(extended.len(), plan.len());
     starts(
@@ -111,7 +140,7 @@ fn analyze_tells_what_was_fetched() {
     let count = client
         .run("SELECT count(*) FROM users WHERE id > 7")
         .value();
-    let sql = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT country, count(*) FROM users WHERE id > 7 GROUP BY country";
+    let sql = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT country, count(*) FROM users WHERE id > 7 GROUP BY country HAVING count(*) > 0";
     let plan = lines(client.run(sql));
     let fetched = format!("    Fetched: {count} rows, ");
     starts(

@@ -8,8 +8,9 @@ use switchyard_tests::differential::{self, Protocol, Sides};
 use switchyard_tests::{Bed, BedSpec, Client};
 
 /// The tables besides the shop's.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "accounts", "regions", "sessions", "labels", "notes", "amounts", "tags", "codes", "moments",
+    "readings",
 ];
 
 static BED: OnceLock<Bed> = OnceLock::new();
@@ -63,4 +64,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard scatter workspace around reference transactions errors catalog ddl copy stored_keys }
+files! { single_shard scatter workspace around reference transactions errors catalog ddl copy stored_keys merge }

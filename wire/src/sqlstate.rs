@@ -31,6 +31,8 @@ codes! {
     PROTOCOL_VIOLATION = b"08P01";
     /// What was asked for is not supported.
     FEATURE_NOT_SUPPORTED = b"0A000";
+    /// A number its type cannot hold.
+    NUMERIC_VALUE_OUT_OF_RANGE = b"22003";
     /// Bytes that are no text in the encoding.
     CHARACTER_NOT_IN_REPERTOIRE = b"22021";
     /// A parameter's value is not allowed.

@@ -106,6 +106,8 @@ pub(crate) struct Replies {
     readies: u32,
     last_tag: CommandTag,
     suspended: bool,
+    /// An error has come, and no ReadyForQuery since.
+    skipping: bool,
 }
 
 /// The start of a command tag: enough for the command and its row count.
@@ -151,6 +153,7 @@ impl Default for Replies {
             readies: 0,
             last_tag: CommandTag::default(),
             suspended: false,
+            skipping: false,
         }
     }
 }
@@ -202,6 +205,12 @@ impl Replies {
     /// Takes note of a ReadyForQuery that did not pass through [`Replies::scan`].
     pub(crate) fn set_status(&mut self, status: TransactionStatus) {
         self.status = status;
+        self.skipping = false;
+    }
+
+    /// Whether messages of the extended protocol are ignored up to the next Sync, because of an error.
+    pub(crate) fn is_skipping(&self) -> bool {
+        self.skipping
     }
 
     /// Whether a part of a message has been passed on and the rest has not come.
@@ -217,6 +226,7 @@ impl Replies {
     /// After an error in the extended protocol the backend skips to the next Sync; so do we.
     pub(crate) fn skip_to_sync(&mut self) -> Skipped {
         let mut skipped = Skipped::default();
+        self.skipping = true;
         while let Some(&Owed { reply, show }) = self.owed.front() {
             match reply {
                 Reply::Query { .. } | Reply::Sync | Reply::Part { ready: true, .. } => break,
@@ -373,6 +383,7 @@ impl Replies {
                 None => pass_or_hide(shown, header.len),
             },
             (b'Z', Reply::Query { .. } | Reply::Part { ready: true, .. } | Reply::Sync) => {
+                self.skipping = false;
                 self.readies = self.readies.wrapping_add(1);
                 self.status = match body.first() {
                     Some(b'I') => TransactionStatus::Idle,

@@ -9,6 +9,7 @@ use std::fmt;
 
 use switchyard_wire::SqlState;
 
+use crate::merge::MergeError;
 use crate::plan::Refusal;
 use crate::startup::cancel::CancelReason;
 
@@ -66,6 +67,10 @@ pub(crate) enum Failure {
     /// PostgreSQL has words of its own for it, if its client_encoding is UTF8.
     #[error("a statement that is not valid UTF-8 is not supported")]
     NotUtf8,
+    #[error("{0}")]
+    Unmerged(MergeError),
+    #[error("bind message has {formats} result formats but query has {columns} columns")]
+    FormatCount { formats: usize, columns: usize },
     #[error("{what} is not supported")]
     Unsupported { what: Box<str>, hint: &'static str },
     #[error(
@@ -102,9 +107,14 @@ impl Failure {
             Self::OutcomeUnknown { .. } | Self::PartlyCommitted(_) => {
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN
             }
-            Self::ShardBrokeProtocol { .. } => SqlState::INTERNAL_ERROR,
-            Self::WorkspacesBusy { .. } | Self::FetchLimit { .. } => {
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED
+            Self::WorkspacesBusy { .. }
+            | Self::FetchLimit { .. }
+            | Self::Unmerged(MergeError::TooLarge(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Self::Unmerged(MergeError::BigintOverflow | MergeError::NumericOverflow) => {
+                SqlState::NUMERIC_VALUE_OUT_OF_RANGE
+            }
+            Self::Unmerged(MergeError::Unreadable(_)) | Self::ShardBrokeProtocol { .. } => {
+                SqlState::INTERNAL_ERROR
             }
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Cancelled(_) => SqlState::QUERY_CANCELED,
@@ -118,7 +128,7 @@ impl Failure {
             }
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::NoSuchPortal(_) | Self::NoSuchCursor(_) => SqlState::INVALID_CURSOR_NAME,
-            Self::InvalidMessage => SqlState::PROTOCOL_VIOLATION,
+            Self::InvalidMessage | Self::FormatCount { .. } => SqlState::PROTOCOL_VIOLATION,
             Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
@@ -153,6 +163,9 @@ impl Failure {
             Self::BadRoute(_) => Some("Available values: primary, replica, default."),
             Self::BadLayer(_) => Some("Available values: auto, workspace."),
             Self::Retry => Some("Run the transaction again."),
+            Self::Unmerged(MergeError::TooLarge(_)) => {
+                Some("Add a LIMIT, or group by fewer values.")
+            }
             _ => None,
         }
     }

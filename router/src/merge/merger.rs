@@ -81,6 +81,11 @@ impl Merger {
         }
     }
 
+    /// The columns of the result.
+    pub fn columns(&self) -> usize {
+        self.recipe.columns.into()
+    }
+
     /// Takes the row that was needed: the body of a DataRow.
     pub fn feed(&mut self, body: Bytes) -> Result<(), MergeError> {
         let row = Row::new(body);

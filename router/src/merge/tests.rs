@@ -269,7 +269,7 @@ fn what_has_to_be_sorted_is_bounded() {
         rows: Some(2),
     };
     // A limit lets go of what cannot matter.
-    let (found, _) = run(&recipe, &[source.clone()], limit, 40_000).unwrap();
+    let (found, _) = run(&recipe, std::slice::from_ref(&source), limit, 40_000).unwrap();
     assert_eq!(found, rows(&[&["1"], &["2"]]));
     let outcome = run(&recipe, &[source], ALL, 40_000);
     assert_eq!(outcome.err(), Some(MergeError::TooLarge(40_000)));
@@ -289,7 +289,11 @@ fn value() -> impl Strategy<Value = Option<i32>> {
     prop_oneof![Just(None), (-5_i32..5).prop_map(Some)]
 }
 
-fn table() -> impl Strategy<Value = Vec<Vec<(Option<i32>, Option<i32>, i32)>>> {
+type Values = (Option<i32>, Option<i32>, i32);
+/// By their key, NULL last: rows, the sum, the least.
+type Groups = BTreeMap<(bool, Option<i32>), (i64, Option<i64>, i32)>;
+
+fn table() -> impl Strategy<Value = Vec<Vec<Values>>> {
     let row = (value(), value(), -1000_i32..1000);
     prop::collection::vec(prop::collection::vec(row, 0..12), 1..6)
 }
@@ -324,7 +328,7 @@ proptest! {
             nulls_first: nulls_first[at],
             ..key(u16::try_from(at).unwrap(), Kind::Int4)
         }).collect();
-        let ranks = |row: &(Option<i32>, Option<i32>, i32)| (rank(&keys[0], row.0), rank(&keys[1], row.1));
+        let ranks = |row: &Values| (rank(&keys[0], row.0), rank(&keys[1], row.1));
         if !sort {
             sources.iter_mut().for_each(|rows| rows.sort_by_key(ranks));
         }
@@ -358,8 +362,8 @@ proptest! {
     #[test]
     fn groups_are_those_of_the_concatenation(sources in table()) {
         // What each shard would send: its own groups, sorted by their key.
-        let partial = |rows: &Vec<(Option<i32>, Option<i32>, i32)>| {
-            let mut groups: BTreeMap<(bool, Option<i32>), (i64, Option<i64>, i32)> = BTreeMap::new();
+        let partial = |rows: &Vec<Values>| {
+            let mut groups: Groups = BTreeMap::new();
             for (group, value, other) in rows {
                 let entry = groups.entry((group.is_none(), *group)).or_insert((0, None, *other));
                 entry.0 += 1;
@@ -370,7 +374,7 @@ proptest! {
             }
             groups
         };
-        let written = |groups: BTreeMap<(bool, Option<i32>), (i64, Option<i64>, i32)>| -> Vec<Cells> {
+        let written = |groups: Groups| -> Vec<Cells> {
             groups.into_iter().map(|((_, group), (count, sum, least))| {
                 vec![text(group), Some(count.to_string()), sum.map(|sum| sum.to_string()), Some(least.to_string())]
             }).collect()

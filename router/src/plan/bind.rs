@@ -494,8 +494,10 @@ mod tests {
             layer: crate::plan::Layer::Auto,
         };
         let plan = plan(sql, &scan, &context);
-        let (Operator::PassThrough(target) | Operator::Append(target)) = &plan.operator else {
-            panic!("{:?}", plan.operator);
+        let target = match &plan.operator {
+            Operator::PassThrough(target) | Operator::Append(target) => target,
+            Operator::Merge(merge) => &merge.target,
+            other => panic!("{other:?}"),
         };
         assert!(matches!(target, Target::Keys(_)));
         let values = Values {

@@ -67,7 +67,7 @@ impl Setting {
             params: &NoParams,
         };
         let bound = plan.key_params.is_empty().then_some(&values);
-        explain(&plan, &self.relations, bound)
+        explain(&plan, &self.relations, sql.as_bytes(), bound)
     }
 }
 
@@ -178,8 +178,8 @@ fn plans_do_not_depend_on_literals_they_do_not_guard() {
                 // A statement whose literals are part of its text.
                 return;
             }
-            let same = explain(&before, &setting.relations, None)
-                == explain(&after, &setting.relations, None);
+            let same = explain(&before, &setting.relations, b"", None)
+                == explain(&after, &setting.relations, b"", None);
             assert!(same, "{sql}\n{changed}");
             assert_eq!(before.access, after.access, "{sql}");
             assert_eq!(before.command, after.command, "{sql}");
@@ -242,7 +242,7 @@ fn mangled_statements_are_planned_too() {
             literals: &scan.literals,
             params: &NoParams,
         };
-        explain(&plan, &setting.relations, Some(&values));
+        explain(&plan, &setting.relations, sql.as_bytes(), Some(&values));
         if let Operator::Append(_) = plan.operator {
             assert_eq!(plan.access, super::Access::Read, "{sql}");
         }
@@ -334,7 +334,7 @@ fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
             temporary: &[],
             layer: crate::plan::Layer::Auto,
         };
-        explain(&plan(sql, &scan, &context), &setting.relations, None)
+        explain(&plan(sql, &scan, &context), &setting.relations, sql, None)
     };
     let plain = planned(b"SELECT * FROM users WHERE id = 5 AND name = 'x'");
     assert!(plain.starts_with("PassThrough"), "{plain}");

@@ -175,7 +175,7 @@ fn is_cut(key_type: KeyType, typmod: i32) -> bool {
     cut && typmod >= 0
 }
 
-fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
+pub(super) fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
     let mut needs: Vec<Need> = Vec::new();
     for anchor in anchors {
         let need = need(analysis, anchor);
@@ -208,6 +208,14 @@ fn appendable(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
     if analysis.writes {
         return Err(several_written(analysis));
     }
+    if let Some(refusal) = &analysis.combines {
+        return Err(refusal.clone());
+    }
+    scattered(analysis)
+}
+
+/// Whether every row that the outermost block sees is seen by it on one shard; the anchors, or the reason why not.
+pub(super) fn scattered(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
     if let Some(refusal) = &analysis.merge {
         return Err(refusal.clone());
     }

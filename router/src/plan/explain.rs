@@ -5,15 +5,21 @@ use std::fmt::{self, Write};
 use switchyard_schema::ShardIndex;
 
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
+use super::within::query_within;
 use super::workspace::Fetch;
 use super::workspace::fetch::listed;
 use super::{Access, Argument, Broadcast, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
 
-/// Prints a plan as a tree. With `values`, the shards of this execution are shown too.
-pub fn explain(plan: &Plan, relations: &Relations, values: Option<&Values<'_>>) -> String {
-    let steps = steps(plan, relations, values);
+/// Prints the plan of a text as a tree. With `values`, the shards of this execution are shown too.
+pub fn explain(
+    plan: &Plan,
+    relations: &Relations,
+    sql: &[u8],
+    values: Option<&Values<'_>>,
+) -> String {
+    let steps = steps(plan, relations, sql, values);
     let fetches = steps.fetches.concat();
     [steps.head, fetches, steps.tail].concat()
 }
@@ -30,10 +36,15 @@ pub(crate) struct Steps {
 }
 
 /// The parts of a printed plan.
-pub(crate) fn steps(plan: &Plan, relations: &Relations, values: Option<&Values<'_>>) -> Steps {
+pub(crate) fn steps(
+    plan: &Plan,
+    relations: &Relations,
+    sql: &[u8],
+    values: Option<&Values<'_>>,
+) -> Steps {
     let mut steps = Steps::default();
     // Writing to a string does not fail.
-    let _ = write_plan(&mut steps, plan, relations, values);
+    let _ = write_plan(&mut steps, plan, relations, sql, values);
     steps
 }
 
@@ -41,6 +52,7 @@ fn write_plan(
     steps: &mut Steps,
     plan: &Plan,
     relations: &Relations,
+    sql: &[u8],
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
     let out = &mut steps.head;
@@ -56,6 +68,13 @@ fn write_plan(
             write_target(out, target, relations)?;
             write_node(out, plan)?;
             write_shards(out, target, relations, values)?;
+        }
+        Operator::Merge(merge) => {
+            write!(out, "Merge of ")?;
+            write_target(out, &merge.target, relations)?;
+            write_node(out, plan)?;
+            write_shards(out, &merge.target, relations, values)?;
+            super::merge::explain::write(out, merge, &query_within(sql, &plan.command))?;
         }
         Operator::Broadcast(Broadcast::Ddl) => writeln!(out, "Broadcast to all shards (schema)")?,
         Operator::Broadcast(Broadcast::Reference) => {

@@ -15,11 +15,13 @@ mod control;
 mod ddl;
 mod decide;
 pub mod explain;
+pub mod merge;
 mod opaque;
 mod parse;
 mod refusal;
 mod route;
 mod setting;
+mod types;
 mod utility;
 mod within;
 mod words;
@@ -30,6 +32,7 @@ mod cases;
 
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
+pub use merge::Merge;
 pub use refusal::Refusal;
 pub use route::{
     KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
@@ -114,6 +117,7 @@ impl Plan {
             Operator::PassThrough(Target::Keys(route)) | Operator::Append(Target::Keys(route)) => {
                 route.size()
             }
+            Operator::Merge(merge) => merge.size(),
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -134,6 +138,8 @@ pub enum Operator {
     PassThrough(Target),
     /// The original bytes go to several shards, and their rows are appended, in shard order or any other.
     Append(Target),
+    /// A text made from the original goes to several shards, and their rows are merged.
+    Merge(Box<Merge>),
     /// The original bytes go to all shards in one transaction: the first shard first, and when it has succeeded the
     /// others; the answer is the first shard's.
     Broadcast(Broadcast),
@@ -328,6 +334,7 @@ impl Planner<'_> {
             Operator::PassThrough(Target::Keys(route)) | Operator::Append(Target::Keys(route)) => {
                 route.params()
             }
+            Operator::Merge(merge) => merge.params(),
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -399,8 +406,15 @@ impl Planner<'_> {
 
     /// The plan of a statement that is understood.
     fn planned(&self, analysis: Analysis, statement: &Statement, tokens: &[Token]) -> Plan {
+        let merge = match self.alone {
+            true => None,
+            false => merge::merge(&analysis, statement, self.sql, tokens),
+        };
         let mut plan = Plan {
-            operator: decide::decide(&analysis),
+            operator: match merge {
+                Some(merge) => Operator::Merge(Box::new(merge)),
+                None => decide::decide(&analysis),
+            },
             access: decide::access(&analysis),
             effects: analysis.effects,
             command: if analysis.writes {
@@ -417,19 +431,23 @@ impl Planner<'_> {
             node: None,
             several: None,
         };
-        if self.alone || analysis.writes {
-            return plan;
+        if !self.alone && !analysis.writes {
+            self.apart(&mut plan, &analysis, statement, tokens);
         }
+        plan
+    }
+
+    /// Plans a workspace where it is needed, or may be.
+    fn apart(&self, plan: &mut Plan, analysis: &Analysis, statement: &Statement, tokens: &[Token]) {
+        let several = |plan: &Plan, workspace: Workspace| {
+            let mut several = plan.clone();
+            several.key_params = workspace.params();
+            several.operator = Operator::Workspace(Box::new(workspace));
+            Some(Arc::new(several))
+        };
         let workspace = |reason: &str| {
             let (sql, context) = (self.sql, self.context);
-            workspace::workspace(
-                &analysis,
-                statement,
-                sql,
-                tokens,
-                context,
-                reason.to_owned(),
-            )
+            workspace::workspace(analysis, statement, sql, tokens, context, reason.to_owned())
         };
         match &mut plan.operator {
             Operator::Refuse(refusal) => match workspace(&refusal.message) {
@@ -440,15 +458,10 @@ impl Planner<'_> {
                 several: Some(refusal),
                 ..
             })) => match workspace(&refusal.message) {
-                Ok(workspace) => {
-                    let mut several = plan.clone();
-                    several.key_params = workspace.params();
-                    several.operator = Operator::Workspace(Box::new(workspace));
-                    plan.several = Some(Arc::new(several));
-                }
+                Ok(workspace) => plan.several = several(plan, workspace),
                 Err(why) => refusal.explain(&why),
             },
-            Operator::PassThrough(_) | Operator::Append(_)
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
                 if self.context.layer == Layer::Workspace =>
             {
                 let forced = "switchyard.layer is set";
@@ -456,13 +469,19 @@ impl Planner<'_> {
                     plan.operator = Operator::Workspace(Box::new(workspace));
                 }
             }
+            Operator::Merge(merge) if merge.has_open_limit() => {
+                // What it is may turn out to be no integer.
+                if let Ok(workspace) = workspace("the limit is not known for certain") {
+                    plan.several = several(plan, workspace);
+                }
+            }
             Operator::PassThrough(_)
             | Operator::Append(_)
+            | Operator::Merge(_)
             | Operator::Broadcast(_)
             | Operator::Session
             | Operator::Workspace(_) => {}
         }
-        plan
     }
 
     /// Applies a hint: it overrides the route, not what the statement is.

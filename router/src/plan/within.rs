@@ -27,7 +27,7 @@ impl Planner<'_> {
         let analyze = explain_options(&mut words).analyze;
         let command = Command::Explain { analyze };
         let mut plan = self.inner(words.rest());
-        if !matches!(plan.operator, Operator::Append(_)) {
+        if !matches!(plan.operator, Operator::Append(_) | Operator::Merge(_)) {
             plan = self.alone_or_apart(plan, words.rest());
         }
         let mut plan = serving(plan, &command);
@@ -39,6 +39,7 @@ impl Planner<'_> {
         match &plan.operator {
             Operator::PassThrough(_)
             | Operator::Append(_)
+            | Operator::Merge(_)
             | Operator::Workspace(_)
             | Operator::Refuse(_) => plan,
             // What every shard does one can say.

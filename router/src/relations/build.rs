@@ -575,18 +575,13 @@ fn sharding(
             key.column
         ));
     };
-    let collation = match column.collation.as_str() {
-        "" | "C" => Collation::Bytes,
-        "?" => Collation::Nondeterministic,
-        _ => Collation::Deterministic,
-    };
     if column.generated {
         return Err(format!(
             "the shard key column \"{}\" is generated",
             key.column
         ));
     }
-    let map = KeyMap::resolve(key, key_type, collation, database, Some(buckets))
+    let map = KeyMap::resolve(key, key_type, collation(column), database, Some(buckets))
         .map_err(|error| error.to_string())?;
     Ok(Sharding {
         column: position,
@@ -604,6 +599,14 @@ fn kind(relkind: &str) -> RelationKind {
     }
 }
 
+fn collation(row: &ColumnRow) -> Collation {
+    match row.collation.as_str() {
+        "" | "C" => Collation::Bytes,
+        "?" => Collation::Nondeterministic,
+        _ => Collation::Deterministic,
+    }
+}
+
 fn column(row: &ColumnRow) -> Column {
     let default = if row.identity {
         DefaultValue::Sequence
@@ -617,7 +620,7 @@ fn column(row: &ColumnRow) -> Column {
         type_oid: u32::try_from(row.type_oid).unwrap_or(0),
         typmod: row.typmod,
         not_null: row.not_null,
-        nondeterministic: row.collation == "?",
+        collation: collation(row),
         default,
     }
 }

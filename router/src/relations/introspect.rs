@@ -53,7 +53,8 @@ pub struct RelationRow {
 }
 
 /// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),
-/// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones),
+/// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones; of
+/// the C library's locales those of the code points' order, and all that PostgreSQL 17 and later bring along),
 /// default text or NULL, identity bool, generated bool.
 pub const COLUMNS: &str = "\
 WITH RECURSIVE base (oid, type, typmod) AS (
@@ -66,7 +67,9 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
        a.attnotnull OR t.typnotnull,
        CASE WHEN a.attcollation = 0 THEN ''
             WHEN NOT l.collisdeterministic THEN '?'
-            WHEN CASE WHEN l.collprovider = 'd' THEN d.datcollate ELSE l.collcollate END IN ('C', 'POSIX') THEN 'C'
+            WHEN CASE WHEN l.collprovider = 'd' THEN d.provider ELSE l.collprovider::pg_catalog.text END = 'b' THEN 'C'
+            WHEN CASE WHEN l.collprovider = 'd' THEN d.provider ELSE l.collprovider::pg_catalog.text END = 'c'
+             AND CASE WHEN l.collprovider = 'd' THEN d.datcollate ELSE l.collcollate END IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') THEN 'C'
             ELSE l.collname::pg_catalog.text END,
        CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid)
             ELSE NULL END,
@@ -76,7 +79,9 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   JOIN base b ON b.oid = a.atttypid
-  JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+  JOIN (SELECT datcollate::pg_catalog.text,
+               coalesce(pg_catalog.to_jsonb(pg_database) OPERATOR(pg_catalog.->>) 'datlocprovider', 'c') AS provider
+          FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) d ON true
   LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
   LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
  WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f')

@@ -18,7 +18,7 @@ mod search_path;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use switchyard_schema::{KeyMap, TableName};
+use switchyard_schema::{Collation, KeyMap, TableName};
 
 pub use build::Problem;
 pub use changes::{Changes, constant};
@@ -132,8 +132,8 @@ pub struct Column {
     pub typmod: i32,
     /// NULL is refused.
     pub not_null: bool,
-    /// Different strings may be equal.
-    pub nondeterministic: bool,
+    /// How its strings are compared.
+    pub collation: Collation,
     /// What an INSERT that leaves the column out stores.
     pub default: DefaultValue,
 }

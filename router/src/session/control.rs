@@ -448,6 +448,7 @@ impl Session {
             plan: Arc::new(plan.clone()),
             shards: switchyard_schema::ShardSet::one(shard),
             fetches: Vec::new(),
+            limit: crate::merge::Limit::default(),
             hint: None,
         };
         self.pass_through(shard, &routed, sent).await

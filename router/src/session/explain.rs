@@ -84,7 +84,7 @@ impl Session {
             }
             .into());
         }
-        let steps = steps(spread.plan, &self.database.relations, None);
+        let steps = steps(spread.plan, &self.database.relations, asked.sql, None);
         let fill = match options.analyze {
             true => Fill::Rows,
             false => Fill::Nothing,
@@ -95,9 +95,13 @@ impl Session {
                 self.explain_workspace(plan, spread, asked, steps, (fill, &words))
                     .await
             }
-            _ => {
+            operator => {
                 let mut said = lines_of(&steps.head);
-                let text = String::from_utf8_lossy(asked.sql).into_owned();
+                let text = match operator {
+                    Operator::Merge(merge) => [words, b" ", &merge.text(&query)].concat(),
+                    _ => asked.sql.to_vec(),
+                };
+                let text = String::from_utf8_lossy(&text).into_owned();
                 self.explain_parts(&mut said, 2, spread.shards, &text, asked)
                     .await?;
                 said.extend(lines_of(&steps.tail));

@@ -214,7 +214,7 @@ impl Session {
         trouble
     }
 
-    fn lost_at(&mut self, index: usize, plan: &Plan) -> Trouble {
+    pub(super) fn lost_at(&mut self, index: usize, plan: &Plan) -> Trouble {
         let shard = self
             .participants
             .get_mut(index)

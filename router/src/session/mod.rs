@@ -14,6 +14,7 @@ mod extended;
 mod fan_out;
 mod fetch;
 mod learn;
+mod merge;
 mod open;
 mod relations;
 mod route;
@@ -359,11 +360,17 @@ impl Session {
     /// A statement begins that is run like this.
     fn count(&self, plan: &Plan, shards: usize) {
         let route = match &plan.operator {
-            Operator::PassThrough(_) | Operator::Append(_) if shards > 1 => RouteKind::Scatter,
-            Operator::PassThrough(_) | Operator::Append(_) if plan.access == Access::Read => {
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) if shards > 1 => {
+                RouteKind::Scatter
+            }
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
+                if plan.access == Access::Read =>
+            {
                 RouteKind::Replica
             }
-            Operator::PassThrough(_) | Operator::Append(_) => RouteKind::Primary,
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) => {
+                RouteKind::Primary
+            }
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

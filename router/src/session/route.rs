@@ -15,6 +15,7 @@ use super::statement::Scope;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
+use crate::merge::Limit;
 use crate::plan::{
     Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Pin, Plan, Target,
     Values, plan,
@@ -30,6 +31,8 @@ pub(crate) struct Routed {
     pub(crate) shards: ShardSet,
     /// For a workspace: the shards of each of its fetches.
     pub(crate) fetches: Vec<ShardSet>,
+    /// Of rows that are merged: which of them.
+    pub(crate) limit: Limit,
     /// The hint in the text.
     pub(crate) hint: Option<HintNode>,
 }
@@ -62,6 +65,17 @@ pub(super) fn bind_settings(plan: Arc<Plan>, values: &Values<'_>) -> Result<Arc<
     Ok(Arc::new(bound))
 }
 
+/// Which of the rows are the result, where they are merged.
+pub(super) fn limit_of(plan: &Plan, values: &Values<'_>) -> Result<Limit, Failure> {
+    match &plan.operator {
+        Operator::Merge(merge) => {
+            let limit = merge.limit(values).map_err(Failure::Refused)?;
+            Ok(limit.unwrap_or_default())
+        }
+        _ => Ok(Limit::default()),
+    }
+}
+
 /// What planning a text came to.
 pub(super) enum Planned {
     /// Of one statement, or of none.
@@ -92,8 +106,10 @@ impl Session {
             Operator::Workspace(workspace) => self.fetches(workspace, &values)?,
             _ => Vec::new(),
         };
+        let limit = limit_of(&plan, &values)?;
         let plan = bind_settings(plan, &values)?;
         Ok(Text::One(Routed {
+            limit,
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
             plan,
             shards,
@@ -213,6 +229,16 @@ impl Session {
         let target = match &plan.operator {
             Operator::PassThrough(Target::AnyShard) => return Ok(ShardSet::one(self.any_shard())),
             Operator::PassThrough(target) | Operator::Append(target) => target,
+            Operator::Merge(merge) => {
+                let shards = merge
+                    .target
+                    .shards(values, count)
+                    .map_err(Failure::Refused)?;
+                let some = merge.limit(values).map_err(Failure::Refused)?.is_some();
+                // Where any shard gives the whole answer, one does.
+                let one = shards.first().filter(|_| !some);
+                return Ok(one.map_or(shards, ShardSet::one));
+            }
             Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
             Operator::Session | Operator::Workspace(_) | Operator::Refuse(_) => {
                 return Ok(ShardSet::empty());

@@ -196,7 +196,7 @@ impl Session {
         let failed = self.block.as_ref().and_then(|block| block.failed);
         let passes = matches!(
             routed.plan.operator,
-            Operator::PassThrough(_) | Operator::Append(_)
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
         );
         if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
             return None;
@@ -227,7 +227,7 @@ impl Session {
             Operator::Append(_) if matches!(plan.command, Command::Copy(_)) => {
                 Box::pin(self.copy_parts(routed, sent)).await
             }
-            Operator::Append(_) | Operator::Workspace(_)
+            Operator::Append(_) | Operator::Merge(_) | Operator::Workspace(_)
                 if matches!(plan.command, Command::Explain { .. }) =>
             {
                 Box::pin(self.explain(routed, sent)).await
@@ -235,6 +235,7 @@ impl Session {
             Operator::PassThrough(_) | Operator::Append(_) => {
                 Box::pin(self.append(routed, sent)).await
             }
+            Operator::Merge(merge) => Box::pin(self.merge(merge, routed, sent)).await,
             Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
             Operator::Session => Box::pin(self.control(plan, sent)).await,
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,

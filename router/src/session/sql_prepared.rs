@@ -14,14 +14,14 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 use super::Session;
 use super::extended::portable;
 use super::fetch::Asked;
-use super::route::{Routed, bind_settings};
+use super::route::{Routed, bind_settings, limit_of};
 use super::simple::{Ready, Sent};
-use super::statement::{SessionStatement, StatementText};
+use super::statement::{SessionStatement, Statement, StatementText};
 use super::workspace::{Fill, Furnished};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
-use crate::plan::{Operator, Param, Params, Values};
+use crate::plan::{Merge, Operator, Param, Params, Values};
 use crate::sql::{LiteralKind, Scan};
 
 impl Session {
@@ -99,13 +99,12 @@ impl Session {
         arguments: &Arguments,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let mut message = BytesMut::new();
-        let call = format!(
-            "EXECUTE {}{}",
-            prepared.statement.backend_name(),
-            arguments.text
-        );
-        frontend::encode::query(&mut message, call.as_bytes());
+        if let (Operator::Merge(merge), None) = (&routed.plan.operator, routed.shards.only()) {
+            return self
+                .execute_merged(name, prepared, merge, routed, arguments)
+                .await;
+        }
+        let message = call(&prepared.statement, arguments);
         let sent = Sent {
             message: &message,
             alone: sent.alone,
@@ -123,6 +122,35 @@ impl Session {
         }
     }
 
+    /// Executes on several shards a statement of ours, and merges their rows.
+    async fn execute_merged(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        merge: &Merge,
+        routed: &Routed,
+        arguments: &Arguments,
+    ) -> Result<Ready, Trouble> {
+        let sql = prepared.statement.sql();
+        let types = match &prepared.statement.text {
+            StatementText::Prepared { types, .. } => types.clone(),
+            StatementText::Parsed { .. } => Box::default(),
+        };
+        let text = String::from_utf8(merge.text(sql)).map_err(|_| Failure::NotUtf8)?;
+        let text = StatementText::Prepared {
+            types,
+            sql: text.into(),
+        };
+        let statement = self.worker.services.statements.intern(self.scope(), text);
+        let message = call(&statement, arguments);
+        let ours = SessionStatement {
+            statement,
+            ..prepared.clone()
+        };
+        self.hold_on_shards(name, &ours, routed).await?;
+        self.merge_answers(merge, routed, &message, sql).await
+    }
+
     /// Where a statement goes with these arguments.
     fn route_execute(
         &self,
@@ -138,6 +166,7 @@ impl Session {
             plan: Arc::clone(&prepared.plan),
             shards: ShardSet::one(self.any_shard()),
             fetches: Vec::new(),
+            limit: crate::merge::Limit::default(),
             hint: prepared.hint,
         };
         let lacks = |number: &u16| usize::from(*number) > arguments.values.len();
@@ -147,6 +176,14 @@ impl Session {
         }
         let plan = bind_settings(Arc::clone(&prepared.plan), &values)?;
         (routed.plan, routed.shards) = self.bind_either(plan, &values)?;
+        routed.limit = limit_of(&routed.plan, &values)?;
+        if let Operator::Merge(merge) = &routed.plan.operator
+            && merge.lacks_parameter()
+            && let Some(several) = &routed.plan.several
+        {
+            // SQL's PREPARE gives no type to a parameter that the text does not mention.
+            routed.plan = Arc::clone(several);
+        }
         if let Operator::Workspace(plan) = &routed.plan.operator {
             routed.fetches = self.fetches(plan, &values)?;
         }
@@ -486,4 +523,12 @@ fn unsupported(what: &str) -> Trouble {
         hint: "Prepare statements by the extended query protocol.",
     }
     .into()
+}
+
+/// The Query message that executes a statement prepared by SQL.
+fn call(statement: &Statement, arguments: &Arguments) -> BytesMut {
+    let mut message = BytesMut::new();
+    let call = format!("EXECUTE {}{}", statement.backend_name(), arguments.text);
+    frontend::encode::query(&mut message, call.as_bytes());
+    message
 }

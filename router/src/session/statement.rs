@@ -11,6 +11,7 @@ use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::frontend::encode;
 
+use super::extended::merge::Shared;
 use crate::plan::{ContextId, Plan};
 use crate::relations::SearchPath;
 use crate::sql::{HintNode, Literal};
@@ -194,7 +195,9 @@ impl Portal {
     pub(crate) fn plan(&self) -> (&Plan, usize) {
         match self {
             Self::One { plan, .. } => (plan, 1),
-            Self::Several { plan, shards, .. } => (plan, shards.len()),
+            Self::Several { plan, shards, .. } | Self::Merge { plan, shards, .. } => {
+                (plan, shards.len())
+            }
             Self::Session { plan, .. }
             | Self::Workspace { plan, .. }
             | Self::Answered { plan, .. }
@@ -220,6 +223,16 @@ pub(crate) enum Portal {
         plan: Arc<Plan>,
         /// The next shard to fetch rows from.
         progress: usize,
+    },
+    /// On several backends, whose rows are merged.
+    Merge {
+        shards: ShardSet,
+        /// Those of which the primary has it.
+        on_primaries: ShardSet,
+        plan: Arc<Plan>,
+        /// The answer to Describe, a whole message.
+        description: Option<Bytes>,
+        merging: Shared,
     },
     /// In a workspace.
     Workspace {
@@ -259,7 +272,9 @@ impl Portal {
     pub(crate) fn is_on_primary(&self, shard: ShardIndex) -> Option<bool> {
         match self {
             Self::One { is_primary, .. } => Some(*is_primary),
-            Self::Several { on_primaries, .. } => Some(on_primaries.contains(shard)),
+            Self::Several { on_primaries, .. } | Self::Merge { on_primaries, .. } => {
+                Some(on_primaries.contains(shard))
+            }
             Self::Session { .. }
             | Self::Workspace { .. }
             | Self::Answered { .. }

@@ -124,7 +124,7 @@ impl<'a> Analyser<'a> {
 
     fn reference(&mut self, found: Found, name: &str) {
         match found {
-            Found::Column(_, 0) => {}
+            Found::Column(.., 0) => {}
             Found::Column(..) => self.outward += 1,
             Found::Unknown => {
                 // It may be a column of an outer level: see `aggregate`.

@@ -122,7 +122,7 @@ impl Facts {
     }
 
     /// The scope a column's rows belong to.
-    pub(super) fn home(&self, column: ColumnId) -> ScopeId {
+    pub(in crate::plan) fn home(&self, column: ColumnId) -> ScopeId {
         self.find(self.columns[column.0].scope)
     }
 

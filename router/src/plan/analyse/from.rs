@@ -4,12 +4,13 @@ use sqlparser::ast::{
     Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias,
     TableFactor, TableWithJoins,
 };
-use switchyard_schema::KeyType;
+use switchyard_schema::{Collation, KeyType};
 
 use super::facts::{ColumnId, Fact, ScopeId};
 use super::names::{Frame, Item, ItemId, Merged, Output, function_name, name, relation_name};
 use super::{Analyser, CteBody, Instance, Stop, display};
 use crate::plan::refusal::Refusal;
+use crate::plan::types::Typed;
 use crate::relations::{Placement, Relation, Resolved, Volatility};
 
 /// The joins of a FROM; right joins are turned round.
@@ -139,13 +140,15 @@ impl<'a> Analyser<'a> {
         let (left, right) = (left.items(), right.items());
         let mut pairs = Vec::new();
         for name in names {
-            let (a, b) = (
+            let ((a, a_typed), (b, b_typed)) = (
                 self.side_column(&left, name),
                 self.side_column(&right, name),
             );
             if let (Some(a), Some(b)) = (a, b) {
                 pairs.push((a, b));
             }
+            // Of different types one is cast to the other, or both to a third.
+            let typed = a_typed.filter(|_| a_typed == b_typed);
             let column = match side {
                 Side::Inner | Side::Left => a,
                 Side::Right => b,
@@ -156,6 +159,7 @@ impl<'a> Analyser<'a> {
                 frame.merged.push(Merged {
                     name: name.clone(),
                     column,
+                    typed,
                     hides,
                 });
             }
@@ -164,21 +168,22 @@ impl<'a> Analyser<'a> {
     }
 
     /// The column of that name on one side of a join.
-    fn side_column(&self, items: &[ItemId], name: &str) -> Option<ColumnId> {
-        let merged = self.frames.last()?.merged.iter().rev();
+    fn side_column(&self, items: &[ItemId], name: &str) -> (Option<ColumnId>, Option<Typed>) {
+        let merged = self.frames.last().map(|frame| frame.merged.iter().rev());
         if let Some(merged) = merged
             .into_iter()
+            .flatten()
             .find(|m| m.name == name && m.hides.iter().all(|id| items.contains(id)))
         {
-            return merged.column;
+            return (merged.column, merged.typed);
         }
         let mut columns = items
             .iter()
             .flat_map(|id| &self.items[*id].columns)
             .filter(|c| c.name.as_deref() == Some(name));
         match (columns.next(), columns.next()) {
-            (Some(column), None) => column.column,
-            _ => None,
+            (Some(column), None) => (column.column, column.typed),
+            _ => (None, None),
         }
     }
 
@@ -374,12 +379,13 @@ impl<'a> Analyser<'a> {
         let mut columns = Vec::with_capacity(relation.columns.len());
         for column in &relation.columns {
             let family = KeyType::from_oid(column.type_oid)
-                .filter(|_| !column.nondeterministic)
+                .filter(|_| column.collation != Collation::Nondeterministic)
                 .map(KeyType::family);
             let id = family.map(|family| self.analysis.facts.column(family, scope));
             columns.push(Output {
                 name: Some(column.name.clone()),
                 column: id,
+                typed: Typed::of(column),
             });
         }
         if !self.analysis.read.contains(&relation.name) {
@@ -448,10 +454,7 @@ impl<'a> Analyser<'a> {
                         );
                         outer
                     });
-                    Output {
-                        name: output.name,
-                        column,
-                    }
+                    Output { column, ..output }
                 });
                 let outputs = outputs.collect::<Vec<_>>();
                 self.analysis.facts.export(inside, scope);
@@ -510,6 +513,7 @@ impl<'a> Analyser<'a> {
                 columns.push(Output {
                     name: Some(merged.name.clone()),
                     column: merged.column,
+                    typed: merged.typed,
                 });
             }
         }
@@ -566,7 +570,7 @@ pub(super) fn aliased(mut item: Item, alias: Option<&TableAlias>) -> Result<Item
             .into_iter()
             .map(|name| Output {
                 name: Some(name),
-                column: None,
+                ..Output::default()
             })
             .collect();
     } else {

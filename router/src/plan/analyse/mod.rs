@@ -19,6 +19,7 @@ mod joins;
 pub(super) mod names;
 pub(super) mod predicate;
 mod query;
+pub(super) mod root;
 mod select;
 mod setting;
 mod value;
@@ -33,6 +34,7 @@ use switchyard_schema::{KeyMap, TableName};
 
 use self::facts::{ColumnId, Facts, ScopeId};
 use self::names::{Frame, Item, Output};
+use self::root::Root;
 use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
@@ -112,8 +114,12 @@ pub(super) struct Analysis {
     pub(super) reads_views: Option<Refusal>,
     /// A relation or function that is not known.
     pub(super) unknown: Option<String>,
-    /// Why the statement may not run on several shards with the rows appended: the first reason found.
+    /// Why no shard's part of the rows can be told from its own rows alone: the first reason found below the outermost block.
     pub(super) merge: Option<Refusal>,
+    /// Why the shards' parts of the rows are more than appended: what the outermost block does.
+    pub(super) combines: Option<Refusal>,
+    /// What the outermost block does in detail, if it is a SELECT and understood.
+    pub(super) root: Option<Root>,
     /// A table is written; what kind.
     pub(super) writes: bool,
     /// A reference table is written; its name.
@@ -179,6 +185,8 @@ pub(super) struct Analyser<'a> {
     ctes: Vec<Cte<'a>>,
     /// Features of the query blocks being walked, outermost first.
     blocks: Vec<query::Features>,
+    /// What the outermost block computes.
+    outermost: Option<Root>,
     /// Column references that went further out than their own block.
     outward: usize,
     /// Queries around the one being walked, CTEs taken apart included.
@@ -213,6 +221,7 @@ pub(super) fn analyse<'a>(
         items: Vec::new(),
         ctes: Vec::new(),
         blocks: Vec::new(),
+        outermost: None,
         outward: 0,
         depth: 0,
         budget: BUDGET,

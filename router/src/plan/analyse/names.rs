@@ -5,6 +5,7 @@ use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use super::facts::{ColumnId, ScopeId};
 use super::{Analyser, Stop};
 use crate::plan::parse::offset;
+use crate::plan::types::Typed;
 use crate::sql::names::{cut, fold};
 
 /// Words PostgreSQL never takes for the name of a table, a column or a function.
@@ -195,12 +196,14 @@ pub(super) struct Item {
 }
 
 /// A column of an item or of a query's result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Output {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::plan) struct Output {
     /// The name; `None` if PostgreSQL makes one up.
-    pub(super) name: Option<String>,
+    pub(in crate::plan) name: Option<String>,
     /// The column, if its values are those of a column whose type can be a key.
-    pub(super) column: Option<ColumnId>,
+    pub(in crate::plan) column: Option<ColumnId>,
+    /// The type, where it is known and values of it are compared here.
+    pub(in crate::plan) typed: Option<Typed>,
 }
 
 /// An item, by number.
@@ -218,14 +221,15 @@ pub(super) struct Frame {
 pub(super) struct Merged {
     pub(super) name: String,
     pub(super) column: Option<ColumnId>,
+    pub(super) typed: Option<Typed>,
     pub(super) hides: Vec<ItemId>,
 }
 
 /// What a column name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// This column, `depth` levels out.
-    Column(Option<ColumnId>, usize),
+    /// This column, `depth` levels out, and its type, as [`Output`] has them.
+    Column(Option<ColumnId>, Option<Typed>, usize),
     /// No telling.
     Unknown,
 }
@@ -235,7 +239,7 @@ impl Analyser<'_> {
     pub(super) fn bare(&self, name: &str) -> Found {
         for (depth, frame) in self.frames.iter().rev().enumerate() {
             if let Some(merged) = frame.merged.iter().rev().find(|merged| merged.name == name) {
-                return Found::Column(merged.column, depth);
+                return Found::Column(merged.column, merged.typed, depth);
             }
             let mut hits = Vec::new();
             let mut open = false;
@@ -249,7 +253,7 @@ impl Analyser<'_> {
                 );
             }
             match hits.as_slice() {
-                [one] => return Found::Column(one.column, depth),
+                [one] => return Found::Column(one.column, one.typed, depth),
                 [] if open => return Found::Unknown,
                 [] => {}
                 _ => return Found::Unknown,
@@ -275,7 +279,7 @@ impl Analyser<'_> {
                 .iter()
                 .filter(|column| column.name.as_deref() == Some(name));
             return match (columns.next(), columns.next(), items.next()) {
-                (Some(column), None, None) => Found::Column(column.column, depth),
+                (Some(column), None, None) => Found::Column(column.column, column.typed, depth),
                 _ => Found::Unknown,
             };
         }

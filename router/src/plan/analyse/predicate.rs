@@ -34,8 +34,16 @@ type Says = Vec<(ColumnId, KeySet)>;
 impl Analyser<'_> {
     /// The column an expression is, if it is one whose type can be a key.
     pub(super) fn column(&self, expr: &Expr) -> Option<ColumnId> {
-        let found = match expr {
-            Expr::Nested(inner) => return self.column(inner),
+        match self.found(expr)? {
+            Found::Column(column, ..) => column,
+            Found::Unknown => None,
+        }
+    }
+
+    /// What an expression means that is a column's name.
+    pub(super) fn found(&self, expr: &Expr) -> Option<Found> {
+        Some(match expr {
+            Expr::Nested(inner) => return self.found(inner),
             Expr::Identifier(ident) => self.bare(&name(ident).ok()?),
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [qualifier, column] => {
@@ -49,11 +57,7 @@ impl Analyser<'_> {
                 _ => return None,
             },
             _ => return None,
-        };
-        match found {
-            Found::Column(column, _) => column,
-            Found::Unknown => None,
-        }
+        })
     }
 
     /// Adds what a condition that holds for all rows of a scope says.

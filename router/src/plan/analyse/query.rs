@@ -6,25 +6,26 @@ use sqlparser::ast::{
 
 use super::facts::{ColumnId, Fact, ScopeId};
 use super::names::{Output, name};
+use super::root::Root;
 use super::{Analyser, Cte, CteBody, MAX_DEPTH, Stop};
 use crate::plan::refusal::Refusal;
 
 /// What a query block does besides joining and filtering.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Features {
-    pub(super) aggregate: bool,
-    pub(super) window: bool,
-    pub(super) group_by: bool,
-    pub(super) grouping_sets: bool,
-    pub(super) having: bool,
-    pub(super) distinct: bool,
-    pub(super) distinct_on: bool,
-    pub(super) order_by: bool,
-    pub(super) limit: bool,
-    locking: bool,
-    set_operation: bool,
+pub(in crate::plan) struct Features {
+    pub(in crate::plan) aggregate: bool,
+    pub(in crate::plan) window: bool,
+    pub(in crate::plan) group_by: bool,
+    pub(in crate::plan) grouping_sets: bool,
+    pub(in crate::plan) having: bool,
+    pub(in crate::plan) distinct: bool,
+    pub(in crate::plan) distinct_on: bool,
+    pub(in crate::plan) order_by: bool,
+    pub(in crate::plan) limit: bool,
+    pub(in crate::plan) locking: bool,
+    pub(in crate::plan) set_operation: bool,
     /// Which column is the n-th is not known: `*` of something whose columns are not known.
-    pub(super) ragged: bool,
+    pub(in crate::plan) ragged: bool,
 }
 
 impl Features {
@@ -89,9 +90,9 @@ impl<'a> Analyser<'a> {
         scope: ScopeId,
     ) -> Result<Vec<Output>, Stop> {
         let (columns, _, features) = self.query(query, scope)?;
-        if let Some(refusal) = features.merge() {
-            self.analysis.merge.replace(refusal);
-        }
+        self.analysis.combines = features.merge();
+        let root = self.outermost.take().map(|root| Root { features, ..root });
+        self.analysis.root = root.and_then(|root| self.limited(root, query));
         Ok(columns)
     }
 
@@ -113,6 +114,7 @@ impl<'a> Analyser<'a> {
     ) -> Result<(Vec<Output>, bool, bool), Stop> {
         let inside = self.analysis.facts.scope(Some(scope));
         let (mut columns, open, features) = self.query(query, inside)?;
+
         if features.is_plain() {
             self.analysis.facts.merge(inside, scope);
             return Ok((columns, open, features.ragged));
@@ -287,6 +289,7 @@ impl<'a> Analyser<'a> {
                     outputs.push(Output {
                         name: Some(format!("column{}", n + 1)),
                         column,
+                        ..Output::default()
                     });
                 }
                 Ok((outputs, false))
@@ -388,6 +391,7 @@ impl<'a> Analyser<'a> {
             outputs.push(Output {
                 name: output.name,
                 column,
+                ..Output::default()
             });
         }
         Ok((outputs, open))

@@ -45,6 +45,9 @@ impl<'a> Analyser<'a> {
             }
         }
         self.order_by(order, scope)?;
+        if self.depth == 1 && self.blocks.len() == 1 {
+            self.outermost = self.root(select, order, &outputs.0);
+        }
         if let Some(into) = &select.into {
             self.select_into(into)?;
         }
@@ -130,17 +133,15 @@ impl<'a> Analyser<'a> {
         for item in items {
             match item {
                 SelectItem::UnnamedExpr(expr) => {
-                    self.expr(expr, scope, false)?;
                     outputs.push(Output {
                         name: implied_name(expr),
-                        column: self.output_column(expr, scope),
+                        ..self.output(expr, scope)?
                     });
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
-                    self.expr(expr, scope, false)?;
                     outputs.push(Output {
                         name: Some(self.label(alias)?),
-                        column: self.output_column(expr, scope),
+                        ..self.output(expr, scope)?
                     });
                 }
                 SelectItem::Wildcard(options) => {
@@ -183,12 +184,22 @@ impl<'a> Analyser<'a> {
         Ok((outputs, open))
     }
 
+    /// Walks an expression of a select list.
+    fn output(&mut self, expr: &'a Expr, scope: ScopeId) -> Result<Output, Stop> {
+        self.expr(expr, scope, false)?;
+        Ok(Output {
+            name: None,
+            column: self.output_column(expr, scope),
+            typed: self.type_of(expr),
+        })
+    }
+
     fn output_column(&mut self, expr: &Expr, scope: ScopeId) -> Option<ColumnId> {
         self.column(expr)
             .or_else(|| self.constant_column(&[expr], scope))
     }
 
-    fn item(&self, alias: &str) -> Option<&Item> {
+    pub(super) fn item(&self, alias: &str) -> Option<&Item> {
         let items = self.frames.iter().rev().flat_map(|frame| &frame.items);
         items
             .map(|id| &self.items[*id])

@@ -204,7 +204,7 @@ DECLARE c BINARY INSENSITIVE SCROLL CURSOR WITHOUT HOLD FOR SELECT * FROM countr
 
 DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT country, count(*) FROM orders GROUP BY country
 --> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
+-->   Reason: rows of several shards are wanted in one place
 -->   Fetch orders (country) from all shards
 
 DECLARE c CURSOR FOR SELECT a.id FROM users a, users b WHERE a.id = 1 AND b.id = $1
@@ -277,9 +277,10 @@ EXPLAIN VERBOSE SELECT * FROM users
 --> Append of all shards (read)
 
 EXPLAIN SELECT count(*) FROM users
---> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
--->   Fetch users (id) from all shards
+--> Merge of all shards (read)
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM users
 
 EXPLAIN ANALYZE INSERT INTO countries VALUES ('x')
 --> Refuse 0A000: EXPLAIN ANALYZE of a statement that changes all shards is not supported
@@ -331,7 +332,7 @@ COPY (DELETE FROM users WHERE id = 5 RETURNING *) TO STDOUT
 
 COPY (SELECT count(*) FROM users WHERE age > 3) TO STDOUT (FORMAT csv)
 --> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
+-->   Reason: rows of several shards are wanted in one place
 -->   Fetch users (id) from all shards
 -->     Only: tokens 10 to 13
 

@@ -51,6 +51,7 @@ SELECT count(*) FROM users
 
 SELECT * FROM users u LEFT JOIN settings s ON s.key = u.name ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [0]
 
 INSERT INTO tickets (user_id) VALUES (1)
 --> PassThrough to shard s0 (primary)

@@ -2,6 +2,7 @@
 SELECT name, count(*) FROM users WHERE id = 5 GROUP BY name HAVING count(*) > 1 ORDER BY 2 LIMIT 3
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
+-->   Guards: [2]
 
 SELECT sum(age) + 1 FROM users
 --> Workspace (read)
@@ -29,14 +30,15 @@ SELECT id, rank() OVER w FROM users WINDOW w AS (ORDER BY age)
 -->   Fetch users (id, age) from all shards
 
 SELECT name FROM users GROUP BY name
---> Workspace (read)
--->   Reason: GROUP BY is not supported across shards yet
--->   Fetch users (name) from all shards
+--> Merge of all shards (read)
+-->   Merge by 2 text
+-->   One row of those with equal keys
+-->   Columns shown: 1
+-->   Text: SELECT name, (name) COLLATE pg_catalog."C" AS "switchyard 1" FROM users GROUP BY name ORDER BY 2 NULLS LAST
 
 SELECT id FROM users GROUP BY id
---> Workspace (read)
--->   Reason: GROUP BY is not supported across shards yet
--->   Fetch users (id) from all shards
+--> Merge of all shards (read)
+-->   Text: SELECT id FROM users GROUP BY id
 
 SELECT 1 FROM users HAVING count(*) > 1
 --> Workspace (read)
@@ -49,9 +51,11 @@ SELECT 1 FROM users HAVING true
 -->   Fetch users (id) from all shards
 
 SELECT DISTINCT name FROM users
---> Workspace (read)
--->   Reason: DISTINCT is not supported across shards yet
--->   Fetch users (name) from all shards
+--> Merge of all shards (read)
+-->   Merge by 2 text
+-->   One row of those with equal keys
+-->   Columns shown: 1
+-->   Text: SELECT DISTINCT name, (name) COLLATE pg_catalog."C" AS "switchyard 1" FROM users ORDER BY 2
 
 SELECT DISTINCT ON (name) * FROM users
 --> Workspace (read)
@@ -59,14 +63,14 @@ SELECT DISTINCT ON (name) * FROM users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users OFFSET 5
---> Workspace (read)
--->   Reason: LIMIT and OFFSET are not supported across shards yet
--->   Fetch users (id, email, name, age, created) from all shards
+--> Merge of all shards (read)
+-->   Offset
+-->   Text: SELECT * FROM users
 
 SELECT * FROM users FETCH FIRST 5 ROWS ONLY
---> Workspace (read)
--->   Reason: LIMIT and OFFSET are not supported across shards yet
--->   Fetch users (id, email, name, age, created) from all shards
+--> Merge of all shards (read)
+-->   Limit
+-->   Text: SELECT * FROM users LIMIT (5)
 
 SELECT * FROM users FETCH FIRST 5 ROWS WITH TIES
 --> Workspace (read)
@@ -77,9 +81,9 @@ SELECT * FROM users LIMIT ALL
 --> Append of all shards (read)
 
 SELECT * FROM users LIMIT $1
---> Workspace (read)
--->   Reason: LIMIT and OFFSET are not supported across shards yet
--->   Fetch users (id, email, name, age, created) from all shards
+--> Merge of all shards (read)
+-->   Limit
+-->   Text: SELECT * FROM users LIMIT ($1)
 
 SELECT * FROM users FOR UPDATE
 --> Refuse 0A000: row locks are not supported across shards yet
@@ -159,9 +163,9 @@ SELECT (SELECT count(*) FROM countries) FROM users u
 
 -- in ORDER BY only
 SELECT 1 FROM users ORDER BY count(*)
---> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
--->   Fetch users (id) from all shards
+--> Merge of all shards (read)
+-->   One row of all
+-->   Text: SELECT 1 FROM users ORDER BY count(*)
 
 -- what may be appended
 SELECT upper(name), age + 1, CASE WHEN age > 3 THEN 'old' END FROM users WHERE name LIKE 'a%'

@@ -10,6 +10,7 @@ SELECT d.datname as "Name",
 FROM pg_catalog.pg_database d
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [4]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -25,6 +26,7 @@ WHERE c.relkind IN ('r','p','v','m','S','f','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [28, 29]
 
 SELECT c.oid,
   n.nspname,
@@ -35,6 +37,7 @@ WHERE c.relname OPERATOR(pg_catalog.~) '^(users)$' COLLATE pg_catalog.default
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 2, 3
 --> PassThrough to shard s0 (read)
+-->   Guards: [1, 2]
 
 SELECT c.relchecks, c.relkind, c.relhasindex, c.relhasrules, c.relhastriggers, c.relrowsecurity, c.relforcerowsecurity, false AS relhasoids, c.relispartition, '', c.reltablespace, CASE WHEN c.reloftype = 0 THEN '' ELSE c.reloftype::pg_catalog.regtype::pg_catalog.text END, c.relpersistence, c.relreplident, am.amname
 FROM pg_catalog.pg_class c
@@ -79,6 +82,7 @@ SELECT pol.polname, pol.polpermissive,
 FROM pg_catalog.pg_policy pol
 WHERE pol.polrelid = '16389' ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [12]
 
 SELECT oid, stxrelid::pg_catalog.regclass, stxnamespace::pg_catalog.regnamespace::pg_catalog.text AS nsp, stxname,
 pg_catalog.pg_get_statisticsobjdef_columns(oid) AS columns,
@@ -173,6 +177,7 @@ WHERE c.relkind IN ('r','p','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [24, 25]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -192,6 +197,7 @@ WHERE c.relkind IN ('r','p','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (primary)
+-->   Guards: [31, 32]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -210,6 +216,7 @@ WHERE c.relkind IN ('i','I','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [24, 25]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -224,6 +231,7 @@ WHERE c.relkind IN ('v','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [23, 24]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -238,6 +246,7 @@ WHERE c.relkind IN ('S','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [23, 24]
 
 SELECT n.nspname as "Schema",
   p.proname as "Name",
@@ -256,6 +265,7 @@ WHERE pg_catalog.pg_function_is_visible(p.oid)
       AND n.nspname <> 'information_schema'
 ORDER BY 1, 2, 4
 --> PassThrough to shard s0 (read)
+-->   Guards: [9, 10, 11]
 
 SELECT n.nspname as "Schema",
   p.proname as "Name",
@@ -290,6 +300,7 @@ WHERE p.proname OPERATOR(pg_catalog.~) '^(f)$' COLLATE pg_catalog.default
   AND pg_catalog.pg_function_is_visible(p.oid)
 ORDER BY 1, 2, 4
 --> PassThrough to shard s0 (read)
+-->   Guards: [23, 24, 25]
 
 SELECT n.nspname AS "Name",
   pg_catalog.pg_get_userbyid(n.nspowner) AS "Owner"
@@ -297,6 +308,7 @@ FROM pg_catalog.pg_namespace n
 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [2]
 
 SELECT n.nspname AS "Name",
   pg_catalog.pg_get_userbyid(n.nspowner) AS "Owner",
@@ -306,6 +318,7 @@ FROM pg_catalog.pg_namespace n
 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [3]
 
 SELECT r.rolname, r.rolsuper, r.rolinherit,
   r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
@@ -320,6 +333,7 @@ FROM pg_catalog.pg_roles r
 WHERE r.rolname !~ '^pg_'
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [1]
 
 SELECT n.nspname as "Schema",
   pg_catalog.format_type(t.oid, NULL) AS "Name",
@@ -333,11 +347,13 @@ WHERE (t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHER
   AND pg_catalog.pg_type_is_visible(t.oid)
 ORDER BY 1, 2
 --> PassThrough to shard s0 (read)
+-->   Guards: [6, 7]
 
 SELECT e.extname AS "Name", e.extversion AS "Version", n.nspname AS "Schema", c.description AS "Description"
 FROM pg_catalog.pg_extension e LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace LEFT JOIN pg_catalog.pg_description c ON c.objoid = e.oid AND c.classoid = 'pg_catalog.pg_extension'::pg_catalog.regclass
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [1]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -383,6 +399,7 @@ WHERE c.relkind IN ('r','v','m','S','f','p')
   AND n.nspname !~ '^pg_' AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1, 2
 --> PassThrough to shard s0 (read)
+-->   Guards: [23, 24]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -397,6 +414,7 @@ WHERE c.relkind IN ('f','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [23, 24]
 
 SELECT n.nspname as "Schema",
   c.relname as "Name",
@@ -412,6 +430,7 @@ WHERE c.relkind IN ('m','')
   AND pg_catalog.pg_table_is_visible(c.oid)
 ORDER BY 1,2
 --> PassThrough to shard s0 (read)
+-->   Guards: [23, 24]
 
 SELECT pg_catalog.format_type(castsource, NULL) AS "Source type",
        pg_catalog.format_type(casttarget, NULL) AS "Target type",
@@ -438,6 +457,7 @@ WHERE ( (true  AND pg_catalog.pg_type_is_visible(ts.oid)
 ) )
 ORDER BY 1, 2
 --> PassThrough to shard s0 (read)
+-->   Guards: [9, 10]
 
 SELECT n.nspname as "Schema",
        t.typname as "Name",
@@ -457,6 +477,7 @@ WHERE t.typtype = 'd'
   AND pg_catalog.pg_type_is_visible(t.oid)
 ORDER BY 1, 2
 --> PassThrough to shard s0 (read)
+-->   Guards: [5, 6]
 
 SELECT n.nspname as "Schema",
   o.oprname AS "Name",
@@ -472,6 +493,7 @@ WHERE n.nspname <> 'pg_catalog'
   AND pg_catalog.pg_operator_is_visible(o.oid)
 ORDER BY 1, 2, 3, 4
 --> PassThrough to shard s0 (read)
+-->   Guards: [6, 7, 8, 9]
 
 SELECT n.nspname AS "Schema",
        c.collname AS "Name",
@@ -488,6 +510,7 @@ WHERE n.oid = c.collnamespace
   AND pg_catalog.pg_collation_is_visible(c.oid)
 ORDER BY 1, 2
 --> PassThrough to shard s0 (read)
+-->   Guards: [11, 12]
 
 SELECT spcname AS "Name",
   pg_catalog.pg_get_userbyid(spcowner) AS "Owner",
@@ -495,6 +518,7 @@ SELECT spcname AS "Name",
 FROM pg_catalog.pg_tablespace
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [0]
 
 SELECT s.name AS "Parameter", pg_catalog.current_setting(s.name) AS "Value"
 FROM pg_catalog.pg_settings s
@@ -502,6 +526,7 @@ WHERE s.source <> 'default' AND
       s.setting IS DISTINCT FROM s.boot_val
 ORDER BY 1
 --> PassThrough to shard s0 (read: primary)
+-->   Guards: [1]
 
 SELECT 'f'::pg_catalog.regproc::pg_catalog.oid
 --> PassThrough to shard s0 (read)
@@ -544,6 +569,7 @@ SELECT pubname AS "Name",
 FROM pg_catalog.pg_publication
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [0]
 
 SELECT subname AS "Name"
 ,  pg_catalog.pg_get_userbyid(subowner) AS "Owner"
@@ -554,6 +580,7 @@ WHERE subdbid = (SELECT oid
                  FROM pg_catalog.pg_database
                  WHERE datname = pg_catalog.current_database())ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [0]
 
 SELECT
    n.nspname as "Schema",
@@ -564,12 +591,14 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
 WHERE pg_catalog.pg_ts_config_is_visible(c.oid)
 ORDER BY 1, 2
 --> PassThrough to shard s0 (read)
+-->   Guards: [1, 2]
 
 SELECT evtname as "Name", evtevent as "Event", pg_catalog.pg_get_userbyid(e.evtowner) as "Owner",
  case evtenabled when 'O' then 'enabled'  when 'R' then 'replica'  when 'A' then 'always'  when 'D' then 'disabled' end as "Enabled",
  e.evtfoid::pg_catalog.regproc as "Function", pg_catalog.array_to_string(array(select x from pg_catalog.unnest(evttags) as t(x)), ', ') as "Tags"
 FROM pg_catalog.pg_event_trigger e ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [9]
 
 SELECT l.lanname AS "Name",
        pg_catalog.pg_get_userbyid(l.lanowner) as "Owner",
@@ -582,6 +611,7 @@ LEFT JOIN pg_catalog.pg_description d
 WHERE l.lanplcallfoid != 0
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [2]
 
 SELECT n.nspname as "Schema",
   p.proname AS "Name",
@@ -599,6 +629,7 @@ WHERE p.prokind = 'a'
   AND pg_catalog.pg_function_is_visible(p.oid)
 ORDER BY 1, 2, 4
 --> PassThrough to shard s0 (read)
+-->   Guards: [6, 7, 8]
 
 SELECT pg_catalog.pg_get_userbyid(d.defaclrole) AS "Owner",
   n.nspname AS "Schema",
@@ -608,6 +639,7 @@ FROM pg_catalog.pg_default_acl d
      LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
 ORDER BY 1, 2, 3
 --> PassThrough to shard s0 (read)
+-->   Guards: [10, 11, 12]
 
 SELECT fdw.fdwname AS "Name",
   pg_catalog.pg_get_userbyid(fdw.fdwowner) AS "Owner",
@@ -616,6 +648,7 @@ SELECT fdw.fdwname AS "Name",
 FROM pg_catalog.pg_foreign_data_wrapper fdw
 ORDER BY 1
 --> PassThrough to shard s0 (read)
+-->   Guards: [0]
 
 SELECT d.datname as "Name",
        pg_catalog.pg_get_userbyid(d.datdba) as "Owner",
@@ -635,6 +668,7 @@ FROM pg_catalog.pg_database d
   JOIN pg_catalog.pg_tablespace t on d.dattablespace = t.oid
 ORDER BY 1
 --> PassThrough to shard s0 (primary)
+-->   Guards: [7]
 
 SELECT DISTINCT tt.nspname AS "Schema", tt.name AS "Name", tt.object AS "Object", d.description AS "Description"
 FROM (
@@ -704,3 +738,4 @@ WHERE n.nspname <> 'pg_catalog'
   JOIN pg_catalog.pg_description d ON (tt.oid = d.objoid AND tt.tableoid = d.classoid AND d.objsubid = 0)
 ORDER BY 1, 2, 3
 --> PassThrough to shard s0 (read)
+-->   Guards: [20, 21, 22]

@@ -57,23 +57,24 @@ SELECT * FROM users WHERE id = 1 AND id = 2
 -->   Shards: s1
 
 SELECT count(*) FROM users
---> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
--->   Fetch users (id) from all shards
+--> Merge of all shards (read)
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM users
 
 SELECT count(*) FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
 
 SELECT * FROM users ORDER BY id
---> Workspace (read)
--->   Reason: ORDER BY is not supported across shards yet
--->   Fetch users (id, email, name, age, created) from all shards
+--> Merge of all shards (read)
+-->   Merge by 1 bigint
+-->   Text: SELECT * FROM users ORDER BY id
 
 SELECT * FROM users LIMIT 10
---> Workspace (read)
--->   Reason: LIMIT and OFFSET are not supported across shards yet
--->   Fetch users (id, email, name, age, created) from all shards
+--> Merge of all shards (read)
+-->   Limit
+-->   Text: SELECT * FROM users LIMIT (10)
 
 SELECT 1
 --> PassThrough to any shard (read)

@@ -291,20 +291,32 @@ SELECT * FROM events WHERE day < '2026-01-01'
 -->   Shards: s0
 
 SELECT count(*) FROM events WHERE day BETWEEN '2025-01-01' AND '2025-12-31'
---> PassThrough to the shards of events >= string[0] <= string[1] (read)
+--> Merge of the shards of events >= string[0] <= string[1] (read)
 -->   Shards: s0
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM events WHERE day BETWEEN '2025-01-01' AND '2025-12-31'
 
 SELECT count(*) FROM events WHERE day BETWEEN '2025-01-01' AND '2026-12-31'
---> PassThrough to the shards of events >= string[0] <= string[1] (read)
--->   Refuse aggregates are not supported across shards yet
+--> Merge of the shards of events >= string[0] <= string[1] (read)
+-->   Shards: s0, s1
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM events WHERE day BETWEEN '2025-01-01' AND '2026-12-31'
 
 SELECT count(*) FROM events WHERE day >= '2025-01-01' AND day < '2025-02-01'
---> PassThrough to the shards of events (>= string[0] and < string[1]) (read)
+--> Merge of the shards of events (>= string[0] and < string[1]) (read)
 -->   Shards: s0
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM events WHERE day >= '2025-01-01' AND day < '2025-02-01'
 
 SELECT count(*) FROM events WHERE '2025-01-01' > day
---> PassThrough to the shards of events < string[0] (read)
+--> Merge of the shards of events < string[0] (read)
 -->   Shards: s0
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM events WHERE '2025-01-01' > day
 
 SELECT count(*) FROM events WHERE day = 'today'
 --> PassThrough to the shard of events = string[0] (read)
@@ -342,33 +354,45 @@ SELECT * FROM regions WHERE code IS NULL
 -->   Shards: s1
 
 SELECT count(*) FROM regions WHERE code = 'kr' OR code = 'jp'
---> PassThrough to the shards of regions (= string[0] or = string[1]) (read)
+--> Merge of the shards of regions (= string[0] or = string[1]) (read)
 -->   Shards: s0
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM regions WHERE code = 'kr' OR code = 'jp'
 
 SELECT count(*) FROM regions WHERE code = 'kr' OR (code = 'jp' AND name = 'x')
---> PassThrough to the shards of regions (= string[0] or = string[1]) (read)
+--> Merge of the shards of regions (= string[0] or = string[1]) (read)
 -->   Shards: s0
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM regions WHERE code = 'kr' OR (code = 'jp' AND name = 'x')
 
 SELECT count(*) FROM regions WHERE code = 'kr' OR code = 'de'
---> PassThrough to the shards of regions (= string[0] or = string[1]) (read)
--->   Refuse aggregates are not supported across shards yet
+--> Merge of the shards of regions (= string[0] or = string[1]) (read)
+-->   Shards: s0, s1
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM regions WHERE code = 'kr' OR code = 'de'
 
 SELECT count(*) FROM regions WHERE (code = 'kr' OR code = 'jp') AND (code = 'jp' OR code = 'de')
---> PassThrough to the shards of regions ((= string[0] or = string[1]) and (= string[2] or = string[3])) (read)
+--> Merge of the shards of regions ((= string[0] or = string[1]) and (= string[2] or = string[3])) (read)
 -->   Shards: s0
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM regions WHERE (code = 'kr' OR code = 'jp') AND (code = 'jp' OR code = 'de')
 
 -- an OR that is always true (Vitess #19539)
 SELECT count(*) FROM regions WHERE code = 'kr' OR true
---> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
--->   Fetch regions (code) from all shards
--->     Only: tokens 8 to 13
+--> Merge of all shards (read)
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM regions WHERE code = 'kr' OR true
 
 SELECT count(*) FROM regions WHERE code = 'kr' OR 1 = 1
---> Workspace (read)
--->   Reason: aggregates are not supported across shards yet
--->   Fetch regions (code) from all shards
--->     Only: tokens 8 to 15
+--> Merge of all shards (read)
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM regions WHERE code = 'kr' OR 1 = 1
 
 -- modulo
 SELECT * FROM metrics WHERE id = 4

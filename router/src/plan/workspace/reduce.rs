@@ -18,7 +18,7 @@ use sqlparser::ast::{
     BinaryOperator, Distinct, Expr, GroupByExpr, JoinConstraint, JoinOperator, ObjectName, Query,
     Select, SelectItem, SetExpr, Spanned, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
-use switchyard_schema::TableName;
+use switchyard_schema::{Collation, TableName};
 
 use super::fetch::{Condition, Restriction, Text};
 use super::plain::is_plain;
@@ -566,7 +566,8 @@ const MORE: usize = 3;
 /// The type of a column, and whether different values of it may be equal.
 fn key_type(relation: &Relation, name: &str) -> Option<(u32, bool)> {
     let column = relation.columns.get(relation.column(name)?)?;
-    Some((column.type_oid, column.nondeterministic))
+    let ambiguous = column.collation == Collation::Nondeterministic;
+    Some((column.type_oid, ambiguous))
 }
 
 /// Whether rows of two relations whose columns are equal are always on the same shard.

@@ -14,6 +14,7 @@
 )]
 
 mod bind;
+pub(super) mod merge;
 mod own;
 mod portals;
 mod queue;
@@ -47,8 +48,6 @@ pub(super) struct Batch {
     unsent: Option<Box<[u8]>>,
     /// The names of statements whose Parse has been sent or answered, in order.
     parsed: Vec<Box<[u8]>>,
-    /// The participant (its shard, whether it is the primary) on which an error happened: it skips to the Sync itself.
-    failed_on: Option<(ShardIndex, bool)>,
     /// The shard this batch has written to, outside a block.
     writer: Option<ShardIndex>,
     schema_changed: bool,

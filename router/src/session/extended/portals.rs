@@ -37,7 +37,7 @@ impl Session {
         let prepared = self.statement_named(bind.statement)?;
         let passes = matches!(
             prepared.plan.operator,
-            Operator::PassThrough(_) | Operator::Append(_)
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
         );
         if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
@@ -193,6 +193,9 @@ impl Session {
                 self.bind_here(&prepared, bind);
                 Ok(())
             }
+            _ if matches!(prepared.plan.operator, Operator::Merge(_)) => {
+                Box::pin(self.bind_merge(shards, &prepared, bind)).await
+            }
             _ => self.bind_several(shards, &prepared, bind).await,
         }
     }
@@ -253,7 +256,7 @@ impl Session {
     ) -> Result<(), Failure> {
         let portal_elsewhere = match self.portals.get(name) {
             Some(Portal::One { shard: held, .. }) => *held != shard,
-            Some(Portal::Several { .. } | Portal::Workspace { .. }) => true,
+            Some(Portal::Several { .. } | Portal::Merge { .. } | Portal::Workspace { .. }) => true,
             Some(Portal::Session { .. } | Portal::Fetch { .. } | Portal::Answered { .. })
             | None => false,
         };
@@ -296,7 +299,11 @@ impl Session {
                 self.reply(|output| output.extend_from_slice(&description));
                 return Ok(());
             }
-            Some(Portal::Workspace { description, .. } | Portal::Fetch { description, .. }) => {
+            Some(
+                Portal::Workspace { description, .. }
+                | Portal::Fetch { description, .. }
+                | Portal::Merge { description, .. },
+            ) => {
                 let description = description.clone();
                 self.reply(|output| match &description {
                     Some(description) => output.extend_from_slice(description),
@@ -409,6 +416,7 @@ impl Session {
                 Ok(())
             }
             Portal::Several { .. } => self.execute_several(name, max_rows).await,
+            Portal::Merge { .. } => Box::pin(self.execute_merge(name, max_rows)).await,
             Portal::Workspace { number, plan, .. } => {
                 let run = self.execute_in_workspace(name, number, &plan.command, max_rows);
                 Box::pin(run).await
@@ -443,7 +451,9 @@ impl Session {
                 let portal = self.portals.remove(name);
                 let shards = match &portal {
                     Some(Portal::One { shard, .. }) => ShardSet::one(*shard),
-                    Some(Portal::Several { shards, .. }) => shards.clone(),
+                    Some(Portal::Several { shards, .. } | Portal::Merge { shards, .. }) => {
+                        shards.clone()
+                    }
                     Some(
                         Portal::Session { .. }
                         | Portal::Workspace { .. }

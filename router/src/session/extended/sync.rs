@@ -166,11 +166,11 @@ impl Session {
 
     /// Queues a Sync. Returns how many ReadyForQuery messages have come before.
     fn queue_sync(&mut self, index: usize, show: Show) -> Result<u32, Failure> {
-        let failed_on = self.batch.failed_on;
         let abort = self.batch.skipping && self.block.is_none();
         let participant = self.participants.at(index)?;
-        let abort = abort && failed_on != Some((participant.shard, participant.is_primary));
         let connection = &mut *participant.connection;
+        // One that has met an error ignores what comes before the Sync.
+        let abort = abort && !connection.replies.is_skipping();
         if abort {
             frontend::encode::execute(&mut connection.output, NO_PORTAL, 0);
             connection.replies.expect(Reply::Execute, Show::Nothing);
@@ -356,7 +356,6 @@ impl Session {
         let Some(participant) = self.participants.get(index) else {
             return;
         };
-        self.batch.failed_on = Some((participant.shard, participant.is_primary));
         let kept = self.batch.parsed.len().saturating_sub(participant.unparsed);
         let unsent = self.batch.unsent.take();
         for name in self.batch.parsed.drain(kept..).chain(unsent) {

@@ -1,0 +1,479 @@
+//! One statement on several shards whose rows are merged here: each shard's are read as they are needed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use switchyard_wire::backend::{Message, decode, encode};
+use switchyard_wire::frame::{self, HEADER};
+use switchyard_wire::frontend;
+
+use super::Session;
+use super::route::Routed;
+use super::simple::{Ready, Sent};
+use crate::backend::{Reply, Show};
+use crate::execute::client::Client;
+use crate::execute::failure::Failure;
+use crate::execute::messages::{Said, next_now, violation};
+use crate::execute::participant::Participant;
+use crate::execute::relay::{Trouble, client_gone, exchange, fill, relay_available};
+use crate::merge::{Formats, Limit, MergeError, Merger, Recipe, Step};
+use crate::plan::{Merge, Plan};
+
+/// Rows that have to be sorted here may take so many bytes.
+const MOST_SORTED: usize = 64 << 20;
+
+/// So many bytes are gathered for the client before they are written.
+const GATHERED: usize = 64 << 10;
+
+/// The rows of several shards on their way into one result.
+#[derive(Debug)]
+pub(super) struct Merging {
+    merger: Merger,
+    sources: Vec<Source>,
+    /// The portal that has the rows on every shard; `None` if they come without being asked for.
+    portal: Option<Box<[u8]>>,
+}
+
+/// The rows of one shard.
+#[derive(Debug)]
+struct Source {
+    /// Those that have come and are not needed yet.
+    come: VecDeque<Bytes>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// More have to be asked for.
+    Waits,
+    /// They are coming.
+    Runs,
+    /// All have come.
+    Ended,
+}
+
+/// How far a merge has come.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// To its end; so many rows have been given.
+    End(u64),
+    /// As many rows as asked for have been given.
+    Suspended,
+    /// A shard has failed.
+    Failed(Failed),
+    /// What the shards sent could not be merged.
+    Unmerged(MergeError),
+}
+
+/// A shard that has failed: the client is told, or the connection is lost and marked as broken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failed {
+    /// Its source.
+    pub(super) source: usize,
+    /// Where in what the client is owed its last words begin.
+    said_at: usize,
+}
+
+/// What a shard sends next.
+enum Part {
+    Row(Bytes),
+    End,
+    /// As many rows as asked for have come.
+    Paused,
+    /// What is said of it begins here in what the client is owed.
+    Failed(usize),
+}
+
+impl Merging {
+    /// A merge of so many sources, whose rows are in this portal on every shard, or on their way.
+    pub(super) fn new(
+        recipe: &Arc<Recipe>,
+        formats: Formats,
+        sources: usize,
+        limit: Limit,
+        portal: Option<&[u8]>,
+    ) -> Self {
+        let state = match portal {
+            Some(_) => State::Waits,
+            None => State::Runs,
+        };
+        let source = || Source {
+            come: VecDeque::new(),
+            state,
+        };
+        Self {
+            merger: Merger::new(Arc::clone(recipe), formats, sources, limit, MOST_SORTED),
+            sources: (0..sources).map(|_| source()).collect(),
+            portal: portal.map(Box::from),
+        }
+    }
+}
+
+impl Session {
+    /// Sends a query to several shards at once and merges their rows into one result.
+    pub(super) async fn merge(
+        &mut self,
+        merge: &Merge,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        let mut message = BytesMut::new();
+        frontend::encode::query(&mut message, &merge.text(sent.sql()));
+        self.merge_answers(merge, routed, &message, sent.sql())
+            .await
+    }
+
+    /// Sends a whole Query message to several shards at once and merges their rows; `sql` is the text it was made of.
+    pub(super) async fn merge_answers(
+        &mut self,
+        merge: &Merge,
+        routed: &Routed,
+        message: &[u8],
+        sql: &[u8],
+    ) -> Result<Ready, Trouble> {
+        let plan = &*routed.plan;
+        let need = self.need(plan.access, routed.hint);
+        let mut indexes = Vec::with_capacity(routed.shards.len());
+        for shard in routed.shards.iter() {
+            let index = self.join(shard, need).await?;
+            self.settle_one(index, plan).await?;
+            indexes.push(index);
+        }
+        for index in &indexes {
+            let participant = self.participants.at(*index)?;
+            let connection = &mut *participant.connection;
+            connection.output.extend_from_slice(message);
+            connection.unnamed = None;
+            let reply = Reply::Part {
+                describe: false,
+                ready: true,
+            };
+            connection.replies.expect(reply, Show::Nothing);
+            // An idle backend reads a whole query before it answers: this cannot block on its replies.
+            if connection.flush().await.is_err() {
+                return Err(self.lose(*index, plan));
+            }
+        }
+        let (formats, count) = (Formats::text(), indexes.len());
+        let mut merging = Merging::new(&merge.recipe, formats, count, routed.limit, None);
+        let outcome = self.merge_rows(&indexes, &mut merging, true, None).await?;
+        if let Outcome::Failed(failed) = &outcome {
+            let origin = |position| merge.origin(sql, position);
+            place_error(&mut self.client.output, failed.said_at, origin);
+        }
+        let lost = self.drain(&indexes).await?;
+        let lost = lost.map(|index| self.lost_at(index, plan));
+        self.participants.close_broken(&self.database);
+        if let Some(trouble) = lost {
+            return Err(trouble);
+        }
+        for index in indexes {
+            if let Some(after) = self.note_statement(index, plan) {
+                self.after_statement(after).await?;
+            }
+        }
+        match outcome {
+            Outcome::End(rows) => {
+                let tag = format!("SELECT {rows}");
+                encode::command_complete(&mut self.client.output, tag.as_bytes());
+            }
+            Outcome::Failed(_) | Outcome::Suspended => {}
+            Outcome::Unmerged(error) => return Err(Failure::Unmerged(error).into()),
+        }
+        Ok(Ready::ToBeSaid)
+    }
+
+    /// Sends what is queued for a participant, and waits for what it owes: its next reply is then the statement's.
+    pub(super) async fn settle_one(&mut self, index: usize, plan: &Plan) -> Result<(), Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let participant = participants.at(index)?;
+        let connection = &participant.connection;
+        if connection.output.is_empty() && connection.replies.is_settled() {
+            return Ok(());
+        }
+        match exchange(client, participant, &[], described).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Trouble::Told),
+            Err(Trouble::Lost) => Err(self.lose(index, plan)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Gives the client rows of the result, at most `max_rows`. The sources are the participants of these indexes;
+    /// `describes`: the first one's description of its rows is the client's, as far as it is about the result.
+    pub(super) async fn merge_rows(
+        &mut self,
+        indexes: &[usize],
+        merging: &mut Merging,
+        describes: bool,
+        max_rows: Option<u64>,
+    ) -> Result<Outcome, Trouble> {
+        let Merging {
+            merger,
+            sources,
+            portal,
+        } = merging;
+        let mut rows = 0;
+        let mut shown = describes.then(|| merger.columns());
+        loop {
+            if max_rows == Some(rows) {
+                return Ok(Outcome::Suspended);
+            }
+            let at = match merger.step(&mut self.client.output) {
+                Ok(Step::Row) => {
+                    rows += 1;
+                    if self.client.output.len() > GATHERED {
+                        self.client.flush().await.map_err(client_gone)?;
+                    }
+                    continue;
+                }
+                Ok(Step::Need(at)) => at,
+                Ok(Step::End) => return Ok(Outcome::End(rows)),
+                Err(error) => return Ok(Outcome::Unmerged(error)),
+            };
+            let (Some(index), Some(source)) = (indexes.get(at), sources.get_mut(at)) else {
+                return Err(Failure::Retry.into());
+            };
+            if let Some(row) = source.come.pop_front() {
+                if let Err(error) = merger.feed(row) {
+                    return Ok(Outcome::Unmerged(error));
+                }
+                continue;
+            }
+            match source.state {
+                State::Ended => merger.end(),
+                State::Waits => {
+                    let portal = portal.as_deref().unwrap_or_default();
+                    self.execute_source(*index, source, portal, max_rows)
+                        .await?;
+                }
+                State::Runs => {
+                    let received = self.receive(*index, source, shown.take()).await?;
+                    if let Err(said_at) = received {
+                        return Ok(Outcome::Failed(Failed {
+                            source: at,
+                            said_at,
+                        }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what a shard sends next. An error: it has failed; see [`Failed::said_at`].
+    async fn receive(
+        &mut self,
+        index: usize,
+        source: &mut Source,
+        shown: Option<usize>,
+    ) -> Result<Result<(), usize>, Trouble> {
+        let Self {
+            client,
+            participants,
+            described,
+            ..
+        } = self;
+        let participant = participants.at(index)?;
+        let state = match next_part(client, participant, shown).await {
+            Ok(Part::Row(row)) => {
+                source.come.push_back(row);
+                return Ok(Ok(()));
+            }
+            Ok(Part::End) => State::Ended,
+            Ok(Part::Paused) => State::Waits,
+            Ok(Part::Failed(said_at)) => return Ok(Err(said_at)),
+            Err(Trouble::Lost) => {
+                participant.connection.broken = true;
+                return Ok(Err(client.output.len()));
+            }
+            Err(other) => return Err(other),
+        };
+        relay_available(client, participant, described)?;
+        source.state = state;
+        Ok(Ok(()))
+    }
+
+    /// Takes all that the shards have been asked for, so that they can be asked for something else. `None`: all have sent
+    /// it; else the one that has failed.
+    pub(super) async fn receive_rest(
+        &mut self,
+        indexes: &[usize],
+        merging: &mut Merging,
+    ) -> Result<Option<Failed>, Trouble> {
+        for (at, (index, source)) in indexes.iter().zip(&mut merging.sources).enumerate() {
+            while source.state == State::Runs {
+                if let Err(said_at) = self.receive(*index, source, None).await? {
+                    return Ok(Some(Failed {
+                        source: at,
+                        said_at,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks every shard for rows from which none is at hand.
+    pub(super) async fn ask_all(
+        &mut self,
+        indexes: &[usize],
+        merging: &mut Merging,
+        max_rows: Option<u64>,
+    ) -> Result<(), Trouble> {
+        for (index, source) in indexes.iter().zip(&mut merging.sources) {
+            if source.state == State::Waits && source.come.is_empty() {
+                let portal = merging.portal.as_deref().unwrap_or_default();
+                self.execute_source(*index, source, portal, max_rows)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn execute_source(
+        &mut self,
+        index: usize,
+        source: &mut Source,
+        portal: &[u8],
+        max_rows: Option<u64>,
+    ) -> Result<(), Trouble> {
+        let participant = self.participants.at(index)?;
+        participant.needs_sync = true;
+        let connection = &mut *participant.connection;
+        // No more than the client may want: what it does not want yet is kept here.
+        let rows = max_rows.and_then(|rows| i32::try_from(rows).ok());
+        frontend::encode::execute(&mut connection.output, portal, rows.unwrap_or(0));
+        frontend::encode::flush(&mut connection.output);
+        let reply = Reply::Part {
+            describe: false,
+            ready: false,
+        };
+        connection.replies.expect(reply, Show::Nothing);
+        source.state = State::Runs;
+        // Where this fails, so does reading the answer.
+        let _broken = connection.flush().await;
+        Ok(())
+    }
+
+    /// Waits for the end of every shard's answer, of which nothing more is shown. The first participant whose connection is
+    /// lost, if any is: they are marked as broken.
+    pub(super) async fn drain(&mut self, indexes: &[usize]) -> Result<Option<usize>, Trouble> {
+        let mut lost = None;
+        for index in indexes {
+            let Self {
+                client,
+                participants,
+                described,
+                ..
+            } = self;
+            let Some(participant) = participants.get_mut(*index) else {
+                continue;
+            };
+            let failed = participant.failed;
+            participant.connection.replies.hide_all();
+            let outcome = match participant.connection.broken {
+                true => Err(Trouble::Lost),
+                false => exchange(client, participant, &[], described).await,
+            };
+            participant.failed = failed;
+            match outcome {
+                Ok(_) => {}
+                Err(Trouble::Lost) => {
+                    participant.connection.broken = true;
+                    lost.get_or_insert(*index);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// Waits for what a shard sends next; what ends its rows stays in its input. `shown`: so many columns of its rows'
+/// description are for the client.
+async fn next_part(
+    client: &mut Client,
+    participant: &mut Participant,
+    shown: Option<usize>,
+) -> Result<Part, Trouble> {
+    participant.failed = false;
+    loop {
+        let said_at = client.output.len();
+        let Some(said) = next_now(client, participant, Show::All)? else {
+            if !client.output.is_empty() {
+                client.flush().await.map_err(client_gone)?;
+            }
+            fill(client, participant).await?;
+            continue;
+        };
+        let header = match said {
+            Said::Message(header) => header,
+            Said::Error => return Ok(Part::Failed(said_at)),
+            Said::Ready => return Err(violation(participant, Some(b'Z'))),
+        };
+        let input = &mut participant.connection.input;
+        match header.tag {
+            b'T' => {
+                let message = input.split_to(header.len);
+                if let Some(shown) = shown {
+                    describe(&mut client.output, &message, shown)
+                        .ok_or_else(|| violation(participant, Some(b'T')))?;
+                }
+            }
+            b'D' => {
+                let mut row = input.split_to(header.len);
+                row.advance(HEADER);
+                return Ok(Part::Row(row.freeze()));
+            }
+            b'C' => return Ok(Part::End),
+            b's' => return Ok(Part::Paused),
+            tag => return Err(violation(participant, Some(tag))),
+        }
+    }
+}
+
+/// Makes an error, which is among the messages from there on, speak of places in the client's own text.
+fn place_error(output: &mut BytesMut, from: usize, origin: impl Fn(usize) -> Option<usize>) {
+    let mut at = from;
+    while let Some(Ok(Some(header))) = output.get(at..).map(frame::header) {
+        let end = at + header.len;
+        if header.tag == b'E'
+            && let Some(body) = output.get(at + HEADER..end)
+            && let Ok(Message::ErrorResponse(fields)) = decode(b'E', body)
+            && let Some(position) = fields.get(b'P')
+        {
+            let position = std::str::from_utf8(position).ok();
+            let position = position.and_then(|position| position.parse().ok());
+            let position = position
+                .and_then(origin)
+                .map(|position| position.to_string());
+            let mut placed = BytesMut::new();
+            let others = fields.iter().filter(|(code, _)| *code != b'P');
+            let place = position.iter().map(|position| (b'P', position.as_bytes()));
+            encode::fields(&mut placed, b'E', others.chain(place));
+            let after = output.split_off(end);
+            output.truncate(at);
+            output.unsplit(placed);
+            output.unsplit(after);
+            return;
+        }
+        at = end;
+    }
+}
+
+/// Writes the first columns of a RowDescription; `None` if it is none, or has not so many.
+pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: usize) -> Option<()> {
+    let body = message.get(HEADER..)?;
+    let Ok(Message::RowDescription(columns)) = decode(b'T', body) else {
+        return None;
+    };
+    let columns: Vec<_> = columns.iter().take(shown).collect();
+    encode::row_description(output, &columns);
+    (columns.len() == shown).then_some(())
+}
