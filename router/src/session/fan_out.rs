@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// Relays the parts of one result in order. The number of rows, or `None` after an error, which the client has
-    /// been shown; what the other shards still send is then dropped.
+    /// been shown; what the other shards still do is then cancelled.
     pub(super) async fn relay_parts(
         &mut self,
         indexes: &[usize],
@@ -67,7 +67,12 @@ impl Session {
     ) -> Result<Option<u64>, Trouble> {
         let mut rows = Some(0);
         let mut trouble = None;
+        let mut cancelled = false;
         for index in indexes {
+            let over = rows.is_none() || trouble.is_some();
+            if over && !std::mem::replace(&mut cancelled, true) {
+                self.cancel_statement().await;
+            }
             let Self {
                 client,
                 participants,
@@ -77,7 +82,7 @@ impl Session {
             let Some(participant) = participants.get_mut(*index) else {
                 continue;
             };
-            if rows.is_none() || trouble.is_some() {
+            if over {
                 participant.connection.replies.hide_all();
             }
             match exchange(client, participant, &[], described).await {
@@ -88,6 +93,9 @@ impl Session {
                 Ok(true) => rows = None,
                 Err(Trouble::Lost) if trouble.is_none() => {
                     participant.connection.broken = true;
+                    self.cancel
+                        .slot()
+                        .withdraw(&participant.connection.target);
                     trouble = Some(self.lost_at(*index, plan));
                 }
                 Err(Trouble::Lost) => participant.connection.broken = true,

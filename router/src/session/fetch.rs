@@ -21,6 +21,8 @@ use crate::sql::{Lexer, TokenKind};
 
 /// A relation with so many rows in the workspace, at most, restricts others by its keys.
 const MOST_KEYS: u64 = 50_000;
+/// And so many bytes of keys: they pass through the router's memory, and are read by every shard.
+const MOST_KEY_BYTES: usize = 1 << 20;
 
 /// What a client asks, as it came.
 pub(super) struct Asked<'a> {
@@ -179,15 +181,18 @@ impl Session {
             if keys.values.contains_key(&name) || !keys.rows.iter().any(few) {
                 continue;
             }
+            // No key at all is an array, too.
             let query = format!(
-                "SELECT pg_catalog.quote_literal(pg_catalog.array_agg(DISTINCT {})) FROM pg_temp.{}",
+                "SELECT CASE WHEN keys IS NULL THEN '''{{}}''' \
+                 WHEN pg_catalog.pg_column_size(keys) OPERATOR(pg_catalog.<=) {MOST_KEY_BYTES} \
+                 THEN pg_catalog.quote_literal(keys) END \
+                 FROM (SELECT pg_catalog.array_agg(DISTINCT {}) AS keys FROM pg_temp.{}) AS k",
                 escape_identifier(column),
                 escape_identifier(&relation.name)
             );
-            let values = workspace.value(&mut self.client, &query).await?;
-            // No key at all is an array, too.
-            let values = values.unwrap_or_else(|| "'{}'".to_owned());
-            keys.values.insert(name, values);
+            if let Some(values) = workspace.value(&mut self.client, &query).await? {
+                keys.values.insert(name, values);
+            }
         }
         Ok(())
     }

@@ -407,8 +407,16 @@ impl Session {
         self.participants.close_broken(&self.database);
     }
 
+    /// Cancels what still works for a statement that has failed.
+    pub(super) async fn cancel_statement(&self) {
+        let cancelled = self.cancel.slot().cancel(CancelReason::Request);
+        if timeout(STOP_LIMIT, cancelled).await.is_err() {
+            tracing::debug!("a node takes too long for a cancel request");
+        }
+    }
+
     async fn drop_unread(&mut self) {
-        self.cancel.slot().cancel(CancelReason::Request).await;
+        self.cancel_statement().await;
         for source in self.participants.iter_mut().filter(|held| held.unread) {
             loop {
                 match next(&mut self.client, source, Show::Nothing).await {
