@@ -9,6 +9,7 @@ use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
 use switchyard_tests::{
     Bed, BedSpec, Client, Failure, Login, Proxied, Reply, Router, bind, eventually,
+    wait_for_replicas,
 };
 
 /// `checked` is looked at row by row as it is read: a row can fail, or wait until nobody holds the lock.
@@ -45,7 +46,8 @@ const PAYLOAD: usize = 20_000;
 /// Waits in the middle of the rows of the second shard, or fails there.
 const FETCH: &str = "SELECT count(*), max(payload) < 'y' FROM checked";
 /// Keeps the workspace busy for longer than any test.
-const WORK: &str = "SELECT count(*) FROM readings, generate_series(1, 1000000000000)";
+const WORK: &str = "SELECT count(*) FROM readings AS a, readings AS b, readings AS c, readings AS d, \
+                    readings AS e, readings AS f";
 /// More than lies between two programs, from the workspace.
 const RESULT: &str = "SELECT repeat(payload, 100) FROM readings ORDER BY id";
 
@@ -56,19 +58,28 @@ static TURN: Mutex<()> = Mutex::new(());
 fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let bed = BED.get_or_init(|| {
-        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables(DDL, TABLES);
-        let bed = Bed::start(spec);
-        let mut client = bed.client();
-        for table in ["readings", "checked"] {
-            for id in 1..=ROWS {
-                let insert =
-                    format!("INSERT INTO {table} VALUES ({id}, 1, repeat('x', {PAYLOAD}))");
-                client.run(&insert).succeeded();
-            }
-        }
+        let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
+        fill(&bed);
         bed
     });
     (bed, turn)
+}
+
+fn spec(cluster: ClusterSpec) -> BedSpec {
+    BedSpec {
+        auth: "trust",
+        ..BedSpec::of(cluster).with_tables(DDL, TABLES)
+    }
+}
+
+fn fill(bed: &Bed) {
+    let mut client = bed.client();
+    for table in ["readings", "checked"] {
+        for id in 1..=ROWS {
+            let insert = format!("INSERT INTO {table} VALUES ({id}, 1, repeat('x', {PAYLOAD}))");
+            client.run(&insert).succeeded();
+        }
+    }
 }
 
 fn primary(bed: &Bed, shard: usize) -> &dyn Node {
@@ -187,7 +198,7 @@ fn backends(bed: &Bed, expression: &str, condition: &str) -> Vec<String> {
 /// Waits until the workspace works.
 fn is_working(bed: &Bed) {
     eventually("the workspace works", || {
-        let condition = "state = 'active' AND query LIKE '%generate_series(1, 1000000000000)%'";
+        let condition = "state = 'active' AND query LIKE '%readings AS e, readings AS f%'";
         backends(bed, "1", condition).len() == 1
     });
 }
@@ -411,6 +422,26 @@ fn a_division_by_zero_on_one_shard_whose_rows_are_appended() {
     }
 }
 
+/// Other shards are not left to finish what nobody wants any more: here they never would.
+#[test]
+fn a_division_by_zero_on_the_first_of_several_shards() {
+    let (bed, _turn) = bed();
+    let [first, second] = [0, 1].map(|shard| superuser(bed, shard, "SELECT min(id) FROM readings"));
+    let sql = format!(
+        "SELECT 100 / (id - {first}), generate_series(1, 1000000000000) FROM readings \
+         WHERE id IN ({first}, {second})"
+    );
+    for way in WAYS.into_iter().filter(|way| *way != Way::Pipeline) {
+        let mut client = bed.client();
+        send(&mut client, way, &sql);
+        let failure = failure(&mut client, way);
+        assert_eq!(failure.sqlstate(), "22012", "{way:?}: {failure:?}");
+        goes_on(&mut client, way, false);
+        nothing_is_left(bed, bed.router());
+        client.terminate();
+    }
+}
+
 #[test]
 fn a_division_by_zero_in_the_workspace() {
     let (bed, _turn) = bed();
@@ -472,7 +503,7 @@ fn a_workspace_that_is_terminated_as_it_works() {
         is_working(bed);
         kill(
             bed,
-            "state = 'active' AND query LIKE '%generate_series(1, 1000000000000)%'",
+            "state = 'active' AND query LIKE '%readings AS e, readings AS f%'",
         );
     });
 }
@@ -603,7 +634,7 @@ fn a_workspace_that_others_have() {
     let lines = "workspace_sessions = 1\nquery_wait_timeout = \"1s\"";
     let router = router(bed, lines);
     // Sessions have their workspaces on one shard after the other.
-    let condition = "query LIKE '%generate_series(1, 1000000000000)%' AND state = 'active'";
+    let condition = "query LIKE '%readings AS e, readings AS f%' AND state = 'active'";
     let mut holders = Vec::new();
     for number in 1..=2 {
         let mut holder = client_of(&router);
@@ -627,10 +658,119 @@ fn a_workspace_that_others_have() {
         goes_on_elsewhere(&mut client, way);
         client.terminate();
     }
+    // Who waits can be cancelled, and can leave.
+    let mut waiting = client_of(&router);
+    let mut leaving = client_of(&router);
+    for client in [&mut waiting, &mut leaving] {
+        send(client, Way::Simple, RESULT);
+    }
+    eventually("they wait", || waiting_for_workspaces(&router) == 2.0);
+    Client::cancel(&waiting.key, router.port());
+    let cancelled = failure(&mut waiting, Way::Simple);
+    assert_eq!(cancelled.sqlstate(), "57014", "{cancelled:?}");
+    drop(leaving);
+    eventually("nobody waits", || waiting_for_workspaces(&router) == 0.0);
     drop(holders);
     nothing_is_left(bed, &router);
     works(&mut client_of(&router));
     nothing_is_left(bed, &router);
+}
+
+fn waiting_for_workspaces(router: &Router) -> f64 {
+    metric(router, "switchyard_pool_waiting{", "purpose=\"workspaces\"")
+}
+
+/// The sum of what a metric says wherever its labels contain `label`.
+#[track_caller]
+fn metric(router: &Router, name: &str, label: &str) -> f64 {
+    let (_, page) = router.get("/metrics").unwrap();
+    let mut lines = page
+        .lines()
+        .filter(|line| line.starts_with(name))
+        .peekable();
+    assert!(lines.peek().is_some(), "no {name} in\n{page}");
+    let values = lines.filter(|line| line.contains(label));
+    values
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+#[test]
+fn what_is_brought_is_counted() {
+    let (bed, _turn) = bed();
+    let router = router(bed, "");
+    let mut client = client_of(&router);
+    client
+        .run("SELECT count(*), min(payload) FROM readings")
+        .succeeded();
+    assert_eq!(
+        metric(&router, "switchyard_queries_total{", "route=\"workspace\""),
+        1.0
+    );
+    assert_eq!(
+        metric(&router, "switchyard_fetched_rows_total{", ""),
+        ROWS as f64
+    );
+    let bytes = metric(&router, "switchyard_fetched_bytes_total{", "");
+    let (least, most) = (ROWS * PAYLOAD, ROWS * (PAYLOAD + 50));
+    assert!(bytes > least as f64 && bytes < most as f64, "{bytes}");
+    let idle = |purpose: &str| metric(&router, "switchyard_pool_idle{", purpose);
+    assert_eq!(idle("purpose=\"workspaces\""), 1.0);
+    assert_eq!(idle("purpose=\"sessions\""), 2.0);
+}
+
+/// A portal that another takes the name of, or that a query ends, gives its workspace back.
+#[test]
+fn portals_that_are_not_fetched_to_their_end() {
+    let (bed, _turn) = bed();
+    let router = router(bed, "workspace_sessions = 1\nquery_wait_timeout = \"5s\"");
+    let mut client = client_of(&router);
+    client.run("BEGIN").succeeded();
+    for round in 0..4 {
+        client.send(|buffer| {
+            frontend::parse("", "SELECT id FROM readings ORDER BY id", [], buffer).unwrap();
+            bind("", "", &[], 0, buffer);
+            frontend::execute("", 3, buffer).unwrap();
+            frontend::sync(buffer);
+        });
+        let replies = client.replies(None);
+        assert!(replies[0].suspended, "{replies:?}");
+        assert_eq!(replies[0].texts(), [["1"], ["2"], ["3"]]);
+        if round % 2 == 1 {
+            let count = client.run("SELECT count(*) FROM readings").succeeded();
+            assert_eq!(count.value(), ROWS.to_string());
+        }
+    }
+    client.run("COMMIT").succeeded();
+    nothing_is_left(bed, &router);
+}
+
+/// Rows come from a replica, and then from the primary.
+#[test]
+fn a_replica_that_dies_under_a_fetch() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bed = Bed::start(spec(ClusterSpec::for_tests(2, 1)));
+    fill(&bed);
+    superuser(
+        &bed,
+        1,
+        "UPDATE checked SET divisor = -1 WHERE id = (SELECT max(id) FROM checked)",
+    );
+    wait_for_replicas(bed.cluster());
+    let replica = bed.cluster().shard(1).replicas[0].as_ref();
+    let mut holder = bed.node_client(replica);
+    holder.run("SELECT pg_advisory_lock(7)").succeeded();
+    let mut client = client_of(bed.router());
+    send(&mut client, Way::Simple, FETCH);
+    eventually("the fetch waits on the replica", || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'";
+        bed.cluster().sql(replica, waiting).unwrap() == "1"
+    });
+    replica.stop(Stop::Kill).unwrap();
+    let failure = failure(&mut client, Way::Simple);
+    assert_eq!(failure.sqlstate(), "08006", "{failure:?}");
+    works(&mut client);
+    nothing_is_left(&bed, bed.router());
 }
 
 /// More temporary files than the workspace may write; PostgreSQL lets no role set that limit unless it was granted to it.

@@ -53,6 +53,50 @@ type Labels<'a> = &'a [(&'a str, &'a str)];
 /// Name, help, and how to read the value.
 type Reading<T> = (&'static str, &'static str, fn(&T) -> f64);
 
+/// What is counted by database and nothing else.
+const TOTALS: [Reading<Totals>; 10] = [
+    ("logins", "Clients let in", |totals| totals.logins as f64),
+    ("transactions", "Transactions ended", |totals| {
+        totals.transactions as f64
+    }),
+    ("received_bytes", "Bytes read from clients", |totals| {
+        totals.received as f64
+    }),
+    ("sent_bytes", "Bytes written to clients", |totals| {
+        totals.sent as f64
+    }),
+    (
+        "query_seconds",
+        "Time from statements to the end of their answers",
+        |totals| totals.query_us as f64 / 1e6,
+    ),
+    (
+        "wait_seconds",
+        "Time sessions waited for connections to nodes",
+        |totals| totals.wait_us as f64 / 1e6,
+    ),
+    (
+        "plan_cache_hits",
+        "Statements whose plan was known",
+        |totals| totals.plan_hits as f64,
+    ),
+    (
+        "plan_cache_misses",
+        "Statements that had to be planned",
+        |totals| totals.plan_misses as f64,
+    ),
+    (
+        "fetched_rows",
+        "Rows brought from shards into workspaces",
+        |totals| totals.fetched_rows as f64,
+    ),
+    (
+        "fetched_bytes",
+        "Bytes of rows brought from shards into workspaces",
+        |totals| totals.fetched_bytes as f64,
+    ),
+];
+
 /// Families of one label set after the other.
 struct Page<'a>(DescriptorEncoder<'a>);
 
@@ -136,49 +180,7 @@ impl Scrape {
             }
             Ok(())
         })?;
-        let simple: [Reading<Totals>; 10] = [
-            ("logins", "Clients let in", |totals| totals.logins as f64),
-            ("transactions", "Transactions ended", |totals| {
-                totals.transactions as f64
-            }),
-            ("received_bytes", "Bytes read from clients", |totals| {
-                totals.received as f64
-            }),
-            ("sent_bytes", "Bytes written to clients", |totals| {
-                totals.sent as f64
-            }),
-            (
-                "query_seconds",
-                "Time from statements to the end of their answers",
-                |totals| totals.query_us as f64 / 1e6,
-            ),
-            (
-                "wait_seconds",
-                "Time sessions waited for connections to nodes",
-                |totals| totals.wait_us as f64 / 1e6,
-            ),
-            (
-                "plan_cache_hits",
-                "Statements whose plan was known",
-                |totals| totals.plan_hits as f64,
-            ),
-            (
-                "plan_cache_misses",
-                "Statements that had to be planned",
-                |totals| totals.plan_misses as f64,
-            ),
-            (
-                "fetched_rows",
-                "Rows brought from shards into workspaces",
-                |totals| totals.fetched_rows as f64,
-            ),
-            (
-                "fetched_bytes",
-                "Bytes of rows brought from shards into workspaces",
-                |totals| totals.fetched_bytes as f64,
-            ),
-        ];
-        for (name, help, read) in simple {
+        for (name, help, read) in TOTALS {
             page.counters(name, help, |put| {
                 totals
                     .iter()

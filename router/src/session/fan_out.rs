@@ -93,9 +93,7 @@ impl Session {
                 Ok(true) => rows = None,
                 Err(Trouble::Lost) if trouble.is_none() => {
                     participant.connection.broken = true;
-                    self.cancel
-                        .slot()
-                        .withdraw(&participant.connection.target);
+                    self.cancel.slot().withdraw(&participant.connection.target);
                     trouble = Some(self.lost_at(*index, plan));
                 }
                 Err(Trouble::Lost) => participant.connection.broken = true,

@@ -396,10 +396,10 @@ impl Session {
                 .withdraw(&workspace.backend.connection.target);
         }
         let works = |workspace: &Workspace| !workspace.is_lost() && !workspace.is_at_rest();
-        if workspace.is_some_and(works) || self.participants.iter().any(|held| held.unread) {
-            if timeout(STOP_LIMIT, self.drop_unread()).await.is_err() {
-                tracing::debug!("a node takes too long to give up a statement");
-            }
+        let is_working =
+            workspace.is_some_and(works) || self.participants.iter().any(|held| held.unread);
+        if is_working && timeout(STOP_LIMIT, self.drop_unread()).await.is_err() {
+            tracing::debug!("a node takes too long to give up a statement");
         }
         for held in self.participants.iter_mut() {
             held.connection.broken |= std::mem::take(&mut held.unread);
@@ -408,7 +408,7 @@ impl Session {
     }
 
     /// Cancels what still works for a statement that has failed.
-    pub(super) async fn cancel_statement(&self) {
+    pub(super) async fn cancel_statement(&mut self) {
         let cancelled = self.cancel.slot().cancel(CancelReason::Request);
         if timeout(STOP_LIMIT, cancelled).await.is_err() {
             tracing::debug!("a node takes too long for a cancel request");
