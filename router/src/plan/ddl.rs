@@ -12,6 +12,9 @@ use super::{Access, Broadcast, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Placement, Relation, Resolved, Volatility};
 use crate::sql::{self, Token, TokenKind};
 
+/// How rows of several shards get into a table that is in one place.
+const BRING_ROWS: &str = "Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.";
+
 impl Planner<'_> {
     /// Everything that changes the schema: on all shards, with the exceptions.
     pub(super) fn ddl(&self, tokens: &[Token], verb: &str, mut words: Words<'_>) -> Plan {
@@ -78,6 +81,10 @@ impl Planner<'_> {
                 let refusal = Refusal::not_supported(format!(
                     "a temporary {what} of the sharded table \"{table}\" is not supported yet"
                 ));
+                let refusal = match what.as_str() {
+                    "table" => refusal.hint(BRING_ROWS),
+                    _ => refusal,
+                };
                 return Some(refused(refusal, Command::Other));
             }
         }
@@ -122,9 +129,7 @@ impl Planner<'_> {
         let message = format!(
             "storing rows of the sharded table \"{table}\" in a new relation is not supported yet"
         );
-        Some(Refusal::not_supported(message).hint(
-            "Create the table first and fill it shard key by shard key with INSERT … SELECT.",
-        ))
+        Some(Refusal::not_supported(message).hint(BRING_ROWS))
     }
 
     /// Whether what follows CREATE TABLE is a name, perhaps columns and options, and AS.

@@ -18,18 +18,18 @@ CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, user_id bigint REFERENCE
 
 CREATE TABLE t AS SELECT * FROM users
 --> Refuse 0A000: storing rows of the sharded table "users" in a new relation is not supported yet
---> HINT: Create the table first and fill it shard key by shard key with INSERT … SELECT.
+--> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
 
 CREATE TABLE t AS TABLE users
 --> Refuse 0A000: storing rows of the sharded table "users" in a new relation is not supported yet
---> HINT: Create the table first and fill it shard key by shard key with INSERT … SELECT.
+--> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
 
 CREATE TABLE t AS SELECT * FROM settings
 --> Broadcast to all shards (schema)
 
 CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM orders
 --> Refuse 0A000: storing rows of the sharded table "orders" in a new relation is not supported yet
---> HINT: Create the table first and fill it shard key by shard key with INSERT … SELECT.
+--> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
 
 CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM settings
 --> Broadcast to all shards (schema)
@@ -204,6 +204,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT * FROM settings
 
 CREATE TEMP TABLE t AS SELECT * FROM users
 --> Refuse 0A000: a temporary table of the sharded table "users" is not supported yet
+--> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
 
 CREATE TEMP TABLE t (LIKE users)
 --> PassThrough to shard s0 (primary)
