@@ -309,7 +309,8 @@ fn at_debug_the_log_tells_who_did_what_without_constants() {
         client
             .run("SELECT name FROM users WHERE id = 7 AND name <> 'secret'")
             .succeeded();
-        client.run("SELECT count(*) FROM users").failure.unwrap();
+        let moves = "UPDATE users SET id = 8 WHERE id = 7";
+        client.run(moves).failure.unwrap();
         client.terminate();
         eventually("the client has left", || {
             router.log().contains("a client has left")
