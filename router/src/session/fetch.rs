@@ -43,11 +43,9 @@ impl Asked<'_> {
             let mentioned = parameters(query);
             for (at, value) in bind.params.iter().enumerate() {
                 let used = mentioned.contains(&(at + 1));
-                // PostgreSQL wants to know the type even of a parameter that it does not need.
-                types.push(match known.get(at) {
-                    Some(oid) if used => *oid,
-                    _ => TEXT,
-                });
+                // PostgreSQL wants to know the type even of a parameter that it does not need. A value for which there is no
+                // parameter is an error of its own.
+                types.extend(known.get(at).map(|oid| if used { *oid } else { TEXT }));
                 values.push(value.filter(|_| used));
                 formats.push(bind.param_formats.format(at));
             }

@@ -258,8 +258,13 @@ impl Query {
         }
     }
 
-    /// Whether the order leaves nothing open, but for rows that look the same.
+    /// Whether the order leaves nothing open, but for rows that look the same. PostgreSQL 15 takes a column that equals a
+    /// constant for ordered, even where a grouping set leaves it out.
     pub fn is_ordered(&self) -> bool {
+        let sets = |select: &Select| matches!(select.group, Group::Sets(..));
+        if matches!(&self.body, Body::Select(select) if sets(select)) {
+            return false;
+        }
         let by = |column| {
             self.order
                 .iter()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use switchyard_wire::Format;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
@@ -80,8 +81,7 @@ impl Session {
             text,
             ..
         } = furnished;
-        let types = parameter_types(&prepared.statement, prepared.plan.params);
-        let own = match self.bind_there(&mut workspace, &text, &types, bind).await {
+        let own = match self.bind_there(&mut workspace, &text, &asked, bind).await {
             Ok(own) => own,
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);
@@ -109,12 +109,15 @@ impl Session {
         &mut self,
         workspace: &mut Workspace,
         text: &[u8],
-        types: &[u32],
+        asked: &Asked<'_>,
         bind: &Bind<'_>,
     ) -> Result<BytesMut, Trouble> {
+        // A condition that every row here satisfies is no longer in the text, nor are its parameters.
+        let (types, values, formats) = asked.bound_for(text);
+        let results: Vec<Format> = bind.result_formats.iter().collect();
         let messages = |output: &mut BytesMut| {
-            frontend::encode::parse(output, b"", text, types);
-            frontend::encode::bind_like(output, bind, b"");
+            frontend::encode::parse(output, b"", text, &types);
+            frontend::encode::bind(output, bind.portal, b"", &formats, &values, &results);
             frontend::encode::describe(output, Kind::Portal, bind.portal);
             frontend::encode::sync(output);
         };
