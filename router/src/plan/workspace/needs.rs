@@ -133,11 +133,11 @@ impl Uses {
         }
     }
 
-    /// The columns that subqueries look for rows by.
+    /// The columns that subqueries look for rows by. One that only the shards look at is not among them.
     pub(super) fn lookups(&self, relation: &Relation) -> Vec<String> {
-        let all = relation.columns.iter().map(|column| &column.name);
-        all.filter(|name| self.compared.contains(*name))
-            .cloned()
+        let fetched = self.columns(relation).into_iter();
+        fetched
+            .filter(|name| self.compared.contains(name))
             .collect()
     }
 }
