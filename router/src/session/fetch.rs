@@ -38,6 +38,19 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// Appends the messages that run a query of ours with the client's parameters, as far as it mentions them.
     pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], format: Format) {
+        self.encode_bind(output, query, b"", &[format]);
+        frontend::encode::execute(output, b"", 0);
+        frontend::encode::sync(output);
+    }
+
+    /// Appends the messages that bind a query to a portal with the client's parameters, as far as it mentions them.
+    pub(super) fn encode_bind(
+        &self,
+        output: &mut BytesMut,
+        query: &[u8],
+        portal: &[u8],
+        results: &[Format],
+    ) {
         let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
         if let Some((known, bind)) = &self.params {
             let mentioned = parameters(query);
@@ -51,9 +64,7 @@ impl Asked<'_> {
             }
         }
         frontend::encode::parse(output, b"", query, &types);
-        frontend::encode::bind(output, b"", b"", &formats, &values, &[format]);
-        frontend::encode::execute(output, b"", 0);
-        frontend::encode::sync(output);
+        frontend::encode::bind(output, portal, b"", &formats, &values, results);
     }
 }
 

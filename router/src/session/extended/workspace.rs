@@ -113,11 +113,9 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<BytesMut, Trouble> {
         // A condition that every row here satisfies is no longer in the text, nor are its parameters.
-        let (types, values, formats) = asked.bound_for(text);
         let results: Vec<Format> = bind.result_formats.iter().collect();
         let messages = |output: &mut BytesMut| {
-            frontend::encode::parse(output, b"", text, &types);
-            frontend::encode::bind(output, bind.portal, b"", &formats, &values, &results);
+            asked.encode_bind(output, text, bind.portal, &results);
             frontend::encode::describe(output, Kind::Portal, bind.portal);
             frontend::encode::sync(output);
         };
