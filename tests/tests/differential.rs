@@ -29,8 +29,38 @@ impl Sides for Both<'_> {
     }
 }
 
+/// The same, the router's reads answered in workspaces wherever they can be.
+struct InWorkspaces<'a>(&'a Bed);
+
+impl Sides for InWorkspaces<'_> {
+    fn oracle(&self) -> Client {
+        self.0.oracle()
+    }
+
+    fn router(&self) -> Client {
+        let mut client = self.0.client();
+        client.run("SET switchyard.layer = 'workspace'").succeeded();
+        client
+    }
+}
+
 #[track_caller]
 fn same(file: &str) {
+    same_between(file, |bed, path, protocol| {
+        differential::run(path, protocol, &Both(bed));
+    });
+}
+
+/// What is merged in the router, a workspace answers alike.
+#[test]
+fn merge_in_workspaces() {
+    same_between("merge.slt", |bed, path, protocol| {
+        differential::run(path, protocol, &InWorkspaces(bed));
+    });
+}
+
+#[track_caller]
+fn same_between(file: &str, run: impl Fn(&Bed, &Path, Protocol)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let tables = (
         include_str!("../slt/tables.sql"),
@@ -40,7 +70,7 @@ fn same(file: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt").join(file);
     for protocol in Protocol::ALL {
         bed.refill(&OTHERS);
-        differential::run(&path, protocol, &Both(bed));
+        run(bed, &path, protocol);
     }
 }
 

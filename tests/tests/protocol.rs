@@ -439,6 +439,56 @@ fn portals_with_a_row_limit() {
 }
 
 #[test]
+fn portals_of_merged_rows_with_a_row_limit() {
+    let mut pair = Pair::new();
+    let ordered = "SELECT id, created_at FROM users ORDER BY created_at DESC, id LIMIT 9";
+    let grouped = "SELECT country, count(*), avg(id) FROM users GROUP BY country ORDER BY 2, 1";
+    for sql in [ordered, grouped] {
+        for format in [0, 1] {
+            pair.same(1, |buffer| {
+                parse("", sql, buffer);
+                bind("", "", &[], format, buffer);
+                frontend::describe(b'P', "", buffer).unwrap();
+                execute("", 2, buffer);
+                execute("", 3, buffer);
+                execute("", 0, buffer);
+                execute("", 0, buffer);
+                frontend::sync(buffer);
+            });
+        }
+    }
+    // Two at a time, on the same connections to the shards; one is closed before its end.
+    pair.same(5, |buffer| {
+        frontend::query("BEGIN", buffer).unwrap();
+        parse("ordered", ordered, buffer);
+        parse("grouped", grouped, buffer);
+        bind("one", "ordered", &[], 0, buffer);
+        bind("two", "grouped", &[], 1, buffer);
+        execute("one", 1, buffer);
+        execute("two", 2, buffer);
+        frontend::sync(buffer);
+        execute("one", 2, buffer);
+        execute("two", 1, buffer);
+        frontend::close(b'P', "two", buffer).unwrap();
+        execute("one", 0, buffer);
+        frontend::sync(buffer);
+        frontend::query("COMMIT", buffer).unwrap();
+        execute("one", 1, buffer);
+        frontend::sync(buffer);
+    });
+    // What is left of it does not disturb what comes after.
+    pair.same(1, |buffer| {
+        parse("", ordered, buffer);
+        bind("", "", &[], 0, buffer);
+        execute("", 1, buffer);
+        frontend::sync(buffer);
+    });
+    pair.same(1, |buffer| {
+        frontend::query("SELECT count(*) FROM users", buffer).unwrap()
+    });
+}
+
+#[test]
 fn flush_brings_answers_before_sync() {
     let mut pair = Pair::new();
     pair.same_until(

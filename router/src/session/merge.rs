@@ -193,9 +193,14 @@ impl Session {
             ..
         } = self;
         let participant = participants.at(index)?;
-        let connection = &participant.connection;
+        let asks_extended = participant.needs_sync;
+        let connection = &mut *participant.connection;
         if connection.output.is_empty() && connection.replies.is_settled() {
             return Ok(());
+        }
+        if asks_extended {
+            // A backend keeps its answers to the extended protocol until it is told not to.
+            frontend::encode::flush(&mut connection.output);
         }
         match exchange(client, participant, &[], described).await {
             Ok(false) => Ok(()),

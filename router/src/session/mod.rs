@@ -344,6 +344,8 @@ impl Session {
             }
         }
         if self.block.is_none() {
+            // No portal outlives its transaction, and those that are ours nobody else would end.
+            self.portals.clear();
             if !self.cursors.is_empty() {
                 self.cursors.retain(|cursor| cursor.hold);
             }

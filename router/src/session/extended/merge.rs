@@ -262,6 +262,8 @@ impl Session {
         let indexes: Option<Vec<usize>> = shards.iter().map(held).collect();
         let indexes = indexes.ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?;
         for index in &indexes {
+            // Something else of the batch may still be unanswered there, such as a Close.
+            self.settle_one(*index, &plan).await?;
             self.participants.at(*index)?.note_run(&plan);
         }
         let max_rows = u64::try_from(max_rows).ok().filter(|rows| *rows > 0);
