@@ -12,7 +12,9 @@ pub(super) enum Verdict {
     Equal,
     /// The router refuses what the plain server answers, for this reason.
     Refused(String),
-    /// Another answer; what of it is another, and both.
+    /// Another answer, but so has a plain server whose rows lie in another order: it depends on more than the data.
+    Undetermined,
+    /// Another answer; what of it is another.
     Different(What),
 }
 

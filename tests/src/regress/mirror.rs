@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use switchyard_cluster::Cluster;
+use switchyard_cluster::{Cluster, Node};
 use switchyard_schema::{Bucket, BucketMap, bucket_sql};
 
 use super::rows;
@@ -16,7 +16,8 @@ use crate::{Client, Login, Reply};
 /// The shards, and what they were last given.
 #[derive(Debug)]
 pub(super) struct Mirror {
-    shards: Vec<Client>,
+    /// The shards, and last the reordered server.
+    servers: Vec<Client>,
     ports: Vec<u16>,
     buckets: BucketMap,
     /// What each table and sequence looked like when it was last given away.
@@ -130,8 +131,9 @@ const PATIENCE: &str = "2s";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl Mirror {
-    /// Of a cluster whose shards have nothing in them.
-    pub(super) fn new(cluster: &Cluster) -> Mirror {
+    /// Of a cluster whose shards have nothing in them, and a server that will have all rows, those of one shard after those of
+    /// another.
+    pub(super) fn new(cluster: &Cluster, reordered: &dyn Node) -> Mirror {
         let names: Vec<(&str, u32)> = cluster
             .shards()
             .iter()
@@ -141,9 +143,10 @@ impl Mirror {
             .shards()
             .iter()
             .map(|shard| shard.primary.port())
+            .chain([reordered.port()])
             .collect();
         Mirror {
-            shards: ports.iter().map(|port| connect(*port)).collect(),
+            servers: ports.iter().map(|port| connect(*port)).collect(),
             buckets: BucketMap::place(&names),
             ports,
             given: BTreeMap::new(),
@@ -154,7 +157,14 @@ impl Mirror {
 
     /// New sessions, for a new file.
     pub(super) fn reconnect(&mut self) {
-        self.shards = self.ports.iter().map(|port| connect(*port)).collect();
+        self.servers = self.ports.iter().map(|port| connect(*port)).collect();
+    }
+
+    /// What a plain server answers that has the same rows in another order, none if it has no answer.
+    pub(super) fn reordered(&mut self, sql: &str) -> Option<Vec<Reply>> {
+        let replies = self.servers.last_mut()?.simple(sql);
+        let succeeded = replies.iter().all(|reply| reply.failure.is_none());
+        succeeded.then_some(replies)
     }
 
     /// Repeats what has succeeded on the plain server on every shard.
@@ -163,15 +173,15 @@ impl Mirror {
     /// A lock that somebody holds was in the way; nobody waits for it long.
     pub(super) fn repeat(&mut self, sql: &str) -> Result<(), Blocked> {
         let mut blocked = false;
-        for (number, shard) in self.shards.iter_mut().enumerate() {
-            let failures = shard
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            let failures = server
                 .simple(sql)
                 .into_iter()
                 .filter_map(|reply| reply.failure);
             for failure in failures {
                 blocked |= failure.sqlstate() == LOCK_NOT_AVAILABLE;
                 self.troubles
-                    .push(format!("shard {number}: {sql}: {failure:?}"));
+                    .push(format!("server {number}: {sql}: {failure:?}"));
             }
         }
         if blocked { Err(Blocked) } else { Ok(()) }
@@ -179,8 +189,8 @@ impl Mirror {
 
     /// Does the same for what may well fail there.
     pub(super) fn try_repeat(&mut self, sql: &str) {
-        for shard in &mut self.shards {
-            shard.simple(sql);
+        for server in &mut self.servers {
+            server.simple(sql);
         }
     }
 
@@ -190,12 +200,12 @@ impl Mirror {
             .into_iter()
             .flatten()
             .collect();
-        for shard in &mut self.shards {
+        for server in &mut self.servers {
             for setting in ["RESET SESSION AUTHORIZATION", "RESET ALL"]
                 .into_iter()
                 .chain(settings.iter().map(String::as_str))
             {
-                shard.simple(setting);
+                server.simple(setting);
             }
         }
     }
@@ -203,15 +213,15 @@ impl Mirror {
     /// Removes what the plain server does not have (any more): definitions that it has rolled back.
     pub(super) fn reconcile(&mut self, plain: &mut Client) {
         let wanted = objects(plain);
-        for (number, shard) in self.shards.iter_mut().enumerate() {
-            for removal in objects(shard).difference(&wanted) {
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            for removal in objects(server).difference(&wanted) {
                 // It fails for what has gone with another.
-                shard.simple(removal);
+                server.simple(removal);
             }
-            let missing: Vec<String> = wanted.difference(&objects(shard)).cloned().collect();
+            let missing: Vec<String> = wanted.difference(&objects(server)).cloned().collect();
             if !missing.is_empty() {
                 self.troubles
-                    .push(format!("shard {number} lacks {missing:?}"));
+                    .push(format!("server {number} lacks {missing:?}"));
             }
         }
     }
@@ -319,22 +329,29 @@ impl Mirror {
             Some(bucket) if !unsharded => self.buckets.owner(bucket).position(),
             _ => 0,
         };
-        let parts = split(&copied, self.shards.len(), &owner)?;
+        let shards = self.servers.len() - 1;
+        let mut parts = split(&copied, shards, &owner)?;
+        let join = if table.in_text {
+            rows::join_text
+        } else {
+            rows::join_binary
+        };
+        parts.push(join(&parts));
         let list = if columns.is_empty() {
             String::new()
         } else {
             format!("({columns})")
         };
         let write = format!("COPY {} {list} FROM STDIN (FORMAT {format})", table.name);
-        for (shard, part) in self.shards.iter_mut().zip(parts) {
+        for (server, part) in self.servers.iter_mut().zip(parts) {
             // No triggers, no rules, no foreign keys: the other side may be on another shard.
             let begin = "BEGIN; SET LOCAL session_replication_role = replica";
-            let filled = shard
+            let filled = server
                 .simple(&format!("{begin}; DELETE FROM ONLY {}", table.name))
                 .into_iter()
-                .chain([shard.copy_in(&write, &part)])
+                .chain([server.copy_in(&write, &part)])
                 .find_map(|reply| reply.failure);
-            shard.simple("COMMIT");
+            server.simple("COMMIT");
             if let Some(failure) = filled {
                 return Err(format!("{failure:?}"));
             }
@@ -369,8 +386,8 @@ impl Mirror {
                 "SELECT pg_catalog.setval({}, {last}, '{called}')",
                 literal(name)
             );
-            for shard in &mut self.shards {
-                shard.simple(&set);
+            for server in &mut self.servers {
+                server.simple(&set);
             }
             self.given.insert(known, now);
         }

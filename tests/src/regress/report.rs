@@ -16,6 +16,8 @@ pub struct FileReport {
     pub accepted: usize,
     /// How many of them the router answers in the same way.
     pub equal: usize,
+    /// How many it answers as differently as another plain server with the same rows.
+    pub undetermined: usize,
     /// How many it refuses with an error of its own.
     pub refused: usize,
     /// How many it answers differently.
@@ -50,6 +52,8 @@ pub struct Difference {
 pub enum Outcome {
     /// The router refuses, for this reason.
     Refused(String),
+    /// It answers differently, and so does another plain server with the same rows.
+    Undetermined,
     /// It answers differently.
     Different(What),
     /// Where the plain server has an error, it has none or another one.
@@ -60,6 +64,7 @@ impl Outcome {
     fn name(&self) -> String {
         match self {
             Outcome::Refused(reason) => format!("refused: {reason}"),
+            Outcome::Undetermined => "not determined by the data".to_owned(),
             Outcome::Different(what) => format!("different: {}", what.name()),
             Outcome::OtherError => "error of the plain server: other".to_owned(),
         }
@@ -78,6 +83,7 @@ impl FileReport {
         self.accepted += 1;
         match verdict {
             Verdict::Equal => self.equal += 1,
+            Verdict::Undetermined => self.undetermined += 1,
             Verdict::Refused(_) => self.refused += 1,
             Verdict::Different(_) => self.different += 1,
         }
@@ -95,6 +101,7 @@ impl FileReport {
     fn add_numbers(&mut self, other: &FileReport) {
         self.accepted += other.accepted;
         self.equal += other.equal;
+        self.undetermined += other.undetermined;
         self.refused += other.refused;
         self.different += other.different;
         self.failing += other.failing;
@@ -120,8 +127,8 @@ pub fn share(report: &FileReport) -> f64 {
 /// The table, in Markdown, and the reasons with how often each occurs.
 pub fn table(reports: &[FileReport]) -> String {
     let mut text = String::from(
-        "| file | accepted | equal | refused | different | equal % | errors | same SQLSTATE |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| file | accepted | equal | equal % | not determined | refused | different | errors | same SQLSTATE |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     let total = sum(reports);
     for report in reports.iter().chain([&total]) {
@@ -129,6 +136,7 @@ pub fn table(reports: &[FileReport]) -> String {
             name,
             accepted,
             equal,
+            undetermined,
             refused,
             different,
             failing,
@@ -137,7 +145,7 @@ pub fn table(reports: &[FileReport]) -> String {
         } = report;
         let _ = writeln!(
             text,
-            "| {name} | {accepted} | {equal} | {refused} | {different} | {:.2} | {failing} | {failing_same} |",
+            "| {name} | {accepted} | {equal} | {:.2} | {undetermined} | {refused} | {different} | {failing} | {failing_same} |",
             share(report)
         );
     }
@@ -190,6 +198,7 @@ pub fn json(reports: &[FileReport]) -> Value {
             "file": report.name,
             "accepted": report.accepted,
             "equal": report.equal,
+            "undetermined": report.undetermined,
             "refused": report.refused,
             "different": report.different,
             "share": share(report),

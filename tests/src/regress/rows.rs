@@ -61,6 +61,22 @@ pub(super) fn split_binary(
     Ok(parts)
 }
 
+/// All parts of a text, one after the other.
+pub(super) fn join_text(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// All parts in the binary format, one after the other.
+pub(super) fn join_binary(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut whole = HEADER.to_vec();
+    for part in parts {
+        let rows = HEADER.len()..part.len() - TRAILER.len();
+        whole.extend_from_slice(&part[rows]);
+    }
+    whole.extend_from_slice(TRAILER);
+    whole
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +109,8 @@ mod tests {
         let parts = split_binary(&rows, 2, &owner).unwrap();
         assert_eq!(parts[0], binary(&[&[Some(b"abc"), None]]));
         assert_eq!(parts[1], binary(&[&[None, Some(b"")]]));
+        let whole = binary(&[&[Some(b"abc"), None], &[None, Some(b"")]]);
+        assert_eq!(join_binary(&parts), whole);
     }
 
     #[test]

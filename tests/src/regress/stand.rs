@@ -11,6 +11,8 @@ pub(super) struct Stand {
     // Order matters: the router goes before its servers.
     router: Router,
     cluster: Cluster,
+    /// One more plain server.
+    reordered: Cluster,
     /// The router's console.
     console: Client,
     /// What the router has been told of tables.
@@ -29,11 +31,18 @@ impl Stand {
         spec.settings = Settings::for_tests()
             .with("autovacuum", "off")
             .with("max_locks_per_transaction", "256");
-        let cluster = Cluster::start(spec).unwrap();
-        for node in cluster.nodes() {
-            cluster
-                .superuser_sql(node, "postgres", "ALTER ROLE app SUPERUSER")
-                .unwrap();
+        let alone = ClusterSpec {
+            shards: 1,
+            oracle: false,
+            ..spec.clone()
+        };
+        let [cluster, reordered] = [spec, alone].map(|spec| Cluster::start(spec).unwrap());
+        for cluster in [&cluster, &reordered] {
+            for node in cluster.nodes() {
+                cluster
+                    .superuser_sql(node, "postgres", "ALTER ROLE app SUPERUSER")
+                    .unwrap();
+            }
         }
         let ports = RouterPorts::choose();
         let text = configuration(&cluster, ports.port(), ports.http(), "");
@@ -44,6 +53,7 @@ impl Stand {
         Stand {
             router,
             cluster,
+            reordered,
             console,
             tables: String::new(),
         }
@@ -51,7 +61,7 @@ impl Stand {
 
     /// The shards' side of it.
     pub(super) fn mirror(&self) -> Mirror {
-        Mirror::new(&self.cluster)
+        Mirror::new(&self.cluster, self.reordered.shard(0).primary.as_ref())
     }
 
     /// A session of the plain server.
