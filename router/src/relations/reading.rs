@@ -162,26 +162,36 @@ fn code<'a>(
         code.calls
             .extend(coded.get_key_value(word).map(|(name, _)| *name));
     }
-    let resolved = row.fixed || names_schemas(source, &code.reads)?;
-    (code.reads.is_empty() || !resolved).then_some(code)
+    let bound = row.fixed || is_bound(source, &code.reads)?;
+    (code.reads.is_empty() || !bound).then_some(code)
 }
 
-/// Whether any of these relations is named with its schema; none if the code cannot be taken apart.
-fn names_schemas(source: &str, relations: &BTreeSet<TableName>) -> Option<bool> {
-    let mut lexer = Lexer::new(source.as_bytes());
+/// Whether any of these relations is named with its schema, or as a type, which another table of its name is not; none if the
+/// code cannot be taken apart.
+fn is_bound(source: &str, relations: &BTreeSet<TableName>) -> Option<bool> {
+    let source = source.as_bytes();
+    let mut lexer = Lexer::new(source);
     let mut tokens: Vec<Token> = Vec::new();
     while let Some(token) = lexer.next().ok()? {
         tokens.push(token);
     }
-    let name = |token: &Token| sql::name(token, source.as_bytes());
+    let bound = |pair: &[Token]| {
+        let [before, token] = pair else {
+            return false;
+        };
+        let name = sql::name(token, source);
+        let names = |known: &TableName| Some(&known.name) == name.as_ref();
+        let cast = before.text(source) == b"::" || before.is_word(source, "as");
+        cast && relations.iter().any(names)
+    };
     let qualified = |three: &[Token]| match three {
         [schema, dot, table] if dot.kind == TokenKind::Punct(b'.') => {
-            let (schema, table) = (name(schema), name(table));
+            let (schema, table) = (sql::name(schema, source), sql::name(table, source));
             relations.iter().any(|known| {
                 Some(&known.schema) == schema.as_ref() && Some(&known.name) == table.as_ref()
             })
         }
         _ => false,
     };
-    Some(tokens.windows(3).any(qualified))
+    Some(tokens.windows(2).any(bound) || tokens.windows(3).any(qualified))
 }

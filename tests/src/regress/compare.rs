@@ -12,6 +12,8 @@ pub(super) enum Verdict {
     Equal,
     /// The router refuses what the plain server answers, for this reason.
     Refused(String),
+    /// That of a plain server whose rows lie in another order: the statement does not determine it.
+    EqualReordered,
     /// Another answer, but so has a plain server whose rows lie in another order: it depends on more than the data.
     Undetermined,
     /// Another answer; what of it is another.

@@ -160,13 +160,6 @@ impl Mirror {
         self.servers = self.ports.iter().map(|port| connect(*port)).collect();
     }
 
-    /// What a plain server answers that has the same rows in another order, none if it has no answer.
-    pub(super) fn reordered(&mut self, sql: &str) -> Option<Vec<Reply>> {
-        let replies = self.servers.last_mut()?.simple(sql);
-        let succeeded = replies.iter().all(|reply| reply.failure.is_none());
-        succeeded.then_some(replies)
-    }
-
     /// Repeats what has succeeded on the plain server on every shard.
     ///
     /// # Errors

@@ -16,7 +16,9 @@ pub struct FileReport {
     pub accepted: usize,
     /// How many of them the router answers in the same way.
     pub equal: usize,
-    /// How many it answers as differently as another plain server with the same rows.
+    /// How many it answers like a plain server whose rows lie in another order, and not like the first.
+    pub equal_reordered: usize,
+    /// How many it answers differently, as two plain servers with the same rows do among themselves.
     pub undetermined: usize,
     /// How many it refuses with an error of its own.
     pub refused: usize,
@@ -83,6 +85,7 @@ impl FileReport {
         self.accepted += 1;
         match verdict {
             Verdict::Equal => self.equal += 1,
+            Verdict::EqualReordered => self.equal_reordered += 1,
             Verdict::Undetermined => self.undetermined += 1,
             Verdict::Refused(_) => self.refused += 1,
             Verdict::Different(_) => self.different += 1,
@@ -101,6 +104,7 @@ impl FileReport {
     fn add_numbers(&mut self, other: &FileReport) {
         self.accepted += other.accepted;
         self.equal += other.equal;
+        self.equal_reordered += other.equal_reordered;
         self.undetermined += other.undetermined;
         self.refused += other.refused;
         self.different += other.different;
@@ -118,7 +122,7 @@ pub fn sum(reports: &[FileReport]) -> FileReport {
 
 /// The share of answers that are equal, of a hundred, rounded down to hundredths.
 pub fn share(report: &FileReport) -> f64 {
-    let hundredths = (report.equal * 10_000)
+    let hundredths = ((report.equal + report.equal_reordered) * 10_000)
         .checked_div(report.accepted)
         .unwrap_or(10_000);
     f64::from(u32::try_from(hundredths).unwrap_or_default()) / 100.0
@@ -127,8 +131,8 @@ pub fn share(report: &FileReport) -> f64 {
 /// The table, in Markdown, and the reasons with how often each occurs.
 pub fn table(reports: &[FileReport]) -> String {
     let mut text = String::from(
-        "| file | accepted | equal | equal % | not determined | refused | different | errors | same SQLSTATE |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| file | accepted | equal | equal, reordered | equal % | not determined | refused | different | errors | same SQLSTATE |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     let total = sum(reports);
     for report in reports.iter().chain([&total]) {
@@ -136,6 +140,7 @@ pub fn table(reports: &[FileReport]) -> String {
             name,
             accepted,
             equal,
+            equal_reordered,
             undetermined,
             refused,
             different,
@@ -145,7 +150,7 @@ pub fn table(reports: &[FileReport]) -> String {
         } = report;
         let _ = writeln!(
             text,
-            "| {name} | {accepted} | {equal} | {:.2} | {undetermined} | {refused} | {different} | {failing} | {failing_same} |",
+            "| {name} | {accepted} | {equal} | {equal_reordered} | {:.2} | {undetermined} | {refused} | {different} | {failing} | {failing_same} |",
             share(report)
         );
     }
@@ -198,6 +203,7 @@ pub fn json(reports: &[FileReport]) -> Value {
             "file": report.name,
             "accepted": report.accepted,
             "equal": report.equal,
+            "equal_reordered": report.equal_reordered,
             "undetermined": report.undetermined,
             "refused": report.refused,
             "different": report.different,

@@ -18,6 +18,8 @@ pub(super) struct Run<'a> {
     mirror: &'a mut Mirror,
     plain: Client,
     routed: Client,
+    /// Of the plain server whose rows lie in another order.
+    reordered: Client,
     usage: Use,
     report: FileReport,
     variables: Variables,
@@ -59,6 +61,7 @@ impl<'a> Run<'a> {
         let mut run = Run {
             plain: stand.plain(),
             routed: stand.routed(),
+            reordered: stand.reordered(),
             stand,
             mirror,
             usage,
@@ -125,6 +128,7 @@ impl<'a> Run<'a> {
             }
             ("c" | "connect", _) => {
                 (self.plain, self.routed) = (self.stand.plain(), self.stand.routed());
+                self.reordered = self.stand.reordered();
                 self.mirror.reconnect();
                 self.settings.clear();
             }
@@ -172,6 +176,7 @@ impl<'a> Run<'a> {
                 self.prepared.insert(name, reads);
                 // What makes a table of it runs on the shards too.
                 self.mirror.try_repeat(sql);
+                self.reordered.simple(sql);
                 if reads {
                     drop(self.both(statement))
                 } else {
@@ -269,6 +274,7 @@ impl<'a> Run<'a> {
             self.settings.push(sql.to_owned());
             self.set_in_block |= self.plain.status == b'T';
         }
+        self.reordered.simple(sql);
         self.ask(sql);
         self.align();
     }
@@ -276,6 +282,7 @@ impl<'a> Run<'a> {
     fn transaction(&mut self, sql: &str) {
         let in_block = self.plain.status != b'I';
         self.plain.simple(sql);
+        self.reordered.simple(sql);
         self.ask(sql);
         self.align();
         if !in_block {
@@ -323,6 +330,7 @@ impl<'a> Run<'a> {
         }
         if words.iter().any(|word| word == "pg_temp") {
             // It belongs to the session.
+            self.reordered.simple(sql);
             self.ask(sql);
             self.align();
         } else {
@@ -362,7 +370,10 @@ impl<'a> Run<'a> {
         self.bring_up_to_date();
         let expected = self.plain.simple(sql);
         let found = self.ask(sql);
-        self.note(statement, &expected, found.as_deref());
+        // A cursor has to be where the others are.
+        let moves = Kind::of(sql) == Kind::Cursor;
+        let other = moves.then(|| self.reordered.simple(sql));
+        self.note(statement, &expected, found.as_deref(), other);
         self.align();
         if self.plain.status != b'E' && self.sees_everything() {
             let position = self.log_position();
@@ -371,7 +382,13 @@ impl<'a> Run<'a> {
         expected
     }
 
-    fn note(&mut self, statement: &Statement, expected: &[Reply], found: Option<&[Reply]>) {
+    fn note(
+        &mut self,
+        statement: &Statement,
+        expected: &[Reply],
+        found: Option<&[Reply]>,
+        other: Option<Vec<Reply>>,
+    ) {
         let failure = expected.iter().find_map(|reply| reply.failure.as_ref());
         if let Some(failure) = failure {
             let code = found.and_then(|found| found.iter().find_map(Reply::sqlstate));
@@ -387,16 +404,18 @@ impl<'a> Run<'a> {
             Some(found) => compare(&statement.text, expected, found),
             None => Verdict::Different(What::Lost),
         };
-        if let Verdict::Different(What::Rows | What::Order) = verdict
-            && !matches!(Kind::of(&statement.text), Kind::Cursor)
-            && let Some(other) = self.mirror.reordered(&statement.text)
-            && compare(&statement.text, expected, &other) != Verdict::Equal
-        {
-            verdict = Verdict::Undetermined;
+        if let (Verdict::Different(What::Rows | What::Order), Some(found)) = (&verdict, found) {
+            let sql = &statement.text;
+            let other = other.unwrap_or_else(|| self.reordered.simple(sql));
+            if compare(sql, &other, found) == Verdict::Equal {
+                verdict = Verdict::EqualReordered;
+            } else if succeeded(&other) && compare(sql, expected, &other) != Verdict::Equal {
+                verdict = Verdict::Undetermined;
+            }
         }
         self.report.count(&verdict);
         let outcome = match verdict {
-            Verdict::Equal => return,
+            Verdict::Equal | Verdict::EqualReordered => return,
             Verdict::Undetermined => Outcome::Undetermined,
             Verdict::Refused(reason) => Outcome::Refused(reason),
             Verdict::Different(what) => Outcome::Different(what),
@@ -426,9 +445,18 @@ impl<'a> Run<'a> {
             (b'I', b'T' | b'E') => drop(self.ask("ROLLBACK")),
             _ => {}
         }
+        match (self.plain.status, self.reordered.status) {
+            (b'T', b'E') => drop(self.reordered.simple("ROLLBACK; BEGIN")),
+            (b'T' | b'E', b'I') => drop(self.reordered.simple("BEGIN")),
+            (b'I', b'T' | b'E') => drop(self.reordered.simple("ROLLBACK")),
+            _ => {}
+        }
     }
 
     fn restart_block(&mut self) {
+        if self.reordered.status != b'I' {
+            self.reordered.simple("ROLLBACK; BEGIN");
+        }
         if self.routed.status != b'I' {
             self.ask("ROLLBACK");
             self.ask("BEGIN");

@@ -74,6 +74,13 @@ impl Stand {
         Client::connect(&super::settings(Login::new(node.port())))
     }
 
+    /// A session of the plain server whose rows lie in another order.
+    #[track_caller]
+    pub(super) fn reordered(&self) -> Client {
+        let node = &self.reordered.shard(0).primary;
+        Client::connect(&super::settings(Login::new(node.port())))
+    }
+
     /// A session of the router.
     #[track_caller]
     pub(super) fn routed(&self) -> Client {
@@ -114,7 +121,8 @@ fn configuration(cluster: &Cluster, listen: u16, http: u16, tables: &str) -> Str
         listen,
         http,
         auth: "scram-sha-256",
-        router: "",
+        // Cursors keep a workspace each, and a file has two dozen.
+        router: "workspace_sessions = 40",
         tables,
     };
     cluster.router_file(&file)

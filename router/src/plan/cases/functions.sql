@@ -284,3 +284,9 @@ SELECT total_spent(o.*) FROM orders o
 --> Refuse 0A000: function "total_spent" uses the sharded table "orders"
 --> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows. A function in it may take a row of a table.
 --> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+-- a table's type
+SELECT casts()
+--> Refuse 0A000: function "casts" uses the sharded table "profiles"
+--> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
+--> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.

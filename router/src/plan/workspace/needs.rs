@@ -1,7 +1,7 @@
 //! What a statement needs of the relations it reads: which columns, and what else it may rely on.
 //!
 //! Column names are taken from anywhere in the text: more columns than needed may be fetched, never fewer. Where a column
-//! can be used without its name (`*`, a whole row, NATURAL), every column is needed.
+//! can be used without its name (`*`, `TABLE`, a whole row, NATURAL), every column is needed.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -59,7 +59,10 @@ impl Uses {
         let mut groups = false;
         for (at, token) in tokens.iter().enumerate() {
             let before = |back: usize| at.checked_sub(back).and_then(|at| tokens.get(at));
-            if is_wildcard(sql, tokens, at) || token.is_word(sql, "natural") {
+            let every = ["natural", "table"]
+                .iter()
+                .any(|word| token.is_word(sql, word));
+            if every || is_wildcard(sql, tokens, at) {
                 named = None;
             }
             groups |= token.is_word(sql, "group");
