@@ -303,7 +303,8 @@ impl Scrape {
                 let pools =
                     pools.filter(|pool| pool.node == located.node.id && pool.purpose == purpose);
                 let labels = [database, shard, node, role, ("purpose", purpose.label())];
-                put(&labels, pools.map(&read).sum())
+                // The sum of nothing is -0.
+                put(&labels, pools.map(&read).fold(0.0, |sum, one| sum + one))
             })
         })
     }

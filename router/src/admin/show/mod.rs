@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(
             row(Topic::Pools, 0),
             "database=shop user=app shard=s0 node=a:1 role=primary cl_waiting=4 sv_active=2 sv_idle=3 \
-             pool_size=20 waited=5 pool_mode=transaction"
+             pool_size=20 waited=5 pool_mode=transaction purpose=sessions"
         );
         let client = row(Topic::Clients, 0);
         assert!(
