@@ -212,3 +212,27 @@ fn cursors_are_bounded_and_leave_nothing() {
     again.run(&declare("b")).succeeded();
     assert_eq!(again.run("FETCH 1 FROM b").value(), first);
 }
+
+/// A workspace of a session that keeps others off its tables would wait for that session.
+#[test]
+fn nobody_waits_for_himself() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let read = "SELECT count(*) FROM users u JOIN products p ON p.id = u.id";
+    client.run("SET switchyard.layer = 'workspace'").succeeded();
+    let before = client.run(read).succeeded().texts();
+    let blocks = [
+        "LOCK TABLE users IN ACCESS EXCLUSIVE MODE",
+        "ALTER TABLE users ADD COLUMN nickname text",
+    ];
+    for change in blocks {
+        client.run("BEGIN").succeeded();
+        client.run(change).succeeded();
+        let reply = client.run(read);
+        let failure = reply.failure.clone();
+        let failure = failure.unwrap_or_else(|| panic!("after {change}: {reply:?}"));
+        assert_eq!(failure.sqlstate(), "0A000", "{failure:?}");
+        client.run("ROLLBACK").succeeded();
+        assert_eq!(client.run(read).succeeded().texts(), before);
+    }
+}

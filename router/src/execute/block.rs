@@ -34,6 +34,8 @@ pub(crate) struct Block {
     writer: Option<ShardIndex>,
     /// The schema has been changed in it.
     pub(crate) changed_schema: bool,
+    /// Tables have been locked in it against every other session, the session's own workspaces too.
+    pub(crate) locks_tables: bool,
 }
 
 /// Where a block failed.
@@ -68,6 +70,7 @@ impl Block {
             unsure: Vec::new(),
             writer: None,
             changed_schema: false,
+            locks_tables: false,
         }
     }
 

@@ -127,6 +127,9 @@ impl Session {
         let answer = self.client.unhold(held);
         match outcome {
             Ok(true) => {
+                if let Some(block) = &mut self.block {
+                    block.locks_tables |= kind == Broadcast::Ddl;
+                }
                 if implicit {
                     self.commit_implicit().await?;
                 }

@@ -15,7 +15,7 @@ use super::fetch::{Asked, Brought, Part, not_brought};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
-use crate::execute::block::FailedOn;
+use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::participant::Participant;
@@ -207,6 +207,15 @@ impl Session {
         asked: &Asked<'_>,
         fill: Fill,
     ) -> Result<Furnished, Trouble> {
+        // It would wait for the session itself, and could not see what is not committed.
+        let waits = |block: &Block| block.locks_tables || block.changed_schema;
+        if self.block.as_ref().is_some_and(waits) {
+            return Err(Failure::Unsupported {
+                what: "a read over rows of several shards in a transaction that has changed the schema or locked tables".into(),
+                hint: "Commit first.",
+            }
+            .into());
+        }
         let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
         let home = match plan.fetches.iter().any(on_first) {
             true => ShardIndex::FIRST,
