@@ -2,7 +2,7 @@
 //! data, and the answers must be the same.
 //!
 //! - [`schema`] and [`data`]: the tables, and their rows from a seed.
-//! - [`generate`]: statements as small trees ([`query`]), which [`print`] makes text of.
+//! - [`generate`]: statements as small trees ([`query`]), which [`mod@print`] makes text of.
 //! - [`compare`]: what two answers are to each other; where they differ, [`shrink`] looks for a smaller statement.
 //! - [`servers`]: the databases and the router.
 //! - [`Campaign`] runs many statements and counts.

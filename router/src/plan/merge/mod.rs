@@ -1,10 +1,10 @@
 //! Statements whose rows are read where they are and put together in the router.
 //!
-//! Purpose: [`merge`] makes a [`Merge`] of a query whose outermost block alone needs the rows of several shards together:
+//! Purpose: `merge` makes a [`Merge`] of a query whose outermost block alone needs the rows of several shards together:
 //! ORDER BY, limits, DISTINCT, aggregates. Invariants: it does so only where [`crate::merge`] gives exactly PostgreSQL's
 //! result; the text for the shards is made of pieces of the client's and of words of ours, and it is parsed again and
-//! compared with the client's, clause by clause, before it is used. Collaborators: [`root`](super::analyse::root) says what
-//! the outermost block computes, [`clauses`] where its words are, [`columns`] what the shards' rows must contain.
+//! compared with the client's, clause by clause, before it is used. Collaborators: `analyse::root` says what
+//! the outermost block computes, `clauses` where its words are, `columns` what the shards' rows must contain.
 
 mod clauses;
 mod columns;
