@@ -216,7 +216,8 @@ fn appendable(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
 
 /// Whether every row that the outermost block sees is seen by it on one shard; the anchors, or the reason why not.
 pub(super) fn scattered(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
-    if let Some(refusal) = &analysis.merge {
+    // What a view or a function reads is on other shards, too.
+    if let Some(refusal) = analysis.merge.as_ref().or(analysis.reads_views.as_ref()) {
         return Err(refusal.clone());
     }
     if analysis.locks {

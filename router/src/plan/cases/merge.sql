@@ -781,6 +781,34 @@ SELECT id FROM users ORDER BY 'id'
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id) from all shards
 
+-- the rows of a view, or what a function reads, are on other shards too
+SELECT u.id FROM users u, order_view v ORDER BY u.id
+--> Workspace (read)
+-->   Reason: view "order_view" reads the sharded table "orders"
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View order_view
+
+SELECT count(*) FROM users u JOIN order_view v ON v.code = u.id
+--> Workspace (read)
+-->   Reason: view "order_view" reads the sharded table "orders"
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View order_view
+
+SELECT u.id FROM users u CROSS JOIN spent_view v ORDER BY u.id
+--> Workspace (read)
+-->   Reason: view "spent_view" reads the sharded table "orders"
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View spent_view
+
+SELECT id, total_spent(id) FROM users ORDER BY id
+--> Workspace (read)
+-->   Reason: function "total_spent" uses the sharded table "orders"
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+
 -- shards: 1
 SELECT id, count(*) FROM users GROUP BY 1 ORDER BY 2 LIMIT 3
 --> PassThrough to shard s0 (read)

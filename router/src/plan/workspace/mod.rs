@@ -124,7 +124,12 @@ pub(super) fn workspace(
         .iter()
         .map(|mention| mention.relation.clone())
         .collect();
-    let settled = settle(&mut mentions, sql, context);
+    // Of operands of UNION that PostgreSQL sees to be empty the result does not even have the type's modifier: none of what
+    // shows it that is left out.
+    let settled = match reduce::has_set_operation(statement) {
+        true => Vec::new(),
+        false => settle(&mut mentions, sql, context),
+    };
     let is_gone = |name: &TableName| {
         all.contains(name) && !mentions.iter().any(|mention| mention.relation == *name)
     };

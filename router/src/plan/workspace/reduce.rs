@@ -68,6 +68,22 @@ pub(super) fn mentions(
     (all.count() == blocks.mentions.len()).then_some(blocks.mentions)
 }
 
+/// Whether a part of the statement is a UNION, INTERSECT or EXCEPT.
+pub(super) fn has_set_operation(statement: &Statement) -> bool {
+    struct SetOperations;
+    impl Visitor for SetOperations {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            match *query.body {
+                SetExpr::SetOperation { .. } => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    statement.visit(&mut SetOperations).is_break()
+}
+
 /// The names of relations, wherever they are, and of common table expressions.
 #[derive(Default)]
 struct Names {
