@@ -19,3 +19,4 @@ CREATE VIEW spenders AS SELECT id, name, spent_by(id) AS spent FROM users;
 CREATE TABLE readings (id integer PRIMARY KEY, small smallint, number integer, large bigint, amount numeric, ok boolean,
     day date, at timestamp, made timestamptz, word text COLLATE "C", label text COLLATE "und-x-icu", code char(6), data bytea,
     uid uuid, weight double precision, kind varchar(5));
+CREATE FUNCTION user_row(bigint) RETURNS users LANGUAGE sql AS 'SELECT row($1, ''made'', NULL, ''kr'', NULL)::users';

@@ -145,11 +145,12 @@ fn code<'a>(
         reads: BTreeSet::new(),
         calls: Vec::new(),
     };
-    for word in words(source) {
+    let named: Vec<String> = words(source).collect();
+    for word in &named {
         let word = word.as_str();
         let does = DOING.contains(&word) || volatile.contains(word) || word.contains("_to_xml");
-        // SELECT INTO makes a table in SQL; in PL/pgSQL it sets a variable.
-        let makes = word == "into" && row.language == "sql";
+        // SELECT INTO makes a table in SQL, and DECLARE a cursor of the session; in PL/pgSQL they are about variables.
+        let makes = matches!(word, "into" | "declare") && row.language == "sql";
         if does || makes || CATALOGUE.iter().any(|prefix| word.starts_with(prefix)) {
             return None;
         }
@@ -162,8 +163,30 @@ fn code<'a>(
         code.calls
             .extend(coded.get_key_value(word).map(|(name, _)| *name));
     }
+    let types = cast_to(source)?;
+    let mentions = |names: &[String], relation: &TableName| {
+        let same = names.iter().filter(|name| **name == relation.name);
+        same.count()
+    };
+    // A row of its type is no row of the table.
+    code.reads
+        .retain(|relation| mentions(&named, relation) > mentions(&types, relation));
     let bound = row.fixed || is_bound(source, &code.reads)?;
     (code.reads.is_empty() || !bound).then_some(code)
+}
+
+/// The names that `::` stands before; none if the code cannot be taken apart.
+fn cast_to(source: &str) -> Option<Vec<String>> {
+    let source = source.as_bytes();
+    let mut lexer = Lexer::new(source);
+    let (mut found, mut after_cast) = (Vec::new(), false);
+    while let Some(token) = lexer.next().ok()? {
+        if after_cast {
+            found.extend(sql::name(&token, source));
+        }
+        after_cast = token.text(source) == b"::";
+    }
+    Some(found)
 }
 
 /// Whether any of these relations is named with its schema, or as a type, which another table of its name is not; none if the

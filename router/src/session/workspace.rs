@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet, TableName};
+use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
@@ -22,7 +23,7 @@ use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
-use crate::plan::workspace::fetch::names;
+use crate::plan::workspace::fetch::{names, qualified};
 use crate::plan::workspace::{Fetch, Home, TemporaryView};
 use crate::plan::{self, Command, Operator, Values, query_within};
 use crate::startup::cancel::CancelReason;
@@ -234,6 +235,11 @@ impl Session {
             fetches.iter().any(|(fetch, _)| fetch.relation == *name)
                 || plan.views.iter().any(|view| view.relation == *name)
         };
+        let making: Vec<(&TableName, String)> = plan
+            .views
+            .iter()
+            .map(|view| (&view.relation, create_view(view, &is_made)))
+            .collect();
         let backend = self.take_workspace(home).await?;
         let limit = self
             .worker
@@ -246,13 +252,18 @@ impl Session {
         let mut workspace = Workspace::new(backend, limit);
         let furnished = async {
             self.gather(&fetches, asked.need).await?;
-            self.open_workspace(&mut workspace, &fetches).await?;
+            self.open_workspace(&mut workspace, &fetches, &plan.views)
+                .await?;
             let brought = match fill {
-                Fill::Rows => self.fill_workspace(&mut workspace, &fetches, asked).await?,
+                Fill::Rows if plan.views.is_empty() => {
+                    self.fill_workspace(&mut workspace, &fetches, asked).await?
+                }
+                Fill::Rows => self.fill_for_views(&mut workspace, &fetches, asked).await?,
                 Fill::Nothing => not_brought(&fetches, asked),
             };
-            let sql = finishing(plan, &fetches, &is_made);
+            let sql = finishing(&fetches);
             workspace.run(&mut self.client, &sql).await?;
+            self.make_views(&mut workspace, &making).await?;
             self.not_cancelled(asked.cancels)?;
             Ok(brought)
         };
@@ -268,6 +279,50 @@ impl Session {
                 Err(Trouble::Told)
             }
         }
+    }
+
+    /// Brings the rows of tables that views read: what their owners may read, this role may not.
+    async fn fill_for_views(
+        &mut self,
+        workspace: &mut Workspace,
+        fetches: &[Part<'_>],
+        asked: &Asked<'_>,
+    ) -> Result<Vec<Brought>, Trouble> {
+        let before = self.client.hold();
+        let filled = self.fill_workspace(workspace, fetches, asked).await;
+        let said = self.client.unhold(before);
+        let denied = error_in(&said) == Some(SqlState::INSUFFICIENT_PRIVILEGE);
+        if matches!(filled, Err(Trouble::Told)) && denied {
+            let what = "a view over rows of several shards whose tables this role may not read";
+            let hint = "Grant SELECT on the tables that the view reads.";
+            let what = what.into();
+            return Err(Failure::Unsupported { what, hint }.into());
+        }
+        self.client.output.extend_from_slice(&said);
+        filled
+    }
+
+    /// Makes the views, of PostgreSQL's own printing, which it does not always read again.
+    async fn make_views(
+        &mut self,
+        workspace: &mut Workspace,
+        views: &[(&TableName, String)],
+    ) -> Result<(), Trouble> {
+        for (view, sql) in views {
+            let before = self.client.hold();
+            let made = workspace.run(&mut self.client, sql).await;
+            let said = self.client.unhold(before);
+            if let (Err(Trouble::Told), Some(state)) = (&made, error_in(&said)) {
+                tracing::debug!(%view, sqlstate = state.as_str(), "a view cannot be made anew");
+                let what = format!("the view \"{view}\" over rows of several shards");
+                let hint = "Use the view's query in place of the view.";
+                let what = what.into();
+                return Err(Failure::Unsupported { what, hint }.into());
+            }
+            self.client.output.extend_from_slice(&said);
+            made?;
+        }
+        Ok(())
     }
 
     /// A connection for a workspace.
@@ -322,6 +377,7 @@ impl Session {
         &mut self,
         workspace: &mut Workspace,
         fetches: &[Part<'_>],
+        views: &[TemporaryView],
     ) -> Result<(), Trouble> {
         let settings = match &self.block {
             Some(block) => block.settings_before(),
@@ -339,6 +395,13 @@ impl Session {
             sql.push_str(&format!(
                 "; SET LOCAL temp_file_limit = '{}kB'",
                 limit.div_ceil(1024)
+            ));
+        }
+        for view in views {
+            // Whether the role may read it: one that is made anew is its own.
+            sql.push_str(&format!(
+                "; SELECT FROM {} LIMIT 0",
+                qualified(&view.relation)
             ));
         }
         for (fetch, _) in fetches {
@@ -469,12 +532,21 @@ fn columns(description: &[u8]) -> Option<Columns<'_>> {
     }
 }
 
-/// What is done when the rows are there: keys and indexes, what the server should know of the tables, and the views.
-fn finishing(
-    plan: &plan::Workspace,
-    fetches: &[Part<'_>],
-    is_made: &dyn Fn(&TableName) -> bool,
-) -> String {
+/// The SQLSTATE of the error among messages of a server.
+fn error_in(messages: &[u8]) -> Option<SqlState> {
+    let mut rest = messages;
+    while let Ok(Some(header)) = frame::header(rest) {
+        let (message, after) = rest.split_at_checked(header.len)?;
+        if let Ok(Message::ErrorResponse(fields)) = decode(header.tag, message.get(HEADER..)?) {
+            return fields.sqlstate();
+        }
+        rest = after;
+    }
+    None
+}
+
+/// What is done when the rows are there: keys and indexes, and what the server should know of the tables.
+fn finishing(fetches: &[Part<'_>]) -> String {
     let mut steps: Vec<String> = Vec::new();
     let mut tables: Vec<String> = Vec::new();
     for (fetch, _) in fetches {
@@ -494,7 +566,6 @@ fn finishing(
         steps.push("SET LOCAL default_statistics_target = 10".to_owned());
         steps.push(format!("ANALYZE {}", tables.join(", ")));
     }
-    steps.extend(plan.views.iter().map(|view| create_view(view, is_made)));
     steps.join("; ")
 }
 

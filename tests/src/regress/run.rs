@@ -12,6 +12,9 @@ use super::stand::Stand;
 use super::statement::{Kind, Token, copied_file, permanent, tokens};
 use crate::{Client, Reply};
 
+/// The SQLSTATE of FETCH from a cursor that there is not.
+const NO_SUCH_CURSOR: &str = "34000";
+
 /// One file that is running: its sessions, and what it has said so far.
 pub(super) struct Run<'a> {
     stand: &'a mut Stand,
@@ -23,6 +26,8 @@ pub(super) struct Run<'a> {
     usage: Use,
     report: FileReport,
     variables: Variables,
+    /// What they are where the router's answers are put into variables.
+    routed_variables: Variables,
     /// Whether each prepared statement reads.
     prepared: BTreeMap<String, bool>,
     /// Settings that a new session of the router has to be given.
@@ -37,6 +42,9 @@ pub(super) struct Run<'a> {
     dropped_in_block: bool,
     /// Whether it has set anything.
     set_in_block: bool,
+    /// Why the router refused something in the open transaction block: its own block begins anew then, and what cursors it had is
+    /// gone.
+    undone: Option<String>,
     /// Where the plain server's log was last seen.
     position: String,
     /// Relations that the script called temporary.
@@ -67,6 +75,7 @@ impl<'a> Run<'a> {
             usage,
             report: FileReport::new(name),
             variables: Variables::new(),
+            routed_variables: Variables::new(),
             prepared: BTreeMap::new(),
             settings: Vec::new(),
             rows_changed: true,
@@ -74,6 +83,7 @@ impl<'a> Run<'a> {
             defined_in_block: false,
             dropped_in_block: false,
             set_in_block: false,
+            undone: None,
             position: String::new(),
             temporary: Vec::new(),
             explaining: BTreeSet::new(),
@@ -91,14 +101,34 @@ impl<'a> Run<'a> {
             ("PG_LIBDIR", "/nonexistent"),
             ("PG_DLSUFFIX", ".so"),
         ] {
-            self.variables.insert(name.to_owned(), value.to_owned());
+            self.set(name, value.to_owned());
         }
+    }
+
+    /// Sets one of psql's variables.
+    fn set(&mut self, name: &str, value: String) {
+        self.variables.insert(name.to_owned(), value.clone());
+        self.routed_variables.insert(name.to_owned(), value);
+    }
+
+    /// The next piece of the script, with the values that each side's variables have.
+    fn piece(&self, script: &mut Script<'_>) -> Option<Piece> {
+        let escapes = self.escapes_in_strings();
+        let mut again = script.clone();
+        let mut piece = script.next(&self.variables, escapes)?;
+        if let Piece::Statement(statement) = &mut piece
+            && self.variables != self.routed_variables
+            && let Some(Piece::Statement(routed)) = again.next(&self.routed_variables, escapes)
+        {
+            statement.routed = Some(routed.text);
+        }
+        Some(piece)
     }
 
     fn pieces(&mut self, script: &mut Script<'_>) {
         // Of each \if around this: whether its branch is taken, and whether one has been.
         let mut branches: Vec<(bool, bool)> = Vec::new();
-        while let Some(piece) = script.next(&self.variables, self.escapes_in_strings()) {
+        while let Some(piece) = self.piece(script) {
             let active = branches.iter().all(|(taken, _)| *taken);
             match piece {
                 Piece::Statement(statement) if active => self.statement(&statement, script),
@@ -118,13 +148,14 @@ impl<'a> Run<'a> {
     fn command(&mut self, name: &str, arguments: &str) {
         let words = self.words(arguments);
         match (name, words.as_slice()) {
-            ("set", [variable, value @ ..]) => {
-                drop(self.variables.insert(variable.clone(), value.concat()))
+            ("set", [variable, value @ ..]) => self.set(variable, value.concat()),
+            ("unset", [variable]) => {
+                self.variables.remove(variable);
+                self.routed_variables.remove(variable);
             }
-            ("unset", [variable]) => drop(self.variables.remove(variable)),
             ("getenv", [variable, name]) => {
                 let value = self.variables.get(name).cloned().unwrap_or_default();
-                self.variables.insert(variable.clone(), value);
+                self.set(variable, value);
             }
             ("c" | "connect", _) => {
                 (self.plain, self.routed) = (self.stand.plain(), self.stand.routed());
@@ -205,25 +236,22 @@ impl<'a> Run<'a> {
         if let Some(("gdesc", _)) = ended_by {
             return;
         }
-        let replies = self.both(statement);
-        let rows = replies
-            .first()
-            .map(|reply| (reply.columns.clone().unwrap_or_default(), reply.texts()));
-        match (ended_by, rows) {
-            (Some(("gset", prefix)), Some((columns, rows))) => {
-                let values = columns
-                    .iter()
-                    .zip(rows.into_iter().next().unwrap_or_default());
-                for (column, value) in values {
-                    self.variables
-                        .insert(format!("{prefix}{}", column.name), value);
-                }
+        let (replies, routed) = self.both(statement);
+        match (ended_by, replies.first()) {
+            (Some(("gset", prefix)), Some(reply)) => {
+                self.variables.extend(values(prefix, reply));
+                self.routed_variables.extend(values(prefix, reply));
+                // The router's clients go on with what it has told them: numbers of transactions, say.
+                let routed = routed.iter().flatten();
+                let routed = routed.flat_map(|reply| values(prefix, reply));
+                self.routed_variables.extend(routed);
             }
-            (Some(("gexec", _)), Some((_, rows))) => {
-                for text in rows.into_iter().flatten() {
+            (Some(("gexec", _)), Some(reply)) => {
+                for text in reply.texts().into_iter().flatten() {
                     let made = Statement {
                         line: statement.line,
                         text,
+                        routed: None,
                         ended_by: None,
                     };
                     self.statement(&made, &mut Script::new(""));
@@ -285,6 +313,9 @@ impl<'a> Run<'a> {
         self.reordered.simple(sql);
         self.ask(sql);
         self.align();
+        if self.plain.status == b'I' {
+            self.undone = None;
+        }
         if !in_block {
             return;
         }
@@ -308,7 +339,7 @@ impl<'a> Run<'a> {
         let words: Vec<String> = tokens(sql).into_iter().map(|token| token.text).collect();
         let looks_at_rows = words
             .iter()
-            .any(|word| matches!(word.as_str(), "alter" | "partition"));
+            .any(|word| matches!(word.as_str(), "alter" | "partition" | "materialized"));
         if self.rows_changed && looks_at_rows {
             self.follow();
         }
@@ -360,16 +391,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs on both sides and compares; in a file that only prepares, on the plain server.
-    fn both(&mut self, statement: &Statement) -> Vec<Reply> {
+    /// Runs on both sides and compares: both answers. In a file that only prepares, on the plain server.
+    fn both(&mut self, statement: &Statement) -> (Vec<Reply>, Option<Vec<Reply>>) {
         let sql = statement.text.as_str();
         if self.usage == Use::Prepares {
             self.rows_changed = true;
-            return self.plain.simple(sql);
+            return (self.plain.simple(sql), None);
         }
         self.bring_up_to_date();
         let expected = self.plain.simple(sql);
-        let found = self.ask(sql);
+        let found = self.ask(statement.routed.as_deref().unwrap_or(sql));
         // A cursor has to be where the others are.
         let moves = Kind::of(sql) == Kind::Cursor;
         let other = moves.then(|| self.reordered.simple(sql));
@@ -379,7 +410,7 @@ impl<'a> Run<'a> {
             let position = self.log_position();
             self.rows_changed |= self.position != position;
         }
-        expected
+        (expected, found)
     }
 
     fn note(
@@ -404,6 +435,14 @@ impl<'a> Run<'a> {
             Some(found) => compare(&statement.text, expected, found),
             None => Verdict::Different(What::Lost),
         };
+        if let (Some(undone), Some(found)) = (&self.undone, found)
+            && found.iter().find_map(Reply::sqlstate) == Some(NO_SUCH_CURSOR)
+        {
+            verdict = Verdict::Refused(undone.clone());
+        }
+        if let (Verdict::Refused(reason), true) = (&verdict, self.plain.status == b'T') {
+            self.undone = Some(reason.clone());
+        }
         if let (Verdict::Different(What::Rows | What::Order), Some(found)) = (&verdict, found) {
             let sql = &statement.text;
             let other = other.unwrap_or_else(|| self.reordered.simple(sql));
@@ -528,6 +567,16 @@ fn branch(branches: &mut Vec<(bool, bool)>, name: &str, words: &[String]) {
         ("else", Some(branch)) => *branch = (!branch.1, true),
         _ => drop(branches.pop()),
     }
+}
+
+/// What `\gset` sets.
+fn values(prefix: &str, reply: &Reply) -> Variables {
+    let row = reply.texts().into_iter().next().unwrap_or_default();
+    let columns = reply.columns.iter().flatten();
+    columns
+        .zip(row)
+        .map(|(column, value)| (format!("{prefix}{}", column.name), value))
+        .collect()
 }
 
 fn succeeded(replies: &[Reply]) -> bool {

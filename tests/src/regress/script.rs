@@ -29,12 +29,14 @@ pub(super) struct Statement {
     pub(super) line: usize,
     /// Its text, without the semicolon.
     pub(super) text: String,
+    /// Its text for the router, where psql's variables have other values there.
+    pub(super) routed: Option<String>,
     /// The command that ended it in the place of a semicolon, such as `gset`, with its arguments.
     pub(super) ended_by: Option<(String, String)>,
 }
 
 /// A script that is being read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Script<'a> {
     text: &'a str,
     at: usize,
@@ -288,6 +290,7 @@ fn statement(line: usize, sql: &str, ended_by: Option<(String, String)>) -> Stat
     Statement {
         line,
         text: sql.trim().to_owned(),
+        routed: None,
         ended_by,
     }
 }

@@ -24,6 +24,8 @@ pub(in crate::plan) struct Features {
     pub(in crate::plan) limit: bool,
     pub(in crate::plan) locking: bool,
     pub(in crate::plan) set_operation: bool,
+    /// A subquery in its FROM is ordered, and PostgreSQL keeps that order where nothing else orders the rows.
+    pub(in crate::plan) ordered_input: bool,
     /// Which column is the n-th is not known: `*` of something whose columns are not known.
     pub(in crate::plan) ragged: bool,
 }
@@ -51,6 +53,12 @@ impl Features {
         self.limit || self.distinct_on || self.window
     }
 
+    /// Its rows come in an order that was asked for, by itself or by a subquery whose rows they are.
+    fn is_ordered(&self) -> bool {
+        let regrouped = self.aggregate || self.group_by || self.having || self.distinct;
+        self.order_by || self.ordered_input && !(regrouped || self.set_operation)
+    }
+
     /// Why the rows of several shards are not the rows of the whole, if the block is the statement's top level.
     fn merge(&self) -> Option<Refusal> {
         let what = if self.set_operation {
@@ -65,6 +73,8 @@ impl Features {
             "DISTINCT is"
         } else if self.order_by {
             "ORDER BY is"
+        } else if self.ordered_input {
+            "ordered subqueries are"
         } else if self.limit {
             "LIMIT and OFFSET are"
         } else if self.locking {
@@ -114,6 +124,7 @@ impl<'a> Analyser<'a> {
     ) -> Result<(Vec<Output>, bool, bool), Stop> {
         let inside = self.analysis.facts.scope(Some(scope));
         let (mut columns, open, features) = self.query(query, inside)?;
+        self.block(|block| block.ordered_input |= features.is_ordered());
 
         if features.is_plain() {
             self.analysis.facts.merge(inside, scope);

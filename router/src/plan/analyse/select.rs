@@ -1,8 +1,8 @@
 //! One SELECT: FROM, WHERE, GROUP BY, and the columns that come out.
 
 use sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, NamedWindowExpr, OrderBy, Select, SelectFlavor, SelectInto,
-    SelectItem, SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
+    Distinct, Expr, FunctionArguments, GroupByExpr, NamedWindowExpr, OrderBy, Select, SelectFlavor,
+    SelectInto, SelectItem, SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
 };
 
 use super::facts::{ColumnId, ScopeId};
@@ -22,6 +22,10 @@ impl<'a> Analyser<'a> {
         check_dialect(select)?;
         self.frames.push(Frame::default());
         let trees = self.from(&select.from, scope)?;
+        if !matches!(select.from.as_slice(), [only] if only.joins.is_empty()) {
+            // A join may take its rows in any order.
+            self.block(|block| block.ordered_input = false);
+        }
         self.join_all(trees, select.selection.as_ref(), scope)?;
         let outputs = self.projection(&select.projection, scope)?;
         self.grouping(&select.group_by, scope)?;
@@ -112,7 +116,7 @@ impl<'a> Analyser<'a> {
                 Some(sets) => {
                     self.block(|block| block.grouping_sets = true);
                     for expr in sets.iter().flatten() {
-                        self.expr(expr, scope, false)?;
+                        self.grouping_set(expr, scope)?;
                     }
                 }
                 None => self.expr(expr, scope, false)?,
@@ -120,6 +124,21 @@ impl<'a> Analyser<'a> {
         }
         self.block(|block| block.group_by |= !exprs.is_empty());
         Ok(())
+    }
+
+    /// One of several grouping sets. ROLLUP and CUBE among them, which are no functions there, are read as calls.
+    fn grouping_set(&mut self, expr: &'a Expr, scope: ScopeId) -> Result<(), Stop> {
+        let Expr::Function(function) = expr else {
+            return self.expr(expr, scope, false);
+        };
+        let (schema, name) = function_name(&function.name)?;
+        match (&function.args, name.as_str()) {
+            (FunctionArguments::List(list), "rollup" | "cube") if schema.is_none() => list
+                .args
+                .iter()
+                .try_for_each(|argument| self.function_arg(argument, scope)),
+            _ => self.expr(expr, scope, false),
+        }
     }
 
     /// The columns of a select list or of RETURNING.

@@ -184,15 +184,12 @@ SELECT * FROM settings_view
 SELECT * FROM order_view WHERE code = 5
 --> Workspace (read)
 -->   Reason: view "order_view" reads the sharded table "orders"
--->   Fetch orders (id, user_id, total, status, country) from all shards
--->   View order_view
+-->   Fetch order_view (code, name) from all shards
 
 SELECT * FROM deep_view
 --> Workspace (read)
 -->   Reason: view "deep_view" reads the sharded table "orders"
--->   Fetch orders (id, user_id, total, status, country) from all shards
--->   View order_view
--->   View deep_view
+-->   Fetch deep_view (code, name) from all shards
 
 UPDATE pg_settings SET setting = 'x'
 --> Refuse 0A000: writing the system relation "pg_settings" is not supported
@@ -233,9 +230,9 @@ SELECT setseed(0.5)
 
 -- ONLY in a view: the rows that a table has itself are not told from its children's
 SELECT code FROM own_orders
---> Refuse 0A000: view "own_orders" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet. It reads a table without what inherits from it (ONLY).
---> HINT: Use the view's query in place of the view.
+--> Workspace (read)
+-->   Reason: view "own_orders" reads the sharded table "orders"
+-->   Fetch own_orders (code) from all shards
 
 -- code that only reads runs where the rows are brought to, whatever it is declared as
 SELECT spends_most()
@@ -287,6 +284,44 @@ SELECT total_spent(o.*) FROM orders o
 
 -- a table's type
 SELECT casts()
---> Refuse 0A000: function "casts" uses the sharded table "profiles"
+--> Workspace (read)
+-->   Reason: function "casts" uses the sharded table "profiles"
+
+-- a view of views whose parts each shard has, with a join on the shard key
+SELECT * FROM joined_view2
+--> Workspace (read)
+-->   Reason: view "joined_view2" reads the sharded table "orders"
+-->   Fetch joined_view2 (code, name) from all shards
+
+-- and with one that does not join what is on one shard
+SELECT * FROM joined_view
+--> Workspace (read)
+-->   Reason: view "joined_view" reads the sharded table "orders"
+-->   Fetch deep_view (code, name) from all shards
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   View joined_view
+
+-- one that no shard can read a part of by itself
+SELECT * FROM total_view
+--> Workspace (read)
+-->   Reason: view "total_view" reads the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards
+-->   View total_view
+
+-- a row of a table's type is no row of the table
+SELECT casts() FROM orders WHERE user_id IN (1, 2)
+--> Workspace (read)
+-->   Reason: function "casts" uses the sharded table "profiles"
+-->   Fetch orders (user_id) from all shards
+
+-- it would declare the cursor elsewhere
+SELECT declares()
+--> Refuse 0A000: function "declares" uses the sharded table "users"
 --> DETAIL: Functions that use sharded tables cannot be run on one shard and see all rows.
 --> HINT: Run its statements from the client, or name the shard: /* switchyard: shard=… */.
+
+-- what a function returns is no row of a table
+SELECT x FROM total_spent(4) x
+--> Workspace (read)
+-->   Reason: function "total_spent" uses the sharded table "orders"
+-->   Fetch orders (id, user_id, total, status, country) from all shards

@@ -50,8 +50,7 @@ UPDATE users SET name[1] = 'x' WHERE id = 5
 SELECT * FROM order_view WHERE code BETWEEN SYMMETRIC 1 AND 2
 --> Workspace (read)
 -->   Reason: this statement is not understood well enough to be sent to the right shards
--->   Fetch orders (id, user_id, total, status, country) from all shards
--->   View order_view
+-->   Fetch order_view (code, name) from all shards
 
 DELETE FROM users WHERE CURRENT OF c
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards

@@ -158,7 +158,7 @@ SELECT * FROM (SELECT * FROM users WHERE id = 5 ORDER BY name LIMIT 1) u JOIN or
 -- a condition does not reach through LIMIT
 SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 10) u WHERE id = 5
 --> Workspace (read)
--->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Reason: ordered subqueries are not supported across shards yet
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT * FROM users ORDER BY name) u WHERE id = 5
@@ -171,7 +171,7 @@ SELECT * FROM (SELECT DISTINCT id FROM users) u WHERE id = 5
 
 SELECT * FROM (SELECT DISTINCT ON (name) id, name FROM users ORDER BY name) u WHERE id = 5
 --> Workspace (read)
--->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Reason: ordered subqueries are not supported across shards yet
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) t WHERE user_id = 5
@@ -330,3 +330,42 @@ SELECT * FROM users WHERE id = 5 AND total_spent(id) > 5
 -->   Reason: function "total_spent" uses the sharded table "orders"
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+
+-- PostgreSQL keeps the order of a subquery where nothing else orders the rows
+SELECT * FROM (SELECT id, name FROM users ORDER BY name, id) x LIMIT 3
+--> Workspace (read)
+-->   Reason: ordered subqueries are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+
+SELECT * FROM (SELECT id, name FROM users ORDER BY name, id) x
+--> Workspace (read)
+-->   Reason: ordered subqueries are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+
+WITH x AS (SELECT id FROM users ORDER BY id) SELECT id + 1 FROM (SELECT * FROM x WHERE name > 'b') y
+--> Workspace (read)
+-->   Reason: ordered subqueries are not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+
+SELECT count(*) FROM (SELECT id FROM users ORDER BY name) x
+--> Merge of all shards (read)
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM (SELECT id FROM users ORDER BY name) x
+
+SELECT id FROM (SELECT id FROM users ORDER BY name) x ORDER BY id
+--> Merge of all shards (read)
+-->   Merge by 1 bigint
+-->   Text: SELECT id FROM (SELECT id FROM users ORDER BY name) x ORDER BY id
+
+-- HAVING alone: the rows may not be looked at
+SELECT 1 FROM users WHERE 1 / age = 1 HAVING 1 < 2
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (age) from all shards
+
+-- ROLLUP among grouping sets is no function
+SELECT country, count(*) FROM orders GROUP BY GROUPING SETS (ROLLUP (country, status), status)
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch orders (status, country) from all shards

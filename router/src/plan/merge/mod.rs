@@ -229,6 +229,10 @@ fn shape(analysis: &Analysis, root: &Root, key: ColumnId) -> Option<Shape> {
     };
     let any_key = |keys: &[RootKey]| keys.iter().any(|found| is_key(found.input));
     let groups = features.aggregate || features.group_by || features.having;
+    let ordered = groups || features.order_by || features.distinct || features.distinct_on;
+    if features.ordered_input && !ordered {
+        return None;
+    }
     let split = groups && !any_key(&root.group);
     if features.distinct_on && !any_key(&root.distinct_on) {
         return None;

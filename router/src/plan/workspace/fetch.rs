@@ -296,7 +296,8 @@ pub fn names(columns: &[String]) -> String {
     list
 }
 
-fn qualified(name: &TableName) -> String {
+/// A relation's name with its schema, as SQL.
+pub fn qualified(name: &TableName) -> String {
     let (schema, name) = (
         escape_identifier(&name.schema),
         escape_identifier(&name.name),

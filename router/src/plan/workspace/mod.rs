@@ -14,6 +14,7 @@ mod needs;
 mod plain;
 mod reduce;
 mod splice;
+mod spread;
 
 use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
@@ -351,9 +352,21 @@ impl Making<'_> {
         Ok(read)
     }
 
-    /// A view of sharded tables: it is made anew.
+    /// A view of sharded tables: each shard's part of it is fetched, or it is made anew.
     fn view(&mut self, relation: &Relation) -> Result<(), String> {
         let name = &relation.name;
+        if spread::is_spread(relation, self.context.relations) {
+            self.workspace.fetches.push(Fetch {
+                relation: name.clone(),
+                columns: self.uses.columns(relation),
+                target: Target::AllShards,
+                home: None,
+                mentions: Vec::new(),
+                primary_key: Vec::new(),
+                lookups: self.uses.lookups(relation),
+            });
+            return Ok(());
+        }
         let Some(query) = relation
             .definition
             .as_ref()

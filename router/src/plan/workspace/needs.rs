@@ -211,7 +211,14 @@ impl Visitor for Nodes {
     type Break = ();
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, alias, .. } = factor {
+        // What a function returns has the type it says.
+        if let TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            ..
+        } = factor
+        {
             if let Ok((_, name)) = names::relation_name(name) {
                 self.items.insert(name);
             }

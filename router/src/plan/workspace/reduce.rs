@@ -250,6 +250,10 @@ fn is_apart(factor: &TableFactor) -> bool {
     matches!(factor, TableFactor::Derived { lateral: false, .. })
 }
 
+fn is_grouped(select: &Select) -> bool {
+    !matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty())
+}
+
 /// A condition holds for what these items contribute.
 fn hold(items: &mut [Item<'_>], condition: &Expr) {
     for item in items.iter_mut().filter(|item| !item.closed) {
@@ -286,8 +290,11 @@ impl<'a> Blocks<'a> {
         for table in &select.from {
             self.tree(table, &mut items);
         }
-        if let Some(condition) = &select.selection {
-            hold(&mut items, condition);
+        match &select.selection {
+            // Of HAVING alone there is at most one row, and PostgreSQL may make it without a look at the table.
+            _ if select.having.is_some() && !is_grouped(select) => close(&mut items),
+            Some(condition) => hold(&mut items, condition),
+            None => {}
         }
         items
     }

@@ -39,6 +39,66 @@ pub(super) fn into_workspace(
     text
 }
 
+/// The text with the relations for which there is another text replaced by it, as a subquery with the relation's name where it
+/// has no other.
+pub(super) fn with_subqueries(sql: &str, instead: &dyn Fn(&TableName) -> Option<String>) -> String {
+    let bytes = sql.as_bytes();
+    let tokens = all_tokens(bytes);
+    let (mut text, mut copied) = (String::with_capacity(2 * sql.len()), 0);
+    for at in 0..tokens.len() {
+        let Some((first, name)) = mention(bytes, tokens.get(at..).unwrap_or_default()) else {
+            continue;
+        };
+        let (Some(query), Some(last)) = (instead(&name), tokens.get(at + 2)) else {
+            continue;
+        };
+        let next = tokens.get(at + 3);
+        let alias = match next.is_some_and(|next| is_alias(bytes, next)) {
+            true => String::new(),
+            false => format!(" {}", String::from_utf8_lossy(last.text(bytes))),
+        };
+        text.push_str(sql.get(copied..first.start as usize).unwrap_or_default());
+        text.push_str(&format!("({query}){alias}"));
+        copied = last.end as usize;
+    }
+    text.push_str(sql.get(copied..).unwrap_or_default());
+    text
+}
+
+/// What may follow a relation in a FROM of PostgreSQL's printing and is no alias; it quotes names that are such words.
+const AFTER_RELATION: &[&str] = &[
+    "cross",
+    "except",
+    "fetch",
+    "for",
+    "full",
+    "group",
+    "having",
+    "inner",
+    "intersect",
+    "join",
+    "left",
+    "limit",
+    "natural",
+    "offset",
+    "on",
+    "order",
+    "right",
+    "tablesample",
+    "union",
+    "using",
+    "where",
+    "window",
+];
+
+fn is_alias(sql: &[u8], token: &Token) -> bool {
+    match token.kind {
+        TokenKind::QuotedIdent | TokenKind::UnicodeIdent => true,
+        TokenKind::Word => !AFTER_RELATION.iter().any(|word| token.is_word(sql, word)),
+        _ => false,
+    }
+}
+
 /// The relations that a text, in which every name is qualified, mentions.
 pub(super) fn qualified(sql: &[u8], relations: &Relations) -> Vec<TableName> {
     let mut names: Vec<TableName> = Vec::new();
@@ -88,22 +148,24 @@ pub(super) fn all_tokens(sql: &[u8]) -> Vec<Token> {
 
 /// Every `schema.name` in the text that is no call: the schema's token, and the name.
 fn mentions(sql: &[u8], tokens: &[Token]) -> Vec<(Token, TableName)> {
-    let mention = |four: &[Token]| {
-        let [schema, dot, name, rest @ ..] = four else {
-            return None;
-        };
-        let called = rest
-            .first()
-            .is_some_and(|next| next.kind == TokenKind::Punct(b'('));
-        if dot.kind != TokenKind::Punct(b'.') || called {
-            return None;
-        }
-        let (schema_name, name) = (sql::name(schema, sql)?, sql::name(name, sql)?);
-        Some((*schema, TableName::new(schema_name, name)))
-    };
     (0..tokens.len())
-        .filter_map(|at| mention(tokens.get(at..tokens.len().min(at + 4))?))
+        .filter_map(|at| mention(sql, tokens.get(at..)?))
         .collect()
+}
+
+/// The `schema.name` that the tokens begin with, if it is no call.
+fn mention(sql: &[u8], tokens: &[Token]) -> Option<(Token, TableName)> {
+    let [schema, dot, name, rest @ ..] = tokens else {
+        return None;
+    };
+    let called = rest
+        .first()
+        .is_some_and(|next| next.kind == TokenKind::Punct(b'('));
+    if dot.kind != TokenKind::Punct(b'.') || called {
+        return None;
+    }
+    let (schema_name, name) = (sql::name(schema, sql)?, sql::name(name, sql)?);
+    Some((*schema, TableName::new(schema_name, name)))
 }
 
 #[cfg(test)]
