@@ -389,12 +389,14 @@ impl Argument {
         let same = match *oid {
             INT8 => NUMBERS.contains(&of),
             NUMERIC => INEXACT.contains(&of),
+            BOOL => of == BOOL,
             _ => true,
         };
         same.then_some(Some(text.as_slice()))
     }
 }
 
+const BOOL: u32 = 16;
 const INT8: u32 = 20;
 const NUMERIC: u32 = 1700;
 /// The types of floating point, and numeric.
@@ -427,6 +429,15 @@ fn constant(text: &[u8]) -> Option<Argument> {
     let text = text.trim_ascii();
     if text.eq_ignore_ascii_case(b"null") {
         return Some(Argument::Null);
+    }
+    if let Some(word) = ["true", "false"]
+        .into_iter()
+        .find(|word| text.eq_ignore_ascii_case(word.as_bytes()))
+    {
+        return Some(Argument::Value {
+            text: word.as_bytes().to_vec(),
+            oid: BOOL,
+        });
     }
     let (negative, unsigned) = match text.strip_prefix(b"-") {
         Some(unsigned) => (true, unsigned),

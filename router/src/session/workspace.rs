@@ -241,24 +241,18 @@ impl Session {
             .map(|view| (&view.relation, create_view(view, &is_made)))
             .collect();
         let backend = self.take_workspace(home).await?;
-        let limit = self
-            .worker
-            .services
-            .settings
-            .load()
-            .file
-            .router
-            .max_fetch_bytes;
+        let limit = self.fetch_limit();
         let mut workspace = Workspace::new(backend, limit);
         let furnished = async {
             self.gather(&fetches, asked.need).await?;
             self.open_workspace(&mut workspace, &fetches, &plan.views)
                 .await?;
             let brought = match fill {
-                Fill::Rows if plan.views.is_empty() => {
-                    self.fill_workspace(&mut workspace, &fetches, asked).await?
+                Fill::Rows => {
+                    let views = !plan.views.is_empty();
+                    self.fill_for(views, &mut workspace, &fetches, asked)
+                        .await?
                 }
-                Fill::Rows => self.fill_for_views(&mut workspace, &fetches, asked).await?,
                 Fill::Nothing => not_brought(&fetches, asked),
             };
             let sql = finishing(&fetches);
@@ -281,13 +275,23 @@ impl Session {
         }
     }
 
-    /// Brings the rows of tables that views read: what their owners may read, this role may not.
-    async fn fill_for_views(
+    /// So many bytes of rows may be brought to one workspace.
+    fn fetch_limit(&self) -> u64 {
+        let settings = self.worker.services.settings.load();
+        settings.file.router.max_fetch_bytes
+    }
+
+    /// Brings the rows. Of those that views read, what the views' owners may read this role may not.
+    async fn fill_for(
         &mut self,
+        views: bool,
         workspace: &mut Workspace,
         fetches: &[Part<'_>],
         asked: &Asked<'_>,
     ) -> Result<Vec<Brought>, Trouble> {
+        if !views {
+            return self.fill_workspace(workspace, fetches, asked).await;
+        }
         let before = self.client.hold();
         let filled = self.fill_workspace(workspace, fetches, asked).await;
         let said = self.client.unhold(before);

@@ -1,11 +1,12 @@
 //! Function calls: volatility, aggregates, what a call leaves behind in the session.
 
-use sqlparser::ast::{Function, ObjectName};
+use sqlparser::ast::{Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName};
 
 use super::names::function_name;
 use super::{Analyser, Stop};
 use crate::plan::Pin;
 use crate::plan::refusal::Refusal;
+use crate::plan::workspace::read_by_text;
 use crate::relations::{Function as Known, FunctionKind, Volatility};
 
 /// Volatile functions of PostgreSQL's that only compute: which server runs them does not matter.
@@ -96,7 +97,56 @@ impl<'a> Analyser<'a> {
         {
             self.set_config(function)?;
         }
+        if let FunctionArguments::List(list) = &function.args
+            && self.runs_constant(schema.as_deref(), &name, &list.args)?
+        {
+            return Ok(());
+        }
         self.call(schema.as_deref(), &name)
+    }
+
+    /// Whether it is a call of `ts_stat` or `ts_rewrite` whose query is a constant, or that has none: then what it reads is known, and
+    /// it does no more.
+    pub(super) fn runs_constant(
+        &mut self,
+        schema: Option<&str>,
+        name: &str,
+        arguments: &'a [FunctionArg],
+    ) -> Result<bool, Stop> {
+        let text = match (name, arguments) {
+            _ if self.alone || schema.is_some_and(|schema| schema != "pg_catalog") => {
+                return Ok(false);
+            }
+            ("ts_rewrite", [_, _, _]) => None,
+            ("ts_rewrite", [_, text]) | ("ts_stat", [text] | [text, _]) => Some(text),
+            _ => return Ok(false),
+        };
+        let relations = self.context.relations;
+        let mut known = relations.functions(self.context.search_path, schema, name);
+        if known.any(|function| &*function.schema != "pg_catalog") {
+            return Ok(false);
+        }
+        let Some(text) = text else {
+            return Ok(true);
+        };
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(text)) = text else {
+            return Ok(false);
+        };
+        let Some(text) = self.constant_text(text) else {
+            return Ok(false);
+        };
+        let refusal = Refusal::not_supported(format!(
+            "function \"{name}\" is not supported across shards"
+        ));
+        match read_by_text(&text, self.context) {
+            Ok(read) => {
+                self.analysis.read_inside.extend(read);
+                let refusal = refusal.detail("It reads tables that are named by its arguments.");
+                self.analysis.reads_views.get_or_insert(refusal);
+                Ok(true)
+            }
+            Err(why) => Err(refusal.detail(why).into()),
+        }
     }
 
     fn call(&mut self, schema: Option<&str>, name: &str) -> Result<(), Stop> {

@@ -302,11 +302,14 @@ impl<'a> Analyser<'a> {
         parent: ScopeId,
         scope: ScopeId,
     ) -> Result<Tree<'a>, Stop> {
-        self.called(name)?;
+        let (schema, function) = function_name(name)?;
+        if !self.runs_constant(schema.as_deref(), &function, args)? {
+            self.called(name)?;
+        }
         for arg in args {
             self.function_arg(arg, parent)?;
         }
-        self.function_item(function_name(name)?.1, alias, scope)
+        self.function_item(function, alias, scope)
     }
 
     /// A function in FROM: its columns are known only as far as the alias names them.

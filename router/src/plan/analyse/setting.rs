@@ -94,6 +94,18 @@ impl<'a> Analyser<'a> {
         }
     }
 
+    /// The text that an argument is, if it is a constant; the plan is then for this constant only.
+    pub(super) fn constant_text(&mut self, expr: &Expr) -> Option<String> {
+        let Some(Argument::Slot(slot)) = self.argument(expr) else {
+            return None;
+        };
+        let span = &self.scan.literals.get(usize::from(slot))?.span;
+        let inside = span.start as usize + 1..(span.end as usize).checked_sub(1)?;
+        let text = std::str::from_utf8(self.sql.get(inside)?).ok()?;
+        self.analysis.guards.push(slot);
+        Some(text.replace("''", "'"))
+    }
+
     /// Whether the statement is a bare list of expressions, and every set_config in it is one of them or stands at its
     /// beginning: each is called once.
     fn is_plain_select(&self) -> bool {

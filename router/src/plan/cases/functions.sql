@@ -325,3 +325,31 @@ SELECT x FROM total_spent(4) x
 --> Workspace (read)
 -->   Reason: function "total_spent" uses the sharded table "orders"
 -->   Fetch orders (id, user_id, total, status, country) from all shards
+
+-- a text that is run as a query, if it is there to be looked at
+SELECT * FROM ts_stat('SELECT name FROM users')
+--> Workspace (read)
+-->   Reason: function "ts_stat" is not supported across shards
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Guards: [0]
+
+SELECT ts_rewrite('a', 'SELECT name, note FROM countries')
+--> Workspace (read)
+-->   Reason: function "ts_rewrite" is not supported across shards
+-->   Fetch countries (code, name, currency) from any shard, or read in place
+-->   Guards: [1]
+
+SELECT ts_rewrite('a', 'b', 'c')
+--> PassThrough to any shard (read)
+
+SELECT * FROM ts_stat('SELECT name FROM public.users')
+--> Refuse 0A000: function "ts_stat" is not supported across shards
+--> DETAIL: The text it runs names a schema.
+
+SELECT * FROM ts_stat('DELETE FROM users')
+--> Refuse 0A000: function "ts_stat" is not supported across shards
+--> DETAIL: It is no query.
+
+SELECT ts_rewrite('a', status) FROM orders
+--> Refuse 0A000: function "ts_rewrite" is not supported across shards
+--> DETAIL: It reads tables that are named by its arguments.

@@ -786,15 +786,13 @@ SELECT u.id FROM users u, order_view v ORDER BY u.id
 --> Workspace (read)
 -->   Reason: view "order_view" reads the sharded table "orders"
 -->   Fetch users (id) from all shards
--->   Fetch orders (id, user_id, total, status, country) from all shards
--->   View order_view
+-->   Fetch order_view (code) from all shards
 
 SELECT count(*) FROM users u JOIN order_view v ON v.code = u.id
 --> Workspace (read)
 -->   Reason: view "order_view" reads the sharded table "orders"
 -->   Fetch users (id) from all shards
--->   Fetch orders (id, user_id, total, status, country) from all shards
--->   View order_view
+-->   Fetch order_view (code) from all shards
 
 SELECT u.id FROM users u CROSS JOIN spent_view v ORDER BY u.id
 --> Workspace (read)

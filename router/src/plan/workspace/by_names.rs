@@ -23,22 +23,7 @@ pub(in crate::plan) fn by_names(
     context: &Context<'_>,
     reason: String,
 ) -> Result<Workspace, String> {
-    let first = tokens
-        .iter()
-        .find(|token| token.kind != TokenKind::Punct(b'('));
-    let reads = ["select", "with", "values", "table"];
-    if !first.is_some_and(|token| reads.iter().any(|word| token.is_word(sql, word))) {
-        return Err("It is no query.".to_owned());
-    }
-    if std::str::from_utf8(sql).is_err() {
-        return Err("It is not in UTF-8.".to_owned());
-    }
-    // What would be wrong in a workspace whatever the statement means.
-    Uses::of_tokens(sql, tokens)?;
-    let mut names = Names::default();
-    for at in 0..tokens.len() {
-        names.token(sql, tokens, at, context)?;
-    }
+    let names = Names::of_query(sql, tokens, context)?;
     let mut making = Making {
         context,
         uses: &Uses::whole(),
@@ -58,6 +43,20 @@ pub(in crate::plan) fn by_names(
     Ok(workspace)
 }
 
+/// The relations that a function reads which runs this text as a query, by their names alone; `Err` if it may do more.
+pub(in crate::plan) fn read_by_text(
+    text: &str,
+    context: &Context<'_>,
+) -> Result<Vec<TableName>, String> {
+    let sql = text.as_bytes();
+    let tokens = splice::all_tokens(sql);
+    let names = Names::of_query(sql, &tokens, context)?;
+    if !splice::qualified(sql, context.relations).is_empty() {
+        return Err("The text it runs names a schema.".to_owned());
+    }
+    Ok([names.read, names.read_inside].concat())
+}
+
 /// What the names in a statement may mean.
 #[derive(Default)]
 struct Names {
@@ -68,6 +67,26 @@ struct Names {
 }
 
 impl Names {
+    fn of_query(sql: &[u8], tokens: &[Token], context: &Context<'_>) -> Result<Names, String> {
+        let first = tokens
+            .iter()
+            .find(|token| token.kind != TokenKind::Punct(b'('));
+        let reads = ["select", "with", "values", "table"];
+        if !first.is_some_and(|token| reads.iter().any(|word| token.is_word(sql, word))) {
+            return Err("It is no query.".to_owned());
+        }
+        if std::str::from_utf8(sql).is_err() {
+            return Err("It is not in UTF-8.".to_owned());
+        }
+        // What would be wrong in a workspace whatever the statement means.
+        Uses::of_tokens(sql, tokens)?;
+        let mut names = Names::default();
+        for at in 0..tokens.len() {
+            names.token(sql, tokens, at, context)?;
+        }
+        Ok(names)
+    }
+
     fn token(
         &mut self,
         sql: &[u8],

@@ -19,7 +19,7 @@ mod spread;
 use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
-pub(super) use self::by_names::by_names;
+pub(super) use self::by_names::{by_names, read_by_text};
 use self::fetch::Condition;
 pub use self::fetch::{Fetch, Home, Restriction, Text};
 use self::needs::Uses;

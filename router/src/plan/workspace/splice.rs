@@ -95,7 +95,14 @@ fn is_alias(sql: &[u8], token: &Token) -> bool {
     match token.kind {
         TokenKind::QuotedIdent | TokenKind::UnicodeIdent => true,
         TokenKind::Word => !AFTER_RELATION.iter().any(|word| token.is_word(sql, word)),
-        _ => false,
+        TokenKind::String
+        | TokenKind::OtherString
+        | TokenKind::Integer
+        | TokenKind::Decimal
+        | TokenKind::OtherNumber
+        | TokenKind::Param
+        | TokenKind::Operator
+        | TokenKind::Punct(_) => false,
     }
 }
 
