@@ -39,6 +39,8 @@ pub(crate) struct Workspace {
     limit: u64,
     /// It owes an answer, or waits for rows.
     busy: bool,
+    /// The query for the rows that come, or came last, was planned without an error.
+    rows_planned: bool,
 }
 
 impl Workspace {
@@ -49,7 +51,13 @@ impl Workspace {
             left: limit,
             limit,
             busy: false,
+            rows_planned: false,
         }
+    }
+
+    /// Whether an error among the rows that came last is one of running their query, and not of the query itself.
+    pub(crate) fn failed_running(&self) -> bool {
+        self.rows_planned
     }
 
     /// Nothing is owed, either way.
@@ -166,6 +174,7 @@ impl Workspace {
         source: &mut Participant,
     ) -> Result<u64, Trouble> {
         let (mut rows, mut failed, left) = (0, false, self.left);
+        self.rows_planned = false;
         // Of a row that is passed on in parts, so many bytes are still to come.
         let mut rest = 0;
         loop {
@@ -179,7 +188,9 @@ impl Workspace {
                         let row = source.connection.input.get(HEADER..header.len);
                         self.give(row.unwrap_or_default())?;
                         rows += 1;
-                    } else if !matches!(header.tag, b'1' | b'2' | b'C') {
+                    } else if header.tag == b'2' {
+                        self.rows_planned = true;
+                    } else if !matches!(header.tag, b'1' | b'C') {
                         return Err(violation(source, Some(header.tag)));
                     }
                     source.connection.input.advance(header.len);

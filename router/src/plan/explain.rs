@@ -81,7 +81,7 @@ fn write_plan(
             writeln!(out, "Broadcast to all shards (reference table)")?
         }
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
-        Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, relations)?,
+        Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, relations, sql)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
@@ -95,12 +95,25 @@ fn write_workspace(
     workspace: &Workspace,
     plan: &Plan,
     relations: &Relations,
+    sql: &[u8],
 ) -> fmt::Result {
     write!(steps.head, "Workspace")?;
     write_node(&mut steps.head, plan)?;
     writeln!(steps.head, "  Reason: {}", workspace.reason)?;
-    for fetch in &workspace.fetches {
+    for fetch in workspace.all_fetches() {
         let out = &mut String::new();
+        if let Some(finish) = workspace
+            .finish
+            .as_ref()
+            .filter(|finish| std::ptr::eq(&finish.rows, fetch))
+        {
+            write!(out, "  Or a part from ")?;
+            write_target(out, &fetch.target, relations)?;
+            writeln!(out)?;
+            finish.explain(out, sql)?;
+            steps.fetches.push(std::mem::take(out));
+            continue;
+        }
         let columns = fetch.columns.join(", ");
         write!(out, "  Fetch {} ({columns}) from ", fetch.relation)?;
         write_target(out, &fetch.target, relations)?;

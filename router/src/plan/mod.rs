@@ -32,7 +32,7 @@ mod cases;
 
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
-pub use merge::Merge;
+pub use merge::{Finish, Merge};
 pub use refusal::Refusal;
 pub use route::{
     KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
@@ -401,7 +401,11 @@ impl Planner<'_> {
             Err(analyse::Stop::Opaque(why)) => self.opaque(tokens, Command::Other, why),
             Err(analyse::Stop::Refuse(refusal)) => utility::refused(*refusal, Command::Other),
         };
-        Plan { guards, ..plan }
+        let mut plan = plan;
+        plan.guards.extend(guards);
+        plan.guards.sort_unstable();
+        plan.guards.dedup();
+        plan
     }
 
     /// The plan of a statement that is understood.
@@ -445,19 +449,30 @@ impl Planner<'_> {
             several.operator = Operator::Workspace(Box::new(workspace));
             Some(Arc::new(several))
         };
+        let (sql, context) = (self.sql, self.context);
         let workspace = |reason: &str| {
-            let (sql, context) = (self.sql, self.context);
             workspace::workspace(analysis, statement, sql, tokens, context, reason.to_owned())
         };
+        let guards = &mut plan.guards;
+        let mut finished = |reason: &str| {
+            let mut workspace = workspace(reason)?;
+            if context.layer == Layer::Auto {
+                let text = (sql, tokens);
+                let (finish, known) = merge::finish(analysis, statement, text, self.scan, context);
+                workspace.finish = finish.map(Box::new);
+                guards.extend(known);
+            }
+            Ok::<_, String>(workspace)
+        };
         match &mut plan.operator {
-            Operator::Refuse(refusal) => match workspace(&refusal.message) {
+            Operator::Refuse(refusal) => match finished(&refusal.message) {
                 Ok(workspace) => plan.operator = Operator::Workspace(Box::new(workspace)),
                 Err(why) => refusal.explain(&why),
             },
             Operator::PassThrough(Target::Keys(KeyRoute {
                 several: Some(refusal),
                 ..
-            })) => match workspace(&refusal.message) {
+            })) => match finished(&refusal.message) {
                 Ok(workspace) => plan.several = several(plan, workspace),
                 Err(why) => refusal.explain(&why),
             },

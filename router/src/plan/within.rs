@@ -9,6 +9,7 @@
 )]
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::command::{Command, CopyDirection};
 use super::parse;
@@ -75,7 +76,8 @@ impl Planner<'_> {
             return self.syntax_error();
         }
         let command = Command::Declare { name, hold };
-        let plan = self.alone_or_apart(self.inner(words.rest()), words.rest());
+        // An error in the rows is one of FETCH, which a workspace runs: only with the rows themselves.
+        let plan = unfinished(self.alone_or_apart(self.inner(words.rest()), words.rest()));
         if !plan.settings.is_empty() {
             return refused(unfollowed("a setting in a cursor's query"), command);
         }
@@ -160,7 +162,8 @@ impl Planner<'_> {
         let plan = match (&plan.operator, direction) {
             // Each shard's rows are copied, one shard's after the other's.
             (Operator::Append(_), CopyDirection::Out) => plan,
-            _ => self.alone_or_apart(plan, inside),
+            // The names of the columns are copied, too, if they are wanted.
+            _ => unfinished(self.alone_or_apart(plan, inside)),
         };
         match (&plan.operator, direction) {
             (Operator::PassThrough(_) | Operator::Refuse(_), _)
@@ -198,6 +201,20 @@ impl Planner<'_> {
         }
         plan
     }
+}
+
+/// The plan, where the whole of the query is run in the workspace.
+fn unfinished(mut plan: Plan) -> Plan {
+    let unfinish = |plan: &mut Plan| {
+        if let Operator::Workspace(workspace) = &mut plan.operator {
+            workspace.finish = None;
+        }
+    };
+    unfinish(&mut plan);
+    if let Some(several) = &mut plan.several {
+        unfinish(Arc::make_mut(several));
+    }
+    plan
 }
 
 /// The plan, as that of the statement around its query.

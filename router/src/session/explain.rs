@@ -12,9 +12,9 @@ use switchyard_wire::backend::{Column, encode};
 
 use super::Session;
 use super::fetch::{Asked, Brought};
+use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
-use super::workspace::{Fill, Furnished};
 use crate::execute::failure::Failure;
 use crate::execute::messages::lines;
 use crate::execute::relay::Trouble;
@@ -168,11 +168,20 @@ impl Session {
             mut workspace,
             text,
             brought,
-        } = furnished;
+        } = match furnished {
+            Furnishing::Done(furnished) => furnished,
+            Furnishing::Failed(said) => return Err(self.failed_in_part(&said)),
+        };
         let own = self.explain_there(&mut workspace, &text, asked).await;
         let own = self.leave_workspace(workspace, own).await?;
         let mut said = lines_of(&steps.head);
-        for ((fetch, shards), step) in plan.fetches.iter().zip(spread.fetches).zip(&steps.fetches) {
+        let finished = brought.iter().any(|brought| {
+            let finish = plan.finish.as_ref();
+            finish.is_some_and(|finish| finish.rows.relation == brought.relation)
+        });
+        let all = plan.all_fetches().zip(spread.fetches).zip(&steps.fetches);
+        for ((fetch, shards), step) in all.filter(|((fetch, _), _)| fetch.is_computed() == finished)
+        {
             said.extend(lines_of(step));
             let of_fetch = |brought: &&Brought| brought.relation == fetch.relation;
             let Some(brought) = brought.iter().find(of_fetch) else {

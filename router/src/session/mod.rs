@@ -13,6 +13,7 @@ mod explain;
 mod extended;
 mod fan_out;
 mod fetch;
+mod furnish;
 mod learn;
 mod merge;
 mod open;

@@ -14,10 +14,10 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 use super::Session;
 use super::extended::portable;
 use super::fetch::Asked;
+use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::{Routed, bind_settings, limit_of};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, Statement, StatementText};
-use super::workspace::{Fill, Furnished};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
@@ -256,7 +256,13 @@ impl Session {
             mut workspace,
             text,
             ..
-        } = furnished;
+        } = match furnished {
+            Furnishing::Done(furnished) => furnished,
+            Furnishing::Failed(said) => {
+                self.client.output.extend_from_slice(&described.columns);
+                return Err(self.failed_in_part(&said));
+            }
+        };
         let prepare = |output: &mut BytesMut| {
             let statement = &prepared.statement;
             statement.encode_prepare_as(output, name, &text);

@@ -241,6 +241,8 @@ pub(crate) enum Portal {
         plan: Arc<Plan>,
         /// The answer to Describe, a whole message, if it has a result.
         description: Option<Bytes>,
+        /// What the client is told when it is executed, if a part of it has failed on a shard: then it has no workspace.
+        failed: Option<Bytes>,
     },
     /// An answer that is there already: an EXPLAIN's.
     Answered {

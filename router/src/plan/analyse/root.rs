@@ -413,7 +413,7 @@ fn combinable(name: &str, argument: Option<Typed>) -> Option<Partial> {
 }
 
 /// The argument of a call that has one, and nothing else than perhaps a FILTER.
-fn sole_argument(function: &Function) -> Option<&FunctionArgExpr> {
+pub(in crate::plan) fn sole_argument(function: &Function) -> Option<&FunctionArgExpr> {
     let plain = !function.uses_odbc_syntax
         && function.over.is_none()
         && function.within_group.is_empty()

@@ -52,6 +52,9 @@ SELECT -id AS age FROM users ORDER BY age
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id, age) from all shards
+-->   Or a part from all shards
+-->     Text: SELECT -id AS age FROM users
+-->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 1" NULLS LAST
 
 SELECT id AS a, age AS a FROM users ORDER BY a
 --> Workspace (read)
@@ -74,6 +77,9 @@ SELECT id FROM users ORDER BY email
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id, email) from all shards
+-->   Or a part from all shards
+-->     Text: SELECT id, (email) AS "switchyard 1" FROM users
+-->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
 SELECT id, word FROM words ORDER BY word DESC
 --> Merge of all shards (read)
@@ -90,11 +96,17 @@ SELECT id FROM nocased ORDER BY label
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch nocased (id, label) from all shards
+-->   Or a part from all shards
+-->     Text: SELECT id, (label) AS "switchyard 1" FROM nocased
+-->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
 SELECT id FROM users ORDER BY lower(email)
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id, email) from all shards
+-->   Or a part from all shards
+-->     Text: SELECT id, (lower(email)) AS "switchyard 1" FROM users
+-->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
 -- casts whose type is certain
 SELECT id FROM users ORDER BY email::int, created::date
@@ -337,6 +349,9 @@ SELECT min(email) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (min(email)) AS "switchyard 1" FROM users HAVING true
+-->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.min("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
 SELECT bool_and(ok), every(ok), bool_or(ok) FROM flags
 --> Merge of all shards (read)
@@ -395,6 +410,9 @@ SELECT count(*) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (id) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
+-->     Finished by: SELECT  "switchyard 1" + 1 FROM (SELECT coalesce(pg_catalog.sum("switchyard 1"), 0)::pg_catalog.int8 AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
 SELECT count(DISTINCT age) FROM users
 --> Workspace (read)
@@ -405,6 +423,9 @@ SELECT sum(v) FROM metrics
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch metrics (v) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (sum(v)) AS "switchyard 1" FROM metrics HAVING true
+-->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
 SELECT array_agg(id) FROM users
 --> Workspace (read)
@@ -420,11 +441,17 @@ SELECT sum(length(email)) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (sum(length(email))) AS "switchyard 1" FROM users HAVING true
+-->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
 SELECT sum(age + 1) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (sum(age + 1)) AS "switchyard 1" FROM users HAVING true
+-->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
 SELECT sum(age::bigint) FROM users
 --> Merge of all shards (read)
@@ -436,6 +463,9 @@ SELECT count(*) FROM users HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (id) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
+-->     Finished by: SELECT  "switchyard 1"  FROM (SELECT coalesce(pg_catalog.sum("switchyard 1"), 0)::pg_catalog.int8 AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard" WHERE ( "switchyard 1" > 1)
 
 SELECT 1 FROM users HAVING true
 --> Workspace (read)
@@ -446,6 +476,9 @@ SELECT coalesce(sum(age), 0) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
+-->     Finished by: SELECT coalesce( "switchyard 1" , 0) FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
 -- groups with the shard key are complete on their shards
 SELECT id, count(*) FROM users GROUP BY id
@@ -552,11 +585,17 @@ SELECT email, avg(age) FROM users GROUP BY email ORDER BY email
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email, age) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (email) AS "switchyard 1", pg_catalog.sum(age) AS "switchyard 2", pg_catalog.count(age) AS "switchyard 3" FROM users GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", CASE WHEN pg_catalog.sum("switchyard 3") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 2") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 3") END AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"  ORDER BY 1 NULLS LAST
 
 SELECT status, country, sum(total), avg(total) FROM orders GROUP BY country, status ORDER BY status COLLATE "C", 3
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch orders (total, status, country) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (country) AS "switchyard 1", (status) AS "switchyard 2", (sum(total)) AS "switchyard 3", pg_catalog.sum(total) AS "switchyard 4", pg_catalog.count(total) AS "switchyard 5" FROM orders GROUP BY 1, 2
+-->     Finished by: SELECT  "switchyard 2" ,  "switchyard 1" ,  "switchyard 3" ,  "switchyard 4"  FROM (SELECT "switchyard 1", "switchyard 2", pg_catalog.sum("switchyard 3") AS "switchyard 3", CASE WHEN pg_catalog.sum("switchyard 5") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 4") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 5") END AS "switchyard 4" FROM pg_temp."switchyard rows" GROUP BY 1, 2) AS "switchyard"  ORDER BY  "switchyard 2" COLLATE "C" NULLS LAST, 3 NULLS LAST
 -->   Guards: [0]
 
 SELECT created, count(*) FROM users GROUP BY created
@@ -593,11 +632,17 @@ SELECT age, 'x', age * 2 FROM users GROUP BY age
 --> Workspace (read)
 -->   Reason: GROUP BY is not supported across shards yet
 -->   Fetch users (age) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (age) AS "switchyard 1" FROM users GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" , 'x',  "switchyard 1" * 2 FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
 SELECT age, count(*) FROM users GROUP BY age HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (age) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard" WHERE ( "switchyard 2" > 1)
 
 SELECT age, count(*) FROM users GROUP BY age ORDER BY age FETCH FIRST 2 ROWS WITH TIES
 --> Merge of all shards (read)
@@ -612,16 +657,25 @@ SELECT lower(email), count(*) FROM users GROUP BY lower(email)
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (lower(email)) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
 SELECT label, count(*) FROM nocased GROUP BY label
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch nocased (label) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (label) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM nocased GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
 SELECT v, count(*) FROM metrics GROUP BY v
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch metrics (v) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (v) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM metrics GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
 SELECT count(*) FROM users GROUP BY ROLLUP (age)
 --> Workspace (read)
@@ -659,6 +713,9 @@ SELECT DISTINCT email FROM users ORDER BY email
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
 -->   Fetch users (email) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (email) AS "switchyard 1" FROM users GROUP BY 1
+-->     Finished by: SELECT DISTINCT  "switchyard 1"  FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"  ORDER BY 1 NULLS LAST
 
 SELECT DISTINCT age FROM users ORDER BY id
 --> Workspace (read)
@@ -678,11 +735,17 @@ SELECT DISTINCT v FROM metrics
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
 -->   Fetch metrics (v) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (v) AS "switchyard 1" FROM metrics GROUP BY 1
+-->     Finished by: SELECT DISTINCT  "switchyard 1"  FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
 SELECT DISTINCT id, v FROM metrics ORDER BY v
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
 -->   Fetch metrics (id, v) from all shards
+-->   Or a part from all shards
+-->     Text: SELECT DISTINCT id, v FROM metrics
+-->     Finished by: SELECT "switchyard 1", "switchyard 2" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
 SELECT DISTINCT * FROM words
 --> Merge of all shards (read)
@@ -708,6 +771,9 @@ SELECT DISTINCT count(*) FROM orders GROUP BY status
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch orders (status) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT (status) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM orders GROUP BY 1
+-->     Finished by: SELECT DISTINCT  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
 -- words that begin clauses and here do not
 SELECT age IS DISTINCT FROM id AS "from", users.age AS order FROM users ORDER BY id

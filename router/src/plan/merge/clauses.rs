@@ -25,6 +25,14 @@ pub(super) struct Clauses<'a> {
     pub(super) order: Vec<Run>,
     /// All from the first word to the end of the select list.
     pub(super) head: Run,
+    /// SELECT, and DISTINCT or ALL.
+    pub(super) select: Run,
+    /// FROM and WHERE.
+    pub(super) source: Run,
+    /// The condition of HAVING.
+    pub(super) having: Run,
+    /// WINDOW.
+    pub(super) windows: Run,
     /// From there to ORDER BY or a limit.
     pub(super) middle: Run,
     /// ORDER BY.
@@ -33,6 +41,8 @@ pub(super) struct Clauses<'a> {
     pub(super) limit: Option<Run>,
     /// The expression of OFFSET.
     pub(super) offset: Option<Run>,
+    /// All of LIMIT, OFFSET and FETCH.
+    pub(super) limits: Run,
 }
 
 /// The words that begin a clause, in their order; FOR does not come here.
@@ -70,12 +80,19 @@ impl<'a> Clauses<'a> {
         };
         let from = clause("from")?;
         let list = words.select_list(start, from.start, select)?;
-        let items = words.items(list, select)?;
+        let items = words.items(list.clone(), select)?;
         let order_by = clause("order");
         let limit = clause("limit").or_else(|| clause("fetch"));
         let offset = clause("offset");
-        let tail = [&order_by, &limit, &offset];
-        let tail = tail.into_iter().flatten().map(|run| run.start).min();
+        let first = |runs: &[&Option<Run>]| {
+            let starts = runs.iter().filter_map(|run| run.as_ref());
+            starts.map(|run| run.start).min().unwrap_or(end)
+        };
+        let limits = first(&[&limit, &offset]);
+        let tail = first(&[&order_by]).min(limits);
+        let (having, windows) = (clause("having"), clause("window"));
+        let source = first(&[&clause("group"), &having, &windows]).min(tail);
+        let none = end..end;
         Some(Clauses {
             tokens,
             items,
@@ -88,10 +105,15 @@ impl<'a> Clauses<'a> {
                 None => Vec::new(),
             },
             head: 0..from.start,
-            middle: from.start..tail.unwrap_or(end),
-            order_by: order_by.unwrap_or(end..end),
+            select: start..list.start,
+            source: from.start..source,
+            having: having.map_or(none.clone(), |run| run.start + 1..run.end),
+            windows: windows.unwrap_or(none.clone()),
+            middle: from.start..tail,
+            order_by: order_by.unwrap_or(none),
             limit: limit.and_then(|run| words.rows(run)),
             offset: offset.and_then(|run| words.rows(run)),
+            limits: limits..end,
         })
     }
 }

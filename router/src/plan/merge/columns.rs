@@ -97,6 +97,16 @@ impl<'a> Columns<'a> {
         self.ordered(key, run)
     }
 
+    /// The column of a key of ORDER BY whatever its type.
+    pub(super) fn position(&mut self, at: usize) -> Option<u16> {
+        let key = self.root.order.get(at)?;
+        match key.column {
+            Some(column) => u16::try_from(column).ok(),
+            None if key.selectable => self.extra(self.clauses.order.get(at)?.clone(), Made::Itself),
+            None => None,
+        }
+    }
+
     /// A key of GROUP BY, by its position.
     pub(super) fn by_group(&mut self, at: usize) -> Option<Ordered> {
         let key = self.root.group.get(at)?;

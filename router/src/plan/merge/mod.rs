@@ -10,16 +10,20 @@ mod clauses;
 mod columns;
 mod count;
 pub(super) mod explain;
+mod finish;
+mod groups;
+mod substitute;
 mod text;
+
+pub use self::finish::Finish;
+pub(super) use self::text::Text;
 
 use std::sync::Arc;
 
-use sqlparser::ast::{SetExpr, Statement};
+use sqlparser::ast::{Query, Select, SetExpr, Statement};
 
 use self::clauses::Clauses;
 use self::columns::Columns;
-use self::text::Text;
-use super::Operator;
 use super::analyse::Analysis;
 use super::analyse::facts::ColumnId;
 use super::analyse::root::{Count, Root, RootKey};
@@ -27,8 +31,9 @@ use super::decide;
 use super::parse;
 use super::refusal::Refusal;
 use super::route::{Source, Target, Values};
+use super::{Context, Operator};
 use crate::merge::{Limit, Recipe};
-use crate::sql::{LiteralKind, Token};
+use crate::sql::{LiteralKind, Scan, Token};
 
 /// How a statement is run on several shards and its rows merged.
 #[derive(Debug, Clone)]
@@ -47,17 +52,12 @@ pub struct Merge {
 impl Merge {
     /// The text for the shards.
     pub fn text(&self, sql: &[u8]) -> Vec<u8> {
-        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
-        // What has been planned can be cut into tokens.
-        self.text
-            .write(sql, &parse::tokens(sql, 0..end).unwrap_or_default())
+        self.text.write(sql, &all_tokens(sql))
     }
 
     /// Where in the client's text a character of the text for the shards comes from: both are counted from 1.
     pub fn origin(&self, sql: &[u8], position: usize) -> Option<usize> {
-        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
-        let tokens = parse::tokens(sql, 0..end).ok()?;
-        self.text.origin(sql, &tokens, position)
+        self.text.origin(sql, &all_tokens(sql), position)
     }
 
     /// The limits of one execution; `None` if any one shard gives the whole answer: no rows, or PostgreSQL's error.
@@ -133,13 +133,16 @@ impl Merge {
     }
 }
 
-/// How the statement's rows are merged, if that is what its outermost block needs and it can be done exactly.
-pub(super) fn merge(
-    analysis: &Analysis,
-    statement: &Statement,
-    sql: &[u8],
-    tokens: &[Token],
-) -> Option<Merge> {
+/// A query whose outermost block alone needs rows of several shards together.
+struct Spread<'a> {
+    root: &'a Root,
+    query: &'a Query,
+    select: &'a Select,
+    target: Target,
+    shape: Option<Shape>,
+}
+
+fn spread<'a>(analysis: &'a Analysis, statement: &'a Statement) -> Option<Spread<'a>> {
     analysis.combines.as_ref()?;
     let root = analysis.root.as_ref()?;
     if analysis.writes {
@@ -155,7 +158,65 @@ pub(super) fn merge(
     let SetExpr::Select(select) = &*query.body else {
         return None;
     };
-    let shape = shape(analysis, root, anchors.first()?.key)?;
+    Some(Spread {
+        root,
+        query,
+        select,
+        target,
+        shape: shape(analysis, root, anchors.first()?.key),
+    })
+}
+
+/// How PostgreSQL finishes what the shards do of a statement, if that is exact and less than to fetch what it reads. Besides
+/// the slots of literals on whose values that depends.
+pub(super) fn finish(
+    analysis: &Analysis,
+    statement: &Statement,
+    (sql, tokens): (&[u8], &[Token]),
+    scan: &Scan,
+    context: &Context<'_>,
+) -> (Option<Finish>, Vec<u16>) {
+    let mut terms = groups::Terms::new(sql, tokens, scan, context);
+    let mut finish = || {
+        let Spread {
+            root,
+            query,
+            select,
+            target,
+            shape,
+        } = spread(analysis, statement)?;
+        let features = &root.features;
+        if features.grouping_sets || features.locking || features.set_operation || features.ragged {
+            return None;
+        }
+        let statement = finish::Statement {
+            sql,
+            query,
+            select,
+            root,
+            clauses: &Clauses::find(sql, tokens, query, select)?,
+        };
+        let finish = finish::finish(&statement, target, shape, &mut terms)?;
+        finish.within(&all_tokens(sql), tokens)
+    };
+    (finish(), terms.guards)
+}
+
+/// How the statement's rows are merged, if that is what its outermost block needs and it can be done exactly.
+pub(super) fn merge(
+    analysis: &Analysis,
+    statement: &Statement,
+    sql: &[u8],
+    tokens: &[Token],
+) -> Option<Merge> {
+    let Spread {
+        root,
+        query,
+        select,
+        target,
+        shape,
+    } = spread(analysis, statement)?;
+    let shape = shape?;
     let clauses = Clauses::find(sql, tokens, query, select)?;
     let mut columns = Columns::new(root, &clauses);
     let ties = match root.ties {
@@ -187,6 +248,11 @@ pub(super) fn merge(
         offset: root.offset.clone(),
         limits,
     })
+}
+
+/// Every token of a text that has been cut into them.
+fn all_tokens(sql: &[u8]) -> Vec<Token> {
+    parse::tokens(sql, 0..u32::try_from(sql.len()).unwrap_or(u32::MAX)).unwrap_or_default()
 }
 
 /// What there is to be done with the shards' rows.

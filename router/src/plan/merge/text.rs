@@ -14,7 +14,7 @@ use crate::sql::{Token, TokenKind};
 
 /// A text made of another one's tokens. It holds no values: they are in the other text.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Text(Vec<Piece>);
+pub(in crate::plan) struct Text(Vec<Piece>);
 
 #[derive(Debug, Clone)]
 enum Piece {
@@ -24,18 +24,34 @@ enum Piece {
 }
 
 impl Text {
-    fn tokens(&mut self, run: Run) {
+    pub(super) fn tokens(&mut self, run: Run) {
         if !run.is_empty() {
             self.0.push(Piece::Tokens(run));
         }
     }
 
-    fn ours(&mut self, words: &str) {
+    pub(super) fn ours(&mut self, words: &str) {
         self.0.push(Piece::Ours(words.into()));
     }
 
+    /// The same of a text that has so many tokens more before these.
+    pub(super) fn behind(mut self, tokens: usize) -> Text {
+        for piece in &mut self.0 {
+            if let Piece::Tokens(run) = piece {
+                *run = run.start + tokens..run.end + tokens;
+            }
+        }
+        self
+    }
+
+    /// This text and another one.
+    pub(super) fn then(mut self, other: Text) -> Text {
+        self.0.extend(other.0);
+        self
+    }
+
     /// The text with the client's pieces taken from this one.
-    pub(super) fn write(&self, sql: &[u8], tokens: &[Token]) -> Vec<u8> {
+    pub(in crate::plan) fn write(&self, sql: &[u8], tokens: &[Token]) -> Vec<u8> {
         let mut text = Vec::with_capacity(sql.len() + 128);
         for piece in &self.0 {
             match piece {
@@ -120,12 +136,24 @@ impl Text {
         None
     }
 
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::plan) fn size(&self) -> usize {
         let piece = |piece: &Piece| match piece {
             Piece::Ours(words) => words.len(),
             Piece::Tokens(_) => 0,
         };
         self.0.len() * size_of::<Piece>() + self.0.iter().map(piece).sum::<usize>()
+    }
+
+    /// Parses the text, which is a query.
+    pub(super) fn parsed(&self, sql: &[u8], tokens: &[Token]) -> Option<Box<Query>> {
+        let text = self.write(sql, tokens);
+        let end = u32::try_from(text.len()).ok()?;
+        let found = parse::tokens(&text, 0..end).ok()?;
+        let readable = parse::readable(&text, &found)?;
+        match parse::parse(&readable, &found) {
+            Ok(Statement::Query(query)) => Some(query),
+            _ => None,
+        }
     }
 
     /// Parses the text and compares it with the client's: whatever is not ours must be the same.
@@ -136,13 +164,7 @@ impl Text {
         query: &Query,
         extras: &[Extra],
     ) -> Option<()> {
-        let text = self.write(sql, tokens);
-        let end = u32::try_from(text.len()).ok()?;
-        let found = parse::tokens(&text, 0..end).ok()?;
-        let readable = parse::readable(&text, &found)?;
-        let Ok(Statement::Query(ours)) = parse::parse(&readable, &found) else {
-            return None;
-        };
+        let ours = self.parsed(sql, tokens)?;
         let (SetExpr::Select(select), SetExpr::Select(own)) = (&*query.body, &*ours.body) else {
             return None;
         };
@@ -186,7 +208,7 @@ fn rest(select: &Select) -> Select {
 }
 
 /// Whether a select item is what was to be made of the client's expression.
-fn is_made(item: &SelectItem, extra: &Extra, sql: &[u8], tokens: &[Token]) -> bool {
+pub(super) fn is_made(item: &SelectItem, extra: &Extra, sql: &[u8], tokens: &[Token]) -> bool {
     let SelectItem::ExprWithAlias { expr, .. } = item else {
         return false;
     };
@@ -228,7 +250,7 @@ fn is_ours(parts: &[sqlparser::ast::ObjectNamePart], name: &str) -> bool {
 }
 
 /// An expression of the client's, parsed by itself.
-fn alone(run: &Run, sql: &[u8], tokens: &[Token]) -> Option<Expr> {
+pub(super) fn alone(run: &Run, sql: &[u8], tokens: &[Token]) -> Option<Expr> {
     let expr = parse::expression(sql, tokens.get(run.clone())?)?;
     Some(unnested(&expr).clone())
 }
@@ -249,7 +271,8 @@ pub(super) fn assemble(clauses: &Clauses<'_>, columns: &Columns<'_>, order: &Ord
     text
 }
 
-fn add(text: &mut Text, extra: &Extra, clauses: &Clauses<'_>) {
+/// Adds a column of ours.
+pub(super) fn add(text: &mut Text, extra: &Extra, clauses: &Clauses<'_>) {
     match extra.made {
         Made::Itself => {
             text.ours("(");

@@ -9,8 +9,8 @@ use std::ops::Range;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
-use crate::plan::parse;
 use crate::plan::route::Target;
+use crate::plan::{merge, parse};
 use crate::sql::Token;
 
 /// One relation to be fetched.
@@ -32,6 +32,8 @@ pub struct Fetch {
     pub primary_key: Vec<String>,
     /// Columns that subqueries look for rows by.
     pub lookups: Vec<String>,
+    /// It is no relation: each shard computes its rows.
+    pub(in crate::plan) computed: Option<merge::Text>,
 }
 
 /// Where all rows of a relation that is not sharded are.
@@ -176,8 +178,36 @@ pub(super) fn without(conditions: &[Condition], sql: &[u8], tokens: &[Token]) ->
 pub type Keys<'a> = dyn Fn(&TableName, &str) -> Option<String> + 'a;
 
 impl Fetch {
+    /// Rows that each shard computes by this text.
+    pub(in crate::plan) fn computed(
+        name: TableName,
+        columns: Vec<String>,
+        target: Target,
+        text: merge::Text,
+    ) -> Fetch {
+        Fetch {
+            relation: name,
+            columns,
+            target,
+            home: None,
+            mentions: Vec::new(),
+            primary_key: Vec::new(),
+            lookups: Vec::new(),
+            computed: Some(text),
+        }
+    }
+
+    /// Whether it is no relation, but rows that each shard computes.
+    pub fn is_computed(&self) -> bool {
+        self.computed.is_some()
+    }
+
     /// The query for the rows that a shard has.
     pub fn query(&self, text: &Text<'_>, keys: &Keys<'_>) -> String {
+        if let Some(computed) = &self.computed {
+            let query = computed.write(text.sql, &text.tokens);
+            return String::from_utf8_lossy(&query).into_owned();
+        }
         let mut query = format!(
             "SELECT {} FROM {}",
             names(&self.columns),
@@ -196,10 +226,17 @@ impl Fetch {
         query
     }
 
-    /// The query for its columns alone.
-    pub fn shape(&self) -> String {
-        let (columns, relation) = (names(&self.columns), qualified(&self.relation));
-        format!("SELECT {columns} FROM {relation} WITH NO DATA")
+    /// The statement that makes the table for it in a workspace.
+    pub fn creation(&self, text: &Text<'_>) -> String {
+        let table = escape_identifier(&self.relation.name);
+        let columns = names(&self.columns);
+        let query = match self.computed {
+            Some(_) => self.query(text, &|_, _| None),
+            None => format!("SELECT {columns} FROM {}", qualified(&self.relation)),
+        };
+        format!(
+            "CREATE TEMPORARY TABLE pg_temp.{table} ({columns}) ON COMMIT DROP AS {query} WITH NO DATA"
+        )
     }
 
     /// The relations whose keys could restrict it.

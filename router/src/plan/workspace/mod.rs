@@ -27,6 +27,7 @@ use self::reduce::Mention;
 use super::Context;
 use super::analyse::{Analysis, only_computes};
 use super::decide::need;
+use super::merge::Finish;
 use super::route::{KeyRoute, KeySet, Need, Target};
 use crate::relations::{Placement, Relation, RelationKind, Resolved, Volatility};
 use crate::sql::Token;
@@ -42,6 +43,8 @@ pub struct Workspace {
     pub settled: Vec<Condition>,
     /// Why a workspace has to answer.
     pub reason: String,
+    /// A part that the shards can do of it: then the rows of that part are fetched instead, and finished.
+    pub finish: Option<Box<Finish>>,
 }
 
 impl TemporaryView {
@@ -74,6 +77,12 @@ impl Workspace {
         splice::into_workspace(sql, moved, &places)
     }
 
+    /// All that may be fetched: the last is what shards can do a part of, if anything.
+    pub fn all_fetches(&self) -> impl Iterator<Item = &Fetch> {
+        let finished = self.finish.iter().map(|finish| &finish.rows);
+        self.fetches.iter().chain(finished)
+    }
+
     /// Whether a relation of this name is made in the workspace when all of its fetches are.
     pub fn makes(&self, name: &TableName) -> bool {
         self.fetches.iter().any(|fetch| fetch.relation == *name)
@@ -83,7 +92,7 @@ impl Workspace {
     /// The parameters that say which shards' rows are needed.
     pub(super) fn params(&self) -> Vec<u16> {
         let mut params: Vec<u16> = Vec::new();
-        for fetch in &self.fetches {
+        for fetch in self.all_fetches() {
             if let Target::Keys(route) = &fetch.target {
                 params.extend(route.params());
             }
@@ -101,7 +110,8 @@ impl Workspace {
             .map(|fetch| 32 * fetch.columns.len())
             .sum();
         let views: usize = self.views.iter().map(|view| 256 + view.query.len()).sum();
-        columns + views + 512 * self.fetches.len()
+        let finish = self.finish.as_ref().map_or(0, |finish| finish.size());
+        columns + views + finish + 512 * self.fetches.len()
     }
 }
 
@@ -279,6 +289,7 @@ impl Making<'_> {
             mentions: Vec::new(),
             primary_key: self.uses.primary_key(relation),
             lookups: self.uses.lookups(relation),
+            computed: None,
         });
         Ok(())
     }
@@ -364,6 +375,7 @@ impl Making<'_> {
                 mentions: Vec::new(),
                 primary_key: Vec::new(),
                 lookups: self.uses.lookups(relation),
+                computed: None,
             });
             return Ok(());
         }

@@ -417,6 +417,13 @@ impl Session {
             }
             Portal::Several { .. } => self.execute_several(name, max_rows).await,
             Portal::Merge { .. } => Box::pin(self.execute_merge(name, max_rows)).await,
+            Portal::Workspace {
+                failed: Some(said), ..
+            } => {
+                self.settle().await?;
+                self.portals.remove(name);
+                Err(self.failed_in_part(&said))
+            }
             Portal::Workspace { number, plan, .. } => {
                 let run = self.execute_in_workspace(name, number, &plan.command, max_rows);
                 Box::pin(run).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use switchyard_wire::Format;
-use switchyard_wire::backend::encode;
+use switchyard_wire::backend::{Column, encode};
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::bind::BoundParams;
@@ -16,8 +16,9 @@ use crate::execute::workspace::Workspace;
 use crate::plan::{Command, Operator, Values, query_within};
 use crate::session::Session;
 use crate::session::fetch::Asked;
+use crate::session::furnish::{Fill, Furnished, Furnishing};
 use crate::session::statement::{Portal, SessionStatement, Statement};
-use crate::session::workspace::{Fill, Furnished, planned};
+use crate::session::workspace::{columns, planned};
 
 /// Numbers of types from here on are of types that users made.
 const FIRST_USER_OID: u32 = 16_384;
@@ -75,17 +76,19 @@ impl Session {
             need: self.need(prepared.plan.access, prepared.hint),
             cancels,
         };
-        let furnished = Box::pin(self.furnish(plan, &shards, &asked, Fill::Rows)).await?;
-        let Furnished {
-            mut workspace,
-            text,
-            ..
-        } = furnished;
-        let own = match self.bind_there(&mut workspace, &text, &asked, bind).await {
+        let mut furnished = match Box::pin(self.furnish(plan, &shards, &asked, Fill::Rows)).await? {
+            Furnishing::Done(furnished) => furnished,
+            Furnishing::Failed(said) => {
+                let description = description.map(|of| formatted(&of, bind));
+                self.bind_failed(prepared, bind, description, said.freeze());
+                return Ok(());
+            }
+        };
+        let own = match self.bind_there(&mut furnished, &asked, bind).await {
             Ok(own) => own,
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);
-                return self.leave_workspace(workspace, outcome).await;
+                return self.leave_workspace(furnished.workspace, outcome).await;
             }
         };
         encode::bind_complete(&mut self.client.output);
@@ -93,25 +96,46 @@ impl Session {
         let number = self.workspaces_opened;
         self.workspaces.push(OpenWorkspace {
             number,
-            workspace,
+            workspace: furnished.workspace,
             rows,
         });
         let portal = Portal::Workspace {
             number,
             plan: Arc::clone(&prepared.plan),
             description: description.map(|of| planned(&of, &own)),
+            failed: None,
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
     }
 
+    /// Binds a statement of which a part has failed on a shard: the client is told when it executes it.
+    fn bind_failed(
+        &mut self,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+        description: Option<Bytes>,
+        said: Bytes,
+    ) {
+        encode::bind_complete(&mut self.client.output);
+        let portal = Portal::Workspace {
+            number: 0,
+            plan: Arc::clone(&prepared.plan),
+            description,
+            failed: Some(said),
+        };
+        self.portals.insert(bind.portal, portal);
+    }
+
     async fn bind_there(
         &mut self,
-        workspace: &mut Workspace,
-        text: &[u8],
+        furnished: &mut Furnished,
         asked: &Asked<'_>,
         bind: &Bind<'_>,
     ) -> Result<BytesMut, Trouble> {
+        let Furnished {
+            workspace, text, ..
+        } = furnished;
         // A condition that every row here satisfies is no longer in the text, nor are its parameters.
         let results: Vec<Format> = bind.result_formats.iter().collect();
         let messages = |output: &mut BytesMut| {
@@ -241,6 +265,20 @@ pub(in crate::session) fn queue_execute(connection: &mut Connection, portal: &[u
     frontend::encode::sync(&mut connection.output);
     connection.replies.expect(Reply::Execute, Show::All);
     connection.replies.expect(Reply::Sync, Show::Nothing);
+}
+
+/// A RowDescription with the formats that a client asks for.
+fn formatted(description: &[u8], bind: &Bind<'_>) -> Bytes {
+    let mut output = BytesMut::new();
+    if let Some(columns) = columns(description) {
+        let columns = columns.iter().enumerate().map(|(at, column)| Column {
+            format: bind.result_formats.format(at),
+            ..column
+        });
+        let columns: Vec<Column<'_>> = columns.collect();
+        encode::row_description(&mut output, &columns);
+    }
+    output.freeze()
 }
 
 /// The types of parameters 1 to `count`, as declared or described. Types that users made have other numbers on every server: the
