@@ -9,6 +9,7 @@
 //! - [`dialogue`] shows what is said message by message.
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
 //! - [`random`] does the same with statements made at random.
+//! - [`hardship`] has reads over several shards fail or wait, and says what must hold afterwards.
 //! - [`regress`] does so with PostgreSQL's own regression files.
 //!
 //! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
@@ -17,6 +18,7 @@ mod bed;
 mod client;
 pub mod dialogue;
 pub mod differential;
+pub mod hardship;
 mod proxied;
 mod proxy;
 pub mod random;

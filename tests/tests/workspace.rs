@@ -4,44 +4,15 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
-use switchyard_tests::{
-    Bed, BedSpec, Client, Failure, Login, Proxied, Reply, Router, bind, eventually,
-    wait_for_replicas,
+use switchyard_tests::cluster::{ClusterSpec, Stop};
+use switchyard_tests::hardship::{
+    Changed, Held, PAYLOAD, ROWS, Row, WAYS, Way, backends, failure, fill, goes_on, kill,
+    nothing_is_left, primary, router, send, spec, superuser, works,
 };
-
-/// `checked` is looked at row by row as it is read: a row can fail, or wait until nobody holds the lock.
-const DDL: &str = "
-CREATE TABLE readings (id bigint PRIMARY KEY, divisor int NOT NULL, payload text NOT NULL);
-ALTER TABLE readings ALTER payload SET STORAGE EXTERNAL;
-CREATE TABLE checked (LIKE readings INCLUDING ALL);
-CREATE FUNCTION passes(divisor int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
-    IF divisor = -1 THEN PERFORM pg_advisory_xact_lock_shared(7); END IF;
-    RETURN 100 / divisor IS NOT NULL;
-END $$;
-ALTER TABLE checked ENABLE ROW LEVEL SECURITY;
-ALTER TABLE checked FORCE ROW LEVEL SECURITY;
-CREATE POLICY looked_at ON checked USING (passes(divisor)) WITH CHECK (true);
-";
-
-const TABLES: &str = "
-[[databases.tables]]
-name      = \"readings\"
-shard_key = \"id\"
-method    = \"hash\"
-
-[[databases.tables]]
-name          = \"checked\"
-shard_key     = \"id\"
-method        = \"hash\"
-colocate_with = \"readings\"
-";
-
-const ROWS: usize = 60;
-/// Bytes of a payload.
-const PAYLOAD: usize = 20_000;
+use switchyard_tests::{
+    Bed, Client, Failure, Login, Proxied, Router, bind, eventually, hardship, wait_for_replicas,
+};
 
 /// Waits in the middle of the rows of the second shard, or fails there.
 const FETCH: &str = "SELECT count(*), max(payload) < 'y' FROM checked";
@@ -65,136 +36,6 @@ fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
     (bed, turn)
 }
 
-fn spec(cluster: ClusterSpec) -> BedSpec {
-    BedSpec {
-        auth: "trust",
-        ..BedSpec::of(cluster).with_tables(DDL, TABLES)
-    }
-}
-
-fn fill(bed: &Bed) {
-    let mut client = bed.client();
-    for table in ["readings", "checked"] {
-        for id in 1..=ROWS {
-            let insert = format!("INSERT INTO {table} VALUES ({id}, 1, repeat('x', {PAYLOAD}))");
-            client.run(&insert).succeeded();
-        }
-    }
-}
-
-fn primary(bed: &Bed, shard: usize) -> &dyn Node {
-    bed.cluster().shard(shard).primary.as_ref()
-}
-
-fn superuser(bed: &Bed, shard: usize, sql: &str) -> String {
-    let node = primary(bed, shard);
-    bed.cluster().superuser_sql(node, "shop", sql).unwrap()
-}
-
-fn everywhere(bed: &Bed, sql: &str) {
-    for shard in 0..bed.cluster().shards().len() {
-        superuser(bed, shard, sql);
-    }
-}
-
-/// What is so on every shard, for as long as this lives.
-struct Changed<'a>(&'a Bed, &'a str);
-
-impl<'a> Changed<'a> {
-    fn by(bed: &'a Bed, sql: &str, undo: &'a str) -> Changed<'a> {
-        everywhere(bed, sql);
-        Changed(bed, undo)
-    }
-}
-
-impl Drop for Changed<'_> {
-    fn drop(&mut self) {
-        everywhere(self.0, self.1);
-    }
-}
-
-/// A row of `checked`, the last of its shard, that does as `divisor` says, for as long as this lives.
-struct Row<'a>(&'a Bed, usize);
-
-impl<'a> Row<'a> {
-    fn on(bed: &'a Bed, shard: usize, divisor: i32) -> Row<'a> {
-        let last = "(SELECT id FROM checked ORDER BY ctid DESC LIMIT 1)";
-        let update = format!("UPDATE checked SET divisor = {divisor} WHERE id = {last}");
-        superuser(bed, shard, &update);
-        Row(bed, shard)
-    }
-}
-
-impl Drop for Row<'_> {
-    fn drop(&mut self) {
-        superuser(
-            self.0,
-            self.1,
-            "UPDATE checked SET divisor = 1 WHERE divisor <> 1",
-        );
-    }
-}
-
-/// The rows of `checked` on the second shard stop coming before the last, as long as this lives.
-struct Held<'a> {
-    holder: Option<Client>,
-    bed: &'a Bed,
-    _row: Row<'a>,
-}
-
-impl<'a> Held<'a> {
-    fn new(bed: &'a Bed) -> Held<'a> {
-        let row = Row::on(bed, 1, -1);
-        let mut held = Held {
-            holder: None,
-            bed,
-            _row: row,
-        };
-        held.hold();
-        held
-    }
-
-    fn hold(&mut self) {
-        self.release();
-        let mut holder = self.bed.node_client(primary(self.bed, 1));
-        holder.run("SELECT pg_advisory_lock(7)").succeeded();
-        self.holder = Some(holder);
-    }
-
-    fn release(&mut self) {
-        self.holder = None;
-    }
-
-    /// Waits until somebody waits for the rows.
-    fn is_waited_for(&self) {
-        eventually("the fetch waits", || {
-            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'";
-            superuser(self.bed, 1, waiting) == "1"
-        });
-    }
-
-    /// Ends the backend that waits.
-    fn kill(&self) {
-        self.is_waited_for();
-        let kill =
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'advisory'";
-        assert_eq!(superuser(self.bed, 1, kill), "t");
-    }
-}
-
-/// The backends, on both shards, that satisfy a condition, dealt with by an expression.
-fn backends(bed: &Bed, expression: &str, condition: &str) -> Vec<String> {
-    let sql = format!(
-        "SELECT {expression} FROM pg_stat_activity WHERE datname = 'shop' AND backend_type = 'client backend' \
-         AND pid <> pg_backend_pid() AND {condition}"
-    );
-    let shards = 0..bed.cluster().shards().len();
-    let lines = shards.map(|shard| superuser(bed, shard, &sql));
-    lines
-        .flat_map(|lines| lines.lines().map(str::to_owned).collect::<Vec<_>>())
-        .collect()
-}
-
 /// Waits until the workspace works.
 fn is_working(bed: &Bed) {
     eventually("the workspace works", || {
@@ -211,99 +52,16 @@ fn is_held_up(bed: &Bed) {
     });
 }
 
-/// How a statement is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Simple,
-    Extended,
-    /// In a block that has written, behind a savepoint.
-    Block,
-    BlockExtended,
-    /// Between two others, all before one Sync.
-    Pipeline,
-}
-
-const WAYS: [Way; 5] = [
-    Way::Simple,
-    Way::Extended,
-    Way::Block,
-    Way::BlockExtended,
-    Way::Pipeline,
-];
-
-impl Way {
-    fn is_block(self) -> bool {
-        matches!(self, Way::Block | Way::BlockExtended)
-    }
-}
-
 fn client_of(router: &Router) -> Client {
     let mut client = Client::connect(&Login::new(router.port()));
     client.run("SET switchyard.layer = 'workspace'").succeeded();
     client
 }
 
-fn extended(sql: &str, buffer: &mut BytesMut) {
-    frontend::parse("", sql, [], buffer).unwrap();
-    bind("", "", &[], 0, buffer);
-    frontend::describe(b'P', "", buffer).unwrap();
-    frontend::execute("", 0, buffer).unwrap();
-}
-
-/// Sends a statement.
-fn send(client: &mut Client, way: Way, sql: &str) {
-    if way.is_block() {
-        client.run("BEGIN").succeeded();
-        let insert = "INSERT INTO readings VALUES (1000, 1, 'own')";
-        client.run(insert).succeeded();
-        client.run("SAVEPOINT before").succeeded();
-    }
-    client.send(|buffer| match way {
-        Way::Simple | Way::Block => frontend::query(sql, buffer).unwrap(),
-        Way::Extended | Way::BlockExtended => {
-            extended(sql, buffer);
-            frontend::sync(buffer);
-        }
-        Way::Pipeline => {
-            extended("SELECT divisor FROM readings WHERE id = 7", buffer);
-            extended(sql, buffer);
-            extended("SELECT divisor FROM readings WHERE id = 8", buffer);
-            frontend::sync(buffer);
-        }
-    });
-}
-
-/// The error that a statement is answered, which must be the only one.
+/// As [`hardship::fails`], in a workspace.
 #[track_caller]
-fn failure(client: &mut Client, way: Way) -> Failure {
-    let mut replies = client.replies(None);
-    if way == Way::Pipeline {
-        let before: Reply = replies.remove(0).succeeded();
-        assert_eq!(before.value(), "1");
-    }
-    assert_eq!(replies.len(), 1, "{way:?}: {:?}", replies.last());
-    assert_eq!(client.status, if way.is_block() { b'E' } else { b'I' });
-    let reply = replies.remove(0);
-    let failure = reply.failure;
-    failure.unwrap_or_else(|| panic!("{way:?} is answered: {:?}", reply.tag))
-}
-
-/// The session goes on as if nothing had been. In a block, from its savepoint, unless a part of the block was lost.
-#[track_caller]
-fn goes_on(client: &mut Client, way: Way, lost: bool) {
-    if way.is_block() {
-        let refused = client.run("SELECT 1");
-        assert_eq!(refused.sqlstate(), Some("25P02"), "{way:?}");
-        if !lost {
-            client.run("ROLLBACK TO before").succeeded();
-            assert_eq!(client.status, b'T');
-            let both = "SELECT count(*), sum(id), min(divisor) FROM readings";
-            let seen = client.run(both).succeeded().texts();
-            assert_eq!(seen, [[(ROWS + 1).to_string(), "2830".into(), "1".into()]]);
-        }
-        client.run("ROLLBACK").succeeded();
-    }
-    works(client);
+fn fails(bed: &Bed, router: &Router, sql: &str, expected: &str, act: impl FnMut(&Client)) {
+    hardship::fails(bed, (router, &client_of), sql, expected, act);
 }
 
 /// As [`goes_on`], where there is no workspace to be had.
@@ -320,79 +78,6 @@ fn goes_on_elsewhere(client: &mut Client, way: Way) {
     client.run(anywhere).succeeded();
     let one = "SELECT divisor FROM readings WHERE id = 5";
     assert_eq!(client.run(one).succeeded().value(), "1");
-}
-
-/// A session in no block is answered as it should be.
-#[track_caller]
-fn works(client: &mut Client) {
-    let all = "SELECT count(*), sum(id) FROM readings";
-    let expected = [[ROWS.to_string(), (ROWS * (ROWS + 1) / 2).to_string()]];
-    assert_eq!(client.run(all).succeeded().texts(), expected);
-    assert_eq!(client.extended(all, &[], 0).succeeded().texts(), expected);
-    let one = "SELECT divisor FROM readings WHERE id = 5";
-    assert_eq!(client.run(one).succeeded().value(), "1");
-    assert_eq!(client.status, b'I');
-}
-
-/// Nothing is left of what failed: no table, no backend that works or waits in a transaction, no place taken in a pool.
-#[track_caller]
-fn nothing_is_left(bed: &Bed, router: &Router) {
-    let mut console = Client::connect(&Login {
-        database: "switchyard".into(),
-        ..Login::new(router.port())
-    });
-    let mut seen = Vec::new();
-    let give_up = Instant::now() + Duration::from_secs(10);
-    loop {
-        let busy = "state <> 'idle'";
-        seen.clear();
-        seen.extend(backends(bed, "state || ': ' || query", busy));
-        for shard in 0..bed.cluster().shards().len() {
-            let tables = "SELECT relname FROM pg_class WHERE relpersistence = 't'";
-            seen.extend(superuser(bed, shard, tables).lines().map(str::to_owned));
-        }
-        let pools = console.run("SHOW POOLS").succeeded();
-        let names: Vec<_> = pools
-            .columns
-            .iter()
-            .flatten()
-            .map(|column| &*column.name)
-            .collect();
-        for pool in pools.texts() {
-            let number = |name: &str| -> usize {
-                let at = names.iter().position(|found| *found == name).unwrap();
-                pool[at].parse().unwrap()
-            };
-            let whole = number("sv_idle") <= number("pool_size");
-            if number("cl_waiting") + number("sv_active") > 0 || !whole {
-                seen.push(format!("{pool:?}"));
-            }
-        }
-        if seen.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < give_up, "{seen:#?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A statement fails, sent in each way, after `act` has been done to it.
-#[track_caller]
-fn fails(bed: &Bed, router: &Router, sql: &str, expected: &str, mut act: impl FnMut(&Client)) {
-    for way in WAYS {
-        let mut client = client_of(router);
-        send(&mut client, way, sql);
-        act(&client);
-        let failure = failure(&mut client, way);
-        assert_eq!(failure.sqlstate(), expected, "{way:?}: {failure:?}");
-        goes_on(&mut client, way, expected == "08006");
-        nothing_is_left(bed, router);
-        client.terminate();
-    }
-}
-
-fn router(bed: &Bed, lines: &str) -> Router {
-    bed.another_router(lines, &|node: &dyn Node| node.port())
 }
 
 #[test]
@@ -466,7 +151,7 @@ fn a_table_that_must_not_be_read() {
 #[test]
 fn a_backend_that_is_terminated_under_a_fetch() {
     let (bed, _turn) = bed();
-    let held = Held::new(bed);
+    let held = Held::on(bed, 1);
     fails(bed, bed.router(), FETCH, "08006", |_| held.kill());
 }
 
@@ -474,7 +159,7 @@ fn a_backend_that_is_terminated_under_a_fetch() {
 #[test]
 fn a_connection_that_breaks_under_a_fetch() {
     let (bed, _turn) = bed();
-    let mut held = Held::new(bed);
+    let mut held = Held::on(bed, 1);
     let proxied = Proxied::new(bed, "");
     for way in WAYS {
         held.hold();
@@ -488,12 +173,6 @@ fn a_connection_that_breaks_under_a_fetch() {
         goes_on(&mut client, way, true);
         nothing_is_left(bed, proxied.router());
     }
-}
-
-fn kill(bed: &Bed, condition: &str) {
-    eventually("it is terminated", || {
-        backends(bed, "pg_terminate_backend(pid)", condition) == ["t"]
-    });
 }
 
 #[test]
@@ -511,7 +190,7 @@ fn a_workspace_that_is_terminated_as_it_works() {
 #[test]
 fn a_workspace_that_is_terminated_as_it_is_given_rows() {
     let (bed, _turn) = bed();
-    let mut held = Held::new(bed);
+    let mut held = Held::on(bed, 1);
     for way in WAYS {
         held.hold();
         let mut client = client_of(bed.router());
@@ -529,7 +208,7 @@ fn a_workspace_that_is_terminated_as_it_is_given_rows() {
 #[test]
 fn a_server_that_dies_under_a_fetch() {
     let (bed, _turn) = bed();
-    let mut held = Held::new(bed);
+    let mut held = Held::on(bed, 1);
     for way in [Way::Simple, Way::BlockExtended] {
         held.hold();
         let mut client = client_of(bed.router());
@@ -551,7 +230,7 @@ fn a_server_that_dies_under_a_fetch() {
 #[test]
 fn the_clients_own_time_limit() {
     let (bed, _turn) = bed();
-    let held = Held::new(bed);
+    let held = Held::on(bed, 1);
     for sql in [FETCH, WORK] {
         for way in WAYS {
             let mut client = client_of(bed.router());
@@ -573,7 +252,7 @@ fn the_clients_own_time_limit() {
 fn the_routers_time_limit() {
     let (bed, _turn) = bed();
     let router = router(bed, "query_timeout = \"1s\"");
-    let _held = Held::new(bed);
+    let _held = Held::on(bed, 1);
     for sql in [FETCH, WORK] {
         fails(bed, &router, sql, "57014", |_| ());
     }
@@ -582,7 +261,7 @@ fn the_routers_time_limit() {
 #[test]
 fn a_cancel_request() {
     let (bed, _turn) = bed();
-    let held = Held::new(bed);
+    let held = Held::on(bed, 1);
     let cancel = |client: &Client| Client::cancel(&client.key, bed.router().port());
     fails(bed, bed.router(), FETCH, "57014", |client| {
         held.is_waited_for();
@@ -602,7 +281,7 @@ fn a_cancel_request() {
 #[test]
 fn a_client_that_disappears() {
     let (bed, _turn) = bed();
-    let held = Held::new(bed);
+    let held = Held::on(bed, 1);
     let stages: [(&str, &dyn Fn()); 3] = [
         (FETCH, &|| held.is_waited_for()),
         (WORK, &|| is_working(bed)),
@@ -854,7 +533,7 @@ fn sessions_that_need_each_others_connections() {
 #[test]
 fn a_router_that_shuts_down() {
     let (bed, _turn) = bed();
-    let mut held = Held::new(bed);
+    let mut held = Held::on(bed, 1);
     let mut router = router(bed, "");
     let mut client = client_of(&router);
     send(&mut client, Way::Simple, FETCH);

@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::copy::copy_in;
 use super::participant::Participant;
+use super::participants::Participants;
 use crate::backend::{Connection, Event, READ_SIZE, Show};
 use crate::execute::client::{Client, ClientError};
 use crate::execute::failure::Failure;
@@ -291,6 +292,35 @@ pub(crate) async fn fill(
         Some(Ok(count)) if count > 0 => Ok(()),
         Some(_) => Err(broken(connection)),
         None => Err(Trouble::Gone),
+    }
+}
+
+/// Waits for more from any of these participants, watching the client meanwhile. One whose connection is lost is marked as
+/// broken.
+pub(crate) async fn fill_any(
+    client: &mut Client,
+    participants: &mut Participants,
+    indexes: &[usize],
+) -> Result<(), Trouble> {
+    let is_here = poll_fn(|context| {
+        for index in indexes {
+            let Some(participant) = participants.get_mut(*index) else {
+                continue;
+            };
+            let connection = &mut *participant.connection;
+            connection.input.reserve(READ_SIZE);
+            let read = pin!(connection.stream.read_buf(&mut connection.input));
+            if let Poll::Ready(read) = read.poll(context) {
+                connection.broken |= !read.is_ok_and(|count| count > 0);
+                return Poll::Ready(true);
+            }
+        }
+        client.poll_gone(context).map(|()| false)
+    })
+    .await;
+    match is_here {
+        true => Ok(()),
+        false => Err(Trouble::Gone),
     }
 }
 

@@ -67,11 +67,11 @@ impl Session {
     ) -> Result<Option<u64>, Trouble> {
         let mut rows = Some(0);
         let mut trouble = None;
-        let mut cancelled = false;
-        for index in indexes {
-            let over = rows.is_none() || trouble.is_some();
-            if over && !std::mem::replace(&mut cancelled, true) {
-                self.cancel_statement().await;
+        for (position, index) in indexes.iter().enumerate() {
+            if rows.is_none() || trouble.is_some() {
+                self.give_up(indexes.get(position..).unwrap_or_default())
+                    .await?;
+                break;
             }
             let Self {
                 client,
@@ -82,21 +82,17 @@ impl Session {
             let Some(participant) = participants.get_mut(*index) else {
                 continue;
             };
-            if over {
-                participant.connection.replies.hide_all();
-            }
             match exchange(client, participant, &[], described).await {
                 Ok(false) => {
                     let count = participant.connection.replies.last_tag().rows();
                     rows = rows.map(|sum: u64| sum + count);
                 }
                 Ok(true) => rows = None,
-                Err(Trouble::Lost) if trouble.is_none() => {
+                Err(Trouble::Lost) => {
                     participant.connection.broken = true;
                     self.cancel.slot().withdraw(&participant.connection.target);
                     trouble = Some(self.lost_at(*index, plan));
                 }
-                Err(Trouble::Lost) => participant.connection.broken = true,
                 Err(other) => return Err(other),
             }
         }

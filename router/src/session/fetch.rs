@@ -261,7 +261,11 @@ impl Session {
         if let Some(reason) = cancel.slot().requested_since(asked.cancels) {
             return Err(Failure::Cancelled(reason).into());
         }
-        // What was queued when it joined is answered first.
+        // What was queued when it joined is answered first, or earlier in the batch: a backend keeps its answers to the
+        // extended protocol until it is told not to.
+        if source.needs_sync && !source.connection.replies.is_settled() {
+            frontend::encode::flush(&mut source.connection.output);
+        }
         if exchange(client, source, &[], described).await? {
             return Err(Trouble::Told);
         }

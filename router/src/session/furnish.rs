@@ -121,7 +121,7 @@ impl Session {
             self.open_workspace(workspace, &plan.views, "").await?;
             if let Some(text) = self.make_rows(workspace, finish, asked).await? {
                 let part: Part<'_> = (&finish.rows, shards);
-                self.gather(&[part], asked.need).await?;
+                self.gather(shards, asked.need).await?;
                 let rows = self.fill_part(workspace, part, asked, fill).await?;
                 return Ok(rows.map(|brought| (text, brought)));
             }
@@ -130,7 +130,9 @@ impl Session {
             self.open_workspace(workspace, &plan.views, &creations)
                 .await?;
         }
-        self.gather(fetches, asked.need).await?;
+        let none = ShardSet::empty();
+        let shards = fetches.iter().fold(none, |all, (_, own)| all.union(own));
+        self.gather(&shards, asked.need).await?;
         let views = !plan.views.is_empty();
         let brought = match fill {
             Fill::Rows => self.fill_for(views, workspace, fetches, asked).await?,
@@ -277,9 +279,7 @@ impl Session {
     /// Takes a connection to every shard that rows come from. Where one has to be waited for, none of a higher number is
     /// kept meanwhile, nor wanted by those who have lower ones: so two sessions cannot wait for each other, unless
     /// transaction blocks make them keep what they have.
-    async fn gather(&mut self, parts: &[Part<'_>], need: Need) -> Result<(), Trouble> {
-        let none = ShardSet::empty();
-        let shards = parts.iter().fold(none, |all, (_, own)| all.union(own));
+    pub(super) async fn gather(&mut self, shards: &ShardSet, need: Need) -> Result<(), Trouble> {
         let mut each = shards.iter();
         if each.all(|shard| self.join_now(shard, need).is_some()) {
             return Ok(());

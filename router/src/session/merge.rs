@@ -16,7 +16,7 @@ use crate::execute::client::Client;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next_now, violation};
 use crate::execute::participant::Participant;
-use crate::execute::relay::{Trouble, client_gone, exchange, fill, relay_available};
+use crate::execute::relay::{Trouble, client_gone, exchange, fill, fill_any, relay_available};
 use crate::merge::{Formats, Limit, MergeError, Merger, Recipe, Step};
 use crate::plan::{Merge, Plan};
 
@@ -31,6 +31,8 @@ const GATHERED: usize = 64 << 10;
 pub(super) struct Merging {
     merger: Merger,
     sources: Vec<Source>,
+    /// So many of them have said something.
+    begun: usize,
     /// The portal that has the rows on every shard; `None` if they come without being asked for.
     portal: Option<Box<[u8]>>,
 }
@@ -41,6 +43,8 @@ struct Source {
     /// Those that have come and are not needed yet.
     come: VecDeque<Bytes>,
     state: State,
+    /// It has said something.
+    begun: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +105,12 @@ impl Merging {
         let source = || Source {
             come: VecDeque::new(),
             state,
+            begun: false,
         };
         Self {
             merger: Merger::new(Arc::clone(recipe), formats, sources, limit, MOST_SORTED),
             sources: (0..sources).map(|_| source()).collect(),
+            begun: 0,
             portal: portal.map(Box::from),
         }
     }
@@ -134,6 +140,7 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
         let need = self.need(plan.access, routed.hint);
+        let cancels = self.cancel.slot().requests();
         let mut indexes = Vec::with_capacity(routed.shards.len());
         for shard in routed.shards.iter() {
             let index = self.join(shard, need).await?;
@@ -155,23 +162,35 @@ impl Session {
                 return Err(self.lose(*index, plan));
             }
         }
+        self.cancel_again(cancels).await;
         let (formats, count) = (Formats::text(), indexes.len());
         let mut merging = Merging::new(&merge.recipe, formats, count, routed.limit, None);
         let outcome = self.merge_rows(&indexes, &mut merging, true, None).await?;
-        if let Outcome::Failed(failed) = &outcome {
-            let origin = |position| merge.origin(sql, position);
-            place_error(&mut self.client.output, failed.said_at, origin);
-        }
-        let lost = self.drain(&indexes).await?;
+        let lost = match &outcome {
+            Outcome::End(_) | Outcome::Suspended => self.drain(&indexes).await?,
+            Outcome::Unmerged(_) => {
+                self.give_up(&indexes).await?;
+                None
+            }
+            Outcome::Failed(failed) => {
+                let origin = |position| merge.origin(sql, position);
+                place_error(&mut self.client.output, failed.said_at, origin);
+                self.give_up(&indexes).await?;
+                let failed = indexes.get(failed.source).copied();
+                failed.filter(|failed| self.is_broken(*failed))
+            }
+        };
         let lost = lost.map(|index| self.lost_at(index, plan));
+        for index in indexes {
+            if !self.is_broken(index)
+                && let Some(after) = self.note_statement(index, plan)
+            {
+                self.after_statement(after).await?;
+            }
+        }
         self.participants.close_broken(&self.database);
         if let Some(trouble) = lost {
             return Err(trouble);
-        }
-        for index in indexes {
-            if let Some(after) = self.note_statement(index, plan) {
-                self.after_statement(after).await?;
-            }
         }
         match outcome {
             Outcome::End(rows) => {
@@ -222,6 +241,7 @@ impl Session {
         let Merging {
             merger,
             sources,
+            begun,
             portal,
         } = merging;
         let mut rows = 0;
@@ -259,6 +279,14 @@ impl Session {
                         .await?;
                 }
                 State::Runs => {
+                    let at = match *begun < sources.len() {
+                        true => self.first_to_speak(indexes, sources, at).await?,
+                        false => at,
+                    };
+                    let (Some(index), Some(source)) = (indexes.get(at), sources.get_mut(at)) else {
+                        return Err(Failure::Retry.into());
+                    };
+                    *begun += usize::from(!std::mem::replace(&mut source.begun, true));
                     let received = self.receive(*index, source, shown.take()).await?;
                     if let Err(said_at) = received {
                         return Ok(Outcome::Failed(Failed {
@@ -268,6 +296,41 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits for the source that is needed next. Those that have said nothing yet will all be needed: one of them that says
+    /// that it has failed comes first.
+    async fn first_to_speak(
+        &mut self,
+        indexes: &[usize],
+        sources: &[Source],
+        needed: usize,
+    ) -> Result<usize, Trouble> {
+        loop {
+            let mut silent = Vec::with_capacity(sources.len());
+            for (at, (index, source)) in indexes.iter().zip(sources).enumerate() {
+                if at != needed && (source.begun || source.state != State::Runs) {
+                    continue;
+                }
+                let connection = &self.participants.at(*index)?.connection;
+                match opens_with(&connection.input) {
+                    _ if connection.broken => return Ok(at),
+                    Some(b'E') => return Ok(at),
+                    Some(_) if at == needed => return Ok(at),
+                    Some(_) => {}
+                    None => silent.push(*index),
+                }
+            }
+            let Self {
+                client,
+                participants,
+                ..
+            } = self;
+            if !client.output.is_empty() {
+                client.flush().await.map_err(client_gone)?;
+            }
+            fill_any(client, participants, &silent).await?;
         }
     }
 
@@ -366,6 +429,11 @@ impl Session {
         Ok(())
     }
 
+    fn is_broken(&self, index: usize) -> bool {
+        let held = self.participants.get(index);
+        held.is_some_and(|held| held.connection.broken)
+    }
+
     /// Waits for the end of every shard's answer, of which nothing more is shown. The first participant whose connection is
     /// lost, if any is: they are marked as broken.
     pub(super) async fn drain(&mut self, indexes: &[usize]) -> Result<Option<usize>, Trouble> {
@@ -398,6 +466,18 @@ impl Session {
         }
         Ok(lost)
     }
+}
+
+/// The type of the first message that is about rows, or their end, if that much has come.
+fn opens_with(mut input: &[u8]) -> Option<u8> {
+    while let Ok(Some(header)) = frame::header(input) {
+        match header.tag {
+            b'T' | b'N' | b'S' | b'A' => input = input.get(header.len..)?,
+            tag => return Some(tag),
+        }
+    }
+    // What is not a message at all is found out by whoever takes it.
+    frame::header(input).is_err().then_some(0)
 }
 
 /// Waits for what a shard sends next; what ends its rows stays in its input. `shown`: so many columns of its rows'

@@ -24,6 +24,7 @@ mod settings;
 mod simple;
 mod sql_prepared;
 mod statement;
+mod stop;
 mod workspace;
 
 use std::future::poll_fn;

@@ -1,14 +1,11 @@
 //! Reads that a workspace answers: the rows are brought there, and the client's own text runs on them.
 
-use std::time::Duration;
-
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardSet;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
-use tokio::time::timeout;
 
 use super::Session;
 use super::fetch::Asked;
@@ -16,7 +13,6 @@ use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
-use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::participant::Participant;
@@ -24,10 +20,6 @@ use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::workspace::Fetch;
 use crate::plan::{self, Command, Operator, Values, query_within};
-use crate::startup::cancel::CancelReason;
-
-/// So long shards may take to give up what nobody wants any more.
-const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Runs a query of the simple protocol in a workspace.
@@ -233,72 +225,6 @@ impl Session {
         let shard = lost.map_or_else(Box::default, |lost| (&*lost.shard_name).into());
         self.participants.close_broken(&self.database);
         Failure::ShardLost { shard }
-    }
-
-    /// What was to be made of rows of several shards has failed, in this workspace if it was to be made in one.
-    pub(super) async fn abandon_rows(&mut self, workspace: Option<&Workspace>) {
-        self.stop(workspace).await;
-        self.note_abandoned();
-    }
-
-    /// Tells the client what has failed on a shard.
-    pub(super) fn failed_in_part(&mut self, said: &[u8]) -> Trouble {
-        self.client.output.extend_from_slice(said);
-        self.note_abandoned();
-        Trouble::Told
-    }
-
-    /// A statement over rows of several shards has failed.
-    fn note_abandoned(&mut self) {
-        self.batch.fail_elsewhere();
-        if let Some(block) = &mut self.block {
-            block.failed.get_or_insert(FailedOn::Router);
-        }
-    }
-
-    /// What shards and the workspace still do is of no use any more: it is cancelled, and the shards' ends are awaited, for
-    /// their connections are good. One that takes too long is closed.
-    pub(super) async fn stop(&mut self, workspace: Option<&Workspace>) {
-        if let Some(workspace) = workspace.filter(|workspace| workspace.is_lost()) {
-            self.cancel
-                .slot()
-                .withdraw(&workspace.backend.connection.target);
-        }
-        let works = |workspace: &Workspace| !workspace.is_lost() && !workspace.is_at_rest();
-        let is_working =
-            workspace.is_some_and(works) || self.participants.iter().any(|held| held.unread);
-        if is_working && timeout(STOP_LIMIT, self.drop_unread()).await.is_err() {
-            tracing::debug!("a node takes too long to give up a statement");
-        }
-        for held in self.participants.iter_mut() {
-            held.connection.broken |= std::mem::take(&mut held.unread);
-        }
-        self.participants.close_broken(&self.database);
-    }
-
-    /// Cancels what still works for a statement that has failed.
-    pub(super) async fn cancel_statement(&mut self) {
-        let cancelled = self.cancel.slot().cancel(CancelReason::Request);
-        if timeout(STOP_LIMIT, cancelled).await.is_err() {
-            tracing::debug!("a node takes too long for a cancel request");
-        }
-    }
-
-    async fn drop_unread(&mut self) {
-        self.cancel_statement().await;
-        for source in self.participants.iter_mut().filter(|held| held.unread) {
-            loop {
-                match next(&mut self.client, source, Show::Nothing).await {
-                    Ok(Said::Message(header)) => source.connection.input.advance(header.len),
-                    Ok(Said::Error) => {}
-                    Ok(Said::Ready) => {
-                        source.unread = false;
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
     }
 }
 

@@ -47,6 +47,7 @@ impl Session {
         let limit = self.limit_of_bind(merge, prepared, bind)?;
         let (statement, plan) = (self.statement_of_shards(merge, prepared), &prepared.plan);
         let need = self.need(plan.access, prepared.hint);
+        self.gather(&shards, need).await?;
         let mut indexes = Vec::with_capacity(shards.len());
         let mut on_primaries = ShardSet::empty();
         for shard in shards.iter() {
@@ -240,6 +241,7 @@ impl Session {
         max_rows: i32,
     ) -> Result<(), Trouble> {
         self.settle().await?;
+        let cancels = self.cancel.slot().requests();
         let Some(Portal::Merge {
             shards,
             on_primaries,
@@ -268,6 +270,7 @@ impl Session {
         }
         let max_rows = u64::try_from(max_rows).ok().filter(|rows| *rows > 0);
         self.ask_all(&indexes, &mut merging, max_rows).await?;
+        self.cancel_again(cancels).await;
         let mut outcome = self
             .merge_rows(&indexes, &mut merging, false, max_rows)
             .await?;
@@ -292,11 +295,12 @@ impl Session {
             Outcome::Failed(at) => {
                 let failed = indexes.get(at.source).copied().unwrap_or_default();
                 let others = indexes.iter().copied().filter(|index| *index != failed);
-                self.drain(&others.collect::<Vec<_>>()).await?;
+                self.give_up(&others.collect::<Vec<_>>()).await?;
                 Err(self.failed_part(failed, &plan))
             }
             Outcome::Unmerged(error) => {
-                self.drain_merge(&indexes, &plan).await?;
+                self.give_up(&indexes).await?;
+                self.close_lost();
                 Err(Failure::Unmerged(error).into())
             }
         }

@@ -31,6 +31,7 @@ impl Session {
             self.block = Some(Block::implicit(&self.settings));
         }
         let need = self.need(prepared.plan.access, prepared.hint);
+        self.gather(&shards, need).await?;
         let mut unsent = self.take_unsent(bind.statement);
         let mut on_primaries = ShardSet::empty();
         for (position, shard) in shards.iter().enumerate() {

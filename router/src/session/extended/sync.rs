@@ -241,7 +241,10 @@ impl Session {
     /// Gives back what nothing needs before the next message, where that can be: who waits for a connection and keeps
     /// others could wait for one who waits for those.
     pub(in crate::session) async fn let_go(&mut self) -> Result<(), Trouble> {
-        if self.block.is_some() || self.portals.values().next().is_some() {
+        if self.block.is_some()
+            || self.batch.has_written()
+            || self.portals.values().next().is_some()
+        {
             return Ok(());
         }
         self.settle().await?;
