@@ -251,7 +251,7 @@ pub(crate) fn answer(
 }
 
 /// The statement with quoted literals for its parameters.
-fn with_literals(sql: &str, parameters: &[Option<String>]) -> String {
+pub(crate) fn with_literals(sql: &str, parameters: &[Option<String>]) -> String {
     let mut sql = sql.to_owned();
     // From the last: $1 is the beginning of $10.
     for (index, value) in parameters.iter().enumerate().rev() {

@@ -11,6 +11,9 @@ use switchyard_tests::random::{Campaign, Layer, Report, Servers};
 /// The most that may be refused, of a hundred: writes of several shards before the statement, and ONLY.
 const REFUSED: usize = 6;
 
+/// The layers of a router, by the first words of their plans; what goes to one shard has none.
+const LAYERS: [&str; 3] = ["Append", "Merge", "Workspace"];
+
 static SERVERS: OnceLock<Servers> = OnceLock::new();
 
 fn variable(name: &str, otherwise: u64) -> u64 {
@@ -41,6 +44,7 @@ fn same(shards: usize, layer: Layer) {
         differences,
         slow,
         unstable,
+        layers,
         ..
     } = &report;
     assert!(differences.is_empty(), "SWITCHYARD_SEED={seed}\n{report}");
@@ -50,6 +54,13 @@ fn same(shards: usize, layer: Layer) {
         few(report.refused(), REFUSED) && few(slow + unstable, 1),
         "SWITCHYARD_SEED={seed}\n{report}"
     );
+    // No layer is left out.
+    if shards > 1 && layer == Layer::Auto && report.total() >= 100 {
+        for layer in LAYERS {
+            let count = layers.get(layer).copied().unwrap_or_default();
+            assert!(count >= report.total() / 50, "{layer}\n{report}");
+        }
+    }
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub struct Report {
     pub slow: usize,
     /// How many have an answer that depends on the order of rows.
     pub unstable: usize,
+    /// How many each layer of the router answered the same, by its name.
+    pub layers: BTreeMap<String, usize>,
     /// How many were refused, by reason, and the shortest of each.
     pub refused: BTreeMap<String, (usize, String)>,
     /// The differences, for people.
@@ -95,6 +97,8 @@ struct Case {
 /// The connections of a run.
 struct Sides {
     router: Client,
+    /// The router again, which answers in a workspace what can be run there.
+    apart: Client,
     plain: Client,
     mirror: Client,
     copies: Client,
@@ -105,12 +109,14 @@ impl Campaign {
     pub fn run(&self, servers: &Servers) -> Report {
         let mut sides = Sides {
             router: servers.router(self.shards),
+            apart: servers.router(self.shards),
             plain: servers.plain(),
             mirror: servers.mirror(),
             copies: servers.copies(),
         };
+        let layer = "SET switchyard.layer = 'workspace'";
+        sides.apart.run(layer).succeeded();
         if self.layer == Layer::Workspace {
-            let layer = "SET switchyard.layer = 'workspace'";
             sides.router.run(layer).succeeded();
         }
         let mut report = Report::default();
@@ -137,6 +143,12 @@ impl Campaign {
                 if let Some(code) = expected.sqlstate() {
                     *report.errors.entry(code.to_owned()).or_default() += 1;
                 }
+                let layer = sides.layer(case);
+                // What the router answers by a way of its own, it answers alike by the other.
+                if self.layer == Layer::Auto && ![ONE_SHARD, WORKSPACE].contains(&layer.as_str()) {
+                    self.count_apart(number, case, sides, report);
+                }
+                *report.layers.entry(layer).or_default() += 1;
             }
             Verdict::Evaluation => report.evaluation += 1,
             Verdict::Slow => report.slow += 1,
@@ -155,6 +167,24 @@ impl Campaign {
                 report.differences.push(told);
             }
         }
+    }
+
+    /// Compares the answer of a workspace, too, with that of the plain server, which is the router's.
+    fn count_apart(&self, number: u64, case: &Case, sides: &mut Sides, report: &mut Report) {
+        std::mem::swap(&mut sides.router, &mut sides.apart);
+        let (verdict, expected, found) = sides.ask(case);
+        if let Verdict::Different(what) = verdict
+            && sides.is_stable(case, &expected)
+        {
+            let (smallest, answers) = smallest(case, what, sides, [expected, found]);
+            let apart = Campaign {
+                layer: Layer::Workspace,
+                ..*self
+            };
+            let told = apart.describe(number, what, case, &smallest, &answers);
+            report.differences.push(told);
+        }
+        std::mem::swap(&mut sides.router, &mut sides.apart);
     }
 
     fn describe(
@@ -233,7 +263,27 @@ fn smallest(
     (of(&query), last)
 }
 
+/// The layers that every router has, by the first words of their plans.
+const WORKSPACE: &str = "Workspace";
+/// What PostgreSQL's own plan is for.
+const ONE_SHARD: &str = "One shard";
+
 impl Sides {
+    /// The layer that answers it: the first word of the router's plan.
+    fn layer(&mut self, case: &Case) -> String {
+        let Text { sql, values } = Text::of(&case.query);
+        let sql = differential::with_literals(&sql, &values);
+        let plan = self.router.run(&format!("EXPLAIN {sql}"));
+        if plan.failure.is_some() {
+            return "No plan".to_owned();
+        }
+        let line = plan.value();
+        match line.split(' ').next() {
+            Some(word) if !line.contains("(cost=") => word.to_owned(),
+            _ => ONE_SHARD.to_owned(),
+        }
+    }
+
     fn ask(&mut self, case: &Case) -> (Verdict, Reply, Reply) {
         let expected = case.run(&mut self.plain);
         let found = case.run(&mut self.router);
@@ -325,6 +375,9 @@ impl fmt::Display for Report {
             self.refused(),
             self.differences.len()
         )?;
+        for (layer, count) in &self.layers {
+            writeln!(f, "  {count} answered by: {layer}")?;
+        }
         for (code, count) in errors {
             writeln!(f, "  {count} failed: {code}")?;
         }

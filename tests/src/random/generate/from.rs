@@ -47,7 +47,7 @@ impl Generator {
         list
     }
 
-    fn see(&mut self, atoms: Vec<Atom>) {
+    pub(super) fn see(&mut self, atoms: Vec<Atom>) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.atoms.extend(atoms);
             scope.relations += 1;
@@ -64,17 +64,7 @@ impl Generator {
         };
         let (left, left_atoms) = self.named_table(a);
         let (right, right_atoms) = self.named_table(b);
-        let find = |atoms: &[Atom], table: &str, column: &str| {
-            let columns = TABLES
-                .iter()
-                .find(|known| known.name == table)
-                .map(|table| table.columns);
-            let place =
-                columns.and_then(|columns| columns.iter().position(|known| known.name == column));
-            atoms[place.expect("the pairs are columns of the tables")]
-                .expr
-                .clone()
-        };
+        let find = |atoms: &[Atom], table, column| atoms[position(table, column)].expr.clone();
         let equal = vec![
             find(&left_atoms, a, a_column).into(),
             find(&right_atoms, b, b_column).into(),
@@ -330,7 +320,7 @@ impl Generator {
         self.named_table(name)
     }
 
-    fn named_table(&mut self, name: &str) -> (From, Vec<Atom>) {
+    pub(super) fn named_table(&mut self, name: &str) -> (From, Vec<Atom>) {
         let table = TABLES
             .iter()
             .find(|table| table.name == name)
@@ -391,6 +381,14 @@ impl Generator {
         ids.filter_map(|text| text.split_once('.').map(|(alias, _)| alias.to_owned()))
             .collect()
     }
+}
+
+/// The place of a column among those of its table.
+pub(super) fn position(table: &str, column: &str) -> usize {
+    let table = TABLES.iter().find(|known| known.name == table);
+    let columns = table.map_or(&[][..], |table| table.columns);
+    let place = columns.iter().position(|known| known.name == column);
+    place.expect("the pairs are columns of the tables")
 }
 
 /// The columns of a relation that is no table.

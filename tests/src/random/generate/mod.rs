@@ -10,6 +10,7 @@ mod aggregate;
 mod condition;
 mod expression;
 mod from;
+mod layers;
 mod select;
 mod writes;
 
@@ -99,9 +100,14 @@ impl Generator {
     }
 
     fn statement(&mut self) -> Query {
-        if self.chance.percent(2) {
-            let types = self.types(2);
-            return self.values_query(&types);
+        match self.chance.below(100) {
+            0..2 => {
+                let types = self.types(2);
+                return self.values_query(&types);
+            }
+            2..36 => return self.merged(),
+            36..48 => return self.looked_up(),
+            _ => {}
         }
         let seen = self.named.len();
         // Small statements are those that a router does not refuse, or shortens; great ones try everything at once.

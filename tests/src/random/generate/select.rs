@@ -255,7 +255,7 @@ impl Generator {
     }
 
     /// An expression of which nothing takes it for an ordinal.
-    fn not_constant(&mut self, ty: Type) -> Expr {
+    pub(super) fn not_constant(&mut self, ty: Type) -> Expr {
         let expr = self.expr(ty, 1);
         if expr.ty.is_integer() {
             return Expr::of(expr.ty, "{} + 0", vec![expr.into()]);
