@@ -151,6 +151,19 @@ fn ordered_rows_of_several_shards_for_a_slow_reader() {
     }
 }
 
+/// A shard's rows are read when they are needed: those of the others wait.
+#[test]
+fn merged_rows_for_a_slow_reader() {
+    let router = router("");
+    let (width, times) = (MEGABYTE / 10, 80 * volume());
+    let sql = format!(
+        "SELECT id, repeat('x', {width}) FROM large, generate_series(1, {times}) ORDER BY id"
+    );
+    let plan = client(&router).run(&format!("EXPLAIN {sql}")).value();
+    assert!(plan.starts_with("Merge of all shards"), "{plan}");
+    is_read_slowly(&router, &sql, ROWS * times, width);
+}
+
 #[test]
 fn a_join_in_a_workspace_within_the_limit() {
     let router = router("max_fetch_bytes = \"100GB\"");

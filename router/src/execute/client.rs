@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use switchyard_wire::backend::encode;
 use switchyard_wire::frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::has_budget_remaining;
 
 use crate::metrics::Counters;
 use crate::stream::Stream;
@@ -29,8 +30,7 @@ pub(crate) struct Client {
     pub(crate) input: BytesMut,
     /// Owed to the client, not yet written.
     pub(crate) output: BytesMut,
-    /// The reactor is to wake the session at the client's next input, and has not done so yet.
-    watched: bool,
+    watch: Watch,
     /// The client has closed its half of the connection.
     gone: bool,
     /// Nothing is written: see [`Client::hold`].
@@ -40,6 +40,24 @@ pub(crate) struct Client {
     told: Arc<Reported>,
     /// A reported setting may have changed; to be told before ReadyForQuery.
     pub(crate) untold: bool,
+}
+
+/// The reactor is to wake the session at the client's next input, and has not done so yet.
+#[derive(Debug, Default)]
+struct Watch(bool);
+
+impl Watch {
+    /// Waits until a read may find something. A session is one task, which the reactor need be told but once for each time
+    /// that it wakes it.
+    fn poll(&mut self, stream: &Stream, context: &mut Context<'_>) -> Poll<()> {
+        if self.0 && !stream.has_input() {
+            return Poll::Pending;
+        }
+        let readable = stream.poll_readable(context);
+        // A task that has done much in one go is put off without the reactor being told.
+        self.0 = readable.is_pending() && has_budget_remaining();
+        readable
+    }
 }
 
 /// What a node has said of a session's settings.
@@ -72,7 +90,7 @@ impl Client {
             worker,
             input,
             output: BytesMut::new(),
-            watched: false,
+            watch: Watch::default(),
             gone: false,
             held: false,
             counters,
@@ -150,15 +168,8 @@ impl Client {
         Ok(count > 0)
     }
 
-    /// Waits until a read may find something. A session is one task, which the reactor need be told but once for each time
-    /// that it wakes it.
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.watched && !self.stream.has_input() {
-            return Poll::Pending;
-        }
-        let readable = self.stream.poll_readable(context);
-        self.watched = readable.is_pending();
-        readable
+        self.watch.poll(&self.stream, context)
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -166,7 +177,7 @@ impl Client {
             self.input = self.worker.spare().take();
         }
         self.input.reserve(READ_SIZE);
-        self.watched = false;
+        self.watch = Watch::default();
         let count = match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
             Poll::Pending if self.input.is_empty() => {
                 self.worker.spare().put(std::mem::take(&mut self.input));
@@ -282,5 +293,61 @@ impl Client {
         }
         self.output = BytesMut::new();
         self.stream.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Socket;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::coop::consume_budget;
+    use tokio::task::yield_now;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_done_much_in_one_go_hears_of_input_all_the_same() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut stream = Stream::Plain(Socket::Tcp(listener.accept().await.unwrap().0));
+        client.write_all(b"Q").await.unwrap();
+        stream.read_u8().await.unwrap();
+        poll_fn(|context| {
+            assert!(pin!(stream.read_u8()).poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let (mut watch, woken) = (Watch::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        poll_fn(|context| {
+            while pin!(consume_budget()).poll(context).is_ready() {}
+            let mut session = Context::from_waker(&waker);
+            assert!(watch.poll(&stream, &mut session).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        // Put off, it is woken at once, and looks again.
+        while woken.0.load(Ordering::SeqCst) == 0 {
+            yield_now().await;
+        }
+        let mut session = Context::from_waker(&waker);
+        assert!(watch.poll(&stream, &mut session).is_pending());
+        client.write_all(b"Q").await.unwrap();
+        while !stream.has_input() {
+            yield_now().await;
+        }
+        assert_eq!(woken.0.load(Ordering::SeqCst), 2);
     }
 }
