@@ -107,7 +107,7 @@ fn write_workspace(
             .as_ref()
             .filter(|finish| std::ptr::eq(&finish.rows, fetch))
         {
-            write!(out, "  Or a part from ")?;
+            write!(out, "  Rows made by ")?;
             write_target(out, &fetch.target, relations)?;
             writeln!(out)?;
             finish.explain(out, sql)?;

@@ -52,7 +52,7 @@ SELECT -id AS age FROM users ORDER BY age
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id, age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text: SELECT -id AS age FROM users
 -->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 1" NULLS LAST
 
@@ -77,7 +77,7 @@ SELECT id FROM users ORDER BY email
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id, email) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text: SELECT id, (email) AS "switchyard 1" FROM users
 -->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
@@ -96,7 +96,7 @@ SELECT id FROM nocased ORDER BY label
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch nocased (id, label) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text: SELECT id, (label) AS "switchyard 1" FROM nocased
 -->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
@@ -104,7 +104,7 @@ SELECT id FROM users ORDER BY lower(email)
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
 -->   Fetch users (id, email) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text: SELECT id, (lower(email)) AS "switchyard 1" FROM users
 -->     Finished by: SELECT "switchyard 1" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
@@ -349,7 +349,7 @@ SELECT min(email) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (min(email)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.min("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -410,7 +410,7 @@ SELECT count(*) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (id) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT  "switchyard 1" + 1 FROM (SELECT coalesce(pg_catalog.sum("switchyard 1"), 0)::pg_catalog.int8 AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -423,7 +423,7 @@ SELECT sum(v) FROM metrics
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch metrics (v) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (sum(v)) AS "switchyard 1" FROM metrics HAVING true
 -->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -441,7 +441,7 @@ SELECT sum(length(email)) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (sum(length(email))) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -449,7 +449,7 @@ SELECT sum(age + 1) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (sum(age + 1)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT  "switchyard 1"  FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -463,7 +463,7 @@ SELECT count(*) FROM users HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (id) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT  "switchyard 1"  FROM (SELECT coalesce(pg_catalog.sum("switchyard 1"), 0)::pg_catalog.int8 AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard" WHERE ( "switchyard 1" > 1)
 
@@ -476,7 +476,7 @@ SELECT coalesce(sum(age), 0) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT coalesce( "switchyard 1" , 0) FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -585,7 +585,7 @@ SELECT email, avg(age) FROM users GROUP BY email ORDER BY email
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email, age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (email) AS "switchyard 1", pg_catalog.sum(age) AS "switchyard 2", pg_catalog.count(age) AS "switchyard 3" FROM users GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", CASE WHEN pg_catalog.sum("switchyard 3") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 2") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 3") END AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"  ORDER BY 1 NULLS LAST
 
@@ -593,7 +593,7 @@ SELECT status, country, sum(total), avg(total) FROM orders GROUP BY country, sta
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch orders (total, status, country) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (country) AS "switchyard 1", (status) AS "switchyard 2", (sum(total)) AS "switchyard 3", pg_catalog.sum(total) AS "switchyard 4", pg_catalog.count(total) AS "switchyard 5" FROM orders GROUP BY 1, 2
 -->     Finished by: SELECT  "switchyard 2" ,  "switchyard 1" ,  "switchyard 3" ,  "switchyard 4"  FROM (SELECT "switchyard 1", "switchyard 2", pg_catalog.sum("switchyard 3") AS "switchyard 3", CASE WHEN pg_catalog.sum("switchyard 5") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 4") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 5") END AS "switchyard 4" FROM pg_temp."switchyard rows" GROUP BY 1, 2) AS "switchyard"  ORDER BY  "switchyard 2" COLLATE "C" NULLS LAST, 3 NULLS LAST
 -->   Guards: [0]
@@ -632,7 +632,7 @@ SELECT age, 'x', age * 2 FROM users GROUP BY age
 --> Workspace (read)
 -->   Reason: GROUP BY is not supported across shards yet
 -->   Fetch users (age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (age) AS "switchyard 1" FROM users GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" , 'x',  "switchyard 1" * 2 FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
@@ -640,7 +640,7 @@ SELECT age, count(*) FROM users GROUP BY age HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (age) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard" WHERE ( "switchyard 2" > 1)
 
@@ -657,7 +657,7 @@ SELECT lower(email), count(*) FROM users GROUP BY lower(email)
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (email) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (lower(email)) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
@@ -665,7 +665,7 @@ SELECT label, count(*) FROM nocased GROUP BY label
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch nocased (label) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (label) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM nocased GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
@@ -673,7 +673,7 @@ SELECT v, count(*) FROM metrics GROUP BY v
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch metrics (v) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (v) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM metrics GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
@@ -713,7 +713,7 @@ SELECT DISTINCT email FROM users ORDER BY email
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
 -->   Fetch users (email) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (email) AS "switchyard 1" FROM users GROUP BY 1
 -->     Finished by: SELECT DISTINCT  "switchyard 1"  FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"  ORDER BY 1 NULLS LAST
 
@@ -735,7 +735,7 @@ SELECT DISTINCT v FROM metrics
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
 -->   Fetch metrics (v) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (v) AS "switchyard 1" FROM metrics GROUP BY 1
 -->     Finished by: SELECT DISTINCT  "switchyard 1"  FROM (SELECT "switchyard 1" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 
@@ -743,7 +743,7 @@ SELECT DISTINCT id, v FROM metrics ORDER BY v
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
 -->   Fetch metrics (id, v) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text: SELECT DISTINCT id, v FROM metrics
 -->     Finished by: SELECT "switchyard 1", "switchyard 2" FROM (SELECT "switchyard 1", "switchyard 2" FROM pg_temp."switchyard rows") AS "switchyard" ORDER BY "switchyard 2" NULLS LAST
 
@@ -771,7 +771,7 @@ SELECT DISTINCT count(*) FROM orders GROUP BY status
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch orders (status) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (status) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM orders GROUP BY 1
 -->     Finished by: SELECT DISTINCT  "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
 

@@ -8,7 +8,7 @@ SELECT sum(age) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT  "switchyard 1" + 1 FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -16,7 +16,7 @@ SELECT coalesce(sum(age), 0) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (age) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT coalesce( "switchyard 1" , 0) FROM (SELECT pg_catalog.sum("switchyard 1") AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 
@@ -50,7 +50,7 @@ SELECT 1 FROM users HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch users (id) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
 -->     Finished by: SELECT 1 FROM (SELECT coalesce(pg_catalog.sum("switchyard 1"), 0)::pg_catalog.int8 AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard" WHERE ( "switchyard 1" > 1)
 
