@@ -111,6 +111,22 @@ fn a_backend_that_is_terminated() {
     }
 }
 
+#[test]
+fn a_plan_with_what_it_takes() {
+    let (bed, _turn) = bed();
+    let explain = format!("EXPLAIN ANALYZE {TOTAL}");
+    let held = Held::on(bed, 1);
+    let router = (bed.router(), &connect as &dyn Fn(&Router) -> Client);
+    fails(bed, router, &explain, "08006", |_| held.kill());
+    fails(bed, router, &explain, "57014", |client| {
+        held.is_waited_for();
+        Client::cancel(&client.key, bed.router().port());
+    });
+    drop(held);
+    let _row = Row::on(bed, 0, 0);
+    fails(bed, router, &explain, "22012", |_| ());
+}
+
 /// The server does not notice, and goes on until it wants to say something.
 #[test]
 fn a_connection_that_breaks() {

@@ -138,12 +138,17 @@ impl Session {
         asked: &Asked<'_>,
     ) -> Result<Vec<String>, Trouble> {
         let index = self.join(shard, asked.need).await?;
-        self.ask(index, sql, Format::Text, asked).await?;
-        let (client, source, _) = self.exchanging(index)?;
-        let plan = lines(client, source).await;
-        source.unread = plan
-            .as_ref()
-            .is_err_and(|trouble| !matches!(trouble, Trouble::Told));
+        let plan = match self.ask(index, sql, Format::Text, asked).await {
+            Ok(()) => {
+                let (client, source, _) = self.exchanging(index)?;
+                let plan = lines(client, source).await;
+                source.unread = plan
+                    .as_ref()
+                    .is_err_and(|trouble| !matches!(trouble, Trouble::Told));
+                plan
+            }
+            Err(trouble) => Err(trouble),
+        };
         match plan {
             Err(Trouble::Lost) => Err(self.lost_with_rows(None).into()),
             Err(trouble) => {
