@@ -63,6 +63,7 @@ pub async fn explain(
         search_path: &path.unwrap_or_default(),
         temporary: &[],
         layer: Layer::Auto,
+        given: &[],
     };
     let plan = crate::plan::plan(sql, &scan, &context);
     let values = Values {

@@ -59,6 +59,14 @@ fn merge_in_workspaces() {
     });
 }
 
+/// What is answered by giving rows to shards, a workspace answers alike.
+#[test]
+fn bind_join_in_workspaces() {
+    same_between("bind_join.slt", |bed, path, protocol| {
+        differential::run(path, protocol, &InWorkspaces(bed));
+    });
+}
+
 #[track_caller]
 fn same_between(file: &str, run: impl Fn(&Bed, &Path, Protocol)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,4 +102,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard scatter workspace around reference transactions errors catalog ddl copy stored_keys merge }
+files! { single_shard scatter workspace bind_join around reference transactions errors catalog ddl copy stored_keys merge }

@@ -57,6 +57,7 @@ pub(crate) fn view() -> View {
     let counters = metrics.counters(0, &database);
     counters.query(RouteKind::Primary);
     counters.error(ErrorClass::Unsupported);
+    counters.bind_join();
     counters.fetched(2, 99);
     let user: Arc<str> = "app".into();
     let client = NewClient {

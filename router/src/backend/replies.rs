@@ -27,7 +27,8 @@ pub(crate) enum Reply {
     /// Anything, then ReadyForQuery, which is shown as the rest is or not at all.
     Query { show_ready: bool },
     /// As [`Reply::Query`] (`ready`) or [`Reply::Execute`], but one part of a result that is appended to others: rows
-    /// are shown, their description if `describe`, their end is not.
+    /// are shown, their description if `describe`, their end is not. Before those that are `ready`, Parse and Bind may be completed, which
+    /// is not shown.
     Part { describe: bool, ready: bool },
     /// ReadyForQuery.
     Sync,
@@ -370,6 +371,7 @@ impl Replies {
         }
         match (header.tag, reply) {
             (b'D', Reply::Part { .. }) => pass_or_hide(shown, header.len),
+            (b'1' | b'2', Reply::Part { ready: true, .. }) => pass_or_hide(false, header.len),
             (b'T', Reply::Part { describe, .. }) => pass_or_hide(describe && shown, header.len),
             (b'C' | b'I' | b's', Reply::Part { ready, .. }) => {
                 self.note_end(header.tag, body);

@@ -121,6 +121,8 @@ mod tests {
             default: None,
             identity: false,
             generated: false,
+            sql_type: None,
+            sql_suffix: String::new(),
         };
         Introspection {
             relations: vec![RelationRow {

@@ -54,7 +54,7 @@ type Labels<'a> = &'a [(&'a str, &'a str)];
 type Reading<T> = (&'static str, &'static str, fn(&T) -> f64);
 
 /// What is counted by database and nothing else.
-const TOTALS: [Reading<Totals>; 10] = [
+const TOTALS: [Reading<Totals>; 11] = [
     ("logins", "Clients let in", |totals| totals.logins as f64),
     ("transactions", "Transactions ended", |totals| {
         totals.transactions as f64
@@ -86,13 +86,18 @@ const TOTALS: [Reading<Totals>; 10] = [
         |totals| totals.plan_misses as f64,
     ),
     (
+        "bind_joins",
+        "Statements sent to shards with the rows of their small tables, instead of to a workspace",
+        |totals| totals.bind_joins as f64,
+    ),
+    (
         "fetched_rows",
-        "Rows brought from shards into workspaces",
+        "Rows brought from shards into workspaces, or to other shards",
         |totals| totals.fetched_rows as f64,
     ),
     (
         "fetched_bytes",
-        "Bytes of rows brought from shards into workspaces",
+        "Bytes of rows brought from shards into workspaces, or to other shards",
         |totals| totals.fetched_bytes as f64,
     ),
 ];
@@ -362,6 +367,7 @@ mod tests {
             "switchyard_clients{database=\"shop\",state=\"active\"} 1.0",
             "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\",purpose=\"sessions\"} 4.0",
             "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\",purpose=\"workspaces\"} 0.0",
+            "switchyard_bind_joins_total{database=\"shop\"} 1.0",
             "switchyard_fetched_rows_total{database=\"shop\"} 2.0",
             "switchyard_fetched_bytes_total{database=\"shop\"} 99.0",
             "switchyard_node_up{database=\"shop\",shard=\"s0\",node=\"b:2\",role=\"replica\"} 0.0",

@@ -177,6 +177,7 @@ pub struct Counters {
     wait_us: Count,
     plan_hits: Count,
     plan_misses: Count,
+    bind_joins: Count,
     fetched_rows: Count,
     fetched_bytes: Count,
 }
@@ -232,7 +233,12 @@ impl Counters {
         count.add(1);
     }
 
-    /// Rows were brought from a shard into a workspace.
+    /// A statement that would have needed a workspace was sent to shards with the rows of its small tables.
+    pub fn bind_join(&self) {
+        self.bind_joins.add(1);
+    }
+
+    /// Rows were brought from a shard into a workspace, or to be given to others.
     pub fn fetched(&self, rows: u64, bytes: u64) {
         self.fetched_rows.add(rows);
         self.fetched_bytes.add(bytes);
@@ -253,6 +259,7 @@ impl Counters {
         totals.wait_us += self.wait_us.read();
         totals.plan_hits += self.plan_hits.read();
         totals.plan_misses += self.plan_misses.read();
+        totals.bind_joins += self.bind_joins.read();
         totals.fetched_rows += self.fetched_rows.read();
         totals.fetched_bytes += self.fetched_bytes.read();
     }
@@ -285,7 +292,9 @@ pub struct Totals {
     pub plan_hits: u64,
     /// Plans made.
     pub plan_misses: u64,
-    /// Rows brought from shards into workspaces.
+    /// Statements sent to shards with the rows of their small tables.
+    pub bind_joins: u64,
+    /// Rows brought from shards into workspaces, or to be given to other shards.
     pub fetched_rows: u64,
     /// Their bytes.
     pub fetched_bytes: u64,

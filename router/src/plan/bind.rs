@@ -492,6 +492,7 @@ mod tests {
             search_path: &SearchPath::default(),
             temporary: &[],
             layer: crate::plan::Layer::Auto,
+            given: &[],
         };
         let plan = plan(sql, &scan, &context);
         let target = match &plan.operator {

@@ -373,6 +373,7 @@ mod tests {
             search_path: &SearchPath::default(),
             temporary: &[],
             layer: crate::plan::Layer::Auto,
+            given: &[],
         };
         let plan = Arc::new(plan(sql, &scan, &context));
         cache.insert(sql.as_bytes(), &scan, id, Arc::clone(&plan));

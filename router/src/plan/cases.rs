@@ -55,6 +55,7 @@ impl Setting {
             search_path: &self.search_path,
             temporary: &self.temporary,
             layer: crate::plan::Layer::Auto,
+            given: &[],
         };
         (plan(sql, &scan, &context), scan)
     }
@@ -333,6 +334,7 @@ fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
             search_path: &setting.search_path,
             temporary: &[],
             layer: crate::plan::Layer::Auto,
+            given: &[],
         };
         explain(&plan(sql, &scan, &context), &setting.relations, sql, None)
     };

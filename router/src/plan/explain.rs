@@ -100,6 +100,11 @@ fn write_workspace(
     write!(steps.head, "Workspace")?;
     write_node(&mut steps.head, plan)?;
     writeln!(steps.head, "  Reason: {}", workspace.reason)?;
+    for join in &workspace.joins {
+        let given = join.given.iter();
+        let given: Vec<String> = given.map(|(_, given)| given.relation.to_string()).collect();
+        writeln!(steps.head, "  Bind join, if few: {}", given.join(", "))?;
+    }
     for fetch in workspace.all_fetches() {
         let out = &mut String::new();
         if let Some(finish) = workspace

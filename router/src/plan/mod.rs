@@ -9,12 +9,15 @@
 mod analyse;
 mod array;
 mod bind;
+pub mod bind_join;
 pub mod cache;
 mod command;
 mod control;
 mod ddl;
 mod decide;
+mod edits;
 pub mod explain;
+pub mod given;
 pub mod merge;
 mod opaque;
 mod parse;
@@ -46,7 +49,7 @@ pub use workspace::Workspace;
 use std::sync::Arc;
 
 use sqlparser::ast::Statement;
-use switchyard_schema::ShardIndex;
+use switchyard_schema::{ShardIndex, TableName};
 
 use self::analyse::Analysis;
 use crate::relations::{Relations, SearchPath};
@@ -68,6 +71,8 @@ pub struct Context<'a> {
     pub temporary: &'a [String],
     /// What may answer a read.
     pub layer: Layer,
+    /// Relations whose rows are given with the statement: every shard has all of them.
+    pub given: &'a [TableName],
 }
 
 /// What may answer a read: `SET switchyard.layer`, by which two ways to the same answer can be compared.
@@ -343,7 +348,11 @@ impl Planner<'_> {
             Operator::Workspace(workspace) => workspace.params(),
         };
         if let Some(several) = &mut plan.several {
-            Arc::make_mut(several).params = plan.params;
+            let params = plan.params;
+            let guards = &plan.guards;
+            let several = Arc::make_mut(several);
+            several.params = params;
+            several.guards.clone_from(guards);
             let others = &several.key_params;
             plan.key_params.extend_from_slice(others);
             plan.key_params.sort_unstable();
@@ -435,7 +444,7 @@ impl Planner<'_> {
             node: None,
             several: None,
         };
-        if !self.alone && !analysis.writes {
+        if !self.alone && !analysis.writes && self.context.given.is_empty() {
             self.apart(&mut plan, &analysis, statement, tokens);
         }
         plan

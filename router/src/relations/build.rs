@@ -12,7 +12,7 @@ use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::reading::reading;
 use super::{
     Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind,
-    Relations, Sharding, Triggers, Volatility, is_system_schema,
+    Relations, Sharding, SqlType, Triggers, Volatility, is_system_schema,
 };
 
 /// Something configuration and servers disagree about.
@@ -622,6 +622,10 @@ fn column(row: &ColumnRow) -> Column {
         not_null: row.not_null,
         collation: collation(row),
         default,
+        sql_type: row.sql_type.as_ref().map(|name| SqlType {
+            name: name.as_str().into(),
+            suffix: row.sql_suffix.as_str().into(),
+        }),
     }
 }
 

@@ -55,7 +55,7 @@ pub struct RelationRow {
 /// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),
 /// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones; of
 /// the C library's locales those of the code points' order, and all that PostgreSQL 17 and later bring along),
-/// default text or NULL, identity bool, generated bool.
+/// default text or NULL, identity bool, generated bool, type in SQL text or NULL, its suffix text.
 pub const COLUMNS: &str = "\
 WITH RECURSIVE base (oid, type, typmod) AS (
     SELECT t.oid, t.oid, -1 FROM pg_catalog.pg_type t WHERE t.typtype <> 'd'
@@ -73,7 +73,16 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
             ELSE l.collname::pg_catalog.text END,
        CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid)
             ELSE NULL END,
-       a.attidentity <> '', a.attgenerated <> ''
+       a.attidentity <> '', a.attgenerated <> '',
+       CASE WHEN t.typtype IN ('b', 'r') AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.oid < 16384
+             AND t.typarray <> 0 AND t.typcategory <> 'A' AND (t.typname <> 'interval' OR a.atttypmod = -1)
+            THEN 'pg_catalog.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(t.typname) END,
+       CASE WHEN a.atttypmod = -1 THEN ''
+            ELSE coalesce(pg_catalog.substring(pg_catalog.format_type(a.atttypid, a.atttypmod), '[(][-0-9,]+[)]'), '') END
+       OPERATOR(pg_catalog.||)
+       CASE WHEN a.attcollation = t.typcollation THEN ''
+            ELSE ' COLLATE ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(s.nspname)
+                 OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(l.collname) END
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -83,6 +92,7 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
                coalesce(pg_catalog.to_jsonb(pg_database) OPERATOR(pg_catalog.->>) 'datlocprovider', 'c') AS provider
           FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) d ON true
   LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+  LEFT JOIN pg_catalog.pg_namespace s ON s.oid = l.collnamespace
   LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
  WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relpersistence <> 't'
@@ -111,6 +121,10 @@ pub struct ColumnRow {
     pub identity: bool,
     /// A generated column.
     pub generated: bool,
+    /// Its type as SQL names it, if it is one of PostgreSQL's own that is no array.
+    pub sql_type: Option<String>,
+    /// What follows that name: the modifier, and the collation if it is not the type's.
+    pub sql_suffix: String,
 }
 
 /// Unique indexes and exclusion constraints of user tables. Columns: relation int8, column numbers text

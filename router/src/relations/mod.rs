@@ -136,6 +136,17 @@ pub struct Column {
     pub collation: Collation,
     /// What an INSERT that leaves the column out stores.
     pub default: DefaultValue,
+    /// Its type in SQL, if it is one of PostgreSQL's own of whose values arrays are made.
+    pub sql_type: Option<SqlType>,
+}
+
+/// A column's type as SQL writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlType {
+    /// The type's name, with its schema.
+    pub name: Box<str>,
+    /// What a column's definition has behind it: a modifier, a collation.
+    pub suffix: Box<str>,
 }
 
 /// What an INSERT that leaves a column out stores.

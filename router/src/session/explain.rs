@@ -50,6 +50,7 @@ impl Session {
         let asked = Asked {
             sql: sent.sql(),
             params: None,
+            given: Vec::new(),
             need: self.need(routed.plan.access, routed.hint),
             cancels: self.cancel.slot().requests(),
         };

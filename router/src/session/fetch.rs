@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardSet, TableName};
 use switchyard_wire::Format;
@@ -29,6 +29,8 @@ pub(super) struct Asked<'a> {
     pub(super) sql: &'a [u8],
     /// Its parameters: their types, and the message they are in.
     pub(super) params: Option<(Vec<u32>, &'a Bind<'a>)>,
+    /// Rows that are given with it: arrays, numbered after its parameters.
+    pub(super) given: Vec<Option<Bytes>>,
     /// The kind of node that may give the rows.
     pub(super) need: Need,
     /// Cancel requests that came before it.
@@ -36,6 +38,20 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// How many parameters the client gives.
+    pub(super) fn parameters(&self) -> usize {
+        self.params
+            .as_ref()
+            .map_or(0, |(_, bind)| bind.params.len())
+    }
+
+    /// Their types; 0 is for the server to find out.
+    pub(super) fn types(&self) -> Vec<u32> {
+        self.params
+            .as_ref()
+            .map_or_else(Vec::new, |(types, _)| types.clone())
+    }
+
     /// Appends the messages that run a query of ours with the client's parameters, as far as it mentions them.
     pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], format: Format) {
         self.encode_bind(output, query, b"", &[format]);
@@ -52,8 +68,11 @@ impl Asked<'_> {
         results: &[Format],
     ) {
         let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
+        let mentioned = match self.params.is_some() || !self.given.is_empty() {
+            true => parameters(query),
+            false => Vec::new(),
+        };
         if let Some((known, bind)) = &self.params {
-            let mentioned = parameters(query);
             for (at, value) in bind.params.iter().enumerate() {
                 let used = mentioned.contains(&(at + 1));
                 // PostgreSQL wants to know the type even of a parameter that it does not need. A value for which there is no
@@ -62,6 +81,12 @@ impl Asked<'_> {
                 values.push(value.filter(|_| used));
                 formats.push(bind.param_formats.format(at));
             }
+        }
+        for (at, array) in self.given.iter().enumerate() {
+            let used = mentioned.contains(&(self.parameters() + at + 1));
+            types.push(if used { 0 } else { TEXT });
+            values.push(array.as_deref().filter(|_| used));
+            formats.push(Format::Binary);
         }
         frontend::encode::parse(output, b"", query, &types);
         frontend::encode::bind(output, portal, b"", &formats, &values, results);
@@ -136,7 +161,7 @@ impl Session {
     }
 
     /// How many rows PostgreSQL expects a query to have, on one of the shards.
-    async fn expected_rows(
+    pub(super) async fn expected_rows(
         &mut self,
         shards: &ShardSet,
         query: &str,

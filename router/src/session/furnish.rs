@@ -53,9 +53,7 @@ impl Session {
         asked: &Asked<'_>,
         fill: Fill,
     ) -> Result<Furnishing, Trouble> {
-        // It would wait for the session itself, and could not see what is not committed.
-        let waits = |block: &Block| block.locks_tables || block.changed_schema;
-        if self.block.as_ref().is_some_and(waits) {
+        if self.is_in_the_way() {
             return Err(Failure::Unsupported {
                 what: "a read over rows of several shards in a transaction that has changed the schema or locked tables".into(),
                 hint: "Commit first.",
@@ -254,8 +252,17 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a connection apart would wait for the session itself, and could not see what is not committed.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        let waits = |block: &Block| block.locks_tables || block.changed_schema;
+        self.block.as_ref().is_some_and(waits)
+    }
+
     /// A connection for a workspace.
-    async fn take_workspace(&mut self, home: ShardIndex) -> Result<Participant, Trouble> {
+    pub(super) async fn take_workspace(
+        &mut self,
+        home: ShardIndex,
+    ) -> Result<Participant, Trouble> {
         self.end_workspaces_without_portal().await;
         let Self {
             participants,
@@ -292,7 +299,7 @@ impl Session {
     }
 
     /// Begins the workspace's transaction, under the client's settings, with these statements.
-    async fn open_workspace(
+    pub(super) async fn open_workspace(
         &mut self,
         workspace: &mut Workspace,
         views: &[TemporaryView],

@@ -4,18 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use switchyard_wire::backend::{Message, decode, encode};
+use switchyard_schema::ShardSet;
+use switchyard_wire::backend::{Column, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
 
 use super::Session;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
+use super::workspace::columns;
 use crate::backend::{Reply, Show};
 use crate::execute::client::Client;
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next_now, violation};
 use crate::execute::participant::Participant;
+use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, client_gone, exchange, fill, fill_any, relay_available};
 use crate::merge::{Formats, Limit, MergeError, Merger, Recipe, Step};
 use crate::plan::{Merge, Plan};
@@ -55,6 +58,22 @@ enum State {
     Runs,
     /// All have come.
     Ended,
+}
+
+/// A statement for several shards whose rows are merged.
+pub(super) struct Scattered<'a> {
+    pub(super) plan: &'a Plan,
+    /// The kind of node that may answer.
+    pub(super) need: Need,
+    pub(super) shards: &'a ShardSet,
+    /// The messages for each shard, up to one that is answered by ReadyForQuery.
+    pub(super) messages: &'a [u8],
+    pub(super) recipe: &'a Arc<Recipe>,
+    pub(super) limit: Limit,
+    /// Where in the client's text a character of the shards' comes from.
+    pub(super) origin: &'a (dyn Fn(usize) -> Option<usize> + Sync),
+    /// A RowDescription that says of which tables the columns are, where the shards' does not.
+    pub(super) description: Option<&'a [u8]>,
 }
 
 /// How far a merge has come.
@@ -126,31 +145,36 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let mut message = BytesMut::new();
         frontend::encode::query(&mut message, &merge.text(sent.sql()));
-        self.merge_answers(merge, routed, &message, sent.sql())
-            .await
+        self.merge_answers(&Scattered {
+            plan: &routed.plan,
+            need: self.need(routed.plan.access, routed.hint),
+            shards: &routed.shards,
+            messages: &message,
+            recipe: &merge.recipe,
+            limit: routed.limit,
+            origin: &|position| merge.origin(sent.sql(), position),
+            description: None,
+        })
+        .await
     }
 
-    /// Sends a whole Query message to several shards at once and merges their rows; `sql` is the text it was made of.
+    /// Sends a statement to several shards at once and merges their rows into one result.
     pub(super) async fn merge_answers(
         &mut self,
-        merge: &Merge,
-        routed: &Routed,
-        message: &[u8],
-        sql: &[u8],
+        scattered: &Scattered<'_>,
     ) -> Result<Ready, Trouble> {
-        let plan = &*routed.plan;
-        let need = self.need(plan.access, routed.hint);
+        let plan = scattered.plan;
         let cancels = self.cancel.slot().requests();
-        let mut indexes = Vec::with_capacity(routed.shards.len());
-        for shard in routed.shards.iter() {
-            let index = self.join(shard, need).await?;
+        let mut indexes = Vec::with_capacity(scattered.shards.len());
+        for shard in scattered.shards.iter() {
+            let index = self.join(shard, scattered.need).await?;
             self.settle_one(index, plan).await?;
             indexes.push(index);
         }
         for index in &indexes {
             let participant = self.participants.at(*index)?;
             let connection = &mut *participant.connection;
-            connection.output.extend_from_slice(message);
+            connection.output.extend_from_slice(scattered.messages);
             connection.unnamed = None;
             let reply = Reply::Part {
                 describe: false,
@@ -164,8 +188,13 @@ impl Session {
         }
         self.cancel_again(cancels).await;
         let (formats, count) = (Formats::text(), indexes.len());
-        let mut merging = Merging::new(&merge.recipe, formats, count, routed.limit, None);
-        let outcome = self.merge_rows(&indexes, &mut merging, true, None).await?;
+        let (recipe, limit) = (scattered.recipe, scattered.limit);
+        let mut merging = Merging::new(recipe, formats, count, limit, None);
+        let shown = Some(Shown {
+            columns: recipe.columns.into(),
+            tables: scattered.description,
+        });
+        let outcome = self.merge_rows(&indexes, &mut merging, shown, None).await?;
         let lost = match &outcome {
             Outcome::End(_) | Outcome::Suspended => self.drain(&indexes).await?,
             Outcome::Unmerged(_) => {
@@ -173,8 +202,7 @@ impl Session {
                 None
             }
             Outcome::Failed(failed) => {
-                let origin = |position| merge.origin(sql, position);
-                place_error(&mut self.client.output, failed.said_at, origin);
+                place_error(&mut self.client.output, failed.said_at, scattered.origin);
                 self.give_up(&indexes).await?;
                 let failed = indexes.get(failed.source).copied();
                 failed.filter(|failed| self.is_broken(*failed))
@@ -230,12 +258,12 @@ impl Session {
     }
 
     /// Gives the client rows of the result, at most `max_rows`. The sources are the participants of these indexes;
-    /// `describes`: the first one's description of its rows is the client's, as far as it is about the result.
+    /// `shown`: how much of the first one's description of its rows is the client's.
     pub(super) async fn merge_rows(
         &mut self,
         indexes: &[usize],
         merging: &mut Merging,
-        describes: bool,
+        mut shown: Option<Shown<'_>>,
         max_rows: Option<u64>,
     ) -> Result<Outcome, Trouble> {
         let Merging {
@@ -245,7 +273,6 @@ impl Session {
             portal,
         } = merging;
         let mut rows = 0;
-        let mut shown = describes.then(|| merger.columns());
         loop {
             if max_rows == Some(rows) {
                 return Ok(Outcome::Suspended);
@@ -339,7 +366,7 @@ impl Session {
         &mut self,
         index: usize,
         source: &mut Source,
-        shown: Option<usize>,
+        shown: Option<Shown<'_>>,
     ) -> Result<Result<(), usize>, Trouble> {
         let Self {
             client,
@@ -472,7 +499,7 @@ impl Session {
 fn opens_with(mut input: &[u8]) -> Option<u8> {
     while let Ok(Some(header)) = frame::header(input) {
         match header.tag {
-            b'T' | b'N' | b'S' | b'A' => input = input.get(header.len..)?,
+            b'1' | b'2' | b'T' | b'N' | b'S' | b'A' => input = input.get(header.len..)?,
             tag => return Some(tag),
         }
     }
@@ -480,12 +507,11 @@ fn opens_with(mut input: &[u8]) -> Option<u8> {
     frame::header(input).is_err().then_some(0)
 }
 
-/// Waits for what a shard sends next; what ends its rows stays in its input. `shown`: so many columns of its rows'
-/// description are for the client.
+/// Waits for what a shard sends next; what ends its rows stays in its input. `shown`: what of its rows' description is for the client.
 async fn next_part(
     client: &mut Client,
     participant: &mut Participant,
-    shown: Option<usize>,
+    shown: Option<Shown<'_>>,
 ) -> Result<Part, Trouble> {
     participant.failed = false;
     loop {
@@ -516,6 +542,8 @@ async fn next_part(
                 row.advance(HEADER);
                 return Ok(Part::Row(row.freeze()));
             }
+            // Of Parse and Bind, where the statement came with parameters.
+            b'1' | b'2' => input.advance(header.len),
             b'C' => return Ok(Part::End),
             b's' => return Ok(Part::Paused),
             tag => return Err(violation(participant, Some(tag))),
@@ -552,13 +580,25 @@ fn place_error(output: &mut BytesMut, from: usize, origin: impl Fn(usize) -> Opt
     }
 }
 
-/// Writes the first columns of a RowDescription; `None` if it is none, or has not so many.
-pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: usize) -> Option<()> {
-    let body = message.get(HEADER..)?;
-    let Ok(Message::RowDescription(columns)) = decode(b'T', body) else {
-        return None;
-    };
-    let columns: Vec<_> = columns.iter().take(shown).collect();
-    encode::row_description(output, &columns);
-    (columns.len() == shown).then_some(())
+/// What of a RowDescription is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// So many of its columns, the first ones,
+    pub(super) columns: usize,
+    /// as columns of the tables that this one says they are of, if there is one.
+    pub(super) tables: Option<&'a [u8]>,
+}
+
+/// Writes what is shown of a RowDescription; `None` if it is none, or has not so many columns.
+pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: Shown<'_>) -> Option<()> {
+    let own = columns(message)?;
+    let mut described: Vec<Column<'_>> = own.iter().take(shown.columns).collect();
+    if let Some(tables) = shown.tables {
+        for (column, of_table) in described.iter_mut().zip(columns(tables)?.iter()) {
+            column.table = of_table.table;
+            column.attribute = of_table.attribute;
+        }
+    }
+    encode::row_description(output, &described);
+    (described.len() == shown.columns).then_some(())
 }

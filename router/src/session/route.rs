@@ -175,6 +175,7 @@ impl Session {
             search_path: &self.search_path,
             temporary: &self.temporary,
             layer: self.layer,
+            given: &[],
         };
         Ok(plan(text, scan, &context))
     }

@@ -15,6 +15,7 @@ use super::Session;
 use super::extended::portable;
 use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
+use super::merge::Scattered;
 use super::route::{Routed, bind_settings, limit_of};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, Statement, StatementText};
@@ -148,7 +149,17 @@ impl Session {
             ..prepared.clone()
         };
         self.hold_on_shards(name, &ours, routed).await?;
-        self.merge_answers(merge, routed, &message, sql).await
+        self.merge_answers(&Scattered {
+            plan: &routed.plan,
+            need: self.need(routed.plan.access, routed.hint),
+            shards: &routed.shards,
+            messages: &message,
+            recipe: &merge.recipe,
+            limit: routed.limit,
+            origin: &|position| merge.origin(sql, position),
+            description: None,
+        })
+        .await
     }
 
     /// Where a statement goes with these arguments.
@@ -248,6 +259,7 @@ impl Session {
         let asked = Asked {
             sql: prepared.statement.sql(),
             params: Some((types, &bind)),
+            given: Vec::new(),
             need: self.need(routed.plan.access, routed.hint),
             cancels,
         };

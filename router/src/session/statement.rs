@@ -25,7 +25,12 @@ pub(crate) struct Statement {
     pub(crate) text: StatementText,
     /// The types of its parameters, once a backend has described them.
     described: OnceLock<Box<[u32]>>,
+    /// What shards run for it instead, the latest last: as long as it is known, so are those.
+    derived: Mutex<Vec<Arc<Statement>>>,
 }
+
+/// So many statements of ours are kept for one of a client's.
+const MOST_DERIVED: usize = 4;
 
 /// How a statement was prepared, and what identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,6 +79,24 @@ impl Statement {
             .get()
             .and_then(|types| types.get(index).copied())
             .unwrap_or(0)
+    }
+
+    /// The statement of this text that shards run for this one.
+    pub(crate) fn derived(
+        &self,
+        text: StatementText,
+        intern: impl FnOnce(StatementText) -> Arc<Statement>,
+    ) -> Arc<Statement> {
+        let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = derived.iter().find(|known| known.text == text) {
+            return Arc::clone(known);
+        }
+        let statement = intern(text);
+        if derived.len() >= MOST_DERIVED {
+            derived.remove(0);
+        }
+        derived.push(Arc::clone(&statement));
+        statement
     }
 
     /// Takes note of the parameter types a backend described.
@@ -171,6 +194,7 @@ impl Statements {
             backend_name: format!("sy_{}", known.last).into(),
             text,
             described: OnceLock::new(),
+            derived: Mutex::default(),
         });
         known.by_text.insert(key, Arc::downgrade(&statement));
         statement

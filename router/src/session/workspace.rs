@@ -32,19 +32,33 @@ impl Session {
             return Err(Failure::Retry.into());
         };
         let cancels = self.cancel.slot().requests();
+        let need = self.need(routed.plan.access, routed.hint);
+        let mut asked = Asked {
+            sql: sent.sql(),
+            params: None,
+            given: Vec::new(),
+            need,
+            cancels,
+        };
+        let known = plan.learned.known().description.clone();
+        if let Some(description) = known
+            && let Some(ready) = self.joined(routed, plan, &description, &mut asked).await?
+        {
+            return Ok(ready);
+        }
         // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
         let query = query_within(sent.sql(), &routed.plan.command);
         let description = self.describe(&query).await?;
         if let Command::Declare { name, hold } = &routed.plan.command {
             self.may_declare(name, *hold)?;
         }
-        let need = self.need(routed.plan.access, routed.hint);
-        let asked = Asked {
-            sql: sent.sql(),
-            params: None,
-            need,
-            cancels,
-        };
+        if !plan.joins.is_empty() && plan.learned.learn(&description) {
+            let ready = self.joined(routed, plan, &description, &mut asked).await?;
+            if let Some(ready) = ready {
+                return Ok(ready);
+            }
+        }
+        asked.given.clear();
         let furnished = self
             .furnish(plan, &routed.fetches, &asked, Fill::Rows)
             .await?;

@@ -151,6 +151,8 @@ fn column(row: &mut Values) -> Option<ColumnRow> {
         default: row.optional()?,
         identity: row.flag()?,
         generated: row.flag()?,
+        sql_type: row.optional()?,
+        sql_suffix: row.text()?,
     })
 }
 

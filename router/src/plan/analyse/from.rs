@@ -403,6 +403,7 @@ impl<'a> Analyser<'a> {
         }
         match &relation.placement {
             _ if self.alone => self.needs_first_shard(&relation.name.to_string()),
+            _ if self.context.given.contains(&relation.name) => self.analysis.reference = true,
             Placement::Reference => self.analysis.reference = true,
             Placement::Unsharded => self.needs_first_shard(&relation.name.to_string()),
             Placement::Catalog => self.analysis.catalog = true,

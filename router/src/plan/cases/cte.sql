@@ -27,6 +27,7 @@ WITH u (k) AS (SELECT id FROM users) SELECT * FROM u WHERE k = 5
 WITH u AS (SELECT * FROM users LIMIT 5) SELECT * FROM u WHERE id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 -- mentioned twice: each mention has its own keys
@@ -58,6 +59,7 @@ WITH a AS (SELECT * FROM users), b AS (SELECT * FROM a WHERE id = 5) SELECT * FR
 WITH u AS (SELECT * FROM users) SELECT 1
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 WITH c AS (SELECT * FROM countries) SELECT * FROM c
@@ -76,12 +78,14 @@ WITH RECURSIVE t AS (SELECT * FROM orders WHERE user_id = 5 UNION ALL SELECT o.*
 WITH RECURSIVE t AS (SELECT * FROM orders WHERE user_id = 5 UNION ALL SELECT o.* FROM orders o JOIN t ON o.user_id = t.user_id) SELECT * FROM t
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: orders
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- a condition does not reach into a recursion
 WITH RECURSIVE t AS (SELECT * FROM orders UNION ALL SELECT o.* FROM orders o JOIN t ON o.id = t.id) SELECT * FROM t WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: orders
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 WITH RECURSIVE u AS (SELECT * FROM users) SELECT * FROM u WHERE id = 5

@@ -19,6 +19,9 @@ SELECT * FROM users u, orders o WHERE u.id = o.user_id
 SELECT * FROM users u JOIN orders o ON o.id = u.id
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Only: id in fetched orders.id, if few
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -28,6 +31,9 @@ SELECT * FROM users u JOIN orders o ON o.id = u.id
 SELECT * FROM users, orders
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
@@ -48,6 +54,9 @@ SELECT * FROM users u, orders o WHERE u.id = $1 AND o.user_id = $1
 SELECT * FROM users u JOIN orders o ON o.id = u.age WHERE u.id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 17 to 22
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -83,6 +92,7 @@ SELECT * FROM users a JOIN users b ON a.id = b.id WHERE a.id = 7
 SELECT * FROM users a JOIN users b ON a.id = b.age WHERE a.id = 7
 --> Workspace (read)
 -->   Reason: joining "users" and "users" across shards is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 -- colocated by chance of the same method and type is colocated
@@ -93,6 +103,9 @@ SELECT * FROM users u JOIN products p ON p.id = u.id
 SELECT * FROM users u JOIN metrics m ON m.id = u.id
 --> Workspace (read)
 -->   Reason: joining "users" and "metrics" across shards is not supported yet
+-->   Bind join, if few: metrics
+-->   Bind join, if few: users
+-->   Bind join, if few: users, metrics
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch metrics (id, v) from all shards
 
@@ -104,6 +117,9 @@ SELECT * FROM users u JOIN metrics m ON m.id = u.id WHERE u.id = 5
 SELECT * FROM users u JOIN accounts a ON a.name = u.name
 --> Workspace (read)
 -->   Reason: joining "users" and "accounts" across shards is not supported yet
+-->   Bind join, if few: accounts
+-->   Bind join, if few: users
+-->   Bind join, if few: users, accounts
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch accounts (name, balance) from all shards
 
@@ -143,6 +159,8 @@ SELECT * FROM orders o JOIN order_items i ON (o.id, o.user_id) = (i.order_id, i.
 SELECT * FROM users u JOIN settings s ON s.key = u.name
 --> Workspace (read)
 -->   Reason: combining a sharded table with something on the first shard only is not supported yet
+-->   Bind join, if few: settings
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Only: name in fetched settings.key, if few
 -->   Fetch settings (key, value) from shard s0, or read in place
@@ -191,5 +209,8 @@ SELECT public.users.name FROM public.users WHERE public.users.id = 5
 SELECT * FROM users, products WHERE id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "products" across shards is not supported yet
+-->   Bind join, if few: products
+-->   Bind join, if few: users
+-->   Bind join, if few: users, products
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch products (id, sku, price) from all shards

@@ -51,6 +51,7 @@ SELECT id AS age FROM users ORDER BY age
 SELECT -id AS age FROM users ORDER BY age
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT -id AS age FROM users
@@ -59,6 +60,7 @@ SELECT -id AS age FROM users ORDER BY age
 SELECT id AS a, age AS a FROM users ORDER BY a
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 
 -- what PostgreSQL makes up may be the name
@@ -70,12 +72,14 @@ SELECT CASE WHEN age > 1 THEN 1 END, id FROM users ORDER BY id
 SELECT CASE WHEN age > 1 THEN 1 END, id FROM users ORDER BY "case"
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 
 -- of text only what is compared by bytes
 SELECT id FROM users ORDER BY email
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT id, (email) AS "switchyard 1" FROM users
@@ -95,6 +99,7 @@ SELECT id FROM users ORDER BY email COLLATE "C", id
 SELECT id FROM nocased ORDER BY label
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: nocased
 -->   Fetch nocased (id, label) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT id, (label) AS "switchyard 1" FROM nocased
@@ -103,6 +108,7 @@ SELECT id FROM nocased ORDER BY label
 SELECT id FROM users ORDER BY lower(email)
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT id, (lower(email)) AS "switchyard 1" FROM users
@@ -181,11 +187,13 @@ SELECT id FROM users ORDER BY id LIMIT ALL
 SELECT id FROM users ORDER BY id LIMIT 2.5
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY id LIMIT 1 + 1
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY id LIMIT 0
@@ -223,6 +231,7 @@ SELECT id FROM users ORDER BY age OFFSET 2 ROWS FETCH FIRST 3 ROWS WITH TIES
 SELECT id FROM users FETCH FIRST 3 ROWS WITH TIES
 --> Workspace (read)
 -->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 -- fewer shards
@@ -261,6 +270,9 @@ SELECT u.id, o.total FROM users u JOIN orders o ON o.user_id = u.id WHERE o.tota
 SELECT user_id, o.id FROM users u JOIN orders o USING (id) ORDER BY o.id
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id) from all shards
 -->   Fetch orders (id, user_id) from all shards
 
@@ -325,6 +337,9 @@ SELECT sum(total), avg(total) AS mean, min(total), max(total) FROM orders WHERE 
 SELECT min(created), max(created), max(day) FROM users, events
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: events
+-->   Bind join, if few: users
+-->   Bind join, if few: users, events
 -->   Fetch users (created) from all shards
 -->   Fetch events (day) from all shards
 
@@ -348,6 +363,7 @@ SELECT min(word), max(word) FROM words
 SELECT min(email) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (email) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (min(email)) AS "switchyard 1" FROM users HAVING true
@@ -409,6 +425,7 @@ SELECT pg_catalog.avg(age) FROM users
 SELECT count(*) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
@@ -417,11 +434,13 @@ SELECT count(*) + 1 FROM users
 SELECT count(DISTINCT age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT sum(v) FROM metrics
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: metrics
 -->   Fetch metrics (v) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(v)) AS "switchyard 1" FROM metrics HAVING true
@@ -430,16 +449,19 @@ SELECT sum(v) FROM metrics
 SELECT array_agg(id) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT my_sum(age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT sum(length(email)) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (email) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(length(email))) AS "switchyard 1" FROM users HAVING true
@@ -448,6 +470,7 @@ SELECT sum(length(email)) FROM users
 SELECT sum(age + 1) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(age + 1)) AS "switchyard 1" FROM users HAVING true
@@ -462,6 +485,7 @@ SELECT sum(age::bigint) FROM users
 SELECT count(*) FROM users HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
@@ -470,11 +494,13 @@ SELECT count(*) FROM users HAVING count(*) > 1
 SELECT 1 FROM users HAVING true
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT coalesce(sum(age), 0) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
@@ -584,6 +610,7 @@ SELECT email, avg(age) FROM users GROUP BY 1 ORDER BY 2
 SELECT email, avg(age) FROM users GROUP BY email ORDER BY email
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (email, age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (email) AS "switchyard 1", pg_catalog.sum(age) AS "switchyard 2", pg_catalog.count(age) AS "switchyard 3" FROM users GROUP BY 1
@@ -592,6 +619,7 @@ SELECT email, avg(age) FROM users GROUP BY email ORDER BY email
 SELECT status, country, sum(total), avg(total) FROM orders GROUP BY country, status ORDER BY status COLLATE "C", 3
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (total, status, country) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (country) AS "switchyard 1", (status) AS "switchyard 2", (sum(total)) AS "switchyard 3", pg_catalog.sum(total) AS "switchyard 4", pg_catalog.count(total) AS "switchyard 5" FROM orders GROUP BY 1, 2
@@ -631,6 +659,7 @@ SELECT age FROM users GROUP BY age
 SELECT age, 'x', age * 2 FROM users GROUP BY age
 --> Workspace (read)
 -->   Reason: GROUP BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (age) AS "switchyard 1" FROM users GROUP BY 1
@@ -639,6 +668,7 @@ SELECT age, 'x', age * 2 FROM users GROUP BY age
 SELECT age, count(*) FROM users GROUP BY age HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (age) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
@@ -656,6 +686,7 @@ SELECT age, count(*) FROM users GROUP BY age ORDER BY age FETCH FIRST 2 ROWS WIT
 SELECT lower(email), count(*) FROM users GROUP BY lower(email)
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (email) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (lower(email)) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
@@ -664,6 +695,7 @@ SELECT lower(email), count(*) FROM users GROUP BY lower(email)
 SELECT label, count(*) FROM nocased GROUP BY label
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: nocased
 -->   Fetch nocased (label) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (label) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM nocased GROUP BY 1
@@ -672,6 +704,7 @@ SELECT label, count(*) FROM nocased GROUP BY label
 SELECT v, count(*) FROM metrics GROUP BY v
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: metrics
 -->   Fetch metrics (v) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (v) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM metrics GROUP BY 1
@@ -680,6 +713,7 @@ SELECT v, count(*) FROM metrics GROUP BY v
 SELECT count(*) FROM users GROUP BY ROLLUP (age)
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 -- DISTINCT
@@ -712,6 +746,7 @@ SELECT DISTINCT email FROM users
 SELECT DISTINCT email FROM users ORDER BY email
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (email) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (email) AS "switchyard 1" FROM users GROUP BY 1
@@ -720,6 +755,7 @@ SELECT DISTINCT email FROM users ORDER BY email
 SELECT DISTINCT age FROM users ORDER BY id
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 
 SELECT DISTINCT email, age FROM users ORDER BY age FETCH FIRST 1 ROW WITH TIES
@@ -734,6 +770,7 @@ SELECT DISTINCT email, age FROM users ORDER BY age FETCH FIRST 1 ROW WITH TIES
 SELECT DISTINCT v FROM metrics
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: metrics
 -->   Fetch metrics (v) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (v) AS "switchyard 1" FROM metrics GROUP BY 1
@@ -742,6 +779,7 @@ SELECT DISTINCT v FROM metrics
 SELECT DISTINCT id, v FROM metrics ORDER BY v
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: metrics
 -->   Fetch metrics (id, v) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT DISTINCT id, v FROM metrics
@@ -759,6 +797,7 @@ SELECT DISTINCT ON (user_id) user_id, total FROM orders ORDER BY user_id, total 
 SELECT DISTINCT ON (status) status, total FROM orders ORDER BY status
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (total, status) from all shards
 
 SELECT DISTINCT count(*) FROM orders GROUP BY user_id
@@ -770,6 +809,7 @@ SELECT DISTINCT count(*) FROM orders GROUP BY user_id
 SELECT DISTINCT count(*) FROM orders GROUP BY status
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (status) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (status) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM orders GROUP BY 1
@@ -785,6 +825,7 @@ SELECT age IS DISTINCT FROM id AS "from", users.age AS order FROM users ORDER BY
 SELECT extract(year FROM created) AS limit, (SELECT 1 FROM countries LIMIT 1) FROM users ORDER BY id LIMIT 2
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, created) from all shards
 -->   Fetch countries (code) from any shard, or read in place
 
@@ -804,16 +845,19 @@ SELECT id FROM users ORDER BY id;
 SELECT id, rank() OVER (ORDER BY age) FROM users ORDER BY id
 --> Workspace (read)
 -->   Reason: window functions are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 
 (SELECT id FROM users) ORDER BY id
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users UNION ALL SELECT id FROM users ORDER BY id
 --> Workspace (read)
 -->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY id FOR UPDATE
@@ -824,27 +868,32 @@ SELECT id FROM users ORDER BY id FOR UPDATE
 SELECT id, now() FROM users ORDER BY id
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY random()
 --> Workspace (read: primary)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY id USING >
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY 7
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 -->   Guards: [0]
 
 SELECT id FROM users ORDER BY 'id'
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 -- the rows of a view, or what a function reads, are on other shards too

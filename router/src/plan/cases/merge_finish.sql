@@ -2,6 +2,7 @@
 SELECT country, 100.0 * sum(total) / count(*) AS share, avg(total) FILTER (WHERE status = 'new') FROM orders GROUP BY country HAVING count(*) > 1 ORDER BY share DESC, country LIMIT 10
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (total, status, country) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (country) AS "switchyard 1", (sum(total)) AS "switchyard 2", (count(*)) AS "switchyard 3", pg_catalog.sum(total) FILTER (WHERE status = 'new') AS "switchyard 4", pg_catalog.count(total) FILTER (WHERE status = 'new') AS "switchyard 5" FROM orders GROUP BY 1
@@ -11,6 +12,7 @@ SELECT country, 100.0 * sum(total) / count(*) AS share, avg(total) FILTER (WHERE
 SELECT extract(year from created) AS y, count(*) FROM users GROUP BY y ORDER BY y
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (created) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (extract(year from created)) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
@@ -19,6 +21,7 @@ SELECT extract(year from created) AS y, count(*) FROM users GROUP BY y ORDER BY 
 SELECT date_trunc('month', created), max(age) - min(age) FROM users WHERE age > 3 GROUP BY date_trunc('month', created) ORDER BY 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age, created) from all shards
 -->     Only: tokens 20 to 23
 -->   Rows made by all shards
@@ -30,6 +33,7 @@ SELECT date_trunc('month', created), max(age) - min(age) FROM users WHERE age > 
 SELECT date_trunc('month', created), max(age) - min(age) FROM users WHERE age > 3 GROUP BY date_trunc('day', created) ORDER BY 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age, created) from all shards
 -->     Only: tokens 20 to 23
 -->   Guards: [0, 2, 3]
@@ -37,6 +41,7 @@ SELECT date_trunc('month', created), max(age) - min(age) FROM users WHERE age > 
 SELECT count(*) > 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
@@ -45,6 +50,7 @@ SELECT count(*) > 1 FROM users
 SELECT round(avg(age), $1), coalesce(sum(age), 0) FROM users WHERE age < $2
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->     Only: tokens 23 to 26
 -->   Rows made by all shards
@@ -55,6 +61,7 @@ SELECT round(avg(age), $1), coalesce(sum(age), 0) FROM users WHERE age < $2
 SELECT country, rank() OVER (ORDER BY sum(total) DESC), sum(sum(total)) OVER w FROM orders GROUP BY country WINDOW w AS (PARTITION BY country)
 --> Workspace (read)
 -->   Reason: window functions are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (total, country) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (country) AS "switchyard 1", (sum(total)) AS "switchyard 2" FROM orders GROUP BY 1
@@ -64,6 +71,7 @@ SELECT country, rank() OVER (ORDER BY sum(total) DESC), sum(sum(total)) OVER w F
 SELECT DISTINCT lower(name), age + 1 FROM users ORDER BY age + 1
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (name, age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (lower(name)) AS "switchyard 1", (age + 1) AS "switchyard 2" FROM users GROUP BY 1, 2
@@ -74,6 +82,7 @@ SELECT DISTINCT lower(name), age + 1 FROM users ORDER BY age + 1
 SELECT u.age + 1, count(*) FROM users u GROUP BY age ORDER BY u.age + 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (age) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users u GROUP BY 1
@@ -83,6 +92,7 @@ SELECT u.age + 1, count(*) FROM users u GROUP BY age ORDER BY u.age + 1
 SELECT id, name FROM users ORDER BY lower(name), id LIMIT 5 OFFSET 2
 --> Workspace (read)
 -->   Reason: ORDER BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, name) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT id, name, (lower(name)) AS "switchyard 1" FROM users ORDER BY lower(name), id LIMIT (least((5)::pg_catalog.int8::pg_catalog.numeric OPERATOR(pg_catalog.+) coalesce((2)::pg_catalog.int8::pg_catalog.numeric, 0), 9223372036854775807))
@@ -91,6 +101,7 @@ SELECT id, name FROM users ORDER BY lower(name), id LIMIT 5 OFFSET 2
 SELECT user_id, sum(total * 2) AS spent FROM orders GROUP BY user_id ORDER BY spent DESC, user_id LIMIT $1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (user_id, total) from all shards
 -->   Rows made by all shards
 -->     Text: SELECT user_id, sum(total * 2) AS spent FROM orders GROUP BY user_id ORDER BY spent DESC, user_id LIMIT ($1)
@@ -100,44 +111,52 @@ SELECT user_id, sum(total * 2) AS spent FROM orders GROUP BY user_id ORDER BY sp
 SELECT array_agg(age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT count(DISTINCT age) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT country, count(*) * 2, (SELECT max(rate) FROM rates) FROM orders GROUP BY country
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (country) from all shards
 -->   Fetch rates (rate) from any shard, or read in place
 
 SELECT name, count(*) * 2 FROM users GROUP BY age
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (name, age) from all shards
 
 SELECT my_sum(age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT count(*) + id FROM users GROUP BY age
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 
 -- operators bind as they do
 SELECT 2 * age + 1, count(*) FROM users GROUP BY age + 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Guards: [1, 2]
 
 WITH young AS (SELECT * FROM users WHERE age < 30) SELECT count(*) + 1 FROM young
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Only: tokens 9 to 12
 -->   Rows made by all shards
@@ -147,6 +166,7 @@ WITH young AS (SELECT * FROM users WHERE age < 30) SELECT count(*) + 1 FROM youn
 EXPLAIN SELECT sum(age) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
@@ -155,4 +175,5 @@ EXPLAIN SELECT sum(age) + 1 FROM users
 DECLARE c CURSOR WITH HOLD FOR SELECT sum(age) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards

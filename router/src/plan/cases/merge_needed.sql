@@ -7,6 +7,7 @@ SELECT name, count(*) FROM users WHERE id = 5 GROUP BY name HAVING count(*) > 1 
 SELECT sum(age) + 1 FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
@@ -15,6 +16,7 @@ SELECT sum(age) + 1 FROM users
 SELECT coalesce(sum(age), 0) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (sum(age)) AS "switchyard 1" FROM users HAVING true
@@ -23,16 +25,19 @@ SELECT coalesce(sum(age), 0) FROM users
 SELECT count(*) OVER () FROM users
 --> Workspace (read)
 -->   Reason: window functions are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id, rank() OVER (PARTITION BY name ORDER BY age) FROM users
 --> Workspace (read)
 -->   Reason: window functions are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, name, age) from all shards
 
 SELECT id, rank() OVER w FROM users WINDOW w AS (ORDER BY age)
 --> Workspace (read)
 -->   Reason: window functions are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, age) from all shards
 
 SELECT name FROM users GROUP BY name
@@ -49,6 +54,7 @@ SELECT id FROM users GROUP BY id
 SELECT 1 FROM users HAVING count(*) > 1
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 -->   Rows made by all shards
 -->     Text:  SELECT (count(*)) AS "switchyard 1" FROM users HAVING true
@@ -57,6 +63,7 @@ SELECT 1 FROM users HAVING count(*) > 1
 SELECT 1 FROM users HAVING true
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT DISTINCT name FROM users
@@ -69,6 +76,7 @@ SELECT DISTINCT name FROM users
 SELECT DISTINCT ON (name) * FROM users
 --> Workspace (read)
 -->   Reason: DISTINCT is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users OFFSET 5
@@ -84,6 +92,7 @@ SELECT * FROM users FETCH FIRST 5 ROWS ONLY
 SELECT * FROM users FETCH FIRST 5 ROWS WITH TIES
 --> Workspace (read)
 -->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users LIMIT ALL
@@ -114,6 +123,7 @@ SELECT * FROM users WHERE id IN (1, 2) FOR NO KEY UPDATE SKIP LOCKED
 SELECT my_sum(age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT my_sum(age) FROM users WHERE id = 5
@@ -123,26 +133,31 @@ SELECT my_sum(age) FROM users WHERE id = 5
 SELECT array_agg(id ORDER BY id) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT string_agg(name, ',') FILTER (WHERE age > 3) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (name, age) from all shards
 
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT mode() WITHIN GROUP (ORDER BY age) FROM users
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 SELECT grouping(name) FROM users GROUP BY CUBE (name)
 --> Workspace (read)
 -->   Reason: GROUP BY is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (name) from all shards
 
 SELECT no_such_function(id) FROM users
@@ -159,11 +174,13 @@ SELECT no_such_function(id) FROM users WHERE id = 5
 SELECT (SELECT count(u.id)) FROM users u
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT (SELECT max(u.age) FROM countries) FROM users u
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 -->   Fetch countries (code) from any shard, or read in place
 
@@ -202,21 +219,25 @@ SELECT id, to_char(created, 'YYYY') FROM users
 SELECT now(), id FROM users
 --> Workspace (read)
 -->   Reason: function "now" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users WHERE created > now() - interval '1 day'
 --> Workspace (read)
 -->   Reason: function "now" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, created) from all shards
 
 SELECT id FROM users WHERE created > current_timestamp
 --> Workspace (read)
 -->   Reason: function "current_timestamp" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, created) from all shards
 
 SELECT id FROM users WHERE created > CURRENT_DATE
 --> Workspace (read)
 -->   Reason: function "current_date" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, created) from all shards
 
 SELECT id FROM users WHERE id = 5 AND created > now() - interval '1 day'
@@ -226,11 +247,13 @@ SELECT id FROM users WHERE id = 5 AND created > now() - interval '1 day'
 SELECT random(), id FROM users
 --> Workspace (read: primary)
 -->   Reason: function "random" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users WHERE random() < 0.1
 --> Workspace (read: primary)
 -->   Reason: function "random" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT gen_random_uuid(), id FROM users WHERE id = 5
@@ -245,6 +268,7 @@ SELECT pg_backend_pid(), id FROM users
 SELECT steady(), id FROM users
 --> Workspace (read)
 -->   Reason: function "steady" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT current_user, id FROM users
@@ -269,6 +293,7 @@ SELECT ctid FROM users WHERE id = 5
 SELECT * FROM users TABLESAMPLE BERNOULLI (10)
 --> Workspace (read)
 -->   Reason: TABLESAMPLE is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users TABLESAMPLE BERNOULLI (10) WHERE id = 5
@@ -282,6 +307,7 @@ SELECT * FROM users u JOIN dice d ON d.code = u.name
 SELECT * FROM users u JOIN moments d ON d.code = u.name
 --> Workspace (read)
 -->   Reason: view "moments" is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch moments (code, name) from any shard, or read in place
 -->     Only: code in fetched users.name, if few

@@ -16,6 +16,9 @@ SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id AND o.user_id = 5
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
 -->     Only: tokens 10 to 15
@@ -35,6 +38,9 @@ SELECT * FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE o.id = 5
 SELECT * FROM users u LEFT JOIN orders o ON o.id = u.age WHERE o.user_id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
 
@@ -65,6 +71,7 @@ SELECT * FROM orders o RIGHT JOIN users u ON o.user_id = u.id AND o.user_id = 5
 SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch countries (code, name, currency) from any shard, or read in place
 -->   Fetch users (id, email, name, age, created) from all shards
 
@@ -79,34 +86,42 @@ SELECT * FROM countries c LEFT JOIN users u ON u.name = c.code WHERE u.id = 5
 SELECT * FROM users u RIGHT JOIN countries c ON u.name = c.code
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch countries (code, name, currency) from any shard, or read in place
 
 SELECT * FROM users u FULL JOIN countries c ON u.name = c.code
 --> Workspace (read)
 -->   Reason: FULL JOIN is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch countries (code, name, currency) from any shard, or read in place
 
 SELECT * FROM (SELECT 'x' AS code) t LEFT JOIN users u ON u.name = t.code
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (VALUES ('x'), ('y')) t (code) LEFT JOIN users u ON u.name = t.code
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM generate_series(1, 10) g LEFT JOIN users u ON u.id = g
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 -- nested (Citus #8838)
 SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c.code) ON c.code = u.name
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch countries (code, name, currency) from any shard, or read in place
 -->     Only: code in fetched users.name, if few
@@ -122,6 +137,9 @@ SELECT * FROM users u LEFT JOIN countries c ON c.code = u.name LEFT JOIN orders 
 SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_items i ON i.user_id = o.user_id
 --> Workspace (read)
 -->   Reason: joining "users" and "order_items" across shards is not supported yet
+-->   Bind join, if few: order_items
+-->   Bind join, if few: users, orders
+-->   Bind join, if few: users, orders, order_items
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 -->   Fetch order_items (order_id, user_id, product_id, quantity) from all shards
@@ -134,6 +152,9 @@ SELECT * FROM (users u LEFT JOIN orders o ON o.user_id = u.id) LEFT JOIN order_i
 SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id
 --> Workspace (read)
 -->   Reason: FULL JOIN is not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
@@ -144,6 +165,9 @@ SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id WHERE u.id = 5
 SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id AND u.id = 5
 --> Workspace (read)
 -->   Reason: FULL JOIN is not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
@@ -154,12 +178,18 @@ SELECT * FROM users u FULL JOIN orders o ON o.user_id = u.id WHERE u.id = 5 AND 
 SELECT * FROM orders FULL JOIN profiles USING (user_id) WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: FULL JOIN is not supported across shards yet
+-->   Bind join, if few: profiles
+-->   Bind join, if few: orders
+-->   Bind join, if few: orders, profiles
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 -->   Fetch profiles (user_id, bio) from all shards
 
 SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN orders o ON o.user_id = u.id
 --> Workspace (read)
 -->   Reason: FULL JOIN is not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 9 to 12
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -189,6 +219,9 @@ SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.user_id = o.us
 SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.order_id = o.id) ON o.user_id = u.id WHERE u.id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "order_items" across shards is not supported yet
+-->   Bind join, if few: order_items
+-->   Bind join, if few: users, orders
+-->   Bind join, if few: users, orders, order_items
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 31 to 36
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]

@@ -14,12 +14,18 @@ SELECT id FROM users WHERE id = 5 UNION ALL SELECT user_id FROM orders WHERE use
 SELECT id FROM users UNION SELECT user_id FROM orders
 --> Workspace (read)
 -->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id) from all shards
 -->   Fetch orders (id, user_id) from all shards
 
 SELECT id FROM users UNION ALL SELECT user_id FROM orders
 --> Workspace (read)
 -->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id) from all shards
 -->   Fetch orders (id, user_id) from all shards
 
@@ -30,6 +36,9 @@ SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders WHERE user_i
 SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders
 --> Workspace (read)
 -->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id) from the shard of users = integer[0]
 -->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id) from all shards
@@ -47,6 +56,7 @@ SELECT code FROM countries UNION SELECT key FROM settings
 SELECT code FROM countries UNION SELECT name FROM users
 --> Workspace (read)
 -->   Reason: UNION, INTERSECT and EXCEPT are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch countries (code, name) from any shard, or read in place
 -->   Fetch users (name) from all shards
 
@@ -64,6 +74,7 @@ VALUES (1), (2)
 VALUES ((SELECT count(*) FROM users))
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 TABLE users
@@ -89,6 +100,7 @@ TABLE settings
 (SELECT * FROM users) LIMIT 5
 --> Workspace (read)
 -->   Reason: LIMIT and OFFSET are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM users WHERE id = 5 UNION ALL SELECT * FROM users WHERE id = 5 ORDER BY 1 LIMIT 3

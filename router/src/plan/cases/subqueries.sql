@@ -12,12 +12,18 @@ SELECT * FROM users WHERE id IN (SELECT user_id FROM orders)
 SELECT * FROM users WHERE id NOT IN (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -29,6 +35,9 @@ SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders WHERE
 SELECT * FROM users WHERE id = 5 OR id IN (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Only: (tokens 5 to 8 or tokens 9 to 17)
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -36,6 +45,9 @@ SELECT * FROM users WHERE id = 5 OR id IN (SELECT user_id FROM orders)
 SELECT * FROM users WHERE NOT (id IN (SELECT user_id FROM orders))
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
@@ -52,6 +64,9 @@ SELECT * FROM users u WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.user_id =
 SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.country = u.name)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Indexes: name
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -61,6 +76,9 @@ SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.country = u.n
 SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.country = u.name)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 6 to 11
 -->     Indexes: name
@@ -85,12 +103,18 @@ SELECT (SELECT count(*) FROM orders o WHERE o.user_id = u.id) FROM users u WHERE
 SELECT (SELECT count(*) FROM orders) FROM users
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id) from all shards
 -->   Fetch orders (id) from all shards
 
 SELECT (SELECT count(*) FROM orders) FROM users WHERE id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id) from the shard of users = integer[0]
 -->     Only: tokens 13 to 16
 -->   Fetch orders (id) from all shards
@@ -102,6 +126,7 @@ SELECT (SELECT max(total) FROM orders o WHERE o.user_id = u.id AND o.user_id = 5
 SELECT EXISTS (SELECT 1 FROM users)
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT EXISTS (SELECT 1 FROM users WHERE id = 5)
@@ -111,6 +136,7 @@ SELECT EXISTS (SELECT 1 FROM users WHERE id = 5)
 SELECT (SELECT count(*) FROM users)
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT (SELECT count(*) FROM users WHERE id = 5)
@@ -124,6 +150,7 @@ SELECT (SELECT name FROM users WHERE id = 1), (SELECT name FROM users WHERE id =
 SELECT ARRAY (SELECT id FROM users)
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 SELECT ARRAY (SELECT total FROM orders WHERE user_id = 5 ORDER BY 1)
@@ -133,6 +160,7 @@ SELECT ARRAY (SELECT total FROM orders WHERE user_id = 5 ORDER BY 1)
 SELECT 1 WHERE 5 IN (SELECT id FROM users)
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: users
 -->   Fetch users (id) from all shards
 
 -- derived tables
@@ -159,6 +187,7 @@ SELECT * FROM (SELECT * FROM users WHERE id = 5 ORDER BY name LIMIT 1) u JOIN or
 SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 10) u WHERE id = 5
 --> Workspace (read)
 -->   Reason: ordered subqueries are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT * FROM users ORDER BY name) u WHERE id = 5
@@ -172,6 +201,7 @@ SELECT * FROM (SELECT DISTINCT id FROM users) u WHERE id = 5
 SELECT * FROM (SELECT DISTINCT ON (name) id, name FROM users ORDER BY name) u WHERE id = 5
 --> Workspace (read)
 -->   Reason: ordered subqueries are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) t WHERE user_id = 5
@@ -181,6 +211,7 @@ SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) t WHERE us
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY user_id) t
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: orders
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u JOIN (SELECT user_id, count(*) FROM orders GROUP BY user_id) t ON t.user_id = u.id
@@ -192,28 +223,35 @@ SELECT * FROM users u LEFT JOIN (SELECT user_id, count(*) FROM orders GROUP BY u
 SELECT * FROM users u JOIN (SELECT user_id FROM orders ORDER BY total LIMIT 5) t ON t.user_id = u.id
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users u JOIN (SELECT country, count(*) FROM orders GROUP BY country) t ON t.country = u.name
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT user_id, row_number() OVER (ORDER BY total) FROM orders) t WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: orders
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT user_id, count(*) FROM orders GROUP BY ROLLUP (user_id)) t WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: orders
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT max(user_id) AS user_id FROM orders) t WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: orders
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- an ungrouped aggregate makes a row from nothing (Vitess #12540)
@@ -230,6 +268,9 @@ SELECT * FROM users u, LATERAL (SELECT * FROM orders o WHERE o.user_id = u.id) t
 SELECT * FROM users u, LATERAL (SELECT * FROM orders o ORDER BY total LIMIT 3) t
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
@@ -237,6 +278,9 @@ SELECT * FROM users u, LATERAL (SELECT * FROM orders o ORDER BY total LIMIT 3) t
 SELECT * FROM users u, (SELECT * FROM orders o WHERE o.user_id = u.id) t WHERE u.id = 5
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 23 to 28
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -252,12 +296,18 @@ SELECT * FROM users u JOIN (SELECT user_id FROM orders UNION SELECT user_id FROM
 SELECT * FROM (SELECT user_id FROM orders UNION ALL SELECT user_id FROM profiles LIMIT 5) t WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: profiles
+-->   Bind join, if few: orders
+-->   Bind join, if few: orders, profiles
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 -->   Fetch profiles (user_id, bio) from all shards
 
 SELECT * FROM (SELECT user_id FROM orders UNION ALL (SELECT user_id FROM profiles LIMIT 5)) t WHERE user_id = 5
 --> Workspace (read)
 -->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: profiles
+-->   Bind join, if few: orders
+-->   Bind join, if few: orders, profiles
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[1]
 -->   Fetch profiles (user_id, bio) from all shards
 
@@ -273,6 +323,9 @@ SELECT * FROM users WHERE id = 5 AND id IN (SELECT user_id FROM orders UNION SEL
 SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE id = 5)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -281,6 +334,9 @@ SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE id = 5)
 SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE user_id = id)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 5 to 8
 -->     Indexes: id
@@ -291,6 +347,9 @@ SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE user_id 
 SELECT * FROM orders WHERE user_id = 5 AND EXISTS (SELECT 1 FROM (SELECT user_id::text FROM profiles) p WHERE user_id = '5')
 --> Workspace (read)
 -->   Reason: joining "orders" and "profiles" across shards is not supported yet
+-->   Bind join, if few: profiles
+-->   Bind join, if few: orders
+-->   Bind join, if few: orders, profiles
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
 -->     Only: tokens 5 to 8
 -->   Fetch profiles (user_id, bio) from all shards
@@ -302,6 +361,7 @@ SELECT * FROM users u WHERE u.name IN (SELECT code FROM countries)
 SELECT * FROM users u WHERE u.name = (SELECT code FROM countries LIMIT 1)
 --> Workspace (read)
 -->   Reason: a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch countries (code, name, currency) from any shard, or read in place
 
@@ -321,6 +381,9 @@ SELECT * FROM users WHERE id = 5 AND id = ANY (SELECT user_id FROM orders)
 SELECT * FROM users WHERE id = 5 AND id > ALL (SELECT user_id FROM orders)
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
 -->     Only: tokens 5 to 8
 -->   Fetch orders (id, user_id, total, status, country) from all shards
@@ -335,16 +398,19 @@ SELECT * FROM users WHERE id = 5 AND total_spent(id) > 5
 SELECT * FROM (SELECT id, name FROM users ORDER BY name, id) x LIMIT 3
 --> Workspace (read)
 -->   Reason: ordered subqueries are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT * FROM (SELECT id, name FROM users ORDER BY name, id) x
 --> Workspace (read)
 -->   Reason: ordered subqueries are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 WITH x AS (SELECT id FROM users ORDER BY id) SELECT id + 1 FROM (SELECT * FROM x WHERE name > 'b') y
 --> Workspace (read)
 -->   Reason: ordered subqueries are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 
 SELECT count(*) FROM (SELECT id FROM users ORDER BY name) x
@@ -362,10 +428,12 @@ SELECT id FROM (SELECT id FROM users ORDER BY name) x ORDER BY id
 SELECT 1 FROM users WHERE 1 / age = 1 HAVING 1 < 2
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: users
 -->   Fetch users (age) from all shards
 
 -- ROLLUP among grouping sets is no function
 SELECT country, count(*) FROM orders GROUP BY GROUPING SETS (ROLLUP (country, status), status)
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
 -->   Fetch orders (status, country) from all shards

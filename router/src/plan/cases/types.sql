@@ -199,6 +199,9 @@ SELECT * FROM accounts WHERE lower(name) = 'x'
 SELECT * FROM accounts a JOIN nocased n ON n.label = a.name WHERE n.label = 'x'
 --> Workspace (read)
 -->   Reason: joining "accounts" and "nocased" across shards is not supported yet
+-->   Bind join, if few: nocased
+-->   Bind join, if few: accounts
+-->   Bind join, if few: accounts, nocased
 -->   Fetch accounts (name, balance) from all shards
 -->   Fetch nocased (id, label) from all shards
 -->     Only: tokens 17 to 22
@@ -206,12 +209,18 @@ SELECT * FROM accounts a JOIN nocased n ON n.label = a.name WHERE n.label = 'x'
 SELECT * FROM accounts a JOIN codes c ON c.code = a.name
 --> Workspace (read)
 -->   Reason: joining "accounts" and "codes" across shards is not supported yet
+-->   Bind join, if few: codes
+-->   Bind join, if few: accounts
+-->   Bind join, if few: accounts, codes
 -->   Fetch accounts (name, balance) from all shards
 -->   Fetch codes (code, label) from all shards
 
 SELECT * FROM accounts a JOIN codes c ON c.code = a.name WHERE a.name = 'x'
 --> Workspace (read)
 -->   Reason: joining "accounts" and "codes" across shards is not supported yet
+-->   Bind join, if few: codes
+-->   Bind join, if few: accounts
+-->   Bind join, if few: accounts, codes
 -->   Fetch accounts (name, balance) from the shard of accounts = string[0]
 -->     Only: tokens 17 to 22
 -->   Fetch codes (code, label) from all shards
@@ -325,6 +334,7 @@ SELECT count(*) FROM events WHERE day = 'today'
 SELECT count(*) FROM events WHERE day = current_date
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: events
 -->   Fetch events (day) from all shards
 
 SELECT count(*) FROM events WHERE day = timestamp '2025-06-01'

@@ -9,6 +9,7 @@ use super::Ordering;
 use super::clauses::{Clauses, Run};
 use super::columns::{Columns, Extra, Made};
 use crate::plan::analyse::root::{Root, unnested};
+use crate::plan::edits::characters;
 use crate::plan::parse;
 use crate::sql::{Token, TokenKind};
 
@@ -193,10 +194,6 @@ fn written(query: &Query) -> (Option<&Expr>, Option<&Expr>) {
         ),
         Some(LimitClause::OffsetCommaLimit { .. }) | None => (fetch, None),
     }
-}
-
-fn characters(text: &[u8]) -> usize {
-    text.iter().filter(|byte| (**byte as i8) >= -0x40).count()
 }
 
 /// What of a SELECT is never changed.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
+use crate::plan::given::Given;
 use crate::plan::route::Target;
 use crate::plan::{merge, parse};
 use crate::sql::Token;
@@ -208,11 +209,21 @@ impl Fetch {
             let query = computed.write(text.sql, &text.tokens);
             return String::from_utf8_lossy(&query).into_owned();
         }
-        let mut query = format!(
-            "SELECT {} FROM {}",
-            names(&self.columns),
-            qualified(&self.relation)
-        );
+        self.query_of(&names(&self.columns), text, keys)
+    }
+
+    /// The same for rows that are given.
+    pub fn query_given(&self, given: &Given, text: &Text<'_>, keys: &Keys<'_>) -> String {
+        let columns: Vec<String> = given
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .collect();
+        self.query_of(&names(&columns), text, keys)
+    }
+
+    fn query_of(&self, columns: &str, text: &Text<'_>, keys: &Keys<'_>) -> String {
+        let mut query = format!("SELECT {columns} FROM {}", qualified(&self.relation));
         let mentions: Vec<String> = self
             .mentions
             .iter()

@@ -16,6 +16,8 @@ mod reduce;
 mod splice;
 mod spread;
 
+use std::sync::Arc;
+
 use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
@@ -24,11 +26,14 @@ use self::fetch::Condition;
 pub use self::fetch::{Fetch, Home, Restriction, Text};
 use self::needs::Uses;
 use self::reduce::Mention;
-use super::Context;
+pub(super) use self::splice::schemas;
 use super::analyse::{Analysis, only_computes};
+use super::bind_join::{self, BindJoin, Learned};
 use super::decide::need;
+use super::given::Given;
 use super::merge::Finish;
 use super::route::{KeyRoute, KeySet, Need, Target};
+use super::{Context, Layer};
 use crate::relations::{Placement, Relation, RelationKind, Resolved, Volatility};
 use crate::sql::Token;
 
@@ -41,6 +46,10 @@ pub struct Workspace {
     pub views: Vec<TemporaryView>,
     /// Conditions of the text that every fetched row satisfies, in the text's order: it is run without them.
     pub settled: Vec<Condition>,
+    /// Ways to answer without one, where some of the fetches have few rows.
+    pub joins: Vec<BindJoin>,
+    /// What executions have found out about those.
+    pub learned: Arc<Learned>,
     /// Why a workspace has to answer.
     pub reason: String,
     /// A part that the shards can do of it: then the rows of that part are fetched instead, and finished.
@@ -177,6 +186,11 @@ pub(super) fn workspace(
     same_names(&workspace)?;
     if splice::is_ambiguous(sql, tokens, &|name| workspace.makes(name)) {
         return Err("A schema's name is also another name in it.".to_owned());
+    }
+    if all_in_text && !uses.gives_rows() && context.layer == Layer::Auto {
+        let uses = Uses::of(statement, sql, tokens)?;
+        let columns = |relation: &Relation| Given::of(relation, &uses.columns(relation));
+        workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &columns);
     }
     Ok(workspace)
 }

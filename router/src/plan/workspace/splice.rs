@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use switchyard_schema::TableName;
 
+use crate::plan::edits::Edits;
 use crate::plan::parse;
 use crate::relations::Relations;
 use crate::sql::{self, Token, TokenKind};
@@ -23,20 +24,34 @@ pub(super) fn into_workspace(
         .filter(|(_, name)| moved(name))
         .map(|(schema, _)| (schema.start as usize..schema.end as usize, TEMPORARY));
     let conditions = settled.iter().map(|place| (place.clone(), &b"true"[..]));
-    let mut edits: Vec<(Range<usize>, &[u8])> = schemas.chain(conditions).collect();
-    edits.sort_by_key(|(place, _)| place.start);
-    let mut text = Vec::with_capacity(sql.len() + 16);
-    let mut copied = 0;
-    for (place, instead) in edits {
-        // A schema inside a condition goes with it.
-        if place.start >= copied {
-            text.extend_from_slice(sql.get(copied..place.start).unwrap_or_default());
-            text.extend_from_slice(instead);
-            copied = place.end;
-        }
-    }
-    text.extend_from_slice(sql.get(copied..).unwrap_or_default());
-    text
+    let edits = schemas.chain(conditions);
+    Edits::new(
+        edits
+            .map(|(place, instead)| (place, instead.to_vec()))
+            .collect(),
+    )
+    .apply(sql)
+}
+
+/// Where the text names the schemas of relations that are `given`, with the dot behind: a common table expression has none. `None` if
+/// something stands before one, as a database's name.
+pub(in crate::plan) fn schemas(
+    sql: &[u8],
+    given: &dyn Fn(&TableName) -> bool,
+) -> Option<Vec<Range<usize>>> {
+    let tokens = all_tokens(sql);
+    let found = mentions(sql, &tokens).into_iter();
+    let found = found.filter(|(_, name)| given(name));
+    let place = |(schema, _): (Token, TableName)| {
+        let at = tokens
+            .iter()
+            .position(|token| token.start == schema.start)?;
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let name = tokens.get(at + 2)?;
+        let whole = before.is_none_or(|token| token.kind != TokenKind::Punct(b'.'));
+        whole.then_some(schema.start as usize..name.start as usize)
+    };
+    found.map(place).collect()
 }
 
 /// The text with the relations for which there is another text replaced by it, as a subquery with the relation's name where it

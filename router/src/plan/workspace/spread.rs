@@ -22,6 +22,7 @@ pub(super) fn is_spread(view: &Relation, relations: &Relations) -> bool {
         relations,
         search_path: &SearchPath::of(&[]),
         temporary: &[],
+        given: &[],
         layer: Layer::Auto,
     };
     let plan = plan(&query, &scan, &context);

@@ -9,7 +9,7 @@ use crate::plan::{Param, Params};
 use crate::session::statement::Statement;
 
 /// The parameters of a Bind message, with their types.
-pub(super) struct BoundParams<'a> {
+pub(in crate::session) struct BoundParams<'a> {
     bind: &'a Bind<'a>,
     statement: &'a Statement,
     /// The values from this position on. Keys are asked for in the order of their numbers, more or less: to start over for
@@ -18,7 +18,7 @@ pub(super) struct BoundParams<'a> {
 }
 
 impl<'a> BoundParams<'a> {
-    pub(super) fn new(bind: &'a Bind<'a>, statement: &'a Statement) -> Self {
+    pub(in crate::session) fn new(bind: &'a Bind<'a>, statement: &'a Statement) -> Self {
         Self {
             bind,
             statement,

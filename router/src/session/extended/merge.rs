@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardSet;
 use switchyard_wire::Format;
 use switchyard_wire::backend::encode;
@@ -16,15 +16,33 @@ use crate::backend::{Reply, Show};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
+use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
-use crate::merge::{Formats, Limit};
+use crate::merge::{Formats, Limit, Recipe};
 use crate::plan::{Merge, Operator, Plan, Values};
 use crate::session::Session;
-use crate::session::merge::{Merging, Outcome, describe};
+use crate::session::merge::{Merging, Outcome, Shown, describe};
 use crate::session::statement::{Portal, SessionStatement, Statement, StatementText};
 
 /// A portal's merge; `None` when its rows have all been given, and while they are.
 pub(in crate::session) type Shared = Arc<Mutex<Option<Box<Merging>>>>;
+
+/// A statement of ours that is bound on several shards, whose rows are merged.
+pub(in crate::session) struct Parts<'a> {
+    pub(in crate::session) statement: Arc<Statement>,
+    /// The plan of the client's statement.
+    pub(in crate::session) plan: &'a Arc<Plan>,
+    /// The kind of node that may answer.
+    pub(in crate::session) need: Need,
+    pub(in crate::session) shards: ShardSet,
+    pub(in crate::session) recipe: &'a Arc<Recipe>,
+    pub(in crate::session) limit: Limit,
+    /// Parameters that come after the client's.
+    pub(in crate::session) given: &'a [Option<Bytes>],
+    /// A RowDescription that says of which tables the columns are, where the shards' does not.
+    pub(in crate::session) description: Option<&'a [u8]>,
+    pub(in crate::session) bind: &'a Bind<'a>,
+}
 
 impl Session {
     /// Binds a text of ours on every shard, all at once; their rows are merged when the portal is executed.
@@ -43,10 +61,35 @@ impl Session {
         if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
             return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
         }
-        let formats = formats(merge, bind)?;
-        let limit = self.limit_of_bind(merge, prepared, bind)?;
-        let (statement, plan) = (self.statement_of_shards(merge, prepared), &prepared.plan);
-        let need = self.need(plan.access, prepared.hint);
+        let text = merge.text(prepared.statement.sql());
+        self.bind_parts(&Parts {
+            statement: self.statement_of_shards(&text, prepared),
+            plan: &prepared.plan,
+            need: self.need(prepared.plan.access, prepared.hint),
+            shards,
+            recipe: &merge.recipe,
+            limit: self.limit_of_bind(merge, prepared, bind)?,
+            given: &[],
+            description: None,
+            bind,
+        })
+        .await
+    }
+
+    /// Binds a statement on every shard of a merge.
+    pub(in crate::session) async fn bind_parts(
+        &mut self,
+        parts: &Parts<'_>,
+    ) -> Result<(), Trouble> {
+        let Parts {
+            plan,
+            need,
+            recipe,
+            bind,
+            ..
+        } = *parts;
+        let shards = parts.shards.clone();
+        let formats = formats(recipe, bind)?;
         self.gather(&shards, need).await?;
         let mut indexes = Vec::with_capacity(shards.len());
         let mut on_primaries = ShardSet::empty();
@@ -59,22 +102,17 @@ impl Session {
             indexes.push(index);
         }
         for (position, index) in indexes.iter().enumerate() {
-            self.queue_bind_merge(*index, position == 0, &statement, bind, &formats)?;
+            self.queue_bind_part(*index, position == 0, parts, &formats)?;
             let connection = &mut *self.participants.at(*index)?.connection;
             if connection.flush().await.is_err() {
                 return Err(self.lose(*index, plan));
             }
         }
-        let description = self.bound_merge(&indexes, merge, plan).await?;
+        let description = self.bound_merge(&indexes, parts).await?;
         encode::bind_complete(&mut self.client.output);
         let formats = Formats::each(formats);
-        let merging = Merging::new(
-            &merge.recipe,
-            formats,
-            indexes.len(),
-            limit,
-            Some(bind.portal),
-        );
+        let (count, portal) = (indexes.len(), Some(bind.portal));
+        let merging = Merging::new(recipe, formats, count, parts.limit, portal);
         let portal = Portal::Merge {
             shards,
             on_primaries,
@@ -102,35 +140,47 @@ impl Session {
     }
 
     /// The statement that the shards run. Its parameters have the types that the client's have, wherever they stand now.
-    fn statement_of_shards(&self, merge: &Merge, prepared: &SessionStatement) -> Arc<Statement> {
-        let sql = merge.text(prepared.statement.sql());
+    pub(in crate::session) fn statement_of_shards(
+        &self,
+        text: &[u8],
+        prepared: &SessionStatement,
+    ) -> Arc<Statement> {
         let types = parameter_types(&prepared.statement, prepared.plan.params);
-        self.worker.services.statements.intern(
-            self.scope(),
-            StatementText::Parsed {
-                sql: sql.into(),
-                declared: types.into(),
-            },
-        )
+        let text = StatementText::Parsed {
+            sql: text.into(),
+            declared: types.into(),
+        };
+        let statements = &self.worker.services.statements;
+        prepared
+            .statement
+            .derived(text, |text| statements.intern(self.scope(), text))
     }
 
     /// Queues Bind, the Parse it needs, and for the first shard a Describe.
-    fn queue_bind_merge(
+    fn queue_bind_part(
         &mut self,
         index: usize,
         describes: bool,
-        statement: &Statement,
-        bind: &Bind<'_>,
+        parts: &Parts<'_>,
         formats: &[Format],
     ) -> Result<(), Failure> {
+        let Parts {
+            bind, statement, ..
+        } = parts;
         let participant = self.participants.at(index)?;
         participant.needs_sync = true;
         let named = !bind.statement.is_empty();
         let connection = &mut *participant.connection;
         hold_statement(connection, statement, named, false);
         let name = if named { statement.backend_name() } else { "" };
-        let param_formats: Vec<Format> = bind.param_formats.iter().collect();
-        let params: Vec<Option<&[u8]>> = bind.params.iter().collect();
+        let mut param_formats: Vec<Format> = bind.param_formats.iter().collect();
+        let mut params: Vec<Option<&[u8]>> = bind.params.iter().collect();
+        if !parts.given.is_empty() {
+            let own = 0..params.len();
+            param_formats = own.map(|at| bind.param_formats.format(at)).collect();
+            param_formats.extend(parts.given.iter().map(|_| Format::Binary));
+            params.extend(parts.given.iter().map(Option::as_deref));
+        }
         frontend::encode::bind(
             &mut connection.output,
             bind.portal,
@@ -155,8 +205,7 @@ impl Session {
     async fn bound_merge(
         &mut self,
         indexes: &[usize],
-        merge: &Merge,
-        plan: &Plan,
+        parts: &Parts<'_>,
     ) -> Result<BytesMut, Trouble> {
         let mut failed = None;
         let mut answer = BytesMut::new();
@@ -193,11 +242,15 @@ impl Session {
         let Some(failed) = failed else {
             let message = Self::row_description(answer).ok_or(Failure::Retry)?;
             let mut description = BytesMut::new();
-            return describe(&mut description, &message, merge.recipe.columns.into())
+            let shown = Shown {
+                columns: parts.recipe.columns.into(),
+                tables: parts.description,
+            };
+            return describe(&mut description, &message, shown)
                 .map(|()| description)
                 .ok_or_else(|| Failure::Retry.into());
         };
-        Err(self.failed_part(failed, plan))
+        Err(self.failed_part(failed, parts.plan))
     }
 
     /// A shard has failed in a merge: what that means for the batch and the block.
@@ -272,7 +325,7 @@ impl Session {
         self.ask_all(&indexes, &mut merging, max_rows).await?;
         self.cancel_again(cancels).await;
         let mut outcome = self
-            .merge_rows(&indexes, &mut merging, false, max_rows)
+            .merge_rows(&indexes, &mut merging, None, max_rows)
             .await?;
         if let Outcome::Suspended = outcome
             && let Some(failed) = self.receive_rest(&indexes, &mut merging).await?
@@ -308,8 +361,8 @@ impl Session {
 }
 
 /// How the shards are to write their columns: those of the result as the client asked for, ours in binary.
-fn formats(merge: &Merge, bind: &Bind<'_>) -> Result<Vec<Format>, Failure> {
-    let (shown, extras) = (merge.recipe.columns, merge.recipe.extras);
+fn formats(recipe: &Recipe, bind: &Bind<'_>) -> Result<Vec<Format>, Failure> {
+    let (shown, extras) = (recipe.columns, recipe.extras);
     let asked = bind.result_formats;
     if asked.len() > 1 && asked.len() != usize::from(shown) {
         return Err(Failure::FormatCount {

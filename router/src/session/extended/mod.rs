@@ -13,8 +13,8 @@
     reason = "the other frontend messages do not belong to the extended protocol"
 )]
 
-mod bind;
-pub(super) mod merge;
+pub(in crate::session) mod bind;
+pub(in crate::session) mod merge;
 mod own;
 mod portals;
 mod queue;

@@ -97,6 +97,7 @@ impl Session {
         let asked = Asked {
             sql,
             params: Some((parameter_types(&prepared.statement, plan.params), bind)),
+            given: Vec::new(),
             need: self.need(plan.access, prepared.hint),
             cancels,
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use switchyard_schema::ShardSet;
 use switchyard_wire::Format;
 use switchyard_wire::backend::{Column, encode};
 use switchyard_wire::frontend::{self, Bind, Kind};
@@ -13,7 +14,7 @@ use crate::backend::{Connection, Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
-use crate::plan::{Command, Operator, Values, query_within};
+use crate::plan::{self, Command, Operator, Values, query_within};
 use crate::session::Session;
 use crate::session::fetch::Asked;
 use crate::session::furnish::{Fill, Furnished, Furnishing};
@@ -51,31 +52,31 @@ impl Session {
         self.close_portal(bind.portal).await;
         // Rows are asked for by simple queries.
         self.keep_writes()?;
-        let description = self.describe_prepared(bind.statement, prepared).await?;
-        let query = query_within(prepared.statement.sql(), &prepared.plan.command);
-        let rows = match &description {
-            Some(rows) => rows.clone(),
-            // Of the query inside PostgreSQL has said nothing.
-            None => self.describe(&query).await?,
-        };
+        let shards = self.fetches_of_bind(plan, prepared, bind)?;
+        let known = plan.learned.known().description.clone();
+        if let Some(rows) = known.filter(|_| has_types(prepared)) {
+            let mut asked = self.asked_by(prepared, bind, cancels);
+            if self
+                .bind_join(prepared, &shards, &rows, bind, &mut asked)
+                .await?
+            {
+                return Ok(());
+            }
+        }
+        let (description, rows) = self.describe_twice(bind.statement, prepared).await?;
         if let Command::Declare { name, hold } = &prepared.plan.command {
             self.may_declare(name, *hold)?;
         }
-        let shards = {
-            let values = Values {
-                sql: prepared.statement.sql(),
-                literals: &prepared.literals,
-                params: &BoundParams::new(bind, &prepared.statement),
-            };
-            self.fetches(plan, &values)?
-        };
-        let types = parameter_types(&prepared.statement, prepared.plan.params);
-        let asked = Asked {
-            sql: prepared.statement.sql(),
-            params: Some((types, bind)),
-            need: self.need(prepared.plan.access, prepared.hint),
-            cancels,
-        };
+        let mut asked = self.asked_by(prepared, bind, cancels);
+        if !plan.joins.is_empty()
+            && plan.learned.learn(&rows)
+            && self
+                .bind_join(prepared, &shards, &rows, bind, &mut asked)
+                .await?
+        {
+            return Ok(());
+        }
+        asked.given.clear();
         let mut furnished = match Box::pin(self.furnish(plan, &shards, &asked, Fill::Rows)).await? {
             Furnishing::Done(furnished) => furnished,
             Furnishing::Failed(said) => {
@@ -125,6 +126,56 @@ impl Session {
             failed: Some(said),
         };
         self.portals.insert(bind.portal, portal);
+    }
+
+    /// The shards of each fetch, by the values bound.
+    fn fetches_of_bind(
+        &self,
+        plan: &plan::Workspace,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+    ) -> Result<Vec<ShardSet>, Failure> {
+        let values = Values {
+            sql: prepared.statement.sql(),
+            literals: &prepared.literals,
+            params: &BoundParams::new(bind, &prepared.statement),
+        };
+        self.fetches(plan, &values)
+    }
+
+    /// What PostgreSQL says of a prepared statement's result, if it has one, and of the rows of the query in it.
+    async fn describe_twice(
+        &mut self,
+        name: &[u8],
+        prepared: &SessionStatement,
+    ) -> Result<(Option<Bytes>, Bytes), Trouble> {
+        let description = self.describe_prepared(name, prepared).await?;
+        let rows = match &description {
+            Some(rows) => rows.clone(),
+            // Of the query inside PostgreSQL has said nothing.
+            None => {
+                let query = query_within(prepared.statement.sql(), &prepared.plan.command);
+                self.describe(&query).await?
+            }
+        };
+        Ok((description, rows))
+    }
+
+    /// What a client asks by a Bind.
+    fn asked_by<'a>(
+        &self,
+        prepared: &'a SessionStatement,
+        bind: &'a Bind<'a>,
+        cancels: u64,
+    ) -> Asked<'a> {
+        let types = parameter_types(&prepared.statement, prepared.plan.params);
+        Asked {
+            sql: prepared.statement.sql(),
+            params: Some((types, bind)),
+            given: Vec::new(),
+            need: self.need(prepared.plan.access, prepared.hint),
+            cancels,
+        }
     }
 
     async fn bind_there(
@@ -279,6 +330,12 @@ fn formatted(description: &[u8], bind: &Bind<'_>) -> Bytes {
         encode::row_description(&mut output, &columns);
     }
     output.freeze()
+}
+
+/// Whether the types of all parameters are known.
+fn has_types(prepared: &SessionStatement) -> bool {
+    let mut numbers = 1..=prepared.plan.params;
+    numbers.all(|number| prepared.statement.parameter_type(number) != 0)
 }
 
 /// The types of parameters 1 to `count`, as declared or described. Types that users made have other numbers on every server: the

@@ -1,0 +1,228 @@
+//! Joins whose small sides are fetched and given to the shards of the large one by parameters (*bind joins*).
+//!
+//! Purpose: of a statement that needs a workspace, [`joins`] finds sets of relations without which it would not, because every
+//! shard would have them; where their rows are few, the session fetches them and sends them along ([`super::given`]). A join that is
+//! tried is planned by giving the planner those relations ([`super::Context::given`]). Invariant: whether a join is tried depends on how
+//! many rows there are, its answer does not.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use sqlparser::ast::Statement;
+use switchyard_schema::TableName;
+
+use super::analyse::{Analysis, Instance, names};
+use super::given::Given;
+use super::workspace::{Fetch, Home, Workspace};
+use super::{Context, Operator, Plan};
+use crate::relations::Relation;
+
+/// A way to answer: these rows are given, and all others are read where they are.
+#[derive(Debug, Clone)]
+pub struct BindJoin {
+    /// What is given, each with the number of its fetch in the workspace's.
+    pub given: Vec<(usize, Given)>,
+}
+
+/// How a bind join is executed.
+#[derive(Debug)]
+pub struct Bound {
+    /// What is done with the statement when the rows are given.
+    pub plan: Plan,
+}
+
+/// What executions of a plan have found out. It changes how the next one is done, not its answer.
+#[derive(Debug, Default)]
+pub struct Learned(Mutex<Known>);
+
+/// See [`Learned`].
+#[derive(Debug, Default)]
+pub struct Known {
+    /// How many rows each fetch has, about, if nothing restricts it that was fetched before.
+    pub rows: Vec<f64>,
+    /// What PostgreSQL has said of the statement's result, on the tables as they are. Types may depend on literals and parameters.
+    pub description: Option<Bytes>,
+    /// The joins that have been tried: how they are executed, or that they cannot be.
+    pub tried: Vec<(usize, Option<Arc<Bound>>)>,
+}
+
+impl Learned {
+    /// For a moment.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Learned {
+    /// Takes note of a result's description; whether it is the first.
+    pub fn learn(&self, description: &Bytes) -> bool {
+        let mut known = self.known();
+        let first = known.description.is_none();
+        known.description.get_or_insert_with(|| description.clone());
+        first
+    }
+}
+
+impl Known {
+    /// Whether and how a join can be executed, if that is known.
+    pub fn tried(&self, join: usize) -> Option<Option<Arc<Bound>>> {
+        let found = self.tried.iter().find(|(tried, _)| *tried == join);
+        found.map(|(_, bound)| bound.clone())
+    }
+}
+
+/// A row that matches one of another relation may be one of so many.
+const MATCHES: f64 = 10.0;
+
+/// The join with the fewest rows to be given, at most so many, and the order to fetch them in; of those that are not `unfit`.
+pub fn cheapest(
+    workspace: &Workspace,
+    rows: &[f64],
+    most: f64,
+    unfit: impl Fn(usize) -> bool,
+) -> Option<(usize, Vec<usize>)> {
+    let mut best: Option<(f64, usize, Vec<usize>)> = None;
+    for (number, join) in workspace.joins.iter().enumerate() {
+        if unfit(number) {
+            continue;
+        }
+        let (total, order) = cost(join, &workspace.fetches, rows);
+        let better = best.as_ref().is_none_or(|(best, ..)| total < *best);
+        if total <= most && better {
+            best = Some((total, number, order));
+        }
+    }
+    best.map(|(_, number, order)| (number, order))
+}
+
+/// How many rows are given, about, and the order to fetch them in, by position: what is small restricts what follows.
+fn cost(join: &BindJoin, fetches: &[Fetch], rows: &[f64]) -> (f64, Vec<usize>) {
+    let expected = |position: &usize| {
+        let fetch = join.given.get(*position).map(|(fetch, _)| *fetch);
+        fetch
+            .and_then(|fetch| rows.get(fetch))
+            .copied()
+            .unwrap_or(f64::MAX)
+    };
+    let mut order: Vec<usize> = (0..join.given.len()).collect();
+    order.sort_by(|a, b| expected(a).total_cmp(&expected(b)));
+    let mut total = 0.0;
+    let mut fetched: Vec<(&TableName, f64)> = Vec::new();
+    for position in &order {
+        let Some(fetch) = join
+            .given
+            .get(*position)
+            .and_then(|(fetch, _)| fetches.get(*fetch))
+        else {
+            continue;
+        };
+        let mut own = expected(position);
+        for (other, _) in fetch.awaits() {
+            let known = fetched.iter().find(|(relation, _)| *relation == other);
+            own = known.map_or(own, |(_, rows)| own.min(rows * MATCHES));
+        }
+        fetched.push((&fetch.relation, own));
+        total += own;
+    }
+    (total, order)
+}
+
+/// The ways to answer by giving rows. `columns` says what of a relation the statement needs, if it can be given.
+pub(super) fn joins(
+    workspace: &Workspace,
+    analysis: &Analysis,
+    statement: &Statement,
+    context: &Context<'_>,
+    columns: &dyn Fn(&Relation) -> Option<Given>,
+) -> Vec<BindJoin> {
+    let Statement::Query(query) = statement else {
+        return Vec::new();
+    };
+    let mut named = query.with.iter().flat_map(|with| &with.cte_tables);
+    let given: Vec<Option<Given>> = workspace
+        .fetches
+        .iter()
+        .map(|fetch| {
+            let name = &fetch.relation;
+            columns(context.relations.get(&name.schema, &name.name)?)
+        })
+        .collect();
+    let is_other = |name: String| {
+        let mut fetches = workspace.fetches.iter();
+        fetches.all(|fetch| fetch.relation.name != name)
+    };
+    // A statement cannot have two common table expressions of one name.
+    if !named.all(|cte| names::name(&cte.alias.name).is_ok_and(is_other)) {
+        return Vec::new();
+    }
+    let mut sets: Vec<Vec<usize>> = Vec::new();
+    let numbers = |wanted: &dyn Fn(&Fetch) -> bool| -> Vec<usize> {
+        let numbered = workspace.fetches.iter().enumerate();
+        let wanted = numbered.filter(|(_, fetch)| wanted(fetch));
+        wanted.map(|(number, _)| number).collect()
+    };
+    for anchor in workspace
+        .fetches
+        .iter()
+        .filter(|fetch| fetch.home.is_none())
+    {
+        let stays = |fetch: &Fetch| match fetch.home {
+            None => tied(analysis, &anchor.relation, &fetch.relation),
+            Some(Home::Everywhere) => true,
+            Some(Home::First) => false,
+        };
+        sets.push(numbers(&|fetch| !stays(fetch)));
+    }
+    sets.push(numbers(&|fetch| fetch.home.is_none()));
+    let mut joins: Vec<BindJoin> = Vec::new();
+    for (at, set) in sets.iter().enumerate() {
+        let before = sets.get(..at).unwrap_or_default();
+        if set.is_empty() || before.contains(set) {
+            continue;
+        }
+        let with_rows = |number: &usize| Some((*number, given.get(*number)?.clone()?));
+        if let Some(given) = set.iter().map(with_rows).collect() {
+            joins.push(BindJoin { given });
+        }
+    }
+    joins
+}
+
+/// Whether rows of the two that are joined are on one shard, wherever the statement mentions them.
+fn tied(analysis: &Analysis, one: &TableName, other: &TableName) -> bool {
+    if one == other {
+        return true;
+    }
+    let (one, other) = (one.to_string(), other.to_string());
+    let mentions = |name: &str| -> Vec<&Instance> {
+        let all = analysis.instances.iter();
+        all.filter(|instance| *instance.name == *name).collect()
+    };
+    let (ones, others) = (mentions(&one), mentions(&other));
+    let ties = |a: &Instance, b: &Instance| {
+        let known = analysis.facts.known(b.scope);
+        a.map.colocated_with(&b.map)
+            && (known.same(a.key, b.key) || analysis.facts.known(a.scope).same(a.key, b.key))
+    };
+    !others.is_empty() && others.iter().all(|b| ones.iter().any(|a| ties(a, b)))
+}
+
+/// The plan of a statement whose small relations are given, if it is of use; `outer` is the one without.
+pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
+    let known = |guard: &u16| outer.guards.contains(guard);
+    let fits = planned.guards.iter().all(known)
+        && planned.settings.is_empty()
+        && planned.access == outer.access;
+    match &planned.operator {
+        Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) if fits => {
+            Some(planned)
+        }
+        Operator::PassThrough(_)
+        | Operator::Append(_)
+        | Operator::Merge(_)
+        | Operator::Broadcast(_)
+        | Operator::Session
+        | Operator::Workspace(_)
+        | Operator::Refuse(_) => None,
+    }
+}

@@ -1,0 +1,508 @@
+//! Joins by parameters: the rows of small tables are fetched and sent along with the statement, to the shards of the others.
+//!
+//! Where the rows turn out to be too many, the statement is a workspace's after all: up to then nothing has been answered.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use switchyard_schema::ShardSet;
+use switchyard_wire::Format;
+use switchyard_wire::backend::Column;
+use switchyard_wire::frame::HEADER;
+use switchyard_wire::frontend::{self, Bind, Kind};
+
+use super::Session;
+use super::extended::bind::BoundParams;
+use super::extended::merge::Parts;
+use super::fetch::Asked;
+use super::merge::Scattered;
+use super::route::{Routed, limit_of};
+use super::simple::Ready;
+use super::statement::{SessionStatement, Statement};
+use super::workspace::columns;
+use crate::backend::Show;
+use crate::execute::arrays::{Arrays, MOST_ROWS, NotTaken};
+use crate::execute::messages::{Said, next, violation};
+use crate::execute::relay::Trouble;
+use crate::execute::workspace::Workspace;
+use crate::merge::{Limit, Recipe};
+use crate::plan::bind_join::{BindJoin, Bound, cheapest, operator};
+use crate::plan::given::{Given, GivenText};
+use crate::plan::workspace::{Fetch, Text};
+use crate::plan::{self, Command, Context, Merge, NoParams, Operator, Plan, Values, plan};
+use crate::sql::{Literal, Scan};
+
+/// A statement that needs a workspace, unless small tables are given to it.
+pub(super) struct Joining<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) workspace: &'a plan::Workspace,
+    /// The shards of each of its fetches.
+    pub(super) fetches: &'a [ShardSet],
+    /// The literals of its text.
+    pub(super) literals: &'a [Literal],
+    /// What the client has prepared, if it has.
+    pub(super) statement: Option<&'a Statement>,
+    /// What PostgreSQL says of its result, on the tables as they are.
+    pub(super) description: &'a Bytes,
+}
+
+/// A statement whose small tables have been fetched.
+pub(super) struct Joined {
+    pub(super) shards: ShardSet,
+    pub(super) recipe: Arc<Recipe>,
+    pub(super) limit: Limit,
+    /// As it is sent, with the rows as parameters.
+    pub(super) text: GivenText,
+    /// How it is executed.
+    bound: Arc<Bound>,
+}
+
+impl Joined {
+    /// Where in the client's text a character of the one that is sent comes from.
+    pub(super) fn origin(&self, sql: &[u8], position: usize) -> Option<usize> {
+        let Some(merge) = merge_of(&self.bound.plan) else {
+            return self.text.origin(sql, position);
+        };
+        let position = self.text.origin(&merge.text(sql), position)?;
+        merge.origin(sql, position)
+    }
+}
+
+impl Session {
+    /// Answers a query of the simple protocol by parameters, if that can be done.
+    pub(super) async fn joined(
+        &mut self,
+        routed: &Routed,
+        workspace: &plan::Workspace,
+        description: &Bytes,
+        asked: &mut Asked<'_>,
+    ) -> Result<Option<Ready>, Trouble> {
+        let mut scan = Scan::default();
+        if workspace.joins.is_empty() || scan.scan(asked.sql).is_err() {
+            return Ok(None);
+        }
+        let joining = Joining {
+            plan: &routed.plan,
+            workspace,
+            fetches: &routed.fetches,
+            literals: &scan.literals,
+            statement: None,
+            description,
+        };
+        let Some(joined) = self.join_by_parameters(&joining, asked).await? else {
+            return Ok(None);
+        };
+        let mut messages = BytesMut::new();
+        asked.encode_bind(&mut messages, &joined.text.text, b"", &[]);
+        frontend::encode::describe(&mut messages, Kind::Portal, b"");
+        frontend::encode::execute(&mut messages, b"", 0);
+        frontend::encode::sync(&mut messages);
+        let scattered = Scattered {
+            plan: &routed.plan,
+            need: asked.need,
+            shards: &joined.shards,
+            messages: &messages,
+            recipe: &joined.recipe,
+            limit: joined.limit,
+            origin: &|position| joined.origin(asked.sql, position),
+            description: Some(description),
+        };
+        self.merge_answers(&scattered).await.map(Some)
+    }
+
+    /// Binds a statement of the extended protocol with its small tables' rows, if that can be done.
+    pub(super) async fn bind_join(
+        &mut self,
+        prepared: &SessionStatement,
+        fetches: &[ShardSet],
+        description: &Bytes,
+        bind: &Bind<'_>,
+        asked: &mut Asked<'_>,
+    ) -> Result<bool, Trouble> {
+        let Operator::Workspace(workspace) = &prepared.plan.operator else {
+            return Ok(false);
+        };
+        let joining = Joining {
+            plan: &prepared.plan,
+            workspace,
+            fetches,
+            literals: &prepared.literals,
+            statement: Some(&prepared.statement),
+            description,
+        };
+        let Some(joined) = self.join_by_parameters(&joining, asked).await? else {
+            return Ok(false);
+        };
+        self.bind_parts(&Parts {
+            statement: self.statement_of_shards(&joined.text.text, prepared),
+            plan: &prepared.plan,
+            need: asked.need,
+            shards: joined.shards,
+            recipe: &joined.recipe,
+            limit: joined.limit,
+            given: &asked.given,
+            description: Some(description),
+            bind,
+        })
+        .await
+        .map(|()| true)
+    }
+
+    /// Fetches the small tables of a statement, if it can be answered so; their rows are then among what is `asked`.
+    pub(super) async fn join_by_parameters(
+        &mut self,
+        joining: &Joining<'_>,
+        asked: &mut Asked<'_>,
+    ) -> Result<Option<Joined>, Trouble> {
+        let joins = &joining.workspace.joins;
+        let complete = asked.parameters() == usize::from(joining.plan.params);
+        let is_select = joining.plan.command == Command::Select;
+        // A join is tried on a connection apart.
+        if joins.is_empty() || !complete || !is_select || self.is_in_the_way() {
+            return Ok(None);
+        }
+        self.learn_rows(joining, asked).await?;
+        let Some((join, order, bound)) = self.choose(joining, asked).await? else {
+            return Ok(None);
+        };
+        let Some((shards, limit)) = self.routed_joined(&bound, joining, asked) else {
+            return Ok(None);
+        };
+        let given = join.given.iter().map(|(_, given)| given.columns.len());
+        asked.given = vec![None; given.sum()];
+        let numbers = join.given.iter().map(|(fetch, _)| *fetch);
+        let parts = numbers.filter_map(|number| joining.fetches.get(number));
+        let all = parts.fold(shards.clone(), |all, own| all.union(own));
+        self.gather(&all, asked.need).await?;
+        let fetched = self.fetch_given(joining, join, &order, asked).await;
+        if !self.or_abandoned(fetched).await? {
+            return Ok(None);
+        }
+        let Some(text) = given_text(&bound.plan, asked, join) else {
+            return Ok(None);
+        };
+        let recipe = match merge_of(&bound.plan) {
+            Some(merge) => Arc::clone(&merge.recipe),
+            None => appended(joining.description),
+        };
+        self.counters.bind_join();
+        Ok(Some(Joined {
+            shards,
+            recipe,
+            limit,
+            text,
+            bound,
+        }))
+    }
+
+    /// Where the statement goes when the rows are given, and which rows of a merge are its result.
+    fn routed_joined(
+        &self,
+        bound: &Bound,
+        joining: &Joining<'_>,
+        asked: &Asked<'_>,
+    ) -> Option<(ShardSet, Limit)> {
+        let params = match (&asked.params, joining.statement) {
+            (Some((_, bind)), Some(statement)) => Some(BoundParams::new(bind, statement)),
+            _ => None,
+        };
+        let values = Values {
+            sql: asked.sql,
+            literals: joining.literals,
+            params: params.as_ref().map_or(&NoParams, |params| params),
+        };
+        let shards = self.bind(&bound.plan, &values).ok()?;
+        let limit = limit_of(&bound.plan, &values).ok()?;
+        (!shards.is_empty()).then_some((shards, limit))
+    }
+
+    /// What is done about an error while rows were read.
+    async fn or_abandoned<T>(&mut self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+        let outcome = match outcome {
+            Err(Trouble::Lost) => Err(self.lost_with_rows(None).into()),
+            other => other,
+        };
+        if outcome.is_err() {
+            self.abandon_rows(None).await;
+        }
+        outcome
+    }
+
+    /// Asks PostgreSQL once how many rows it expects of each fetch.
+    async fn learn_rows(
+        &mut self,
+        joining: &Joining<'_>,
+        asked: &Asked<'_>,
+    ) -> Result<(), Trouble> {
+        let Joining {
+            workspace, fetches, ..
+        } = joining;
+        if workspace.learned.known().rows.len() == workspace.fetches.len() {
+            return Ok(());
+        }
+        let text = Text::new(asked.sql);
+        let mut rows = Vec::with_capacity(fetches.len());
+        for (fetch, shards) in workspace.fetches.iter().zip(*fetches) {
+            let query = fetch.query(&text, &|_, _| None);
+            let on_one = self.expected_rows(shards, &query, asked).await;
+            let on_one = self.or_abandoned(on_one).await?;
+            let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
+            rows.push(on_one * f64::from(shards));
+        }
+        workspace.learned.known().rows = rows;
+        Ok(())
+    }
+
+    /// The join with the fewest rows that can be executed, and the order to fetch its tables in.
+    async fn choose<'a>(
+        &mut self,
+        joining: &Joining<'a>,
+        asked: &Asked<'_>,
+    ) -> Result<Option<(&'a BindJoin, Vec<usize>, Arc<Bound>)>, Trouble> {
+        let workspace = joining.workspace;
+        loop {
+            let chosen = {
+                let known = workspace.learned.known();
+                let unfit = |join| matches!(known.tried(join), Some(None));
+                cheapest(workspace, &known.rows, f64::from(MOST_ROWS), unfit)
+                    .map(|(number, order)| (number, order, known.tried(number).flatten()))
+            };
+            let Some((number, order, bound)) = chosen else {
+                return Ok(None);
+            };
+            let Some(join) = workspace.joins.get(number) else {
+                return Ok(None);
+            };
+            if let Some(bound) = bound {
+                return Ok(Some((join, order, bound)));
+            }
+            let bound = self.try_join(joining, join, asked).await?;
+            workspace.learned.known().tried.push((number, bound));
+        }
+    }
+
+    /// How a join is executed, if PostgreSQL takes the statement with the rows given for the same: then its result has the same columns.
+    async fn try_join(
+        &mut self,
+        joining: &Joining<'_>,
+        join: &BindJoin,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Arc<Bound>>, Trouble> {
+        let names: Vec<_> = join
+            .given
+            .iter()
+            .map(|(_, given)| given.relation.clone())
+            .collect();
+        let mut scan = Scan::default();
+        if scan.scan(asked.sql).is_err() {
+            return Ok(None);
+        }
+        let context = Context {
+            relations: &self.database.relations,
+            search_path: &self.search_path,
+            temporary: &self.temporary,
+            layer: self.layer,
+            given: &names,
+        };
+        let planned = plan(asked.sql, &scan, &context);
+        let Some(plan) = operator(planned, joining.plan) else {
+            return Ok(None);
+        };
+        let Some(text) = given_text(&plan, asked, join) else {
+            return Ok(None);
+        };
+        let own = self.description_apart(&text.text, asked).await?;
+        let fits = own.is_some_and(|own| is_alike(joining.description, &own, &plan));
+        Ok(fits.then(|| Arc::new(Bound { plan })))
+    }
+
+    /// What PostgreSQL says of a text's result, on a connection where it may fail; `None` if it does.
+    async fn description_apart(
+        &mut self,
+        text: &[u8],
+        asked: &Asked<'_>,
+    ) -> Result<Option<BytesMut>, Trouble> {
+        let backend = self.take_workspace(self.any_shard()).await?;
+        let mut workspace = Workspace::new(backend, 0);
+        let opened = self.open_workspace(&mut workspace, &[], "").await;
+        if opened.is_err() {
+            self.leave_workspace(workspace, opened).await?;
+            return Ok(None);
+        }
+        let types = asked.types();
+        let messages = |output: &mut BytesMut| {
+            frontend::encode::parse(output, b"", text, &types);
+            frontend::encode::describe(output, Kind::Statement, b"");
+            frontend::encode::sync(output);
+        };
+        let before = self.client.hold();
+        let description = workspace.send(&mut self.client, messages).await;
+        self.client.unhold(before);
+        let outcome = match description {
+            Ok(description) => Ok(Some(description)),
+            Err(Trouble::Told) => Ok(None),
+            Err(other) => Err(other),
+        };
+        self.leave_workspace(workspace, outcome).await
+    }
+
+    /// Fetches what is given, the small first, which restricts what follows. Whether all of it is few enough.
+    async fn fetch_given(
+        &mut self,
+        joining: &Joining<'_>,
+        join: &BindJoin,
+        order: &[usize],
+        asked: &mut Asked<'_>,
+    ) -> Result<bool, Trouble> {
+        let text = Text::new(asked.sql);
+        let first = asked.parameters() + 1;
+        let mut done: Vec<usize> = Vec::with_capacity(order.len());
+        for position in order {
+            let Some((number, given)) = join.given.get(*position) else {
+                continue;
+            };
+            let numbered = joining.workspace.fetches.get(*number);
+            let (Some(fetch), Some(shards)) = (numbered, joining.fetches.get(*number)) else {
+                continue;
+            };
+            let restricts = |(relation, column): (&_, &str)| {
+                let mut done = done.iter().filter_map(|at| join.given.get(*at));
+                done.any(|(_, other)| other.relation == *relation && other.has(column))
+            };
+            let restricted = fetch.awaits().any(restricts);
+            let query = fetch.query_given(given, &text, &|relation, column| {
+                let at = done.iter().copied().find(|at| {
+                    let other = join.given.get(*at);
+                    other.is_some_and(|(_, other)| other.relation == *relation)
+                })?;
+                join.given
+                    .get(at)?
+                    .1
+                    .array_of(column, first + slot(join, at))
+            });
+            let query = format!("{query} LIMIT {}", MOST_ROWS + 1);
+            let arrays = self.arrays_of(fetch, given, shards, &query, asked).await?;
+            let rows = arrays.as_ref().map_or(MOST_ROWS * 2, Arrays::rows);
+            if !restricted
+                && let Some(known) = joining.workspace.learned.known().rows.get_mut(*number)
+            {
+                *known = f64::from(rows);
+            }
+            let Some(arrays) = arrays else {
+                return Ok(false);
+            };
+            let room = asked.given.iter_mut().skip(slot(join, *position));
+            for (place, array) in room.zip(arrays.finish()) {
+                *place = Some(array);
+            }
+            done.push(*position);
+        }
+        Ok(true)
+    }
+
+    /// The rows that a query of ours has on these shards; `None` if they are too many.
+    async fn arrays_of(
+        &mut self,
+        fetch: &Fetch,
+        given: &Given,
+        shards: &ShardSet,
+        query: &str,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Arrays>, Trouble> {
+        let mut sources = Vec::with_capacity(shards.len());
+        for shard in shards.iter() {
+            let index = self.join(shard, asked.need).await?;
+            self.ask(index, query, Format::Binary, asked).await?;
+            sources.push(index);
+        }
+        let mut arrays = Some(Arrays::new(given.types()));
+        let mut failed = false;
+        for index in sources {
+            let (client, source, _) = self.exchanging(index)?;
+            loop {
+                match next(client, source, Show::All).await? {
+                    Said::Message(header) => {
+                        let input = &mut source.connection.input;
+                        let row = input.get(HEADER..header.len).unwrap_or_default();
+                        let taken = match (header.tag, &mut arrays) {
+                            (b'D', Some(arrays)) => arrays.push(row),
+                            _ => Ok(()),
+                        };
+                        match taken {
+                            Ok(()) => {}
+                            Err(NotTaken::Full) => arrays = None,
+                            Err(NotTaken::Unreadable) => {
+                                return Err(violation(source, Some(header.tag)));
+                            }
+                        }
+                        source.connection.input.advance(header.len);
+                    }
+                    Said::Error => failed = true,
+                    Said::Ready => {
+                        source.unread = false;
+                        break;
+                    }
+                }
+            }
+            if failed {
+                return Err(Trouble::Told);
+            }
+        }
+        if let Some(arrays) = &arrays {
+            self.client
+                .counters
+                .fetched(arrays.rows().into(), arrays.bytes() as u64);
+        }
+        tracing::trace!(relation = %fetch.relation, "rows to be given were fetched");
+        Ok(arrays)
+    }
+}
+
+/// Where a table's arrays begin among all that are given.
+fn slot(join: &BindJoin, position: usize) -> usize {
+    let before = join.given.get(..position).unwrap_or_default();
+    before.iter().map(|(_, given)| given.columns.len()).sum()
+}
+
+fn merge_of(plan: &Plan) -> Option<&Merge> {
+    match &plan.operator {
+        Operator::Merge(merge) => Some(merge),
+        Operator::PassThrough(_)
+        | Operator::Append(_)
+        | Operator::Broadcast(_)
+        | Operator::Session
+        | Operator::Workspace(_)
+        | Operator::Refuse(_) => None,
+    }
+}
+
+/// The text for the shards.
+fn given_text(plan: &Plan, asked: &Asked<'_>, join: &BindJoin) -> Option<GivenText> {
+    let given: Vec<&Given> = join.given.iter().map(|(_, given)| given).collect();
+    let first = asked.parameters() + 1;
+    match merge_of(plan) {
+        Some(merge) => GivenText::new(&merge.text(asked.sql), &given, first),
+        None => GivenText::new(asked.sql, &given, first),
+    }
+}
+
+/// The rows of one shard after the other's.
+fn appended(description: &[u8]) -> Arc<Recipe> {
+    let columns = columns(description).map_or(0, |columns| columns.len());
+    Arc::new(Recipe {
+        columns: u16::try_from(columns).unwrap_or(u16::MAX),
+        ..Recipe::default()
+    })
+}
+
+/// Whether the columns of a result are those that PostgreSQL has announced; a merge has its own behind them.
+fn is_alike(description: &[u8], own: &[u8], plan: &Plan) -> bool {
+    let (Some(announced), Some(own)) = (columns(description), columns(own)) else {
+        return false;
+    };
+    let extras = merge_of(plan).map_or(0, |merge| usize::from(merge.recipe.extras));
+    let same = |(a, b): (Column<'_>, Column<'_>)| {
+        a.name == b.name && a.type_oid == b.type_oid && a.type_modifier == b.type_modifier
+    };
+    own.len() == announced.len() + extras && announced.iter().zip(own.iter()).all(same)
+}
