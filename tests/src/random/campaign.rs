@@ -265,6 +265,8 @@ fn smallest(
 
 /// The layers that every router has, by the first words of their plans.
 const WORKSPACE: &str = "Workspace";
+/// What is aggregated, ordered or limited on the shards, and finished in a workspace.
+const PARTS: &str = "Rows made by";
 /// What PostgreSQL's own plan is for.
 const ONE_SHARD: &str = "One shard";
 
@@ -277,7 +279,12 @@ impl Sides {
         if plan.failure.is_some() {
             return "No plan".to_owned();
         }
-        let line = plan.value();
+        let lines: Vec<String> = plan.texts().into_iter().flatten().collect();
+        let parts = |line: &String| line.trim_start().starts_with(PARTS);
+        if lines.iter().any(parts) {
+            return PARTS.to_owned();
+        }
+        let line = lines.first().cloned().unwrap_or_default();
         match line.split(' ').next() {
             Some(word) if !line.contains("(cost=") => word.to_owned(),
             _ => ONE_SHARD.to_owned(),
