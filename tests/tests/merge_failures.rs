@@ -371,9 +371,10 @@ fn sessions_that_need_each_others_connections() {
             let mut client = connect(&router);
             scope.spawn(move || {
                 for round in 0..10 {
-                    match (number + round) % 4 {
+                    match (number + round) % 5 {
                         0 => works(&mut client),
                         1 => drop(client.run(ORDERED).succeeded()),
+                        3 => drop(client.run(&format!("EXPLAIN {TOTAL}")).succeeded()),
                         2 => drop(
                             client
                                 .extended("SELECT divisor FROM checked", &[], 0)

@@ -97,6 +97,7 @@ impl Session {
                     .await
             }
             operator => {
+                self.gather(spread.shards, asked.need).await?;
                 let mut said = lines_of(&steps.head);
                 let text = match operator {
                     Operator::Merge(merge) => [words, b" ", &merge.text(&query)].concat(),
