@@ -110,6 +110,27 @@ fn few_rows_are_given_and_many_are_not() {
 }
 
 #[test]
+fn groups_over_given_rows_are_finished_by_postgresql() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for id in 1..=4 {
+        let payload = if id < 4 { "x" } else { "y" };
+        insert(&mut client, id, id * 7, 1, payload);
+    }
+    let sql = "SELECT upper(s.payload), 2 * sum(l.id) / count(*) FROM small s JOIN large l ON l.id = s.other \
+        GROUP BY s.payload HAVING count(*) > 1";
+    for _ in 0..2 {
+        let (reply, joined) = answer(bed, &mut client, sql);
+        assert_eq!(reply.succeeded().texts(), [["X", "28.0000000000000000"]]);
+        assert!(joined);
+    }
+    // The sum of floating-point numbers is not put together of parts.
+    let sql = "SELECT 1 + sum(l.id::float8) FROM small s JOIN large l ON l.id = s.other";
+    let (reply, _) = answer(bed, &mut client, sql);
+    assert_eq!(reply.succeeded().texts(), [["71"]]);
+}
+
+#[test]
 fn a_key_of_rows_fetched_leads_to_what_is_fetched_next() {
     let (bed, _turn) = bed();
     let mut client = bed.client();

@@ -217,6 +217,8 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
         Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) if fits => {
             Some(planned)
         }
+        // Rows that the shards make with what is given, and PostgreSQL finishes.
+        Operator::Workspace(workspace) if fits && workspace.finish.is_some() => Some(planned),
         Operator::PassThrough(_)
         | Operator::Append(_)
         | Operator::Merge(_)

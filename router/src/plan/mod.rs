@@ -444,10 +444,39 @@ impl Planner<'_> {
             node: None,
             several: None,
         };
-        if !self.alone && !analysis.writes && self.context.given.is_empty() {
-            self.apart(&mut plan, &analysis, statement, tokens);
+        if !self.alone && !analysis.writes {
+            match self.context.given.is_empty() {
+                true => self.apart(&mut plan, &analysis, statement, tokens),
+                false => self.finished(&mut plan, &analysis, statement, tokens),
+            }
         }
         plan
+    }
+
+    /// Plans how PostgreSQL finishes what the shards do with the rows that are given to them.
+    fn finished(
+        &self,
+        plan: &mut Plan,
+        analysis: &Analysis,
+        statement: &Statement,
+        tokens: &[Token],
+    ) {
+        let Operator::Refuse(refusal) = &plan.operator else {
+            return;
+        };
+        if self.context.layer != Layer::Auto {
+            return;
+        }
+        let text = (self.sql, tokens);
+        let (finish, guards) = merge::finish(analysis, statement, text, self.scan, self.context);
+        plan.guards.extend(guards);
+        if let Some(finish) = finish {
+            plan.operator = Operator::Workspace(Box::new(Workspace {
+                reason: refusal.message.clone(),
+                finish: Some(Box::new(finish)),
+                ..Workspace::default()
+            }));
+        }
     }
 
     /// Plans a workspace where it is needed, or may be.

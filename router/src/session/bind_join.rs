@@ -19,9 +19,10 @@ use super::merge::Scattered;
 use super::route::{Routed, limit_of};
 use super::simple::Ready;
 use super::statement::{SessionStatement, Statement};
-use super::workspace::columns;
+use super::workspace::{columns, types};
 use crate::backend::Show;
 use crate::execute::arrays::{Arrays, MOST_ROWS, NotTaken};
+use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
@@ -29,7 +30,7 @@ use crate::merge::{Limit, Recipe};
 use crate::plan::bind_join::{BindJoin, Bound, cheapest, operator};
 use crate::plan::given::{Given, GivenText};
 use crate::plan::workspace::{Fetch, Text};
-use crate::plan::{self, Command, Context, Merge, NoParams, Operator, Plan, Values, plan};
+use crate::plan::{self, Command, Context, Finish, Merge, NoParams, Operator, Plan, Values, plan};
 use crate::sql::{Literal, Scan};
 
 /// A statement that needs a workspace, unless small tables are given to it.
@@ -46,8 +47,16 @@ pub(super) struct Joining<'a> {
     pub(super) description: &'a Bytes,
 }
 
-/// A statement whose small tables have been fetched.
-pub(super) struct Joined {
+/// How a statement whose small tables have been fetched is answered.
+pub(super) enum Joined {
+    /// By rows of the shards.
+    Scattered(Scatter),
+    /// By a workspace that finishes rows of these shards.
+    Finished(ShardSet, Arc<Bound>),
+}
+
+/// A statement that is sent with the rows of its small tables.
+pub(super) struct Scatter {
     pub(super) shards: ShardSet,
     pub(super) recipe: Arc<Recipe>,
     pub(super) limit: Limit,
@@ -57,7 +66,7 @@ pub(super) struct Joined {
     bound: Arc<Bound>,
 }
 
-impl Joined {
+impl Scatter {
     /// Where in the client's text a character of the one that is sent comes from.
     pub(super) fn origin(&self, sql: &[u8], position: usize) -> Option<usize> {
         let Some(merge) = merge_of(&self.bound.plan) else {
@@ -89,8 +98,18 @@ impl Session {
             statement: None,
             description,
         };
-        let Some(joined) = self.join_by_parameters(&joining, asked).await? else {
-            return Ok(None);
+        let joined = match self.join_by_parameters(&joining, asked).await? {
+            Some(Joined::Scattered(joined)) => joined,
+            Some(Joined::Finished(shards, bound)) => {
+                let Operator::Workspace(plan) = &bound.plan.operator else {
+                    return Err(Failure::Retry.into());
+                };
+                let command = &routed.plan.command;
+                let shards = [shards];
+                let answer = self.answer_in(plan, &shards, asked, command, description);
+                return Box::pin(answer).await.map(Some);
+            }
+            None => return Ok(None),
         };
         let mut messages = BytesMut::new();
         asked.encode_bind(&mut messages, &joined.text.text, b"", &[]);
@@ -130,8 +149,18 @@ impl Session {
             statement: Some(&prepared.statement),
             description,
         };
-        let Some(joined) = self.join_by_parameters(&joining, asked).await? else {
-            return Ok(false);
+        let joined = match self.join_by_parameters(&joining, asked).await? {
+            Some(Joined::Scattered(joined)) => joined,
+            Some(Joined::Finished(shards, bound)) => {
+                let Operator::Workspace(plan) = &bound.plan.operator else {
+                    return Err(Failure::Retry.into());
+                };
+                let described = (Some(description.clone()), description.clone());
+                let shards = [shards];
+                let bound = self.bind_furnished(plan, &shards, asked, prepared, bind, described);
+                return Box::pin(bound).await.map(|()| true);
+            }
+            None => return Ok(false),
         };
         self.bind_parts(&Parts {
             statement: self.statement_of_shards(&joined.text.text, prepared),
@@ -178,6 +207,10 @@ impl Session {
         if !self.or_abandoned(fetched).await? {
             return Ok(None);
         }
+        self.counters.bind_join();
+        if finish_of(&bound.plan).is_some() {
+            return Ok(Some(Joined::Finished(shards, bound)));
+        }
         let Some(text) = given_text(&bound.plan, asked, join) else {
             return Ok(None);
         };
@@ -185,14 +218,13 @@ impl Session {
             Some(merge) => Arc::clone(&merge.recipe),
             None => appended(joining.description),
         };
-        self.counters.bind_join();
-        Ok(Some(Joined {
+        Ok(Some(Joined::Scattered(Scatter {
             shards,
             recipe,
             limit,
             text,
             bound,
-        }))
+        })))
     }
 
     /// Where the statement goes when the rows are given, and which rows of a merge are its result.
@@ -211,7 +243,13 @@ impl Session {
             literals: joining.literals,
             params: params.as_ref().map_or(&NoParams, |params| params),
         };
-        let shards = self.bind(&bound.plan, &values).ok()?;
+        let shards = match finish_of(&bound.plan) {
+            Some(finish) => {
+                let target = &finish.rows.target;
+                target.shards(&values, self.database.shards.len()).ok()?
+            }
+            None => self.bind(&bound.plan, &values).ok()?,
+        };
         let limit = limit_of(&bound.plan, &values).ok()?;
         (!shards.is_empty()).then_some((shards, limit))
     }
@@ -305,14 +343,30 @@ impl Session {
             given: &names,
         };
         let planned = plan(asked.sql, &scan, &context);
-        let Some(plan) = operator(planned, joining.plan) else {
+        let Some(mut plan) = operator(planned, joining.plan) else {
             return Ok(None);
         };
-        let Some(text) = given_text(&plan, asked, join) else {
-            return Ok(None);
+        if let Operator::Workspace(workspace) = &mut plan.operator
+            && let Some(finish) = &mut workspace.finish
+        {
+            let given = join.given.iter().map(|(_, given)| given.clone());
+            finish.rows.give(given.collect(), asked.parameters() + 1);
+        }
+        let text = match finish_of(&plan) {
+            Some(finish) => finish
+                .rows
+                .query(&Text::new(asked.sql), &|_, _| None)
+                .into(),
+            None => match given_text(&plan, asked, join) {
+                Some(text) => text.text,
+                None => return Ok(None),
+            },
         };
-        let own = self.description_apart(&text.text, asked).await?;
-        let fits = own.is_some_and(|own| is_alike(joining.description, &own, &plan));
+        let own = self.description_apart(&text, asked).await?;
+        let fits = own.is_some_and(|own| match finish_of(&plan) {
+            Some(finish) => finish.text(asked.sql, &types(&own)).is_some(),
+            None => is_alike(joining.description, &own, &plan),
+        });
         Ok(fits.then(|| Arc::new(Bound { plan })))
     }
 
@@ -472,6 +526,18 @@ fn merge_of(plan: &Plan) -> Option<&Merge> {
         | Operator::Broadcast(_)
         | Operator::Session
         | Operator::Workspace(_)
+        | Operator::Refuse(_) => None,
+    }
+}
+
+fn finish_of(plan: &Plan) -> Option<&Finish> {
+    match &plan.operator {
+        Operator::Workspace(workspace) => workspace.finish.as_deref(),
+        Operator::PassThrough(_)
+        | Operator::Append(_)
+        | Operator::Merge(_)
+        | Operator::Broadcast(_)
+        | Operator::Session
         | Operator::Refuse(_) => None,
     }
 }

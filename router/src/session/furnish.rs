@@ -8,7 +8,7 @@ use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use super::fetch::{Asked, Brought, Part, not_brought};
-use super::workspace::{columns, error_in};
+use super::workspace::{error_in, types};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -123,6 +123,10 @@ impl Session {
                 let rows = self.fill_part(workspace, part, asked, fill).await?;
                 return Ok(rows.map(|brought| (text, brought)));
             }
+            if !asked.given.is_empty() {
+                // What is given was given for the sake of these rows.
+                return Err(Failure::Retry.into());
+            }
             workspace.run(&mut self.client, &creations).await?;
         } else {
             self.open_workspace(workspace, &plan.views, &creations)
@@ -191,11 +195,7 @@ impl Session {
             frontend::encode::sync(output);
         };
         let description = workspace.send(&mut self.client, messages).await?;
-        let types: Vec<u32> = match columns(&description) {
-            Some(columns) => columns.iter().map(|column| column.type_oid).collect(),
-            None => Vec::new(),
-        };
-        Ok(finish.text(asked.sql, &types))
+        Ok(finish.text(asked.sql, &types(&description)))
     }
 
     /// So many bytes of rows may be brought to one workspace.

@@ -59,9 +59,21 @@ impl Session {
             }
         }
         asked.given.clear();
-        let furnished = self
-            .furnish(plan, &routed.fetches, &asked, Fill::Rows)
-            .await?;
+        let command = &routed.plan.command;
+        self.answer_in(plan, &routed.fetches, &asked, command, &description)
+            .await
+    }
+
+    /// Answers a query of the simple protocol in a workspace with the rows of these shards.
+    pub(super) async fn answer_in(
+        &mut self,
+        plan: &plan::Workspace,
+        fetches: &[ShardSet],
+        asked: &Asked<'_>,
+        command: &Command,
+        description: &Bytes,
+    ) -> Result<Ready, Trouble> {
+        let furnished = self.furnish(plan, fetches, asked, Fill::Rows).await?;
         let Furnished {
             mut workspace,
             text,
@@ -69,20 +81,20 @@ impl Session {
         } = match furnished {
             Furnishing::Done(furnished) => furnished,
             Furnishing::Failed(said) => {
-                self.client.output.extend_from_slice(&description);
+                self.client.output.extend_from_slice(description);
                 return Err(self.failed_in_part(&said));
             }
         };
-        let command = &routed.plan.command;
         if let Command::Copy(_) | Command::Declare { .. } = command {
             if let Err(trouble) = self.pass_from_workspace(&mut workspace, &text).await {
                 return self.leave_workspace(workspace, Err(trouble)).await;
             }
-            self.keep_cursor(command, workspace, description).await?;
+            self.keep_cursor(command, workspace, description.clone())
+                .await?;
             return Ok(Ready::ToBeSaid);
         }
         let rows = self
-            .query_workspace(&mut workspace, &text, &description)
+            .query_workspace(&mut workspace, &text, description)
             .await;
         let rows = self.leave_workspace(workspace, rows).await?;
         self.complete(&format!("SELECT {rows}"))
@@ -259,6 +271,13 @@ pub(super) fn planned(description: &[u8], own: &[u8]) -> Bytes {
         encode::row_description(&mut output, &columns);
     }
     output.freeze()
+}
+
+/// The types of the columns of a RowDescription; none if it is none.
+pub(super) fn types(description: &[u8]) -> Vec<u32> {
+    columns(description).map_or_else(Vec::new, |columns| {
+        columns.iter().map(|column| column.type_oid).collect()
+    })
 }
 
 /// The columns of a RowDescription.

@@ -153,7 +153,9 @@ impl Finish {
         self.after = self.after.behind(before);
         self.after.ours(" ");
         self.after.tokens(after..all.len());
-        self.rows.computed = self.rows.computed.map(|text| text.behind(before));
+        if let Some(computed) = &mut self.rows.computed {
+            computed.text = std::mem::take(&mut computed.text).behind(before);
+        }
         Some(self)
     }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
-use crate::plan::given::Given;
+use crate::plan::given::{Given, GivenText};
 use crate::plan::route::Target;
 use crate::plan::{merge, parse};
 use crate::sql::Token;
@@ -34,7 +34,30 @@ pub struct Fetch {
     /// Columns that subqueries look for rows by.
     pub lookups: Vec<String>,
     /// It is no relation: each shard computes its rows.
-    pub(in crate::plan) computed: Option<merge::Text>,
+    pub(in crate::plan) computed: Option<Computed>,
+}
+
+/// How shards compute rows.
+#[derive(Debug, Clone)]
+pub(in crate::plan) struct Computed {
+    pub(in crate::plan) text: merge::Text,
+    /// Rows that are given with the text, in the parameters from this number on.
+    given: Vec<Given>,
+    first: usize,
+}
+
+impl Computed {
+    fn query(&self, sql: &[u8], tokens: &[Token]) -> Vec<u8> {
+        let query = self.text.write(sql, tokens);
+        let given: Vec<&Given> = self.given.iter().collect();
+        match given.is_empty() {
+            true => query,
+            // What rows cannot be given to is nothing to run.
+            false => GivenText::new(&query, &given, self.first)
+                .map(|given| given.text)
+                .unwrap_or_default(),
+        }
+    }
 }
 
 /// Where all rows of a relation that is not sharded are.
@@ -194,7 +217,18 @@ impl Fetch {
             mentions: Vec::new(),
             primary_key: Vec::new(),
             lookups: Vec::new(),
-            computed: Some(text),
+            computed: Some(Computed {
+                text,
+                given: Vec::new(),
+                first: 1,
+            }),
+        }
+    }
+
+    /// The same of rows that are given with the text, in the parameters from this number on.
+    pub fn give(&mut self, given: Vec<Given>, first: usize) {
+        if let Some(computed) = &mut self.computed {
+            (computed.given, computed.first) = (given, first);
         }
     }
 
@@ -206,7 +240,7 @@ impl Fetch {
     /// The query for the rows that a shard has.
     pub fn query(&self, text: &Text<'_>, keys: &Keys<'_>) -> String {
         if let Some(computed) = &self.computed {
-            let query = computed.write(text.sql, &text.tokens);
+            let query = computed.query(text.sql, &text.tokens);
             return String::from_utf8_lossy(&query).into_owned();
         }
         self.query_of(&names(&self.columns), text, keys)

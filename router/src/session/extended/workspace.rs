@@ -77,7 +77,22 @@ impl Session {
             return Ok(());
         }
         asked.given.clear();
-        let mut furnished = match Box::pin(self.furnish(plan, &shards, &asked, Fill::Rows)).await? {
+        let described = (description, rows);
+        self.bind_furnished(plan, &shards, &asked, prepared, bind, described)
+            .await
+    }
+
+    /// Binds a statement in a workspace with the rows of these shards; what PostgreSQL says of it, and of the query in it.
+    pub(in crate::session) async fn bind_furnished(
+        &mut self,
+        plan: &plan::Workspace,
+        shards: &[ShardSet],
+        asked: &Asked<'_>,
+        prepared: &SessionStatement,
+        bind: &Bind<'_>,
+        (description, rows): (Option<Bytes>, Bytes),
+    ) -> Result<(), Trouble> {
+        let mut furnished = match Box::pin(self.furnish(plan, shards, asked, Fill::Rows)).await? {
             Furnishing::Done(furnished) => furnished,
             Furnishing::Failed(said) => {
                 let description = description.map(|of| formatted(&of, bind));
@@ -85,7 +100,7 @@ impl Session {
                 return Ok(());
             }
         };
-        let own = match self.bind_there(&mut furnished, &asked, bind).await {
+        let own = match self.bind_there(&mut furnished, asked, bind).await {
             Ok(own) => own,
             Err(trouble) => {
                 let outcome: Result<(), Trouble> = Err(trouble);
