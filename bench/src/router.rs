@@ -68,6 +68,24 @@ fn start(
     })
 }
 
+/// The configuration file of the router of this name.
+pub(crate) fn file(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name).with_extension("toml")
+}
+
+/// What the router says of a statement and of how long it plans, in JSON.
+pub(crate) fn explain(config: &Path, sql: &str) -> Result<String, Error> {
+    let mut command = Command::new(program()?);
+    command.args(["explain", "--json", "--times", "--config"]);
+    let output = command
+        .arg(config)
+        .arg(sql)
+        .stderr(Stdio::inherit())
+        .output();
+    let output = output.map_err(Error::io("run the router"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Starts a router on a configuration that says it listens on `port`.
 pub(crate) fn launch(
     directory: &Path,
@@ -75,7 +93,7 @@ pub(crate) fn launch(
     configuration: &str,
     port: Port,
 ) -> Result<Endpoint, Error> {
-    let file = directory.join(name).with_extension("toml");
+    let file = file(directory, name);
     std::fs::write(&file, configuration).map_err(Error::io("write the router's configuration"))?;
     let log = std::fs::File::create(file.with_extension("log"))
         .map_err(Error::io("make the router's log"))?;

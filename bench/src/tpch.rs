@@ -6,6 +6,7 @@
 
 mod foreign;
 mod latency;
+mod planning;
 mod report;
 mod stand;
 
@@ -98,7 +99,8 @@ pub(crate) fn measure(plan: &TpchPlan) -> Result<Report, Error> {
     let Contest { runs, failures, .. } = contest;
     say("small statements over both shards");
     let latencies = latency::measure(&stand, plan.rounds)?;
-    Ok(Report::new(plan, &runs, failures, latencies))
+    let planning = planning::measure(stand.configuration())?;
+    Ok(Report::new(plan, &runs, failures, (latencies, planning)))
 }
 
 /// What goes on between the contenders.

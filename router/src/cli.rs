@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -58,6 +59,9 @@ enum Command {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
+        /// Also how long planning takes, and finding the plan in the cache: medians, in microseconds.
+        #[arg(long)]
+        times: bool,
         /// The statement.
         sql: String,
     },
@@ -135,12 +139,13 @@ fn dispatch(line: CommandLine) -> Outcome {
                 config,
                 database,
                 json,
+                times,
                 sql,
             }),
             _,
         ) => {
             let settings = load(&config.config, format)?;
-            explain(settings, database.as_deref(), json, &sql)
+            explain(settings, database.as_deref(), (json, times), &sql)
         }
     }
 }
@@ -205,14 +210,34 @@ fn demo(directory: Option<PathBuf>, port: u16) -> Outcome {
     signals::obey(router).map_err(|problem| failed(&problem))
 }
 
-fn explain(settings: Settings, database: Option<&str>, json: bool, sql: &str) -> Outcome {
-    match runtime()?.block_on(crate::explain::explain(settings, database, sql)) {
-        Ok(plan) if json => print(&serde_json::json!({ "sql": sql, "plan": plan }).to_string()),
-        Ok(plan) => print(plan.trim_end()),
-        Err(problem) => {
-            error!("{problem}");
-            Err(Failed)
+fn explain(
+    settings: Settings,
+    database: Option<&str>,
+    (json, times): (bool, bool),
+    sql: &str,
+) -> Outcome {
+    let explained = runtime()?.block_on(crate::explain::explain(settings, database, sql));
+    let explained = explained.map_err(|problem| {
+        error!("{problem}");
+        Failed
+    })?;
+    let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
+    let (planned, found) = (explained.times.planned, explained.times.found);
+    let (planned, found) = (micros(planned), micros(found));
+    let plan = explained.plan;
+    match (json, times) {
+        (true, true) => {
+            let times = serde_json::json!({ "planned_us": planned, "found_us": found });
+            print(&serde_json::json!({ "sql": sql, "plan": plan, "times": times }).to_string())
         }
+        (true, false) => print(&serde_json::json!({ "sql": sql, "plan": plan }).to_string()),
+        (false, true) => {
+            print(plan.trim_end())?;
+            print(&format!(
+                "Planned in {planned:.1} µs, found in the plan cache in {found:.1} µs"
+            ))
+        }
+        (false, false) => print(plan.trim_end()),
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use std::time::{Duration, Instant};
+
 use crate::config::Settings;
 use crate::control::{Control, PrepareError};
-use crate::plan::{Context, Layer, NoParams, Values};
+use crate::plan::{CacheContext, Context, Layer, NoParams, PlanCache, Values};
 use crate::relations::SearchPath;
 use crate::sql::Scan;
 
@@ -27,6 +29,29 @@ pub enum ExplainError {
     NotOne(usize),
 }
 
+/// The plan of a statement.
+#[derive(Debug)]
+pub struct Explained {
+    /// As text.
+    pub plan: String,
+    /// How long it takes to make it.
+    pub times: Times,
+}
+
+/// How long a plan takes: medians.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// To scan and plan a text that is not in the plan cache.
+    pub planned: Duration,
+    /// To find the plan of one that is.
+    pub found: Duration,
+}
+
+/// So often each is done to be timed.
+const TIMED: usize = 501;
+/// Bytes of the plan cache that is timed.
+const CACHE: usize = 1 << 20;
+
 /// Plans `sql` as a session of the first user in the default search path would, and prints the plan.
 ///
 /// # Errors
@@ -35,7 +60,7 @@ pub async fn explain(
     settings: Settings,
     database: Option<&str>,
     sql: &str,
-) -> Result<String, ExplainError> {
+) -> Result<Explained, ExplainError> {
     let first = settings.file.databases.first();
     let name = match (database, first) {
         (Some(name), _) => name.to_owned(),
@@ -72,10 +97,51 @@ pub async fn explain(
         params: &NoParams,
     };
     let bound = plan.key_params.is_empty().then_some(&values);
-    Ok(crate::plan::explain::explain(
-        &plan,
-        &database.relations,
-        sql.as_bytes(),
-        bound,
-    ))
+    let (relations, bytes) = (&database.relations, sql.as_bytes());
+    Ok(Explained {
+        plan: crate::plan::explain::explain(&plan, relations, bytes, bound),
+        times: times(sql, &context),
+    })
+}
+
+/// Plans a text and finds its plan, again and again, as sessions do.
+fn times(sql: &str, context: &Context<'_>) -> Times {
+    let mut cache = PlanCache::new(CACHE);
+    let id = cache.context(&CacheContext {
+        database: "".into(),
+        epoch: 0,
+        role: "".into(),
+        search_path: context.search_path.clone(),
+        temporary: Vec::new(),
+        layer: context.layer,
+    });
+    let mut scan = Scan::new();
+    let planned = median(|| {
+        // What cannot be scanned is planned, too.
+        let _unreadable = scan.scan(sql.as_bytes());
+        std::hint::black_box(crate::plan::plan(sql, &scan, context));
+    });
+    let plan = Arc::new(crate::plan::plan(sql, &scan, context));
+    cache.insert(sql.as_bytes(), &scan, id, plan);
+    let found = median(|| {
+        let known = cache.recognise(sql.as_bytes(), &mut scan, id);
+        if known.is_none()
+            && scan.scan(sql.as_bytes()).is_ok()
+            && let Some(plan) = cache.get(sql.as_bytes(), &scan, id)
+        {
+            cache.make_familiar(sql.as_bytes(), &scan, id, &plan);
+        }
+    });
+    Times { planned, found }
+}
+
+fn median(mut act: impl FnMut()) -> Duration {
+    let time = |()| {
+        let begun = Instant::now();
+        act();
+        begun.elapsed()
+    };
+    let mut times: Vec<Duration> = std::iter::repeat_n((), TIMED).map(time).collect();
+    times.sort_unstable();
+    times.get(TIMED / 2).copied().unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! The servers: one with all the data, two shards with the router in front, and one that reaches the shards itself.
 
+use std::path::{Path, PathBuf};
+
 use switchyard_cluster::{Cluster, ClusterSpec, Node, Port, RouterFile, Settings};
 use switchyard_schema::Config;
 use switchyard_tpch::{DDL, Layout, tables};
@@ -15,6 +17,7 @@ use switchyard_cluster::APP_USER;
 
 const LAYOUT: Layout = Layout::Colocated;
 const SHARDS: usize = 2;
+const ROUTER: &str = "tpch";
 
 /// Everything that is measured, running. Dropping it ends it all.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(crate) struct Stand {
     router: Endpoint,
     coordinator: Box<dyn Node>,
     plain: u16,
+    configuration: PathBuf,
     _cluster: Cluster,
     _directory: TempDir,
 }
@@ -58,7 +62,7 @@ impl Stand {
         }
         let directory = tempfile::tempdir().map_err(Error::io("make a directory"))?;
         drop(http);
-        let router = router::launch(directory.path(), "tpch", &text, port)?;
+        let router = router::launch(directory.path(), ROUTER, &text, port)?;
         patiently(Name::Router.title(), || {
             Client::login(router.port.number(), APP_USER, DATABASE).map(drop)
         })?;
@@ -66,9 +70,15 @@ impl Stand {
             router,
             coordinator,
             plain: cluster.oracle().map(Node::port).unwrap_or_default(),
+            configuration: router::file(directory.path(), ROUTER),
             _cluster: cluster,
             _directory: directory,
         })
+    }
+
+    /// The router's configuration file.
+    pub(crate) fn configuration(&self) -> &Path {
+        &self.configuration
     }
 
     /// Where a contender takes connections.
