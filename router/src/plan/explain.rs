@@ -135,6 +135,9 @@ fn write_workspace(
         }
         steps.fetches.push(std::mem::take(out));
     }
+    for view in &workspace.own {
+        writeln!(steps.tail, "  List {}", view.name())?;
+    }
     for view in &workspace.views {
         writeln!(steps.tail, "  View {}", view.relation)?;
     }

@@ -444,7 +444,8 @@ impl Planner<'_> {
             node: None,
             several: None,
         };
-        if !self.alone && !analysis.writes {
+        let apart = !self.alone || !analysis.own_views.is_empty();
+        if apart && !analysis.writes {
             match self.context.given.is_empty() {
                 true => self.apart(&mut plan, &analysis, statement, tokens),
                 false => self.finished(&mut plan, &analysis, statement, tokens),

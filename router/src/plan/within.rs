@@ -81,6 +81,17 @@ impl Planner<'_> {
         if !plan.settings.is_empty() {
             return refused(unfollowed("a setting in a cursor's query"), command);
         }
+        if let Operator::Workspace(workspace) = &plan.operator
+            && workspace.looks_again
+        {
+            let message = "a cursor whose functions see later changes is not supported over rows of several shards";
+            let refusal = Refusal::not_supported(message)
+                .detail("A volatile function in it reads tables.")
+                .hint(
+                    "Declare the function STABLE, if it may see the rows of the cursor's own time.",
+                );
+            return refused(refusal, command);
+        }
         let is_apart = matches!(plan.operator, Operator::Workspace(_));
         let is_alone = matches!(
             plan.operator,

@@ -20,8 +20,10 @@ use crate::plan::Command;
 /// A cursor in a workspace.
 #[derive(Debug)]
 pub(super) struct CursorApart {
-    name: String,
-    workspace: Workspace,
+    pub(super) name: String,
+    /// What declared it, if that is known.
+    pub(super) statement: Option<String>,
+    pub(super) workspace: Workspace,
     /// What PostgreSQL says of its rows, on the tables as they are: a whole RowDescription.
     description: Bytes,
     lasts: Lasts,
@@ -55,6 +57,7 @@ impl Session {
     pub(super) async fn keep_cursor(
         &mut self,
         command: &Command,
+        sql: Option<&[u8]>,
         mut workspace: Workspace,
         description: Bytes,
     ) -> Result<(), Trouble> {
@@ -75,6 +78,7 @@ impl Session {
         }
         self.cursors_apart.push(CursorApart {
             name: name.clone(),
+            statement: sql.map(|sql| String::from_utf8_lossy(sql).into_owned()),
             workspace,
             description,
             lasts,

@@ -128,9 +128,13 @@ impl Session {
                 return Err(Failure::Retry.into());
             }
             workspace.run(&mut self.client, &creations).await?;
-        } else {
+        } else if plan.own.is_empty() {
             self.open_workspace(workspace, &plan.views, &creations)
                 .await?;
+        } else {
+            self.open_workspace(workspace, &plan.views, "").await?;
+            self.list_own(workspace, &plan.own, asked).await?;
+            workspace.run(&mut self.client, &creations).await?;
         }
         let none = ShardSet::empty();
         let shards = fetches.iter().fold(none, |all, (_, own)| all.union(own));
@@ -144,6 +148,7 @@ impl Session {
         let is_made = |name: &TableName| {
             fetches.iter().any(|(fetch, _)| fetch.relation == *name)
                 || plan.views.iter().any(|view| view.relation == *name)
+                || plan.own.iter().any(|view| view.is(name))
         };
         let views = plan.views.iter();
         let making: Vec<(&TableName, String)> = views

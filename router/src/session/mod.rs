@@ -16,6 +16,7 @@ mod fan_out;
 mod fetch;
 mod furnish;
 mod learn;
+mod listing;
 mod merge;
 mod open;
 mod relations;

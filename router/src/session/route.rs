@@ -44,6 +44,8 @@ pub(super) struct Cursor {
     pub(super) shard: ShardIndex,
     /// It outlives its transaction.
     pub(super) hold: bool,
+    /// Its shard knows the whole text that declared it.
+    pub(super) whole: bool,
 }
 
 /// What a query string contains.
@@ -323,6 +325,7 @@ impl Session {
                     name: name.clone(),
                     shard,
                     hold: *hold,
+                    whole: true,
                 });
             }
             Command::CloseCursor(Some(name)) => self.cursors.retain(|cursor| cursor.name != *name),

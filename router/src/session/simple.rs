@@ -177,6 +177,7 @@ impl Session {
             };
             let routed = self.know_relations(routed, &piece).await?;
             self.statement(&routed, sent).await?;
+            self.forget_text(&routed.plan.command);
             if self
                 .block
                 .as_ref()

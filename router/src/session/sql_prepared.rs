@@ -52,6 +52,7 @@ impl Session {
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
             return Err(Failure::Refused(refusal.clone()).into());
         }
+        prepared.origin.written = Some(String::from_utf8_lossy(sent.sql()).into());
         prepared.statement = self.worker.services.statements.intern(
             self.scope(),
             StatementText::Prepared {

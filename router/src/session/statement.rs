@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
@@ -212,6 +213,15 @@ pub(crate) struct SessionStatement {
     pub(crate) literals: Arc<[Literal]>,
     /// The hint in its text.
     pub(crate) hint: Option<HintNode>,
+    pub(crate) origin: Origin,
+}
+
+/// When and by what a statement was prepared.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The PREPARE as the client wrote it; none of what a Parse message prepared.
+    pub(crate) written: Option<Arc<str>>,
+    pub(crate) at: SystemTime,
 }
 
 impl Portal {
@@ -357,6 +367,16 @@ impl<T> ByName<T> {
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.unnamed.iter().chain(self.named.values())
+    }
+
+    /// Whether nothing has a name, nor is unnamed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unnamed.is_none() && self.named.is_empty()
+    }
+
+    /// Those with names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&[u8], &T)> {
+        self.named.iter().map(|(name, value)| (&**name, value))
     }
 
     pub(crate) fn clear(&mut self) {

@@ -11,6 +11,7 @@ use super::names::{Frame, Item, ItemId, Merged, Output, function_name, name, rel
 use super::{Analyser, CteBody, Instance, Stop, display};
 use crate::plan::refusal::Refusal;
 use crate::plan::types::Typed;
+use crate::plan::workspace::OwnView;
 use crate::relations::{Placement, Relation, Resolved, Volatility};
 
 /// The joins of a FROM; right joins are turned round.
@@ -361,6 +362,12 @@ impl<'a> Analyser<'a> {
                 }
                 (item.columns, item.open) = (self.mention(relation, scope)?, false);
             }
+            Resolved::Catalog
+                if schema.is_none_or(|schema| schema == "pg_catalog")
+                    && let Some(view) = OwnView::named(name) =>
+            {
+                self.own_view(view);
+            }
             Resolved::Catalog => {
                 self.analysis.catalog = true;
                 self.analysis.primary_read |= describes_its_server(name);
@@ -371,6 +378,18 @@ impl<'a> Analyser<'a> {
             }
         }
         Ok(item)
+    }
+
+    fn own_view(&mut self, view: OwnView) {
+        if !self.analysis.own_views.contains(&view) {
+            self.analysis.own_views.push(view);
+        }
+        let refusal = || {
+            let message = format!("view \"{}\" is not supported here", view.name());
+            Refusal::not_supported(message)
+                .detail("Each of the session's connections has a part of what it lists.")
+        };
+        self.analysis.reads_views.get_or_insert_with(refusal);
     }
 
     /// Notes that a relation's rows are read; returns its columns.

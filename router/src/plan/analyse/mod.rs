@@ -38,8 +38,9 @@ use self::root::Root;
 use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
+use super::workspace::OwnView;
 use super::{Context, Effects};
-use crate::relations::Relation;
+use crate::relations::{Relation, Volatility};
 use crate::sql::{Scan, Token, TokenKind};
 
 /// Why a walk ended early.
@@ -110,6 +111,10 @@ pub(super) struct Analysis {
     pub(super) read_inside: Vec<TableName>,
     /// A function that may do more than read uses something that exists on the first shard only; its name.
     pub(super) reads_inside: Option<String>,
+    /// Views of what the session has, each once.
+    pub(super) own_views: Vec<OwnView>,
+    /// A volatile function reads tables: it sees what is written while the statement runs.
+    pub(super) looks_again: bool,
     /// A view or function that reads sharded tables is read: no shard can, whatever the keys.
     pub(super) reads_views: Option<Refusal>,
     /// A relation or function that is not known.
@@ -272,6 +277,8 @@ impl<'a> Analyser<'a> {
 
     /// Notes what a function reads by itself.
     fn reads_by_itself(&mut self, function: &crate::relations::Function) {
+        let reads = function.reads.iter().any(|read| !read.is_empty());
+        self.analysis.looks_again |= reads && function.volatility == Volatility::Volatile;
         for name in function.reads.iter().flatten() {
             if !self.analysis.read_inside.contains(name) {
                 self.analysis.read_inside.push(name.clone());

@@ -479,3 +479,9 @@ SET client_encoding = 'utf-8'
 
 SET NAMES SQL_ASCII
 --> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["sql_ascii"], text: 10..19 }), local: false }
+
+-- PostgreSQL would run the function at FETCH
+DECLARE c CURSOR FOR SELECT spends_most()
+--> Refuse 0A000: a cursor whose functions see later changes is not supported over rows of several shards
+--> DETAIL: A volatile function in it reads tables.
+--> HINT: Declare the function STABLE, if it may see the rows of the cursor's own time.

@@ -739,3 +739,24 @@ WHERE n.nspname <> 'pg_catalog'
 ORDER BY 1, 2, 3
 --> PassThrough to shard s0 (read)
 -->   Guards: [20, 21, 22]
+
+-- what the session has
+SELECT name, statement FROM pg_cursors ORDER BY 1
+--> Workspace (read)
+-->   Reason: view "pg_cursors" is not supported here
+-->   List pg_cursors
+-->   Guards: [0]
+
+SELECT name FROM pg_catalog.pg_prepared_statements p, users WHERE id = 5
+--> Workspace (read)
+-->   Reason: view "pg_prepared_statements" is not supported here
+-->   Fetch users (id, name) from all shards
+-->   List pg_prepared_statements
+
+SELECT * FROM pg_prepared_statements
+--> Refuse 0A000: view "pg_prepared_statements" is not supported here
+--> DETAIL: Each of the session's connections has a part of what it lists. Each server counts the plans that it has made.
+
+SELECT c.name FROM pg_cursors c, pg_class
+--> Refuse 0A000: view "pg_cursors" is not supported here
+--> DETAIL: Each of the session's connections has a part of what it lists. It reads the system catalogue, which differs from shard to shard.

@@ -11,6 +11,7 @@
 mod by_names;
 pub mod fetch;
 mod needs;
+mod own;
 mod plain;
 mod reduce;
 mod splice;
@@ -25,6 +26,7 @@ pub(super) use self::by_names::{by_names, read_by_text};
 use self::fetch::Condition;
 pub use self::fetch::{Fetch, Home, Restriction, Text};
 use self::needs::Uses;
+pub use self::own::OwnView;
 use self::reduce::Mention;
 pub(super) use self::splice::schemas;
 use super::analyse::{Analysis, only_computes};
@@ -44,6 +46,10 @@ pub struct Workspace {
     pub fetches: Vec<Fetch>,
     /// The views to be made of them, each after those it reads.
     pub views: Vec<TemporaryView>,
+    /// Views of what the session has.
+    pub own: Vec<OwnView>,
+    /// A volatile function in it reads what is fetched: it would see what is written while the statement runs.
+    pub looks_again: bool,
     /// Conditions of the text that every fetched row satisfies, in the text's order: it is run without them.
     pub settled: Vec<Condition>,
     /// Ways to answer without one, where some of the fetches have few rows.
@@ -96,6 +102,7 @@ impl Workspace {
     pub fn makes(&self, name: &TableName) -> bool {
         self.fetches.iter().any(|fetch| fetch.relation == *name)
             || self.views.iter().any(|view| view.relation == *name)
+            || self.own.iter().any(|view| view.is(name))
     }
 
     /// The parameters that say which shards' rows are needed.
@@ -154,10 +161,15 @@ pub(super) fn workspace(
         all.contains(name) && !mentions.iter().any(|mention| mention.relation == *name)
     };
     let uses = Uses::of(statement, sql, &fetch::without(&settled, sql, tokens))?;
+    if let Some(why) = analysis.own_views.iter().find_map(|view| view.lacks(&uses)) {
+        return Err(why);
+    }
     let mut made = Making {
         context,
         uses: &uses,
         workspace: Workspace {
+            own: analysis.own_views.clone(),
+            looks_again: analysis.looks_again,
             settled,
             reason,
             ..Workspace::default()

@@ -106,6 +106,12 @@ impl Uses {
         }
     }
 
+    /// Whether a column of this name may be used.
+    pub(super) fn may_use(&self, column: &str) -> bool {
+        let named = self.named.as_ref();
+        named.is_none_or(|named| named.contains(column))
+    }
+
     /// Whether rows of tables are used as values.
     pub(super) fn gives_rows(&self) -> bool {
         self.rows

@@ -1,6 +1,7 @@
 //! Prepared statements: Parse, Describe and Close of a statement, and holding one on a backend.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use switchyard_wire::backend::encode;
@@ -12,7 +13,7 @@ use crate::execute::relay::Trouble;
 use crate::plan::{Command, Operator, Plan};
 use crate::session::Session;
 use crate::session::route::Planned;
-use crate::session::statement::{SessionStatement, Statement, StatementText};
+use crate::session::statement::{Origin, SessionStatement, Statement, StatementText};
 
 use super::lossy;
 
@@ -84,6 +85,10 @@ impl Session {
             context: self.context_id(&mut desk),
             literals: desk.scan.literals.as_slice().into(),
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
+            origin: Origin {
+                written: None,
+                at: SystemTime::now(),
+            },
             plan,
         }))
     }
@@ -130,6 +135,7 @@ impl Session {
             .ok_or_else(missing)?;
         let current = Arc::new(SessionStatement {
             statement: Arc::clone(&known.statement),
+            origin: known.origin.clone(),
             ..replanned
         });
         self.statements.insert(name, Arc::clone(&current));

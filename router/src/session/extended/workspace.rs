@@ -271,7 +271,7 @@ impl Session {
             self.portals.remove(name);
             return self.leave_workspace(open.workspace, outcome).await;
         }
-        Box::pin(self.keep_cursor(command, open.workspace, open.rows)).await
+        Box::pin(self.keep_cursor(command, None, open.workspace, open.rows)).await
     }
 
     /// The cancel requests that are not about this batch.
