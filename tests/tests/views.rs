@@ -13,11 +13,13 @@ const DDL: &str = "\
 CREATE TABLE people (id bigint PRIMARY KEY, name text, boss bigint);
 CREATE TABLE sales (id bigint PRIMARY KEY, person bigint, amount numeric(8,2));
 CREATE TABLE cards (person bigint PRIMARY KEY, number text);
+CREATE TABLE former (left_on date) INHERITS (people);
 CREATE VIEW bosses AS SELECT id, name FROM people WHERE boss IS NULL;
 CREATE VIEW card_holders AS SELECT p.id, p.name, c.number FROM people p JOIN cards c ON c.person = p.id;
 CREATE VIEW boss_cards AS SELECT bosses.name, h.number FROM bosses JOIN card_holders h USING (id);
 CREATE VIEW totals AS SELECT person, sum(amount) AS total FROM sales GROUP BY person;
 CREATE VIEW sold AS SELECT p.name, t.total FROM bosses p JOIN totals t ON t.person = p.id;
+CREATE VIEW staff_names AS SELECT string_agg(name, ',' ORDER BY name) AS names, count(*) FROM ONLY people;
 CREATE VIEW first_names AS SELECT name FROM people ORDER BY name LIMIT 3;
 CREATE VIEW marked AS WITH RECURSIVE up (id, boss) AS (
     SELECT id, boss FROM people WHERE id = 7 UNION ALL SELECT p.id, p.boss FROM up JOIN people p ON p.id = up.boss
@@ -67,6 +69,10 @@ fn bed() -> &'static Bed {
                 ] {
                     client.run(&format!("INSERT INTO {insert}")).succeeded();
                 }
+            }
+            for id in 20..26 {
+                let insert = format!("INSERT INTO former (id, name) VALUES ({id}, 'f{id}')");
+                client.run(&insert).succeeded();
             }
         }
         let primaries = bed.cluster().shards().iter();
@@ -126,6 +132,22 @@ fn views_are_read_as_on_one_server() {
     ] {
         same("none", sql);
     }
+}
+
+#[test]
+fn what_inherits_is_read_or_not() {
+    for sql in [
+        "SELECT count(*), max(name) FROM people",
+        "SELECT string_agg(name, ' ' ORDER BY id) FROM ONLY people WHERE id > 2",
+        "SELECT string_agg(name, ' ' ORDER BY people.id) FROM ONLY (public.people), ONLY public.cards WHERE cards.person < people.id",
+        "SELECT relname, people.* FROM people, pg_class WHERE people.tableoid = pg_class.oid",
+        "SELECT * FROM staff_names",
+        "SELECT f.name, s.names FROM former f, staff_names s",
+    ] {
+        same("none", sql);
+    }
+    let both = "SELECT count(*) FROM ONLY people a, people b WHERE a.id + 13 = b.id";
+    refused("none", both, "not supported across shards yet");
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn unkeyed(analysis: &Analysis) -> Target {
     let first = analysis.first_shard.is_some()
         || analysis.temporary
         || analysis.catalog
+        || analysis.names_own_tables
         || analysis.primary
         || analysis.locks
         || analysis.writes;

@@ -120,7 +120,8 @@ fn write_workspace(
             continue;
         }
         let columns = fetch.columns.join(", ");
-        write!(out, "  Fetch {} ({columns}) from ", fetch.relation)?;
+        let only = if fetch.only { "ONLY " } else { "" };
+        write!(out, "  Fetch {only}{} ({columns}) from ", fetch.relation)?;
         write_target(out, &fetch.target, relations)?;
         if fetch.home.is_some() {
             write!(out, ", or read in place")?;

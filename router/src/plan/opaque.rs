@@ -44,8 +44,13 @@ impl Mentions {
     /// What a query or write names: its constants are data. (If something in it runs text, it is refused for that.)
     fn of_query(sql: &[u8], tokens: &[Token], context: &Context<'_>) -> Mentions {
         let mut mentions = Mentions::default();
+        let mut after_as = false;
         for token in tokens {
-            mentions.token(sql, token, context, DEPTH);
+            // After AS stands no relation.
+            if !(after_as && token.kind == TokenKind::UnicodeIdent) {
+                mentions.token(sql, token, context, DEPTH);
+            }
+            after_as = token.is_word(sql, "as");
         }
         mentions
     }

@@ -129,7 +129,8 @@ impl<'a> Analyser<'a> {
             Found::Unknown => {
                 // It may be a column of an outer level: see `aggregate`.
                 self.outward += 1;
-                if SYSTEM_COLUMNS.contains(&name) {
+                let own_table = name == "tableoid" && self.analysis.names_own_tables;
+                if SYSTEM_COLUMNS.contains(&name) && !own_table {
                     self.analysis
                         .diverges
                         .get_or_insert_with(|| name.to_owned());

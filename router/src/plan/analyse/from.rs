@@ -368,6 +368,7 @@ impl<'a> Analyser<'a> {
             {
                 self.own_view(view);
             }
+            Resolved::Catalog if name == "pg_class" && self.analysis.names_own_tables => {}
             Resolved::Catalog => {
                 self.analysis.catalog = true;
                 self.analysis.primary_read |= describes_its_server(name);

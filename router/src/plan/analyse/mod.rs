@@ -17,6 +17,7 @@ mod from;
 mod insert;
 mod joins;
 pub(super) mod names;
+mod own_table;
 pub(super) mod predicate;
 mod query;
 pub(super) mod root;
@@ -105,6 +106,8 @@ pub(super) struct Analysis {
     pub(super) reference: bool,
     /// A relation of PostgreSQL's catalogue is read.
     pub(super) catalog: bool,
+    /// It is read for nothing but the name of the table that each row is in, which every shard knows of its own rows.
+    pub(super) names_own_tables: bool,
     /// Every relation of the user's that is read, each once.
     pub(super) read: Vec<TableName>,
     /// Every relation that functions read by themselves, each once.
@@ -231,6 +234,7 @@ pub(super) fn analyse<'a>(
         depth: 0,
         budget: BUDGET,
     };
+    analyser.analysis.names_own_tables = own_table::names_own_tables(sql, tokens);
     let top = analyser.analysis.facts.scope(None);
     analyser.analysis.top = Some(top);
     let outcome = analyser.statement(statement, top);

@@ -93,9 +93,9 @@ SELECT * FROM ONLY users
 --> Append of all shards (read)
 
 SELECT * FROM ONLY (users)
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (a reserved word read as a function). It reads a table without what inherits from it (ONLY).
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch ONLY users (id, email, name, age, created) from all shards
 
 SELECT * FROM users LEFT
 --> Workspace (read)

@@ -72,3 +72,19 @@ SELECT * FROM ROWS FROM (generate_series(1, 2), generate_series(1, 3)) AS t
 SELECT * FROM settings WHERE key = U&'a' UESCAPE '!'
 --> PassThrough to shard s0 (primary)
 -->   May use a sequence
+
+-- a name in escapes after AS is no relation
+SELECT 'x' AS U&"d\0061t" UESCAPE '!'
+--> PassThrough to shard s0 (primary)
+-->   May use a sequence
+
+SELECT 'x' FROM U&"d\0061t"
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "U&"…"" (tokenized differently). A name in it is written in escapes.
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+-- a method of sampling is no function that changes anything
+SELECT count(*) FROM users TABLESAMPLE SYSTEM (100) REPEATABLE (1+2)
+--> Workspace (read)
+-->   Reason: this statement is not understood well enough to be sent to the right shards
+-->   Fetch users (id, email, name, age, created) from all shards

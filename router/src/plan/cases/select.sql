@@ -94,3 +94,72 @@ SELECT * FROM settings
 SELECT * FROM nowhere
 --> PassThrough to shard s0 (read)
 -->   Unknown: nowhere
+
+-- without what inherits
+SELECT avg(v) FROM ONLY metrics
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch ONLY metrics (v) from all shards
+-->   Or a part from all shards
+-->     Text:  SELECT pg_catalog.sum(v) AS "switchyard 1", pg_catalog.count(v) AS "switchyard 2" FROM ONLY metrics HAVING true
+-->     Finished by: SELECT  "switchyard 1"  FROM (SELECT CASE WHEN pg_catalog.sum("switchyard 2") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 1") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 2") END AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
+
+SELECT id FROM ONLY users WHERE id > (SELECT avg(id) FROM users)
+--> Refuse 0A000: joining "users" and "users" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated. It reads a table both with and without what inherits from it (ONLY).
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+SELECT name, count(*) FROM own_orders GROUP BY 1 ORDER BY 2
+--> Workspace (read)
+-->   Reason: view "own_orders" reads the sharded table "orders"
+-->   Fetch own_orders (name) from all shards
+-->   Guards: [0, 1]
+
+-- the name of the table that each row is in
+SELECT relname, users.* FROM users, pg_class WHERE users.tableoid = pg_class.oid
+--> Append of all shards (read)
+
+SELECT relname, u.id FROM ONLY users u, pg_class WHERE u.age > 3 AND u.tableoid = pg_class.oid AND pg_class.relname <> 'x' ORDER BY u.id
+--> Merge of all shards (read)
+-->   Merge by 2 bigint
+-->   Text: SELECT relname, u.id FROM ONLY users u, pg_class WHERE u.age > 3 AND u.tableoid = pg_class.oid AND pg_class.relname <> 'x' ORDER BY u.id
+
+SELECT pg_class.relname, c.* FROM countries c JOIN pg_class ON c.tableoid = pg_class.oid
+--> PassThrough to shard s0 (read)
+
+-- what else it knows is its own
+SELECT relname, relpages FROM users, pg_class WHERE users.tableoid = pg_class.oid
+--> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+
+SELECT * FROM users, pg_class WHERE users.tableoid = pg_class.oid
+--> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+
+SELECT relname FROM users, pg_class WHERE users.tableoid = pg_class.oid OR age = 1
+--> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+
+SELECT relname FROM pg_class LEFT JOIN users ON users.tableoid = pg_class.oid
+--> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+
+SELECT relname, tableoid FROM users, pg_class WHERE users.tableoid = pg_class.oid
+--> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+
+SELECT count(*) FROM users, pg_class WHERE users.tableoid = pg_class.oid + 1
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT pg_class.oid FROM users, pg_class WHERE users.tableoid = pg_class.oid
+--> Refuse 0A000: system column "tableoid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+
+SELECT relname, age FROM users, pg_class WHERE users.tableoid = pg_class.oid ORDER BY name
+--> Refuse 0A000: ORDER BY is not supported across shards yet
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+SELECT relname, users.ctid FROM users, pg_class WHERE users.tableoid = pg_class.oid

@@ -4,6 +4,8 @@
 //! function that may do more than compute leaves the statement without a workspace. More may be fetched than is read, never
 //! less.
 
+use std::collections::HashSet;
+
 use switchyard_schema::TableName;
 
 use super::needs::Uses;
@@ -26,14 +28,14 @@ pub(in crate::plan) fn by_names(
     let names = Names::of_query(sql, tokens, context)?;
     let mut making = Making {
         context,
-        uses: &Uses::whole(),
+        uses: &Uses::whole(names.only.clone()),
         workspace: Workspace {
             reason,
             ..Workspace::default()
         },
         open: Vec::new(),
     };
-    making.whole(&names.read)?;
+    making.whole(&names.read, &names.only)?;
     making.inside(&names.read_inside)?;
     let workspace = making.workspace;
     same_names(&workspace)?;
@@ -51,6 +53,11 @@ pub(in crate::plan) fn read_by_text(
     let sql = text.as_bytes();
     let tokens = splice::all_tokens(sql);
     let names = Names::of_query(sql, &tokens, context)?;
+    if !names.only.is_empty() {
+        return Err(
+            "The text it runs reads a table without what inherits from it (ONLY).".to_owned(),
+        );
+    }
     if !splice::qualified(sql, context.relations).is_empty() {
         return Err("The text it runs names a schema.".to_owned());
     }
@@ -64,6 +71,8 @@ struct Names {
     read: Vec<TableName>,
     /// Relations that functions read by themselves.
     read_inside: Vec<TableName>,
+    /// Those that are read without what inherits from them.
+    only: HashSet<String>,
 }
 
 impl Names {
@@ -79,8 +88,11 @@ impl Names {
             return Err("It is not in UTF-8.".to_owned());
         }
         // What would be wrong in a workspace whatever the statement means.
-        Uses::of_tokens(sql, tokens)?;
-        let mut names = Names::default();
+        let uses = Uses::of_tokens(sql, tokens)?;
+        let mut names = Names {
+            only: uses.only().clone(),
+            ..Names::default()
+        };
         for at in 0..tokens.len() {
             names.token(sql, tokens, at, context)?;
         }
@@ -124,6 +136,11 @@ impl Names {
                 .is_some_and(|token| token.kind == TokenKind::Punct(byte))
         };
         let called = is(Some(at + 1), b'(');
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let samples = before.is_some_and(|before| before.is_word(sql, "tablesample"));
+        if samples && matches!(name.as_str(), "system" | "bernoulli") {
+            return Ok(());
+        }
         for function in context.relations.functions_named(&name) {
             // Without parentheses, after a row's name, it can only be a user's: `row.function`.
             if called || &*function.schema != "pg_catalog" {

@@ -19,6 +19,8 @@ use crate::sql::Token;
 pub struct Fetch {
     /// The relation.
     pub relation: TableName,
+    /// Without what inherits from it.
+    pub only: bool,
     /// The columns that are needed, in the relation's order; never none.
     pub columns: Vec<String>,
     /// The shards whose rows are needed.
@@ -211,6 +213,7 @@ impl Fetch {
     ) -> Fetch {
         Fetch {
             relation: name,
+            only: false,
             columns,
             target,
             home: None,
@@ -257,7 +260,8 @@ impl Fetch {
     }
 
     fn query_of(&self, columns: &str, text: &Text<'_>, keys: &Keys<'_>) -> String {
-        let mut query = format!("SELECT {columns} FROM {}", qualified(&self.relation));
+        let only = if self.only { "ONLY " } else { "" };
+        let mut query = format!("SELECT {columns} FROM {only}{}", qualified(&self.relation));
         let mentions: Vec<String> = self
             .mentions
             .iter()

@@ -17,6 +17,7 @@ mod reduce;
 mod splice;
 mod spread;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sqlparser::ast::Statement;
@@ -265,7 +266,7 @@ fn only_reads(analysis: &Analysis) -> Result<(), String> {
     if analysis.temporary {
         return not("It reads a temporary table.");
     }
-    if analysis.catalog {
+    if analysis.catalog || analysis.names_own_tables {
         return not("It reads the system catalogue, which differs from shard to shard.");
     }
     if let Some(name) = &analysis.unknown {
@@ -292,8 +293,16 @@ struct Making<'a> {
 
 impl Making<'_> {
     fn relation(&mut self, name: &TableName) -> Result<(), String> {
+        let only = self.uses.only().contains(&name.name);
         if self.workspace.makes(name) {
-            return Ok(());
+            let mut made = self.workspace.fetches.iter();
+            let made = made.find(|fetch| fetch.relation == *name);
+            return match made.is_none_or(|fetch| fetch.only == only) {
+                true => Ok(()),
+                false => Err(format!(
+                    "It reads \"{name}\" both with and without what inherits from it (ONLY)."
+                )),
+            };
         }
         let relations = self.context.relations;
         let relation = relations
@@ -309,6 +318,7 @@ impl Making<'_> {
         };
         self.workspace.fetches.push(Fetch {
             relation: name.clone(),
+            only,
             columns: self.uses.columns(relation),
             target,
             home,
@@ -321,8 +331,8 @@ impl Making<'_> {
     }
 
     /// Fetches relations whole: what is needed of them is not in the client's text.
-    fn whole(&mut self, names: &[TableName]) -> Result<(), String> {
-        let whole = Uses::whole();
+    fn whole(&mut self, names: &[TableName], only: &HashSet<String>) -> Result<(), String> {
+        let whole = Uses::whole(only.clone());
         let mut inner = Making {
             context: self.context,
             uses: &whole,
@@ -365,7 +375,7 @@ impl Making<'_> {
                 }
             }
         }
-        self.whole(&meant)
+        self.whole(&meant, &HashSet::new())
     }
 
     /// What the functions of that name may read; `Err` if one may do more.
@@ -395,6 +405,7 @@ impl Making<'_> {
         if spread::is_spread(relation, self.context.relations) {
             self.workspace.fetches.push(Fetch {
                 relation: name.clone(),
+                only: false,
                 columns: self.uses.columns(relation),
                 target: Target::AllShards,
                 home: None,
@@ -417,10 +428,10 @@ impl Making<'_> {
         }
         // As in the client's own text, what would be lost.
         let tokens = splice::all_tokens(query.as_bytes());
-        Uses::of_tokens(query.as_bytes(), &tokens)?;
+        let uses = Uses::of_tokens(query.as_bytes(), &tokens)?;
         let read = splice::qualified(query.as_bytes(), self.context.relations);
         self.open.push(name.clone());
-        self.whole(&read)?;
+        self.whole(&read, uses.only())?;
         for function in splice::calls(query.as_bytes()) {
             let read = self.read_by(&function)?;
             self.inside(&read)?;

@@ -29,6 +29,8 @@ pub(super) struct Uses {
     groups: bool,
     /// Columns that subqueries compare with others.
     compared: HashSet<String>,
+    /// Names of relations that are read without what inherits from them.
+    only: HashSet<String>,
     /// A row of a table is used as one value: its type is another one in a workspace.
     rows: bool,
 }
@@ -57,6 +59,7 @@ impl Uses {
     pub(super) fn of_tokens(sql: &[u8], tokens: &[Token]) -> Result<Uses, String> {
         let mut named = Some(HashSet::new());
         let mut groups = false;
+        let mut only = Vec::new();
         for (at, token) in tokens.iter().enumerate() {
             let before = |back: usize| at.checked_sub(back).and_then(|at| tokens.get(at));
             let every = ["natural", "table"]
@@ -70,7 +73,7 @@ impl Uses {
                 && !before(1)
                     .is_some_and(|token| token.is_word(sql, "row") || token.is_word(sql, "rows"))
             {
-                return Err("It reads a table without what inherits from it (ONLY).".to_owned());
+                only.push(after_only(tokens, at));
             }
             match token.kind {
                 TokenKind::Word | TokenKind::QuotedIdent => {
@@ -92,18 +95,25 @@ impl Uses {
             named,
             groups,
             compared: HashSet::new(),
+            only: only_names(sql, tokens, &only)?,
             rows: false,
         })
     }
 
-    /// Everything.
-    pub(super) fn whole() -> Uses {
+    /// Everything, of these relations without what inherits from them.
+    pub(super) fn whole(only: HashSet<String>) -> Uses {
         Uses {
             named: None,
             groups: true,
             compared: HashSet::new(),
+            only,
             rows: false,
         }
+    }
+
+    /// The names of relations that are read without what inherits from them.
+    pub(super) fn only(&self) -> &HashSet<String> {
+        &self.only
     }
 
     /// Whether a column of this name may be used.
@@ -148,6 +158,40 @@ impl Uses {
         fetched
             .filter(|name| self.compared.contains(name))
             .collect()
+    }
+}
+
+/// Where the name is that ONLY stands before.
+fn after_only(tokens: &[Token], at: usize) -> usize {
+    let is = |at: usize, byte: u8| {
+        tokens
+            .get(at)
+            .is_some_and(|token| token.kind == TokenKind::Punct(byte))
+    };
+    let first = at + 1 + usize::from(is(at + 1, b'('));
+    match is(first + 1, b'.') {
+        true => first + 2,
+        false => first,
+    }
+}
+
+/// The names at these places; `Err` if one of them also stands elsewhere, where it may be read with what inherits from it.
+fn only_names(sql: &[u8], tokens: &[Token], places: &[usize]) -> Result<HashSet<String>, String> {
+    let mut names = HashSet::new();
+    for place in places {
+        let name = tokens.get(*place).and_then(|token| sql::name(token, sql));
+        names.extend(name);
+    }
+    let elsewhere = |(at, token): (usize, &Token)| {
+        let qualifies = tokens.get(at + 1).map(|next| next.kind) == Some(TokenKind::Punct(b'.'));
+        let name = sql::name(token, sql).filter(|_| !qualifies && !places.contains(&at));
+        name.is_some_and(|name| names.contains(&name))
+    };
+    match tokens.iter().enumerate().any(elsewhere) {
+        true => {
+            Err("It reads a table both with and without what inherits from it (ONLY).".to_owned())
+        }
+        false => Ok(names),
     }
 }
 
