@@ -81,8 +81,9 @@ impl Session {
         let prepared = self.statement_named(name.as_bytes())?;
         let arguments = Arguments::read(sent.sql(), arguments);
         let routed = self.route_execute(&prepared, &arguments)?;
-        if let Operator::Workspace(_) = routed.plan.operator
-            && !routed.fetches.is_empty()
+        // Where arguments are missing, PostgreSQL says so, on any shard.
+        if let Operator::Workspace(plan) = &routed.plan.operator
+            && routed.fetches.len() == plan.fetches.len()
         {
             return self
                 .execute_apart(name, &prepared, &routed, &arguments, sent)

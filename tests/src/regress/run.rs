@@ -45,6 +45,8 @@ pub(super) struct Run<'a> {
     /// Why the router refused something in the open transaction block: its own block begins anew then, and what cursors it had is
     /// gone.
     undone: Option<String>,
+    /// Why it refused a cursor that outlives its transaction.
+    not_held: Option<String>,
     /// Where the plain server's log was last seen.
     position: String,
     /// Relations that the script called temporary.
@@ -84,6 +86,7 @@ impl<'a> Run<'a> {
             dropped_in_block: false,
             set_in_block: false,
             undone: None,
+            not_held: None,
             position: String::new(),
             temporary: Vec::new(),
             explaining: BTreeSet::new(),
@@ -316,6 +319,9 @@ impl<'a> Run<'a> {
         if self.plain.status == b'I' {
             self.undone = None;
         }
+        if sql.eq_ignore_ascii_case("close all") {
+            self.not_held = None;
+        }
         if !in_block {
             return;
         }
@@ -435,13 +441,19 @@ impl<'a> Run<'a> {
             Some(found) => compare(&statement.text, expected, found),
             None => Verdict::Different(What::Lost),
         };
-        if let (Some(undone), Some(found)) = (&self.undone, found)
-            && found.iter().find_map(Reply::sqlstate) == Some(NO_SUCH_CURSOR)
+        if let (Some(undone), Some(found)) =
+            (self.undone.as_ref().or(self.not_held.as_ref()), found)
+            && lacks_cursor(&statement.text, found, &verdict)
         {
             verdict = Verdict::Refused(undone.clone());
         }
-        if let (Verdict::Refused(reason), true) = (&verdict, self.plain.status == b'T') {
-            self.undone = Some(reason.clone());
+        if let Verdict::Refused(reason) = &verdict {
+            if self.plain.status == b'T' {
+                self.undone = Some(reason.clone());
+            }
+            if declares_held(&statement.text) {
+                self.not_held = Some(reason.clone());
+            }
         }
         if let (Verdict::Different(What::Rows | What::Order), Some(found)) = (&verdict, found) {
             let sql = &statement.text;
@@ -479,7 +491,7 @@ impl<'a> Run<'a> {
     /// Brings the router's transaction block to where the plain server's is.
     fn align(&mut self) {
         match (self.plain.status, self.routed.status) {
-            (b'T', b'E') => self.restart_block(),
+            (b'T', b'E') => self.restart_routed(),
             (b'T' | b'E', b'I') => drop(self.ask("BEGIN")),
             (b'I', b'T' | b'E') => drop(self.ask("ROLLBACK")),
             _ => {}
@@ -496,6 +508,10 @@ impl<'a> Run<'a> {
         if self.reordered.status != b'I' {
             self.reordered.simple("ROLLBACK; BEGIN");
         }
+        self.restart_routed();
+    }
+
+    fn restart_routed(&mut self) {
         if self.routed.status != b'I' {
             self.ask("ROLLBACK");
             self.ask("BEGIN");
@@ -577,6 +593,19 @@ fn values(prefix: &str, reply: &Reply) -> Variables {
         .zip(row)
         .map(|(column, value)| (format!("{prefix}{}", column.name), value))
         .collect()
+}
+
+/// Whether an answer differs because there is a cursor less: it is not there, or not listed.
+fn lacks_cursor(sql: &str, found: &[Reply], verdict: &Verdict) -> bool {
+    let lists = || tokens(sql).iter().any(|token| token.text == "pg_cursors");
+    found.iter().find_map(Reply::sqlstate) == Some(NO_SUCH_CURSOR)
+        || *verdict == Verdict::Different(What::Rows) && lists()
+}
+
+fn declares_held(sql: &str) -> bool {
+    let tokens = tokens(sql);
+    let words: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
+    words.first() == Some(&"declare") && words.windows(2).any(|pair| pair == ["with", "hold"])
 }
 
 fn succeeded(replies: &[Reply]) -> bool {

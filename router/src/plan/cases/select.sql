@@ -163,3 +163,5 @@ SELECT relname, age FROM users, pg_class WHERE users.tableoid = pg_class.oid ORD
 --> HINT: Restrict the shard key so that one shard has all the rows.
 
 SELECT relname, users.ctid FROM users, pg_class WHERE users.tableoid = pg_class.oid
+--> Refuse 0A000: system column "ctid" is not supported across shards
+--> DETAIL: It reads the system catalogue, which differs from shard to shard.
