@@ -100,7 +100,7 @@ SELECT avg(v) FROM ONLY metrics
 --> Workspace (read)
 -->   Reason: aggregates are not supported across shards yet
 -->   Fetch ONLY metrics (v) from all shards
--->   Or a part from all shards
+-->   Rows made by all shards
 -->     Text:  SELECT pg_catalog.sum(v) AS "switchyard 1", pg_catalog.count(v) AS "switchyard 2" FROM ONLY metrics HAVING true
 -->     Finished by: SELECT  "switchyard 1"  FROM (SELECT CASE WHEN pg_catalog.sum("switchyard 2") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 1") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 2") END AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
 

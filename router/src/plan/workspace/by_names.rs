@@ -136,11 +136,6 @@ impl Names {
                 .is_some_and(|token| token.kind == TokenKind::Punct(byte))
         };
         let called = is(Some(at + 1), b'(');
-        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
-        let samples = before.is_some_and(|before| before.is_word(sql, "tablesample"));
-        if samples && matches!(name.as_str(), "system" | "bernoulli") {
-            return Ok(());
-        }
         for function in context.relations.functions_named(&name) {
             // Without parentheses, after a row's name, it can only be a user's: `row.function`.
             if called || &*function.schema != "pg_catalog" {
