@@ -69,7 +69,7 @@ impl Session {
         workspace: &mut Workspace,
         asked: &Asked<'_>,
     ) -> Result<(), Trouble> {
-        if asked.params.is_some() || !self.portals.is_empty() {
+        if !self.batch.is_empty() || !self.portals.is_empty() {
             let what = "listing cursors beside portals of the extended query protocol".into();
             let hint = "Use the simple query protocol.";
             return Err(Failure::Unsupported { what, hint }.into());

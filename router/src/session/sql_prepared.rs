@@ -83,7 +83,7 @@ impl Session {
         let routed = self.route_execute(&prepared, &arguments)?;
         // Where arguments are missing, PostgreSQL says so, on any shard.
         if let Operator::Workspace(plan) = &routed.plan.operator
-            && routed.fetches.len() == plan.fetches.len()
+            && (plan.fetches.is_empty() || !routed.fetches.is_empty())
         {
             return self
                 .execute_apart(name, &prepared, &routed, &arguments, sent)
