@@ -138,6 +138,10 @@ pub(super) fn joins(
     let Statement::Query(query) = statement else {
         return Vec::new();
     };
+    // Rows that are given have no table that others could inherit from, nor is what the session has on the shards.
+    if !workspace.own.is_empty() || workspace.fetches.iter().any(|fetch| fetch.only) {
+        return Vec::new();
+    }
     let mut named = query.with.iter().flat_map(|with| &with.cte_tables);
     let given: Vec<Option<Given>> = workspace
         .fetches
