@@ -89,7 +89,7 @@ impl Session {
             if let Err(trouble) = self.pass_from_workspace(&mut workspace, &text).await {
                 return self.leave_workspace(workspace, Err(trouble)).await;
             }
-            self.keep_cursor(command, Some(sent.sql()), workspace, description.clone())
+            self.keep_cursor(command, Some(asked.sql), workspace, description.clone())
                 .await?;
             return Ok(Ready::ToBeSaid);
         }
