@@ -102,4 +102,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard scatter workspace bind_join around reference transactions errors catalog ddl copy stored_keys merge }
+files! { single_shard scatter workspace bind_join around locks reference transactions errors catalog ddl copy stored_keys merge }

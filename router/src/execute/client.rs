@@ -33,8 +33,8 @@ pub(crate) struct Client {
     watch: Watch,
     /// The client has closed its half of the connection.
     gone: bool,
-    /// Nothing is written: see [`Client::hold`].
-    held: bool,
+    /// Nothing is written while it is not 0: see [`Client::hold`].
+    holds: u32,
     pub(crate) counters: Arc<Counters>,
     /// The reported settings as the client knows them.
     told: Arc<Reported>,
@@ -92,7 +92,7 @@ impl Client {
             output: BytesMut::new(),
             watch: Watch::default(),
             gone: false,
-            held: false,
+            holds: 0,
             counters,
             told: Arc::default(),
             untold: false,
@@ -233,19 +233,19 @@ impl Client {
 
     /// Collects what is owed from now on instead of writing it, until [`Client::unhold`]. Returns what was owed before.
     pub(crate) fn hold(&mut self) -> BytesMut {
-        self.held = true;
+        self.holds += 1;
         std::mem::take(&mut self.output)
     }
 
     /// Ends a [`Client::hold`]: returns what was collected, and owes what was owed before again.
     pub(crate) fn unhold(&mut self, before: BytesMut) -> BytesMut {
-        self.held = false;
+        self.holds -= 1;
         std::mem::replace(&mut self.output, before)
     }
 
     /// Writes all that is owed, then `bytes`, as far as the socket takes them at once; the rest is owed.
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.output.is_empty() || self.held {
+        if !self.output.is_empty() || self.holds > 0 {
             self.output.extend_from_slice(bytes);
             return self.flush_now().map(|_| ());
         }
@@ -259,7 +259,7 @@ impl Client {
 
     /// Writes of what is owed as much as the socket takes at once. True if nothing is owed any more.
     pub(crate) fn flush_now(&mut self) -> io::Result<bool> {
-        if self.held || self.output.is_empty() {
+        if self.holds > 0 || self.output.is_empty() {
             return Ok(true);
         }
         let written = self.try_write(&self.output)?;
@@ -284,7 +284,7 @@ impl Client {
 
     /// Writes all that is owed.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        if self.held {
+        if self.holds > 0 {
             return Ok(());
         }
         self.counters.sent(self.output.len());

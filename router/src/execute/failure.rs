@@ -89,6 +89,8 @@ pub(crate) enum Failure {
     SettingsElsewhere,
     #[error("DISCARD ALL cannot run inside a transaction block")]
     DiscardInBlock,
+    #[error("could not lock the rows: they change too often")]
+    RowsChange,
     #[error("the tables' distribution changed during the statement")]
     Retry,
 }
@@ -132,7 +134,7 @@ impl Failure {
             Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,
-            Self::Retry => SqlState::SERIALIZATION_FAILURE,
+            Self::RowsChange | Self::Retry => SqlState::SERIALIZATION_FAILURE,
         }
     }
 

@@ -229,6 +229,7 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
         | Operator::Broadcast(_)
         | Operator::Session
         | Operator::Workspace(_)
+        | Operator::Lock(_)
         | Operator::Refuse(_) => None,
     }
 }

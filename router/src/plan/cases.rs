@@ -195,7 +195,7 @@ fn only_reads_are_appended() {
         walk(&std::fs::read_to_string(&path).unwrap(), |setting, sql| {
             let (plan, _) = setting.plan(sql);
             if matches!(plan.operator, Operator::Append(_)) {
-                assert_eq!(plan.access, super::Access::Read, "{sql}");
+                assert!(plan.access < super::Access::Write, "{sql}");
                 assert!(plan.effects.pins.is_empty() && !plan.effects.dirty, "{sql}");
             }
         });
@@ -245,7 +245,7 @@ fn mangled_statements_are_planned_too() {
         };
         explain(&plan, &setting.relations, sql.as_bytes(), Some(&values));
         if let Operator::Append(_) = plan.operator {
-            assert_eq!(plan.access, super::Access::Read, "{sql}");
+            assert!(plan.access < super::Access::Write, "{sql}");
         }
     }
 }

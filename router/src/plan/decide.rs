@@ -221,10 +221,15 @@ pub(super) fn scattered(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> 
     if let Some(refusal) = analysis.merge.as_ref().or(analysis.reads_views.as_ref()) {
         return Err(refusal.clone());
     }
-    if analysis.locks {
+    if analysis.locks_inside {
         return Err(Refusal::not_supported(
-            "row locks are not supported across shards yet",
+            "row locks in a subquery are not supported across shards",
         ));
+    }
+    if analysis.locks_copies {
+        return Err(Refusal::not_supported("row locks of a reference table together with a sharded one are not supported across shards")
+            .detail("Each shard has a copy of such a row, and only one of them would be locked.")
+            .hint("Name the sharded tables: FOR UPDATE OF …."));
     }
     if let Some(name) = &analysis.first_shard {
         return Err(Refusal::not_supported(

@@ -8,7 +8,7 @@ use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::Fetch;
 use super::workspace::fetch::listed;
-use super::{Access, Argument, Broadcast, Operator, Plan, Workspace};
+use super::{Access, Argument, Broadcast, Lock, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
 
@@ -82,6 +82,7 @@ fn write_plan(
         }
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
         Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, relations, sql)?,
+        Operator::Lock(lock) => write_lock(steps, lock, plan, relations, sql)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
@@ -141,6 +142,30 @@ fn write_workspace(
     }
     for view in &workspace.views {
         writeln!(steps.tail, "  View {}", view.relation)?;
+    }
+    Ok(())
+}
+
+/// What is locked, and how it is found.
+fn write_lock(
+    steps: &mut Steps,
+    lock: &Lock,
+    plan: &Plan,
+    relations: &Relations,
+    sql: &[u8],
+) -> fmt::Result {
+    let out = &mut steps.head;
+    write!(out, "Lock")?;
+    write_node(out, plan)?;
+    writeln!(out, "  Reason: {}", lock.reason)?;
+    for table in &lock.tables {
+        writeln!(out, "  Rows of {table}")?;
+    }
+    writeln!(out, "  Candidates")?;
+    // As many as are asked for, and then more.
+    let text = lock.candidates(&query_within(sql, &plan.command), 1);
+    for line in explain(&lock.candidates, relations, &text, None).lines() {
+        writeln!(out, "    {line}")?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod decide;
 mod edits;
 pub mod explain;
 pub mod given;
+pub mod lock;
 pub mod merge;
 mod opaque;
 mod parse;
@@ -35,6 +36,7 @@ mod cases;
 
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
+pub use lock::Lock;
 pub use merge::{Finish, Merge};
 pub use refusal::Refusal;
 pub use route::{
@@ -123,6 +125,7 @@ impl Plan {
                 route.size()
             }
             Operator::Merge(merge) => merge.size(),
+            Operator::Lock(lock) => lock.size(),
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -152,6 +155,8 @@ pub enum Operator {
     Session,
     /// A PostgreSQL apart answers, with what it needs from the shards.
     Workspace(Box<Workspace>),
+    /// Rows of several shards are found, and then locked one by one.
+    Lock(Box<Lock>),
     /// An error.
     Refuse(Box<Refusal>),
 }
@@ -340,6 +345,7 @@ impl Planner<'_> {
                 route.params()
             }
             Operator::Merge(merge) => merge.params(),
+            Operator::Lock(lock) => lock.params(),
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -418,7 +424,9 @@ impl Planner<'_> {
     }
 
     /// The plan of a statement that is understood.
-    fn planned(&self, analysis: Analysis, statement: &Statement, tokens: &[Token]) -> Plan {
+    fn planned(&self, mut analysis: Analysis, statement: &Statement, tokens: &[Token]) -> Plan {
+        analysis.locks_copies =
+            lock::locks_copies(&analysis, statement, self.sql, tokens, self.context);
         let merge = match self.alone {
             true => None,
             false => merge::merge(&analysis, statement, self.sql, tokens),
@@ -482,10 +490,19 @@ impl Planner<'_> {
 
     /// Plans a workspace where it is needed, or may be.
     fn apart(&self, plan: &mut Plan, analysis: &Analysis, statement: &Statement, tokens: &[Token]) {
-        let several = |plan: &Plan, workspace: Workspace| {
+        let several = |plan: &Plan, operator: Operator| {
             let mut several = plan.clone();
-            several.key_params = workspace.params();
-            several.operator = Operator::Workspace(Box::new(workspace));
+            several.key_params = match &operator {
+                Operator::Workspace(workspace) => workspace.params(),
+                Operator::Lock(lock) => lock.params(),
+                Operator::PassThrough(_)
+                | Operator::Append(_)
+                | Operator::Merge(_)
+                | Operator::Broadcast(_)
+                | Operator::Session
+                | Operator::Refuse(_) => Vec::new(),
+            };
+            several.operator = operator;
             Some(Arc::new(several))
         };
         let (sql, context) = (self.sql, self.context);
@@ -493,7 +510,12 @@ impl Planner<'_> {
             workspace::workspace(analysis, statement, sql, tokens, context, reason.to_owned())
         };
         let guards = &mut plan.guards;
-        let mut finished = |reason: &str| {
+        let mut apart = |reason: &str| {
+            if analysis.locks {
+                let reason = reason.to_owned();
+                let lock = lock::lock(analysis, statement, sql, tokens, context, reason)?;
+                return Ok(Operator::Lock(Box::new(lock)));
+            }
             let mut workspace = workspace(reason)?;
             if context.layer == Layer::Auto {
                 let text = (sql, tokens);
@@ -501,22 +523,22 @@ impl Planner<'_> {
                 workspace.finish = finish.map(Box::new);
                 guards.extend(known);
             }
-            Ok::<_, String>(workspace)
+            Ok::<_, String>(Operator::Workspace(Box::new(workspace)))
         };
         match &mut plan.operator {
-            Operator::Refuse(refusal) => match finished(&refusal.message) {
-                Ok(workspace) => plan.operator = Operator::Workspace(Box::new(workspace)),
+            Operator::Refuse(refusal) => match apart(&refusal.message) {
+                Ok(operator) => plan.operator = operator,
                 Err(why) => refusal.explain(&why),
             },
             Operator::PassThrough(Target::Keys(KeyRoute {
                 several: Some(refusal),
                 ..
-            })) => match finished(&refusal.message) {
-                Ok(workspace) => plan.several = several(plan, workspace),
+            })) => match apart(&refusal.message) {
+                Ok(operator) => plan.several = several(plan, operator),
                 Err(why) => refusal.explain(&why),
             },
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
-                if self.context.layer == Layer::Workspace =>
+                if self.context.layer == Layer::Workspace && !analysis.locks =>
             {
                 let forced = "switchyard.layer is set";
                 if let Ok(workspace) = workspace(forced) {
@@ -526,6 +548,7 @@ impl Planner<'_> {
             Operator::Merge(merge) if merge.has_open_limit() => {
                 // What it is may turn out to be no integer.
                 if let Ok(workspace) = workspace("the limit is not known for certain") {
+                    let workspace = Operator::Workspace(Box::new(workspace));
                     plan.several = several(plan, workspace);
                 }
             }
@@ -534,6 +557,7 @@ impl Planner<'_> {
             | Operator::Merge(_)
             | Operator::Broadcast(_)
             | Operator::Session
+            | Operator::Lock(_)
             | Operator::Workspace(_) => {}
         }
     }

@@ -28,7 +28,16 @@ impl Planner<'_> {
         let analyze = explain_options(&mut words).analyze;
         let command = Command::Explain { analyze };
         let mut plan = self.inner(words.rest());
-        if !matches!(plan.operator, Operator::Append(_) | Operator::Merge(_)) {
+        let is_explained = |operator: &Operator| {
+            matches!(
+                operator,
+                Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+            )
+        };
+        let several = plan.several.as_ref();
+        if !is_explained(&plan.operator)
+            && !several.is_some_and(|several| is_explained(&several.operator))
+        {
             plan = self.alone_or_apart(plan, words.rest());
         }
         let mut plan = serving(plan, &command);
@@ -42,6 +51,7 @@ impl Planner<'_> {
             | Operator::Append(_)
             | Operator::Merge(_)
             | Operator::Workspace(_)
+            | Operator::Lock(_)
             | Operator::Refuse(_) => plan,
             // What every shard does one can say.
             Operator::Broadcast(_) if !analyze => Plan {
@@ -209,6 +219,13 @@ impl Planner<'_> {
         let mut plan = planner.inner(tokens);
         if let Operator::Workspace(workspace) = &mut plan.operator {
             workspace.reason = "rows of several shards are wanted in one place".to_owned();
+        }
+        if plan.access == Access::LockingRead {
+            if !is_either(&plan.operator) {
+                let message = "row locks on several shards are not supported in this statement";
+                return refused(Refusal::not_supported(message), plan.command);
+            }
+            plan.several = None;
         }
         plan
     }

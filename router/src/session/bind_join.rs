@@ -526,6 +526,7 @@ fn merge_of(plan: &Plan) -> Option<&Merge> {
         | Operator::Broadcast(_)
         | Operator::Session
         | Operator::Workspace(_)
+        | Operator::Lock(_)
         | Operator::Refuse(_) => None,
     }
 }
@@ -538,6 +539,7 @@ fn finish_of(plan: &Plan) -> Option<&Finish> {
         | Operator::Merge(_)
         | Operator::Broadcast(_)
         | Operator::Session
+        | Operator::Lock(_)
         | Operator::Refuse(_) => None,
     }
 }

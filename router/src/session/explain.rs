@@ -86,6 +86,17 @@ impl Session {
             .into());
         }
         let steps = steps(spread.plan, &self.database.relations, asked.sql, None);
+        if let Operator::Lock(_) = &spread.plan.operator {
+            if options.analyze {
+                return Err(Failure::Unsupported {
+                    what: "EXPLAIN ANALYZE of a statement that locks rows it has to find first"
+                        .into(),
+                    hint: "Leave out ANALYZE.",
+                }
+                .into());
+            }
+            return Ok(lines_of(&[steps.head, steps.tail].concat()));
+        }
         let fill = match options.analyze {
             true => Fill::Rows,
             false => Fill::Nothing,

@@ -31,6 +31,7 @@ impl Session {
             let Some(participant) = self.participants.get_mut(*index) else {
                 continue;
             };
+            participant.note_run(plan);
             let connection = &mut participant.connection;
             connection.output.extend_from_slice(sent.message);
             connection.unnamed = None;

@@ -173,6 +173,7 @@ impl Session {
         }
         for index in &indexes {
             let participant = self.participants.at(*index)?;
+            participant.note_run(plan);
             let connection = &mut *participant.connection;
             connection.output.extend_from_slice(scattered.messages);
             connection.unnamed = None;

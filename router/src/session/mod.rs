@@ -17,6 +17,7 @@ mod fetch;
 mod furnish;
 mod learn;
 mod listing;
+mod lock;
 mod merge;
 mod open;
 mod relations;
@@ -377,6 +378,7 @@ impl Session {
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) => {
                 RouteKind::Primary
             }
+            Operator::Lock(_) => RouteKind::Scatter,
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

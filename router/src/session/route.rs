@@ -74,6 +74,10 @@ pub(super) fn limit_of(plan: &Plan, values: &Values<'_>) -> Result<Limit, Failur
             let limit = merge.limit(values).map_err(Failure::Refused)?;
             Ok(limit.unwrap_or_default())
         }
+        Operator::Lock(lock) => {
+            let limit = lock.limit(values).map_err(Failure::Refused)?;
+            Ok(limit.unwrap_or_default())
+        }
         _ => Ok(Limit::default()),
     }
 }
@@ -241,6 +245,13 @@ impl Session {
                 // Where any shard gives the whole answer, one does.
                 let one = shards.first().filter(|_| !some);
                 return Ok(one.map_or(shards, ShardSet::one));
+            }
+            Operator::Lock(lock) => {
+                let some = lock.limit(values).map_err(Failure::Refused)?.is_some();
+                return Ok(match some {
+                    true => ShardSet::empty(),
+                    false => ShardSet::one(self.any_shard()),
+                });
             }
             Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
             Operator::Session | Operator::Workspace(_) | Operator::Refuse(_) => {

@@ -197,7 +197,7 @@ impl Session {
         let failed = self.block.as_ref().and_then(|block| block.failed);
         let passes = matches!(
             routed.plan.operator,
-            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
         );
         if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
             return None;
@@ -228,7 +228,10 @@ impl Session {
             Operator::Append(_) if matches!(plan.command, Command::Copy(_)) => {
                 Box::pin(self.copy_parts(routed, sent)).await
             }
-            Operator::Append(_) | Operator::Merge(_) | Operator::Workspace(_)
+            Operator::Append(_)
+            | Operator::Merge(_)
+            | Operator::Workspace(_)
+            | Operator::Lock(_)
                 if matches!(plan.command, Command::Explain { .. }) =>
             {
                 Box::pin(self.explain(routed, sent)).await
@@ -240,6 +243,7 @@ impl Session {
             Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
             Operator::Session => Box::pin(self.control(plan, sent)).await,
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,
+            Operator::Lock(lock) => Box::pin(self.locked(lock, routed, sent)).await,
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);

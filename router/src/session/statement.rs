@@ -66,6 +66,16 @@ impl Statement {
         }
     }
 
+    /// How many types of parameters are declared; the text may mention fewer.
+    pub(crate) fn declared(&self) -> u16 {
+        match &self.text {
+            StatementText::Parsed { declared, .. } => {
+                u16::try_from(declared.len()).unwrap_or(u16::MAX)
+            }
+            StatementText::Prepared { .. } => 0,
+        }
+    }
+
     /// The type of parameter `number` (from 1): as declared, else as described, else 0.
     pub(crate) fn parameter_type(&self, number: u16) -> u32 {
         let index = usize::from(number).wrapping_sub(1);
@@ -232,6 +242,7 @@ impl Portal {
             Self::Several { plan, shards, .. } | Self::Merge { plan, shards, .. } => {
                 (plan, shards.len())
             }
+            Self::Locked { prepared, .. } => (&prepared.plan, 0),
             Self::Session { plan, .. }
             | Self::Workspace { plan, .. }
             | Self::Answered { plan, .. }
@@ -278,13 +289,21 @@ pub(crate) enum Portal {
         /// What the client is told when it is executed, if a part of it has failed on a shard: then it has no workspace.
         failed: Option<Bytes>,
     },
-    /// An answer that is there already: an EXPLAIN's.
+    /// Rows that are to be found and locked.
+    Locked {
+        prepared: Arc<SessionStatement>,
+        /// A whole Bind message.
+        bind: Bytes,
+        /// The answer to Describe, a whole message.
+        description: Bytes,
+    },
+    /// An answer that is there already: an EXPLAIN's, or rows that have been locked.
     Answered {
         plan: Arc<Plan>,
         /// The answer to Describe, a whole message.
         description: Bytes,
-        /// The lines that have not been fetched.
-        lines: VecDeque<String>,
+        /// The rows that have not been fetched, each a whole message.
+        rows: VecDeque<Bytes>,
     },
     /// A FETCH or MOVE of a cursor in a workspace.
     Fetch {
@@ -314,6 +333,7 @@ impl Portal {
             Self::Session { .. }
             | Self::Workspace { .. }
             | Self::Answered { .. }
+            | Self::Locked { .. }
             | Self::Fetch { .. } => None,
         }
     }

@@ -35,7 +35,7 @@ use switchyard_schema::{KeyMap, TableName};
 
 use self::facts::{ColumnId, Facts, ScopeId};
 use self::names::{Frame, Item, Output};
-use self::root::Root;
+use self::root::{Limits, Root};
 use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
@@ -144,6 +144,12 @@ pub(super) struct Analysis {
     pub(super) primary_read: bool,
     /// Rows are locked.
     pub(super) locks: bool,
+    /// And below the outermost block.
+    pub(super) locks_inside: bool,
+    /// And some of them may be copies that other shards have, too.
+    pub(super) locks_copies: bool,
+    /// The limits of the outermost block, if they are understood.
+    pub(super) limits: Option<Limits>,
     pub(super) effects: Effects,
     /// A temporary table it creates.
     pub(super) creates_temporary: Option<String>,

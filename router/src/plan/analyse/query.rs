@@ -77,8 +77,6 @@ impl Features {
             "ordered subqueries are"
         } else if self.limit {
             "LIMIT and OFFSET are"
-        } else if self.locking {
-            "row locks are"
         } else {
             return None;
         };
@@ -101,8 +99,14 @@ impl<'a> Analyser<'a> {
     ) -> Result<Vec<Output>, Stop> {
         let (columns, _, features) = self.query(query, scope)?;
         self.analysis.combines = features.merge();
-        let root = self.outermost.take().map(|root| Root { features, ..root });
-        self.analysis.root = root.and_then(|root| self.limited(root, query));
+        self.analysis.limits = self.limits(query);
+        let limits = self.analysis.limits.clone();
+        let root = self.outermost.take();
+        self.analysis.root = root.zip(limits).map(|(root, limits)| Root {
+            features,
+            limits,
+            ..root
+        });
         Ok(columns)
     }
 
@@ -258,6 +262,7 @@ impl<'a> Analyser<'a> {
         }
         if !query.locks.is_empty() {
             self.analysis.locks = true;
+            self.analysis.locks_inside |= self.depth > 1;
             self.block(|block| block.locking = true);
         }
         Ok(())

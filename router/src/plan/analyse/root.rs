@@ -29,6 +29,12 @@ pub(in crate::plan) struct Root {
     pub(in crate::plan) group: Vec<RootKey>,
     /// What DISTINCT ON names.
     pub(in crate::plan) distinct_on: Vec<RootKey>,
+    pub(in crate::plan) limits: Limits,
+}
+
+/// The limits of a query.
+#[derive(Debug, Clone, Default)]
+pub(in crate::plan) struct Limits {
     /// LIMIT or FETCH.
     pub(in crate::plan) limit: Option<Count>,
     pub(in crate::plan) offset: Option<Count>,
@@ -117,9 +123,7 @@ impl<'a> Analyser<'a> {
             order: Vec::new(),
             group: Vec::new(),
             distinct_on: Vec::new(),
-            limit: None,
-            offset: None,
-            ties: false,
+            limits: Limits::default(),
         };
         if let Some(order) = order {
             let OrderByKind::Expressions(items) = &order.kind else {
@@ -143,8 +147,8 @@ impl<'a> Analyser<'a> {
         Some(root)
     }
 
-    /// Takes note of a query's limits, if they are ones that can be applied here.
-    pub(super) fn limited(&self, root: Root, query: &Query) -> Option<Root> {
+    /// A query's limits, if they are ones that can be applied here.
+    pub(super) fn limits(&self, query: &Query) -> Option<Limits> {
         let count = |expr: &Expr| {
             let whole = |key: &KeyType| key.family() == KeyFamily::Integer;
             let value = self.key_expr(expr)?;
@@ -182,11 +186,10 @@ impl<'a> Analyser<'a> {
             None => None,
             Some(offset) => Some(count(offset)?),
         };
-        Some(Root {
+        Some(Limits {
             limit,
             offset,
             ties: query.fetch.as_ref().is_some_and(|fetch| fetch.with_ties),
-            ..root
         })
     }
 

@@ -861,9 +861,9 @@ SELECT id FROM users UNION ALL SELECT id FROM users ORDER BY id
 -->   Fetch users (id) from all shards
 
 SELECT id FROM users ORDER BY id FOR UPDATE
---> Refuse 0A000: ORDER BY is not supported across shards yet
---> DETAIL: It locks rows.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Merge of all shards (locking read: primary)
+-->   Merge by 1 bigint
+-->   Text: SELECT id FROM users ORDER BY id FOR UPDATE
 
 SELECT id, now() FROM users ORDER BY id
 --> Workspace (read)

@@ -104,20 +104,18 @@ SELECT * FROM users LIMIT $1
 -->   Text: SELECT * FROM users LIMIT ($1)
 
 SELECT * FROM users FOR UPDATE
---> Refuse 0A000: row locks are not supported across shards yet
---> DETAIL: It locks rows.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Append of all shards (locking read: primary)
 
 SELECT * FROM users WHERE id = 5 FOR UPDATE
 --> PassThrough to the shard of users = integer[0] (locking read: primary)
 -->   Shards: s0
 
 SELECT * FROM users WHERE id IN (1, 2, 5) FOR SHARE
---> PassThrough to the shards of users in (integer[0], integer[1], integer[2]) (locking read: primary)
--->   Refuse row locks are not supported across shards yet
+--> Append of the shards of users in (integer[0], integer[1], integer[2]) (locking read: primary)
+-->   Shards: s0, s1
 
 SELECT * FROM users WHERE id IN (1, 2) FOR NO KEY UPDATE SKIP LOCKED
---> PassThrough to the shards of users in (integer[0], integer[1]) (locking read: primary)
+--> Append of the shards of users in (integer[0], integer[1]) (locking read: primary)
 -->   Shards: s1
 
 SELECT my_sum(age) FROM users

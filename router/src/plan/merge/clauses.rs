@@ -11,11 +11,11 @@ use sqlparser::ast::{Distinct, GroupByExpr, OrderByKind, Query, Select, SelectIt
 use crate::sql::{Token, TokenKind};
 
 /// A run of tokens.
-pub(super) type Run = Range<usize>;
+pub(in crate::plan) type Run = Range<usize>;
 
 /// The clauses of the outermost SELECT.
 #[derive(Debug)]
-pub(super) struct Clauses<'a> {
+pub(in crate::plan) struct Clauses<'a> {
     pub(super) tokens: &'a [Token],
     /// The expressions of the select list, without their aliases; of `*` all of it.
     pub(super) items: Vec<Run>,
@@ -24,7 +24,7 @@ pub(super) struct Clauses<'a> {
     /// The expressions of ORDER BY, without its options.
     pub(super) order: Vec<Run>,
     /// All from the first word to the end of the select list.
-    pub(super) head: Run,
+    pub(in crate::plan) head: Run,
     /// SELECT, and DISTINCT or ALL.
     pub(super) select: Run,
     /// FROM and WHERE.
@@ -37,22 +37,26 @@ pub(super) struct Clauses<'a> {
     pub(super) middle: Run,
     /// ORDER BY.
     pub(super) order_by: Run,
+    /// Where limits and row locks may begin.
+    pub(in crate::plan) tail: usize,
     /// The expression of LIMIT or FETCH.
     pub(super) limit: Option<Run>,
     /// The expression of OFFSET.
     pub(super) offset: Option<Run>,
     /// All of LIMIT, OFFSET and FETCH.
     pub(super) limits: Run,
+    /// All of FOR UPDATE and its like.
+    pub(in crate::plan) locks: Run,
 }
 
-/// The words that begin a clause, in their order; FOR does not come here.
-const BEGINNINGS: [&str; 9] = [
-    "from", "where", "group", "having", "window", "order", "limit", "offset", "fetch",
+/// The words that begin a clause, in their order, but that limits may also come behind FOR.
+const BEGINNINGS: [&str; 10] = [
+    "from", "where", "group", "having", "window", "order", "limit", "offset", "fetch", "for",
 ];
 
 impl<'a> Clauses<'a> {
     /// Finds them; `None` if they are not as expected.
-    pub(super) fn find(
+    pub(in crate::plan) fn find(
         sql: &'a [u8],
         tokens: &'a [Token],
         query: &Query,
@@ -84,14 +88,25 @@ impl<'a> Clauses<'a> {
         let order_by = clause("order");
         let limit = clause("limit").or_else(|| clause("fetch"));
         let offset = clause("offset");
+        let is_lock = |at: &usize| words.is(*at, "for");
+        let first_lock = begins.iter().copied().find(is_lock);
+        let last_lock = begins.iter().rposition(is_lock);
+        let locks = match (first_lock, last_lock) {
+            (Some(first), Some(last)) => first..begins.get(last + 1).copied().unwrap_or(end),
+            _ => end..end,
+        };
         let first = |runs: &[&Option<Run>]| {
             let starts = runs.iter().filter_map(|run| run.as_ref());
             starts.map(|run| run.start).min().unwrap_or(end)
         };
         let limits = first(&[&limit, &offset]);
-        let tail = first(&[&order_by]).min(limits);
+        let tail = limits.min(locks.start);
         let (having, windows) = (clause("having"), clause("window"));
-        let source = first(&[&clause("group"), &having, &windows]).min(tail);
+        let order_by = order_by.unwrap_or(tail..tail);
+        if order_by.end != tail {
+            return None;
+        }
+        let source = first(&[&clause("group"), &having, &windows]).min(order_by.start);
         let none = end..end;
         Some(Clauses {
             tokens,
@@ -100,20 +115,22 @@ impl<'a> Clauses<'a> {
                 Some(run) => words.group(run, select)?,
                 None => Vec::new(),
             },
-            order: match &order_by {
-                Some(run) => words.order(run.clone(), query)?,
-                None => Vec::new(),
+            order: match order_by.is_empty() {
+                true => Vec::new(),
+                false => words.order(order_by.clone(), query)?,
             },
             head: 0..from.start,
             select: start..list.start,
             source: from.start..source,
             having: having.map_or(none.clone(), |run| run.start + 1..run.end),
-            windows: windows.unwrap_or(none.clone()),
-            middle: from.start..tail,
-            order_by: order_by.unwrap_or(none),
+            windows: windows.unwrap_or(none),
+            middle: from.start..order_by.start,
+            order_by,
+            tail,
             limit: limit.and_then(|run| words.rows(run)),
             offset: offset.and_then(|run| words.rows(run)),
             limits: limits..end,
+            locks,
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::sql::LiteralKind;
 
 /// A number of rows in one execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rows {
+pub(in crate::plan) enum Rows {
     /// No limit was given, or NULL.
     All,
     Number(u64),
@@ -19,7 +19,7 @@ pub(super) enum Rows {
 }
 
 impl Rows {
-    pub(super) fn number(self) -> Option<u64> {
+    pub(in crate::plan) fn number(self) -> Option<u64> {
         match self {
             Rows::Number(number) => Some(number),
             Rows::All | Rows::Refused => None,
@@ -28,7 +28,10 @@ impl Rows {
 }
 
 /// The number of rows that is meant.
-pub(super) fn rows(count: Option<&Count>, values: &Values<'_>) -> Result<Rows, Box<Refusal>> {
+pub(in crate::plan) fn rows(
+    count: Option<&Count>,
+    values: &Values<'_>,
+) -> Result<Rows, Box<Refusal>> {
     let expr = match count {
         None => return Ok(Rows::All),
         Some(Count::One) => return Ok(Rows::Number(1)),

@@ -235,7 +235,7 @@ fn ordered(statement: &Statement<'_>, target: Target) -> Option<Finish> {
         keys.push(column + options(key));
     }
     // Where all rows come, their order on the shards is of no use.
-    let order = match root.limit.is_some() || root.features.distinct_on {
+    let order = match root.limits.limit.is_some() || root.features.distinct_on {
         true => Ordering::Own,
         false => Ordering::By(Vec::new()),
     };

@@ -6,9 +6,9 @@
 //! compared with the client's, clause by clause, before it is used. Collaborators: `analyse::root` says what
 //! the outermost block computes, `clauses` where its words are, `columns` what the shards' rows must contain.
 
-mod clauses;
+pub(super) mod clauses;
 mod columns;
-mod count;
+pub(super) mod count;
 pub(super) mod explain;
 mod finish;
 mod groups;
@@ -219,7 +219,7 @@ pub(super) fn merge(
     let shape = shape?;
     let clauses = Clauses::find(sql, tokens, query, select)?;
     let mut columns = Columns::new(root, &clauses);
-    let ties = match root.ties {
+    let ties = match root.limits.ties {
         true => Some(
             u16::try_from(root.order.len())
                 .ok()
@@ -234,18 +234,19 @@ pub(super) fn merge(
     };
     // Of rows that are sorted, or made into one, after they have come, any may matter.
     let in_order = recipe.sort.is_empty() && !is_total(&recipe);
-    let limits = in_order && (!root.ties || shape == Shape::Finished);
+    let limits = in_order && (!root.limits.ties || shape == Shape::Finished);
     let mut text = text::assemble(&clauses, &columns, &order);
     text.verify(sql, tokens, query, columns.extras())?;
     if limits {
         text.limit(sql, &clauses, query, root)?;
     }
+    text.locks(&clauses);
     Some(Merge {
         target,
         recipe: Arc::new(recipe),
         text,
-        limit: root.limit.clone(),
-        offset: root.offset.clone(),
+        limit: root.limits.limit.clone(),
+        offset: root.limits.offset.clone(),
         limits,
     })
 }
@@ -281,7 +282,8 @@ fn shape(analysis: &Analysis, root: &Root, key: ColumnId) -> Option<Shape> {
     let features = &root.features;
     let other = features.window
         || features.grouping_sets
-        || features.locking
+        // Which rows are locked depends on the limit, and a shard does not know what the others have.
+        || (features.locking && features.limit)
         || features.set_operation
         || features.ragged;
     if other {
@@ -312,6 +314,8 @@ fn shape(analysis: &Analysis, root: &Root, key: ColumnId) -> Option<Shape> {
     let repeats = features.distinct && (split || !outputs());
     match (split, repeats) {
         (false, false) => Some(Shape::Finished),
+        // PostgreSQL refuses locks of rows that are put together.
+        _ if features.locking => None,
         (false, true) => Some(Shape::Distinct),
         (true, false) if !features.having && !features.distinct_on => Some(Shape::Combined),
         (true, _) => None,

@@ -78,7 +78,7 @@ impl Text {
         query: &Query,
         root: &Root,
     ) -> Option<()> {
-        if root.limit.is_none() {
+        if root.limits.limit.is_none() {
             return Some(());
         }
         let is = |run: &Option<Run>, expr: Option<&Expr>| match (run, expr) {
@@ -92,7 +92,7 @@ impl Text {
         if !is(&clauses.limit, limit) || !is(&clauses.offset, offset) {
             return None;
         }
-        self.ours(match root.ties {
+        self.ours(match root.limits.ties {
             true => " FETCH FIRST (",
             false => " LIMIT (",
         });
@@ -109,11 +109,19 @@ impl Text {
             self.tokens(offset.clone());
             self.ours(")::pg_catalog.int8::pg_catalog.numeric, 0), 9223372036854775807)");
         }
-        self.ours(match root.ties {
+        self.ours(match root.limits.ties {
             true => ") ROWS WITH TIES",
             false => ")",
         });
         Some(())
+    }
+
+    /// Adds the row locks.
+    pub(super) fn locks(&mut self, clauses: &Clauses<'_>) {
+        if !clauses.locks.is_empty() {
+            self.ours(" ");
+            self.tokens(clauses.locks.clone());
+        }
     }
 
     /// Where in the client's text a character of this one comes from: both are counted from 1.

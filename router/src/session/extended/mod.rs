@@ -14,6 +14,7 @@
 )]
 
 pub(in crate::session) mod bind;
+mod lock;
 pub(in crate::session) mod merge;
 mod own;
 mod portals;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardSet;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
@@ -114,15 +114,15 @@ impl Session {
         let portal = Portal::Answered {
             plan: Arc::clone(plan),
             description: description.freeze(),
-            lines: lines.into(),
+            rows: lines.iter().map(|line| data_row(line)).collect(),
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
     }
 
-    /// Gives the client lines of an answer that is there.
+    /// Gives the client rows of an answer that is there.
     pub(super) fn execute_answered(&mut self, name: &[u8], max_rows: i32) {
-        let Some(Portal::Answered { lines, .. }) = self.portals.get_mut(name) else {
+        let Some(Portal::Answered { rows, plan, .. }) = self.portals.get_mut(name) else {
             return;
         };
         let most = match usize::try_from(max_rows) {
@@ -130,12 +130,17 @@ impl Session {
             Ok(most) => most,
         };
         let output = &mut self.client.output;
-        for line in lines.drain(..lines.len().min(most)) {
-            encode::data_row(output, &[Some(line)]);
+        let given = rows.len().min(most);
+        for row in rows.drain(..given) {
+            output.extend_from_slice(&row);
         }
-        match lines.is_empty() {
-            true => encode::command_complete(output, b"EXPLAIN"),
-            false => encode::portal_suspended(output),
+        match (rows.is_empty(), &plan.command) {
+            (false, _) => encode::portal_suspended(output),
+            (true, Command::Explain { .. }) => encode::command_complete(output, b"EXPLAIN"),
+            (true, _) => {
+                let tag = format!("SELECT {given}");
+                encode::command_complete(output, tag.as_bytes());
+            }
         }
     }
 
@@ -223,4 +228,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// A whole message: a row of one column.
+fn data_row(value: &str) -> Bytes {
+    let mut row = BytesMut::new();
+    encode::data_row(&mut row, &[Some(value)]);
+    row.freeze()
 }

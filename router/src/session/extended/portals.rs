@@ -37,7 +37,7 @@ impl Session {
         let prepared = self.statement_named(bind.statement)?;
         let passes = matches!(
             prepared.plan.operator,
-            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
         );
         if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
@@ -185,6 +185,9 @@ impl Session {
         if let Operator::Workspace(_) = prepared.plan.operator {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
+        if matches!(prepared.plan.operator, Operator::Lock(_)) && spreads {
+            return Box::pin(self.bind_locked(prepared, bind)).await;
+        }
         let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
         match shards.only() {
             Some(shard) if !broadcast => self.bind_one(shard, &prepared, bind).await,
@@ -256,7 +259,12 @@ impl Session {
     ) -> Result<(), Failure> {
         let portal_elsewhere = match self.portals.get(name) {
             Some(Portal::One { shard: held, .. }) => *held != shard,
-            Some(Portal::Several { .. } | Portal::Merge { .. } | Portal::Workspace { .. }) => true,
+            Some(
+                Portal::Several { .. }
+                | Portal::Merge { .. }
+                | Portal::Workspace { .. }
+                | Portal::Locked { .. },
+            ) => true,
             Some(Portal::Session { .. } | Portal::Fetch { .. } | Portal::Answered { .. })
             | None => false,
         };
@@ -294,7 +302,7 @@ impl Session {
                 self.reply(encode::no_data);
                 return Ok(());
             }
-            Some(Portal::Answered { description, .. }) => {
+            Some(Portal::Answered { description, .. } | Portal::Locked { description, .. }) => {
                 let description = description.clone();
                 self.reply(|output| output.extend_from_slice(&description));
                 return Ok(());
@@ -428,6 +436,7 @@ impl Session {
                 let run = self.execute_in_workspace(name, number, &plan.command, max_rows);
                 Box::pin(run).await
             }
+            Portal::Locked { .. } => Box::pin(self.execute_locked(name, max_rows)).await,
             Portal::Answered { .. } => {
                 self.settle().await?;
                 self.execute_answered(name, max_rows);
@@ -465,6 +474,7 @@ impl Session {
                         Portal::Session { .. }
                         | Portal::Workspace { .. }
                         | Portal::Answered { .. }
+                        | Portal::Locked { .. }
                         | Portal::Fetch { .. },
                     )
                     | None => ShardSet::empty(),
