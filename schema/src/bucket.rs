@@ -65,6 +65,8 @@ pub fn bucket_sql(column: &str) -> String {
 pub struct BucketMap {
     /// Exactly [`BUCKETS`] owners.
     owners: Box<[ShardIndex]>,
+    /// Each of them once: planning asks often.
+    shards: ShardSet,
 }
 
 /// Why a list of owners is not a bucket map.
@@ -93,9 +95,7 @@ impl BucketMap {
     /// nothing; if all have weight 0, or there is no shard, everything is on the first.
     #[must_use]
     pub fn place<S: AsRef<str>>(shards: &[(S, u32)]) -> BucketMap {
-        BucketMap {
-            owners: balance::place(shards),
-        }
+        BucketMap::of(balance::place(shards))
     }
 
     /// The map after shards have come, gone or changed weight: each gets its exact share (to one bucket), and no map that
@@ -108,9 +108,7 @@ impl BucketMap {
         before: &[S],
         after: &[(T, u32)],
     ) -> BucketMap {
-        BucketMap {
-            owners: balance::rebalance(self, before, after),
-        }
+        BucketMap::of(balance::rebalance(self, before, after))
     }
 
     /// A map from one owner per bucket, each below `shards`.
@@ -128,10 +126,13 @@ impl BucketMap {
                 owner: owners[bucket],
                 shards,
             }),
-            None => Ok(BucketMap {
-                owners: owners.into_boxed_slice(),
-            }),
+            None => Ok(BucketMap::of(owners.into_boxed_slice())),
         }
+    }
+
+    fn of(owners: Box<[ShardIndex]>) -> BucketMap {
+        let shards = owners.iter().copied().collect();
+        BucketMap { owners, shards }
     }
 
     /// The shard that owns a bucket.
@@ -161,7 +162,7 @@ impl BucketMap {
     /// The shards that own a bucket.
     #[must_use]
     pub fn shards(&self) -> ShardSet {
-        self.owners.iter().copied().collect()
+        self.shards.clone()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Joins whose small sides are fetched and given to the shards of the large one by parameters (*bind joins*).
 //!
-//! Purpose: of a statement that needs a workspace, [`joins`] finds sets of relations without which it would not, because every
+//! Purpose: of a statement that needs a workspace, `joins` finds sets of relations without which it would not, because every
 //! shard would have them; where their rows are few, the session fetches them and sends them along ([`super::given`]). A join that is
 //! tried is planned by giving the planner those relations ([`super::Context::given`]). Invariant: whether a join is tried depends on how
 //! many rows there are, its answer does not.

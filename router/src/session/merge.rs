@@ -3,23 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardSet;
-use switchyard_wire::backend::{Column, Message, decode, encode};
-use switchyard_wire::frame::{self, HEADER};
+use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
 use super::Session;
+use super::part::{Part, Shown, is_worth_sending, next_part, opens_with, place_error};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
-use super::workspace::columns;
 use crate::backend::{Reply, Show};
-use crate::execute::client::Client;
 use crate::execute::failure::Failure;
-use crate::execute::messages::{Said, next_now, violation};
-use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, client_gone, exchange, fill, fill_any, relay_available};
+use crate::execute::relay::{Trouble, client_gone, exchange, fill_any, relay_available};
 use crate::merge::{Formats, Limit, MergeError, Merger, Recipe, Step};
 use crate::plan::{Merge, Plan};
 
@@ -96,16 +92,6 @@ pub(super) struct Failed {
     pub(super) source: usize,
     /// Where in what the client is owed its last words begin.
     said_at: usize,
-}
-
-/// What a shard sends next.
-enum Part {
-    Row(Bytes),
-    End,
-    /// As many rows as asked for have come.
-    Paused,
-    /// What is said of it begins here in what the client is owed.
-    Failed(usize),
 }
 
 impl Merging {
@@ -355,7 +341,7 @@ impl Session {
                 participants,
                 ..
             } = self;
-            if !client.output.is_empty() {
+            if is_worth_sending(&client.output) {
                 client.flush().await.map_err(client_gone)?;
             }
             fill_any(client, participants, &silent).await?;
@@ -494,112 +480,4 @@ impl Session {
         }
         Ok(lost)
     }
-}
-
-/// The type of the first message that is about rows, or their end, if that much has come.
-fn opens_with(mut input: &[u8]) -> Option<u8> {
-    while let Ok(Some(header)) = frame::header(input) {
-        match header.tag {
-            b'1' | b'2' | b'T' | b'N' | b'S' | b'A' => input = input.get(header.len..)?,
-            tag => return Some(tag),
-        }
-    }
-    // What is not a message at all is found out by whoever takes it.
-    frame::header(input).is_err().then_some(0)
-}
-
-/// Waits for what a shard sends next; what ends its rows stays in its input. `shown`: what of its rows' description is for the client.
-async fn next_part(
-    client: &mut Client,
-    participant: &mut Participant,
-    shown: Option<Shown<'_>>,
-) -> Result<Part, Trouble> {
-    participant.failed = false;
-    loop {
-        let said_at = client.output.len();
-        let Some(said) = next_now(client, participant, Show::All)? else {
-            if !client.output.is_empty() {
-                client.flush().await.map_err(client_gone)?;
-            }
-            fill(client, participant).await?;
-            continue;
-        };
-        let header = match said {
-            Said::Message(header) => header,
-            Said::Error => return Ok(Part::Failed(said_at)),
-            Said::Ready => return Err(violation(participant, Some(b'Z'))),
-        };
-        let input = &mut participant.connection.input;
-        match header.tag {
-            b'T' => {
-                let message = input.split_to(header.len);
-                if let Some(shown) = shown {
-                    describe(&mut client.output, &message, shown)
-                        .ok_or_else(|| violation(participant, Some(b'T')))?;
-                }
-            }
-            b'D' => {
-                let mut row = input.split_to(header.len);
-                row.advance(HEADER);
-                return Ok(Part::Row(row.freeze()));
-            }
-            // Of Parse and Bind, where the statement came with parameters.
-            b'1' | b'2' => input.advance(header.len),
-            b'C' => return Ok(Part::End),
-            b's' => return Ok(Part::Paused),
-            tag => return Err(violation(participant, Some(tag))),
-        }
-    }
-}
-
-/// Makes an error, which is among the messages from there on, speak of places in the client's own text.
-fn place_error(output: &mut BytesMut, from: usize, origin: impl Fn(usize) -> Option<usize>) {
-    let mut at = from;
-    while let Some(Ok(Some(header))) = output.get(at..).map(frame::header) {
-        let end = at + header.len;
-        if header.tag == b'E'
-            && let Some(body) = output.get(at + HEADER..end)
-            && let Ok(Message::ErrorResponse(fields)) = decode(b'E', body)
-            && let Some(position) = fields.get(b'P')
-        {
-            let position = std::str::from_utf8(position).ok();
-            let position = position.and_then(|position| position.parse().ok());
-            let position = position
-                .and_then(origin)
-                .map(|position| position.to_string());
-            let mut placed = BytesMut::new();
-            let others = fields.iter().filter(|(code, _)| *code != b'P');
-            let place = position.iter().map(|position| (b'P', position.as_bytes()));
-            encode::fields(&mut placed, b'E', others.chain(place));
-            let after = output.split_off(end);
-            output.truncate(at);
-            output.unsplit(placed);
-            output.unsplit(after);
-            return;
-        }
-        at = end;
-    }
-}
-
-/// What of a RowDescription is shown.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shown<'a> {
-    /// So many of its columns, the first ones,
-    pub(super) columns: usize,
-    /// as columns of the tables that this one says they are of, if there is one.
-    pub(super) tables: Option<&'a [u8]>,
-}
-
-/// Writes what is shown of a RowDescription; `None` if it is none, or has not so many columns.
-pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: Shown<'_>) -> Option<()> {
-    let own = columns(message)?;
-    let mut described: Vec<Column<'_>> = own.iter().take(shown.columns).collect();
-    if let Some(tables) = shown.tables {
-        for (column, of_table) in described.iter_mut().zip(columns(tables)?.iter()) {
-            column.table = of_table.table;
-            column.attribute = of_table.attribute;
-        }
-    }
-    encode::row_description(output, &described);
-    (described.len() == shown.columns).then_some(())
 }

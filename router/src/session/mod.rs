@@ -20,6 +20,7 @@ mod listing;
 mod lock;
 mod merge;
 mod open;
+mod part;
 mod relations;
 mod route;
 mod sequences;

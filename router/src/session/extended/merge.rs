@@ -21,7 +21,8 @@ use crate::execute::relay::{Trouble, exchange};
 use crate::merge::{Formats, Limit, Recipe};
 use crate::plan::{Merge, Operator, Plan, Values};
 use crate::session::Session;
-use crate::session::merge::{Merging, Outcome, Shown, describe};
+use crate::session::merge::{Merging, Outcome};
+use crate::session::part::{Shown, describe};
 use crate::session::statement::{Portal, SessionStatement, Statement, StatementText};
 
 /// A portal's merge; `None` when its rows have all been given, and while they are.
