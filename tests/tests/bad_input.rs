@@ -424,7 +424,7 @@ fn what_is_for_a_later_day() {
         "DELETE FROM users WHERE country = 'no'",
         "INSERT INTO users (id, email, name, country) VALUES (900001, 'x', 'x', 'no'), (900002, 'x', 'x', 'no'), (900003, 'x', 'x', 'no'), (900004, 'x', 'x', 'no')",
         "UPDATE users SET id = 900001 WHERE id = 1",
-        "SELECT * FROM users FOR UPDATE",
+        "SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 3 FOR UPDATE) u",
     ] {
         let failure = client
             .run(sql)
