@@ -56,7 +56,19 @@ impl Session {
                 held.connection.broken |= !held.connection.replies.is_settled();
             }
         }
+        self.hear_cancels().await;
         Ok(())
+    }
+
+    /// Waits until no cancel request is on its way to a backend that goes on with the session: it would meet the next statement there.
+    async fn hear_cancels(&mut self) {
+        for held in self.participants.iter_mut() {
+            let connection = &mut held.connection;
+            if !connection.broken && !connection.target.is_settled() {
+                let settled = timeout(CANCEL_LIMIT, connection.target.settled()).await;
+                connection.broken |= settled != Ok(true);
+            }
+        }
     }
 
     /// What was to be made of rows of several shards has failed, in this workspace if it was to be made in one.
@@ -102,6 +114,7 @@ impl Session {
         for held in self.participants.iter_mut() {
             held.connection.broken |= std::mem::take(&mut held.unread);
         }
+        self.hear_cancels().await;
         self.participants.close_broken(&self.database);
     }
 
