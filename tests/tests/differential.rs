@@ -29,17 +29,19 @@ impl Sides for Both<'_> {
     }
 }
 
-/// The same, the router's reads answered in workspaces wherever they can be.
-struct InWorkspaces<'a>(&'a Bed);
+/// The same, the router's reads answered by this layer wherever they can be.
+struct Layer<'a>(&'a Bed, &'static str);
 
-impl Sides for InWorkspaces<'_> {
+impl Sides for Layer<'_> {
     fn oracle(&self) -> Client {
         self.0.oracle()
     }
 
     fn router(&self) -> Client {
         let mut client = self.0.client();
-        client.run("SET switchyard.layer = 'workspace'").succeeded();
+        client
+            .run(&format!("SET switchyard.layer = '{}'", self.1))
+            .succeeded();
         client
     }
 }
@@ -55,7 +57,15 @@ fn same(file: &str) {
 #[test]
 fn merge_in_workspaces() {
     same_between("merge.slt", |bed, path, protocol| {
-        differential::run(path, protocol, &InWorkspaces(bed));
+        differential::run(path, protocol, &Layer(bed, "workspace"));
+    });
+}
+
+/// And so do joins by rows that are given, of whatever tables.
+#[test]
+fn merge_in_bind_joins() {
+    same_between("merge.slt", |bed, path, protocol| {
+        differential::run(path, protocol, &Layer(bed, "bind join"));
     });
 }
 
@@ -63,7 +73,7 @@ fn merge_in_workspaces() {
 #[test]
 fn bind_join_in_workspaces() {
     same_between("bind_join.slt", |bed, path, protocol| {
-        differential::run(path, protocol, &InWorkspaces(bed));
+        differential::run(path, protocol, &Layer(bed, "workspace"));
     });
 }
 

@@ -24,6 +24,14 @@ pub struct BindJoin {
     pub given: Vec<(usize, Given)>,
 }
 
+impl BindJoin {
+    /// How many arrays are given: one for each column.
+    pub fn arrays(&self) -> usize {
+        let given = self.given.iter().map(|(_, given)| given.columns.len());
+        given.sum()
+    }
+}
+
 /// How a bind join is executed.
 #[derive(Debug)]
 pub struct Bound {

@@ -1,14 +1,14 @@
 //! The planner's tests: files of statements with the expected plan beside each.
 //!
 //! In `cases/*.sql` a case is a statement (any number of lines; `--` lines before it are its comment) followed by its plan
-//! as `explain` prints it, each line marked `--> `. The schema is `cases/schema.txt`. A line `-- shards: 1`, `-- temporary: a b`
-//! or `-- search_path: a, b` changes what follows. `UPDATE_CASES=1 cargo test` rewrites the plans; read the difference.
+//! as `explain` prints it, each line marked `--> `. The schema is `cases/schema.txt`. A line `-- shards: 1`, `-- temporary: a b`,
+//! `-- search_path: a, b` or `-- layer: workspace` changes what follows. `UPDATE_CASES=1 cargo test` rewrites the plans; read the difference.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use super::explain::explain;
-use super::{Context, NoParams, Operator, Plan, Values, plan};
+use super::{Context, Layer, NoParams, Operator, Plan, Values, plan};
 use crate::relations::{Relations, SearchPath, fixture};
 use crate::sql::{LiteralKind, Scan};
 
@@ -18,6 +18,7 @@ struct Setting {
     relations: Relations,
     search_path: SearchPath,
     temporary: Vec<String>,
+    layer: Layer,
 }
 
 impl Setting {
@@ -26,6 +27,7 @@ impl Setting {
             relations: fixture::relations(2, SCHEMA),
             search_path: SearchPath::default(),
             temporary: Vec::new(),
+            layer: Layer::Auto,
         }
     }
 
@@ -42,6 +44,14 @@ impl Setting {
                     .map(str::to_owned)
                     .collect()
             }
+            "layer" => {
+                self.layer = match value {
+                    "auto" => Layer::Auto,
+                    "bind join" => Layer::BindJoin,
+                    "workspace" => Layer::Workspace,
+                    other => panic!("{other:?} is no layer"),
+                }
+            }
             "search_path" => self.search_path = SearchPath::parse(value, "alice").unwrap(),
             _ => {}
         }
@@ -54,7 +64,7 @@ impl Setting {
             relations: &self.relations,
             search_path: &self.search_path,
             temporary: &self.temporary,
-            layer: crate::plan::Layer::Auto,
+            layer: self.layer,
             given: &[],
         };
         (plan(sql, &scan, &context), scan)
@@ -333,7 +343,7 @@ fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
             relations: &setting.relations,
             search_path: &setting.search_path,
             temporary: &[],
-            layer: crate::plan::Layer::Auto,
+            layer: Layer::Auto,
             given: &[],
         };
         explain(&plan(sql, &scan, &context), &setting.relations, sql, None)

@@ -6,8 +6,8 @@ use switchyard_schema::ShardIndex;
 
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
-use super::workspace::Fetch;
 use super::workspace::fetch::listed;
+use super::workspace::{Fetch, Text};
 use super::{Access, Argument, Broadcast, Lock, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
@@ -106,6 +106,7 @@ fn write_workspace(
         let given: Vec<String> = given.map(|(_, given)| given.relation.to_string()).collect();
         writeln!(steps.head, "  Bind join, if few: {}", given.join(", "))?;
     }
+    let text = Text::new(sql);
     for fetch in workspace.all_fetches() {
         let out = &mut String::new();
         if let Some(finish) = workspace
@@ -128,7 +129,7 @@ fn write_workspace(
             write!(out, ", or read in place")?;
         }
         writeln!(out)?;
-        write_restrictions(out, fetch)?;
+        write_restrictions(out, fetch, &text)?;
         if !fetch.primary_key.is_empty() {
             writeln!(out, "    Primary key: {}", fetch.primary_key.join(", "))?;
         }
@@ -170,13 +171,14 @@ fn write_lock(
     Ok(())
 }
 
-/// Which rows are fetched, if not all.
-fn write_restrictions(out: &mut String, fetch: &Fetch) -> fmt::Result {
+/// Which rows are fetched, if not all: those that may matter to one mention of the relation.
+fn write_restrictions(out: &mut String, fetch: &Fetch, text: &Text<'_>) -> fmt::Result {
     if fetch.mentions.iter().any(Vec::is_empty) {
         return Ok(());
     }
-    for mention in &fetch.mentions {
-        writeln!(out, "    Only: {}", listed(mention))?;
+    for (at, mention) in fetch.mentions.iter().enumerate() {
+        let word = if at == 0 { "Only" } else { "  or" };
+        writeln!(out, "    {word}: {}", listed(mention, text))?;
     }
     Ok(())
 }

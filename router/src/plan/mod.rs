@@ -83,8 +83,21 @@ pub enum Layer {
     /// The first that applies.
     #[default]
     Auto,
+    /// A bind join wherever it can, however many rows are expected.
+    BindJoin,
     /// A workspace wherever it can.
     Workspace,
+}
+
+impl Layer {
+    /// Whether it asks for this workspace, of a statement that could be answered without.
+    fn wants(self, workspace: &Workspace) -> bool {
+        match self {
+            Layer::Auto => false,
+            Layer::BindJoin => !workspace.joins.is_empty(),
+            Layer::Workspace => true,
+        }
+    }
 }
 
 /// What to do with one statement.
@@ -473,7 +486,7 @@ impl Planner<'_> {
         let Operator::Refuse(refusal) = &plan.operator else {
             return;
         };
-        if self.context.layer != Layer::Auto {
+        if self.context.layer == Layer::Workspace {
             return;
         }
         let text = (self.sql, tokens);
@@ -517,7 +530,7 @@ impl Planner<'_> {
                 return Ok(Operator::Lock(Box::new(lock)));
             }
             let mut workspace = workspace(reason)?;
-            if context.layer == Layer::Auto {
+            if context.layer != Layer::Workspace {
                 let text = (sql, tokens);
                 let (finish, known) = merge::finish(analysis, statement, text, self.scan, context);
                 workspace.finish = finish.map(Box::new);
@@ -538,10 +551,10 @@ impl Planner<'_> {
                 Err(why) => refusal.explain(&why),
             },
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
-                if self.context.layer == Layer::Workspace && !analysis.locks =>
+                if context.layer != Layer::Auto && !analysis.locks =>
             {
-                let forced = "switchyard.layer is set";
-                if let Ok(workspace) = workspace(forced) {
+                let forced = workspace("switchyard.layer is set").ok();
+                if let Some(workspace) = forced.filter(|made| context.layer.wants(made)) {
                     plan.operator = Operator::Workspace(Box::new(workspace));
                 }
             }

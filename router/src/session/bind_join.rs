@@ -7,30 +7,28 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use switchyard_schema::ShardSet;
 use switchyard_wire::Format;
-use switchyard_wire::backend::Column;
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
-use super::extended::bind::BoundParams;
+use super::choose_join::Chosen;
 use super::extended::merge::Parts;
-use super::fetch::Asked;
+use super::fetch::{Asked, Brought};
 use super::merge::Scattered;
-use super::route::{Routed, limit_of};
+use super::route::Routed;
 use super::simple::Ready;
 use super::statement::{SessionStatement, Statement};
-use super::workspace::{columns, types};
+use super::workspace::columns;
 use crate::backend::Show;
 use crate::execute::arrays::{Arrays, MOST_ROWS, NotTaken};
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::relay::Trouble;
-use crate::execute::workspace::Workspace;
 use crate::merge::{Limit, Recipe};
-use crate::plan::bind_join::{BindJoin, Bound, cheapest, operator};
+use crate::plan::bind_join::{BindJoin, Bound};
 use crate::plan::given::{Given, GivenText};
 use crate::plan::workspace::{Fetch, Text};
-use crate::plan::{self, Command, Context, Finish, Merge, NoParams, Operator, Plan, Values, plan};
+use crate::plan::{self, Finish, Merge, Operator, Plan};
 use crate::sql::{Literal, Scan};
 
 /// A statement that needs a workspace, unless small tables are given to it.
@@ -183,31 +181,20 @@ impl Session {
         joining: &Joining<'_>,
         asked: &mut Asked<'_>,
     ) -> Result<Option<Joined>, Trouble> {
-        let joins = &joining.workspace.joins;
-        let complete = asked.parameters() == usize::from(joining.plan.params);
-        let is_select = joining.plan.command == Command::Select;
-        // A join is tried on a connection apart.
-        if joins.is_empty() || !complete || !is_select || self.is_in_the_way() {
-            return Ok(None);
-        }
-        self.learn_rows(joining, asked).await?;
-        let Some((join, order, bound)) = self.choose(joining, asked).await? else {
+        let Some(chosen) = self.choose_join(joining, asked).await? else {
             return Ok(None);
         };
-        let Some((shards, limit)) = self.routed_joined(&bound, joining, asked) else {
-            return Ok(None);
-        };
-        let given = join.given.iter().map(|(_, given)| given.columns.len());
-        asked.given = vec![None; given.sum()];
-        let numbers = join.given.iter().map(|(fetch, _)| *fetch);
-        let parts = numbers.filter_map(|number| joining.fetches.get(number));
-        let all = parts.fold(shards.clone(), |all, own| all.union(own));
-        self.gather(&all, asked.need).await?;
-        let fetched = self.fetch_given(joining, join, &order, asked).await;
-        if !self.or_abandoned(fetched).await? {
+        if self.give_rows(joining, &chosen, asked).await?.is_none() {
             return Ok(None);
         }
         self.counters.bind_join();
+        let Chosen {
+            join,
+            bound,
+            shards,
+            limit,
+            ..
+        } = chosen;
         if finish_of(&bound.plan).is_some() {
             return Ok(Some(Joined::Finished(shards, bound)));
         }
@@ -227,35 +214,28 @@ impl Session {
         })))
     }
 
-    /// Where the statement goes when the rows are given, and which rows of a merge are its result.
-    fn routed_joined(
-        &self,
-        bound: &Bound,
+    /// Fetches the rows of a join, which are then among what is `asked`; `None` if they are too many.
+    pub(super) async fn give_rows(
+        &mut self,
         joining: &Joining<'_>,
-        asked: &Asked<'_>,
-    ) -> Option<(ShardSet, Limit)> {
-        let params = match (&asked.params, joining.statement) {
-            (Some((_, bind)), Some(statement)) => Some(BoundParams::new(bind, statement)),
-            _ => None,
-        };
-        let values = Values {
-            sql: asked.sql,
-            literals: joining.literals,
-            params: params.as_ref().map_or(&NoParams, |params| params),
-        };
-        let shards = match finish_of(&bound.plan) {
-            Some(finish) => {
-                let target = &finish.rows.target;
-                target.shards(&values, self.database.shards.len()).ok()?
-            }
-            None => self.bind(&bound.plan, &values).ok()?,
-        };
-        let limit = limit_of(&bound.plan, &values).ok()?;
-        (!shards.is_empty()).then_some((shards, limit))
+        chosen: &Chosen<'_>,
+        asked: &mut Asked<'_>,
+    ) -> Result<Option<Vec<Brought>>, Trouble> {
+        let Chosen { join, order, .. } = chosen;
+        asked.given = vec![None; join.arrays()];
+        let numbers = join.given.iter().map(|(fetch, _)| *fetch);
+        let parts = numbers.filter_map(|number| joining.fetches.get(number));
+        let all = parts.fold(chosen.shards.clone(), |all, own| all.union(own));
+        self.gather(&all, asked.need).await?;
+        let fetched = self.fetch_given(joining, join, order, asked).await;
+        self.or_abandoned(fetched).await
     }
 
     /// What is done about an error while rows were read.
-    async fn or_abandoned<T>(&mut self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+    pub(super) async fn or_abandoned<T>(
+        &mut self,
+        outcome: Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
         let outcome = match outcome {
             Err(Trouble::Lost) => Err(self.lost_with_rows(None).into()),
             other => other,
@@ -266,149 +246,16 @@ impl Session {
         outcome
     }
 
-    /// Asks PostgreSQL once how many rows it expects of each fetch.
-    async fn learn_rows(
-        &mut self,
-        joining: &Joining<'_>,
-        asked: &Asked<'_>,
-    ) -> Result<(), Trouble> {
-        let Joining {
-            workspace, fetches, ..
-        } = joining;
-        if workspace.learned.known().rows.len() == workspace.fetches.len() {
-            return Ok(());
-        }
-        let text = Text::new(asked.sql);
-        let mut rows = Vec::with_capacity(fetches.len());
-        for (fetch, shards) in workspace.fetches.iter().zip(*fetches) {
-            let query = fetch.query(&text, &|_, _| None);
-            let on_one = self.expected_rows(shards, &query, asked).await;
-            let on_one = self.or_abandoned(on_one).await?;
-            let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-            rows.push(on_one * f64::from(shards));
-        }
-        workspace.learned.known().rows = rows;
-        Ok(())
-    }
-
-    /// The join with the fewest rows that can be executed, and the order to fetch its tables in.
-    async fn choose<'a>(
-        &mut self,
-        joining: &Joining<'a>,
-        asked: &Asked<'_>,
-    ) -> Result<Option<(&'a BindJoin, Vec<usize>, Arc<Bound>)>, Trouble> {
-        let workspace = joining.workspace;
-        loop {
-            let chosen = {
-                let known = workspace.learned.known();
-                let unfit = |join| matches!(known.tried(join), Some(None));
-                cheapest(workspace, &known.rows, f64::from(MOST_ROWS), unfit)
-                    .map(|(number, order)| (number, order, known.tried(number).flatten()))
-            };
-            let Some((number, order, bound)) = chosen else {
-                return Ok(None);
-            };
-            let Some(join) = workspace.joins.get(number) else {
-                return Ok(None);
-            };
-            if let Some(bound) = bound {
-                return Ok(Some((join, order, bound)));
-            }
-            let bound = self.try_join(joining, join, asked).await?;
-            workspace.learned.known().tried.push((number, bound));
-        }
-    }
-
-    /// How a join is executed, if PostgreSQL takes the statement with the rows given for the same: then its result has the same columns.
-    async fn try_join(
-        &mut self,
-        joining: &Joining<'_>,
-        join: &BindJoin,
-        asked: &Asked<'_>,
-    ) -> Result<Option<Arc<Bound>>, Trouble> {
-        let names: Vec<_> = join
-            .given
-            .iter()
-            .map(|(_, given)| given.relation.clone())
-            .collect();
-        let mut scan = Scan::default();
-        if scan.scan(asked.sql).is_err() {
-            return Ok(None);
-        }
-        let context = Context {
-            relations: &self.database.relations,
-            search_path: &self.search_path,
-            temporary: &self.temporary,
-            layer: self.layer,
-            given: &names,
-        };
-        let planned = plan(asked.sql, &scan, &context);
-        let Some(mut plan) = operator(planned, joining.plan) else {
-            return Ok(None);
-        };
-        if let Operator::Workspace(workspace) = &mut plan.operator
-            && let Some(finish) = &mut workspace.finish
-        {
-            let given = join.given.iter().map(|(_, given)| given.clone());
-            finish.rows.give(given.collect(), asked.parameters() + 1);
-        }
-        let text = match finish_of(&plan) {
-            Some(finish) => finish
-                .rows
-                .query(&Text::new(asked.sql), &|_, _| None)
-                .into(),
-            None => match given_text(&plan, asked, join) {
-                Some(text) => text.text,
-                None => return Ok(None),
-            },
-        };
-        let own = self.description_apart(&text, asked).await?;
-        let fits = own.is_some_and(|own| match finish_of(&plan) {
-            Some(finish) => finish.text(asked.sql, &types(&own)).is_some(),
-            None => is_alike(joining.description, &own, &plan),
-        });
-        Ok(fits.then(|| Arc::new(Bound { plan })))
-    }
-
-    /// What PostgreSQL says of a text's result, on a connection where it may fail; `None` if it does.
-    async fn description_apart(
-        &mut self,
-        text: &[u8],
-        asked: &Asked<'_>,
-    ) -> Result<Option<BytesMut>, Trouble> {
-        let backend = self.take_workspace(self.any_shard()).await?;
-        let mut workspace = Workspace::new(backend, 0);
-        let opened = self.open_workspace(&mut workspace, &[], "").await;
-        if opened.is_err() {
-            self.leave_workspace(workspace, opened).await?;
-            return Ok(None);
-        }
-        let types = asked.types();
-        let messages = |output: &mut BytesMut| {
-            frontend::encode::parse(output, b"", text, &types);
-            frontend::encode::describe(output, Kind::Statement, b"");
-            frontend::encode::sync(output);
-        };
-        let before = self.client.hold();
-        let description = workspace.send(&mut self.client, messages).await;
-        self.client.unhold(before);
-        let outcome = match description {
-            Ok(description) => Ok(Some(description)),
-            Err(Trouble::Told) => Ok(None),
-            Err(other) => Err(other),
-        };
-        self.leave_workspace(workspace, outcome).await
-    }
-
-    /// Fetches what is given, the small first, which restricts what follows. Whether all of it is few enough.
+    /// Fetches what is given, the small first, which restricts what follows; `None` if it is not few enough.
     async fn fetch_given(
         &mut self,
         joining: &Joining<'_>,
         join: &BindJoin,
         order: &[usize],
         asked: &mut Asked<'_>,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<Option<Vec<Brought>>, Trouble> {
         let text = Text::new(asked.sql);
+        let mut brought = Vec::with_capacity(order.len());
         let first = asked.parameters() + 1;
         let mut done: Vec<usize> = Vec::with_capacity(order.len());
         for position in order {
@@ -443,15 +290,21 @@ impl Session {
                 *known = f64::from(rows);
             }
             let Some(arrays) = arrays else {
-                return Ok(false);
+                return Ok(None);
             };
+            brought.push(Brought {
+                relation: fetch.relation.clone(),
+                query,
+                rows: rows.into(),
+                bytes: arrays.bytes() as u64,
+            });
             let room = asked.given.iter_mut().skip(slot(join, *position));
             for (place, array) in room.zip(arrays.finish()) {
                 *place = Some(array);
             }
             done.push(*position);
         }
-        Ok(true)
+        Ok(Some(brought))
     }
 
     /// The rows that a query of ours has on these shards; `None` if they are too many.
@@ -518,7 +371,7 @@ fn slot(join: &BindJoin, position: usize) -> usize {
     before.iter().map(|(_, given)| given.columns.len()).sum()
 }
 
-fn merge_of(plan: &Plan) -> Option<&Merge> {
+pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
     match &plan.operator {
         Operator::Merge(merge) => Some(merge),
         Operator::PassThrough(_)
@@ -531,7 +384,7 @@ fn merge_of(plan: &Plan) -> Option<&Merge> {
     }
 }
 
-fn finish_of(plan: &Plan) -> Option<&Finish> {
+pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
     match &plan.operator {
         Operator::Workspace(workspace) => workspace.finish.as_deref(),
         Operator::PassThrough(_)
@@ -545,7 +398,7 @@ fn finish_of(plan: &Plan) -> Option<&Finish> {
 }
 
 /// The text for the shards.
-fn given_text(plan: &Plan, asked: &Asked<'_>, join: &BindJoin) -> Option<GivenText> {
+pub(super) fn given_text(plan: &Plan, asked: &Asked<'_>, join: &BindJoin) -> Option<GivenText> {
     let given: Vec<&Given> = join.given.iter().map(|(_, given)| given).collect();
     let first = asked.parameters() + 1;
     match merge_of(plan) {
@@ -561,16 +414,4 @@ fn appended(description: &[u8]) -> Arc<Recipe> {
         columns: u16::try_from(columns).unwrap_or(u16::MAX),
         ..Recipe::default()
     })
-}
-
-/// Whether the columns of a result are those that PostgreSQL has announced; a merge has its own behind them.
-fn is_alike(description: &[u8], own: &[u8], plan: &Plan) -> bool {
-    let (Some(announced), Some(own)) = (columns(description), columns(own)) else {
-        return false;
-    };
-    let extras = merge_of(plan).map_or(0, |merge| usize::from(merge.recipe.extras));
-    let same = |(a, b): (Column<'_>, Column<'_>)| {
-        a.name == b.name && a.type_oid == b.type_oid && a.type_modifier == b.type_modifier
-    };
-    own.len() == announced.len() + extras && announced.iter().zip(own.iter()).all(same)
 }

@@ -6,6 +6,7 @@
 //! one on several shards. `statement` is what a client has given names to.
 
 mod bind_join;
+mod choose_join;
 mod control;
 mod copy;
 mod cursors;

@@ -332,7 +332,7 @@ COPY (SELECT count(*) FROM users WHERE age > 3) TO STDOUT (FORMAT csv)
 --> Workspace (read)
 -->   Reason: rows of several shards are wanted in one place
 -->   Fetch users (id) from all shards
--->     Only: tokens 10 to 13
+-->     Only: age > 3
 
 COPY (SELECT count(*) FROM users) TO '/tmp/x'
 --> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported

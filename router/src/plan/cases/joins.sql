@@ -23,9 +23,9 @@ SELECT * FROM users u JOIN orders o ON o.id = u.id
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
--->     Only: id in fetched orders.id, if few
+-->     Only: id IN (fetched orders.id, if few)
 -->   Fetch orders (id, user_id, total, status, country) from all shards
--->     Only: id in fetched users.id, if few
+-->     Only: id IN (fetched users.id, if few)
 
 -- not joined at all
 SELECT * FROM users, orders
@@ -58,7 +58,7 @@ SELECT * FROM users u JOIN orders o ON o.id = u.age WHERE u.id = 5
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 17 to 22
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users JOIN profiles ON id = user_id WHERE id = 5
@@ -162,9 +162,9 @@ SELECT * FROM users u JOIN settings s ON s.key = u.name
 -->   Bind join, if few: settings
 -->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
--->     Only: name in fetched settings.key, if few
+-->     Only: name IN (fetched settings.key, if few)
 -->   Fetch settings (key, value) from shard s0, or read in place
--->     Only: key in fetched users.name, if few
+-->     Only: key IN (fetched users.name, if few)
 
 SELECT * FROM users u JOIN settings s ON s.key = u.name WHERE u.id = 1
 --> PassThrough to the shard of users = integer[0], first shard only (read)
@@ -214,3 +214,28 @@ SELECT * FROM users, products WHERE id = 5
 -->   Bind join, if few: users, products
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch products (id, sku, price) from all shards
+
+-- layer: bind join
+-- What could be answered otherwise is given rows, if they can be.
+SELECT * FROM users
+--> Workspace (read)
+-->   Reason: switchyard.layer is set
+-->   Bind join, if few: users
+-->   Fetch users (id, email, name, age, created) from all shards
+
+SELECT count(*) FROM users JOIN orders ON orders.user_id = users.id
+--> Workspace (read)
+-->   Reason: switchyard.layer is set
+-->   Bind join, if few: users, orders
+-->   Fetch users (id) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+SELECT * FROM users WHERE id = 5
+--> Workspace (read)
+-->   Reason: switchyard.layer is set
+-->   Bind join, if few: users
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: id = 5
+
+SELECT code FROM countries
+--> PassThrough to any shard (read)

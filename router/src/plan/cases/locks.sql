@@ -78,11 +78,11 @@ SELECT j.id, t.site FROM jobs j JOIN steps s ON s.job_id = j.id JOIN tools t ON 
 -->       Bind join, if few: jobs, steps
 -->       Bind join, if few: jobs, steps, tools
 -->       Fetch jobs (id) from all shards
--->         Only: id in steps.job_id with (tool in fetched tools.name, if few)
+-->         Only: id IN (SELECT job_id FROM steps WHERE tool IN (fetched tools.name, if few))
 -->       Fetch steps (job_id, step, tool) from all shards
--->         Only: tool in fetched tools.name, if few
+-->         Only: tool IN (fetched tools.name, if few)
 -->       Fetch tools (name, site) from all shards
--->         Only: name in fetched steps.tool, if few
+-->         Only: name IN (fetched steps.tool, if few)
 
 SELECT j.id FROM jobs j JOIN sites s ON s.site = j.note FOR UPDATE OF s NOWAIT FOR SHARE OF s, j
 --> Lock (locking read: primary)
@@ -95,9 +95,9 @@ SELECT j.id FROM jobs j JOIN sites s ON s.site = j.note FOR UPDATE OF s NOWAIT F
 -->       Bind join, if few: sites
 -->       Bind join, if few: jobs
 -->       Fetch jobs (id, state, note) from all shards
--->         Only: note in fetched sites.site, if few
+-->         Only: note IN (fetched sites.site, if few)
 -->       Fetch sites (site) from shard s0, or read in place
--->         Only: site in fetched jobs.note, if few
+-->         Only: site IN (fetched jobs.note, if few)
 
 -- copies of one row are on every shard
 SELECT u.id FROM users u JOIN countries c ON c.code = u.name FOR UPDATE

@@ -23,7 +23,7 @@ SELECT date_trunc('month', created), max(age) - min(age) FROM users WHERE age > 
 -->   Reason: aggregates are not supported across shards yet
 -->   Bind join, if few: users
 -->   Fetch users (age, created) from all shards
--->     Only: tokens 20 to 23
+-->     Only: age > 3
 -->   Rows made by all shards
 -->     Text:  SELECT (date_trunc('month', created)) AS "switchyard 1", (max(age)) AS "switchyard 2", (min(age)) AS "switchyard 3" FROM users WHERE age > 3 GROUP BY 1
 -->     Finished by: SELECT  "switchyard 1" ,  "switchyard 2" - "switchyard 3"  FROM (SELECT "switchyard 1", pg_catalog.max("switchyard 2") AS "switchyard 2", pg_catalog.min("switchyard 3") AS "switchyard 3" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"  ORDER BY 1 NULLS LAST
@@ -35,7 +35,7 @@ SELECT date_trunc('month', created), max(age) - min(age) FROM users WHERE age > 
 -->   Reason: aggregates are not supported across shards yet
 -->   Bind join, if few: users
 -->   Fetch users (age, created) from all shards
--->     Only: tokens 20 to 23
+-->     Only: age > 3
 -->   Guards: [0, 2, 3]
 
 SELECT count(*) > 1 FROM users
@@ -52,7 +52,7 @@ SELECT round(avg(age), $1), coalesce(sum(age), 0) FROM users WHERE age < $2
 -->   Reason: aggregates are not supported across shards yet
 -->   Bind join, if few: users
 -->   Fetch users (age) from all shards
--->     Only: tokens 23 to 26
+-->     Only: age < $2
 -->   Rows made by all shards
 -->     Text:  SELECT pg_catalog.sum(age) AS "switchyard 1", pg_catalog.count(age) AS "switchyard 2", (sum(age)) AS "switchyard 3" FROM users WHERE age < $2 HAVING true
 -->     Finished by: SELECT round( "switchyard 1" , $1), coalesce( "switchyard 3" , 0) FROM (SELECT CASE WHEN pg_catalog.sum("switchyard 2") OPERATOR(pg_catalog.>) 0 THEN pg_catalog.sum("switchyard 1") OPERATOR(pg_catalog./) pg_catalog.sum("switchyard 2") END AS "switchyard 1", pg_catalog.sum("switchyard 3") AS "switchyard 3" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"
@@ -158,7 +158,7 @@ WITH young AS (SELECT * FROM users WHERE age < 30) SELECT count(*) + 1 FROM youn
 -->   Reason: aggregates are not supported across shards yet
 -->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
--->     Only: tokens 9 to 12
+-->     Only: age < 30
 -->   Rows made by all shards
 -->     Text: WITH young AS (SELECT * FROM users WHERE age < 30) SELECT (count(*)) AS "switchyard 1" FROM young HAVING true
 -->     Finished by: SELECT  "switchyard 1" + 1 FROM (SELECT coalesce(pg_catalog.sum("switchyard 1"), 0)::pg_catalog.int8 AS "switchyard 1" FROM pg_temp."switchyard rows" HAVING true) AS "switchyard"

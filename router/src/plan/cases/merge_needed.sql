@@ -308,7 +308,7 @@ SELECT * FROM users u JOIN moments d ON d.code = u.name
 -->   Bind join, if few: users
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch moments (code, name) from any shard, or read in place
--->     Only: code in fetched users.name, if few
+-->     Only: code IN (fetched users.name, if few)
 
 SELECT * FROM users u JOIN country_names d ON d.code = u.name
 --> Append of all shards (read)

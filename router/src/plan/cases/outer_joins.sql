@@ -21,7 +21,7 @@ SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
--->     Only: tokens 10 to 15
+-->     Only: user_id = 5
 
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 WHERE u.id = 5
 --> PassThrough to the shard of users = integer[1], orders = integer[0] (read)
@@ -124,9 +124,9 @@ SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
 -->   Fetch countries (code, name, currency) from any shard, or read in place
--->     Only: code in fetched users.name, if few
+-->     Only: code IN (fetched users.name, if few)
 -->   Fetch orders (id, user_id, total, status, country) from all shards
--->     Only: country in countries.code with (code in fetched users.name, if few)
+-->     Only: country IN (SELECT code FROM countries WHERE code IN (fetched users.name, if few))
 
 SELECT * FROM users u LEFT JOIN (countries c LEFT JOIN orders o ON o.country = c.code) ON c.code = u.name AND o.user_id = u.id
 --> Append of all shards (read)
@@ -191,7 +191,7 @@ SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN orders o ON o.user_
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 9 to 12
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM (SELECT * FROM users WHERE id = 5) u FULL JOIN (SELECT * FROM orders WHERE user_id = 5) o ON o.user_id = u.id
@@ -223,11 +223,11 @@ SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.order_id = o.i
 -->   Bind join, if few: users, orders
 -->   Bind join, if few: users, orders, order_items
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 31 to 36
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
--->     Only: id in fetched order_items.order_id, if few and user_id in users.id with (tokens 31 to 36)
+-->     Only: id IN (fetched order_items.order_id, if few) AND user_id IN (SELECT id FROM users WHERE id = 5)
 -->   Fetch order_items (order_id, user_id, product_id, quantity) from all shards
--->     Only: order_id in fetched orders.id, if few
+-->     Only: order_id IN (fetched orders.id, if few)
 
 -- a constant of one optional side is not one of another
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 LEFT JOIN order_items i ON i.user_id = u.id WHERE u.id = 6

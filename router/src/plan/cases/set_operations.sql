@@ -40,7 +40,7 @@ SELECT id FROM users WHERE id = 5 EXCEPT SELECT user_id FROM orders
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id) from the shard of users = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: id = 5
 -->   Fetch orders (id, user_id) from all shards
 
 SELECT id FROM users WHERE id = 5 INTERSECT SELECT 5

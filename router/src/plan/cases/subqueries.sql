@@ -25,7 +25,7 @@ SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders)
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND id NOT IN (SELECT user_id FROM orders WHERE user_id = 5)
@@ -39,7 +39,7 @@ SELECT * FROM users WHERE id = 5 OR id IN (SELECT user_id FROM orders)
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards
--->     Only: (tokens 5 to 8 or tokens 9 to 17)
+-->     Only: (id = 5 OR id IN (SELECT user_id FROM orders))
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE NOT (id IN (SELECT user_id FROM orders))
@@ -70,7 +70,7 @@ SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM orders o WHERE o.country = u.n
 -->   Fetch users (id, email, name, age, created) from all shards
 -->     Indexes: name
 -->   Fetch orders (id, user_id, total, status, country) from all shards
--->     Only: country in fetched users.name, if few
+-->     Only: country IN (fetched users.name, if few)
 -->     Indexes: country
 
 SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.country = u.name)
@@ -80,10 +80,10 @@ SELECT * FROM users u WHERE u.id = 5 AND EXISTS (SELECT 1 FROM orders o WHERE o.
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 6 to 11
+-->     Only: id = 5
 -->     Indexes: name
 -->   Fetch orders (id, user_id, total, status, country) from all shards
--->     Only: country in fetched users.name, if few
+-->     Only: country IN (fetched users.name, if few)
 -->     Indexes: country
 
 SELECT * FROM users u WHERE EXISTS (SELECT 1 FROM countries c WHERE c.code = u.name)
@@ -116,7 +116,7 @@ SELECT (SELECT count(*) FROM orders) FROM users WHERE id = 5
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id) from the shard of users = integer[0]
--->     Only: tokens 13 to 16
+-->     Only: id = 5
 -->   Fetch orders (id) from all shards
 
 SELECT (SELECT max(total) FROM orders o WHERE o.user_id = u.id AND o.user_id = 5) FROM users u
@@ -282,7 +282,7 @@ SELECT * FROM users u, (SELECT * FROM orders o WHERE o.user_id = u.id) t WHERE u
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 23 to 28
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 -- set operations inside
@@ -327,9 +327,9 @@ SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE id = 5)
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from all shards
--->     Only: tokens 16 to 19
+-->     Only: id = 5
 
 SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE user_id = id)
 --> Workspace (read)
@@ -338,10 +338,10 @@ SELECT * FROM users WHERE id = 5 AND EXISTS (SELECT 1 FROM orders WHERE user_id 
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: id = 5
 -->     Indexes: id
 -->   Fetch orders (id, user_id, total, status, country) from all shards
--->     Only: tokens 16 to 19
+-->     Only: user_id = id
 -->     Indexes: id, user_id
 
 SELECT * FROM orders WHERE user_id = 5 AND EXISTS (SELECT 1 FROM (SELECT user_id::text FROM profiles) p WHERE user_id = '5')
@@ -351,7 +351,7 @@ SELECT * FROM orders WHERE user_id = 5 AND EXISTS (SELECT 1 FROM (SELECT user_id
 -->   Bind join, if few: orders
 -->   Bind join, if few: orders, profiles
 -->   Fetch orders (id, user_id, total, status, country) from the shard of orders = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: user_id = 5
 -->   Fetch profiles (user_id, bio) from all shards
 
 -- reference tables below a scatter
@@ -385,7 +385,7 @@ SELECT * FROM users WHERE id = 5 AND id > ALL (SELECT user_id FROM orders)
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: id = 5
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
 SELECT * FROM users WHERE id = 5 AND total_spent(id) > 5

@@ -204,7 +204,7 @@ SELECT * FROM accounts a JOIN nocased n ON n.label = a.name WHERE n.label = 'x'
 -->   Bind join, if few: accounts, nocased
 -->   Fetch accounts (name, balance) from all shards
 -->   Fetch nocased (id, label) from all shards
--->     Only: tokens 17 to 22
+-->     Only: label = 'x'
 
 SELECT * FROM accounts a JOIN codes c ON c.code = a.name
 --> Workspace (read)
@@ -222,7 +222,7 @@ SELECT * FROM accounts a JOIN codes c ON c.code = a.name WHERE a.name = 'x'
 -->   Bind join, if few: accounts
 -->   Bind join, if few: accounts, codes
 -->   Fetch accounts (name, balance) from the shard of accounts = string[0]
--->     Only: tokens 17 to 22
+-->     Only: name = 'x'
 -->   Fetch codes (code, label) from all shards
 
 SELECT * FROM codes WHERE code = 'ab  '

@@ -3,7 +3,7 @@
 //! Conditions are the client's own text, token by token: a plan keeps the numbers of tokens, and whoever fetches has the text
 //! at hand.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::ops::Range;
 
 use postgres_protocol::escape::escape_identifier;
@@ -111,36 +111,35 @@ pub struct Condition {
     pub qualifiers: Vec<usize>,
 }
 
-/// A list of restrictions for people.
-pub(in crate::plan) fn listed(restrictions: &[Restriction]) -> String {
-    let said: Vec<String> = restrictions.iter().map(ToString::to_string).collect();
-    said.join(" and ")
+/// What the rows of one mention must satisfy, for people.
+pub(in crate::plan) fn listed(restrictions: &[Restriction], text: &Text<'_>) -> String {
+    let listed = restrictions.iter();
+    let listed: Vec<String> = listed.map(|restriction| shown(restriction, text)).collect();
+    listed.join(" AND ")
 }
 
-impl fmt::Display for Restriction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Restriction::Condition(condition) => {
-                let tokens = &condition.tokens;
-                write!(f, "tokens {} to {}", tokens.start, tokens.end)
-            }
-            Restriction::Either(lists) => {
-                let lists: Vec<String> = lists.iter().map(|list| listed(list)).collect();
-                write!(f, "({})", lists.join(" or "))
-            }
-            Restriction::Meets {
-                column,
-                other,
-                equals,
-                others,
-                ..
-            } => write!(f, "{column} in {other}.{equals} with ({})", listed(others)),
-            Restriction::Among {
-                column,
-                other,
-                equals,
-            } => write!(f, "{column} in fetched {other}.{equals}, if few"),
+fn shown(restriction: &Restriction, text: &Text<'_>) -> String {
+    match restriction {
+        Restriction::Condition(condition) => text.shown(condition),
+        Restriction::Either(lists) => {
+            let lists: Vec<String> = lists.iter().map(|list| listed(list, text)).collect();
+            format!("({})", lists.join(" OR "))
         }
+        Restriction::Meets {
+            column,
+            other,
+            equals,
+            others,
+            ..
+        } => {
+            let others = listed(others, text);
+            format!("{column} IN (SELECT {equals} FROM {other} WHERE {others})")
+        }
+        Restriction::Among {
+            column,
+            other,
+            equals,
+        } => format!("{column} IN (fetched {other}.{equals}, if few)"),
     }
 }
 
@@ -175,6 +174,32 @@ impl<'a> Text<'a> {
         };
         let words: Vec<&str> = kept.map(|number| text(number).unwrap_or("?")).collect();
         words.join(" ")
+    }
+
+    /// A condition for people: as the client has written it, without its qualifiers.
+    fn shown(&self, condition: &Condition) -> String {
+        let mut shown = String::new();
+        let mut end = None;
+        let mut apart = false;
+        for number in condition.tokens.clone() {
+            let Some(token) = self.tokens.get(number) else {
+                shown.push('?');
+                continue;
+            };
+            apart |= end.is_some_and(|end| end < token.start);
+            end = Some(token.end);
+            if condition.qualifiers.contains(&number) {
+                continue;
+            }
+            let text = String::from_utf8_lossy(token.text(self.sql));
+            let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+            if apart || shown.ends_with(is_word) && text.starts_with(is_word) {
+                shown.push(' ');
+            }
+            apart = false;
+            shown.push_str(&text);
+        }
+        shown
     }
 
     /// Where a condition stands in the text, in bytes.

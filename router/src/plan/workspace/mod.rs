@@ -200,7 +200,7 @@ pub(super) fn workspace(
     if splice::is_ambiguous(sql, tokens, &|name| workspace.makes(name)) {
         return Err("A schema's name is also another name in it.".to_owned());
     }
-    if all_in_text && !uses.gives_rows() && context.layer == Layer::Auto {
+    if all_in_text && !uses.gives_rows() && context.layer != Layer::Workspace {
         let uses = Uses::of(statement, sql, tokens)?;
         let columns = |relation: &Relation| Given::of(relation, &uses.columns(relation));
         workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &columns);

@@ -1,0 +1,240 @@
+//! Which of a statement's bind joins is executed, if any: the one with the fewest rows of those that PostgreSQL takes.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use switchyard_schema::ShardSet;
+use switchyard_wire::backend::Column;
+use switchyard_wire::frontend::{self, Kind};
+
+use super::Session;
+use super::bind_join::{Joining, finish_of, given_text, merge_of};
+use super::extended::bind::BoundParams;
+use super::fetch::Asked;
+use super::route::limit_of;
+use super::workspace::{columns, types};
+use crate::execute::arrays::MOST_ROWS;
+use crate::execute::relay::Trouble;
+use crate::execute::workspace::Workspace;
+use crate::merge::Limit;
+use crate::plan::bind_join::{BindJoin, Bound, cheapest, operator};
+use crate::plan::workspace::Text;
+use crate::plan::{Command, Context, Layer, NoParams, Operator, Plan, Values, plan};
+use crate::sql::Scan;
+
+/// How a statement is answered whose small tables will be fetched.
+pub(super) struct Chosen<'a> {
+    pub(super) join: &'a BindJoin,
+    /// In which its tables are fetched.
+    pub(super) order: Vec<usize>,
+    pub(super) bound: Arc<Bound>,
+    /// Where the statement then goes.
+    pub(super) shards: ShardSet,
+    pub(super) limit: Limit,
+}
+
+impl Session {
+    /// The join that answers, if one can and its rows seem to be few.
+    pub(super) async fn choose_join<'a>(
+        &mut self,
+        joining: &Joining<'a>,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Chosen<'a>>, Trouble> {
+        let joins = &joining.workspace.joins;
+        let complete = asked.parameters() == usize::from(joining.plan.params);
+        let is_select = joining.plan.command == Command::Select;
+        // A join is tried on a connection apart.
+        if joins.is_empty() || !complete || !is_select || self.is_in_the_way() {
+            return Ok(None);
+        }
+        self.learn_rows(joining, asked).await?;
+        let Some((join, order, bound)) = self.choose(joining, asked).await? else {
+            return Ok(None);
+        };
+        let routed = self.routed_joined(&bound, joining, asked);
+        Ok(routed.map(|(shards, limit)| Chosen {
+            join,
+            order,
+            bound,
+            shards,
+            limit,
+        }))
+    }
+
+    /// Where the statement goes when the rows are given, and which rows of a merge are its result.
+    fn routed_joined(
+        &self,
+        bound: &Bound,
+        joining: &Joining<'_>,
+        asked: &Asked<'_>,
+    ) -> Option<(ShardSet, Limit)> {
+        let params = match (&asked.params, joining.statement) {
+            (Some((_, bind)), Some(statement)) => Some(BoundParams::new(bind, statement)),
+            _ => None,
+        };
+        let values = Values {
+            sql: asked.sql,
+            literals: joining.literals,
+            params: params.as_ref().map_or(&NoParams, |params| params),
+        };
+        let shards = match finish_of(&bound.plan) {
+            Some(finish) => {
+                let target = &finish.rows.target;
+                target.shards(&values, self.database.shards.len()).ok()?
+            }
+            None => self.bind(&bound.plan, &values).ok()?,
+        };
+        let limit = limit_of(&bound.plan, &values).ok()?;
+        (!shards.is_empty()).then_some((shards, limit))
+    }
+
+    /// Asks PostgreSQL once how many rows it expects of each fetch.
+    async fn learn_rows(
+        &mut self,
+        joining: &Joining<'_>,
+        asked: &Asked<'_>,
+    ) -> Result<(), Trouble> {
+        let Joining {
+            workspace, fetches, ..
+        } = joining;
+        if workspace.learned.known().rows.len() == workspace.fetches.len() {
+            return Ok(());
+        }
+        let text = Text::new(asked.sql);
+        let mut rows = Vec::with_capacity(fetches.len());
+        for (fetch, shards) in workspace.fetches.iter().zip(*fetches) {
+            let query = fetch.query(&text, &|_, _| None);
+            let on_one = self.expected_rows(shards, &query, asked).await;
+            let on_one = self.or_abandoned(on_one).await?;
+            let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
+            rows.push(on_one * f64::from(shards));
+        }
+        workspace.learned.known().rows = rows;
+        Ok(())
+    }
+
+    /// The join with the fewest rows that can be executed, and the order to fetch its tables in.
+    async fn choose<'a>(
+        &mut self,
+        joining: &Joining<'a>,
+        asked: &Asked<'_>,
+    ) -> Result<Option<(&'a BindJoin, Vec<usize>, Arc<Bound>)>, Trouble> {
+        let workspace = joining.workspace;
+        let most = match self.layer {
+            Layer::BindJoin => f64::INFINITY,
+            Layer::Auto | Layer::Workspace => MOST_ROWS.into(),
+        };
+        loop {
+            let chosen = {
+                let known = workspace.learned.known();
+                let unfit = |join| matches!(known.tried(join), Some(None));
+                cheapest(workspace, &known.rows, most, unfit)
+                    .map(|(number, order)| (number, order, known.tried(number).flatten()))
+            };
+            let Some((number, order, bound)) = chosen else {
+                return Ok(None);
+            };
+            let Some(join) = workspace.joins.get(number) else {
+                return Ok(None);
+            };
+            if let Some(bound) = bound {
+                return Ok(Some((join, order, bound)));
+            }
+            let bound = self.try_join(joining, join, asked).await?;
+            workspace.learned.known().tried.push((number, bound));
+        }
+    }
+
+    /// How a join is executed, if PostgreSQL takes the statement with the rows given for the same: then its result has the same columns.
+    async fn try_join(
+        &mut self,
+        joining: &Joining<'_>,
+        join: &BindJoin,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Arc<Bound>>, Trouble> {
+        let names: Vec<_> = join
+            .given
+            .iter()
+            .map(|(_, given)| given.relation.clone())
+            .collect();
+        let mut scan = Scan::default();
+        if scan.scan(asked.sql).is_err() {
+            return Ok(None);
+        }
+        let context = Context {
+            relations: &self.database.relations,
+            search_path: &self.search_path,
+            temporary: &self.temporary,
+            layer: self.layer,
+            given: &names,
+        };
+        let planned = plan(asked.sql, &scan, &context);
+        let Some(mut plan) = operator(planned, joining.plan) else {
+            return Ok(None);
+        };
+        if let Operator::Workspace(workspace) = &mut plan.operator
+            && let Some(finish) = &mut workspace.finish
+        {
+            let given = join.given.iter().map(|(_, given)| given.clone());
+            finish.rows.give(given.collect(), asked.parameters() + 1);
+        }
+        let text = match finish_of(&plan) {
+            Some(finish) => finish
+                .rows
+                .query(&Text::new(asked.sql), &|_, _| None)
+                .into(),
+            None => match given_text(&plan, asked, join) {
+                Some(text) => text.text,
+                None => return Ok(None),
+            },
+        };
+        let own = self.description_apart(&text, asked).await?;
+        let fits = own.is_some_and(|own| match finish_of(&plan) {
+            Some(finish) => finish.text(asked.sql, &types(&own)).is_some(),
+            None => is_alike(joining.description, &own, &plan),
+        });
+        Ok(fits.then(|| Arc::new(Bound { plan })))
+    }
+
+    /// What PostgreSQL says of a text's result, on a connection where it may fail; `None` if it does.
+    async fn description_apart(
+        &mut self,
+        text: &[u8],
+        asked: &Asked<'_>,
+    ) -> Result<Option<BytesMut>, Trouble> {
+        let backend = self.take_workspace(self.any_shard()).await?;
+        let mut workspace = Workspace::new(backend, 0);
+        let opened = self.open_workspace(&mut workspace, &[], "").await;
+        if opened.is_err() {
+            self.leave_workspace(workspace, opened).await?;
+            return Ok(None);
+        }
+        let types = asked.types();
+        let messages = |output: &mut BytesMut| {
+            frontend::encode::parse(output, b"", text, &types);
+            frontend::encode::describe(output, Kind::Statement, b"");
+            frontend::encode::sync(output);
+        };
+        let before = self.client.hold();
+        let description = workspace.send(&mut self.client, messages).await;
+        self.client.unhold(before);
+        let outcome = match description {
+            Ok(description) => Ok(Some(description)),
+            Err(Trouble::Told) => Ok(None),
+            Err(other) => Err(other),
+        };
+        self.leave_workspace(workspace, outcome).await
+    }
+}
+
+/// Whether the columns of a result are those that PostgreSQL has announced; a merge has its own behind them.
+fn is_alike(description: &[u8], own: &[u8], plan: &Plan) -> bool {
+    let (Some(announced), Some(own)) = (columns(description), columns(own)) else {
+        return false;
+    };
+    let extras = merge_of(plan).map_or(0, |merge| usize::from(merge.recipe.extras));
+    let same = |(a, b): (Column<'_>, Column<'_>)| {
+        a.name == b.name && a.type_oid == b.type_oid && a.type_modifier == b.type_modifier
+    };
+    own.len() == announced.len() + extras && announced.iter().zip(own.iter()).all(same)
+}
