@@ -19,10 +19,10 @@ use super::failure::Failure;
 use super::messages::{Said, next, next_now, violation};
 use super::participant::Participant;
 use super::relay::{Trouble, broken, decode_message, fill};
-use crate::backend::Show;
+use crate::backend::{Connection, Show};
 
 /// So much is gathered before it is written.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 
 /// What a binary COPY begins with: the signature, flags, and the length of an extension that there is none of.
 pub(crate) const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -220,20 +220,12 @@ impl Workspace {
 
     /// Takes what has come of a large row, of which `rest` bytes are still to come, or of which not all has come yet. How many
     /// are to come now: the whole of a row may be more than memory.
-    fn give_part(&mut self, source: &mut Participant, mut rest: usize) -> Result<usize, Trouble> {
-        let input = &mut source.connection.input;
-        if rest == 0 {
-            match frame::header(input) {
-                Ok(Some(header)) if header.tag == b'D' && header.len > CHUNK => {
-                    input.advance(HEADER);
-                    rest = header.len - HEADER;
-                }
-                _ => return Ok(0),
-            }
-        }
-        let piece = input.split_to(rest.min(input.len()));
+    fn give_part(&mut self, source: &mut Participant, rest: usize) -> Result<usize, Trouble> {
+        let Some((piece, rest)) = take_part(&mut source.connection.input, rest) else {
+            return Ok(0);
+        };
         self.give(&piece)?;
-        Ok(rest - piece.len())
+        Ok(rest)
     }
 
     /// The first column of the first row that a query of ours has.
@@ -284,26 +276,7 @@ impl Workspace {
 
     /// Writes all that is gathered, while the client is watched.
     pub(crate) async fn flush(&mut self, client: &mut Client) -> Result<(), Trouble> {
-        let connection = &mut *self.backend.connection;
-        let written = poll_fn(|context| {
-            while connection.output.has_remaining() {
-                let stream = Pin::new(&mut connection.stream);
-                match stream.poll_write(context, &connection.output) {
-                    Poll::Ready(Ok(count)) => connection.output.advance(count),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    Poll::Pending => return client.poll_gone(context).map(|()| None),
-                }
-            }
-            Pin::new(&mut connection.stream)
-                .poll_flush(context)
-                .map(Some)
-        })
-        .await;
-        match written {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) => Err(broken(connection)),
-            None => Err(Trouble::Gone),
-        }
+        write_all(client, &mut self.backend.connection).await
     }
 
     /// Undoes all that was done here; afterwards the connection can be lent again. The client has its answer: what goes wrong
@@ -317,4 +290,47 @@ impl Workspace {
         self.flush(client).await?;
         self.answered(client, Show::Nothing).await.map(drop)
     }
+}
+
+/// Writes all that is gathered for a backend, while the client is watched.
+pub(super) async fn write_all(
+    client: &mut Client,
+    connection: &mut Connection,
+) -> Result<(), Trouble> {
+    let written = poll_fn(|context| {
+        while connection.output.has_remaining() {
+            let stream = Pin::new(&mut connection.stream);
+            match stream.poll_write(context, &connection.output) {
+                Poll::Ready(Ok(count)) => connection.output.advance(count),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending => return client.poll_gone(context).map(|()| None),
+            }
+        }
+        Pin::new(&mut connection.stream)
+            .poll_flush(context)
+            .map(Some)
+    })
+    .await;
+    match written {
+        Some(Ok(())) => Ok(()),
+        Some(Err(_)) => Err(broken(connection)),
+        None => Err(Trouble::Gone),
+    }
+}
+
+/// What has come of a large row, of which `rest` bytes are still to come, or of which not all has come yet, and how many are to come
+/// then. `None`: what comes is no such row.
+pub(super) fn take_part(input: &mut BytesMut, mut rest: usize) -> Option<(BytesMut, usize)> {
+    if rest == 0 {
+        match frame::header(input) {
+            Ok(Some(header)) if header.tag == b'D' && header.len > CHUNK => {
+                input.advance(HEADER);
+                rest = header.len - HEADER;
+            }
+            _ => return None,
+        }
+    }
+    let piece = input.split_to(rest.min(input.len()));
+    let rest = rest - piece.len();
+    Some((piece, rest))
 }

@@ -99,6 +99,8 @@ pub enum Command {
     /// What changes the schema: `CREATE`, `ALTER`, `DROP`, `TRUNCATE`, `GRANT`, `COMMENT`, … After it the session's
     /// view of the relations is out of date.
     Ddl,
+    /// `CREATE TABLE AS` and `SELECT INTO` of rows of several shards.
+    CreateAs,
     /// `VACUUM`, `ANALYZE`, `CHECKPOINT`, `CLUSTER`, `REINDEX`, …: no rows, no schema change.
     Maintenance,
     /// `DO`

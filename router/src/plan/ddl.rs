@@ -3,6 +3,7 @@
 use switchyard_schema::ShardIndex;
 
 use super::command::Command;
+use super::create_as::{CreateAs, name_of, of_configured};
 use super::opaque::Mentions;
 use super::refusal::Refusal;
 use super::route::Target;
@@ -12,18 +13,26 @@ use super::{Access, Broadcast, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Placement, Relation, Resolved, Volatility};
 use crate::sql::{self, Token, TokenKind};
 
-/// How rows of several shards get into a table that is in one place.
-const BRING_ROWS: &str = "Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.";
-
 impl Planner<'_> {
     /// Everything that changes the schema: on all shards, with the exceptions.
     pub(super) fn ddl(&self, tokens: &[Token], verb: &str, mut words: Words<'_>) -> Plan {
+        let mentions = Mentions::of(self.sql, tokens, self.context);
         if verb == "create"
-            && let Some(plan) = self.create_temporary(tokens, words.clone())
+            && !self.alone
+            && let Some(refusal) = self.stores_rows(words.clone(), &mentions)
+        {
+            return refused(refusal, Command::Ddl);
+        }
+        if let (false, Some(created)) = (self.alone, CreateAs::read(self.sql, tokens))
+            && let Some(plan) = self.create_as(&created)
         {
             return plan;
         }
-        let mentions = Mentions::of(self.sql, tokens, self.context);
+        if verb == "create"
+            && let Some(plan) = self.create_temporary(words.clone(), &mentions)
+        {
+            return plan;
+        }
         if self.alone || mentions.temporary {
             return plan(
                 Operator::PassThrough(Target::Shard(ShardIndex::FIRST)),
@@ -32,9 +41,6 @@ impl Planner<'_> {
             );
         }
         if let Some(refusal) = outside_block(verb, &words) {
-            return refused(refusal, Command::Ddl);
-        }
-        if let Some(refusal) = self.stores_rows(verb, &mut words, &mentions) {
             return refused(refusal, Command::Ddl);
         }
         if verb == "alter"
@@ -51,7 +57,7 @@ impl Planner<'_> {
     }
 
     /// `CREATE TEMP …`: on the first shard, where the session's temporary relations are.
-    fn create_temporary(&self, tokens: &[Token], mut words: Words<'_>) -> Option<Plan> {
+    fn create_temporary(&self, mut words: Words<'_>, mentions: &Mentions) -> Option<Plan> {
         words.eat_all(&["or", "replace"]);
         words.eat_any(&["global", "local"]);
         let in_schema = |words: &Words<'_>| {
@@ -72,79 +78,57 @@ impl Planner<'_> {
         let (_, name) = words.qualified_name()?;
         let first = Operator::PassThrough(Target::Shard(ShardIndex::FIRST));
         let mut plan = plan(first, Access::Write, Command::Other);
-        let mentions = Mentions::of(self.sql, tokens, self.context);
-        if !self.alone
-            && let Some(table) = mentions.sharded
-        {
-            // LIKE and INHERITS copy a definition; AS and a view copy or read rows.
-            if what == "view" || words.has("as") {
-                let refusal = Refusal::not_supported(format!(
-                    "a temporary {what} of the sharded table \"{table}\" is not supported yet"
-                ));
-                let refusal = match what.as_str() {
-                    "table" => refusal.hint(BRING_ROWS),
-                    _ => refusal,
-                };
-                return Some(refused(refusal, Command::Other));
-            }
+        // Of a table LIKE and INHERITS copy a definition; a view reads rows.
+        if let (false, "view", Some(table)) = (self.alone, what.as_str(), &mentions.sharded) {
+            let refusal = Refusal::not_supported(format!(
+                "a temporary view of the sharded table \"{table}\" is not supported yet"
+            ))
+            .detail("It would read the rows of one shard.")
+            .hint("CREATE VIEW makes one for every session.");
+            return Some(refused(refusal, Command::Other));
         }
         plan.effects.pins = Pins::one(Pin::Temporary);
         plan.temporary = Some(name);
         Some(plan)
     }
 
-    /// `CREATE TABLE AS` and `CREATE MATERIALIZED VIEW` store rows: not those of sharded tables.
-    fn stores_rows(
-        &self,
-        verb: &str,
-        words: &mut Words<'_>,
-        mentions: &Mentions,
-    ) -> Option<Refusal> {
-        let mut rest = words.clone();
-        rest.eat_all(&["or", "replace"]);
-        rest.eat("unlogged");
-        let materialized = rest.eat("materialized");
-        let table = rest.eat("table") && self.is_table_as(rest.clone());
-        if verb != "create" || !(materialized || table) {
-            return None;
-        }
-        rest.eat("view");
-        rest.eat_all(&["if", "not", "exists"]);
-        let (_, name) = rest.qualified_name()?;
-        if self.context.relations.is_configured(&name) {
+    /// What stores rows in ways that are not supported: a materialized view of sharded tables, CREATE TABLE AS EXECUTE.
+    fn stores_rows(&self, mut words: Words<'_>, mentions: &Mentions) -> Option<Refusal> {
+        if words.eat_all(&["materialized", "view"]) {
+            words.eat_all(&["if", "not", "exists"]);
+            let (_, name) = words.qualified_name()?;
+            if self.context.relations.is_configured(&name) {
+                return Some(of_configured(&name));
+            }
+            let table = mentions.sharded.as_ref()?;
             let message = format!(
-                "table \"{name}\" cannot be created with rows: its rows have places of their own"
+                "a materialized view of the sharded table \"{table}\" is not supported"
             );
             return Some(
                 Refusal::not_supported(message)
-                    .hint("Create the table first, then INSERT the rows."),
+                    .detail("Each shard would refresh it with the rows that it has itself.")
+                    .hint("CREATE TABLE AS stores the rows of all shards."),
             );
         }
-        if rest.has("execute") {
-            return Some(Refusal::not_supported(
-                "CREATE TABLE AS EXECUTE is not supported",
-            ));
+        words.eat_any(&["global", "local"]);
+        words.eat_any(&["temp", "temporary", "unlogged"]);
+        if !words.eat("table") {
+            return None;
         }
-        let table = mentions.sharded.as_ref()?;
-        let message = format!(
-            "storing rows of the sharded table \"{table}\" in a new relation is not supported yet"
-        );
-        Some(Refusal::not_supported(message).hint(BRING_ROWS))
-    }
-
-    /// Whether what follows CREATE TABLE is a name, perhaps columns and options, and AS.
-    fn is_table_as(&self, mut words: Words<'_>) -> bool {
         words.eat_all(&["if", "not", "exists"]);
-        if words.qualified_name().is_none() {
-            return false;
-        }
+        let is_named = name_of(&mut words).is_some();
         if !words.skip_past("as") {
-            return false;
+            return None;
         }
-        ["select", "with", "values", "table", "execute"]
-            .iter()
-            .any(|word| words.is(word))
-            || words.eat_symbol("(")
+        if words.is("execute") {
+            let refusal = Refusal::not_supported("CREATE TABLE AS EXECUTE is not supported")
+                .detail("What has been prepared is the session's own, and no shard knows it by its name.")
+                .hint("Write the query itself behind AS.");
+            return Some(refusal);
+        }
+        let table = mentions.sharded.as_ref().filter(|_| !is_named)?;
+        let message = format!("storing rows of the sharded table \"{table}\" in a table of this name is not supported");
+        Some(Refusal::not_supported(message).hint("Give it a plain name, with no more than a schema before it."))
     }
 
     /// What would leave rows where they are not looked for, or differ from shard to shard.

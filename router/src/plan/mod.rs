@@ -13,6 +13,7 @@ pub mod bind_join;
 pub mod cache;
 mod command;
 mod control;
+pub(crate) mod create_as;
 mod ddl;
 mod decide;
 mod edits;
@@ -414,6 +415,14 @@ impl Planner<'_> {
             first.is_some_and(|token| queries.iter().any(|word| token.is_word(self.sql, word)));
         if !query {
             return self.utility(tokens);
+        }
+        let is_into = |token: &Token| token.is_word(self.sql, "into");
+        if !self.alone
+            && tokens.iter().any(is_into)
+            && let Some(created) = create_as::CreateAs::read(self.sql, tokens)
+            && let Some(plan) = self.create_as(&created)
+        {
+            return plan;
         }
         let Some(text) = parse::readable(self.sql, tokens) else {
             return self.opaque(tokens, Command::Other, "not UTF-8");

@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// The first column of the first row that a query of ours has on a participant.
-    async fn value_of(
+    pub(super) async fn value_of(
         &mut self,
         index: usize,
         sql: &str,

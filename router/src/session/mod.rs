@@ -9,6 +9,7 @@ mod bind_join;
 mod choose_join;
 mod control;
 mod copy;
+mod create_as;
 mod cursors;
 mod exchange;
 mod explain;

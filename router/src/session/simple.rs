@@ -242,6 +242,9 @@ impl Session {
             Operator::Merge(merge) => Box::pin(self.merge(merge, routed, sent)).await,
             Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
             Operator::Session => Box::pin(self.control(plan, sent)).await,
+            Operator::Workspace(_) if plan.command == Command::CreateAs => {
+                Box::pin(self.create_as(routed, sent)).await
+            }
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,
             Operator::Lock(lock) => Box::pin(self.locked(lock, routed, sent)).await,
             Operator::Refuse(refusal) => {

@@ -242,7 +242,7 @@ impl Portal {
             Self::Several { plan, shards, .. } | Self::Merge { plan, shards, .. } => {
                 (plan, shards.len())
             }
-            Self::Locked { prepared, .. } => (&prepared.plan, 0),
+            Self::Locked { prepared, .. } | Self::CreateAs { prepared, .. } => (&prepared.plan, 0),
             Self::Session { plan, .. }
             | Self::Workspace { plan, .. }
             | Self::Answered { plan, .. }
@@ -297,6 +297,12 @@ pub(crate) enum Portal {
         /// The answer to Describe, a whole message.
         description: Bytes,
     },
+    /// A table to be made of rows of several shards.
+    CreateAs {
+        prepared: Arc<SessionStatement>,
+        /// A whole Bind message.
+        bind: Bytes,
+    },
     /// An answer that is there already: an EXPLAIN's, or rows that have been locked.
     Answered {
         plan: Arc<Plan>,
@@ -334,6 +340,7 @@ impl Portal {
             | Self::Workspace { .. }
             | Self::Answered { .. }
             | Self::Locked { .. }
+            | Self::CreateAs { .. }
             | Self::Fetch { .. } => None,
         }
     }

@@ -85,7 +85,7 @@ impl Session {
     }
 
     /// A statement over rows of several shards has failed.
-    fn note_abandoned(&mut self) {
+    pub(super) fn note_abandoned(&mut self) {
         self.batch.fail_elsewhere();
         if let Some(block) = &mut self.block {
             block.failed.get_or_insert(FailedOn::Router);

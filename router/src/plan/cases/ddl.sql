@@ -17,19 +17,22 @@ CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY, user_id bigint REFERENCE
 --> Broadcast to all shards (schema)
 
 CREATE TABLE t AS SELECT * FROM users
---> Refuse 0A000: storing rows of the sharded table "users" in a new relation is not supported yet
---> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from all shards
 
 CREATE TABLE t AS TABLE users
---> Refuse 0A000: storing rows of the sharded table "users" in a new relation is not supported yet
---> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from all shards
 
 CREATE TABLE t AS SELECT * FROM settings
 --> Broadcast to all shards (schema)
 
 CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM orders
---> Refuse 0A000: storing rows of the sharded table "orders" in a new relation is not supported yet
---> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
+--> Refuse 0A000: a materialized view of the sharded table "orders" is not supported
+--> DETAIL: Each shard would refresh it with the rows that it has itself.
+--> HINT: CREATE TABLE AS stores the rows of all shards.
 
 CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM settings
 --> Broadcast to all shards (schema)
@@ -203,8 +206,11 @@ CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT * FROM settings
 -->   Creates temporary: t
 
 CREATE TEMP TABLE t AS SELECT * FROM users
---> Refuse 0A000: a temporary table of the sharded table "users" is not supported yet
---> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Pins: Temporary
+-->   Creates temporary: t
 
 CREATE TEMP TABLE t (LIKE users)
 --> PassThrough to shard s0 (primary)
@@ -218,6 +224,8 @@ CREATE LOCAL TEMP TABLE t (id int) ON COMMIT DROP
 
 CREATE TEMP VIEW v AS SELECT * FROM users
 --> Refuse 0A000: a temporary view of the sharded table "users" is not supported yet
+--> DETAIL: It would read the rows of one shard.
+--> HINT: CREATE VIEW makes one for every session.
 
 CREATE OR REPLACE TEMP VIEW v AS SELECT * FROM settings
 --> PassThrough to shard s0 (primary)
@@ -240,19 +248,22 @@ SELECT * INTO TEMP t FROM settings
 -->   Creates temporary: t
 
 SELECT * INTO TEMP t FROM users
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Pins: Temporary
+-->   Creates temporary: t
 
 SELECT * INTO TEMP t FROM users WHERE id = 5
---> PassThrough to the shard of users = integer[0], first shard only (primary)
--->   Shards: s0
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
+-->     Only: tokens 5 to 8
 -->   Pins: Temporary
 -->   Creates temporary: t
 
 SELECT * INTO t FROM settings
---> Refuse 0A000: SELECT INTO is not supported
---> HINT: Use CREATE TABLE AS.
+--> Broadcast to all shards (schema)
 
 -- renaming and attaching
 ALTER TABLE users RENAME TO people
@@ -309,9 +320,109 @@ CREATE TABLE orders AS SELECT * FROM settings
 
 CREATE TABLE t AS EXECUTE p
 --> Refuse 0A000: CREATE TABLE AS EXECUTE is not supported
+--> DETAIL: What has been prepared is the session's own, and no shard knows it by its name.
+--> HINT: Write the query itself behind AS.
 
 CREATE TABLE t (a int) AS SELECT 1
 --> Broadcast to all shards (schema)
 
 CREATE TABLE t (a text DEFAULT 'as select')
 --> Broadcast to all shards (schema)
+
+-- rows of sharded tables, stored
+CREATE TABLE t AS SELECT count(*) FROM orders WITH NO DATA
+--> Broadcast to all shards (schema)
+
+CREATE TABLE orders AS SELECT * FROM users WITH NO DATA
+--> Broadcast to all shards (schema)
+
+CREATE TABLE orders AS SELECT * FROM users
+--> Refuse 0A000: table "orders" cannot be created with rows: its rows have places of their own
+--> HINT: Create the table first, then INSERT the rows.
+
+CREATE UNLOGGED TABLE IF NOT EXISTS s.t (a, b) WITH (fillfactor = 70) AS SELECT id, name FROM users WHERE id = 5
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, name) from the shard of users = integer[1]
+-->     Only: tokens 7 to 10
+
+CREATE TABLE t AS SELECT id FROM users FOR UPDATE
+--> Refuse 0A000: storing rows of the sharded table "users" by this query is not supported
+--> DETAIL: It does more than read, and cannot be run apart from the shards.
+--> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
+
+CREATE TABLE t AS SELECT nextval('s'), id FROM users
+--> Refuse 0A000: function "nextval" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own. A function in it may change something.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+CREATE TABLE t AS WITH gone AS (DELETE FROM orders RETURNING *) SELECT * FROM gone
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "orders" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+
+CREATE TABLE t AS SELECT * FROM nobody_knows
+--> Broadcast to all shards (schema)
+-->   Unknown: nobody_knows
+
+CREATE TEMP TABLE t AS SELECT * FROM users
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+CREATE TEMP TABLE t AS SELECT * FROM users WITH NO DATA
+--> PassThrough to shard s0 (primary)
+-->   Pins: Temporary
+-->   Creates temporary: t
+
+CREATE TEMP TABLE t AS EXECUTE p
+--> Refuse 0A000: CREATE TABLE AS EXECUTE is not supported
+--> DETAIL: What has been prepared is the session's own, and no shard knows it by its name.
+--> HINT: Write the query itself behind AS.
+
+CREATE TABLE t AS EXECUTE p (1)
+--> Refuse 0A000: CREATE TABLE AS EXECUTE is not supported
+--> DETAIL: What has been prepared is the session's own, and no shard knows it by its name.
+--> HINT: Write the query itself behind AS.
+
+SELECT id, name INTO t FROM users
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, name) from all shards
+
+SELECT id INTO s.t FROM users ORDER BY id LIMIT 5
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id) from all shards
+
+SELECT 1 AS a INTO s.t
+--> Broadcast to all shards (schema)
+
+WITH u AS (SELECT * FROM users) SELECT * INTO UNLOGGED TABLE t FROM u WHERE id > 5
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id, email, name, age, created) from the shards of users > integer[0]
+
+SELECT * INTO orders FROM users
+--> Refuse 0A000: table "orders" cannot be created with rows: its rows have places of their own
+--> HINT: Create the table first, then INSERT the rows.
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS s.m AS SELECT * FROM users WITH NO DATA
+--> Refuse 0A000: a materialized view of the sharded table "users" is not supported
+--> DETAIL: Each shard would refresh it with the rows that it has itself.
+--> HINT: CREATE TABLE AS stores the rows of all shards.
+
+CREATE TABLE db.s.t AS SELECT * FROM users
+--> Refuse 0A000: storing rows of the sharded table "users" in a table of this name is not supported
+--> HINT: Give it a plain name, with no more than a schema before it.
+
+CREATE TABLE U&"t" AS SELECT * FROM users
+--> Refuse 0A000: storing rows of the sharded table "U&"…"" in a table of this name is not supported
+--> HINT: Give it a plain name, with no more than a schema before it.
+
+SELECT * INTO db.s.t FROM users
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "users" (SELECT INTO a qualified name). It may do more than read (INTO).
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.

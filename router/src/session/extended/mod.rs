@@ -14,6 +14,7 @@
 )]
 
 pub(in crate::session) mod bind;
+mod create_as;
 mod lock;
 pub(in crate::session) mod merge;
 mod own;

@@ -182,6 +182,9 @@ impl Session {
         if matches!(prepared.plan.command, Command::Explain { .. }) && spreads {
             return Box::pin(self.bind_explain(&prepared, &shards, bind)).await;
         }
+        if prepared.plan.command == Command::CreateAs {
+            return Box::pin(self.bind_create_as(prepared, bind)).await;
+        }
         if let Operator::Workspace(_) = prepared.plan.operator {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
@@ -263,6 +266,7 @@ impl Session {
                 Portal::Several { .. }
                 | Portal::Merge { .. }
                 | Portal::Workspace { .. }
+                | Portal::CreateAs { .. }
                 | Portal::Locked { .. },
             ) => true,
             Some(Portal::Session { .. } | Portal::Fetch { .. } | Portal::Answered { .. })
@@ -298,7 +302,7 @@ impl Session {
                 .find(|cursor| cursor.name.as_bytes() == name)
                 .map(|cursor| cursor.shard)
                 .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?,
-            Some(Portal::Session { .. }) => {
+            Some(Portal::Session { .. } | Portal::CreateAs { .. }) => {
                 self.reply(encode::no_data);
                 return Ok(());
             }
@@ -437,6 +441,9 @@ impl Session {
                 Box::pin(run).await
             }
             Portal::Locked { .. } => Box::pin(self.execute_locked(name, max_rows)).await,
+            Portal::CreateAs { prepared, bind } => {
+                Box::pin(self.execute_create_as(&prepared, &bind)).await
+            }
             Portal::Answered { .. } => {
                 self.settle().await?;
                 self.execute_answered(name, max_rows);
@@ -475,6 +482,7 @@ impl Session {
                         | Portal::Workspace { .. }
                         | Portal::Answered { .. }
                         | Portal::Locked { .. }
+                        | Portal::CreateAs { .. }
                         | Portal::Fetch { .. },
                     )
                     | None => ShardSet::empty(),

@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// The shards of each fetch, by the values bound.
-    fn fetches_of_bind(
+    pub(super) fn fetches_of_bind(
         &self,
         plan: &plan::Workspace,
         prepared: &SessionStatement,
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// What a client asks by a Bind.
-    fn asked_by<'a>(
+    pub(super) fn asked_by<'a>(
         &self,
         prepared: &'a SessionStatement,
         bind: &'a Bind<'a>,

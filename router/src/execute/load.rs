@@ -1,0 +1,140 @@
+//! Rows that a workspace answers with, on their way into a table of a shard.
+
+use bytes::{Buf, BytesMut};
+use switchyard_wire::frame::HEADER;
+use switchyard_wire::frontend::encode;
+
+use super::client::Client;
+use super::messages::{Said, next, next_now, violation};
+use super::participant::Participant;
+use super::relay::{Trouble, fill};
+use super::workspace::{CHUNK, COPY_END, COPY_HEADER, Workspace, take_part, write_all};
+use crate::backend::Show;
+
+/// Copies the rows of a query, which these messages ask the workspace for in binary, into a table by this COPY; their number.
+pub(crate) async fn load(
+    client: &mut Client,
+    workspace: &mut Workspace,
+    messages: impl FnOnce(&mut BytesMut),
+    target: &mut Participant,
+    copy: &str,
+) -> Result<u64, Trouble> {
+    target.unread = true;
+    begin(client, target, copy).await?;
+    let connection = &mut *workspace.backend.connection;
+    connection.unnamed = None;
+    messages(&mut connection.output);
+    workspace.answer_awaited();
+    let poured = pour(client, workspace, target).await;
+    let output = &mut target.connection.output;
+    let show = match &poured {
+        Ok(_) => {
+            encode::copy_data(output, &COPY_END);
+            encode::copy_done(output);
+            Show::Errors
+        }
+        // The client hears of the trouble there was before.
+        Err(_) => {
+            encode::copy_fail(output, b"the rows could not be read");
+            Show::Nothing
+        }
+    };
+    write_all(client, &mut target.connection).await?;
+    let ended = end(client, target, show).await;
+    let rows = poured?;
+    ended.map(|()| rows)
+}
+
+/// Begins a binary COPY into a table.
+async fn begin(client: &mut Client, target: &mut Participant, copy: &str) -> Result<(), Trouble> {
+    encode::query(&mut target.connection.output, copy.as_bytes());
+    target.connection.unnamed = None;
+    write_all(client, &mut target.connection).await?;
+    match next(client, target, Show::Errors).await? {
+        Said::Message(header) if header.tag == b'G' => {
+            target.connection.input.advance(header.len);
+            encode::copy_data(&mut target.connection.output, COPY_HEADER);
+            Ok(())
+        }
+        Said::Error => match end(client, target, Show::Errors).await {
+            Ok(()) => Err(Trouble::Told),
+            Err(trouble) => Err(trouble),
+        },
+        Said::Message(header) => Err(violation(target, Some(header.tag))),
+        Said::Ready => Err(violation(target, Some(b'Z'))),
+    }
+}
+
+/// Passes rows on as they come, up to ReadyForQuery; their number. A row of a result and one of a binary COPY are the same bytes.
+async fn pour(
+    client: &mut Client,
+    workspace: &mut Workspace,
+    target: &mut Participant,
+) -> Result<u64, Trouble> {
+    workspace.flush(client).await?;
+    let (mut rows, mut failed) = (0, false);
+    // Of a row that is passed on in parts, so many bytes are still to come.
+    let mut rest = 0;
+    loop {
+        let source = &mut workspace.backend;
+        let said = match rest {
+            0 => next_now(client, source, Show::Errors)?,
+            _ => None,
+        };
+        let output = &mut target.connection.output;
+        match said {
+            Some(Said::Message(header)) => {
+                let message = source.connection.input.split_to(header.len);
+                if header.tag == b'D' {
+                    encode::copy_data(output, message.get(HEADER..).unwrap_or_default());
+                    rows += 1;
+                }
+            }
+            Some(Said::Error) => failed = true,
+            Some(Said::Ready) => {
+                workspace.answer_noted();
+                return match failed {
+                    true => Err(Trouble::Told),
+                    false => Ok(rows),
+                };
+            }
+            None => {
+                let began = rest == 0;
+                rest = match take_part(&mut source.connection.input, rest) {
+                    Some((piece, rest)) => {
+                        encode::copy_data(output, &piece);
+                        rows += u64::from(began);
+                        rest
+                    }
+                    None => 0,
+                };
+                if began || rest > 0 {
+                    // What has come is on its way while more is waited for.
+                    write_all(client, &mut target.connection).await?;
+                    fill(client, source).await?;
+                }
+            }
+        }
+        if target.connection.output.len() >= CHUNK {
+            write_all(client, &mut target.connection).await?;
+        }
+    }
+}
+
+/// Reads to the end of the COPY.
+async fn end(client: &mut Client, target: &mut Participant, show: Show) -> Result<(), Trouble> {
+    let mut failed = false;
+    loop {
+        match next(client, target, show).await? {
+            Said::Message(header) => target.connection.input.advance(header.len),
+            Said::Error => failed = true,
+            Said::Ready => {
+                target.unread = false;
+                return match failed {
+                    true => Err(Trouble::Told),
+                    false => Ok(()),
+                };
+            }
+        }
+    }
+}
