@@ -12,7 +12,7 @@ use super::command::Command;
 use super::opaque::Mentions;
 use super::parse;
 use super::refusal::Refusal;
-use super::utility::{FIRST, plan, refused};
+use super::utility::{FIRST, is_temporary, plan, refused};
 use super::words::Words;
 use super::{Access, Broadcast, Context, Layer, Operator, Pin, Pins, Plan, Planner, Workspace};
 use crate::sql::{Token, TokenKind};
@@ -134,9 +134,8 @@ impl CreateAs {
     /// The query in its place, all else blank.
     pub(crate) fn query(&self, sql: &[u8]) -> Vec<u8> {
         let into = self.into.as_ref().map(|(place, _)| place);
-        let is_kept = |at: usize| {
-            self.query.contains(&at) && !into.is_some_and(|into| into.contains(&at))
-        };
+        let is_kept =
+            |at: usize| self.query.contains(&at) && !into.is_some_and(|into| into.contains(&at));
         let bytes = sql.iter().enumerate().take(self.query.end);
         bytes
             .map(|(at, byte)| if is_kept(at) { *byte } else { b' ' })
@@ -191,7 +190,10 @@ fn into(sql: &[u8], all: &[Token]) -> Option<usize> {
             depth = depth.checked_sub(1)?;
         } else if depth > 0 || is_name {
             continue;
-        } else if ["insert", "merge", "update", "delete", "from"].iter().any(is) {
+        } else if ["insert", "merge", "update", "delete", "from"]
+            .iter()
+            .any(is)
+        {
             return None;
         } else if is(&"into") {
             return Some(at);
@@ -212,7 +214,7 @@ impl Planner<'_> {
         let tokens = parse::tokens(&query, 0..end).ok()?;
         let mentions = Mentions::of(&query, &tokens, self.context);
         let (Some(table), true) = (&mentions.sharded, created.data) else {
-            return match mentions.temporary {
+            return match mentions.temporary || is_temporary(self.context, name) {
                 true => None,
                 false => self.without_sharded(created, &query, &tokens),
             };
@@ -260,12 +262,7 @@ impl Planner<'_> {
     }
 
     /// The query reads no sharded table, or its rows are not wanted. `None`: the statement is as any other that creates a table.
-    fn without_sharded(
-        &self,
-        created: &CreateAs,
-        query: &[u8],
-        tokens: &[Token],
-    ) -> Option<Plan> {
+    fn without_sharded(&self, created: &CreateAs, query: &[u8], tokens: &[Token]) -> Option<Plan> {
         let made = match created.temporary {
             true => Operator::PassThrough(FIRST),
             false => Operator::Broadcast(Broadcast::Ddl),
@@ -277,7 +274,10 @@ impl Planner<'_> {
             plan.temporary = Some(created.name.clone());
         }
         if created.data {
-            let planner = Planner { sql: query, ..*self };
+            let planner = Planner {
+                sql: query,
+                ..*self
+            };
             let inner = planner.inner(tokens);
             if let Operator::Refuse(refusal) = inner.operator {
                 return Some(refused(*refusal, plan.command));
@@ -295,15 +295,15 @@ impl Planner<'_> {
 
 /// Rows of a table that the configuration mentions are where it says.
 pub(super) fn of_configured(name: &str) -> Refusal {
-    let message = format!(
-        "table \"{name}\" cannot be created with rows: its rows have places of their own"
-    );
+    let message =
+        format!("table \"{name}\" cannot be created with rows: its rows have places of their own");
     Refusal::not_supported(message).hint("Create the table first, then INSERT the rows.")
 }
 
 /// A query that only its own shards can run.
 fn not_stored(table: &str) -> Refusal {
-    let message = format!("storing rows of the sharded table \"{table}\" by this query is not supported");
+    let message =
+        format!("storing rows of the sharded table \"{table}\" by this query is not supported");
     Refusal::not_supported(message)
         .detail("It does more than read, and cannot be run apart from the shards.")
         .hint(BRING_ROWS)

@@ -101,9 +101,8 @@ impl Planner<'_> {
                 return Some(of_configured(&name));
             }
             let table = mentions.sharded.as_ref()?;
-            let message = format!(
-                "a materialized view of the sharded table \"{table}\" is not supported"
-            );
+            let message =
+                format!("a materialized view of the sharded table \"{table}\" is not supported");
             return Some(
                 Refusal::not_supported(message)
                     .detail("Each shard would refresh it with the rows that it has itself.")
@@ -127,8 +126,13 @@ impl Planner<'_> {
             return Some(refusal);
         }
         let table = mentions.sharded.as_ref().filter(|_| !is_named)?;
-        let message = format!("storing rows of the sharded table \"{table}\" in a table of this name is not supported");
-        Some(Refusal::not_supported(message).hint("Give it a plain name, with no more than a schema before it."))
+        let message = format!(
+            "storing rows of the sharded table \"{table}\" in a table of this name is not supported"
+        );
+        Some(
+            Refusal::not_supported(message)
+                .hint("Give it a plain name, with no more than a schema before it."),
+        )
     }
 
     /// What would leave rows where they are not looked for, or differ from shard to shard.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use postgres_protocol::escape::escape_identifier;
 use smallvec::SmallVec;
 use switchyard_schema::ShardSet;
 use switchyard_wire::backend::{Message, decode, encode};
@@ -12,6 +13,7 @@ use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
+use super::arguments::Arguments;
 use super::extended::portable;
 use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
@@ -22,8 +24,7 @@ use super::statement::{SessionStatement, Statement, StatementText};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
-use crate::plan::{Merge, Operator, Param, Params, Values};
-use crate::sql::{LiteralKind, Scan};
+use crate::plan::{Merge, Operator, Values};
 
 impl Session {
     /// Lets a backend check the statement, and remembers it.
@@ -79,7 +80,17 @@ impl Session {
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         let prepared = self.statement_named(name.as_bytes())?;
-        let arguments = Arguments::read(sent.sql(), arguments);
+        let mut arguments = Arguments::read(sent.sql(), arguments);
+        let anywhere = matches!(prepared.plan.operator, Operator::PassThrough(_))
+            && prepared.plan.key_params.is_empty();
+        if !arguments.are_constant() && !anywhere {
+            let described = self.describe_held(&prepared).await?;
+            if described.params.len() == arguments.len() {
+                arguments = self
+                    .evaluate(described.index, &arguments, &described.params)
+                    .await?;
+            }
+        }
         let routed = self.route_execute(&prepared, &arguments)?;
         // Where arguments are missing, PostgreSQL says so, on any shard.
         if let Operator::Workspace(plan) = &routed.plan.operator
@@ -185,7 +196,7 @@ impl Session {
             limit: crate::merge::Limit::default(),
             hint: prepared.hint,
         };
-        let lacks = |number: &u16| usize::from(*number) > arguments.values.len();
+        let lacks = |number: &u16| usize::from(*number) > arguments.len();
         if prepared.plan.key_params.iter().any(lacks) {
             // Too few arguments: PostgreSQL says so, on any shard.
             return Ok(routed);
@@ -241,7 +252,7 @@ impl Session {
         };
         let cancels = self.cancel.slot().requests();
         let described = self.describe_held(prepared).await?;
-        if described.params.len() != arguments.values.len() {
+        if described.params.len() != arguments.len() {
             // PostgreSQL says so, on any shard.
             let routed = Routed {
                 shards: ShardSet::one(self.any_shard()),
@@ -251,11 +262,14 @@ impl Session {
                 .execute_on_shards(name, prepared, &routed, arguments, sent)
                 .await;
         }
-        let Some(values) = arguments.as_params(&described.params) else {
-            return Err(unsupported(
-                "EXECUTE of a statement that needs rows of several shards, with these arguments",
-            ));
-        };
+        let (mut arguments, types) = (arguments, &described.params);
+        let evaluated;
+        if arguments.as_params(types).is_none() {
+            evaluated = self.evaluate(described.index, arguments, types).await?;
+            arguments = &evaluated;
+        }
+        let values = arguments.as_params(types).ok_or(Failure::Retry)?;
+        let columns = described.columns.as_ref().ok_or(Failure::Retry)?;
         let mut bind = BytesMut::new();
         frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
@@ -276,7 +290,7 @@ impl Session {
         } = match furnished {
             Furnishing::Done(furnished) => furnished,
             Furnishing::Failed(said) => {
-                self.client.output.extend_from_slice(&described.columns);
+                self.client.output.extend_from_slice(columns);
                 return Err(self.failed_in_part(&said));
             }
         };
@@ -285,10 +299,14 @@ impl Session {
             statement.encode_prepare_as(output, name, &text);
         };
         let outcome = match workspace.send(&mut self.client, prepare).await {
-            // The client's own text, which names what has been prepared.
             Ok(_) => {
-                self.query_workspace(&mut workspace, sent.sql(), &described.columns)
-                    .await
+                // The client's own text names what has been prepared.
+                let call = format!("EXECUTE {}{}", escape_identifier(name), arguments.text);
+                let text = match arguments.computed {
+                    true => call.as_bytes(),
+                    false => sent.sql(),
+                };
+                self.query_workspace(&mut workspace, text, columns).await
             }
             Err(trouble) => Err(trouble),
         };
@@ -297,7 +315,10 @@ impl Session {
     }
 
     /// What a backend says of a statement prepared by SQL.
-    async fn describe_held(&mut self, prepared: &SessionStatement) -> Result<Described, Trouble> {
+    pub(super) async fn describe_held(
+        &mut self,
+        prepared: &SessionStatement,
+    ) -> Result<Described, Trouble> {
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.join(self.any_shard(), need).await?;
         if self.hold_prepared(index, prepared).await? {
@@ -319,7 +340,7 @@ impl Session {
             self.client.output.extend_from_slice(&answer);
             return Err(Trouble::Told);
         }
-        let described = Described::read(&answer);
+        let described = Described::read(&answer, index);
         described.ok_or_else(|| Failure::Retry.into())
     }
 
@@ -392,130 +413,17 @@ impl Session {
     }
 }
 
-/// The arguments of an EXECUTE, as far as they are plain constants.
-struct Arguments {
-    /// As written, with parentheses; empty if there are none.
-    text: String,
-    values: Vec<Option<Argument>>,
-}
-
-enum Argument {
-    Null,
-    Value { text: Vec<u8>, oid: u32 },
-}
-
-impl Argument {
-    fn as_param(&self, of: u32) -> Option<Option<&[u8]>> {
-        let Argument::Value { text, oid } = self else {
-            return Some(None);
-        };
-        let same = match *oid {
-            INT8 => NUMBERS.contains(&of),
-            NUMERIC => INEXACT.contains(&of),
-            BOOL => of == BOOL,
-            _ => true,
-        };
-        same.then_some(Some(text.as_slice()))
-    }
-}
-
-const BOOL: u32 = 16;
-const INT8: u32 = 20;
-const NUMERIC: u32 = 1700;
-/// The types of floating point, and numeric.
-const INEXACT: [u32; 3] = [700, 701, NUMERIC];
-/// All types of numbers.
-const NUMBERS: [u32; 6] = [21, 23, INT8, 700, 701, NUMERIC];
-
-impl Arguments {
-    fn read(sql: &[u8], ranges: &[Range<u32>]) -> Self {
-        let texts: Vec<&[u8]> = ranges
-            .iter()
-            .map(|range| {
-                sql.get(range.start as usize..range.end as usize)
-                    .unwrap_or_default()
-            })
-            .collect();
-        let text = match texts.is_empty() {
-            true => String::new(),
-            false => format!("({})", String::from_utf8_lossy(&texts.join(&b", "[..]))),
-        };
-        Self {
-            text,
-            values: texts.into_iter().map(constant).collect(),
-        }
-    }
-}
-
-/// The value of an argument that is one constant; anything else cannot be evaluated here.
-fn constant(text: &[u8]) -> Option<Argument> {
-    let text = text.trim_ascii();
-    if text.eq_ignore_ascii_case(b"null") {
-        return Some(Argument::Null);
-    }
-    if let Some(word) = ["true", "false"]
-        .into_iter()
-        .find(|word| text.eq_ignore_ascii_case(word.as_bytes()))
-    {
-        return Some(Argument::Value {
-            text: word.as_bytes().to_vec(),
-            oid: BOOL,
-        });
-    }
-    let (negative, unsigned) = match text.strip_prefix(b"-") {
-        Some(unsigned) => (true, unsigned),
-        None => (false, text),
-    };
-    let mut scan = Scan::new();
-    scan.scan(unsigned).ok()?;
-    let [literal] = scan.literals.as_slice() else {
-        return None;
-    };
-    if literal.span != (0..u32::try_from(unsigned.len()).ok()?) {
-        return None;
-    }
-    match literal.kind {
-        LiteralKind::String if negative => None,
-        LiteralKind::String => {
-            let inner = unsigned.get(1..unsigned.len().checked_sub(1)?)?;
-            let unescaped = String::from_utf8_lossy(inner).replace("''", "'");
-            Some(Argument::Value {
-                text: unescaped.into_bytes(),
-                oid: 0,
-            })
-        }
-        LiteralKind::Integer => Some(Argument::Value {
-            text: text.to_vec(),
-            oid: INT8,
-        }),
-        LiteralKind::Decimal => Some(Argument::Value {
-            text: text.to_vec(),
-            oid: NUMERIC,
-        }),
-    }
-}
-
-impl Arguments {
-    /// As parameters of these types, in text; `None` if they are not constants, or if the constants of an EXECUTE and the
-    /// texts of parameters would not mean the same.
-    fn as_params(&self, types: &[u32]) -> Option<Vec<Option<&[u8]>>> {
-        self.values
-            .iter()
-            .zip(types)
-            .map(|(argument, of)| argument.as_ref()?.as_param(*of))
-            .collect()
-    }
-}
-
 /// What a backend says of a prepared statement.
-struct Described {
-    params: Vec<u32>,
-    /// The whole RowDescription.
-    columns: Bytes,
+pub(super) struct Described {
+    /// The participant that says so: types that users made have other numbers elsewhere.
+    pub(super) index: usize,
+    pub(super) params: Vec<u32>,
+    /// The whole RowDescription, if it has a result.
+    pub(super) columns: Option<Bytes>,
 }
 
 impl Described {
-    fn read(answer: &[u8]) -> Option<Described> {
+    fn read(answer: &[u8], index: usize) -> Option<Described> {
         let mut rest = answer;
         let (mut params, mut columns) = (None, None);
         while let Ok(Some(header)) = frame::header(rest) {
@@ -530,28 +438,14 @@ impl Described {
             rest = after;
         }
         Some(Described {
+            index,
             params: params?,
-            columns: columns?,
+            columns,
         })
     }
 }
 
-impl Params for Arguments {
-    fn param(&self, number: u16) -> Option<Param<'_>> {
-        let index = usize::from(number).checked_sub(1)?;
-        let (value, oid) = match self.values.get(index)?.as_ref()? {
-            Argument::Null => (None, 0),
-            Argument::Value { text, oid } => (Some(text.as_slice()), *oid),
-        };
-        Some(Param {
-            value,
-            binary: false,
-            oid,
-        })
-    }
-}
-
-fn unsupported(what: &str) -> Trouble {
+pub(super) fn unsupported(what: &str) -> Trouble {
     Failure::Unsupported {
         what: what.into(),
         hint: "Prepare statements by the extended query protocol.",
@@ -560,7 +454,7 @@ fn unsupported(what: &str) -> Trouble {
 }
 
 /// The Query message that executes a statement prepared by SQL.
-fn call(statement: &Statement, arguments: &Arguments) -> BytesMut {
+pub(super) fn call(statement: &Statement, arguments: &Arguments) -> BytesMut {
     let mut message = BytesMut::new();
     let call = format!("EXECUTE {}{}", statement.backend_name(), arguments.text);
     frontend::encode::query(&mut message, call.as_bytes());
