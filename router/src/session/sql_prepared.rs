@@ -262,12 +262,12 @@ impl Session {
                 .execute_on_shards(name, prepared, &routed, arguments, sent)
                 .await;
         }
-        let (mut arguments, types) = (arguments, &described.params);
-        let evaluated;
-        if arguments.as_params(types).is_none() {
-            evaluated = self.evaluate(described.index, arguments, types).await?;
-            arguments = &evaluated;
-        }
+        let types = &described.params;
+        let evaluated = match arguments.as_params(types) {
+            Some(_) => None,
+            None => Some(self.evaluate(described.index, arguments, types).await?),
+        };
+        let arguments = evaluated.as_ref().unwrap_or(arguments);
         let values = arguments.as_params(types).ok_or(Failure::Retry)?;
         let columns = described.columns.as_ref().ok_or(Failure::Retry)?;
         let mut bind = BytesMut::new();
@@ -312,6 +312,39 @@ impl Session {
         };
         let rows = self.leave_workspace(workspace, outcome).await?;
         self.complete(&format!("SELECT {rows}"))
+    }
+
+    /// The arguments, as parameters of the statement that is to be executed.
+    pub(super) async fn computed(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        described: &Described,
+        arguments: Arguments,
+    ) -> Result<Arguments, Trouble> {
+        let types = &described.params;
+        if types.len() != arguments.len() {
+            // PostgreSQL says so.
+            let participant = self.participants.at(described.index)?;
+            participant.bound = (
+                prepared.statement.number,
+                SmallVec::from_slice(name.as_bytes()),
+            );
+            let call = format!(
+                "EXECUTE {}{}",
+                prepared.statement.backend_name(),
+                arguments.text
+            );
+            return match self.run_on(described.index, &call).await? {
+                true => Err(Trouble::Told),
+                false => Err(Failure::Retry.into()),
+            };
+        }
+        // A constant, too, may be none of its type.
+        match types.is_empty() {
+            true => Ok(arguments),
+            false => self.evaluate(described.index, &arguments, types).await,
+        }
     }
 
     /// What a backend says of a statement prepared by SQL.

@@ -156,11 +156,8 @@ impl Session {
             return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
         }
         if let Command::Execute { .. } = prepared.plan.command {
-            return Err(Failure::Unsupported {
-                what: "EXECUTE by the extended query protocol".into(),
-                hint: "Bind the prepared statement instead.",
-            }
-            .into());
+            self.local_parse_complete(bind.statement);
+            return Box::pin(self.bind_execute(&prepared, bind)).await;
         }
         if matches!(prepared.plan.operator, Operator::Session)
             && let Some(shard) = self.shard_held_for(&prepared.plan.command)

@@ -47,15 +47,10 @@ impl Session {
             }
             return Err(Failure::Refused(refusal).into());
         }
-        if let Command::Execute { name, .. } = &prepared.plan.command {
-            if self.statements.get(name.as_bytes()).is_none() {
-                return Err(Failure::NoSuchStatement(name.as_str().into()).into());
-            }
-            return Err(Failure::Unsupported {
-                what: "EXECUTE by the extended query protocol".into(),
-                hint: "Bind and execute the prepared statement itself, or use the simple query protocol.",
-            }
-            .into());
+        if let Command::Execute { name, .. } = &prepared.plan.command
+            && self.statements.get(name.as_bytes()).is_none()
+        {
+            return Err(Failure::NoSuchStatement(name.as_str().into()).into());
         }
         self.statements.insert(name, Arc::new(prepared));
         self.batch.unsent = Some(name.into());
@@ -158,6 +153,10 @@ impl Session {
                 Command::Fetch { name } => self
                     .cursor_apart(name)
                     .and_then(|at| self.describe_cursor(at, prepared.statement.sql())),
+                Command::Execute { name, .. } => {
+                    let executed = self.statement_named(name.as_bytes())?;
+                    Box::pin(self.describe_executed(&executed)).await?.columns
+                }
                 _ => None,
             };
             self.reply(|output| {

@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// Binds a statement of which a part has failed on a shard: the client is told when it executes it.
-    fn bind_failed(
+    pub(super) fn bind_failed(
         &mut self,
         prepared: &SessionStatement,
         bind: &Bind<'_>,
@@ -334,7 +334,7 @@ pub(in crate::session) fn queue_execute(connection: &mut Connection, portal: &[u
 }
 
 /// A RowDescription with the formats that a client asks for.
-fn formatted(description: &[u8], bind: &Bind<'_>) -> Bytes {
+pub(super) fn formatted(description: &[u8], bind: &Bind<'_>) -> Bytes {
     let mut output = BytesMut::new();
     if let Some(columns) = columns(description) {
         let columns = columns.iter().enumerate().map(|(at, column)| Column {
