@@ -5,13 +5,14 @@
 //! tried is planned by giving the planner those relations ([`super::Context::given`]). Invariant: whether a join is tried depends on how
 //! many rows there are, its answer does not.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sqlparser::ast::Statement;
 use switchyard_schema::TableName;
 
-use super::analyse::{Analysis, Instance, names};
+use super::analyse::{Analysis, Instance, facts, names};
 use super::given::Given;
 use super::workspace::{Fetch, Home, Workspace};
 use super::{Context, Operator, Plan};
@@ -159,7 +160,7 @@ pub(super) fn joins(
             columns(context.relations.get(&name.schema, &name.name)?)
         })
         .collect();
-    let is_other = |name: String| {
+    let is_other = |name: Cow<'_, str>| {
         let mut fetches = workspace.fetches.iter();
         fetches.all(|fetch| fetch.relation.name != name)
     };
@@ -167,6 +168,7 @@ pub(super) fn joins(
     if !named.all(|cte| names::name(&cte.alias.name).is_ok_and(is_other)) {
         return Vec::new();
     }
+    let ties = Ties::new(&workspace.fetches, analysis);
     let mut sets: Vec<Vec<usize>> = Vec::new();
     let numbers = |wanted: &dyn Fn(&Fetch) -> bool| -> Vec<usize> {
         let numbered = workspace.fetches.iter().enumerate();
@@ -179,7 +181,7 @@ pub(super) fn joins(
         .filter(|fetch| fetch.home.is_none())
     {
         let stays = |fetch: &Fetch| match fetch.home {
-            None => tied(analysis, &anchor.relation, &fetch.relation),
+            None => ties.tied(&anchor.relation, &fetch.relation),
             Some(Home::Everywhere) => true,
             Some(Home::First) => false,
         };
@@ -200,23 +202,40 @@ pub(super) fn joins(
     joins
 }
 
-/// Whether rows of the two that are joined are on one shard, wherever the statement mentions them.
-fn tied(analysis: &Analysis, one: &TableName, other: &TableName) -> bool {
-    if one == other {
-        return true;
+/// The mentions of each relation that is fetched, and what is known where they are.
+struct Ties<'a>(Vec<(&'a TableName, Vec<Mention<'a>>)>);
+
+type Mention<'a> = (&'a Instance, facts::Known<'a>);
+
+impl<'a> Ties<'a> {
+    fn new(fetches: &'a [Fetch], analysis: &'a Analysis) -> Self {
+        let mentions = |fetch: &'a Fetch| {
+            let name = fetch.relation.to_string();
+            let all = analysis.instances.iter();
+            let own = all.filter(|instance| *instance.name == *name);
+            let known = own.map(|instance| (instance, analysis.facts.known(instance.scope)));
+            (&fetch.relation, known.collect())
+        };
+        Self(fetches.iter().map(mentions).collect())
     }
-    let (one, other) = (one.to_string(), other.to_string());
-    let mentions = |name: &str| -> Vec<&Instance> {
-        let all = analysis.instances.iter();
-        all.filter(|instance| *instance.name == *name).collect()
-    };
-    let (ones, others) = (mentions(&one), mentions(&other));
-    let ties = |a: &Instance, b: &Instance| {
-        let known = analysis.facts.known(b.scope);
-        a.map.colocated_with(&b.map)
-            && (known.same(a.key, b.key) || analysis.facts.known(a.scope).same(a.key, b.key))
-    };
-    !others.is_empty() && others.iter().all(|b| ones.iter().any(|a| ties(a, b)))
+
+    fn mentions(&self, relation: &TableName) -> &[Mention<'a>] {
+        let found = self.0.iter().find(|(name, _)| *name == relation);
+        found.map_or(&[], |(_, mentions)| mentions)
+    }
+
+    /// Whether rows of the two that are joined are on one shard, wherever the statement mentions them.
+    fn tied(&self, one: &TableName, other: &TableName) -> bool {
+        if one == other {
+            return true;
+        }
+        let (ones, others) = (self.mentions(one), self.mentions(other));
+        let ties = |(a, at_a): &Mention<'_>, (b, at_b): &Mention<'_>| {
+            let same = at_b.same(a.key, b.key) || at_a.same(a.key, b.key);
+            a.map.colocated_with(&b.map) && same
+        };
+        !others.is_empty() && others.iter().all(|b| ones.iter().any(|a| ties(a, b)))
+    }
 }
 
 /// The plan of a statement whose small relations are given, if it is of use; `outer` is the one without.

@@ -116,7 +116,9 @@ pub(super) fn session(words: &Words<'_>) -> Option<Command> {
             .rest()
             .last()
             .and_then(|token| sql::name(token, words.sql))?;
-        return Some(Command::Fetch { name });
+        return Some(Command::Fetch {
+            name: name.into_owned(),
+        });
     } else if words.eat("prepare") {
         return prepare(&mut words);
     } else if words.eat("execute") {
@@ -271,7 +273,7 @@ fn value(words: &mut Words<'_>, spelled: Option<&str>) -> Option<Option<SetValue
         let raw = String::from_utf8_lossy(token.text(words.sql)).into_owned();
         let item = match token.kind {
             TokenKind::Word => raw.to_ascii_lowercase(),
-            TokenKind::QuotedIdent => sql::name(token, words.sql)?,
+            TokenKind::QuotedIdent => sql::name(token, words.sql)?.into_owned(),
             TokenKind::String => raw.get(1..raw.len() - 1)?.replace("''", "'"),
             TokenKind::Integer | TokenKind::Decimal | TokenKind::OtherNumber => raw,
             TokenKind::Operator if matches!(raw.as_str(), "-" | "+") => {

@@ -5,6 +5,7 @@
 //! modifiers and collations that they have in the table.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
@@ -20,7 +21,7 @@ pub struct Given {
     /// The table.
     pub relation: TableName,
     /// Its columns, as far as they are given; never none.
-    pub columns: Vec<GivenColumn>,
+    pub columns: Arc<[GivenColumn]>,
 }
 
 /// A column of rows that are given.
@@ -135,6 +136,8 @@ impl GivenText {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use switchyard_schema::TableName;
 
     use super::{Given, GivenColumn, GivenText};
@@ -152,11 +155,11 @@ mod tests {
         };
         let given = Given {
             relation: TableName::new("public", "Order \"s\""),
-            columns: vec![
+            columns: Arc::new([
                 column("id", 20, "pg_catalog.int8", ""),
                 column("total", 1700, "pg_catalog.\"numeric\"", "(14,2)"),
                 column("code", 25, "pg_catalog.text", " COLLATE pg_catalog.\"C\""),
-            ],
+            ]),
         };
         assert_eq!(
             given.cte(3),
@@ -170,14 +173,14 @@ mod tests {
     fn given_to(sql: &str) -> Option<String> {
         let given = Given {
             relation: TableName::new("public", "t"),
-            columns: vec![GivenColumn {
+            columns: Arc::new([GivenColumn {
                 name: "a".into(),
                 type_oid: 23,
                 sql_type: SqlType {
                     name: "int4".into(),
                     suffix: "".into(),
                 },
-            }],
+            }]),
         };
         let text = GivenText::new(sql.as_bytes(), &[&given], 2)?.text;
         let cte = given.cte(2);

@@ -7,11 +7,12 @@
 //! candidates is the client's with columns added, and it is parsed again and compared before it is used. Collaborators: the
 //! candidates are found as any statement is; `session::lock` runs the two steps, again if a row has changed between them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use sqlparser::ast::{
-    Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins,
+    Expr, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins,
 };
 use switchyard_schema::{Key, KeyMap, ShardIndex, TableName};
 
@@ -372,7 +373,6 @@ fn joined<'a>(
 }
 
 fn item<'a>(factor: &TableFactor, query: &Query, context: &Context<'a>) -> Item<'a> {
-    let known = |alias: Option<&Ident>| alias.and_then(|alias| name(alias).ok());
     let TableFactor::Table {
         name: object,
         alias,
@@ -411,8 +411,8 @@ fn item<'a>(factor: &TableFactor, query: &Query, context: &Context<'a>) -> Item<
     };
     Item {
         alias: match alias {
-            Some(alias) => known(Some(&alias.name)),
-            None => Some(table),
+            Some(alias) => name(&alias.name).ok().map(Cow::into_owned),
+            None => Some(table.into_owned()),
         },
         table: relation,
     }

@@ -7,6 +7,7 @@
 //! executes plans.
 
 mod analyse;
+mod apart;
 mod array;
 mod bind;
 pub mod bind_join;
@@ -175,6 +176,25 @@ pub enum Operator {
     Refuse(Box<Refusal>),
 }
 
+impl Operator {
+    /// The parameters that binding looks at.
+    fn params(&self) -> Vec<u16> {
+        match self {
+            Operator::PassThrough(Target::Keys(route)) | Operator::Append(Target::Keys(route)) => {
+                route.params()
+            }
+            Operator::Merge(merge) => merge.params(),
+            Operator::Lock(lock) => lock.params(),
+            Operator::Workspace(workspace) => workspace.params(),
+            Operator::PassThrough(_)
+            | Operator::Append(_)
+            | Operator::Broadcast(_)
+            | Operator::Session
+            | Operator::Refuse(_) => Vec::new(),
+        }
+    }
+}
+
 /// Why a statement goes to all shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broadcast {
@@ -310,8 +330,19 @@ impl Pins {
 /// Plans one statement: `sql` is a text with exactly one statement (or none), and `scan` what scanning it found. A text
 /// of several statements is planned piece by piece, each piece scanned on its own.
 pub fn plan(sql: &(impl AsRef<[u8]> + ?Sized), scan: &Scan, context: &Context<'_>) -> Plan {
+    let sql = sql.as_ref();
+    let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+    let Ok(tokens) = parse::tokens(sql, 0..end) else {
+        // PostgreSQL's lexer refuses the text as well, whichever shard it is on.
+        return utility::plan(
+            Operator::PassThrough(Target::AnyShard),
+            Access::Read,
+            Command::Other,
+        );
+    };
     let planner = Planner {
-        sql: sql.as_ref(),
+        sql,
+        tokens: &tokens,
         scan,
         context,
         alone: context.relations.shards().len() <= 1,
@@ -323,6 +354,8 @@ pub fn plan(sql: &(impl AsRef<[u8]> + ?Sized), scan: &Scan, context: &Context<'_
 #[derive(Clone, Copy)]
 struct Planner<'a> {
     sql: &'a [u8],
+    /// All of the text's.
+    tokens: &'a [Token],
     scan: &'a Scan,
     context: &'a Context<'a>,
     /// There is one shard only: everything is there.
@@ -331,42 +364,17 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan(&self) -> Plan {
-        let tokens = match parse::tokens(
-            self.sql,
-            0..u32::try_from(self.sql.len()).unwrap_or(u32::MAX),
-        ) {
-            Ok(tokens) => tokens,
-            // PostgreSQL's lexer refuses the text as well, whichever shard it is on.
-            Err(_) => {
-                return utility::plan(
-                    Operator::PassThrough(Target::AnyShard),
-                    Access::Read,
-                    Command::Other,
-                );
-            }
-        };
-        let mut plan = self.inner(&tokens);
-        self.unseen_setting(&tokens, &mut plan);
+        let mut plan = self.inner(self.tokens);
+        self.unseen_setting(&mut plan);
         let number = |token: &Token| token.parameter(self.sql).unwrap_or(u16::MAX);
-        plan.params = tokens
+        plan.params = self
+            .tokens
             .iter()
             .filter(|token| token.kind == TokenKind::Param)
             .map(number)
             .max()
             .unwrap_or(0);
-        plan.key_params = match &plan.operator {
-            Operator::PassThrough(Target::Keys(route)) | Operator::Append(Target::Keys(route)) => {
-                route.params()
-            }
-            Operator::Merge(merge) => merge.params(),
-            Operator::Lock(lock) => lock.params(),
-            Operator::PassThrough(_)
-            | Operator::Append(_)
-            | Operator::Broadcast(_)
-            | Operator::Session
-            | Operator::Refuse(_) => Vec::new(),
-            Operator::Workspace(workspace) => workspace.params(),
-        };
+        plan.key_params = plan.operator.params();
         if let Some(several) = &mut plan.several {
             let params = plan.params;
             let guards = &plan.guards;
@@ -385,10 +393,10 @@ impl Planner<'_> {
     }
 
     /// A set_config where the analysis did not find it, or did not look.
-    fn unseen_setting(&self, tokens: &[Token], plan: &mut Plan) {
+    fn unseen_setting(&self, plan: &mut Plan) {
         let is_sent = !matches!(plan.operator, Operator::Session | Operator::Refuse(_));
         let calls = |token: &Token| token.is_word(self.sql, "set_config");
-        if !is_sent || !plan.settings.is_empty() || !tokens.iter().any(calls) {
+        if !is_sent || !plan.settings.is_empty() || !self.tokens.iter().any(calls) {
             return;
         }
         if let Command::Explain { analyze: false } = plan.command {
@@ -477,111 +485,11 @@ impl Planner<'_> {
         let apart = !self.alone || !analysis.own_views.is_empty();
         if apart && !analysis.writes {
             match self.context.given.is_empty() {
-                true => self.apart(&mut plan, &analysis, statement, tokens),
-                false => self.finished(&mut plan, &analysis, statement, tokens),
+                true => self.apart(&mut plan, (&analysis, statement, tokens)),
+                false => self.finished(&mut plan, (&analysis, statement, tokens)),
             }
         }
         plan
-    }
-
-    /// Plans how PostgreSQL finishes what the shards do with the rows that are given to them.
-    fn finished(
-        &self,
-        plan: &mut Plan,
-        analysis: &Analysis,
-        statement: &Statement,
-        tokens: &[Token],
-    ) {
-        let Operator::Refuse(refusal) = &plan.operator else {
-            return;
-        };
-        if self.context.layer == Layer::Workspace {
-            return;
-        }
-        let text = (self.sql, tokens);
-        let (finish, guards) = merge::finish(analysis, statement, text, self.scan, self.context);
-        plan.guards.extend(guards);
-        if let Some(finish) = finish {
-            plan.operator = Operator::Workspace(Box::new(Workspace {
-                reason: refusal.message.clone(),
-                finish: Some(Box::new(finish)),
-                ..Workspace::default()
-            }));
-        }
-    }
-
-    /// Plans a workspace where it is needed, or may be.
-    fn apart(&self, plan: &mut Plan, analysis: &Analysis, statement: &Statement, tokens: &[Token]) {
-        let several = |plan: &Plan, operator: Operator| {
-            let mut several = plan.clone();
-            several.key_params = match &operator {
-                Operator::Workspace(workspace) => workspace.params(),
-                Operator::Lock(lock) => lock.params(),
-                Operator::PassThrough(_)
-                | Operator::Append(_)
-                | Operator::Merge(_)
-                | Operator::Broadcast(_)
-                | Operator::Session
-                | Operator::Refuse(_) => Vec::new(),
-            };
-            several.operator = operator;
-            Some(Arc::new(several))
-        };
-        let (sql, context) = (self.sql, self.context);
-        let workspace = |reason: &str| {
-            workspace::workspace(analysis, statement, sql, tokens, context, reason.to_owned())
-        };
-        let guards = &mut plan.guards;
-        let mut apart = |reason: &str| {
-            if analysis.locks {
-                let reason = reason.to_owned();
-                let lock = lock::lock(analysis, statement, sql, tokens, context, reason)?;
-                return Ok(Operator::Lock(Box::new(lock)));
-            }
-            let mut workspace = workspace(reason)?;
-            if context.layer != Layer::Workspace {
-                let text = (sql, tokens);
-                let (finish, known) = merge::finish(analysis, statement, text, self.scan, context);
-                workspace.finish = finish.map(Box::new);
-                guards.extend(known);
-            }
-            Ok::<_, String>(Operator::Workspace(Box::new(workspace)))
-        };
-        match &mut plan.operator {
-            Operator::Refuse(refusal) => match apart(&refusal.message) {
-                Ok(operator) => plan.operator = operator,
-                Err(why) => refusal.explain(&why),
-            },
-            Operator::PassThrough(Target::Keys(KeyRoute {
-                several: Some(refusal),
-                ..
-            })) => match apart(&refusal.message) {
-                Ok(operator) => plan.several = several(plan, operator),
-                Err(why) => refusal.explain(&why),
-            },
-            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
-                if context.layer != Layer::Auto && !analysis.locks =>
-            {
-                let forced = workspace("switchyard.layer is set").ok();
-                if let Some(workspace) = forced.filter(|made| context.layer.wants(made)) {
-                    plan.operator = Operator::Workspace(Box::new(workspace));
-                }
-            }
-            Operator::Merge(merge) if merge.has_open_limit() => {
-                // What it is may turn out to be no integer.
-                if let Ok(workspace) = workspace("the limit is not known for certain") {
-                    let workspace = Operator::Workspace(Box::new(workspace));
-                    plan.several = several(plan, workspace);
-                }
-            }
-            Operator::PassThrough(_)
-            | Operator::Append(_)
-            | Operator::Merge(_)
-            | Operator::Broadcast(_)
-            | Operator::Session
-            | Operator::Lock(_)
-            | Operator::Workspace(_) => {}
-        }
     }
 
     /// Applies a hint: it overrides the route, not what the statement is.

@@ -1,8 +1,9 @@
 //! From text to syntax tree, by sqlparser, as far as it reads the text as PostgreSQL does.
 //!
 //! Purpose: [`parse`] gives the tree of one statement, every span in it a byte offset of the text. Invariant: the tree comes
-//! from the very tokens PostgreSQL sees. sqlparser's tokenizer is checked against [`crate::sql::Lexer`] token by token, and
-//! a text the two cut differently is opaque. Trees too deep to walk are opaque too. The tree is only read, never printed.
+//! from the very tokens PostgreSQL sees: the parser is given those of [`crate::sql::Lexer`], each as sqlparser has it, and a
+//! statement with one that sqlparser does not have is opaque. Trees too deep to walk are opaque too. The tree is only read, never
+//! printed.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -15,9 +16,7 @@ use std::ops::Range;
 use sqlparser::ast::{Expr, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserOptions};
-use sqlparser::tokenizer::{
-    Location, Span, Token as SqlToken, TokenWithSpan, Tokenizer, Whitespace,
-};
+use sqlparser::tokenizer::{Location, Span, Token as SqlToken, TokenWithSpan, Tokenizer};
 
 use crate::sql::{Lexer, Token, TokenKind, Unscannable};
 
@@ -30,11 +29,14 @@ const MAX_DEPTH: usize = 1_500;
 /// How deep the parser may call itself. [`super::STACK_BYTES`] is made for it.
 const MAX_NESTING: usize = 50;
 
+/// As a rule a text has no more tokens than one for so many bytes.
+const TOKEN_BYTES: usize = 4;
+
 /// Every token of a range of a text.
 pub(super) fn tokens(sql: &[u8], range: Range<u32>) -> Result<Vec<Token>, Unscannable> {
     let text = sql.get(..range.end as usize).unwrap_or(sql);
     let mut lexer = Lexer::starting_at(text, range.start);
-    let mut tokens = Vec::new();
+    let mut tokens = Vec::with_capacity(text.len() / TOKEN_BYTES);
     while let Some(token) = lexer.next()? {
         tokens.push(token);
     }
@@ -91,22 +93,13 @@ pub(super) fn expression(sql: &[u8], tokens: &[Token]) -> Option<Expr> {
 
 /// A parser of what the tokens are.
 fn parser(sql: &str, tokens: &[Token]) -> Result<Parser<'static>, Opaque> {
-    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+    if tokens.is_empty() {
         return Err("empty");
-    };
+    }
     if depth(tokens) > MAX_DEPTH {
         return Err("too deep");
     }
-    let text = sql
-        .get(first.start as usize..last.end as usize)
-        .ok_or("not at character boundaries")?;
-    let mut found = Tokenizer::new(&DIALECT, text)
-        .with_unescape(false)
-        .tokenize_with_location()
-        .map_err(|_| "not tokenized")?;
-    relocate(&mut found, text, first.start as usize);
-    agree(tokens, &found)?;
-    drop_words(&mut found);
+    let found = translate(sql, tokens)?;
     let options = ParserOptions {
         unescape: false,
         ..ParserOptions::default()
@@ -114,7 +107,7 @@ fn parser(sql: &str, tokens: &[Token]) -> Result<Parser<'static>, Opaque> {
     Ok(Parser::new(&DIALECT)
         .with_recursion_limit(MAX_NESTING)
         .with_options(options)
-        .with_tokens_with_locations(found))
+        .with_tokens_with_locations(drop_words(found)))
 }
 
 const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
@@ -122,27 +115,27 @@ const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 /// Takes out words that sqlparser does not know and that do not matter to where a statement goes: the strength of row
 /// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, and EXCLUDE in window frames. Writes ISNULL as
 /// IS NULL.
-fn drop_words(tokens: &mut Vec<TokenWithSpan>) {
-    tokens.retain(|token| !matches!(token.token, SqlToken::Whitespace(_)));
+fn drop_words(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    let mut rest = tokens.as_slice();
-    while let Some((first, after)) = rest.split_first() {
-        let dropped = droppable(kept.last(), rest);
+    let mut rest = tokens.into_iter();
+    loop {
+        let dropped = droppable(kept.last(), rest.as_slice());
         if dropped > 0 {
-            rest = rest.get(dropped..).unwrap_or_default();
+            rest.by_ref().take(dropped).for_each(drop);
             continue;
         }
-        rest = after;
-        match plain_word(first) {
+        let Some(first) = rest.next() else {
+            return kept;
+        };
+        match plain_word(&first) {
             word if word.eq_ignore_ascii_case("isnull") && is_postfix(kept.last()) => {
                 let word =
                     |word: &str| TokenWithSpan::new(SqlToken::make_keyword(word), first.span);
                 kept.extend([word("IS"), word("NULL")]);
             }
-            _ => kept.push(first.clone()),
+            _ => kept.push(first),
         }
     }
-    *tokens = kept;
 }
 
 /// Whether a word after this token is a postfix operator and not a name.
@@ -249,128 +242,170 @@ fn depth(tokens: &[Token]) -> usize {
     deepest
 }
 
-/// Turns lines and columns into byte offsets: line 1, column offset + 1.
-fn relocate(tokens: &mut [TokenWithSpan], text: &str, base: usize) {
-    let mut chars = text.char_indices();
-    let mut at = (1u64, 1u64, 0usize);
-    let mut offset_of = |location: Location| {
-        while (at.0, at.1) < (location.line, location.column) {
-            match chars.next() {
-                Some((start, '\n')) => at = (at.0 + 1, 1, start + 1),
-                Some((start, c)) => at = (at.0, at.1 + 1, start + c.len_utf8()),
-                None => break,
-            }
-        }
-        Location::new(1, (base + at.2) as u64 + 1)
-    };
+/// PostgreSQL's tokens as sqlparser has them, each where it stands in the text.
+fn translate(sql: &str, tokens: &[Token]) -> Result<Vec<TokenWithSpan>, Opaque> {
+    let mut translated = Vec::with_capacity(tokens.len() + 1);
     for token in tokens {
-        let start = offset_of(token.span.start);
-        token.span = Span::new(start, offset_of(token.span.end));
+        let text = sql
+            .get(token.start as usize..token.end as usize)
+            .ok_or("not at character boundaries")?;
+        match usual(token.kind, text) {
+            Some(found) => translated.push(TokenWithSpan::new(found, span(token))),
+            None => unusual(token, text, &mut translated)?,
+        }
     }
+    Ok(translated)
 }
 
-/// The byte offset of a relocated location.
+fn span(token: &Token) -> Span {
+    let location = |at: u32| Location::new(1, u64::from(at) + 1);
+    Span::new(location(token.start), location(token.end))
+}
+
+/// The byte offset of a location.
 pub(super) fn offset(location: Location) -> u32 {
     u32::try_from(location.column.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
-/// What the two tokenizers must agree on. Operators are taken together: sqlparser cuts runs of them its own way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Word,
-    QuotedIdent,
-    Number,
-    String,
-    OtherString,
-    Param,
-    Punct(u8),
-    Operators,
+/// The token that sqlparser makes of it, where that is plain.
+fn usual(kind: TokenKind, text: &str) -> Option<SqlToken> {
+    let inside = || text.get(1..text.len().checked_sub(1)?);
+    Some(match kind {
+        TokenKind::Word => SqlToken::make_word(text, None),
+        TokenKind::QuotedIdent => SqlToken::make_word(inside()?, Some('"')),
+        TokenKind::Integer | TokenKind::Decimal => SqlToken::Number(text.to_owned(), false),
+        TokenKind::String => SqlToken::SingleQuotedString(inside()?.to_owned()),
+        TokenKind::Param => SqlToken::Placeholder(text.to_owned()),
+        TokenKind::Punct(b'(') => SqlToken::LParen,
+        TokenKind::Punct(b')') => SqlToken::RParen,
+        TokenKind::Punct(b'[') => SqlToken::LBracket,
+        TokenKind::Punct(b']') => SqlToken::RBracket,
+        TokenKind::Punct(b',') => SqlToken::Comma,
+        TokenKind::Punct(b';') => SqlToken::SemiColon,
+        TokenKind::Punct(b'.') => SqlToken::Period,
+        TokenKind::Operator => match text {
+            "=" => SqlToken::Eq,
+            "<>" => SqlToken::Neq,
+            "<" => SqlToken::Lt,
+            ">" => SqlToken::Gt,
+            "<=" => SqlToken::LtEq,
+            ">=" => SqlToken::GtEq,
+            "+" => SqlToken::Plus,
+            "-" => SqlToken::Minus,
+            "*" => SqlToken::Mul,
+            "/" => SqlToken::Div,
+            "||" => SqlToken::StringConcat,
+            "::" => SqlToken::DoubleColon,
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
-fn agree(ours: &[Token], theirs: &[TokenWithSpan]) -> Result<(), Opaque> {
-    let ours = join(
-        ours.iter()
-            .map(|token| (shape(token), token.start, token.end)),
-    );
-    let visible = theirs
-        .iter()
-        .filter(|token| !matches!(token.token, SqlToken::Whitespace(_) | SqlToken::EOF));
-    let theirs = join(visible.map(|t| {
-        (
-            their_shape(&t.token),
-            offset(t.span.start),
-            offset(t.span.end),
-        )
-    }));
-    if ours.len() != theirs.len() {
-        return Err("tokenized differently");
-    }
-    let same = |(ours, theirs): (&Piece, &Piece)| {
-        // Where their token ends is not always reported; where the next one starts is.
-        ours.0 == theirs.0 && ours.1 == theirs.1
+/// Adds what sqlparser itself makes of a token: one of the same kind, or an operator in pieces.
+fn unusual(token: &Token, text: &str, into: &mut Vec<TokenWithSpan>) -> Result<(), Opaque> {
+    let found = Tokenizer::new(&DIALECT, text)
+        .with_unescape(false)
+        .tokenize_with_location()
+        .map_err(|_| "not tokenized")?;
+    let same = match (token.kind, found.as_slice()) {
+        (TokenKind::Operator | TokenKind::Punct(_), pieces) => {
+            pieces.iter().all(|piece| is_operator(&piece.token))
+        }
+        (TokenKind::OtherNumber, [one]) => matches!(one.token, SqlToken::Number(..)),
+        (TokenKind::OtherString, [one]) => is_other_string(&one.token),
+        _ => false,
     };
-    if !ours.iter().zip(&theirs).all(same) {
+    if !same {
         return Err("tokenized differently");
     }
+    into.extend(found.into_iter().map(|piece| {
+        // An operator is of one byte for each column.
+        let start = token.start.saturating_add(offset(piece.span.start));
+        let own = Token { start, ..*token };
+        TokenWithSpan::new(piece.token, span(&own))
+    }));
     Ok(())
 }
 
-type Piece = (Shape, u32, u32);
-
-/// Takes adjacent operators together.
-fn join(pieces: impl Iterator<Item = Piece>) -> Vec<Piece> {
-    let mut joined: Vec<Piece> = Vec::new();
-    for piece in pieces {
-        match joined.last_mut() {
-            Some(last)
-                if last.0 == Shape::Operators
-                    && piece.0 == Shape::Operators
-                    && last.2 == piece.1 =>
-            {
-                last.2 = piece.2;
-            }
-            _ => joined.push(piece),
-        }
-    }
-    joined
-}
-
-fn shape(token: &Token) -> Shape {
-    match token.kind {
-        TokenKind::Word => Shape::Word,
-        TokenKind::QuotedIdent => Shape::QuotedIdent,
-        TokenKind::Integer | TokenKind::Decimal | TokenKind::OtherNumber => Shape::Number,
-        TokenKind::String => Shape::String,
-        TokenKind::OtherString | TokenKind::UnicodeIdent => Shape::OtherString,
-        TokenKind::Param => Shape::Param,
-        TokenKind::Punct(byte @ (b'(' | b')' | b'[' | b']' | b',' | b';' | b'.')) => {
-            Shape::Punct(byte)
-        }
-        TokenKind::Punct(_) | TokenKind::Operator => Shape::Operators,
-    }
-}
-
-fn their_shape(token: &SqlToken) -> Shape {
-    match token {
-        SqlToken::Word(word) if word.quote_style.is_none() => Shape::Word,
-        SqlToken::Word(_) => Shape::QuotedIdent,
-        SqlToken::Number(..) => Shape::Number,
-        SqlToken::SingleQuotedString(_) => Shape::String,
+/// Constants of kinds that are kept exactly.
+fn is_other_string(token: &SqlToken) -> bool {
+    matches!(
+        token,
         SqlToken::EscapedStringLiteral(_)
-        | SqlToken::UnicodeStringLiteral(_)
-        | SqlToken::NationalStringLiteral(_)
-        | SqlToken::HexStringLiteral(_)
-        | SqlToken::SingleQuotedByteStringLiteral(_)
-        | SqlToken::DollarQuotedString(_) => Shape::OtherString,
-        SqlToken::Placeholder(_) => Shape::Param,
-        SqlToken::LParen => Shape::Punct(b'('),
-        SqlToken::RParen => Shape::Punct(b')'),
-        SqlToken::LBracket => Shape::Punct(b'['),
-        SqlToken::RBracket => Shape::Punct(b']'),
-        SqlToken::Comma => Shape::Punct(b','),
-        SqlToken::SemiColon => Shape::Punct(b';'),
-        SqlToken::Period => Shape::Punct(b'.'),
-        SqlToken::Whitespace(Whitespace::Space) => Shape::Operators,
-        _ => Shape::Operators,
+            | SqlToken::UnicodeStringLiteral(_)
+            | SqlToken::NationalStringLiteral(_)
+            | SqlToken::HexStringLiteral(_)
+            | SqlToken::SingleQuotedByteStringLiteral(_)
+            | SqlToken::DollarQuotedString(_)
+    )
+}
+
+/// Whether a token that is made of an operator's text is one.
+fn is_operator(token: &SqlToken) -> bool {
+    !matches!(
+        token,
+        SqlToken::Word(_)
+            | SqlToken::Number(..)
+            | SqlToken::SingleQuotedString(_)
+            | SqlToken::Placeholder(_)
+            | SqlToken::Period
+            | SqlToken::Whitespace(_)
+            | SqlToken::EOF
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(sql: &str) -> Result<Vec<TokenWithSpan>, Opaque> {
+        let end = u32::try_from(sql.len()).unwrap();
+        translate(sql, &tokens(sql.as_bytes(), 0..end).unwrap())
+    }
+
+    /// Where PostgreSQL and sqlparser cut alike, the parser is given what it would be given by its own tokenizer.
+    #[test]
+    fn tokens_are_those_that_sqlparser_has() {
+        let texts = [
+            "SELECT a.\"B\"\"c\", 'it''s', 1, 2.5, .5, 1e3, 1_000, $1 FROM t AS ä /* c */ WHERE x -- d",
+            "E'\\n' || N'n' || x'1f' || $$d$$ || $e$ $$ $e$ || U&'\\0061' || 'f'",
+            "(a[1:2])::int, b; = <> != < > <= >= + - * / % ^ || :: := => ~ !~ ~* !~* ~~ !~~",
+            "-> ->> #> #>> @> <@ ? ?| ?& && | & # << >> |/ ||/ @ <-> -|- <=> @@ @@@ ##",
+        ];
+        for text in texts {
+            let own = cut(text).unwrap().into_iter().map(|found| found.token);
+            let mut tokenizer = Tokenizer::new(&DIALECT, text).with_unescape(false);
+            let theirs = tokenizer.tokenize().unwrap().into_iter();
+            let theirs = theirs.filter(|token| !matches!(token, SqlToken::Whitespace(_)));
+            assert_eq!(own.collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn tokens_are_cut_and_stand_where_postgresql_cuts_them() {
+        let found = cut("SELECT\n 'ä' <-1").unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| {
+                (
+                    found.to_string(),
+                    offset(found.span.start),
+                    offset(found.span.end),
+                )
+            })
+            .collect();
+        let expected = [
+            ("SELECT", 0, 6),
+            ("'ä'", 8, 12),
+            ("<", 13, 14),
+            ("-", 14, 15),
+            ("1", 15, 16),
+        ];
+        let expected = expected.map(|(text, start, end)| (text.to_owned(), start, end));
+        assert_eq!(found, expected);
+        for other in ["U&\"a\"", "0x1f", "'a'\n'b'", "a .. b"] {
+            assert_eq!(cut(other), Err("tokenized differently"), "{other}");
+        }
     }
 }

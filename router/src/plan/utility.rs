@@ -311,7 +311,8 @@ impl Planner<'_> {
             language = tokens
                 .get(at + 1)
                 .and_then(|name| sql::name(name, self.sql))
-                .unwrap_or_default();
+                .unwrap_or_default()
+                .into_owned();
         }
         let mut changes = Changes::default();
         let is_do = tokens

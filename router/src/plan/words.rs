@@ -101,7 +101,7 @@ impl<'a> Words<'a> {
     pub(super) fn name(&mut self) -> Option<String> {
         let name = sql::name(self.rest.first()?, self.sql)?;
         self.next();
-        Some(name)
+        Some(name.into_owned())
     }
 
     /// Takes a name with its schema, if it has one.

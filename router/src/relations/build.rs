@@ -11,8 +11,8 @@ use super::code::{calls, words};
 use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::reading::reading;
 use super::{
-    Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation, RelationKind,
-    Relations, Sharding, SqlType, Triggers, Volatility, is_system_schema,
+    ByName, Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation,
+    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, is_system_schema,
 };
 
 /// Something configuration and servers disagree about.
@@ -49,7 +49,7 @@ struct Builder<'a> {
     found: &'a Introspection,
     buckets: Arc<BucketMap>,
     relations: HashMap<i64, Relation>,
-    functions: HashMap<Box<str>, Vec<Function>>,
+    functions: ByName<Vec<Function>>,
     /// Functions by oid: name, and a sharded table each reads.
     reads: HashMap<i64, TableName>,
     /// Functions by oid: the settings each may change.
@@ -71,7 +71,7 @@ impl<'a> Builder<'a> {
                 Arc::clone,
             ),
             relations: HashMap::new(),
-            functions: HashMap::new(),
+            functions: ByName::default(),
             reads: HashMap::new(),
             changes: HashMap::new(),
             problems: Vec::new(),
@@ -496,7 +496,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> Relations {
-        let mut schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>> = HashMap::new();
+        let mut schemas: ByName<ByName<Relation>> = ByName::default();
         let sharded = |relation: &Relation| {
             matches!(
                 relation.placement,

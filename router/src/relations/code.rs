@@ -1,5 +1,7 @@
 //! Names in code: what a function's body or a default mentions.
 
+use std::borrow::Cow;
+
 use crate::sql::{self, Lexer, TokenKind};
 
 /// The identifiers of a text, folded; also those inside strings and dollar quotes, because code holds code.
@@ -13,7 +15,7 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
 pub(super) fn calls(text: &str) -> impl Iterator<Item = String> {
     let mut found = Vec::new();
     let mut lexer = Lexer::new(text.as_bytes());
-    let mut last: Option<String> = None;
+    let mut last = None;
     // What PostgreSQL printed, its lexer reads.
     while let Ok(Some(token)) = lexer.next() {
         let name = sql::name(&token, text.as_bytes());
@@ -21,12 +23,12 @@ pub(super) fn calls(text: &str) -> impl Iterator<Item = String> {
             name.starts_with("current_") || name.starts_with("localtime") || name == "session_user"
         };
         if token.kind == TokenKind::Punct(b'(') {
-            found.extend(last.take());
+            found.extend(last.take().map(Cow::into_owned));
         } else {
-            found.extend(
-                name.clone()
-                    .filter(|name| token.kind == TokenKind::Word && bare(name)),
-            );
+            let called = name
+                .clone()
+                .filter(|name| token.kind == TokenKind::Word && bare(name));
+            found.extend(called.map(Cow::into_owned));
         }
         last = name;
     }

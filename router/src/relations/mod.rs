@@ -27,12 +27,15 @@ pub use functions::{Function, FunctionKind, Volatility};
 pub use introspect::Introspection;
 pub use search_path::SearchPath;
 
+/// What is found by a name: every statement that is planned looks for some.
+type ByName<T> = HashMap<Box<str>, T, foldhash::fast::RandomState>;
+
 /// The relations and functions of one database, as every shard has them.
 #[derive(Debug, Default)]
 pub struct Relations {
     shards: Vec<Box<str>>,
-    schemas: HashMap<Box<str>, HashMap<Box<str>, Relation>>,
-    functions: HashMap<Box<str>, Vec<Function>>,
+    schemas: ByName<ByName<Relation>>,
+    functions: ByName<Vec<Function>>,
     sharded: bool,
     configured: Vec<TableName>,
     problems: Vec<Problem>,
@@ -239,15 +242,11 @@ impl Relations {
             };
         }
         // Names that start with `pg_` and are not known may be the user's: ask the path's own schemas first.
-        let known = |schema: &str| self.get(schema, name).is_some();
-        let first = path
-            .schemas()
-            .find(|schema| known(schema))
-            .or_else(|| path.schemas().next());
-        match first {
-            Some(schema) if known(schema) => look(schema),
-            _ if name.starts_with("pg_") => Resolved::Catalog,
-            _ => Resolved::Unknown,
+        let known = |schema: &&str| self.get(schema, name).is_some();
+        match path.schemas().find(known) {
+            Some(schema) => look(schema),
+            None if name.starts_with("pg_") => Resolved::Catalog,
+            None => Resolved::Unknown,
         }
     }
 

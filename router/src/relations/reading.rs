@@ -4,6 +4,7 @@
 //! finds tables as the client's own text does, so that it may run where other tables of the same names come first: unless
 //! it was resolved when it was made, has settings or rights of its own, or names a schema.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use switchyard_schema::TableName;
@@ -182,7 +183,7 @@ fn cast_to(source: &str) -> Option<Vec<String>> {
     let (mut found, mut after_cast) = (Vec::new(), false);
     while let Some(token) = lexer.next().ok()? {
         if after_cast {
-            found.extend(sql::name(&token, source));
+            found.extend(sql::name(&token, source).map(Cow::into_owned));
         }
         after_cast = token.text(source) == b"::";
     }
@@ -203,7 +204,7 @@ fn is_bound(source: &str, relations: &BTreeSet<TableName>) -> Option<bool> {
             return false;
         };
         let name = sql::name(token, source);
-        let names = |known: &TableName| Some(&known.name) == name.as_ref();
+        let names = |known: &TableName| Some(known.name.as_str()) == name.as_deref();
         let cast = before.text(source) == b"::" || before.is_word(source, "as");
         cast && relations.iter().any(names)
     };
@@ -211,7 +212,8 @@ fn is_bound(source: &str, relations: &BTreeSet<TableName>) -> Option<bool> {
         [schema, dot, table] if dot.kind == TokenKind::Punct(b'.') => {
             let (schema, table) = (sql::name(schema, source), sql::name(table, source));
             relations.iter().any(|known| {
-                Some(&known.schema) == schema.as_ref() && Some(&known.name) == table.as_ref()
+                let schemas = Some(known.schema.as_str()) == schema.as_deref();
+                schemas && Some(known.name.as_str()) == table.as_deref()
             })
         }
         _ => false,

@@ -315,7 +315,7 @@ impl<'a> Analyser<'a> {
             .map(|function| function.kind)
             .collect();
         if function.over.is_some() {
-            self.analysis.diverges.get_or_insert_with(|| name.clone());
+            self.diverges(&name);
             if let Some(block) = self.blocks.last_mut() {
                 block.window = true;
             }
@@ -325,8 +325,8 @@ impl<'a> Analyser<'a> {
         // In a subquery, what is not known may be an aggregate; at the top level it is refused by itself.
         let unknown = kinds.is_empty() && !is_syntax(&name) && self.blocks.len() > 1;
         if kinds.contains(&FunctionKind::Aggregate) || clauses || unknown {
-            if !ORDERLESS.contains(&name.as_str()) {
-                self.analysis.diverges.get_or_insert_with(|| name.clone());
+            if !ORDERLESS.contains(&&*name) {
+                self.diverges(&name);
             }
             // An aggregate of outer columns belongs to an outer block.
             let all = self.outward > outward;

@@ -106,8 +106,9 @@ impl<'a> Analyser<'a> {
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [qualifier, column] => {
                     let qualifier = name(qualifier).ok();
-                    let target = first.and_then(|item| item.alias.clone());
-                    own(column) && (qualifier == target || qualifier.as_deref() == Some("excluded"))
+                    let target = first.and_then(|item| item.alias.as_deref());
+                    let is_target = qualifier.as_deref() == target;
+                    own(column) && (is_target || qualifier.as_deref() == Some("excluded"))
                 }
                 _ => false,
             },

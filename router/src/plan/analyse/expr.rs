@@ -85,7 +85,7 @@ impl<'a> Analyser<'a> {
                 let names = parts.iter().map(name).collect::<Result<Vec<_>, _>>()?;
                 let (schema, qualifier, column) = match names.as_slice() {
                     [qualifier, column] => (None, qualifier, column),
-                    [schema, table, column] => (Some(schema.as_str()), table, column),
+                    [schema, table, column] => (Some(&**schema), table, column),
                     _ => return Err(Stop::Opaque("a column name of more than three parts")),
                 };
                 self.reference(self.qualified(schema, qualifier, column), column);

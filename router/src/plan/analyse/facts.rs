@@ -5,8 +5,6 @@
 //! it takes in (*exports*); it does not see what holds in a nullable side inside it. So an ON predicate never restricts
 //! the preserved side, and a fact of a subquery with LIMIT is known outside but outer facts do not reach into it.
 
-use std::collections::HashMap;
-
 use switchyard_schema::KeyFamily;
 
 use crate::plan::route::KeySet;
@@ -149,7 +147,7 @@ impl Facts {
     pub(in crate::plan) fn known(&self, scope: ScopeId) -> Known<'_> {
         let chain = self.chain(scope);
         let mut known = Known {
-            parents: HashMap::new(),
+            parents: (0..self.columns.len()).map(ColumnId).collect(),
             keys: Vec::new(),
         };
         let mut seen = Vec::new();
@@ -192,24 +190,23 @@ impl Facts {
 
 /// Classes of equal columns, and the key sets of their members.
 pub(in crate::plan) struct Known<'a> {
-    parents: HashMap<ColumnId, ColumnId>,
+    /// Of each column another one that is equal; itself for one in each class.
+    parents: Vec<ColumnId>,
     keys: Vec<(ColumnId, &'a KeySet)>,
 }
 
 impl Known<'_> {
     fn root(&self, column: ColumnId) -> ColumnId {
         let mut at = column;
-        while let Some(parent) = self.parents.get(&at) {
-            at = *parent;
+        while self.parents[at.0] != at {
+            at = self.parents[at.0];
         }
         at
     }
 
     fn join(&mut self, a: ColumnId, b: ColumnId) {
         let (a, b) = (self.root(a), self.root(b));
-        if a != b {
-            self.parents.insert(a, b);
-        }
+        self.parents[a.0] = b;
     }
 
     /// Whether two columns are known to be equal.

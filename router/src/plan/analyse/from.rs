@@ -1,5 +1,7 @@
 //! FROM: the items, their columns, and the tree of joins.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::{
     Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias,
     TableFactor, TableWithJoins,
@@ -44,6 +46,15 @@ impl Tree<'_> {
                 items.extend(right.items());
                 items
             }
+        }
+    }
+
+    /// Whether there is an outer join in it.
+    pub(super) fn has_outer(&self) -> bool {
+        match self {
+            Tree::Leaf(_) => false,
+            Tree::Inner(left, right, _) => left.has_outer() || right.has_outer(),
+            Tree::Left(..) | Tree::Full(..) => true,
         }
     }
 }
@@ -93,7 +104,7 @@ impl<'a> Analyser<'a> {
             JoinConstraint::Using(names) => {
                 let names = names
                     .iter()
-                    .map(|name| relation_name(name).map(|(_, name)| name));
+                    .map(|name| relation_name(name).map(|(_, name)| name.into_owned()));
                 let names = names.collect::<Result<Vec<_>, _>>()?;
                 On::Equal(self.merge_columns(&left, &right, &names, side))
             }
@@ -310,7 +321,7 @@ impl<'a> Analyser<'a> {
         for arg in args {
             self.function_arg(arg, parent)?;
         }
-        self.function_item(function, alias, scope)
+        self.function_item(function.into_owned(), alias, scope)
     }
 
     /// A function in FROM: its columns are known only as far as the alias names them.
@@ -489,7 +500,7 @@ impl<'a> Analyser<'a> {
                 self.cte_query(position, query, recursive, cte.frames, scope)?
             }
         };
-        rename(&mut columns, &cte.columns);
+        rename(&mut columns, cte.columns.iter().map(Cow::from));
         Ok((columns, open))
     }
 
@@ -582,7 +593,7 @@ pub(super) fn aliased(mut item: Item, alias: Option<&TableAlias>) -> Result<Item
     if alias.at.is_some() {
         return Err(Stop::Opaque("not PostgreSQL's syntax"));
     }
-    item.alias = Some(name(&alias.name)?);
+    item.alias = Some(name(&alias.name)?.into_owned());
     item.schema = None;
     let columns: Vec<&Ident> = alias.columns.iter().map(|column| &column.name).collect();
     let names = columns
@@ -593,19 +604,19 @@ pub(super) fn aliased(mut item: Item, alias: Option<&TableAlias>) -> Result<Item
         item.columns = names
             .into_iter()
             .map(|name| Output {
-                name: Some(name),
+                name: Some(name.into_owned()),
                 ..Output::default()
             })
             .collect();
     } else {
-        rename(&mut item.columns, &names);
+        rename(&mut item.columns, names);
     }
     Ok(item)
 }
 
-fn rename(columns: &mut [Output], names: &[String]) {
+fn rename<'n>(columns: &mut [Output], names: impl IntoIterator<Item = Cow<'n, str>>) {
     for (column, name) in columns.iter_mut().zip(names) {
-        column.name = Some(name.clone());
+        column.name = Some(name.into_owned());
     }
 }
 

@@ -31,7 +31,7 @@ impl<'a> Analyser<'a> {
         // New rows are placed by the keys they store, not found by a condition.
         self.analysis.instances.truncate(instances);
         if let Some(alias) = &insert.table_alias {
-            item.alias = Some(name(&alias.alias)?);
+            item.alias = Some(name(&alias.alias)?.into_owned());
         }
         let listed = insert
             .columns

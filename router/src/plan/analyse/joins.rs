@@ -1,5 +1,7 @@
 //! Outer joins: which of them are inner joins in effect, and which scope each item's rows belong to.
 
+use sqlparser::ast::Expr;
+
 use super::facts::{Fact, ScopeId};
 use super::from::{On, Tree};
 use super::{Analyser, Stop};
@@ -10,8 +12,13 @@ impl<'a> Analyser<'a> {
     pub(super) fn reduce(
         &self,
         mut trees: Vec<Tree<'a>>,
-        mut refused: Vec<ScopeId>,
+        condition: Option<&Expr>,
     ) -> Vec<Tree<'a>> {
+        if !trees.iter().any(Tree::has_outer) {
+            return trees;
+        }
+        let refused = condition.map(|condition| self.refuses_null(condition));
+        let mut refused = refused.unwrap_or_default();
         loop {
             let before = distinct(&mut refused);
             trees = trees

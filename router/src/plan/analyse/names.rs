@@ -1,15 +1,17 @@
 //! Names: folding, PostgreSQL's reserved words, and what is visible where.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 
 use super::facts::{ColumnId, ScopeId};
 use super::{Analyser, Stop};
 use crate::plan::parse::offset;
 use crate::plan::types::Typed;
-use crate::sql::names::{cut, fold};
+use crate::sql::names::{fold, unquoted};
 
 /// Words PostgreSQL never takes for the name of a table, a column or a function.
-const RESERVED: &[&str] = &[
+static RESERVED: Words = Words::new(&[
     "all",
     "analyse",
     "analyze",
@@ -88,10 +90,10 @@ const RESERVED: &[&str] = &[
     "where",
     "window",
     "with",
-];
+]);
 
 /// Words PostgreSQL takes for the name of a function or type only.
-const RESERVED_BUT_FUNCTION: &[&str] = &[
+static RESERVED_BUT_FUNCTION: Words = Words::new(&[
     "authorization",
     "binary",
     "collation",
@@ -115,34 +117,70 @@ const RESERVED_BUT_FUNCTION: &[&str] = &[
     "similar",
     "tablesample",
     "verbose",
-];
+]);
+
+/// Words in order, found by their first letters: almost no name is one, and every name is looked for.
+struct Words {
+    words: &'static [&'static str],
+    /// Where those of each letter begin, and those of the next.
+    starts: [u8; 27],
+}
+
+impl Words {
+    const fn new(words: &'static [&'static str]) -> Self {
+        let mut starts = [0; 27];
+        let mut at = 0;
+        while at < words.len() {
+            let letter = words[at].as_bytes()[0] - b'a';
+            // Until there are more, the next letter's begin behind this one.
+            let mut later = letter as usize + 1;
+            while later < starts.len() {
+                starts[later] = at as u8 + 1;
+                later += 1;
+            }
+            at += 1;
+        }
+        Words { words, starts }
+    }
+
+    fn contain(&self, name: &str) -> bool {
+        let Some(letter @ b'a'..=b'z') = name.as_bytes().first() else {
+            return false;
+        };
+        let letter = usize::from(letter - b'a');
+        let (from, to) = (self.starts[letter], self.starts[letter + 1]);
+        self.words[usize::from(from)..usize::from(to)].contains(&name)
+    }
+}
 
 /// The name an identifier stands for, whatever its place.
-fn plain(ident: &Ident) -> Result<String, Stop> {
+fn plain(ident: &Ident) -> Result<Cow<'_, str>, Stop> {
     match ident.quote_style {
         None => Ok(fold(&ident.value)),
-        Some('"') => Ok(cut(ident.value.replace("\"\"", "\""))),
+        Some('"') => Ok(unquoted(&ident.value)),
         Some(_) => Err(Stop::Opaque("a quoted name PostgreSQL does not have")),
     }
 }
 
 /// The name of a table, column or alias. A reserved word there means that sqlparser read a keyword as a name.
-pub(in crate::plan) fn name(ident: &Ident) -> Result<String, Stop> {
+pub(in crate::plan) fn name(ident: &Ident) -> Result<Cow<'_, str>, Stop> {
     let name = plain(ident)?;
-    let keyword =
-        RESERVED.contains(&name.as_str()) || RESERVED_BUT_FUNCTION.contains(&name.as_str());
-    if ident.quote_style.is_none() && keyword {
+    let is_keyword = || RESERVED.contain(&name) || RESERVED_BUT_FUNCTION.contain(&name);
+    if ident.quote_style.is_none() && is_keyword() {
         return Err(Stop::Opaque("a reserved word read as a name"));
     }
     Ok(name)
 }
 
+/// A name, and its schema if it says one.
+pub(in crate::plan) type Qualified<'a> = (Option<Cow<'a, str>>, Cow<'a, str>);
+
 /// The name of a function, with its schema.
-pub(in crate::plan) fn function_name(name: &ObjectName) -> Result<(Option<String>, String), Stop> {
+pub(in crate::plan) fn function_name(name: &ObjectName) -> Result<Qualified<'_>, Stop> {
     let (schema, ident) = split(name)?;
     let name = plain(ident)?;
     let special = matches!(
-        name.as_str(),
+        &*name,
         "current_catalog"
             | "current_date"
             | "current_role"
@@ -155,21 +193,19 @@ pub(in crate::plan) fn function_name(name: &ObjectName) -> Result<(Option<String
             | "system_user"
             | "user"
     );
-    if ident.quote_style.is_none() && RESERVED.contains(&name.as_str()) && !special {
+    if ident.quote_style.is_none() && RESERVED.contain(&name) && !special {
         return Err(Stop::Opaque("a reserved word read as a function"));
     }
     Ok((schema, name))
 }
 
 /// The name of a relation, with its schema.
-pub(in crate::plan) fn relation_name(
-    object: &ObjectName,
-) -> Result<(Option<String>, String), Stop> {
+pub(in crate::plan) fn relation_name(object: &ObjectName) -> Result<Qualified<'_>, Stop> {
     let (schema, ident) = split(object)?;
     Ok((schema, name(ident)?))
 }
 
-fn split(object: &ObjectName) -> Result<(Option<String>, &Ident), Stop> {
+fn split(object: &ObjectName) -> Result<(Option<Cow<'_, str>>, &Ident), Stop> {
     match object.0.as_slice() {
         [ObjectNamePart::Identifier(ident)] => Ok((None, ident)),
         [
@@ -241,22 +277,14 @@ impl Analyser<'_> {
             if let Some(merged) = frame.merged.iter().rev().find(|merged| merged.name == name) {
                 return Found::Column(merged.column, merged.typed, depth);
             }
-            let mut hits = Vec::new();
-            let mut open = false;
-            for id in &frame.items {
-                let item = &self.items[*id];
-                open |= item.open;
-                hits.extend(
-                    item.columns
-                        .iter()
-                        .filter(|column| column.name.as_deref() == Some(name)),
-                );
-            }
-            match hits.as_slice() {
-                [one] => return Found::Column(one.column, one.typed, depth),
-                [] if open => return Found::Unknown,
-                [] => {}
-                _ => return Found::Unknown,
+            let items = || frame.items.iter().map(|id| &self.items[*id]);
+            let columns = items().flat_map(|item| &item.columns);
+            let mut hits = columns.filter(|column| column.name.as_deref() == Some(name));
+            match (hits.next(), hits.next()) {
+                (Some(one), None) => return Found::Column(one.column, one.typed, depth),
+                (None, _) if items().any(|item| item.open) => return Found::Unknown,
+                (None, _) => {}
+                (Some(_), Some(_)) => return Found::Unknown,
             }
         }
         Found::Unknown
@@ -297,11 +325,26 @@ impl Analyser<'_> {
     }
 
     /// The name of a result column: any word after `AS`, no reserved one without it.
-    pub(super) fn label(&self, ident: &Ident) -> Result<String, Stop> {
+    pub(super) fn label<'n>(&self, ident: &'n Ident) -> Result<Cow<'n, str>, Stop> {
         if self.follows_as(ident) {
             plain(ident)
         } else {
             name(ident)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RESERVED, RESERVED_BUT_FUNCTION};
+
+    #[test]
+    fn reserved_words_are_found() {
+        for words in [&RESERVED, &RESERVED_BUT_FUNCTION] {
+            assert!(words.words.is_sorted());
+            assert!(words.words.iter().all(|word| words.contain(word)));
+            let others = ["", "a", "alll", "zone", "_all", "\u{e4}", "{", "wit"];
+            assert!(!others.iter().any(|other| words.contain(other)));
         }
     }
 }

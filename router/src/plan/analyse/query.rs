@@ -1,5 +1,7 @@
 //! Queries: subqueries, set operations, VALUES, common table expressions, ORDER BY and LIMIT.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::{
     Expr, LimitClause, OrderBy, OrderByKind, Query, SetExpr, SetQuantifier, With,
 };
@@ -444,7 +446,7 @@ impl<'a> Analyser<'a> {
                 .alias
                 .columns
                 .iter()
-                .map(|column| name(&column.name))
+                .map(|column| name(&column.name).map(Cow::into_owned))
                 .collect::<Result<Vec<_>, _>>()?;
             let write = match &*cte.query.body {
                 SetExpr::Insert(statement)
@@ -476,7 +478,7 @@ impl<'a> Analyser<'a> {
             };
             let frames = self.frames.len();
             self.ctes.push(Cte {
-                name: name(&cte.alias.name)?,
+                name: name(&cte.alias.name)?.into_owned(),
                 columns,
                 body,
                 frames,

@@ -1,5 +1,7 @@
 //! One SELECT: FROM, WHERE, GROUP BY, and the columns that come out.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::{
     Distinct, Expr, FunctionArguments, GroupByExpr, NamedWindowExpr, OrderBy, Select, SelectFlavor,
     SelectInto, SelectItem, SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
@@ -66,10 +68,7 @@ impl<'a> Analyser<'a> {
         condition: Option<&'a Expr>,
         scope: ScopeId,
     ) -> Result<(), Stop> {
-        let refused = condition
-            .map(|condition| self.refuses_null(condition))
-            .unwrap_or_default();
-        let trees = self.reduce(trees, refused);
+        let trees = self.reduce(trees, condition);
         for tree in &trees {
             self.assign(tree, scope)?;
         }
@@ -91,7 +90,7 @@ impl<'a> Analyser<'a> {
         if into.temporary {
             self.analysis.temporary = true;
             self.analysis.effects.pins.insert(Pin::Temporary);
-            self.analysis.creates_temporary = Some(table);
+            self.analysis.creates_temporary = Some(table.into_owned());
         } else if !self.alone {
             return Err(Refusal::not_supported("SELECT INTO is not supported")
                 .hint("Use CREATE TABLE AS.")
@@ -132,7 +131,7 @@ impl<'a> Analyser<'a> {
             return self.expr(expr, scope, false);
         };
         let (schema, name) = function_name(&function.name)?;
-        match (&function.args, name.as_str()) {
+        match (&function.args, &*name) {
             (FunctionArguments::List(list), "rollup" | "cube") if schema.is_none() => list
                 .args
                 .iter()
@@ -153,13 +152,13 @@ impl<'a> Analyser<'a> {
             match item {
                 SelectItem::UnnamedExpr(expr) => {
                     outputs.push(Output {
-                        name: implied_name(expr),
+                        name: implied_name(expr).map(Cow::into_owned),
                         ..self.output(expr, scope)?
                     });
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
                     outputs.push(Output {
-                        name: Some(self.label(alias)?),
+                        name: Some(self.label(alias)?.into_owned()),
                         ..self.output(expr, scope)?
                     });
                 }
@@ -262,7 +261,7 @@ fn check_dialect(select: &Select) -> Result<(), Stop> {
 }
 
 /// The name PostgreSQL gives an expression's column, where that is simple.
-fn implied_name(expr: &Expr) -> Option<String> {
+fn implied_name(expr: &Expr) -> Option<Cow<'_, str>> {
     match expr {
         Expr::Identifier(ident) => name(ident).ok(),
         Expr::CompoundIdentifier(parts) => name(parts.last()?).ok(),
@@ -270,7 +269,7 @@ fn implied_name(expr: &Expr) -> Option<String> {
         Expr::Function(function) => function_name(&function.name).ok().map(|(_, name)| name),
         // PostgreSQL calls these "?column?": nothing can mean them by accident.
         Expr::Value(_) | Expr::BinaryOp { .. } | Expr::UnaryOp { .. } => {
-            Some("?column?".to_owned())
+            Some(Cow::Borrowed("?column?"))
         }
         _ => None,
     }

@@ -1,10 +1,12 @@
 //! Writes: the table they write, what its triggers may touch, what they return.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::{Expr, ObjectName, SelectItem, Statement, TableFactor};
 
 use super::facts::ScopeId;
 use super::from::{Tree, aliased};
-use super::names::{Frame, Item, Output, relation_name};
+use super::names::{Frame, Item, Output, Qualified, relation_name};
 use super::{Analyser, Stop, Stored, StoredKeys, display};
 use crate::plan::refusal::Refusal;
 use crate::plan::route::StoredAs;
@@ -79,8 +81,8 @@ impl<'a> Analyser<'a> {
     ) -> Result<(WriteTarget<'a>, Item), Stop> {
         let (schema, name) = relation_name(name)?;
         let mut item = Item {
-            alias: Some(name.clone()),
-            schema: schema.clone(),
+            alias: Some(name.clone().into_owned()),
+            schema: schema.clone().map(Cow::into_owned),
             columns: Vec::new(),
             open: true,
             scope,
@@ -239,9 +241,9 @@ pub(super) fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
 
-pub(super) fn single((schema, name): (Option<String>, String)) -> Result<String, Stop> {
+pub(super) fn single((schema, name): Qualified<'_>) -> Result<String, Stop> {
     match schema {
-        None => Ok(name),
+        None => Ok(name.into_owned()),
         Some(_) => Err(Stop::Opaque("a column with a qualifier as a target")),
     }
 }

@@ -5,6 +5,8 @@
 //! shards' rows. What is left must be constants, operators and PostgreSQL's own functions. The tokens are replaced in the text and the
 //! nodes in the tree, each by itself, and the results are compared.
 
+use std::borrow::Cow;
+
 use sqlparser::ast::{Expr, Function, OrderByKind, Query, Select, SelectItem};
 
 use super::clauses::Run;
@@ -211,7 +213,7 @@ impl<'a> Terms<'a> {
     }
 
     /// The name of a function of PostgreSQL's, and of nobody else's.
-    fn name_of(&self, function: &Function) -> Option<String> {
+    fn name_of<'f>(&self, function: &'f Function) -> Option<Cow<'f, str>> {
         let (schema, name) = function_name(&function.name).ok()?;
         let path = self.context.search_path;
         let relations = self.context.relations;
@@ -304,7 +306,7 @@ impl<'a> Terms<'a> {
     }
 
     /// The name of the column that a run is, if that is all.
-    fn column_name(&self, run: &Run) -> Option<String> {
+    fn column_name(&self, run: &Run) -> Option<Cow<'_, str>> {
         let last = run.end.checked_sub(1)?;
         let qualified = run.len() == 3 && self.is(run.start + 1, TokenKind::Punct(b'.'));
         (run.len() == 1 || qualified).then(|| self.name(last))?
@@ -373,7 +375,7 @@ impl<'a> Terms<'a> {
         token.is_some_and(|token| token.is_word(self.sql, word))
     }
 
-    fn name(&self, at: usize) -> Option<String> {
+    fn name(&self, at: usize) -> Option<Cow<'_, str>> {
         sql::name(self.tokens.get(at)?, self.sql)
     }
 

@@ -167,12 +167,12 @@ fn spread<'a>(analysis: &'a Analysis, statement: &'a Statement) -> Option<Spread
     })
 }
 
-/// How PostgreSQL finishes what the shards do of a statement, if that is exact and less than to fetch what it reads. Besides
-/// the slots of literals on whose values that depends.
+/// How PostgreSQL finishes what the shards do of a statement, if that is exact and less than to fetch what it reads: of a text,
+/// all of its tokens, and those that are the statement. Besides the slots of literals on whose values that depends.
 pub(super) fn finish(
     analysis: &Analysis,
     statement: &Statement,
-    (sql, tokens): (&[u8], &[Token]),
+    (sql, all, tokens): (&[u8], &[Token], &[Token]),
     scan: &Scan,
     context: &Context<'_>,
 ) -> (Option<Finish>, Vec<u16>) {
@@ -197,7 +197,7 @@ pub(super) fn finish(
             clauses: &Clauses::find(sql, tokens, query, select)?,
         };
         let finish = finish::finish(&statement, target, shape, &mut terms)?;
-        finish.within(&all_tokens(sql), tokens)
+        finish.within(all, tokens)
     };
     (finish(), terms.guards)
 }

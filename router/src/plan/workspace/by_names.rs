@@ -128,7 +128,7 @@ impl Names {
             ));
         }
         let name = sql::name(token, sql).unwrap_or_default();
-        if context.temporary.contains(&name) {
+        if context.temporary.iter().any(|temporary| *temporary == name) {
             return Err("It reads a temporary table.".to_owned());
         }
         let is = |at: Option<usize>, byte: u8| {

@@ -3,6 +3,7 @@
 //! Conditions are the client's own text, token by token: a plan keeps the numbers of tokens, and whoever fetches has the text
 //! at hand.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -147,7 +148,7 @@ fn shown(restriction: &Restriction, text: &Text<'_>) -> String {
 #[derive(Debug)]
 pub struct Text<'a> {
     sql: &'a [u8],
-    tokens: Vec<Token>,
+    tokens: Cow<'a, [Token]>,
 }
 
 impl<'a> Text<'a> {
@@ -156,7 +157,23 @@ impl<'a> Text<'a> {
         let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
         // What has been planned can be cut into tokens.
         let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
-        Self { sql, tokens }
+        Self {
+            sql,
+            tokens: Cow::Owned(tokens),
+        }
+    }
+
+    /// Of a text that has been cut into these tokens.
+    pub(in crate::plan) fn of(sql: &'a [u8], tokens: &'a [Token]) -> Self {
+        Self {
+            sql,
+            tokens: Cow::Borrowed(tokens),
+        }
+    }
+
+    /// The text itself.
+    pub(super) fn sql(&self) -> &'a [u8] {
+        self.sql
     }
 
     /// The tokens.
@@ -210,19 +227,26 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The tokens that are in none of the conditions.
-pub(super) fn without(conditions: &[Condition], sql: &[u8], tokens: &[Token]) -> Vec<Token> {
-    let text = Text::new(sql);
+/// Those of the tokens that are in none of the conditions.
+pub(super) fn without<'t>(
+    conditions: &[Condition],
+    text: &Text<'_>,
+    tokens: &'t [Token],
+) -> Cow<'t, [Token]> {
+    if conditions.is_empty() {
+        return Cow::Borrowed(tokens);
+    }
     let places: Vec<Range<usize>> = conditions
         .iter()
         .filter_map(|condition| text.place(condition))
         .collect();
-    let inside = |token: &&Token| {
+    let outside = |token: &&Token| {
         !places
             .iter()
             .any(|place| place.contains(&(token.start as usize)))
     };
-    tokens.iter().filter(inside).copied().collect()
+    let outside = tokens.iter().filter(outside);
+    Cow::Owned(outside.copied().collect())
 }
 
 /// The values of a column of a relation that has been fetched, as the text of an array; `None` if they are not known or too many.

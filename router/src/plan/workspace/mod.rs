@@ -26,7 +26,7 @@ use switchyard_schema::{ShardIndex, TableName};
 pub(super) use self::by_names::{by_names, read_by_text};
 use self::fetch::Condition;
 pub use self::fetch::{Fetch, Home, Restriction, Text};
-use self::needs::Uses;
+use self::needs::{Nodes, Uses};
 pub use self::own::OwnView;
 use self::reduce::Mention;
 pub(super) use self::splice::schemas;
@@ -132,11 +132,11 @@ impl Workspace {
     }
 }
 
-/// The workspace for a statement that has been understood; `Err` is why there is none.
+/// The workspace for a statement that has been understood, and is these tokens of the text; `Err` is why there is none.
 pub(super) fn workspace(
     analysis: &Analysis,
     statement: &Statement,
-    sql: &[u8],
+    text: &Text<'_>,
     tokens: &[Token],
     context: &Context<'_>,
     reason: String,
@@ -145,7 +145,7 @@ pub(super) fn workspace(
     // Views and functions mention relations, too.
     let all_in_text = analysis.reads_views.is_none() && analysis.read_inside.is_empty();
     let mut mentions = match all_in_text {
-        true => reduce::mentions(statement, sql, context).unwrap_or_default(),
+        true => reduce::mentions(statement, text, context).unwrap_or_default(),
         false => Vec::new(),
     };
     let all: Vec<TableName> = mentions
@@ -156,12 +156,14 @@ pub(super) fn workspace(
     // shows it that is left out.
     let settled = match reduce::has_set_operation(statement) {
         true => Vec::new(),
-        false => settle(&mut mentions, sql, context),
+        false => settle(&mut mentions, text, context),
     };
     let is_gone = |name: &TableName| {
         all.contains(name) && !mentions.iter().any(|mention| mention.relation == *name)
     };
-    let uses = Uses::of(statement, sql, &fetch::without(&settled, sql, tokens))?;
+    let nodes = Nodes::of(statement);
+    let unsettled = fetch::without(&settled, text, tokens);
+    let uses = Uses::of(&nodes, text.sql(), &unsettled)?;
     if let Some(why) = analysis.own_views.iter().find_map(|view| view.lacks(&uses)) {
         return Err(why);
     }
@@ -180,7 +182,7 @@ pub(super) fn workspace(
     for name in analysis.read.iter().filter(|name| !is_gone(name)) {
         made.relation(name)?;
     }
-    if analysis.calls_code && uses.gives_rows() {
+    if analysis.calls_code && nodes.gives_rows() {
         return Err("A function in it may take a row of a table.".to_owned());
     }
     made.inside(&analysis.read_inside)?;
@@ -197,20 +199,23 @@ pub(super) fn workspace(
         }
     }
     same_names(&workspace)?;
-    if splice::is_ambiguous(sql, tokens, &|name| workspace.makes(name)) {
+    if splice::is_ambiguous(text.sql(), tokens, &|name| workspace.makes(name)) {
         return Err("A schema's name is also another name in it.".to_owned());
     }
-    if all_in_text && !uses.gives_rows() && context.layer != Layer::Workspace {
-        let uses = Uses::of(statement, sql, tokens)?;
-        let columns = |relation: &Relation| Given::of(relation, &uses.columns(relation));
+    if all_in_text && !nodes.gives_rows() && context.layer != Layer::Workspace {
+        // What is settled is settled by the shards, of the rows that they are given, too.
+        let all = match unsettled.len() == tokens.len() {
+            true => uses,
+            false => Uses::of(&nodes, text.sql(), tokens)?,
+        };
+        let columns = |relation: &Relation| Given::of(relation, &all.columns(relation));
         workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &columns);
     }
     Ok(workspace)
 }
 
 /// The conditions that hold for every row that is fetched. What is mentioned inside them only is mentioned no more.
-fn settle(mentions: &mut Vec<Mention>, sql: &[u8], context: &Context<'_>) -> Vec<Condition> {
-    let text = Text::new(sql);
+fn settle(mentions: &mut Vec<Mention>, text: &Text<'_>, context: &Context<'_>) -> Vec<Condition> {
     loop {
         let settled = settled(mentions, context);
         let places: Vec<_> = settled
@@ -285,7 +290,7 @@ fn only_reads(analysis: &Analysis) -> Result<(), String> {
 /// Puts a workspace together.
 struct Making<'a> {
     context: &'a Context<'a>,
-    uses: &'a Uses,
+    uses: &'a Uses<'a>,
     workspace: Workspace,
     /// The views that are being made.
     open: Vec<TableName>,

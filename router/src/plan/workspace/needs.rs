@@ -8,6 +8,7 @@
     reason = "only the nodes that use columns without their names, or compare them, matter"
 )]
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
@@ -20,19 +21,20 @@ use crate::plan::analyse::names;
 use crate::relations::Relation;
 use crate::sql::{self, Token, TokenKind};
 
+/// Names in a text.
+type Named<N> = HashSet<N, foldhash::fast::RandomState>;
+
 /// What a statement uses.
-#[derive(Debug, Default)]
-pub(super) struct Uses {
+#[derive(Debug)]
+pub(super) struct Uses<'a> {
     /// Every name in it; `None` if columns may be used without their names.
-    named: Option<HashSet<String>>,
+    named: Option<Named<Cow<'a, str>>>,
     /// Columns of a group may go with its primary key.
     groups: bool,
     /// Columns that subqueries compare with others.
     compared: HashSet<String>,
     /// Names of relations that are read without what inherits from them.
     only: HashSet<String>,
-    /// A row of a table is used as one value: its type is another one in a workspace.
-    rows: bool,
 }
 
 /// Columns that every table has and that mean something on its own server only, and types of names that are looked up there.
@@ -40,24 +42,24 @@ const SERVER_BOUND: &[&str] = &[
     "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "regclass",
 ];
 
-impl Uses {
-    /// Of a statement that has been understood; `Err` names something whose meaning would be lost in a workspace.
-    pub(super) fn of(statement: &Statement, sql: &[u8], tokens: &[Token]) -> Result<Uses, String> {
+impl<'a> Uses<'a> {
+    /// Of a statement that has been understood, as far as it is these tokens; `Err` names something whose meaning would be
+    /// lost in a workspace.
+    pub(super) fn of(nodes: &Nodes, sql: &'a [u8], tokens: &[Token]) -> Result<Self, String> {
         let mut uses = Uses::of_tokens(sql, tokens)?;
-        let mut nodes = Nodes::default();
-        let _: ControlFlow<()> = statement.visit(&mut nodes);
-        let whole_row = nodes.alone.iter().any(|name| nodes.items.contains(name));
-        if nodes.renames || whole_row {
+        if nodes.renames || nodes.whole_row() {
             uses.named = None;
         }
-        uses.compared = nodes.compared;
-        uses.rows = whole_row || nodes.row_arguments;
+        uses.compared.clone_from(&nodes.compared);
         Ok(uses)
     }
 
     /// Of a statement of which only the words are known.
-    pub(super) fn of_tokens(sql: &[u8], tokens: &[Token]) -> Result<Uses, String> {
-        let mut named = Some(HashSet::new());
+    pub(super) fn of_tokens(sql: &'a [u8], tokens: &[Token]) -> Result<Self, String> {
+        let mut named = Some(Named::with_capacity_and_hasher(
+            tokens.len(),
+            foldhash::fast::RandomState::default(),
+        ));
         let mut groups = false;
         let mut only = Vec::new();
         for (at, token) in tokens.iter().enumerate() {
@@ -78,7 +80,7 @@ impl Uses {
             match token.kind {
                 TokenKind::Word | TokenKind::QuotedIdent => {
                     let name = sql::name(token, sql).unwrap_or_default();
-                    if SERVER_BOUND.contains(&name.as_str()) {
+                    if SERVER_BOUND.contains(&&*name) {
                         return Err(format!(
                             "\"{name}\" means something on its own server only."
                         ));
@@ -96,18 +98,16 @@ impl Uses {
             groups,
             compared: HashSet::new(),
             only: only_names(sql, tokens, &only)?,
-            rows: false,
         })
     }
 
     /// Everything, of these relations without what inherits from them.
-    pub(super) fn whole(only: HashSet<String>) -> Uses {
+    pub(super) fn whole(only: HashSet<String>) -> Self {
         Uses {
             named: None,
             groups: true,
             compared: HashSet::new(),
             only,
-            rows: false,
         }
     }
 
@@ -122,17 +122,9 @@ impl Uses {
         named.is_none_or(|named| named.contains(column))
     }
 
-    /// Whether rows of tables are used as values.
-    pub(super) fn gives_rows(&self) -> bool {
-        self.rows
-    }
-
     /// The columns to fetch.
     pub(super) fn columns(&self, relation: &Relation) -> Vec<String> {
-        let needed = |name: &&String| {
-            let named = self.named.as_ref();
-            named.is_none_or(|named| named.contains(*name))
-        };
+        let needed = |name: &&String| self.may_use(name);
         let all = relation.columns.iter().map(|column| &column.name);
         let columns: Vec<String> = all.clone().filter(needed).cloned().collect();
         match columns.is_empty() {
@@ -145,8 +137,7 @@ impl Uses {
     /// The primary key, if the statement may rely on it.
     pub(super) fn primary_key(&self, relation: &Relation) -> Vec<String> {
         let key = &relation.primary_key;
-        let named = |name: &String| self.named.as_ref().is_none_or(|named| named.contains(name));
-        match self.groups && key.iter().all(named) {
+        match self.groups && key.iter().all(|name| self.may_use(name)) {
             true => key.clone(),
             false => Vec::new(),
         }
@@ -180,14 +171,14 @@ fn only_names(sql: &[u8], tokens: &[Token], places: &[usize]) -> Result<HashSet<
     let mut names = HashSet::new();
     for place in places {
         let name = tokens.get(*place).and_then(|token| sql::name(token, sql));
-        names.extend(name);
+        names.extend(name.map(Cow::into_owned));
     }
     let elsewhere = |(at, token): (usize, &Token)| {
         let qualifies = tokens.get(at + 1).map(|next| next.kind) == Some(TokenKind::Punct(b'.'));
         let name = sql::name(token, sql).filter(|_| !qualifies && !places.contains(&at));
-        name.is_some_and(|name| names.contains(&name))
+        name.is_some_and(|name| names.contains(&*name))
     };
-    match tokens.iter().enumerate().any(elsewhere) {
+    match !names.is_empty() && tokens.iter().enumerate().any(elsewhere) {
         true => {
             Err("It reads a table both with and without what inherits from it (ONLY).".to_owned())
         }
@@ -243,11 +234,11 @@ fn is_wildcard(sql: &[u8], tokens: &[Token], at: usize) -> bool {
 
 /// What the tree shows and the words do not.
 #[derive(Default)]
-struct Nodes {
+pub(super) struct Nodes {
     /// Names that stand alone as expressions.
-    alone: HashSet<String>,
+    alone: Named<String>,
     /// Names and aliases of tables.
-    items: HashSet<String>,
+    items: Named<String>,
     /// A table's columns get other names.
     renames: bool,
     /// A function is given `table.*`.
@@ -255,6 +246,24 @@ struct Nodes {
     /// Subqueries in expressions around the node.
     depth: u32,
     compared: HashSet<String>,
+}
+
+impl Nodes {
+    /// Of a statement.
+    pub(super) fn of(statement: &Statement) -> Self {
+        let mut nodes = Nodes::default();
+        let _: ControlFlow<()> = statement.visit(&mut nodes);
+        nodes
+    }
+
+    /// Whether a row of a table is used as one value: its type is another one in a workspace.
+    pub(super) fn gives_rows(&self) -> bool {
+        self.whole_row() || self.row_arguments
+    }
+
+    fn whole_row(&self) -> bool {
+        self.items.iter().any(|name| self.alone.contains(name))
+    }
 }
 
 impl Visitor for Nodes {
@@ -270,10 +279,11 @@ impl Visitor for Nodes {
         } = factor
         {
             if let Ok((_, name)) = names::relation_name(name) {
-                self.items.insert(name);
+                self.items.insert(name.into_owned());
             }
             if let Some(alias) = alias {
-                self.items.extend(names::name(&alias.name));
+                self.items
+                    .extend(names::name(&alias.name).map(Cow::into_owned));
                 self.renames |= !alias.columns.is_empty();
             }
         }
@@ -283,7 +293,7 @@ impl Visitor for Nodes {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
             Expr::Identifier(ident) => {
-                self.alone.extend(names::name(ident));
+                self.alone.extend(names::name(ident).map(Cow::into_owned));
             }
             Expr::Function(function) => {
                 if let FunctionArguments::List(list) = &function.args {
@@ -303,7 +313,7 @@ impl Visitor for Nodes {
                 right,
             } if self.depth > 0 => {
                 if let (Some(left), Some(right)) = (column(left), column(right)) {
-                    self.compared.extend([left, right]);
+                    self.compared.extend([left, right].map(Cow::into_owned));
                 }
             }
             _ => {}
@@ -320,7 +330,7 @@ impl Visitor for Nodes {
 }
 
 /// The name of the column, if that is all the expression is.
-fn column(expr: &Expr) -> Option<String> {
+fn column(expr: &Expr) -> Option<Cow<'_, str>> {
     match expr {
         Expr::Identifier(ident) => names::name(ident).ok(),
         Expr::CompoundIdentifier(parts) => names::name(parts.last()?).ok(),

@@ -10,6 +10,8 @@
     reason = "only conditions that are understood restrict anything"
 )]
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
@@ -44,14 +46,13 @@ pub(super) struct Mention {
 /// Every mention of a relation in the statement that is found; `None` if some may not have been.
 pub(super) fn mentions(
     statement: &Statement,
-    sql: &[u8],
+    text: &Text<'_>,
     context: &Context<'_>,
 ) -> Option<Vec<Mention>> {
     let mut names = Names::default();
     let _: ControlFlow<()> = statement.visit(&mut names);
     let mut blocks = Blocks {
-        text: Text::new(sql),
-        sql,
+        text,
         context,
         ctes: names.ctes,
         scopes: Vec::new(),
@@ -97,20 +98,22 @@ impl Visitor for Names {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
         self.ctes
-            .extend(ctes.filter_map(|cte| name(&cte.alias.name).ok()));
+            .extend(ctes.filter_map(|cte| Some(name(&cte.alias.name).ok()?.into_owned())));
         ControlFlow::Continue(())
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-        self.relations.extend(relation_name(relation).ok());
+        if let Ok((schema, name)) = relation_name(relation) {
+            let schema = schema.map(Cow::into_owned);
+            self.relations.push((schema, name.into_owned()));
+        }
         ControlFlow::Continue(())
     }
 }
 
 /// Looks at one SELECT after the other, those around it in mind.
 struct Blocks<'a> {
-    text: Text<'a>,
-    sql: &'a [u8],
+    text: &'a Text<'a>,
     context: &'a Context<'a>,
     ctes: HashSet<String>,
     /// The FROMs around, outermost first.
@@ -130,6 +133,22 @@ type Scopes<'a> = Vec<Rc<[Item<'a>]>>;
 /// An item, by the FROM it is in and its place there.
 type Place = (usize, usize);
 
+/// A condition that holds for every row of an item.
+struct Held {
+    expr: Expr,
+    /// The tokens of the text that it is, once they have been looked for.
+    tokens: OnceCell<Option<Range<usize>>>,
+}
+
+impl Held {
+    fn new(expr: &Expr) -> Self {
+        Self {
+            expr: expr.clone(),
+            tokens: OnceCell::new(),
+        }
+    }
+}
+
 /// An item of a FROM.
 struct Item<'a> {
     alias: String,
@@ -138,7 +157,7 @@ struct Item<'a> {
     /// The relation, if it is one that could be fetched. The columns of anything else are not known.
     relation: Option<&'a Relation>,
     /// What holds for every row it contributes.
-    conditions: Vec<Expr>,
+    conditions: Vec<Rc<Held>>,
     /// It is on the nullable side of an outer join: what is above that restricts it no more.
     closed: bool,
 }
@@ -256,9 +275,12 @@ fn is_grouped(select: &Select) -> bool {
 
 /// A condition holds for what these items contribute.
 fn hold(items: &mut [Item<'_>], condition: &Expr) {
+    let held = conjuncts(condition).into_iter();
+    let held: Vec<Rc<Held>> = held
+        .map(|condition| Rc::new(Held::new(condition)))
+        .collect();
     for item in items.iter_mut().filter(|item| !item.closed) {
-        item.conditions
-            .extend(conjuncts(condition).into_iter().cloned());
+        item.conditions.extend_from_slice(&held);
     }
 }
 
@@ -354,7 +376,8 @@ impl<'a> Blocks<'a> {
                 let relation = relation.filter(|_| !renames);
                 let alias = alias.as_ref().and_then(|alias| name(&alias.name).ok());
                 let place = parse::offset(object.span().start) as usize;
-                (alias.or(found.map(|(_, name)| name)), place, relation)
+                let alias = alias.or(found.map(|(_, name)| name));
+                (alias.map(Cow::into_owned), place, relation)
             }
             _ => (None, 0, None),
         };
@@ -382,17 +405,17 @@ impl<'a> Blocks<'a> {
         &self,
         scopes: &Scopes<'a>,
         at: Place,
-        condition: &Expr,
+        condition: &Held,
         around: &[Place],
     ) -> Option<Restriction> {
-        match condition {
+        match &condition.expr {
             Expr::BinaryOp {
                 op: BinaryOperator::Or,
                 ..
             } => {
                 let whole = self.condition(scopes, at, condition);
                 let whole = whole.map(Restriction::Condition);
-                whole.or_else(|| self.alternatives(scopes, at, condition, around))
+                whole.or_else(|| self.alternatives(scopes, at, &condition.expr, around))
             }
             Expr::BinaryOp {
                 left,
@@ -405,12 +428,13 @@ impl<'a> Blocks<'a> {
                 (Some(other), Some(mine)) if mine.0 == at && other.0 != at => {
                     self.meeting(scopes, mine, other, around)
                 }
+                (Some((one, _)), _) | (_, Some((one, _))) if one != at => None,
                 _ => self
                     .condition(scopes, at, condition)
                     .map(Restriction::Condition),
             },
             Expr::InSubquery { .. } => {
-                let (expr, query, value) = membership_of(condition)?;
+                let (expr, query, value) = membership_of(&condition.expr)?;
                 let local = self.local_membership(scopes, at, condition);
                 let local = local.map(Restriction::Condition);
                 local.or_else(|| self.membership(scopes, at, (expr, query, value), around))
@@ -431,7 +455,7 @@ impl<'a> Blocks<'a> {
     ) -> Option<Restriction> {
         let one = |condition: &Expr| -> Vec<Restriction> {
             let all = conjuncts(condition).into_iter();
-            all.filter_map(|condition| self.restriction(scopes, at, condition, around))
+            all.filter_map(|one| self.restriction(scopes, at, &Held::new(one), around))
                 .collect()
         };
         let either: Vec<Vec<Restriction>> = disjuncts(condition).into_iter().map(one).collect();
@@ -443,8 +467,8 @@ impl<'a> Blocks<'a> {
     fn meeting(
         &self,
         scopes: &Scopes<'a>,
-        (at, column): (Place, String),
-        (other, equals): (Place, String),
+        (at, column): (Place, Cow<'_, str>),
+        (other, equals): (Place, Cow<'_, str>),
         around: &[Place],
     ) -> Option<Restriction> {
         let mine = item(scopes, at)?.relation?;
@@ -458,17 +482,17 @@ impl<'a> Blocks<'a> {
             let around = [around, &[at]].concat();
             let others = self.restrictions(scopes, other, &around);
             return (!others.is_empty()).then(|| Restriction::Meets {
-                column,
+                column: column.into_owned(),
                 other: theirs.name.clone(),
-                equals,
+                equals: equals.into_owned(),
                 alike,
                 others,
             });
         }
         alike.then(|| Restriction::Among {
-            column,
+            column: column.into_owned(),
             other: theirs.name.clone(),
-            equals,
+            equals: equals.into_owned(),
         })
     }
 
@@ -501,9 +525,9 @@ impl<'a> Blocks<'a> {
         &self,
         scopes: &Scopes<'a>,
         at: Place,
-        condition: &Expr,
+        condition: &Held,
     ) -> Option<Condition> {
-        let (expr, query, value) = membership_of(condition)?;
+        let (expr, query, value) = membership_of(&condition.expr)?;
         let (_, mine) = column(scopes, expr).filter(|(place, _)| *place == at)?;
         let inside = self.inside(scopes, query)?;
         let place = (scopes.len(), 0);
@@ -522,10 +546,10 @@ impl<'a> Blocks<'a> {
     }
 
     /// A condition on one item alone, that says the same on every server and at any moment.
-    fn condition(&self, scopes: &Scopes<'a>, at: Place, condition: &Expr) -> Option<Condition> {
+    fn condition(&self, scopes: &Scopes<'a>, at: Place, condition: &Held) -> Option<Condition> {
         let immutable = |name: &ObjectName| self.is_immutable(name);
         let own = |expr: &Expr| column(scopes, expr).is_some_and(|(place, _)| place == at);
-        is_plain(condition, &own, &immutable).then(|| self.cut(scopes, at, condition))?
+        is_plain(&condition.expr, &own, &immutable).then(|| self.cut(scopes, at, condition))?
     }
 
     /// Whether every function of that name computes the same from the same, anywhere and always.
@@ -545,16 +569,19 @@ impl<'a> Blocks<'a> {
     }
 
     /// A condition as the tokens of the text that it is.
-    fn cut(&self, scopes: &Scopes<'a>, at: Place, condition: &Expr) -> Option<Condition> {
-        let tokens = self.locate(condition)?;
+    fn cut(&self, scopes: &Scopes<'a>, at: Place, condition: &Held) -> Option<Condition> {
+        let tokens = condition
+            .tokens
+            .get_or_init(|| self.locate(&condition.expr));
+        let tokens = tokens.clone()?;
         let alias = &item(scopes, at)?.alias;
         let all = self.text.tokens();
         let qualifies = |number: &usize| {
             let name = all
                 .get(*number)
-                .and_then(|token| crate::sql::name(token, self.sql));
+                .and_then(|token| crate::sql::name(token, self.text.sql()));
             let next = all.get(*number + 1).map(|token| token.kind);
-            name.as_ref() == Some(alias) && next == Some(TokenKind::Punct(b'.'))
+            name.as_deref() == Some(alias) && next == Some(TokenKind::Punct(b'.'))
         };
         let qualifiers = tokens
             .clone()
@@ -576,7 +603,7 @@ impl<'a> Blocks<'a> {
         places
             .filter_map(|(before, after)| {
                 let range = first.checked_sub(before)?..last.checked_add(after + 1)?;
-                let found = parse::expression(self.sql, tokens.get(range.clone())?)?;
+                let found = parse::expression(self.text.sql(), tokens.get(range.clone())?)?;
                 (found == *expr).then_some(range)
             })
             .next()
@@ -627,7 +654,7 @@ fn disjuncts(condition: &Expr) -> Vec<&Expr> {
 
 /// The column that an expression is: its item, and its name. The innermost FROM that has it counts, if no item of unknown
 /// columns there could have it instead.
-fn column(scopes: &Scopes<'_>, expr: &Expr) -> Option<(Place, String)> {
+fn column<'e>(scopes: &Scopes<'_>, expr: &'e Expr) -> Option<(Place, Cow<'e, str>)> {
     match expr {
         Expr::Nested(inner) => column(scopes, inner),
         Expr::Identifier(ident) => {
@@ -655,16 +682,11 @@ fn column(scopes: &Scopes<'_>, expr: &Expr) -> Option<(Place, String)> {
 
 /// The one item in the innermost FROM where there is any.
 fn innermost(scopes: &Scopes<'_>, is: &dyn Fn(&Item<'_>) -> bool) -> Option<Place> {
-    let found = |level: &usize| -> Vec<Place> {
-        let items = scopes[*level].iter().enumerate();
-        items
-            .filter(|(_, item)| is(item))
-            .map(|(at, _)| (*level, at))
-            .collect()
-    };
-    let mut levels = (0..scopes.len()).rev().map(|level| found(&level));
-    match levels.find(|found| !found.is_empty())?.as_slice() {
-        [place] => Some(*place),
-        _ => None,
+    for (level, items) in scopes.iter().enumerate().rev() {
+        let mut found = (0..items.len()).filter(|at| is(&items[*at]));
+        if let Some(at) = found.next() {
+            return found.next().is_none().then_some((level, at));
+        }
     }
+    None
 }

@@ -1,6 +1,7 @@
 //! Texts as they run in a workspace: where they name a schema of something that is made there, it is PostgreSQL's name for
 //! the session's temporary one.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use switchyard_schema::TableName;
@@ -139,7 +140,8 @@ pub(super) fn calls(sql: &[u8]) -> Vec<String> {
         [name, next] if next.kind == TokenKind::Punct(b'(') => sql::name(name, sql),
         _ => None,
     };
-    tokens.windows(2).filter_map(call).collect()
+    let names = tokens.windows(2).filter_map(call);
+    names.map(Cow::into_owned).collect()
 }
 
 /// Whether a name that qualifies is also used by itself, as for an alias: then `a.b` may be no schema's.
@@ -158,7 +160,7 @@ pub(super) fn is_ambiguous(
         let name = sql::name(token, sql).filter(|_| next != Some(TokenKind::Punct(b'.')));
         name.is_some_and(|name| qualifiers.iter().any(|qualified| qualified.schema == name))
     };
-    tokens.iter().enumerate().any(alone)
+    !qualifiers.is_empty() && tokens.iter().enumerate().any(alone)
 }
 
 /// Every token of a text.
