@@ -60,14 +60,15 @@ pub(super) struct Scatter {
     pub(super) limit: Limit,
     /// As it is sent, with the rows as parameters.
     pub(super) text: GivenText,
-    /// How it is executed.
-    bound: Arc<Bound>,
+    /// How it is executed, if not as the client's own text.
+    bound: Option<Arc<Bound>>,
 }
 
 impl Scatter {
     /// Where in the client's text a character of the one that is sent comes from.
     pub(super) fn origin(&self, sql: &[u8], position: usize) -> Option<usize> {
-        let Some(merge) = merge_of(&self.bound.plan) else {
+        let bound = self.bound.as_ref();
+        let Some(merge) = bound.and_then(|bound| merge_of(&bound.plan)) else {
             return self.text.origin(sql, position);
         };
         let position = self.text.origin(&merge.text(sql), position)?;
@@ -188,29 +189,29 @@ impl Session {
             return Ok(None);
         }
         self.counters.bind_join();
-        let Chosen {
-            join,
-            bound,
-            shards,
-            limit,
-            ..
-        } = chosen;
-        if finish_of(&bound.plan).is_some() {
-            return Ok(Some(Joined::Finished(shards, bound)));
+        if finish_of(&chosen.bound.plan).is_some() {
+            return Ok(Some(Joined::Finished(chosen.shards, chosen.bound)));
         }
-        let Some(text) = given_text(&bound.plan, asked, join) else {
+        let Some(text) = chosen.text(asked) else {
             return Ok(None);
         };
-        let recipe = match merge_of(&bound.plan) {
+        let recipe = match chosen.merge() {
             Some(merge) => Arc::clone(&merge.recipe),
             None => appended(joining.description),
         };
+        let Chosen {
+            bound,
+            shards,
+            limit,
+            whole,
+            ..
+        } = chosen;
         Ok(Some(Joined::Scattered(Scatter {
             shards,
             recipe,
             limit,
             text,
-            bound,
+            bound: (!whole).then_some(bound),
         })))
     }
 
@@ -398,10 +399,14 @@ pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
 }
 
 /// The text for the shards.
-pub(super) fn given_text(plan: &Plan, asked: &Asked<'_>, join: &BindJoin) -> Option<GivenText> {
+pub(super) fn given_text(
+    merge: Option<&Merge>,
+    asked: &Asked<'_>,
+    join: &BindJoin,
+) -> Option<GivenText> {
     let given: Vec<&Given> = join.given.iter().map(|(_, given)| given).collect();
     let first = asked.parameters() + 1;
-    match merge_of(plan) {
+    match merge {
         Some(merge) => GivenText::new(&merge.text(asked.sql), &given, first),
         None => GivenText::new(asked.sql, &given, first),
     }

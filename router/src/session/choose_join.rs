@@ -11,15 +11,15 @@ use super::Session;
 use super::bind_join::{Joining, finish_of, given_text, merge_of};
 use super::extended::bind::BoundParams;
 use super::fetch::Asked;
-use super::route::limit_of;
 use super::workspace::{columns, types};
 use crate::execute::arrays::MOST_ROWS;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::merge::Limit;
 use crate::plan::bind_join::{BindJoin, Bound, cheapest, operator};
+use crate::plan::given::GivenText;
 use crate::plan::workspace::Text;
-use crate::plan::{Command, Context, Layer, NoParams, Operator, Plan, Values, plan};
+use crate::plan::{Command, Context, Layer, Merge, NoParams, Operator, Plan, Values, plan};
 use crate::sql::Scan;
 
 /// How a statement is answered whose small tables will be fetched.
@@ -31,6 +31,20 @@ pub(super) struct Chosen<'a> {
     /// Where the statement then goes.
     pub(super) shards: ShardSet,
     pub(super) limit: Limit,
+    /// One shard gives the whole answer to the client's own text, as no row, or an error, is all that its limit lets be.
+    pub(super) whole: bool,
+}
+
+impl Chosen<'_> {
+    /// How rows are merged, if they are.
+    pub(super) fn merge(&self) -> Option<&Merge> {
+        merge_of(&self.bound.plan).filter(|_| !self.whole)
+    }
+
+    /// The text for the shards.
+    pub(super) fn text(&self, asked: &Asked<'_>) -> Option<GivenText> {
+        given_text(self.merge(), asked, self.join)
+    }
 }
 
 impl Session {
@@ -57,17 +71,18 @@ impl Session {
             order,
             bound,
             shards,
-            limit,
+            limit: limit.unwrap_or_default(),
+            whole: limit.is_none(),
         }))
     }
 
-    /// Where the statement goes when the rows are given, and which rows of a merge are its result.
+    /// Where the statement goes when the rows are given, and which rows of a merge are its result: `None` if any one shard gives all.
     fn routed_joined(
         &self,
         bound: &Bound,
         joining: &Joining<'_>,
         asked: &Asked<'_>,
-    ) -> Option<(ShardSet, Limit)> {
+    ) -> Option<(ShardSet, Option<Limit>)> {
         let params = match (&asked.params, joining.statement) {
             (Some((_, bind)), Some(statement)) => Some(BoundParams::new(bind, statement)),
             _ => None,
@@ -84,7 +99,10 @@ impl Session {
             }
             None => self.bind(&bound.plan, &values).ok()?,
         };
-        let limit = limit_of(&bound.plan, &values).ok()?;
+        let limit = match merge_of(&bound.plan) {
+            Some(merge) => merge.limit(&values).ok()?,
+            None => Some(Limit::default()),
+        };
         (!shards.is_empty()).then_some((shards, limit))
     }
 
@@ -183,7 +201,7 @@ impl Session {
                 .rows
                 .query(&Text::new(asked.sql), &|_, _| None)
                 .into(),
-            None => match given_text(&plan, asked, join) {
+            None => match given_text(merge_of(&plan), asked, join) {
                 Some(text) => text.text,
                 None => return Ok(None),
             },
