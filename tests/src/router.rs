@@ -115,6 +115,15 @@ impl Router {
         self.http.number()
     }
 
+    /// What `/metrics` says of this counter, labels included.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, page) = self.get("/metrics").expect("the router answers by http");
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("there is no {name} in\n{page}"))
+    }
+
     /// Its configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.directory.path().join("switchyard.toml")

@@ -103,6 +103,7 @@ fn each_shard_explains_the_text_made_for_it_where_rows_are_merged() {
 fn a_workspace_is_explained_without_rows() {
     let _turn = turn();
     let mut client = bed().client();
+    client.run("SET switchyard.layer = 'workspace'").succeeded();
     let sql = "EXPLAIN (COSTS OFF) SELECT country, count(DISTINCT name) FROM users WHERE id > 7 GROUP BY country";
     let plan = lines(client.run(sql));
     starts(
@@ -137,6 +138,7 @@ fn a_workspace_is_explained_without_rows() {
 fn analyze_tells_what_was_fetched() {
     let _turn = turn();
     let mut client = bed().client();
+    client.run("SET switchyard.layer = 'workspace'").succeeded();
     let count = client
         .run("SELECT count(*) FROM users WHERE id > 7")
         .value();
@@ -166,7 +168,7 @@ fn of_a_part_that_shards_do_its_rows_are_fetched() {
     };
     let rows: u32 = ["s0", "s1"].map(groups).iter().sum();
     let sql = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) \
-        SELECT upper(country), 2 * count(*) FROM users GROUP BY country HAVING count(*) > 0";
+        SELECT upper(country), 2 * count(*) FROM ONLY users GROUP BY country HAVING count(*) > 0";
     let plan = lines(client.run(sql));
     let fetched = format!("    Fetched: {rows} rows, ");
     starts(
@@ -185,16 +187,128 @@ fn of_a_part_that_shards_do_its_rows_are_fetched() {
         ],
     );
     // The sum of floating-point numbers depends on their order: the rows themselves are fetched.
-    let sql = "EXPLAIN (COSTS OFF) SELECT sum(id::float8) + 1 FROM users";
+    let sql = "EXPLAIN (COSTS OFF) SELECT sum(id::float8) + 1 FROM ONLY users";
     let plan = lines(client.run(sql));
     starts(
         &plan,
-        &["Workspace (read)", "  Fetch users (", "  Statement"],
+        &["Workspace (read)", "  Fetch ONLY users (", "  Statement"],
     );
     assert!(
         !plan.iter().any(|line| line.contains("Finished by")),
         "{plan:?}"
     );
+}
+
+#[test]
+fn a_bind_join_is_explained_by_what_is_given_and_what_the_shards_then_do() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let query = "SELECT i.order_id, p.name FROM order_items i JOIN products p ON p.id = i.product_id WHERE i.user_id = 3";
+    let fetch = "  Fetch order_items (user_id, order_id, product_id) from the shard of order_items = integer[0], to be given";
+    let plan = lines(client.run(&format!("EXPLAIN (COSTS OFF) {query}")));
+    starts(
+        &plan,
+        &[
+            "Bind join (read)",
+            "  Reason: joining \"order_items\" and \"products\" across shards",
+            fetch,
+            "    Only: user_id = 3",
+            "    Shard s",
+            "      Limit",
+            "  Append of all shards (read)",
+            "    Shard s0",
+            "      ",
+            "    Shard s1",
+            "      ",
+            "  Workspace instead, if ",
+        ],
+    );
+    let items = client
+        .run("SELECT count(*) FROM order_items WHERE user_id = 3")
+        .value();
+    let fetched = format!("    Fetched: {items} rows, ");
+    let joins = "switchyard_bind_joins_total{database=\"shop\"} ";
+    let before = bed().router().metric(joins);
+    let sql = format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {query}");
+    let plan = lines(client.run(&sql));
+    starts(
+        &plan,
+        &[
+            "Bind join (read)",
+            fetch,
+            &fetched,
+            "    Shard s",
+            "  Append of all shards (read)",
+            "    Shard s0",
+            "    Shard s1",
+        ],
+    );
+    let given = format!("Function Scan on given (actual rows={items} loops=");
+    let on_shards = plan.iter().filter(|line| line.contains(&given));
+    assert_eq!(on_shards.count(), 2, "{plan:#?}");
+    // It is made once, and its rows are fetched once: what the shard says of them is what it would do.
+    assert_eq!(bed().router().metric(joins), before + 1.0);
+    let fetching = plan
+        .iter()
+        .take_while(|line| !line.contains("Append of"))
+        .filter(|line| line.contains("actual"));
+    assert_eq!(fetching.count(), 0, "{plan:#?}");
+}
+
+#[test]
+fn what_is_given_and_finished_in_a_workspace_is_explained() {
+    let _turn = turn();
+    let mut client = bed().client();
+    let query = "SELECT upper(p.name), 1 + count(*) FROM order_items i JOIN products p ON p.id = i.product_id \
+                 WHERE i.user_id < $1 GROUP BY 1";
+    for (options, fetched) in [
+        ("COSTS OFF", "      Limit"),
+        ("ANALYZE, TIMING OFF", "    Fetched: "),
+    ] {
+        let sql = format!("EXPLAIN ({options}) {query}");
+        starts(
+            &lines(client.extended(&sql, &[Some("3")], 1)),
+            &[
+                "Bind join (read)",
+                "  Fetch order_items (user_id, product_id) from the shards of order_items < $1, to be given",
+                "    Only: user_id < $1",
+                fetched,
+                "  Workspace (read)",
+                "    Rows made by all shards",
+                "      Text:  WITH \"order_items\" (",
+                "      Finished by: SELECT",
+                "      Shard s0",
+                "      Shard s1",
+                "    Statement",
+                "      Subquery Scan on switchyard",
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_bind_join_that_has_too_many_rows_is_explained_as_a_workspace() {
+    let _turn = turn();
+    let mut client = bed().client();
+    client.run("SET switchyard.layer = 'bind join'").succeeded();
+    client.run("BEGIN").succeeded();
+    let many = "INSERT INTO products (id, sku, name, price) SELECT n, gen_random_uuid(), repeat('x', 500), 1 FROM generate_series(100000, 101000) n";
+    client
+        .run(&format!("/* switchyard: shard=s0 */ {many}"))
+        .succeeded();
+    let sql = "EXPLAIN (ANALYZE, COSTS OFF) SELECT max(name), count(DISTINCT name) FROM products";
+    let plan = lines(client.run(sql));
+    starts(
+        &plan,
+        &[
+            "Workspace (read)",
+            "  Bind join, if few: products (about ",
+            "  Fetch products (",
+            "    Fetched: ",
+            "  Statement",
+        ],
+    );
+    client.run("ROLLBACK").succeeded();
 }
 
 #[test]

@@ -104,6 +104,17 @@ pub fn cheapest(
     best.map(|(_, number, order)| (number, order))
 }
 
+/// How many rows a join is expected to give, about, if it has been asked for; none if PostgreSQL does not take it.
+pub fn expected(workspace: &Workspace, join: usize) -> Option<Option<f64>> {
+    let known = workspace.learned.known();
+    if let Some(None) = known.tried(join) {
+        return Some(None);
+    }
+    let rows = (known.rows.len() == workspace.fetches.len()).then_some(&known.rows)?;
+    let (total, _) = cost(workspace.joins.get(join)?, &workspace.fetches, rows);
+    Some(Some(total))
+}
+
 /// How many rows are given, about, and the order to fetch them in, by position: what is small restricts what follows.
 fn cost(join: &BindJoin, fetches: &[Fetch], rows: &[f64]) -> (f64, Vec<usize>) {
     let expected = |position: &usize| {

@@ -2,12 +2,13 @@
 
 use std::fmt::{self, Write};
 
-use switchyard_schema::ShardIndex;
+use switchyard_schema::{ShardIndex, TableName};
 
+use super::bind_join::{self, BindJoin};
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::fetch::listed;
-use super::workspace::{Fetch, Text};
+use super::workspace::{Fetch, Restriction, Text};
 use super::{Access, Argument, Broadcast, Lock, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::LiteralKind;
@@ -101,10 +102,16 @@ fn write_workspace(
     write!(steps.head, "Workspace")?;
     write_node(&mut steps.head, plan)?;
     writeln!(steps.head, "  Reason: {}", workspace.reason)?;
-    for join in &workspace.joins {
+    for (number, join) in workspace.joins.iter().enumerate() {
         let given = join.given.iter();
         let given: Vec<String> = given.map(|(_, given)| given.relation.to_string()).collect();
-        writeln!(steps.head, "  Bind join, if few: {}", given.join(", "))?;
+        write!(steps.head, "  Bind join, if few: {}", given.join(", "))?;
+        match bind_join::expected(workspace, number) {
+            None => {}
+            Some(None) => write!(steps.head, " (not possible)")?,
+            Some(Some(rows)) => write!(steps.head, " (about {rows:.0} rows)")?,
+        }
+        writeln!(steps.head)?;
     }
     let text = Text::new(sql);
     for fetch in workspace.all_fetches() {
@@ -121,10 +128,7 @@ fn write_workspace(
             steps.fetches.push(std::mem::take(out));
             continue;
         }
-        let columns = fetch.columns.join(", ");
-        let only = if fetch.only { "ONLY " } else { "" };
-        write!(out, "  Fetch {only}{} ({columns}) from ", fetch.relation)?;
-        write_target(out, &fetch.target, relations)?;
+        write_fetch(out, fetch, &fetch.columns, relations)?;
         if fetch.home.is_some() {
             write!(out, ", or read in place")?;
         }
@@ -145,6 +149,53 @@ fn write_workspace(
         writeln!(steps.tail, "  View {}", view.relation)?;
     }
     Ok(())
+}
+
+fn write_fetch(
+    out: &mut String,
+    fetch: &Fetch,
+    columns: &[impl AsRef<str>],
+    relations: &Relations,
+) -> fmt::Result {
+    let columns: Vec<&str> = columns.iter().map(AsRef::as_ref).collect();
+    let (only, columns) = (if fetch.only { "ONLY " } else { "" }, columns.join(", "));
+    write!(out, "  Fetch {only}{} ({columns}) from ", fetch.relation)?;
+    write_target(out, &fetch.target, relations)
+}
+
+/// The first lines of a bind join.
+pub(crate) fn bind_join_head(workspace: &Workspace, plan: &Plan) -> String {
+    let mut out = "Bind join".to_owned();
+    // Writing to a string does not fail.
+    let _ = write_node(&mut out, plan);
+    let _ = writeln!(out, "  Reason: {}", workspace.reason);
+    out
+}
+
+/// A fetch of a bind join, whose rows are given to shards.
+pub(crate) fn given_fetch(
+    fetch: &Fetch,
+    join: &BindJoin,
+    relations: &Relations,
+    sql: &[u8],
+) -> String {
+    let given = |name: &TableName| join.given.iter().find(|(_, given)| given.relation == *name);
+    let mut fetch = fetch.clone();
+    // What is not fetched restricts nothing.
+    for mention in &mut fetch.mentions {
+        mention.retain(|restriction| match restriction {
+            Restriction::Among { other, .. } => given(other).is_some(),
+            Restriction::Condition(_) | Restriction::Either(_) | Restriction::Meets { .. } => true,
+        });
+    }
+    let columns = given(&fetch.relation).map_or(&[][..], |(_, given)| &given.columns);
+    let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_fetch(&mut out, &fetch, &columns, relations);
+    let _ = writeln!(out, ", to be given");
+    let _ = write_restrictions(&mut out, &fetch, &Text::new(sql));
+    out
 }
 
 /// What is locked, and how it is found.

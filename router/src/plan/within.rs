@@ -343,6 +343,18 @@ pub(crate) struct ExplainOptions {
     pub(crate) analyze: bool,
     /// The answer is lines of text.
     pub(crate) text: bool,
+    /// Those that need no ANALYZE, as written.
+    others: Vec<String>,
+}
+
+impl ExplainOptions {
+    /// The text up to the statement, of an EXPLAIN that does not run it.
+    pub(crate) fn without_analyze(&self) -> String {
+        match self.others.is_empty() {
+            true => "EXPLAIN ".to_owned(),
+            false => format!("EXPLAIN ({}) ", self.others.join(", ")),
+        }
+    }
 }
 
 /// What EXPLAIN is asked for, and its text up to the statement it explains.
@@ -360,6 +372,7 @@ fn explain_options(words: &mut Words<'_>) -> ExplainOptions {
     let mut options = ExplainOptions {
         analyze: false,
         text: true,
+        others: Vec::new(),
     };
     let sql = words.sql;
     let first = words.rest().first();
@@ -368,19 +381,25 @@ fn explain_options(words: &mut Words<'_>) -> ExplainOptions {
     {
         for option in words.list().unwrap_or_default() {
             let text = sql.get(option.start as usize..option.end as usize);
-            let text = String::from_utf8_lossy(text.unwrap_or_default()).to_ascii_lowercase();
+            let written = String::from_utf8_lossy(text.unwrap_or_default());
+            let text = written.to_ascii_lowercase();
             let mut parts = text.split_ascii_whitespace();
-            match parts.next() {
+            let name = parts.next();
+            let value = parts.next().map(|value| value.trim_matches('\''));
+            match name {
                 Some("analyze" | "analyse") => {
-                    options.analyze = !matches!(parts.next(), Some("off" | "false" | "0"));
+                    options.analyze = !matches!(value, Some("off" | "false" | "0"));
                 }
-                Some("format") => options.text = parts.next() == Some("text"),
-                _ => {}
+                Some("format") => options.text = value == Some("text"),
+                Some("timing" | "wal" | "serialize") => {}
+                _ => options.others.push(written.into_owned()),
             }
         }
     }
     options.analyze |= words.eat_any(&["analyze", "analyse"]);
-    words.eat("verbose");
+    if words.eat("verbose") {
+        options.others.push("VERBOSE".to_owned());
+    }
     options
 }
 

@@ -14,6 +14,7 @@ use super::Session;
 use super::choose_join::Chosen;
 use super::extended::merge::Parts;
 use super::fetch::{Asked, Brought};
+use super::furnish::Fill;
 use super::merge::Scattered;
 use super::route::Routed;
 use super::simple::Ready;
@@ -185,10 +186,10 @@ impl Session {
         let Some(chosen) = self.choose_join(joining, asked).await? else {
             return Ok(None);
         };
-        if self.give_rows(joining, &chosen, asked).await?.is_none() {
+        let given = self.give_rows(joining, &chosen, asked, Fill::Rows).await?;
+        if given.is_none() {
             return Ok(None);
         }
-        self.counters.bind_join();
         if finish_of(&chosen.bound.plan).is_some() {
             return Ok(Some(Joined::Finished(chosen.shards, chosen.bound)));
         }
@@ -215,12 +216,13 @@ impl Session {
         })))
     }
 
-    /// Fetches the rows of a join, which are then among what is `asked`; `None` if they are too many.
+    /// Fetches the rows of a join, which are then among what is `asked`; `None` if they are too many. Or makes room for them only.
     pub(super) async fn give_rows(
         &mut self,
         joining: &Joining<'_>,
         chosen: &Chosen<'_>,
         asked: &mut Asked<'_>,
+        fill: Fill,
     ) -> Result<Option<Vec<Brought>>, Trouble> {
         let Chosen { join, order, .. } = chosen;
         asked.given = vec![None; join.arrays()];
@@ -228,8 +230,12 @@ impl Session {
         let parts = numbers.filter_map(|number| joining.fetches.get(number));
         let all = parts.fold(chosen.shards.clone(), |all, own| all.union(own));
         self.gather(&all, asked.need).await?;
-        let fetched = self.fetch_given(joining, join, order, asked).await;
-        self.or_abandoned(fetched).await
+        let fetched = self.fetch_given(joining, (join, order), asked, fill).await;
+        let fetched = self.or_abandoned(fetched).await?;
+        if fill == Fill::Rows && fetched.is_some() {
+            self.counters.bind_join();
+        }
+        Ok(fetched)
     }
 
     /// What is done about an error while rows were read.
@@ -251,9 +257,9 @@ impl Session {
     async fn fetch_given(
         &mut self,
         joining: &Joining<'_>,
-        join: &BindJoin,
-        order: &[usize],
+        (join, order): (&BindJoin, &[usize]),
         asked: &mut Asked<'_>,
+        fill: Fill,
     ) -> Result<Option<Vec<Brought>>, Trouble> {
         let text = Text::new(asked.sql);
         let mut brought = Vec::with_capacity(order.len());
@@ -283,6 +289,15 @@ impl Session {
                     .array_of(column, first + slot(join, at))
             });
             let query = format!("{query} LIMIT {}", MOST_ROWS + 1);
+            if fill == Fill::Nothing {
+                brought.push(Brought {
+                    relation: fetch.relation.clone(),
+                    query,
+                    rows: 0,
+                    bytes: 0,
+                });
+                continue;
+            }
             let arrays = self.arrays_of(fetch, given, shards, &query, asked).await?;
             let rows = arrays.as_ref().map_or(MOST_ROWS * 2, Arrays::rows);
             if !restricted

@@ -1,35 +1,54 @@
 //! EXPLAIN of statements whose rows are on several shards: our own plan as a tree, and below each step what PostgreSQL says
-//! of its part.
+//! of its part. With ANALYZE the statement is run as it would be by itself, and rows are fetched once.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "what is not in a workspace is appended"
 )]
 
+use std::sync::Arc;
+
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::Format;
 use switchyard_wire::backend::{Column, encode};
 
 use super::Session;
+use super::bind_join::{Joining, finish_of};
+use super::extended::bind::BoundParams;
 use super::fetch::{Asked, Brought};
 use super::furnish::{Fill, Furnished, Furnishing};
-use super::route::Routed;
+use super::route::{Planned, Routed};
 use super::simple::{Ready, Sent};
+use super::statement::Statement;
+use crate::execute::arrays::{MOST_BYTES, MOST_ROWS};
 use crate::execute::failure::Failure;
 use crate::execute::messages::lines;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
-use crate::plan::explain::{Steps, steps};
-use crate::plan::{self, Operator, Plan, explained, query_within};
+use crate::plan::explain::{Steps, bind_join_head, given_fetch, steps};
+use crate::plan::{self, Command, NoParams, Operator, Plan, Values, explained, query_within};
+use crate::sql::Literal;
 
 /// The number of type text.
 const TEXT: u32 = 25;
 
-/// Where a statement and its fetches go.
-pub(super) struct Spread<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) shards: &'a ShardSet,
-    pub(super) fetches: &'a [ShardSet],
+/// The query that is explained, as it would be run by itself.
+struct Query {
+    plan: Arc<Plan>,
+    literals: Vec<Literal>,
+    shards: ShardSet,
+    /// The shards of each of its fetches.
+    fetches: Vec<ShardSet>,
+}
+
+/// What is wanted of it.
+struct Wanted {
+    /// ANALYZE: it is run.
+    fill: Fill,
+    /// The text up to the query.
+    words: String,
+    /// The same without ANALYZE: for what has been fetched already.
+    without_analyze: String,
 }
 
 /// The column of the answer.
@@ -54,12 +73,8 @@ impl Session {
             need: self.need(routed.plan.access, routed.hint),
             cancels: self.cancel.slot().requests(),
         };
-        let spread = Spread {
-            plan: &routed.plan,
-            shards: &routed.shards,
-            fetches: &routed.fetches,
-        };
-        let lines = self.explain_lines(&spread, &asked).await?;
+        let command = &routed.plan.command;
+        let lines = self.explain_lines(command, None, &asked).await?;
         let output = &mut self.client.output;
         encode::row_description(output, &[query_plan(Format::Text)]);
         for line in &lines {
@@ -71,56 +86,203 @@ impl Session {
     /// The lines of the answer.
     pub(super) async fn explain_lines(
         &mut self,
-        spread: &Spread<'_>,
+        command: &Command,
+        statement: Option<&Statement>,
         asked: &Asked<'_>,
     ) -> Result<Vec<String>, Trouble> {
-        let query = query_within(asked.sql, &spread.plan.command);
-        self.describe(&query).await?;
+        let sql = query_within(asked.sql, command);
+        let description = self.describe(&sql).await?;
         let (options, words) = explained(asked.sql);
         if !options.text {
             return Err(Failure::Unsupported {
-                what: "EXPLAIN in this format, of a statement whose rows are on several shards,"
+                what: "EXPLAIN in another format than text of a statement whose rows are on several shards"
                     .into(),
                 hint: "Leave out FORMAT.",
             }
             .into());
         }
-        let steps = steps(spread.plan, &self.database.relations, asked.sql, None);
-        if let Operator::Lock(_) = &spread.plan.operator {
-            if options.analyze {
-                return Err(Failure::Unsupported {
-                    what: "EXPLAIN ANALYZE of a statement that locks rows it has to find first"
-                        .into(),
-                    hint: "Leave out ANALYZE.",
-                }
-                .into());
-            }
-            return Ok(lines_of(&[steps.head, steps.tail].concat()));
-        }
-        let fill = match options.analyze {
-            true => Fill::Rows,
-            false => Fill::Nothing,
+        let mut asked = Asked {
+            sql: &sql,
+            params: asked.params.clone(),
+            given: Vec::new(),
+            need: asked.need,
+            cancels: asked.cancels,
         };
-        match &spread.plan.operator {
-            Operator::Workspace(plan) => {
-                let words = String::from_utf8_lossy(words).into_owned();
-                self.explain_workspace(plan, spread, asked, steps, (fill, &words))
+        let query = self.query_of(&asked, statement)?;
+        let steps = steps(&query.plan, &self.database.relations, &sql, None);
+        let wanted = Wanted {
+            fill: match options.analyze {
+                true => Fill::Rows,
+                false => Fill::Nothing,
+            },
+            words: String::from_utf8_lossy(words).into_owned(),
+            without_analyze: options.without_analyze(),
+        };
+        match &query.plan.operator {
+            Operator::Lock(_) if options.analyze => Err(Failure::Unsupported {
+                what: "EXPLAIN ANALYZE of a statement that locks rows it has to find first".into(),
+                hint: "Leave out ANALYZE.",
+            }
+            .into()),
+            Operator::Lock(_) => Ok(lines_of(&[steps.head, steps.tail].concat())),
+            Operator::Workspace(workspace) => {
+                let joining = Joining {
+                    plan: &query.plan,
+                    workspace,
+                    fetches: &query.fetches,
+                    literals: &query.literals,
+                    statement,
+                    description: &description,
+                };
+                let joined = self.explain_join(&joining, &mut asked, &wanted).await?;
+                if let Some(said) = joined {
+                    return Ok(said);
+                }
+                asked.given.clear();
+                // Of its joins more is known now.
+                let steps =
+                    plan::explain::steps(&query.plan, &self.database.relations, asked.sql, None);
+                self.explain_workspace(workspace, &query.fetches, &asked, steps, &wanted)
                     .await
             }
-            operator => {
-                self.gather(spread.shards, asked.need).await?;
-                let mut said = lines_of(&steps.head);
-                let text = match operator {
-                    Operator::Merge(merge) => [words, b" ", &merge.text(&query)].concat(),
-                    _ => asked.sql.to_vec(),
-                };
-                let text = String::from_utf8_lossy(&text).into_owned();
-                self.explain_parts(&mut said, 2, spread.shards, &text, asked)
-                    .await?;
-                said.extend(lines_of(&steps.tail));
-                Ok(said)
+            Operator::Merge(merge) => {
+                let text = merge.text(&sql);
+                self.explain_rows(&query.shards, steps, &text, &asked, &wanted)
+                    .await
+            }
+            _ => {
+                self.explain_rows(&query.shards, steps, &sql, &asked, &wanted)
+                    .await
             }
         }
+    }
+
+    /// The query in an EXPLAIN: its plan is the one by which it would be run.
+    fn query_of(
+        &mut self,
+        asked: &Asked<'_>,
+        statement: Option<&Statement>,
+    ) -> Result<Query, Failure> {
+        let worker = Arc::clone(&self.worker);
+        let mut desk = worker.desk();
+        let Planned::One(plan) = self.plan_text(&mut desk, asked.sql)? else {
+            return Err(Failure::Retry);
+        };
+        let literals = desk.scan.literals.clone();
+        let params = match (&asked.params, statement) {
+            (Some((_, bind)), Some(statement)) => Some(BoundParams::new(bind, statement)),
+            _ => None,
+        };
+        let values = Values {
+            sql: asked.sql,
+            literals: &literals,
+            params: params.as_ref().map_or(&NoParams, |params| params),
+        };
+        let (plan, shards) = self.bind_either(plan, &values)?;
+        let fetches = match &plan.operator {
+            Operator::Workspace(workspace) => self.fetches(workspace, &values)?,
+            _ => Vec::new(),
+        };
+        Ok(Query {
+            plan,
+            literals,
+            shards,
+            fetches,
+        })
+    }
+
+    /// Rows that come from the shards, each with what it says of its text.
+    async fn explain_rows(
+        &mut self,
+        shards: &ShardSet,
+        steps: Steps,
+        text: &[u8],
+        asked: &Asked<'_>,
+        wanted: &Wanted,
+    ) -> Result<Vec<String>, Trouble> {
+        self.gather(shards, asked.need).await?;
+        let mut said = lines_of(&steps.head);
+        let text = format!("{}{}", wanted.words, String::from_utf8_lossy(text));
+        self.explain_parts(&mut said, 2, shards, &text, asked)
+            .await?;
+        said.extend(lines_of(&steps.tail));
+        Ok(said)
+    }
+
+    /// A bind join, if one is made: what is fetched to be given, and what the shards then do. With ANALYZE it is made.
+    async fn explain_join(
+        &mut self,
+        joining: &Joining<'_>,
+        asked: &mut Asked<'_>,
+        wanted: &Wanted,
+    ) -> Result<Option<Vec<String>>, Trouble> {
+        let Some(chosen) = self.choose_join(joining, asked).await? else {
+            return Ok(None);
+        };
+        let given = self.give_rows(joining, &chosen, asked, wanted.fill).await?;
+        let Some(given) = given else {
+            return Ok(None);
+        };
+        let workspace = joining.workspace;
+        let mut said = lines_of(&bind_join_head(workspace, joining.plan));
+        for brought in &given {
+            let mut fetches = workspace.fetches.iter().zip(joining.fetches);
+            let Some((fetch, shards)) =
+                fetches.find(|(fetch, _)| fetch.relation == brought.relation)
+            else {
+                continue;
+            };
+            let step = given_fetch(fetch, chosen.join, &self.database.relations, asked.sql);
+            self.explain_fetch(&mut said, &step, (brought, shards), asked, wanted)
+                .await?;
+        }
+        let plan = &chosen.bound.plan;
+        // What else is known of the statement has been said.
+        let steps = Steps {
+            tail: String::new(),
+            ..steps(plan, &self.database.relations, asked.sql, None)
+        };
+        let rest = match (&plan.operator, finish_of(plan)) {
+            (Operator::Workspace(finished), Some(_)) => {
+                let shards = std::slice::from_ref(&chosen.shards);
+                self.explain_workspace(finished, shards, asked, steps, wanted)
+                    .await?
+            }
+            _ => {
+                let Some(text) = chosen.text(asked) else {
+                    return Ok(None);
+                };
+                self.explain_rows(&chosen.shards, steps, &text.text, asked, wanted)
+                    .await?
+            }
+        };
+        said.extend(rest.iter().map(|line| format!("  {line}")));
+        if wanted.fill == Fill::Nothing {
+            said.push(format!(
+                "  Workspace instead, if there are more than {MOST_ROWS} rows, or {MOST_BYTES} bytes of them, to be given"
+            ));
+        }
+        Ok(Some(said))
+    }
+
+    /// A fetch, how much it brought, and what each shard says of it, which does not run it again.
+    async fn explain_fetch(
+        &mut self,
+        said: &mut Vec<String>,
+        step: &str,
+        (brought, shards): (&Brought, &ShardSet),
+        asked: &Asked<'_>,
+        wanted: &Wanted,
+    ) -> Result<(), Trouble> {
+        said.extend(lines_of(step));
+        let Brought {
+            rows, bytes, query, ..
+        } = brought;
+        if wanted.fill == Fill::Rows {
+            said.push(format!("    Fetched: {rows} rows, {bytes} bytes"));
+        }
+        let sql = format!("{}{query}", wanted.without_analyze);
+        self.explain_parts(said, 4, shards, &sql, asked).await
     }
 
     /// What each shard says of its part.
@@ -176,12 +338,12 @@ impl Session {
     async fn explain_workspace(
         &mut self,
         plan: &plan::Workspace,
-        spread: &Spread<'_>,
+        fetches: &[ShardSet],
         asked: &Asked<'_>,
         steps: Steps,
-        (fill, words): (Fill, &str),
+        wanted: &Wanted,
     ) -> Result<Vec<String>, Trouble> {
-        let furnished = Box::pin(self.furnish(plan, spread.fetches, asked, fill)).await?;
+        let furnished = Box::pin(self.furnish(plan, fetches, asked, wanted.fill)).await?;
         let Furnished {
             mut workspace,
             text,
@@ -190,6 +352,7 @@ impl Session {
             Furnishing::Done(furnished) => furnished,
             Furnishing::Failed(said) => return Err(self.failed_in_part(&said)),
         };
+        let text = [wanted.words.as_bytes(), &text].concat();
         let own = self.explain_there(&mut workspace, &text, asked).await;
         let own = self.leave_workspace(workspace, own).await?;
         let mut said = lines_of(&steps.head);
@@ -197,21 +360,17 @@ impl Session {
             let finish = plan.finish.as_ref();
             finish.is_some_and(|finish| finish.rows.relation == brought.relation)
         });
-        let all = plan.all_fetches().zip(spread.fetches).zip(&steps.fetches);
+        let all = plan.all_fetches().zip(fetches).zip(&steps.fetches);
         for ((fetch, shards), step) in all.filter(|((fetch, _), _)| fetch.is_computed() == finished)
         {
-            said.extend(lines_of(step));
             let of_fetch = |brought: &&Brought| brought.relation == fetch.relation;
-            let Some(brought) = brought.iter().find(of_fetch) else {
-                continue;
-            };
-            if fill == Fill::Rows {
-                let Brought { rows, bytes, .. } = brought;
-                said.push(format!("    Fetched: {rows} rows, {bytes} bytes"));
+            match brought.iter().find(of_fetch) {
+                Some(brought) => {
+                    self.explain_fetch(&mut said, step, (brought, shards), asked, wanted)
+                        .await?;
+                }
+                None => said.extend(lines_of(step)),
             }
-            let sql = format!("{words}{}", brought.query);
-            self.explain_parts(&mut said, 4, shards, &sql, asked)
-                .await?;
         }
         said.extend(lines_of(&steps.tail));
         said.push("  Statement".to_owned());

@@ -38,11 +38,27 @@ const OTHER_PLANS: [&[&str]; 5] = [
 
 /// Which layer of the router is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
+pub(super) enum Layer {
     /// The one that it chooses.
     Auto,
+    /// Bind joins for whatever can be answered by them.
+    BindJoin,
     /// The workspace for whatever can be run there.
     Workspace,
+}
+
+impl Layer {
+    /// All of them; the first is that of a session which asks for none.
+    const ALL: [Layer; 3] = [Layer::Auto, Layer::BindJoin, Layer::Workspace];
+
+    /// The value of `switchyard.layer`.
+    fn setting(self) -> &'static str {
+        match self {
+            Layer::Auto => "auto",
+            Layer::BindJoin => "bind join",
+            Layer::Workspace => "workspace",
+        }
+    }
 }
 
 /// What to run.
@@ -56,8 +72,6 @@ pub struct Campaign {
     pub statements: u64,
     /// How many shards.
     pub shards: usize,
-    /// The router's layer.
-    pub layer: Layer,
     /// Whether statements may read views.
     pub views: bool,
     /// After how many differences it ends.
@@ -77,8 +91,10 @@ pub struct Report {
     pub slow: usize,
     /// How many have an answer that depends on the order of rows.
     pub unstable: usize,
-    /// How many each layer of the router answered the same, by its name.
+    /// How many each layer of the router answered the same, by its name. One statement may be answered by several.
     pub layers: BTreeMap<String, usize>,
+    /// How many bind joins the router says it has made.
+    pub bind_joins: u64,
     /// How many were refused, by reason, and the shortest of each.
     pub refused: BTreeMap<String, (usize, String)>,
     /// The differences, for people.
@@ -96,9 +112,8 @@ struct Case {
 
 /// The connections of a run.
 struct Sides {
-    router: Client,
-    /// The router again, which answers in a workspace what can be run there.
-    apart: Client,
+    /// The router, asked for each of its layers.
+    routers: [Client; Layer::ALL.len()],
     plain: Client,
     mirror: Client,
     copies: Client,
@@ -107,19 +122,20 @@ struct Sides {
 impl Campaign {
     /// Runs it.
     pub fn run(&self, servers: &Servers) -> Report {
+        let routers = Layer::ALL.map(|layer| {
+            let mut router = servers.router(self.shards);
+            let set = format!("SET switchyard.layer = '{}'", layer.setting());
+            router.run(&set).succeeded();
+            router
+        });
         let mut sides = Sides {
-            router: servers.router(self.shards),
-            apart: servers.router(self.shards),
+            routers,
             plain: servers.plain(),
             mirror: servers.mirror(),
             copies: servers.copies(),
         };
-        let layer = "SET switchyard.layer = 'workspace'";
-        sides.apart.run(layer).succeeded();
-        if self.layer == Layer::Workspace {
-            sides.router.run(layer).succeeded();
-        }
         let mut report = Report::default();
+        let before = servers.bind_joins(self.shards);
         for number in self.first..self.first + self.statements {
             let mut chance = Chance::of(self.seed, u64::MAX - number);
             let case = Case {
@@ -132,73 +148,66 @@ impl Campaign {
                 break;
             }
         }
+        report.bind_joins = servers.bind_joins(self.shards) - before;
         report
     }
 
+    /// Compares what the router answers of itself, and then what each other layer does.
     fn count(&self, number: u64, case: &Case, sides: &mut Sides, report: &mut Report) {
-        let (verdict, expected, found) = sides.ask(case);
-        match verdict {
-            Verdict::Same => {
-                report.same += 1;
-                if let Some(code) = expected.sqlstate() {
-                    *report.errors.entry(code.to_owned()).or_default() += 1;
-                }
-                let layer = sides.layer(case);
-                // What the router answers by a way of its own, it answers alike by the other.
-                if self.layer == Layer::Auto && ![ONE_SHARD, WORKSPACE].contains(&layer.as_str()) {
-                    self.count_apart(number, case, sides, report);
-                }
-                *report.layers.entry(layer).or_default() += 1;
+        let mut answered: Vec<String> = Vec::new();
+        for layer in Layer::ALL {
+            let first = layer == Layer::Auto;
+            // What is explained before it is run for the first time is not planned by running it.
+            let known = (!first).then(|| sides.layer(case, layer));
+            if known.as_ref().is_some_and(|name| answered.contains(name)) {
+                continue;
             }
-            Verdict::Evaluation => report.evaluation += 1,
-            Verdict::Slow => report.slow += 1,
-            Verdict::Refused(reason) => {
-                let (count, shortest) = report.refused.entry(reason).or_default();
-                *count += 1;
-                let sql = Text::of(&case.query).sql;
-                if shortest.is_empty() || sql.len() < shortest.len() {
-                    *shortest = sql;
+            let (verdict, expected, found) = sides.ask(case, layer);
+            match verdict {
+                Verdict::Same if first => report.count_same(&expected),
+                Verdict::Same => {}
+                Verdict::Different(_) if !sides.is_stable(case, &expected) => {
+                    report.unstable += usize::from(first);
+                    return;
+                }
+                Verdict::Different(what) => {
+                    let asked = Asked { case, layer, what };
+                    let (smallest, answers) = smallest(&asked, sides, [expected, found]);
+                    let told = self.describe(number, &asked, &smallest, &answers);
+                    report.differences.push(told);
+                    return;
+                }
+                // The router has answered it already.
+                Verdict::Evaluation | Verdict::Slow | Verdict::Refused(_) if !first => continue,
+                Verdict::Evaluation => {
+                    report.evaluation += 1;
+                    return;
+                }
+                Verdict::Slow => {
+                    report.slow += 1;
+                    return;
+                }
+                Verdict::Refused(reason) => {
+                    report.count_refused(reason, case);
+                    return;
                 }
             }
-            Verdict::Different(_) if !sides.is_stable(case, &expected) => report.unstable += 1,
-            Verdict::Different(what) => {
-                let (smallest, answers) = smallest(case, what, sides, [expected, found]);
-                let told = self.describe(number, what, case, &smallest, &answers);
-                report.differences.push(told);
-            }
+            let name = known.unwrap_or_else(|| sides.layer(case, layer));
+            *report.layers.entry(name.clone()).or_default() += 1;
+            answered.push(name);
         }
-    }
-
-    /// Compares the answer of a workspace, too, with that of the plain server, which is the router's.
-    fn count_apart(&self, number: u64, case: &Case, sides: &mut Sides, report: &mut Report) {
-        std::mem::swap(&mut sides.router, &mut sides.apart);
-        let (verdict, expected, found) = sides.ask(case);
-        if let Verdict::Different(what) = verdict
-            && sides.is_stable(case, &expected)
-        {
-            let (smallest, answers) = smallest(case, what, sides, [expected, found]);
-            let apart = Campaign {
-                layer: Layer::Workspace,
-                ..*self
-            };
-            let told = apart.describe(number, what, case, &smallest, &answers);
-            report.differences.push(told);
-        }
-        std::mem::swap(&mut sides.router, &mut sides.apart);
     }
 
     fn describe(
         &self,
         number: u64,
-        what: &str,
-        case: &Case,
+        Asked { case, layer, what }: &Asked<'_>,
         smallest: &Case,
         answers: &[Reply; 2],
     ) -> String {
         let Campaign {
             seed,
             shards,
-            layer,
             views,
             ..
         } = self;
@@ -224,17 +233,24 @@ impl Campaign {
     }
 }
 
+/// A difference to be told.
+struct Asked<'a> {
+    case: &'a Case,
+    /// The layer that was asked for.
+    layer: Layer,
+    what: &'static str,
+}
+
 /// The smallest case found that differs in the same way, and its answers.
 fn smallest(
-    case: &Case,
-    what: &'static str,
+    &Asked { case, layer, what }: &Asked<'_>,
     sides: &mut Sides,
     answers: [Reply; 2],
 ) -> (Case, [Reply; 2]) {
     let begun = Instant::now();
     let mut last = answers;
     let mut differs = |case: &Case| {
-        let (verdict, expected, found) = sides.ask(case);
+        let (verdict, expected, found) = sides.ask(case, layer);
         let differs = verdict == Verdict::Different(what) && sides.is_stable(case, &expected);
         if differs {
             last = [expected, found];
@@ -263,37 +279,46 @@ fn smallest(
     (of(&query), last)
 }
 
-/// The layers that every router has, by the first words of their plans.
-const WORKSPACE: &str = "Workspace";
 /// What is aggregated, ordered or limited on the shards, and finished in a workspace.
 const PARTS: &str = "Rows made by";
+/// By parameters.
+const BIND_JOIN: &str = "Bind join";
 /// What PostgreSQL's own plan is for.
 const ONE_SHARD: &str = "One shard";
 
 impl Sides {
-    /// The layer that answers it: the first word of the router's plan.
-    fn layer(&mut self, case: &Case) -> String {
+    fn router(&mut self, layer: Layer) -> &mut Client {
+        let [auto, bind_join, workspace] = &mut self.routers;
+        match layer {
+            Layer::Auto => auto,
+            Layer::BindJoin => bind_join,
+            Layer::Workspace => workspace,
+        }
+    }
+
+    /// What answers it when this layer is asked for: the first words of the router's plan.
+    fn layer(&mut self, case: &Case, asked: Layer) -> String {
         let Text { sql, values } = Text::of(&case.query);
-        let sql = differential::with_literals(&sql, &values);
-        let plan = self.router.run(&format!("EXPLAIN {sql}"));
+        let (sql, router) = (format!("EXPLAIN {sql}"), self.router(asked));
+        let plan = differential::answer(router, &sql, &values, case.protocol);
         if plan.failure.is_some() {
             return "No plan".to_owned();
         }
         let lines: Vec<String> = plan.texts().into_iter().flatten().collect();
-        let parts = |line: &String| line.trim_start().starts_with(PARTS);
-        if lines.iter().any(parts) {
-            return PARTS.to_owned();
-        }
         let line = lines.first().cloned().unwrap_or_default();
+        let parts = |line: &String| line.trim_start().starts_with(PARTS);
         match line.split(' ').next() {
-            Some(word) if !line.contains("(cost=") => word.to_owned(),
-            _ => ONE_SHARD.to_owned(),
+            _ if line.contains("(cost=") => ONE_SHARD.to_owned(),
+            _ if line.starts_with(BIND_JOIN) => BIND_JOIN.to_owned(),
+            _ if lines.iter().any(parts) => PARTS.to_owned(),
+            Some(word) => word.to_owned(),
+            None => ONE_SHARD.to_owned(),
         }
     }
 
-    fn ask(&mut self, case: &Case) -> (Verdict, Reply, Reply) {
+    fn ask(&mut self, case: &Case, layer: Layer) -> (Verdict, Reply, Reply) {
         let expected = case.run(&mut self.plain);
-        let found = case.run(&mut self.router);
+        let found = case.run(self.router(layer));
         let verdict = compare(&expected, &found, case.query.is_ordered());
         (verdict, expected, found)
     }
@@ -347,6 +372,22 @@ impl Case {
 }
 
 impl Report {
+    fn count_same(&mut self, expected: &Reply) {
+        self.same += 1;
+        if let Some(code) = expected.sqlstate() {
+            *self.errors.entry(code.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn count_refused(&mut self, reason: String, case: &Case) {
+        let (count, shortest) = self.refused.entry(reason).or_default();
+        *count += 1;
+        let sql = Text::of(&case.query).sql;
+        if shortest.is_empty() || sql.len() < shortest.len() {
+            *shortest = sql;
+        }
+    }
+
     /// How many statements there were.
     pub fn total(&self) -> usize {
         self.same
@@ -385,6 +426,7 @@ impl fmt::Display for Report {
         for (layer, count) in &self.layers {
             writeln!(f, "  {count} answered by: {layer}")?;
         }
+        writeln!(f, "  {} bind joins made", self.bind_joins)?;
         for (code, count) in errors {
             writeln!(f, "  {count} failed: {code}")?;
         }

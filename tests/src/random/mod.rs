@@ -19,5 +19,5 @@ pub mod servers;
 pub mod shrink;
 pub mod types;
 
-pub use campaign::{Campaign, Layer, Report};
+pub use campaign::{Campaign, Report};
 pub use servers::Servers;

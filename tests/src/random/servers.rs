@@ -51,11 +51,16 @@ impl Servers {
 
     /// A client of the router, in the database of so many shards.
     pub fn router(&self, shards: usize) -> Client {
-        let (_, database) = LAYOUTS
-            .iter()
-            .find(|(count, _)| *count == shards)
-            .expect("there is such a layout");
-        limited(connect(self.router.port(), database))
+        limited(connect(self.router.port(), database(shards)))
+    }
+
+    /// How many bind joins the router has made in the database of so many shards.
+    pub fn bind_joins(&self, shards: usize) -> u64 {
+        let name = format!(
+            "switchyard_bind_joins_total{{database={:?}}} ",
+            database(shards)
+        );
+        self.router.metric(&name) as u64
     }
 
     /// A client of the plain server.
@@ -108,6 +113,13 @@ impl Servers {
             .into_iter()
             .for_each(|reply| drop(reply.succeeded()));
     }
+}
+
+/// The database of so many shards.
+fn database(shards: usize) -> &'static str {
+    let mut layouts = LAYOUTS.iter();
+    let layout = layouts.find(|(count, _)| *count == shards);
+    layout.expect("there is such a layout").1
 }
 
 fn connect(port: u16, database: &str) -> Client {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use switchyard_schema::ShardSet;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind};
@@ -12,15 +11,14 @@ use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
-use crate::plan::{Command, Operator, Plan, Values};
+use crate::plan::{Command, Plan};
 use crate::session::Session;
-use crate::session::explain::{Spread, query_plan};
+use crate::session::explain::query_plan;
 use crate::session::fetch::Asked;
 use crate::session::route::Text;
 use crate::session::simple::Sent;
 use crate::session::statement::{Portal, SessionStatement, Statement};
 
-use super::bind::BoundParams;
 use super::lossy;
 use super::workspace::parameter_types;
 
@@ -71,7 +69,6 @@ impl Session {
     pub(super) async fn bind_explain(
         &mut self,
         prepared: &SessionStatement,
-        shards: &ShardSet,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
         let cancels = self.cancels_before();
@@ -83,17 +80,6 @@ impl Session {
         // Shards are asked by messages of ours.
         self.keep_writes()?;
         let (plan, sql) = (&prepared.plan, prepared.statement.sql());
-        let fetches = match &plan.operator {
-            Operator::Workspace(workspace) => {
-                let values = Values {
-                    sql,
-                    literals: &prepared.literals,
-                    params: &BoundParams::new(bind, &prepared.statement),
-                };
-                self.fetches(workspace, &values)?
-            }
-            _ => Vec::new(),
-        };
         let asked = Asked {
             sql,
             params: Some((parameter_types(&prepared.statement, plan.params), bind)),
@@ -101,12 +87,8 @@ impl Session {
             need: self.need(plan.access, prepared.hint),
             cancels,
         };
-        let spread = Spread {
-            plan,
-            shards,
-            fetches: &fetches,
-        };
-        let lines = self.explain_lines(&spread, &asked).await?;
+        let statement = Some(&*prepared.statement);
+        let lines = self.explain_lines(&plan.command, statement, &asked).await?;
         let mut description = BytesMut::new();
         let column = query_plan(bind.result_formats.format(0));
         encode::row_description(&mut description, &[column]);

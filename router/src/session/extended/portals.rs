@@ -177,7 +177,7 @@ impl Session {
         let (prepared, shards) = self.either(prepared, bind)?;
         let spreads = shards.only().is_none();
         if matches!(prepared.plan.command, Command::Explain { .. }) && spreads {
-            return Box::pin(self.bind_explain(&prepared, &shards, bind)).await;
+            return Box::pin(self.bind_explain(&prepared, bind)).await;
         }
         if prepared.plan.command == Command::CreateAs {
             return Box::pin(self.bind_create_as(prepared, bind)).await;

@@ -66,7 +66,7 @@ const TOGETHER: [[&str; 4]; 2] = [
 ];
 
 /// A few rows of the first, by its key, and the column of the second that they are looked up by.
-const LOOKUPS: [[&str; 4]; 9] = [
+const LOOKUPS: [[&str; 4]; 14] = [
     ["person", "id", "device", "person_id"],
     ["person", "id", "event", "person_id"],
     ["person", "id", "account", "person_id"],
@@ -76,6 +76,12 @@ const LOOKUPS: [[&str; 4]; 9] = [
     ["event", "day", "person", "born"],
     ["event", "day", "purchase", "made"],
     ["region", "code", "phrase", "word"],
+    // Neither is a key, and both may be NULL or there more than once.
+    ["purchase", "score", "person", "rank"],
+    ["device", "person_id", "event", "person_id"],
+    ["phrase", "level", "person", "level"],
+    ["note", "person_id", "purchase", "person_id"],
+    ["price", "amount", "purchase", "total"],
 ];
 
 impl Generator {
@@ -110,28 +116,11 @@ impl Generator {
         let mut select = empty_select();
         self.subqueries = 0;
         self.scopes.push(Scope::default());
-        let (small, key) = self.seen_table(small, key);
-        let (large, column) = self.seen_table(large, column);
-        let equal = Expr::of(Bool, "{} = {}", vec![column.into(), key.clone().into()]);
-        let kind = self
-            .chance
-            .weighted(&[(6, "JOIN"), (2, "LEFT JOIN"), (1, "RIGHT JOIN")]);
-        select.from = vec![From::Join {
-            kind,
-            left: Box::new(small),
-            right: Box::new(large),
-            on: On::Condition(equal),
-        }];
-        let values = self.chance.between(1, 3);
-        let text = format!("{{}} IN ({})", vec!["{}"; values].join(", "));
-        let mut parts: Vec<Part> = vec![key.clone().into()];
-        parts.extend((0..values).map(|_| Part::from(self.constant(key.ty))));
-        let mut filter = Expr::of(Bool, &text, parts);
-        if self.chance.percent(40) {
-            let more = self.condition(0);
-            filter = Expr::of(Bool, "{} AND {}", vec![filter.into(), more.into()]);
+        if self.chance.percent(30) {
+            self.looked_up_inside(&mut select, [small, key], [large, column]);
+        } else {
+            self.looked_up_beside(&mut select, [small, key], [large, column]);
         }
-        select.filter = Some(filter);
         let query = match self.chance.below(10) {
             0..6 => self.ordered_rows(select),
             6..8 => self.ordered_groups(select),
@@ -139,6 +128,101 @@ impl Generator {
         };
         self.scopes.pop();
         query
+    }
+
+    /// Both sides of a join.
+    fn looked_up_beside(
+        &mut self,
+        select: &mut Select,
+        [small, key]: [&str; 2],
+        [large, column]: [&str; 2],
+    ) {
+        let (small, key) = self.seen_table(small, key);
+        let (large, column) = self.seen_table(large, column);
+        let equal = Expr::of(Bool, "{} = {}", vec![column.into(), key.clone().into()]);
+        let kind = self.chance.weighted(&[
+            (6, "JOIN"),
+            (3, "LEFT JOIN"),
+            (2, "RIGHT JOIN"),
+            (1, "FULL JOIN"),
+        ]);
+        select.from = vec![From::Join {
+            kind,
+            left: Box::new(small),
+            right: Box::new(large),
+            on: On::Condition(equal),
+        }];
+        select.filter = self.few(key);
+    }
+
+    /// A semi-join or an anti-join, either way round.
+    fn looked_up_inside(&mut self, select: &mut Select, small: [&str; 2], large: [&str; 2]) {
+        let (outer, inner) = match self.chance.percent(50) {
+            true => (small, large),
+            false => (large, small),
+        };
+        let (from, outer) = self.seen_table(outer[0], outer[1]);
+        select.from = vec![from];
+        self.scopes.push(Scope::default());
+        let mut query = empty_select();
+        let (from, key) = self.seen_table(inner[0], inner[1]);
+        query.from = vec![from];
+        query.filter = self.few(key.clone());
+        let text = self.chance.weighted(&[
+            (2, "EXISTS {}"),
+            (2, "NOT EXISTS {}"),
+            (2, "{} IN {}"),
+            (2, "{} NOT IN {}"),
+        ]);
+        let mut parts: Vec<Part> = Vec::new();
+        if text.contains("EXISTS") {
+            let equal = Expr::of(Bool, "{} = {}", vec![key.clone().into(), outer.into()]);
+            query.filter = Some(match query.filter.take() {
+                Some(few) => Expr::of(Bool, "{} AND {}", vec![few.into(), equal.into()]),
+                None => equal,
+            });
+        } else {
+            parts.push(outer.into());
+        }
+        let alias = self.name("c");
+        query.items = vec![Item { expr: key, alias }];
+        self.scopes.pop();
+        parts.push(Query::of(Body::Select(Box::new(query))).into());
+        let mut filter = Expr::of(Bool, text, parts);
+        if self.chance.percent(40) {
+            let more = self.condition(0);
+            filter = Expr::of(Bool, "{} AND {}", vec![filter.into(), more.into()]);
+        }
+        select.filter = Some(filter);
+    }
+
+    /// What leaves a few rows, or none; or nothing, of tables that are small themselves.
+    fn few(&mut self, key: Expr) -> Option<Expr> {
+        let text = self.chance.weighted(&[
+            (6, "{} IN (…)"),
+            (1, "{} IS NULL"),
+            (1, "{} IS NOT NULL AND 1 = 2"),
+            (2, ""),
+        ]);
+        if text.is_empty() {
+            return None;
+        }
+        let values = self.chance.between(1, 3);
+        let text = text.replace('…', &vec!["{}"; values].join(", "));
+        let mut parts: Vec<Part> = vec![key.clone().into()];
+        if text.contains(" IN ") {
+            parts.extend((0..values).map(|_| Part::from(self.constant(key.ty))));
+        }
+        let filter = Expr::of(Bool, &text, parts);
+        if self.chance.percent(40) {
+            let more = self.condition(0);
+            return Some(Expr::of(
+                Bool,
+                "{} AND {}",
+                vec![filter.into(), more.into()],
+            ));
+        }
+        Some(filter)
     }
 
     fn together(&mut self) -> From {

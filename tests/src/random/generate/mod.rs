@@ -106,7 +106,7 @@ impl Generator {
                 return self.values_query(&types);
             }
             2..36 => return self.merged(),
-            36..48 => return self.looked_up(),
+            36..52 => return self.looked_up(),
             _ => {}
         }
         let seen = self.named.len();
