@@ -1,5 +1,5 @@
 //! The router answers statements made at random as one PostgreSQL does, on one, two and five shards: each statement by the
-//! layer that the router chooses, by a bind join if that is possible, and in a workspace.
+//! layer that the router chooses, without bind joins, by a bind join if that is possible, and in a workspace.
 //!
 //! `SWITCHYARD_SEED` sets the seed of the data and the statements, `SWITCHYARD_QUERIES` how many there are per layout,
 //! `SWITCHYARD_FIRST` the number of the first, `SWITCHYARD_DIFFERENCES` after how many differences a run ends. With

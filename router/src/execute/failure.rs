@@ -163,7 +163,7 @@ impl Failure {
             Self::NotUtf8 => Some("Set client_encoding to UTF8."),
             Self::Unsupported { hint, .. } => Some(hint),
             Self::BadRoute(_) => Some("Available values: primary, replica, default."),
-            Self::BadLayer(_) => Some("Available values: auto, bind join, workspace."),
+            Self::BadLayer(_) => Some("Available values: auto, merge, bind join, workspace."),
             Self::Retry => Some("Run the transaction again."),
             Self::Unmerged(MergeError::TooLarge(_)) => {
                 Some("Add a LIMIT, or group by fewer values.")

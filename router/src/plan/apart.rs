@@ -37,6 +37,11 @@ impl Planner<'_> {
     /// Plans a workspace where it is needed, or may be.
     pub(super) fn apart(&self, plan: &mut Plan, understood: Understood<'_>) {
         let layer = self.context.layer;
+        let forced = match layer != Layer::Auto && !understood.0.locks {
+            true => self.workspace("switchyard.layer is set", understood).ok(),
+            false => None,
+        };
+        let forced = forced.filter(|made| layer.wants(made));
         let guards = &mut plan.guards;
         match &mut plan.operator {
             Operator::Refuse(refusal) => match self.instead(&refusal.message, understood, guards) {
@@ -50,12 +55,11 @@ impl Planner<'_> {
                 Ok(operator) => plan.several = several(plan, operator),
                 Err(why) => refusal.explain(&why),
             },
-            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
-                if layer != Layer::Auto && !understood.0.locks =>
+            operator @ (Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_))
+                if forced.is_some() =>
             {
-                let forced = self.workspace("switchyard.layer is set", understood).ok();
-                if let Some(workspace) = forced.filter(|made| layer.wants(made)) {
-                    plan.operator = Operator::Workspace(Box::new(workspace));
+                if let Some(workspace) = forced {
+                    *operator = Operator::Workspace(Box::new(workspace));
                 }
             }
             Operator::Merge(merge) if merge.has_open_limit() => {

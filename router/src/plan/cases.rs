@@ -47,6 +47,7 @@ impl Setting {
             "layer" => {
                 self.layer = match value {
                     "auto" => Layer::Auto,
+                    "merge" => Layer::Merge,
                     "bind join" => Layer::BindJoin,
                     "workspace" => Layer::Workspace,
                     other => panic!("{other:?} is no layer"),

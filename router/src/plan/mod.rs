@@ -85,6 +85,8 @@ pub enum Layer {
     /// The first that applies.
     #[default]
     Auto,
+    /// No bind join: shards send what is merged, or finished.
+    Merge,
     /// A bind join wherever it can, however many rows are expected.
     BindJoin,
     /// A workspace wherever it can.
@@ -95,7 +97,7 @@ impl Layer {
     /// Whether it asks for this workspace, of a statement that could be answered without.
     fn wants(self, workspace: &Workspace) -> bool {
         match self {
-            Layer::Auto => false,
+            Layer::Auto | Layer::Merge => false,
             Layer::BindJoin => !workspace.joins.is_empty(),
             Layer::Workspace => true,
         }

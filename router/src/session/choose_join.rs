@@ -140,7 +140,7 @@ impl Session {
         let workspace = joining.workspace;
         let most = match self.layer {
             Layer::BindJoin => f64::INFINITY,
-            Layer::Auto | Layer::Workspace => MOST_ROWS.into(),
+            Layer::Auto | Layer::Merge | Layer::Workspace => MOST_ROWS.into(),
         };
         loop {
             let chosen = {

@@ -286,6 +286,7 @@ pub(super) fn route_hint(value: Option<&str>) -> Result<Option<HintNode>, Failur
 pub(super) fn layer(value: Option<&str>) -> Result<Layer, Failure> {
     match value {
         None | Some("" | "auto") => Ok(Layer::Auto),
+        Some("merge") => Ok(Layer::Merge),
         Some("bind join") => Ok(Layer::BindJoin),
         Some("workspace") => Ok(Layer::Workspace),
         Some(other) => Err(Failure::BadLayer(other.into())),

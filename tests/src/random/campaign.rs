@@ -41,6 +41,8 @@ const OTHER_PLANS: [&[&str]; 5] = [
 pub(super) enum Layer {
     /// The one that it chooses.
     Auto,
+    /// Merges, in the router or finished in the workspace, for whatever they can answer.
+    Merge,
     /// Bind joins for whatever can be answered by them.
     BindJoin,
     /// The workspace for whatever can be run there.
@@ -49,12 +51,13 @@ pub(super) enum Layer {
 
 impl Layer {
     /// All of them; the first is that of a session which asks for none.
-    const ALL: [Layer; 3] = [Layer::Auto, Layer::BindJoin, Layer::Workspace];
+    const ALL: [Layer; 4] = [Layer::Auto, Layer::Merge, Layer::BindJoin, Layer::Workspace];
 
     /// The value of `switchyard.layer`.
     fn setting(self) -> &'static str {
         match self {
             Layer::Auto => "auto",
+            Layer::Merge => "merge",
             Layer::BindJoin => "bind join",
             Layer::Workspace => "workspace",
         }
@@ -288,9 +291,10 @@ const ONE_SHARD: &str = "One shard";
 
 impl Sides {
     fn router(&mut self, layer: Layer) -> &mut Client {
-        let [auto, bind_join, workspace] = &mut self.routers;
+        let [auto, merge, bind_join, workspace] = &mut self.routers;
         match layer {
             Layer::Auto => auto,
+            Layer::Merge => merge,
             Layer::BindJoin => bind_join,
             Layer::Workspace => workspace,
         }

@@ -258,7 +258,7 @@ SELECT * INTO TEMP t FROM users WHERE id = 5
 --> Workspace (primary)
 -->   Reason: rows of sharded tables are stored in one place
 -->   Fetch users (id, email, name, age, created) from the shard of users = integer[0]
--->     Only: tokens 5 to 8
+-->     Only: id = 5
 -->   Pins: Temporary
 -->   Creates temporary: t
 
@@ -344,7 +344,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS s.t (a, b) WITH (fillfactor = 70) AS SELECT 
 --> Workspace (primary)
 -->   Reason: rows of sharded tables are stored in one place
 -->   Fetch users (id, name) from the shard of users = integer[1]
--->     Only: tokens 7 to 10
+-->     Only: id = 5
 
 CREATE TABLE t AS SELECT id FROM users FOR UPDATE
 --> Refuse 0A000: storing rows of the sharded table "users" by this query is not supported

@@ -239,3 +239,21 @@ SELECT * FROM users WHERE id = 5
 
 SELECT code FROM countries
 --> PassThrough to any shard (read)
+
+-- layer: merge
+SELECT upper(name), 1 + count(*) FROM users GROUP BY 1
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (name) from all shards
+-->   Rows made by all shards
+-->     Text:  SELECT (upper(name)) AS "switchyard 1", (count(*)) AS "switchyard 2" FROM users GROUP BY 1
+-->     Finished by: SELECT  "switchyard 1" , 1 + "switchyard 2"  FROM (SELECT "switchyard 1", coalesce(pg_catalog.sum("switchyard 2"), 0)::pg_catalog.int8 AS "switchyard 2" FROM pg_temp."switchyard rows" GROUP BY 1) AS "switchyard"
+-->   Guards: [1]
+
+SELECT u.name, o.id FROM users u JOIN orders o ON o.id = u.id
+--> Workspace (read)
+-->   Reason: joining "users" and "orders" across shards is not supported yet
+-->   Fetch users (id, name) from all shards
+-->     Only: id IN (fetched orders.id, if few)
+-->   Fetch orders (id) from all shards
+-->     Only: id IN (fetched users.id, if few)

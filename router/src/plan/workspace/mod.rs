@@ -202,7 +202,8 @@ pub(super) fn workspace(
     if splice::is_ambiguous(text.sql(), tokens, &|name| workspace.makes(name)) {
         return Err("A schema's name is also another name in it.".to_owned());
     }
-    if all_in_text && !nodes.gives_rows() && context.layer != Layer::Workspace {
+    let may_give = matches!(context.layer, Layer::Auto | Layer::BindJoin);
+    if all_in_text && !nodes.gives_rows() && may_give {
         // What is settled is settled by the shards, of the rows that they are given, too.
         let all = match unsettled.len() == tokens.len() {
             true => uses,
