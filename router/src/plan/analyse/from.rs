@@ -3,18 +3,15 @@
 use std::borrow::Cow;
 
 use sqlparser::ast::{
-    Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias,
+    Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, ObjectName, TableAlias,
     TableFactor, TableWithJoins,
 };
-use switchyard_schema::{Collation, KeyType};
 
-use super::facts::{ColumnId, Fact, ScopeId};
+use super::facts::{ColumnId, ScopeId};
 use super::names::{Frame, Item, ItemId, Merged, Output, function_name, name, relation_name};
-use super::{Analyser, CteBody, Instance, Stop, display};
+use super::{Analyser, Stop};
 use crate::plan::refusal::Refusal;
 use crate::plan::types::Typed;
-use crate::plan::workspace::OwnView;
-use crate::relations::{Placement, Relation, Resolved, Volatility};
 
 /// The joins of a FROM; right joins are turned round.
 #[derive(Debug)]
@@ -342,199 +339,6 @@ impl<'a> Analyser<'a> {
         Ok(self.add_item(item))
     }
 
-    /// The item a relation's name stands for: a CTE, a temporary relation, or one of the catalogue's.
-    pub(super) fn relation_item(
-        &mut self,
-        schema: Option<&str>,
-        name: &str,
-        scope: ScopeId,
-    ) -> Result<Item, Stop> {
-        let mut item = Item {
-            alias: Some(name.to_owned()),
-            schema: schema.map(str::to_owned),
-            columns: Vec::new(),
-            open: true,
-            scope,
-        };
-        if schema.is_none()
-            && let Some(position) = self.ctes.iter().rposition(|cte| cte.name == name)
-        {
-            (item.columns, item.open) = self.cte(position, scope)?;
-            return Ok(item);
-        }
-        if self.is_temporary(schema, name) {
-            self.analysis.temporary = true;
-            return Ok(item);
-        }
-        match self.relation(schema, name) {
-            Resolved::Known(relation) => {
-                if schema.is_none() {
-                    item.schema = Some(relation.name.schema.clone());
-                }
-                (item.columns, item.open) = (self.mention(relation, scope)?, false);
-            }
-            Resolved::Catalog
-                if schema.is_none_or(|schema| schema == "pg_catalog")
-                    && let Some(view) = OwnView::named(name) =>
-            {
-                self.own_view(view);
-            }
-            Resolved::Catalog if name == "pg_class" && self.analysis.names_own_tables => {}
-            Resolved::Catalog => {
-                self.analysis.catalog = true;
-                self.analysis.primary_read |= describes_its_server(name);
-            }
-            Resolved::Unknown => {
-                self.is_unknown(name);
-                self.needs_first_shard(name);
-            }
-        }
-        Ok(item)
-    }
-
-    fn own_view(&mut self, view: OwnView) {
-        if !self.analysis.own_views.contains(&view) {
-            self.analysis.own_views.push(view);
-        }
-        let refusal = || {
-            let message = format!("view \"{}\" is not supported here", view.name());
-            Refusal::not_supported(message)
-                .detail("Each of the session's connections has a part of what it lists.")
-        };
-        self.analysis.reads_views.get_or_insert_with(refusal);
-    }
-
-    /// Notes that a relation's rows are read; returns its columns.
-    pub(super) fn mention(
-        &mut self,
-        relation: &'a Relation,
-        scope: ScopeId,
-    ) -> Result<Vec<Output>, Stop> {
-        let mut columns = Vec::with_capacity(relation.columns.len());
-        for column in &relation.columns {
-            let family = KeyType::from_oid(column.type_oid)
-                .filter(|_| column.collation != Collation::Nondeterministic)
-                .map(KeyType::family);
-            let id = family.map(|family| self.analysis.facts.column(family, scope));
-            columns.push(Output {
-                name: Some(column.name.clone()),
-                column: id,
-                typed: Typed::of(column),
-            });
-        }
-        if !self.analysis.read.contains(&relation.name) {
-            self.analysis.read.push(relation.name.clone());
-        }
-        self.analysis.primary |= relation.unlogged || relation.volatility == Volatility::Volatile;
-        // Those that read sharded tables are looked into where they are made anew.
-        self.analysis.may_change |= relation.volatility == Volatility::Volatile
-            && !matches!(relation.placement, Placement::ReadsSharded(_));
-        if relation.volatility != Volatility::Immutable {
-            self.needs_merge(|| volatile_view(relation));
-        }
-        match &relation.placement {
-            _ if self.alone => self.needs_first_shard(&relation.name.to_string()),
-            _ if self.context.given.contains(&relation.name) => self.analysis.reference = true,
-            Placement::Reference => self.analysis.reference = true,
-            Placement::Unsharded => self.needs_first_shard(&relation.name.to_string()),
-            Placement::Catalog => self.analysis.catalog = true,
-            Placement::ReadsSharded(table) => {
-                let refusal = || view(relation, &table.to_string());
-                self.analysis.reads_views.get_or_insert_with(refusal);
-            }
-            Placement::Broken(reason) => return Err(broken(relation, reason).into()),
-            Placement::Sharded(sharding) => {
-                let Some(key) = columns
-                    .get(sharding.column)
-                    .and_then(|column| column.column)
-                else {
-                    return Err(broken(relation, "its shard key is not a column").into());
-                };
-                let (name, map) = (display(relation), std::sync::Arc::clone(&sharding.map));
-                self.analysis.instances.push(Instance {
-                    name,
-                    map,
-                    key,
-                    scope,
-                });
-            }
-        }
-        Ok(columns)
-    }
-
-    /// The columns of a CTE where it is mentioned.
-    fn cte(&mut self, position: usize, scope: ScopeId) -> Result<(Vec<Output>, bool), Stop> {
-        self.spend()?;
-        self.ctes[position].used = true;
-        let cte = self.ctes[position].clone();
-        let (mut columns, open) = match cte.body {
-            CteBody::Itself => (Vec::new(), true),
-            CteBody::Write {
-                columns,
-                scope: inside,
-            } => {
-                let outputs = columns.into_iter().map(|output| {
-                    let column = output.column.map(|inner| {
-                        let outer = self
-                            .analysis
-                            .facts
-                            .column(self.analysis.facts.family(inner), scope);
-                        self.analysis.facts.add(
-                            scope,
-                            Fact::Link {
-                                outer,
-                                inner,
-                                of: inside,
-                            },
-                        );
-                        outer
-                    });
-                    Output { column, ..output }
-                });
-                let outputs = outputs.collect::<Vec<_>>();
-                self.analysis.facts.export(inside, scope);
-                let open = outputs.iter().any(|output| output.name.is_none());
-                (outputs, open)
-            }
-            CteBody::Query { query, recursive } => {
-                self.cte_query(position, query, recursive, cte.frames, scope)?
-            }
-        };
-        rename(&mut columns, cte.columns.iter().map(Cow::from));
-        Ok((columns, open))
-    }
-
-    /// Walks a CTE's query with what was visible where it was defined.
-    fn cte_query(
-        &mut self,
-        position: usize,
-        query: &'a Query,
-        recursive: bool,
-        frames: usize,
-        scope: ScopeId,
-    ) -> Result<(Vec<Output>, bool), Stop> {
-        let frames = self.frames.split_off(frames.min(self.frames.len()));
-        let later = self.ctes.split_off(position + usize::from(recursive));
-        if recursive {
-            self.ctes[position].used = false;
-            self.ctes[position].body = CteBody::Itself;
-        }
-        let found = self.derived(query, scope);
-        let mut itself = false;
-        if recursive {
-            itself = std::mem::replace(&mut self.ctes[position].used, true);
-            self.ctes[position].body = CteBody::Query { query, recursive };
-        }
-        self.ctes.extend(later);
-        self.frames.extend(frames);
-        let (mut columns, open) = found?;
-        if itself {
-            // The rows of one round are the input of the next: conditions from outside do not reach in.
-            columns.iter_mut().for_each(|output| output.column = None);
-        }
-        Ok((columns, open))
-    }
-
     /// What `*` stands for: the merged columns first, then the others.
     pub(super) fn expand(&self, frame: &Frame) -> (Vec<Output>, bool) {
         let mut columns: Vec<Output> = Vec::new();
@@ -580,13 +384,6 @@ enum Side {
     Full,
 }
 
-/// Views of PostgreSQL's that show settings, statistics or activity of the one server that answers.
-fn describes_its_server(name: &str) -> bool {
-    name.starts_with("pg_stat_")
-        || name.starts_with("pg_statio_")
-        || matches!(name, "pg_settings" | "pg_locks")
-}
-
 /// Applies an alias and its column names.
 pub(super) fn aliased(mut item: Item, alias: Option<&TableAlias>) -> Result<Item, Stop> {
     let Some(alias) = alias else { return Ok(item) };
@@ -614,35 +411,8 @@ pub(super) fn aliased(mut item: Item, alias: Option<&TableAlias>) -> Result<Item
     Ok(item)
 }
 
-fn rename<'n>(columns: &mut [Output], names: impl IntoIterator<Item = Cow<'n, str>>) {
+pub(super) fn rename<'n>(columns: &mut [Output], names: impl IntoIterator<Item = Cow<'n, str>>) {
     for (column, name) in columns.iter_mut().zip(names) {
         column.name = Some(name.into_owned());
     }
-}
-
-fn view(relation: &Relation, table: &str) -> Refusal {
-    Refusal::not_supported(format!(
-        "view \"{}\" reads the sharded table \"{table}\"",
-        relation.name
-    ))
-    .detail("Views of sharded tables are not supported yet.")
-    .hint("Use the view's query in place of the view.")
-}
-
-pub(super) fn broken(relation: &Relation, reason: &str) -> Refusal {
-    let mut refusal = Refusal::not_supported(format!(
-        "table \"{}\" cannot be routed: {reason}",
-        relation.name
-    ))
-    .hint("Correct the table or its entry in the router's configuration.");
-    refusal.analyse_first = false;
-    refusal
-}
-
-fn volatile_view(relation: &Relation) -> Refusal {
-    Refusal::not_supported(format!(
-        "view \"{}\" is not supported across shards yet",
-        relation.name
-    ))
-    .detail("It calls a function whose result could differ from shard to shard.")
 }

@@ -6,7 +6,7 @@ use sqlparser::ast::{
 };
 
 use super::facts::{ColumnId, Fact, ScopeId};
-use super::from::broken;
+use super::mention::broken;
 use super::names::{Item, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
 use super::{Analyser, Stop, StoredKeys};

@@ -16,6 +16,7 @@ pub(super) mod facts;
 mod from;
 mod insert;
 mod joins;
+mod mention;
 pub(super) mod names;
 mod own_table;
 pub(super) mod predicate;

@@ -14,6 +14,7 @@ mod needs;
 mod own;
 mod plain;
 mod reduce;
+mod scope;
 mod splice;
 mod spread;
 

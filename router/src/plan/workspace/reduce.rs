@@ -11,7 +11,6 @@
 )]
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
@@ -24,6 +23,7 @@ use switchyard_schema::{Collation, TableName};
 
 use super::fetch::{Condition, Restriction, Text};
 use super::plain::is_plain;
+use super::scope::{Held, Item, Place, Scopes, close, column, hold, item};
 use crate::plan::Context;
 use crate::plan::analyse::names::{function_name, name, relation_name};
 use crate::plan::analyse::predicate::conjuncts;
@@ -125,41 +125,6 @@ struct Blocks<'a> {
     /// FROMs whose columns cannot be named in a subquery of theirs.
     hidden: Vec<Rc<[Item<'a>]>>,
     mentions: Vec<Mention>,
-}
-
-/// The FROMs whose columns can be named at a place, outermost first.
-type Scopes<'a> = Vec<Rc<[Item<'a>]>>;
-
-/// An item, by the FROM it is in and its place there.
-type Place = (usize, usize);
-
-/// A condition that holds for every row of an item.
-struct Held {
-    expr: Expr,
-    /// The tokens of the text that it is, once they have been looked for.
-    tokens: OnceCell<Option<Range<usize>>>,
-}
-
-impl Held {
-    fn new(expr: &Expr) -> Self {
-        Self {
-            expr: expr.clone(),
-            tokens: OnceCell::new(),
-        }
-    }
-}
-
-/// An item of a FROM.
-struct Item<'a> {
-    alias: String,
-    /// Where its name is in the text, in bytes.
-    place: usize,
-    /// The relation, if it is one that could be fetched. The columns of anything else are not known.
-    relation: Option<&'a Relation>,
-    /// What holds for every row it contributes.
-    conditions: Vec<Rc<Held>>,
-    /// It is on the nullable side of an outer join: what is above that restricts it no more.
-    closed: bool,
 }
 
 impl Visitor for Blocks<'_> {
@@ -271,21 +236,6 @@ fn is_apart(factor: &TableFactor) -> bool {
 
 fn is_grouped(select: &Select) -> bool {
     !matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty())
-}
-
-/// A condition holds for what these items contribute.
-fn hold(items: &mut [Item<'_>], condition: &Expr) {
-    let held = conjuncts(condition).into_iter();
-    let held: Vec<Rc<Held>> = held
-        .map(|condition| Rc::new(Held::new(condition)))
-        .collect();
-    for item in items.iter_mut().filter(|item| !item.closed) {
-        item.conditions.extend_from_slice(&held);
-    }
-}
-
-fn close(items: &mut [Item<'_>]) {
-    items.iter_mut().for_each(|item| item.closed = true);
 }
 
 impl<'a> Blocks<'a> {
@@ -635,10 +585,6 @@ fn is_with(mine: &Relation, column: &str, theirs: &Relation, equals: &str) -> bo
     }
 }
 
-fn item<'s, 'a>(scopes: &'s Scopes<'a>, (level, at): Place) -> Option<&'s Item<'a>> {
-    scopes.get(level)?.get(at)
-}
-
 /// Conditions one of which holds.
 fn disjuncts(condition: &Expr) -> Vec<&Expr> {
     match condition {
@@ -650,43 +596,4 @@ fn disjuncts(condition: &Expr) -> Vec<&Expr> {
         Expr::Nested(inner) => disjuncts(inner),
         _ => vec![condition],
     }
-}
-
-/// The column that an expression is: its item, and its name. The innermost FROM that has it counts, if no item of unknown
-/// columns there could have it instead.
-fn column<'e>(scopes: &Scopes<'_>, expr: &'e Expr) -> Option<(Place, Cow<'e, str>)> {
-    match expr {
-        Expr::Nested(inner) => column(scopes, inner),
-        Expr::Identifier(ident) => {
-            let name = name(ident).ok()?;
-            let has = |item: &Item<'_>| {
-                let relation = item.relation;
-                relation.is_none_or(|relation| relation.column(&name).is_some())
-            };
-            let place = innermost(scopes, &has)?;
-            item(scopes, place)?.relation?;
-            Some((place, name))
-        }
-        Expr::CompoundIdentifier(parts) => {
-            let [qualifier, column] = parts.as_slice() else {
-                return None;
-            };
-            let (qualifier, column) = (name(qualifier).ok()?, name(column).ok()?);
-            let place = innermost(scopes, &|item| item.alias == qualifier)?;
-            item(scopes, place)?.relation?.column(&column)?;
-            Some((place, column))
-        }
-        _ => None,
-    }
-}
-
-/// The one item in the innermost FROM where there is any.
-fn innermost(scopes: &Scopes<'_>, is: &dyn Fn(&Item<'_>) -> bool) -> Option<Place> {
-    for (level, items) in scopes.iter().enumerate().rev() {
-        let mut found = (0..items.len()).filter(|at| is(&items[*at]));
-        if let Some(at) = found.next() {
-            return found.next().is_none().then_some((level, at));
-        }
-    }
-    None
 }

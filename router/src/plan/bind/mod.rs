@@ -3,47 +3,18 @@
 //! Invariant: a shard is left out only where PostgreSQL's own `=` (or `<` …) between the column and the value would be
 //! false for every row there. Values are converted exactly or not at all; see [`Bound`] for the ways that can end.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "what is not named is not known for certain"
-)]
+mod value;
 
 use std::borrow::Cow;
 use std::ops;
 
-use switchyard_schema::{Key, KeyError, KeyFamily, KeyMap, KeyType, ShardIndex, ShardSet};
+use switchyard_schema::{Key, KeyMap, KeyType, ShardIndex, ShardSet};
 
+use self::value::{Bound, Typed, assign, compare, convert, typed_key};
 use super::array;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, KeyRoute, KeySet, Limit, Need, Source, StoredAs, Values};
 use crate::sql::LiteralKind;
-
-/// A value as PostgreSQL's analyser sees it: its type decides which `=` compares it.
-#[derive(Debug, Clone)]
-enum Typed<'a> {
-    /// A string literal whose type the context decides.
-    Untyped(Cow<'a, [u8]>),
-    /// An integer literal.
-    Integer(i64),
-    /// A number with a point, or too big for `bigint`.
-    Decimal(Cow<'a, [u8]>),
-    /// A value of this type.
-    Value(KeyType, Key<'a>),
-    Null,
-}
-
-/// What an expression means as a key.
-#[derive(Debug, Clone)]
-enum Bound<'a> {
-    /// This key.
-    Key(Key<'a>),
-    /// NULL.
-    Null,
-    /// No key of the type is equal to it, or PostgreSQL refuses it.
-    Never,
-    /// Not known for certain.
-    Unknown,
-}
 
 impl KeyRoute {
     /// The shards that hold the rows, never none.
@@ -315,138 +286,6 @@ impl KeyExpr {
     }
 }
 
-/// A key read from a value of a declared type. An invalid value is an error of PostgreSQL's, which any shard gives.
-fn typed_key(key_type: KeyType, key: Result<Key<'_>, KeyError>) -> Option<Typed<'_>> {
-    match key {
-        Ok(key) => Some(Typed::Value(key_type, key)),
-        Err(KeyError::Invalid | KeyError::NotExact) => None,
-    }
-}
-
-/// An explicit cast to a type without modifier.
-fn convert(typed: Typed<'_>, to: KeyType) -> Option<Typed<'_>> {
-    let fits = |value: i64| match to {
-        KeyType::Int2 => i16::try_from(value).is_ok(),
-        KeyType::Int4 => i32::try_from(value).is_ok(),
-        KeyType::Int8
-        | KeyType::Text
-        | KeyType::Varchar
-        | KeyType::Bpchar
-        | KeyType::Uuid
-        | KeyType::Bytea
-        | KeyType::Date
-        | KeyType::Timestamp
-        | KeyType::Timestamptz
-        | KeyType::Numeric
-        | KeyType::Bool => true,
-    };
-    match typed {
-        Typed::Null => Some(Typed::Null),
-        Typed::Untyped(text) => typed_key(to, owned_from_text(to, text)),
-        Typed::Integer(value) | Typed::Value(_, Key::Int(value)) => match to.family() {
-            KeyFamily::Integer if fits(value) => Some(Typed::Value(to, Key::Int(value))),
-            KeyFamily::Text => Some(Typed::Value(
-                to,
-                Key::Text(Cow::Owned(value.to_string().into_bytes())),
-            )),
-            KeyFamily::Numeric => typed_key(
-                to,
-                owned_from_text(to, Cow::Owned(value.to_string().into_bytes())),
-            ),
-            _ => None,
-        },
-        Typed::Decimal(text) => match to.family() {
-            KeyFamily::Numeric => typed_key(to, owned_from_text(to, text)),
-            KeyFamily::Integer => integral(&text)
-                .filter(|value| fits(*value))
-                .map(|v| Typed::Value(to, Key::Int(v))),
-            _ => None,
-        },
-        Typed::Value(from, key) if from == to => Some(Typed::Value(to, key)),
-        Typed::Value(_, Key::Text(text)) => typed_key(to, owned_from_text(to, text)),
-        Typed::Value(..) => None,
-    }
-}
-
-/// The key that a value is when compared with a column of the type.
-fn compare(typed: Typed<'_>, column: KeyType) -> Bound<'_> {
-    let known = |key: Result<Key<'static>, KeyError>| match key {
-        Ok(key) => Bound::Key(key),
-        Err(KeyError::Invalid) => Bound::Never,
-        Err(KeyError::NotExact) => Bound::Unknown,
-    };
-    match typed {
-        Typed::Null => Bound::Null,
-        Typed::Untyped(Cow::Borrowed(text)) => match Key::from_text(column, text) {
-            Ok(key) => Bound::Key(key),
-            Err(KeyError::Invalid) => Bound::Never,
-            Err(KeyError::NotExact) => Bound::Unknown,
-        },
-        Typed::Untyped(Cow::Owned(text)) => {
-            known(Key::from_text(column, &text).map(Key::into_owned))
-        }
-        Typed::Integer(value) | Typed::Value(_, Key::Int(value)) => match column.family() {
-            KeyFamily::Integer => Bound::Key(Key::Int(value)),
-            KeyFamily::Numeric => {
-                known(Key::from_text(column, value.to_string().as_bytes()).map(Key::into_owned))
-            }
-            _ => Bound::Unknown,
-        },
-        Typed::Decimal(text) => match column.family() {
-            KeyFamily::Integer => match integral(&text) {
-                Some(value) => Bound::Key(Key::Int(value)),
-                None if text.iter().any(|byte| matches!(byte, b'e' | b'E')) => Bound::Unknown,
-                // No integer of any width is equal to it.
-                None => Bound::Never,
-            },
-            KeyFamily::Numeric => known(Key::from_text(column, &text).map(Key::into_owned)),
-            _ => Bound::Unknown,
-        },
-        Typed::Value(from, key) if from.family() == column.family() => Bound::Key(key),
-        Typed::Value(..) => Bound::Unknown,
-    }
-}
-
-/// The key that a value becomes when it is assigned to a column of the type.
-fn assign(typed: Typed<'_>, column: KeyType, typmod: i32) -> Bound<'_> {
-    let bound = match typed {
-        Typed::Integer(value) if column.family() == KeyFamily::Text => {
-            Bound::Key(Key::Text(Cow::Owned(value.to_string().into_bytes())))
-        }
-        // A value that does not fit is PostgreSQL's error; any shard gives it.
-        // Rounded to an integer.
-        Typed::Decimal(text) if column.family() == KeyFamily::Integer => {
-            integral(&text).map_or(Bound::Unknown, |value| Bound::Key(Key::Int(value)))
-        }
-        typed => compare(typed, column),
-    };
-    let Bound::Key(key) = bound else {
-        return bound;
-    };
-    match key.stored(column, typmod) {
-        Ok(key) => Bound::Key(key),
-        Err(KeyError::NotExact) => Bound::Unknown,
-        Err(_) => Bound::Never,
-    }
-}
-
-fn owned_from_text<'a>(key_type: KeyType, text: Cow<'a, [u8]>) -> Result<Key<'a>, KeyError> {
-    match text {
-        Cow::Borrowed(text) => Key::from_text(key_type, text),
-        Cow::Owned(text) => Key::from_text(key_type, &text).map(Key::into_owned),
-    }
-}
-
-/// The value of a decimal literal without an exponent whose fraction is zero.
-fn integral(text: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|digit| digit == b'0') {
-        return None;
-    }
-    whole.parse().ok()
-}
-
 /// The contents of a plain string literal.
 pub(super) fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inside = text.get(1..text.len().checked_sub(1)?)?;
@@ -465,6 +304,10 @@ pub(super) fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "any other operator is a failure"
+)]
 mod tests {
     use super::super::{Context, Operator, Param, Target, plan};
     use super::*;
