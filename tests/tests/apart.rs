@@ -78,7 +78,7 @@ fn each_shard_explains_the_text_made_for_it_where_rows_are_merged() {
     starts(
         &plan,
         &[
-            "Merge of the shards of users > integer[0] (read)",
+            "Merge of the shards of users > 7 (read)",
             "  Merge by 1 character",
             "  One row of those with equal keys",
             "    2: average of sum 3 numeric and count 4",
@@ -204,7 +204,7 @@ fn a_bind_join_is_explained_by_what_is_given_and_what_the_shards_then_do() {
     let _turn = turn();
     let mut client = bed().client();
     let query = "SELECT i.order_id, p.name FROM order_items i JOIN products p ON p.id = i.product_id WHERE i.user_id = 3";
-    let fetch = "  Fetch order_items (user_id, order_id, product_id) from the shard of order_items = integer[0], to be given";
+    let fetch = "  Fetch order_items (user_id, order_id, product_id) from the shard of order_items = 3, to be given";
     let plan = lines(client.run(&format!("EXPLAIN (COSTS OFF) {query}")));
     starts(
         &plan,

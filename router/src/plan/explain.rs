@@ -11,7 +11,7 @@ use super::workspace::fetch::listed;
 use super::workspace::{Fetch, Restriction, Text};
 use super::{Access, Argument, Broadcast, Lock, Operator, Plan, Workspace};
 use crate::relations::Relations;
-use crate::sql::LiteralKind;
+use crate::sql::{Literal, LiteralKind};
 
 /// Prints the plan of a text as a tree. With `values`, the shards of this execution are shown too.
 pub fn explain(
@@ -20,7 +20,11 @@ pub fn explain(
     sql: &[u8],
     values: Option<&Values<'_>>,
 ) -> String {
-    let steps = steps(plan, relations, sql, values);
+    let names = Names {
+        relations,
+        literals: None,
+    };
+    let steps = steps(plan, &names, sql, values);
     let fetches = steps.fetches.concat();
     [steps.head, fetches, steps.tail].concat()
 }
@@ -36,23 +40,45 @@ pub(crate) struct Steps {
     pub(crate) tail: String,
 }
 
+/// What numbers in a plan mean.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    pub(crate) relations: &'a Relations,
+    /// A text and its literals, where its own values are to be seen.
+    pub(crate) literals: Option<(&'a [u8], &'a [Literal])>,
+}
+
+impl Names<'_> {
+    fn key(&self, key: &KeyExpr) -> String {
+        let literal = || match (&key.source, self.literals) {
+            (Source::Literal { slot, .. }, Some((sql, literals))) => {
+                let span = &literals.get(usize::from(*slot))?.span;
+                let text = sql.get(span.start as usize..span.end as usize)?;
+                Some(String::from_utf8_lossy(text).into_owned())
+            }
+            _ => None,
+        };
+        key.written(literal())
+    }
+}
+
 /// The parts of a printed plan.
 pub(crate) fn steps(
     plan: &Plan,
-    relations: &Relations,
+    names: &Names<'_>,
     sql: &[u8],
     values: Option<&Values<'_>>,
 ) -> Steps {
     let mut steps = Steps::default();
     // Writing to a string does not fail.
-    let _ = write_plan(&mut steps, plan, relations, sql, values);
+    let _ = write_plan(&mut steps, plan, names, sql, values);
     steps
 }
 
 fn write_plan(
     steps: &mut Steps,
     plan: &Plan,
-    relations: &Relations,
+    names: &Names<'_>,
     sql: &[u8],
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
@@ -60,21 +86,21 @@ fn write_plan(
     match &plan.operator {
         Operator::PassThrough(target) => {
             write!(out, "PassThrough to ")?;
-            write_target(out, target, relations)?;
+            write_target(out, target, names)?;
             write_node(out, plan)?;
-            write_shards(out, target, relations, values)?;
+            write_shards(out, target, names, values)?;
         }
         Operator::Append(target) => {
             write!(out, "Append of ")?;
-            write_target(out, target, relations)?;
+            write_target(out, target, names)?;
             write_node(out, plan)?;
-            write_shards(out, target, relations, values)?;
+            write_shards(out, target, names, values)?;
         }
         Operator::Merge(merge) => {
             write!(out, "Merge of ")?;
-            write_target(out, &merge.target, relations)?;
+            write_target(out, &merge.target, names)?;
             write_node(out, plan)?;
-            write_shards(out, &merge.target, relations, values)?;
+            write_shards(out, &merge.target, names, values)?;
             super::merge::explain::write(out, merge, &query_within(sql, &plan.command))?;
         }
         Operator::Broadcast(Broadcast::Ddl) => writeln!(out, "Broadcast to all shards (schema)")?,
@@ -82,8 +108,8 @@ fn write_plan(
             writeln!(out, "Broadcast to all shards (reference table)")?
         }
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
-        Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, relations, sql)?,
-        Operator::Lock(lock) => write_lock(steps, lock, plan, relations, sql)?,
+        Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, names, sql)?,
+        Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
@@ -96,7 +122,7 @@ fn write_workspace(
     steps: &mut Steps,
     workspace: &Workspace,
     plan: &Plan,
-    relations: &Relations,
+    names: &Names<'_>,
     sql: &[u8],
 ) -> fmt::Result {
     write!(steps.head, "Workspace")?;
@@ -122,13 +148,13 @@ fn write_workspace(
             .filter(|finish| std::ptr::eq(&finish.rows, fetch))
         {
             write!(out, "  Rows made by ")?;
-            write_target(out, &fetch.target, relations)?;
+            write_target(out, &fetch.target, names)?;
             writeln!(out)?;
             finish.explain(out, sql)?;
             steps.fetches.push(std::mem::take(out));
             continue;
         }
-        write_fetch(out, fetch, &fetch.columns, relations)?;
+        write_fetch(out, fetch, &fetch.columns, names)?;
         if fetch.home.is_some() {
             write!(out, ", or read in place")?;
         }
@@ -155,12 +181,12 @@ fn write_fetch(
     out: &mut String,
     fetch: &Fetch,
     columns: &[impl AsRef<str>],
-    relations: &Relations,
+    names: &Names<'_>,
 ) -> fmt::Result {
     let columns: Vec<&str> = columns.iter().map(AsRef::as_ref).collect();
     let (only, columns) = (if fetch.only { "ONLY " } else { "" }, columns.join(", "));
     write!(out, "  Fetch {only}{} ({columns}) from ", fetch.relation)?;
-    write_target(out, &fetch.target, relations)
+    write_target(out, &fetch.target, names)
 }
 
 /// The first lines of a bind join.
@@ -173,12 +199,7 @@ pub(crate) fn bind_join_head(workspace: &Workspace, plan: &Plan) -> String {
 }
 
 /// A fetch of a bind join, whose rows are given to shards.
-pub(crate) fn given_fetch(
-    fetch: &Fetch,
-    join: &BindJoin,
-    relations: &Relations,
-    sql: &[u8],
-) -> String {
+pub(crate) fn given_fetch(fetch: &Fetch, join: &BindJoin, names: &Names<'_>, sql: &[u8]) -> String {
     let given = |name: &TableName| join.given.iter().find(|(_, given)| given.relation == *name);
     let mut fetch = fetch.clone();
     // What is not fetched restricts nothing.
@@ -192,7 +213,7 @@ pub(crate) fn given_fetch(
     let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let mut out = String::new();
     // Writing to a string does not fail.
-    let _ = write_fetch(&mut out, &fetch, &columns, relations);
+    let _ = write_fetch(&mut out, &fetch, &columns, names);
     let _ = writeln!(out, ", to be given");
     let _ = write_restrictions(&mut out, &fetch, &Text::new(sql));
     out
@@ -203,7 +224,7 @@ fn write_lock(
     steps: &mut Steps,
     lock: &Lock,
     plan: &Plan,
-    relations: &Relations,
+    names: &Names<'_>,
     sql: &[u8],
 ) -> fmt::Result {
     let out = &mut steps.head;
@@ -216,7 +237,7 @@ fn write_lock(
     writeln!(out, "  Candidates")?;
     // As many as are asked for, and then more.
     let text = lock.candidates(&query_within(sql, &plan.command), 1);
-    for line in explain(&lock.candidates, relations, &text, None).lines() {
+    for line in explain(&lock.candidates, names.relations, &text, None).lines() {
         writeln!(out, "    {line}")?;
     }
     Ok(())
@@ -244,10 +265,10 @@ fn write_node(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, " ({access})")
 }
 
-fn write_target(out: &mut String, target: &Target, relations: &Relations) -> fmt::Result {
+fn write_target(out: &mut String, target: &Target, names: &Names<'_>) -> fmt::Result {
     match target {
         Target::AnyShard => write!(out, "any shard"),
-        Target::Shard(shard) => write!(out, "shard {}", shard_name(*shard, relations)),
+        Target::Shard(shard) => write!(out, "shard {}", shard_name(*shard, names)),
         Target::AllShards => write!(out, "all shards"),
         Target::Keys(route) => {
             let point = route
@@ -267,7 +288,7 @@ fn write_target(out: &mut String, target: &Target, relations: &Relations) -> fmt
                 let comma = if at > 0 { "," } else { "" };
                 let stored = if need.stored.is_some() { " stored" } else { "" };
                 write!(out, "{comma} {}{stored} ", need.relation)?;
-                write_keys(out, &need.keys)?;
+                write_keys(out, &need.keys, names)?;
             }
             if route.first_shard_only {
                 write!(out, ", first shard only")?;
@@ -280,18 +301,18 @@ fn write_target(out: &mut String, target: &Target, relations: &Relations) -> fmt
 fn write_shards(
     out: &mut String,
     target: &Target,
-    relations: &Relations,
+    names: &Names<'_>,
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
     let Some(values) = values else { return Ok(()) };
     if !matches!(target, Target::Keys(_)) {
         return Ok(());
     }
-    match target.shards(values, relations.shards().len()) {
+    match target.shards(values, names.relations.shards().len()) {
         Ok(shards) => {
             let names: Vec<&str> = shards
                 .iter()
-                .map(|shard| shard_name(shard, relations))
+                .map(|shard| shard_name(shard, names))
                 .collect();
             writeln!(out, "  Shards: {}", names.join(", "))
         }
@@ -344,31 +365,29 @@ fn write_rest(out: &mut String, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn shard_name(shard: ShardIndex, relations: &Relations) -> &str {
-    relations
-        .shards()
-        .get(shard.position())
-        .map_or("?", |name| name)
+fn shard_name<'a>(shard: ShardIndex, names: &Names<'a>) -> &'a str {
+    let shards = names.relations.shards();
+    shards.get(shard.position()).map_or("?", |name| name)
 }
 
-fn write_keys(out: &mut String, keys: &KeySet) -> fmt::Result {
+fn write_keys(out: &mut String, keys: &KeySet, names: &Names<'_>) -> fmt::Result {
     let list = |out: &mut String, sets: &[KeySet], word: &str| {
         write!(out, "(")?;
         for (at, set) in sets.iter().enumerate() {
             if at > 0 {
                 write!(out, " {word} ")?;
             }
-            write_keys(out, set)?;
+            write_keys(out, set, names)?;
         }
         write!(out, ")")
     };
     match keys {
-        KeySet::Equal(key) => write!(out, "= {key}"),
+        KeySet::Equal(key) => write!(out, "= {}", names.key(key)),
         KeySet::AnyOf(keys) => {
-            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            let keys: Vec<String> = keys.iter().map(|key| names.key(key)).collect();
             write!(out, "in ({})", keys.join(", "))
         }
-        KeySet::Elements(key) => write!(out, "in elements of {key}"),
+        KeySet::Elements(key) => write!(out, "in elements of {}", names.key(key)),
         KeySet::Between(low, high) => {
             let end = |limit: &super::route::Limit| if limit.inclusive { "=" } else { "" };
             match (low, high) {
@@ -376,12 +395,12 @@ fn write_keys(out: &mut String, keys: &KeySet) -> fmt::Result {
                     out,
                     ">{} {} <{} {}",
                     end(low),
-                    low.value,
+                    names.key(&low.value),
                     end(high),
-                    high.value
+                    names.key(&high.value)
                 ),
-                (Some(low), None) => write!(out, ">{} {}", end(low), low.value),
-                (None, Some(high)) => write!(out, "<{} {}", end(high), high.value),
+                (Some(low), None) => write!(out, ">{} {}", end(low), names.key(&low.value)),
+                (None, Some(high)) => write!(out, "<{} {}", end(high), names.key(&high.value)),
                 (None, None) => write!(out, "any"),
             }
         }
@@ -393,27 +412,24 @@ fn write_keys(out: &mut String, keys: &KeySet) -> fmt::Result {
     }
 }
 
-impl fmt::Display for KeyExpr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.negative {
-            write!(f, "-")?;
-        }
-        match &self.source {
-            Source::Literal { slot, kind } => {
+impl KeyExpr {
+    /// For people, with this for the literal that it is.
+    fn written(&self, literal: Option<String>) -> String {
+        let source = match &self.source {
+            Source::Literal { slot, kind } => literal.unwrap_or_else(|| {
                 let kind = match kind {
                     LiteralKind::Integer => "integer",
                     LiteralKind::Decimal => "decimal",
                     LiteralKind::String => "string",
                 };
-                write!(f, "{kind}[{slot}]")?;
-            }
-            Source::Param { number, .. } => write!(f, "${number}")?,
-            Source::Bool(value) => write!(f, "{value}")?,
-            Source::Null => write!(f, "null")?,
-        }
-        for cast in &self.casts {
-            write!(f, "::{}", cast.name())?;
-        }
-        Ok(())
+                format!("{kind}[{slot}]")
+            }),
+            Source::Param { number, .. } => format!("${number}"),
+            Source::Bool(value) => value.to_string(),
+            Source::Null => "null".to_owned(),
+        };
+        let sign = if self.negative { "-" } else { "" };
+        let casts = self.casts.iter().map(|cast| format!("::{}", cast.name()));
+        format!("{sign}{source}{}", casts.collect::<String>())
     }
 }

@@ -25,7 +25,7 @@ use crate::execute::failure::Failure;
 use crate::execute::messages::lines;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
-use crate::plan::explain::{Steps, bind_join_head, given_fetch, steps};
+use crate::plan::explain::{Names, Steps, bind_join_head, given_fetch, steps};
 use crate::plan::{self, Command, NoParams, Operator, Plan, Values, explained, query_within};
 use crate::sql::Literal;
 
@@ -109,7 +109,7 @@ impl Session {
             cancels: asked.cancels,
         };
         let query = self.query_of(&asked, statement)?;
-        let steps = steps(&query.plan, &self.database.relations, &sql, None);
+        let steps = steps(&query.plan, &self.names(&sql, &query.literals), &sql, None);
         let wanted = Wanted {
             fill: match options.analyze {
                 true => Fill::Rows,
@@ -140,8 +140,12 @@ impl Session {
                 }
                 asked.given.clear();
                 // Of its joins more is known now.
-                let steps =
-                    plan::explain::steps(&query.plan, &self.database.relations, asked.sql, None);
+                let steps = plan::explain::steps(
+                    &query.plan,
+                    &self.names(&sql, &query.literals),
+                    &sql,
+                    None,
+                );
                 self.explain_workspace(workspace, &query.fetches, &asked, steps, &wanted)
                     .await
             }
@@ -191,6 +195,14 @@ impl Session {
         })
     }
 
+    /// What numbers in a plan of this text mean.
+    fn names<'a>(&'a self, sql: &'a [u8], literals: &'a [Literal]) -> Names<'a> {
+        Names {
+            relations: &self.database.relations,
+            literals: Some((sql, literals)),
+        }
+    }
+
     /// Rows that come from the shards, each with what it says of its text.
     async fn explain_rows(
         &mut self,
@@ -232,7 +244,8 @@ impl Session {
             else {
                 continue;
             };
-            let step = given_fetch(fetch, chosen.join, &self.database.relations, asked.sql);
+            let names = self.names(asked.sql, joining.literals);
+            let step = given_fetch(fetch, chosen.join, &names, asked.sql);
             self.explain_fetch(&mut said, &step, (brought, shards), asked, wanted)
                 .await?;
         }
@@ -240,7 +253,12 @@ impl Session {
         // What else is known of the statement has been said.
         let steps = Steps {
             tail: String::new(),
-            ..steps(plan, &self.database.relations, asked.sql, None)
+            ..steps(
+                plan,
+                &self.names(asked.sql, joining.literals),
+                asked.sql,
+                None,
+            )
         };
         let rest = match (&plan.operator, finish_of(plan)) {
             (Operator::Workspace(finished), Some(_)) => {
