@@ -240,6 +240,7 @@ impl Planner<'_> {
         };
         let planner = Planner {
             sql: query,
+            tokens,
             context: &context,
             ..*self
         };
@@ -276,6 +277,7 @@ impl Planner<'_> {
         if created.data {
             let planner = Planner {
                 sql: query,
+                tokens,
                 ..*self
             };
             let inner = planner.inner(tokens);

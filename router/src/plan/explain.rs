@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 use switchyard_schema::{ShardIndex, TableName};
 
 use super::bind_join::{self, BindJoin};
+use super::command::Command;
+use super::create_as::CreateAs;
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::fetch::listed;
@@ -108,7 +110,13 @@ fn write_plan(
             writeln!(out, "Broadcast to all shards (reference table)")?
         }
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
-        Operator::Workspace(workspace) => write_workspace(steps, workspace, plan, names, sql)?,
+        Operator::Workspace(workspace) => {
+            // A query whose rows are stored is planned in a text of its own.
+            let created = CreateAs::of(sql).filter(|_| matches!(plan.command, Command::CreateAs));
+            let query = created.map(|created| created.query(sql));
+            let query = query.as_deref().unwrap_or(sql);
+            write_workspace(steps, workspace, plan, names, query)?;
+        }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
