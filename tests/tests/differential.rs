@@ -61,6 +61,21 @@ fn merge_in_workspaces() {
     });
 }
 
+/// Tables here are small: of itself the router gives their rows to each other's shards, once it knows.
+#[test]
+fn merge_without_bind_joins() {
+    same_between("merge.slt", |bed, path, protocol| {
+        differential::run(path, protocol, &Layer(bed, "merge"));
+    });
+}
+
+#[test]
+fn workspace_in_workspaces() {
+    same_between("workspace.slt", |bed, path, protocol| {
+        differential::run(path, protocol, &Layer(bed, "workspace"));
+    });
+}
+
 /// And so do joins by rows that are given, of whatever tables.
 #[test]
 fn merge_in_bind_joins() {
