@@ -90,7 +90,7 @@ fn few_rows_are_given_and_many_are_not() {
         assert!(joined);
     }
     // More bytes than are given: the other side still may be.
-    let payload = "y".repeat(300_000);
+    let payload = "y".repeat(1_100_000);
     insert(&mut client, 6, 1, 1, &payload);
     let check = |client: &mut Client| {
         let (reply, joined) = answer(bed, client, sql);
@@ -103,7 +103,7 @@ fn few_rows_are_given_and_many_are_not() {
     check(&mut client);
     assert!(check(&mut client));
     client
-        .run("UPDATE large SET name = repeat('z', 300000) WHERE id = 2")
+        .run("UPDATE large SET name = repeat('z', 1100000) WHERE id = 2")
         .succeeded();
     check(&mut client);
     assert!(!check(&mut client), "neither side is small");

@@ -21,11 +21,10 @@ pub(crate) async fn load(
 ) -> Result<u64, Trouble> {
     target.unread = true;
     begin(client, target, copy).await?;
-    let connection = &mut *workspace.backend.connection;
-    connection.unnamed = None;
-    messages(&mut connection.output);
-    workspace.answer_awaited();
-    let poured = pour(client, workspace, target).await;
+    let poured = match workspace.ask(client, messages).await {
+        Ok(()) => pour(client, workspace, target).await,
+        Err(trouble) => Err(trouble),
+    };
     let output = &mut target.connection.output;
     let show = match &poured {
         Ok(_) => {
@@ -71,7 +70,6 @@ async fn pour(
     workspace: &mut Workspace,
     target: &mut Participant,
 ) -> Result<u64, Trouble> {
-    workspace.flush(client).await?;
     let (mut rows, mut failed) = (0, false);
     // Of a row that is passed on in parts, so many bytes are still to come.
     let mut rest = 0;

@@ -16,13 +16,17 @@ use tokio::io::AsyncWrite;
 
 use super::client::Client;
 use super::failure::Failure;
-use super::messages::{Said, next, next_now, violation};
+use super::messages::{Said, lines, next, next_now, violation};
 use super::participant::Participant;
 use super::relay::{Trouble, broken, decode_message, fill};
 use crate::backend::{Connection, Show};
 
 /// So much is gathered before it is written.
 pub(super) const CHUNK: usize = 64 << 10;
+
+/// Undoes all that was done. Prepared statements and held cursors outlive the transaction, and functions remember plans, which may be
+/// about the tables that were here.
+const UNDO: &[u8] = b"ROLLBACK; CLOSE ALL; DEALLOCATE ALL; DISCARD PLANS";
 
 /// What a binary COPY begins with: the signature, flags, and the length of an extension that there is none of.
 pub(crate) const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -41,6 +45,10 @@ pub(crate) struct Workspace {
     busy: bool,
     /// The query for the rows that come, or came last, was planned without an error.
     rows_planned: bool,
+    /// So many queries of ours have been sent ahead, whose answers come before the next.
+    ahead: u8,
+    /// What undoes all has been sent behind the statement.
+    undoing: bool,
 }
 
 impl Workspace {
@@ -52,6 +60,8 @@ impl Workspace {
             limit,
             busy: false,
             rows_planned: false,
+            ahead: 0,
+            undoing: false,
         }
     }
 
@@ -78,6 +88,13 @@ impl Workspace {
             .map(drop)
     }
 
+    /// Runs statements of ours along with what is sent next: an error among their answers is that one's.
+    pub(crate) fn run_ahead(&mut self, sql: &str) {
+        encode::query(&mut self.backend.connection.output, sql.as_bytes());
+        self.ahead += 1;
+        self.busy = true;
+    }
+
     /// Sends a query, or messages up to a Sync, whose answers nobody sees unless it is an error: the RowDescription among
     /// them, nothing if there is none.
     pub(crate) async fn send(
@@ -85,16 +102,43 @@ impl Workspace {
         client: &mut Client,
         messages: impl FnOnce(&mut BytesMut),
     ) -> Result<BytesMut, Trouble> {
-        messages(&mut self.backend.connection.output);
-        self.backend.connection.unnamed = None;
-        self.busy = true;
-        self.flush(client).await?;
+        self.ask(client, messages).await?;
         self.answered(client, Show::Errors).await
     }
 
-    /// Messages are on their way whose answer is read elsewhere.
-    pub(crate) fn answer_awaited(&mut self) {
+    /// Sends a query, or messages up to a Sync, whose answer is read elsewhere.
+    pub(crate) async fn ask(
+        &mut self,
+        client: &mut Client,
+        messages: impl FnOnce(&mut BytesMut),
+    ) -> Result<(), Trouble> {
+        messages(&mut self.backend.connection.output);
+        self.sent(client).await
+    }
+
+    /// Sends a statement as the last one of this workspace, along with what undoes all. Its answer is read elsewhere.
+    pub(crate) async fn ask_at_last(
+        &mut self,
+        client: &mut Client,
+        messages: impl FnOnce(&mut BytesMut),
+    ) -> Result<(), Trouble> {
+        messages(&mut self.backend.connection.output);
+        encode::query(&mut self.backend.connection.output, UNDO);
+        self.undoing = true;
+        self.sent(client).await
+    }
+
+    /// Writes what is to be sent, and reads the answers to what was sent ahead.
+    async fn sent(&mut self, client: &mut Client) -> Result<(), Trouble> {
+        self.backend.connection.unnamed = None;
         self.busy = true;
+        self.flush(client).await?;
+        while self.ahead > 0 {
+            self.answered(client, Show::Errors).await?;
+            self.ahead -= 1;
+            self.busy = true;
+        }
+        Ok(())
     }
 
     /// They have been answered, or the answer is noted as owed in the connection's replies.
@@ -132,9 +176,8 @@ impl Workspace {
         client: &mut Client,
         sql: &str,
     ) -> Result<(), Trouble> {
-        encode::query(&mut self.backend.connection.output, sql.as_bytes());
-        self.busy = true;
-        self.flush(client).await?;
+        self.ask(client, |output| encode::query(output, sql.as_bytes()))
+            .await?;
         let mut failed = false;
         loop {
             match next(client, &mut self.backend, Show::Errors).await? {
@@ -190,7 +233,7 @@ impl Workspace {
                         rows += 1;
                     } else if header.tag == b'2' {
                         self.rows_planned = true;
-                    } else if !matches!(header.tag, b'1' | b'C') {
+                    } else if !matches!(header.tag, b'1' | b'T' | b'C') {
                         return Err(violation(source, Some(header.tag)));
                     }
                     source.connection.input.advance(header.len);
@@ -234,9 +277,8 @@ impl Workspace {
         client: &mut Client,
         sql: &str,
     ) -> Result<Option<String>, Trouble> {
-        encode::query(&mut self.backend.connection.output, sql.as_bytes());
-        self.busy = true;
-        self.flush(client).await?;
+        self.ask(client, |output| encode::query(output, sql.as_bytes()))
+            .await?;
         let (mut value, mut failed) = (None, false);
         loop {
             match next(client, &mut self.backend, Show::Errors).await? {
@@ -258,6 +300,19 @@ impl Workspace {
                 }
             }
         }
+    }
+
+    /// The first columns of the rows that a query of ours has.
+    pub(crate) async fn lines(
+        &mut self,
+        client: &mut Client,
+        sql: &str,
+    ) -> Result<Vec<String>, Trouble> {
+        self.ask(client, |output| encode::query(output, sql.as_bytes()))
+            .await?;
+        let lines = lines(client, &mut self.backend).await;
+        self.busy = !matches!(lines, Ok(_) | Err(Trouble::Told));
+        lines
     }
 
     /// Bytes of rows it has been given.
@@ -282,12 +337,11 @@ impl Workspace {
     /// Undoes all that was done here; afterwards the connection can be lent again. The client has its answer: what goes wrong
     /// now is not shown.
     pub(crate) async fn clean(&mut self, client: &mut Client) -> Result<(), Trouble> {
-        // Prepared statements and held cursors outlive the transaction, and functions remember plans, which may be about the tables that were
-        // here.
-        let undo = b"ROLLBACK; CLOSE ALL; DEALLOCATE ALL; DISCARD PLANS";
-        encode::query(&mut self.backend.connection.output, undo);
+        if !self.undoing {
+            encode::query(&mut self.backend.connection.output, UNDO);
+            self.flush(client).await?;
+        }
         self.busy = true;
-        self.flush(client).await?;
         self.answered(client, Show::Nothing).await.map(drop)
     }
 }

@@ -6,9 +6,7 @@
 //! many rows there are, its answer does not.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use sqlparser::ast::Statement;
 use switchyard_schema::TableName;
 
@@ -38,46 +36,6 @@ impl BindJoin {
 pub struct Bound {
     /// What is done with the statement when the rows are given.
     pub plan: Plan,
-}
-
-/// What executions of a plan have found out. It changes how the next one is done, not its answer.
-#[derive(Debug, Default)]
-pub struct Learned(Mutex<Known>);
-
-/// See [`Learned`].
-#[derive(Debug, Default)]
-pub struct Known {
-    /// How many rows each fetch has, about, if nothing restricts it that was fetched before.
-    pub rows: Vec<f64>,
-    /// What PostgreSQL has said of the statement's result, on the tables as they are. Types may depend on literals and parameters.
-    pub description: Option<Bytes>,
-    /// The joins that have been tried: how they are executed, or that they cannot be.
-    pub tried: Vec<(usize, Option<Arc<Bound>>)>,
-}
-
-impl Learned {
-    /// For a moment.
-    pub fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Learned {
-    /// Takes note of a result's description; whether it is the first.
-    pub fn learn(&self, description: &Bytes) -> bool {
-        let mut known = self.known();
-        let first = known.description.is_none();
-        known.description.get_or_insert_with(|| description.clone());
-        first
-    }
-}
-
-impl Known {
-    /// Whether and how a join can be executed, if that is known.
-    pub fn tried(&self, join: usize) -> Option<Option<Arc<Bound>>> {
-        let found = self.tried.iter().find(|(tried, _)| *tried == join);
-        found.map(|(_, bound)| bound.clone())
-    }
 }
 
 /// A row that matches one of another relation may be one of so many.
@@ -110,7 +68,8 @@ pub fn expected(workspace: &Workspace, join: usize) -> Option<Option<f64>> {
     if let Some(None) = known.tried(join) {
         return Some(None);
     }
-    let rows = (known.rows.len() == workspace.fetches.len()).then_some(&known.rows)?;
+    let rows = &known.estimates.rows;
+    let rows = (rows.len() == workspace.fetches.len()).then_some(rows)?;
     let (total, _) = cost(workspace.joins.get(join)?, &workspace.fetches, rows);
     Some(Some(total))
 }

@@ -31,6 +31,8 @@ pub struct GivenColumn {
     pub name: String,
     /// The OID of its type, which is one of PostgreSQL's own.
     pub type_oid: u32,
+    /// The type's modifier, or -1.
+    pub modifier: i32,
     /// Its type.
     pub sql_type: SqlType,
 }
@@ -44,6 +46,7 @@ impl Given {
             Some(GivenColumn {
                 name: name.clone(),
                 type_oid: column.type_oid,
+                modifier: column.typmod,
                 sql_type: column.sql_type.clone()?,
             })
         };
@@ -53,9 +56,10 @@ impl Given {
         })
     }
 
-    /// The OIDs of the columns' types.
-    pub fn types(&self) -> impl Iterator<Item = u32> {
-        self.columns.iter().map(|column| column.type_oid)
+    /// The OIDs of the columns' types, and their modifiers.
+    pub fn types(&self) -> impl Iterator<Item = (u32, i32)> {
+        let columns = self.columns.iter();
+        columns.map(|column| (column.type_oid, column.modifier))
     }
 
     /// Whether a column is given.
@@ -148,6 +152,7 @@ mod tests {
         let column = |name: &str, type_oid, sql: &str, suffix: &str| GivenColumn {
             name: name.into(),
             type_oid,
+            modifier: -1,
             sql_type: SqlType {
                 name: sql.into(),
                 suffix: suffix.into(),
@@ -167,7 +172,10 @@ mod tests {
              c2::pg_catalog.text COLLATE pg_catalog.\"C\" FROM ROWS FROM (pg_catalog.unnest($3::pg_catalog.int8[]), \
              pg_catalog.unnest($4::pg_catalog.\"numeric\"[]), pg_catalog.unnest($5::pg_catalog.text[])) AS given (c0, c1, c2))"
         );
-        assert_eq!(given.types().collect::<Vec<_>>(), [20, 1700, 25]);
+        assert_eq!(
+            given.types().collect::<Vec<_>>(),
+            [(20, -1), (1700, -1), (25, -1)]
+        );
     }
 
     fn given_to(sql: &str) -> Option<String> {
@@ -176,6 +184,7 @@ mod tests {
             columns: Arc::new([GivenColumn {
                 name: "a".into(),
                 type_oid: 23,
+                modifier: -1,
                 sql_type: SqlType {
                     name: "int4".into(),
                     suffix: "".into(),

@@ -20,6 +20,7 @@ mod decide;
 mod edits;
 pub mod explain;
 pub mod given;
+pub mod learned;
 pub mod lock;
 pub mod merge;
 mod opaque;

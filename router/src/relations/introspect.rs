@@ -52,11 +52,58 @@ pub struct RelationRow {
     pub unlogged: bool,
 }
 
+/// Two columns: the type in SQL of an attribute `a` with type `t`, collation `l` in schema `s` and this modifier, NULL unless it is one
+/// of PostgreSQL's own of whose values arrays are made; and what stands behind it, the modifier and the collation.
+macro_rules! sql_type {
+    ($modifier:literal) => {
+        concat!(
+            "CASE WHEN t.typtype IN ('b', 'r') AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.oid < 16384
+             AND t.typarray <> 0 AND t.typcategory <> 'A' AND (t.typname <> 'interval' OR ",
+            $modifier,
+            " = -1)
+            THEN 'pg_catalog.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(t.typname) END,
+       CASE WHEN ",
+            $modifier,
+            " = -1 THEN ''
+            ELSE coalesce(pg_catalog.substring(pg_catalog.format_type(a.atttypid, ",
+            $modifier,
+            "), '[(][-0-9,]+[)]'), '') END
+       OPERATOR(pg_catalog.||)
+       CASE WHEN a.attcollation = t.typcollation THEN ''
+            ELSE ' COLLATE ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(s.nspname)
+                 OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(l.collname) END"
+        )
+    };
+}
+
+/// The columns of a temporary table, in order, as they are if their types have the modifiers in `{modifiers}`, an array in SQL. One
+/// column, text: type in SQL or nothing, its suffix, and the same as `ALTER TABLE` takes it if it is not the column's, separated by tabs.
+pub const TEMPORARY_COLUMNS: &str = concat!(
+    "\
+SELECT pg_catalog.concat_ws(E'\\t', coalesce(k.name, ''), coalesce(k.suffix, ''),
+           CASE WHEN k.modifier <> k.atttypmod
+                THEN pg_catalog.concat('ALTER ', pg_catalog.quote_ident(k.attname), ' TYPE ',
+                                       pg_catalog.format_type(k.atttypid, k.modifier),
+                                       pg_catalog.substring(k.suffix, ' COLLATE .*')) ELSE '' END)
+  FROM (SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, m.modifier,
+               ",
+    sql_type!("m.modifier"),
+    "
+          FROM pg_catalog.pg_attribute a
+          JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+          LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+          LEFT JOIN pg_catalog.pg_namespace s ON s.oid = l.collnamespace
+          JOIN pg_catalog.unnest({modifiers}::pg_catalog.int4[]) WITH ORDINALITY AS m (modifier, number) ON m.number = a.attnum
+         WHERE a.attrelid = {table}::pg_catalog.regclass) AS k (attnum, attname, atttypid, atttypmod, modifier, name, suffix)
+ ORDER BY k.attnum"
+);
+
 /// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),
 /// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones; of
 /// the C library's locales those of the code points' order, and all that PostgreSQL 17 and later bring along),
 /// default text or NULL, identity bool, generated bool, type in SQL text or NULL, its suffix text.
-pub const COLUMNS: &str = "\
+pub const COLUMNS: &str = concat!(
+    "\
 WITH RECURSIVE base (oid, type, typmod) AS (
     SELECT t.oid, t.oid, -1 FROM pg_catalog.pg_type t WHERE t.typtype <> 'd'
     UNION ALL
@@ -74,15 +121,7 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
        CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid)
             ELSE NULL END,
        a.attidentity <> '', a.attgenerated <> '',
-       CASE WHEN t.typtype IN ('b', 'r') AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.oid < 16384
-             AND t.typarray <> 0 AND t.typcategory <> 'A' AND (t.typname <> 'interval' OR a.atttypmod = -1)
-            THEN 'pg_catalog.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(t.typname) END,
-       CASE WHEN a.atttypmod = -1 THEN ''
-            ELSE coalesce(pg_catalog.substring(pg_catalog.format_type(a.atttypid, a.atttypmod), '[(][-0-9,]+[)]'), '') END
-       OPERATOR(pg_catalog.||)
-       CASE WHEN a.attcollation = t.typcollation THEN ''
-            ELSE ' COLLATE ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(s.nspname)
-                 OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(l.collname) END
+       ", sql_type!("a.atttypmod"), "
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -96,7 +135,8 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
   LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
  WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relpersistence <> 't'
- ORDER BY a.attrelid, a.attnum";
+ ORDER BY a.attrelid, a.attnum"
+);
 
 /// One row of [`COLUMNS`].
 #[derive(Debug, Clone)]

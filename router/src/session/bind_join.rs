@@ -4,31 +4,28 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardSet;
-use switchyard_wire::Format;
-use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
 use super::choose_join::Chosen;
 use super::extended::merge::Parts;
 use super::fetch::{Asked, Brought};
+use super::few_rows::FewRows;
 use super::furnish::Fill;
 use super::merge::Scattered;
 use super::route::Routed;
 use super::simple::Ready;
 use super::statement::{SessionStatement, Statement};
 use super::workspace::columns;
-use crate::backend::Show;
-use crate::execute::arrays::{Arrays, MOST_ROWS, NotTaken};
+use crate::execute::arrays::{Arrays, MOST_BYTES, MOST_ROWS};
 use crate::execute::failure::Failure;
-use crate::execute::messages::{Said, next, violation};
 use crate::execute::relay::Trouble;
 use crate::merge::{Limit, Recipe};
 use crate::plan::bind_join::{BindJoin, Bound};
 use crate::plan::given::{Given, GivenText};
-use crate::plan::workspace::{Fetch, Text};
+use crate::plan::workspace::Text;
 use crate::plan::{self, Finish, Merge, Operator, Plan};
 use crate::sql::{Literal, Scan};
 
@@ -183,37 +180,13 @@ impl Session {
         joining: &Joining<'_>,
         asked: &mut Asked<'_>,
     ) -> Result<Option<Joined>, Trouble> {
-        let Some(chosen) = self.choose_join(joining, asked).await? else {
-            return Ok(None);
-        };
-        let given = self.give_rows(joining, &chosen, asked, Fill::Rows).await?;
-        if given.is_none() {
-            return Ok(None);
+        while let Some(chosen) = self.choose_join(joining, asked).await? {
+            let given = self.give_rows(joining, &chosen, asked, Fill::Rows).await?;
+            if given.is_some() {
+                return Ok(executed(joining, chosen, asked));
+            }
         }
-        if finish_of(&chosen.bound.plan).is_some() {
-            return Ok(Some(Joined::Finished(chosen.shards, chosen.bound)));
-        }
-        let Some(text) = chosen.text(asked) else {
-            return Ok(None);
-        };
-        let recipe = match chosen.merge() {
-            Some(merge) => Arc::clone(&merge.recipe),
-            None => appended(joining.description),
-        };
-        let Chosen {
-            bound,
-            shards,
-            limit,
-            whole,
-            ..
-        } = chosen;
-        Ok(Some(Joined::Scattered(Scatter {
-            shards,
-            recipe,
-            limit,
-            text,
-            bound: (!whole).then_some(bound),
-        })))
+        Ok(None)
     }
 
     /// Fetches the rows of a join, which are then among what is `asked`; `None` if they are too many. Or makes room for them only.
@@ -232,7 +205,9 @@ impl Session {
         self.gather(&all, asked.need).await?;
         let fetched = self.fetch_given(joining, (join, order), asked, fill).await;
         let fetched = self.or_abandoned(fetched).await?;
-        if fill == Fill::Rows && fetched.is_some() {
+        if fetched.is_none() {
+            joining.workspace.learned.known().give_up(chosen.number);
+        } else if fill == Fill::Rows {
             self.counters.bind_join();
         }
         Ok(fetched)
@@ -265,12 +240,16 @@ impl Session {
         let mut brought = Vec::with_capacity(order.len());
         let first = asked.parameters() + 1;
         let mut done: Vec<usize> = Vec::with_capacity(order.len());
+        let mut bytes = 0;
+        let learned = &joining.workspace.learned;
+        let estimates = learned.estimates();
         for position in order {
             let Some((number, given)) = join.given.get(*position) else {
                 continue;
             };
-            let numbered = joining.workspace.fetches.get(*number);
-            let (Some(fetch), Some(shards)) = (numbered, joining.fetches.get(*number)) else {
+            let alone = estimates.alone.get(*number).and_then(Option::as_deref);
+            let fetch = alone.or(joining.workspace.fetches.get(*number));
+            let (Some(fetch), Some(shards)) = (fetch, joining.fetches.get(*number)) else {
                 continue;
             };
             let restricts = |(relation, column): (&_, &str)| {
@@ -298,14 +277,18 @@ impl Session {
                 });
                 continue;
             }
-            let arrays = self.arrays_of(fetch, given, shards, &query, asked).await?;
+            let arrays = match self.few_rows(given, shards, &query, asked).await? {
+                FewRows::All(arrays) => Some(arrays),
+                FewRows::TooMany => None,
+                FewRows::OfOtherTypes => return Ok(None),
+                FewRows::Failed { .. } => return Err(Trouble::Told),
+            };
             let rows = arrays.as_ref().map_or(MOST_ROWS * 2, Arrays::rows);
-            if !restricted
-                && let Some(known) = joining.workspace.learned.known().rows.get_mut(*number)
-            {
+            if !restricted && let Some(known) = learned.known().estimates.rows.get_mut(*number) {
                 *known = f64::from(rows);
             }
-            let Some(arrays) = arrays else {
+            bytes += arrays.as_ref().map_or(0, Arrays::bytes);
+            let Some(arrays) = arrays.filter(|_| bytes <= MOST_BYTES) else {
                 return Ok(None);
             };
             brought.push(Brought {
@@ -322,63 +305,32 @@ impl Session {
         }
         Ok(Some(brought))
     }
+}
 
-    /// The rows that a query of ours has on these shards; `None` if they are too many.
-    async fn arrays_of(
-        &mut self,
-        fetch: &Fetch,
-        given: &Given,
-        shards: &ShardSet,
-        query: &str,
-        asked: &Asked<'_>,
-    ) -> Result<Option<Arrays>, Trouble> {
-        let mut sources = Vec::with_capacity(shards.len());
-        for shard in shards.iter() {
-            let index = self.join(shard, asked.need).await?;
-            self.ask(index, query, Format::Binary, asked).await?;
-            sources.push(index);
-        }
-        let mut arrays = Some(Arrays::new(given.types()));
-        let mut failed = false;
-        for index in sources {
-            let (client, source, _) = self.exchanging(index)?;
-            loop {
-                match next(client, source, Show::All).await? {
-                    Said::Message(header) => {
-                        let input = &mut source.connection.input;
-                        let row = input.get(HEADER..header.len).unwrap_or_default();
-                        let taken = match (header.tag, &mut arrays) {
-                            (b'D', Some(arrays)) => arrays.push(row),
-                            _ => Ok(()),
-                        };
-                        match taken {
-                            Ok(()) => {}
-                            Err(NotTaken::Full) => arrays = None,
-                            Err(NotTaken::Unreadable) => {
-                                return Err(violation(source, Some(header.tag)));
-                            }
-                        }
-                        source.connection.input.advance(header.len);
-                    }
-                    Said::Error => failed = true,
-                    Said::Ready => {
-                        source.unread = false;
-                        break;
-                    }
-                }
-            }
-            if failed {
-                return Err(Trouble::Told);
-            }
-        }
-        if let Some(arrays) = &arrays {
-            self.client
-                .counters
-                .fetched(arrays.rows().into(), arrays.bytes() as u64);
-        }
-        tracing::trace!(relation = %fetch.relation, "rows to be given were fetched");
-        Ok(arrays)
+/// How a statement is executed for which the rows of a join have been fetched.
+fn executed(joining: &Joining<'_>, chosen: Chosen<'_>, asked: &Asked<'_>) -> Option<Joined> {
+    if finish_of(&chosen.bound.plan).is_some() {
+        return Some(Joined::Finished(chosen.shards, chosen.bound));
     }
+    let text = chosen.text(asked)?;
+    let recipe = match chosen.merge() {
+        Some(merge) => Arc::clone(&merge.recipe),
+        None => appended(joining.description),
+    };
+    let Chosen {
+        bound,
+        shards,
+        limit,
+        whole,
+        ..
+    } = chosen;
+    Some(Joined::Scattered(Scatter {
+        shards,
+        recipe,
+        limit,
+        text,
+        bound: (!whole).then_some(bound),
+    }))
 }
 
 /// Where a table's arrays begin among all that are given.

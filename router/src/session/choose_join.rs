@@ -24,6 +24,8 @@ use crate::sql::Scan;
 
 /// How a statement is answered whose small tables will be fetched.
 pub(super) struct Chosen<'a> {
+    /// Among the plan's.
+    pub(super) number: usize,
     pub(super) join: &'a BindJoin,
     /// In which its tables are fetched.
     pub(super) order: Vec<usize>,
@@ -54,19 +56,34 @@ impl Session {
         joining: &Joining<'a>,
         asked: &Asked<'_>,
     ) -> Result<Option<Chosen<'a>>, Trouble> {
-        let joins = &joining.workspace.joins;
+        let Joining {
+            workspace, fetches, ..
+        } = joining;
+        if workspace.finish.is_some()
+            && !workspace.learned.is_apart()
+            && self.layer != Layer::BindJoin
+        {
+            // The shards do a part of it as it is.
+            return Ok(None);
+        }
+        let joins = &workspace.joins;
         let complete = asked.parameters() == usize::from(joining.plan.params);
         let is_select = joining.plan.command == Command::Select;
         // A join is tried on a connection apart.
         if joins.is_empty() || !complete || !is_select || self.is_in_the_way() {
             return Ok(None);
         }
-        self.learn_rows(joining, asked).await?;
-        let Some((join, order, bound)) = self.choose(joining, asked).await? else {
+        let learned = self.learn_rows(workspace, fetches, asked).await;
+        self.or_abandoned(learned).await?;
+        let Some((number, order, bound)) = self.choose(joining, asked).await? else {
+            return Ok(None);
+        };
+        let Some(join) = joins.get(number) else {
             return Ok(None);
         };
         let routed = self.routed_joined(&bound, joining, asked);
         Ok(routed.map(|(shards, limit)| Chosen {
+            number,
             join,
             order,
             bound,
@@ -106,37 +123,12 @@ impl Session {
         (!shards.is_empty()).then_some((shards, limit))
     }
 
-    /// Asks PostgreSQL once how many rows it expects of each fetch.
-    async fn learn_rows(
+    /// The number of the join with the fewest rows that can be executed, and the order to fetch its tables in.
+    async fn choose(
         &mut self,
         joining: &Joining<'_>,
         asked: &Asked<'_>,
-    ) -> Result<(), Trouble> {
-        let Joining {
-            workspace, fetches, ..
-        } = joining;
-        if workspace.learned.known().rows.len() == workspace.fetches.len() {
-            return Ok(());
-        }
-        let text = Text::new(asked.sql);
-        let mut rows = Vec::with_capacity(fetches.len());
-        for (fetch, shards) in workspace.fetches.iter().zip(*fetches) {
-            let query = fetch.query(&text, &|_, _| None);
-            let on_one = self.expected_rows(shards, &query, asked).await;
-            let on_one = self.or_abandoned(on_one).await?;
-            let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-            rows.push(on_one * f64::from(shards));
-        }
-        workspace.learned.known().rows = rows;
-        Ok(())
-    }
-
-    /// The join with the fewest rows that can be executed, and the order to fetch its tables in.
-    async fn choose<'a>(
-        &mut self,
-        joining: &Joining<'a>,
-        asked: &Asked<'_>,
-    ) -> Result<Option<(&'a BindJoin, Vec<usize>, Arc<Bound>)>, Trouble> {
+    ) -> Result<Option<(usize, Vec<usize>, Arc<Bound>)>, Trouble> {
         let workspace = joining.workspace;
         let most = match self.layer {
             Layer::BindJoin => f64::INFINITY,
@@ -146,7 +138,7 @@ impl Session {
             let chosen = {
                 let known = workspace.learned.known();
                 let unfit = |join| matches!(known.tried(join), Some(None));
-                cheapest(workspace, &known.rows, most, unfit)
+                cheapest(workspace, &known.estimates.rows, most, unfit)
                     .map(|(number, order)| (number, order, known.tried(number).flatten()))
             };
             let Some((number, order, bound)) = chosen else {
@@ -156,7 +148,7 @@ impl Session {
                 return Ok(None);
             };
             if let Some(bound) = bound {
-                return Ok(Some((join, order, bound)));
+                return Ok(Some((number, order, bound)));
             }
             let bound = self.try_join(joining, join, asked).await?;
             workspace.learned.known().tried.push((number, bound));

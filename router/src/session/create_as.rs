@@ -204,7 +204,7 @@ impl Session {
             text,
             ..
         } = match furnished {
-            Furnishing::Done(furnished) => furnished,
+            Furnishing::Done(furnished) => *furnished,
             Furnishing::Failed(said) => return Err(self.failed_in_part(&said)),
         };
         let copy = format!("COPY {target} FROM STDIN (FORMAT binary)");

@@ -111,9 +111,8 @@ impl Session {
         sql: &[u8],
     ) -> Result<String, Trouble> {
         let workspace = &mut cursor.workspace;
-        frontend::encode::query(&mut workspace.backend.connection.output, sql);
-        workspace.answer_awaited();
-        workspace.flush(&mut self.client).await?;
+        let messages = |output: &mut BytesMut| frontend::encode::query(output, sql);
+        workspace.ask(&mut self.client, messages).await?;
         let (mut failed, mut moved) = (false, None);
         loop {
             let backend = &mut workspace.backend;

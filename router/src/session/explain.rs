@@ -366,8 +366,9 @@ impl Session {
             mut workspace,
             text,
             brought,
+            ..
         } = match furnished {
-            Furnishing::Done(furnished) => furnished,
+            Furnishing::Done(furnished) => *furnished,
             Furnishing::Failed(said) => return Err(self.failed_in_part(&said)),
         };
         let text = [wanted.words.as_bytes(), &text].concat();

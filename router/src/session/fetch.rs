@@ -1,21 +1,22 @@
 //! Bringing the rows that a statement reads from the shards into its workspace.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardSet, TableName};
 use switchyard_wire::Format;
-use switchyard_wire::backend::Message;
-use switchyard_wire::frontend::{self, Bind};
+use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
-use crate::backend::Show;
 use crate::execute::failure::Failure;
-use crate::execute::messages::{Said, next};
+use crate::execute::messages::lines;
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, decode_message, exchange};
+use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
+use crate::plan;
+use crate::plan::learned::Estimates;
 use crate::plan::workspace::{Fetch, Text};
 use crate::sql::{Lexer, TokenKind};
 
@@ -45,6 +46,15 @@ impl Asked<'_> {
             .map_or(0, |(_, bind)| bind.params.len())
     }
 
+    /// The same, with other rows given.
+    pub(super) fn with(&self, given: Vec<Option<Bytes>>) -> Self {
+        Self {
+            params: self.params.clone(),
+            given,
+            ..*self
+        }
+    }
+
     /// Their types; 0 is for the server to find out.
     pub(super) fn types(&self) -> Vec<u32> {
         self.params
@@ -55,6 +65,7 @@ impl Asked<'_> {
     /// Appends the messages that run a query of ours with the client's parameters, as far as it mentions them.
     pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], format: Format) {
         self.encode_bind(output, query, b"", &[format]);
+        frontend::encode::describe(output, Kind::Portal, b"");
         frontend::encode::execute(output, b"", 0);
         frontend::encode::sync(output);
     }
@@ -106,8 +117,7 @@ pub(super) struct Brought {
 pub(super) type Part<'a> = (&'a Fetch, &'a ShardSet);
 
 impl Session {
-    /// Brings the rows: of one relation after the other, from all of its shards at a time. What is small comes first and
-    /// restricts what follows.
+    /// Brings the rows: of one relation after the other, from all of its shards at a time. What came before restricts what follows.
     pub(super) async fn fill_workspace(
         &mut self,
         workspace: &mut Workspace,
@@ -117,10 +127,7 @@ impl Session {
         let text = Text::new(asked.sql);
         let mut all = Vec::with_capacity(parts.len());
         let mut keys = Keys::default();
-        for at in self.order(parts, &text, asked).await? {
-            let Some((fetch, shards)) = parts.get(at) else {
-                continue;
-            };
+        for (fetch, shards) in parts {
             self.learn_keys(workspace, fetch, &mut keys).await?;
             let query = fetch.query(&text, &|relation, column| keys.of(relation, column));
             let before = workspace.given();
@@ -136,70 +143,66 @@ impl Session {
         Ok(all)
     }
 
-    /// The order to bring relations in: by the number of rows a shard expects, where it makes a difference.
-    async fn order(
+    /// Asks PostgreSQL once for each plan how many rows it expects of each fetch, where it matters; and whether it is worth its while to
+    /// look at other relations' rows for it.
+    pub(super) async fn learn_rows(
         &mut self,
-        parts: &[Part<'_>],
-        text: &Text<'_>,
+        plan: &plan::Workspace,
+        shards: &[ShardSet],
         asked: &Asked<'_>,
-    ) -> Result<Vec<usize>, Trouble> {
-        let mut order: Vec<usize> = (0..parts.len()).collect();
-        let among = |(fetch, _): &Part<'_>| {
-            let brought = |name: &TableName| parts.iter().any(|(other, _)| other.relation == *name);
-            fetch.awaits().any(|(relation, _)| brought(relation))
-        };
-        if !parts.iter().any(among) {
-            return Ok(order);
+    ) -> Result<(), Trouble> {
+        let is_known = plan.learned.known().estimates.rows.len() == plan.fetches.len();
+        let matters = !plan.joins.is_empty()
+            || plan
+                .fetches
+                .iter()
+                .any(|fetch| fetch.awaits().next().is_some() || fetch.alone().is_some());
+        if is_known || !matters {
+            return Ok(());
         }
-        let mut expected = Vec::with_capacity(parts.len());
-        for (fetch, shards) in parts {
-            let query = fetch.query(text, &|_, _| None);
-            expected.push(self.expected_rows(shards, &query, asked).await?);
+        let text = Text::new(asked.sql);
+        let mut estimates = Estimates::default();
+        for (fetch, shards) in plan.fetches.iter().zip(shards) {
+            let query = fetch.query(&text, &|_, _| None);
+            let mut expected = self.expected(shards, &query, asked).await?;
+            let mut better = None;
+            if let Some(alone) = fetch.alone() {
+                let query = alone.query(&text, &|_, _| None);
+                let own = self.expected(shards, &query, asked).await?;
+                if own.with_rows_sent() <= expected.with_rows_sent() {
+                    (expected, better) = (own, Some(Arc::new(alone)));
+                }
+            }
+            let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
+            estimates.rows.push(expected.rows * f64::from(shards));
+            estimates.alone.push(better);
         }
-        order.sort_by(|a, b| expected[*a].total_cmp(&expected[*b]));
-        Ok(order)
+        plan.learned.known().estimates = estimates;
+        Ok(())
     }
 
-    /// How many rows PostgreSQL expects a query to have, on one of the shards.
-    pub(super) async fn expected_rows(
+    /// What PostgreSQL expects of a query, on one of the shards.
+    async fn expected(
         &mut self,
         shards: &ShardSet,
         query: &str,
         asked: &Asked<'_>,
-    ) -> Result<f64, Trouble> {
+    ) -> Result<Expected, Trouble> {
         let Some(shard) = shards.first() else {
-            return Ok(0.0);
+            return Ok(Expected::default());
         };
         let index = self.join(shard, asked.need).await?;
         let explain = format!("EXPLAIN {query}");
         self.ask(index, &explain, Format::Text, asked).await?;
-        let Self {
-            client,
-            participants,
-            ..
-        } = self;
-        let Some(source) = participants.get_mut(index) else {
-            return Err(Failure::Retry.into());
-        };
-        let (mut rows, mut failed) = (None, false);
-        loop {
-            match next(client, source, Show::Errors).await? {
-                Said::Message(header) => {
-                    let message = source.connection.input.split_to(header.len);
-                    if let Ok(Message::DataRow(row)) = decode_message(&message) {
-                        let line = row.iter().next().flatten().unwrap_or_default();
-                        rows = rows.or_else(|| expected_in(line));
-                    }
-                }
-                Said::Error => failed = true,
-                Said::Ready => break,
-            }
-        }
-        source.unread = false;
-        match failed {
-            true => Err(Trouble::Told),
-            false => Ok(rows.unwrap_or(f64::MAX)),
-        }
+        let (client, source, _) = self.exchanging(index)?;
+        let lines = lines(client, source).await;
+        source.unread = matches!(&lines, Err(trouble) if !matches!(trouble, Trouble::Told));
+        let first = lines?.into_iter().next();
+        let expected = first.and_then(|line| Expected::read(&line));
+        Ok(expected.unwrap_or(Expected {
+            cost: f64::MAX,
+            rows: f64::MAX,
+        }))
     }
 
     /// Asks the workspace for the keys that restrict what is fetched next, where there are few.
@@ -347,21 +350,44 @@ impl Keys {
     }
 }
 
-/// The number of rows in the first line of a plan: `Seq Scan on t  (cost=0.00..1.00 rows=5 width=4)`.
-fn expected_in(line: &[u8]) -> Option<f64> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (_, rows) = line.split_once(" rows=")?;
-    rows.split(' ').next()?.parse().ok()
+/// What PostgreSQL expects of a query.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+struct Expected {
+    /// In its own units, of which reading a page in order is one.
+    cost: f64,
+    rows: f64,
+}
+
+/// The cost of sending a row on, in PostgreSQL's units.
+const SENT: f64 = 0.2;
+
+impl Expected {
+    /// Of the first line of a plan: `Seq Scan on t  (cost=0.00..1.00 rows=5 width=4)`.
+    fn read(line: &str) -> Option<Self> {
+        let (cost, rows) = line.split_once("(cost=")?.1.split_once(" rows=")?;
+        Some(Self {
+            cost: cost.split_once("..")?.1.parse().ok()?,
+            rows: rows.split(' ').next()?.parse().ok()?,
+        })
+    }
+
+    fn with_rows_sent(self) -> f64 {
+        self.cost + self.rows * SENT
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::expected_in;
+    use super::Expected;
 
     #[test]
     fn a_plan_says_how_many_rows_it_expects() {
-        let line = b"Seq Scan on t  (cost=0.00..35.50 rows=2550 width=4)";
-        assert_eq!(expected_in(line), Some(2550.0));
-        assert_eq!(expected_in(b"  Filter: (a > 1)"), None);
+        let line = "Seq Scan on t  (cost=0.00..35.50 rows=2550 width=4)";
+        let expected = Expected {
+            cost: 35.5,
+            rows: 2550.0,
+        };
+        assert_eq!(Expected::read(line), Some(expected));
+        assert_eq!(Expected::read("  Filter: (a > 1)"), None);
     }
 }

@@ -1,23 +1,24 @@
 //! Furnishing a workspace: its transaction, its tables, the rows in them, its views.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, ShardSet, TableName};
 use switchyard_wire::SqlState;
-use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use super::fetch::{Asked, Brought, Part, not_brought};
-use super::workspace::{error_in, types};
+use super::finish::Fetched;
+use super::workspace::error_in;
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
+use crate::plan::learned::Estimates;
 use crate::plan::workspace::fetch::{names, qualified};
 use crate::plan::workspace::{Fetch, Home, TemporaryView, Text};
-use crate::plan::{self, Finish};
+use crate::plan::{self, Command, Finish};
 
 /// A workspace with everything in it that a statement reads.
 pub(super) struct Furnished {
@@ -26,11 +27,13 @@ pub(super) struct Furnished {
     pub(super) text: Vec<u8>,
     /// Of what relations there are rows.
     pub(super) brought: Vec<Brought>,
+    /// Arrays that are given with the text, behind the client's parameters.
+    pub(super) given: Vec<Option<Bytes>>,
 }
 
 /// What comes of furnishing a workspace.
 pub(super) enum Furnishing {
-    Done(Furnished),
+    Done(Box<Furnished>),
     /// A part of the statement has failed on a shard: when the statement is executed, the client is told this.
     Failed(BytesMut),
 }
@@ -40,8 +43,20 @@ pub(super) enum Furnishing {
 pub(super) enum Fill {
     /// The rows that the statement reads.
     Rows,
+    /// The same, unless they can be given by parameters.
+    Given,
     /// None: the tables are made, and that is all.
     Nothing,
+}
+
+impl Fill {
+    /// For an execution of a command: only of a plain query PostgreSQL takes parameters anywhere.
+    pub(super) fn of(command: &Command) -> Self {
+        match *command == Command::Select {
+            true => Self::Given,
+            false => Self::Rows,
+        }
+    }
 }
 
 impl Session {
@@ -65,18 +80,24 @@ impl Session {
             true => ShardIndex::FIRST,
             false => self.any_shard(),
         };
-        // What the session has not committed is seen by its own connections only.
-        let in_place = self.block.is_none();
-        let moved = |fetch: &Fetch| !(in_place && fetch.home.is_some());
-        let fetches: Vec<Part<'_>> = plan
-            .fetches
-            .iter()
-            .zip(shards)
-            .filter(|(fetch, _)| moved(fetch))
-            .collect();
         let rows = plan.finish.as_deref().zip(shards.last());
         // What the shards are asked then is the client's own text in parts.
         let rows = rows.filter(|_| std::str::from_utf8(asked.sql).is_ok());
+        if let Some(part) = rows.filter(|_| fill == Fill::Given && plan.views.is_empty()) {
+            let fetched = Box::pin(self.fetch_part(plan, part, asked)).await;
+            match self.or_abandoned(fetched).await? {
+                Fetched::Rows(text, given) => return self.furnish_given(text, given).await,
+                Fetched::Failed(said) => return Ok(Furnishing::Failed(said)),
+                Fetched::Not => {}
+            }
+        }
+        if rows.is_none() || plan.learned.is_apart() {
+            let learned = self.learn_rows(plan, shards, asked).await;
+            self.or_abandoned(learned).await?;
+        }
+        let estimates = plan.learned.estimates();
+        // What the session has not committed is seen by its own connections only.
+        let fetches = in_order(plan, shards, &estimates, self.block.is_none());
         let backend = self.take_workspace(home).await?;
         let limit = self.fetch_limit();
         let mut workspace = Workspace::new(backend, limit);
@@ -86,11 +107,12 @@ impl Session {
             Err(trouble) => Err(trouble),
         };
         match furnished {
-            Ok(Ok((text, brought))) => Ok(Furnishing::Done(Furnished {
+            Ok(Ok((text, brought))) => Ok(Furnishing::Done(Box::new(Furnished {
                 workspace,
                 text,
                 brought,
-            })),
+                given: Vec::new(),
+            }))),
             Ok(Err(said)) => {
                 self.stop(Some(&workspace)).await;
                 self.give_back_workspace(workspace).await;
@@ -100,6 +122,31 @@ impl Session {
                 let outcome: Result<(), Trouble> = Err(trouble);
                 self.leave_workspace(workspace, outcome).await?;
                 Err(Trouble::Told)
+            }
+        }
+    }
+
+    /// A workspace for a text with which all rows are given.
+    async fn furnish_given(
+        &mut self,
+        text: Vec<u8>,
+        given: Vec<Option<Bytes>>,
+    ) -> Result<Furnishing, Trouble> {
+        let backend = self.take_workspace(self.any_shard()).await?;
+        let mut workspace = Workspace::new(backend, 0);
+        match self.opening(&mut workspace, &[]).await {
+            Ok(opening) => {
+                workspace.run_ahead(&opening);
+                Ok(Furnishing::Done(Box::new(Furnished {
+                    workspace,
+                    text,
+                    brought: Vec::new(),
+                    given,
+                })))
+            }
+            Err(trouble) => {
+                let outcome: Result<Furnishing, Trouble> = Err(trouble);
+                self.leave_workspace(workspace, outcome).await
             }
         }
     }
@@ -117,7 +164,7 @@ impl Session {
         let creations = creations(fetches, asked);
         if let Some((finish, shards)) = rows {
             self.open_workspace(workspace, &plan.views, "").await?;
-            if let Some(text) = self.make_rows(workspace, finish, asked).await? {
+            if let Some(text) = self.make_rows(workspace, plan, finish, asked).await? {
                 let part: Part<'_> = (&finish.rows, shards);
                 self.gather(shards, asked.need).await?;
                 let rows = self.fill_part(workspace, part, asked, fill).await?;
@@ -141,7 +188,7 @@ impl Session {
         self.gather(&shards, asked.need).await?;
         let views = !plan.views.is_empty();
         let brought = match fill {
-            Fill::Rows => self.fill_for(views, workspace, fetches, asked).await?,
+            Fill::Rows | Fill::Given => self.fill_for(views, workspace, fetches, asked).await?,
             Fill::Nothing => not_brought(fetches, asked),
         };
         workspace.run(&mut self.client, &finishing(fetches)).await?;
@@ -178,29 +225,6 @@ impl Session {
         }
         self.client.output.extend_from_slice(&said);
         brought.map(Ok)
-    }
-
-    /// Makes the table for rows that shards have made: the statement that finishes them. `None`: of rows of the types they have
-    /// none can.
-    async fn make_rows(
-        &mut self,
-        workspace: &mut Workspace,
-        finish: &Finish,
-        asked: &Asked<'_>,
-    ) -> Result<Option<Vec<u8>>, Trouble> {
-        let creation = finish.rows.creation(&Text::new(asked.sql));
-        let table = escape_identifier(&finish.rows.relation.name);
-        let messages = |output: &mut BytesMut| {
-            // Its parameters are the client's; PostgreSQL finds the types, and the collations.
-            asked.encode_bind(output, creation.as_bytes(), b"", &[]);
-            frontend::encode::execute(output, b"", 0);
-            let all = format!("TABLE pg_temp.{table}");
-            frontend::encode::parse(output, b"", all.as_bytes(), &[]);
-            frontend::encode::describe(output, Kind::Statement, b"");
-            frontend::encode::sync(output);
-        };
-        let description = workspace.send(&mut self.client, messages).await?;
-        Ok(finish.text(asked.sql, &types(&description)))
     }
 
     /// So many bytes of rows may be brought to one workspace.
@@ -310,6 +334,17 @@ impl Session {
         views: &[TemporaryView],
         statements: &str,
     ) -> Result<(), Trouble> {
+        let mut sql = self.opening(workspace, views).await?;
+        sql.push_str(statements);
+        workspace.run(&mut self.client, &sql).await
+    }
+
+    /// What begins the workspace's transaction, once its connection has the client's settings.
+    async fn opening(
+        &mut self,
+        workspace: &mut Workspace,
+        views: &[TemporaryView],
+    ) -> Result<String, Trouble> {
         let settings = match &self.block {
             Some(block) => block.settings_before(),
             None => &self.settings,
@@ -336,9 +371,28 @@ impl Session {
             ));
         }
         sql.push_str("; ");
-        sql.push_str(statements);
-        workspace.run(&mut self.client, &sql).await
+        Ok(sql)
     }
+}
+
+/// What is fetched, the small first, as it restricts what follows. What is `in_place` on every shard need not be.
+fn in_order<'a>(
+    plan: &'a plan::Workspace,
+    shards: &'a [ShardSet],
+    estimates: &'a Estimates,
+    in_place: bool,
+) -> Vec<Part<'a>> {
+    let fetches = plan.fetches.iter().enumerate().zip(shards);
+    let fetches = fetches.filter(|((_, fetch), _)| !(in_place && fetch.home.is_some()));
+    let mut fetches: Vec<(f64, Part<'a>)> = fetches
+        .map(|((number, fetch), shards)| {
+            let alone = estimates.alone.get(number).and_then(Option::as_deref);
+            let rows = estimates.rows.get(number).copied().unwrap_or_default();
+            (rows, (alone.unwrap_or(fetch), shards))
+        })
+        .collect();
+    fetches.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    fetches.into_iter().map(|(_, part)| part).collect()
 }
 
 /// The statements that make the tables.

@@ -17,6 +17,8 @@ mod explain;
 mod extended;
 mod fan_out;
 mod fetch;
+mod few_rows;
+mod finish;
 mod furnish;
 mod learn;
 mod listing;

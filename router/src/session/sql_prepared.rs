@@ -288,7 +288,7 @@ impl Session {
             text,
             ..
         } = match furnished {
-            Furnishing::Done(furnished) => furnished,
+            Furnishing::Done(furnished) => *furnished,
             Furnishing::Failed(said) => {
                 self.client.output.extend_from_slice(columns);
                 return Err(self.failed_in_part(&said));
@@ -298,16 +298,19 @@ impl Session {
             let statement = &prepared.statement;
             statement.encode_prepare_as(output, name, &text);
         };
+        // The client's own text names what has been prepared.
+        let call = format!("EXECUTE {}{}", escape_identifier(name), arguments.text);
+        let text = match arguments.computed {
+            true => call.as_bytes(),
+            false => sent.sql(),
+        };
+        let execute = |output: &mut BytesMut| frontend::encode::query(output, text);
         let outcome = match workspace.send(&mut self.client, prepare).await {
-            Ok(_) => {
-                // The client's own text names what has been prepared.
-                let call = format!("EXECUTE {}{}", escape_identifier(name), arguments.text);
-                let text = match arguments.computed {
-                    true => call.as_bytes(),
-                    false => sent.sql(),
-                };
-                self.query_workspace(&mut workspace, text, columns).await
-            }
+            Ok(_) => workspace.ask_at_last(&mut self.client, execute).await,
+            Err(trouble) => Err(trouble),
+        };
+        let outcome = match outcome {
+            Ok(()) => self.pass_rows(&mut workspace, asked.sql, columns).await,
             Err(trouble) => Err(trouble),
         };
         let rows = self.leave_workspace(workspace, outcome).await?;

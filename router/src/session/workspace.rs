@@ -1,13 +1,14 @@
 //! Reads that a workspace answers: the rows are brought there, and the client's own text runs on them.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use switchyard_schema::ShardSet;
-use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
+use switchyard_wire::{Format, SqlState};
 
 use super::Session;
+use super::extended::workspace::FIRST_USER_OID;
 use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::Routed;
@@ -41,10 +42,18 @@ impl Session {
             cancels,
         };
         let known = plan.learned.known().description.clone();
-        if let Some(description) = known
-            && let Some(ready) = self.joined(routed, plan, &description, &mut asked).await?
-        {
-            return Ok(ready);
+        let command = &routed.plan.command;
+        if let Some(description) = known {
+            let ready = self.joined(routed, plan, &description, &mut asked).await?;
+            if let Some(ready) = ready {
+                return Ok(ready);
+            }
+            asked.given.clear();
+            if *command == Command::Select && plan.learned.given_rows().is_some() {
+                return self
+                    .answer_in(plan, &routed.fetches, &asked, command, &description)
+                    .await;
+            }
         }
         // PostgreSQL, on the tables as they are, says what the columns of the result are, or what is wrong.
         let query = query_within(sent.sql(), &routed.plan.command);
@@ -52,14 +61,13 @@ impl Session {
         if let Command::Declare { name, hold } = &routed.plan.command {
             self.may_declare(name, *hold)?;
         }
-        if !plan.joins.is_empty() && plan.learned.learn(&description) {
+        if plan.learned.learn(&description) {
             let ready = self.joined(routed, plan, &description, &mut asked).await?;
             if let Some(ready) = ready {
                 return Ok(ready);
             }
         }
         asked.given.clear();
-        let command = &routed.plan.command;
         self.answer_in(plan, &routed.fetches, &asked, command, &description)
             .await
     }
@@ -73,13 +81,16 @@ impl Session {
         command: &Command,
         description: &Bytes,
     ) -> Result<Ready, Trouble> {
-        let furnished = self.furnish(plan, fetches, asked, Fill::Rows).await?;
+        let furnished = self
+            .furnish(plan, fetches, asked, Fill::of(command))
+            .await?;
         let Furnished {
             mut workspace,
             text,
+            given,
             ..
         } = match furnished {
-            Furnishing::Done(furnished) => furnished,
+            Furnishing::Done(furnished) => *furnished,
             Furnishing::Failed(said) => {
                 self.client.output.extend_from_slice(description);
                 return Err(self.failed_in_part(&said));
@@ -93,9 +104,15 @@ impl Session {
                 .await?;
             return Ok(Ready::ToBeSaid);
         }
-        let rows = self
-            .query_workspace(&mut workspace, &text, description)
-            .await;
+        let own = asked.with(given);
+        let messages = |output: &mut BytesMut| match own.given.is_empty() {
+            true => frontend::encode::query(output, &text),
+            false => own.encode(output, &text, Format::Text),
+        };
+        let rows = match workspace.ask_at_last(&mut self.client, messages).await {
+            Ok(()) => self.pass_rows(&mut workspace, asked.sql, description).await,
+            Err(trouble) => Err(trouble),
+        };
         let rows = self.leave_workspace(workspace, rows).await?;
         self.complete(&format!("SELECT {rows}"))
     }
@@ -116,21 +133,23 @@ impl Session {
         }
     }
 
-    /// Runs the statement; the number of rows, which the client has got.
-    pub(super) async fn query_workspace(
+    /// Passes the answer to a statement on that a workspace was asked; the number of rows. It is announced as PostgreSQL has
+    /// described it on the tables as they are: lately, or for another text of the plan.
+    pub(super) async fn pass_rows(
         &mut self,
         workspace: &mut Workspace,
-        text: &[u8],
-        description: &[u8],
+        sql: &[u8],
+        description: &Bytes,
     ) -> Result<u64, Trouble> {
-        frontend::encode::query(&mut workspace.backend.connection.output, text);
-        workspace.answer_awaited();
-        workspace.flush(&mut self.client).await?;
         let mut failed = false;
         let own = loop {
             match next(&mut self.client, &mut workspace.backend, Show::All).await? {
                 Said::Message(header) if header.tag == b'T' => {
                     break workspace.backend.connection.input.split_to(header.len);
+                }
+                // Of Parse and Bind, where rows were given.
+                Said::Message(header) if matches!(header.tag, b'1' | b'2') => {
+                    workspace.backend.connection.input.advance(header.len);
                 }
                 Said::Message(header) => {
                     return Err(violation(&mut workspace.backend, Some(header.tag)));
@@ -143,8 +162,11 @@ impl Session {
                 Said::Ready => return Err(violation(&mut workspace.backend, Some(b'Z'))),
             }
         };
+        let description = match is_of(description, &own) {
+            true => planned(description, &own),
+            false => planned(&self.describe(sql).await?, &own),
+        };
         workspace.answer_noted();
-        let description = planned(description, &own);
         self.client.output.extend_from_slice(&description);
         let reply = Reply::Part {
             describe: false,
@@ -271,6 +293,17 @@ pub(super) fn planned(description: &[u8], own: &[u8]) -> Bytes {
         encode::row_description(&mut output, &columns);
     }
     output.freeze()
+}
+
+/// Whether columns of the same types are announced. Those that users made have other numbers on every server.
+pub(super) fn is_of(description: &[u8], own: &[u8]) -> bool {
+    let (Some(description), Some(own)) = (columns(description), columns(own)) else {
+        return false;
+    };
+    let alike = |(announced, own): (Column<'_>, Column<'_>)| {
+        announced.type_oid == own.type_oid || announced.type_oid.min(own.type_oid) >= FIRST_USER_OID
+    };
+    description.len() == own.len() && description.iter().zip(own.iter()).all(alike)
 }
 
 /// The types of the columns of a RowDescription; none if it is none.

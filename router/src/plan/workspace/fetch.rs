@@ -337,10 +337,50 @@ impl Fetch {
         )
     }
 
+    /// The same without looking at other relations' rows on the shard; `None` if that is what it is.
+    pub fn alone(&self) -> Option<Fetch> {
+        let mut looks = self.mentions.iter().flatten();
+        looks.any(looks_elsewhere).then(|| Fetch {
+            mentions: self.mentions.iter().map(|mention| alone(mention)).collect(),
+            ..self.clone()
+        })
+    }
+
     /// The relations whose keys could restrict it.
     pub fn awaits(&self) -> impl Iterator<Item = (&TableName, &str)> {
         self.mentions.iter().flat_map(|mention| awaited(mention))
     }
+}
+
+fn looks_elsewhere(restriction: &Restriction) -> bool {
+    match restriction {
+        Restriction::Meets { .. } => true,
+        Restriction::Either(lists) => lists.iter().flatten().any(looks_elsewhere),
+        Restriction::Condition(_) | Restriction::Among { .. } => false,
+    }
+}
+
+/// Restrictions that need no other relation's rows, unless they have been fetched.
+fn alone(restrictions: &[Restriction]) -> Vec<Restriction> {
+    let restrictions = restrictions.iter();
+    let own = restrictions.filter_map(|restriction| match restriction {
+        Restriction::Meets {
+            column,
+            other,
+            equals,
+            alike,
+            ..
+        } => alike.then(|| Restriction::Among {
+            column: column.clone(),
+            other: other.clone(),
+            equals: equals.clone(),
+        }),
+        Restriction::Either(lists) => Some(Restriction::Either(
+            lists.iter().map(|list| alone(list)).collect(),
+        )),
+        Restriction::Condition(_) | Restriction::Among { .. } => Some(restriction.clone()),
+    });
+    own.collect()
 }
 
 fn awaited(restrictions: &[Restriction]) -> Vec<(&TableName, &str)> {

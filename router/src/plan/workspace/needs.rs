@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Statement, TableFactor,
-    Visit, Visitor,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Select,
+    SelectItem, Statement, TableFactor, Visit, Visitor,
 };
 
 use crate::plan::analyse::names;
@@ -29,8 +29,8 @@ type Named<N> = HashSet<N, foldhash::fast::RandomState>;
 pub(super) struct Uses<'a> {
     /// Every name in it; `None` if columns may be used without their names.
     named: Option<Named<Cow<'a, str>>>,
-    /// Columns of a group may go with its primary key.
-    groups: bool,
+    /// The names by which rows are grouped: other columns of a group may go with a primary key among them. `None` if it may be any.
+    grouped: Option<HashSet<String>>,
     /// Columns that subqueries compare with others.
     compared: HashSet<String>,
     /// Names of relations that are read without what inherits from them.
@@ -51,6 +51,9 @@ impl<'a> Uses<'a> {
             uses.named = None;
         }
         uses.compared.clone_from(&nodes.compared);
+        if uses.named.is_some() && uses.grouped.is_none() {
+            uses.grouped = nodes.groups();
+        }
         Ok(uses)
     }
 
@@ -95,7 +98,7 @@ impl<'a> Uses<'a> {
         }
         Ok(Uses {
             named,
-            groups,
+            grouped: (!groups).then(HashSet::new),
             compared: HashSet::new(),
             only: only_names(sql, tokens, &only)?,
         })
@@ -105,7 +108,7 @@ impl<'a> Uses<'a> {
     pub(super) fn whole(only: HashSet<String>) -> Self {
         Uses {
             named: None,
-            groups: true,
+            grouped: None,
             compared: HashSet::new(),
             only,
         }
@@ -137,7 +140,13 @@ impl<'a> Uses<'a> {
     /// The primary key, if the statement may rely on it.
     pub(super) fn primary_key(&self, relation: &Relation) -> Vec<String> {
         let key = &relation.primary_key;
-        match self.groups && key.iter().all(|name| self.may_use(name)) {
+        let grouped = |name: &String| {
+            let grouped = self.grouped.as_ref();
+            self.may_use(name) && grouped.is_none_or(|grouped| grouped.contains(name))
+        };
+        let mut columns = relation.columns.iter().map(|column| &column.name);
+        let others = columns.any(|name| self.may_use(name) && !key.contains(name));
+        match others && key.iter().all(grouped) {
             true => key.clone(),
             false => Vec::new(),
         }
@@ -246,6 +255,30 @@ pub(super) struct Nodes {
     /// Subqueries in expressions around the node.
     depth: u32,
     compared: HashSet<String>,
+    /// Names in GROUP BY.
+    grouped: HashSet<String>,
+    /// GROUP BY may mean columns that it does not name.
+    groups_otherwise: bool,
+    /// Names that are given to columns of results.
+    aliases: HashSet<String>,
+}
+
+/// Names of columns in an expression.
+#[derive(Default)]
+struct Columns(HashSet<String>);
+
+impl Visitor for Columns {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+                self.0.extend(column(expr).map(Cow::into_owned));
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl Nodes {
@@ -261,6 +294,12 @@ impl Nodes {
         self.whole_row() || self.row_arguments
     }
 
+    /// The names by which rows are grouped, if they are all there is.
+    fn groups(&self) -> Option<HashSet<String>> {
+        let by_alias = self.grouped.iter().any(|name| self.aliases.contains(name));
+        (!self.groups_otherwise && !by_alias).then(|| self.grouped.clone())
+    }
+
     fn whole_row(&self) -> bool {
         self.items.iter().any(|name| self.alone.contains(name))
     }
@@ -269,7 +308,37 @@ impl Nodes {
 impl Visitor for Nodes {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item {
+                self.aliases.extend(names::name(alias).map(Cow::into_owned));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_group_by(&mut self, group_by: &GroupByExpr) -> ControlFlow<()> {
+        let GroupByExpr::Expressions(exprs, _) = group_by else {
+            self.groups_otherwise = true;
+            return ControlFlow::Continue(());
+        };
+        for expr in exprs {
+            // A number is that of a column of the result.
+            self.groups_otherwise |= matches!(expr, Expr::Value(_));
+            let mut columns = Columns::default();
+            let _: ControlFlow<()> = expr.visit(&mut columns);
+            self.grouped.extend(columns.0);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::NestedJoin {
+            alias: Some(alias), ..
+        } = factor
+        {
+            self.groups_otherwise |= !alias.columns.is_empty();
+        }
         // What a function returns has the type it says.
         if let TableFactor::Table {
             name,

@@ -24,7 +24,7 @@ mod queue;
 mod several;
 mod statements;
 mod sync;
-mod workspace;
+pub(super) mod workspace;
 
 use bytes::{Buf, BytesMut};
 use switchyard_schema::ShardIndex;

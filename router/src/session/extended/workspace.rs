@@ -19,10 +19,10 @@ use crate::session::Session;
 use crate::session::fetch::Asked;
 use crate::session::furnish::{Fill, Furnished, Furnishing};
 use crate::session::statement::{Portal, SessionStatement, Statement};
-use crate::session::workspace::{columns, planned};
+use crate::session::workspace::{columns, is_of, planned};
 
 /// Numbers of types from here on are of types that users made.
-const FIRST_USER_OID: u32 = 16_384;
+pub(in crate::session) const FIRST_USER_OID: u32 = 16_384;
 
 /// A workspace with a portal that has rows left.
 #[derive(Debug)]
@@ -54,7 +54,8 @@ impl Session {
         self.keep_writes()?;
         let shards = self.fetches_of_bind(plan, prepared, bind)?;
         let known = plan.learned.known().description.clone();
-        if let Some(rows) = known.filter(|_| has_types(prepared)) {
+        let is_select = prepared.plan.command == Command::Select;
+        if let Some(rows) = known.filter(|_| is_select && has_types(prepared)) {
             let mut asked = self.asked_by(prepared, bind, cancels);
             if self
                 .bind_join(prepared, &shards, &rows, bind, &mut asked)
@@ -62,13 +63,20 @@ impl Session {
             {
                 return Ok(());
             }
+            asked.given.clear();
+            if plan.learned.given_rows().is_some() {
+                let described = (Some(rows.clone()), rows);
+                return self
+                    .bind_furnished(plan, &shards, &asked, prepared, bind, described)
+                    .await;
+            }
         }
         let (description, rows) = self.describe_twice(bind.statement, prepared).await?;
         if let Command::Declare { name, hold } = &prepared.plan.command {
             self.may_declare(name, *hold)?;
         }
         let mut asked = self.asked_by(prepared, bind, cancels);
-        if !plan.joins.is_empty()
+        if is_select
             && plan.learned.learn(&rows)
             && self
                 .bind_join(prepared, &shards, &rows, bind, &mut asked)
@@ -92,8 +100,9 @@ impl Session {
         bind: &Bind<'_>,
         (description, rows): (Option<Bytes>, Bytes),
     ) -> Result<(), Trouble> {
-        let mut furnished = match Box::pin(self.furnish(plan, shards, asked, Fill::Rows)).await? {
-            Furnishing::Done(furnished) => furnished,
+        let fill = Fill::of(&prepared.plan.command);
+        let mut furnished = match Box::pin(self.furnish(plan, shards, asked, fill)).await? {
+            Furnishing::Done(furnished) => *furnished,
             Furnishing::Failed(said) => {
                 let description = description.map(|of| formatted(&of, bind));
                 self.bind_failed(prepared, bind, description, said.freeze());
@@ -106,6 +115,13 @@ impl Session {
                 let outcome: Result<(), Trouble> = Err(trouble);
                 return self.leave_workspace(furnished.workspace, outcome).await;
             }
+        };
+        let description = match description {
+            // It was kept from another text of the plan.
+            Some(kept) if !is_of(&kept, &own) => {
+                self.describe_prepared(bind.statement, prepared).await?
+            }
+            description => description,
         };
         encode::bind_complete(&mut self.client.output);
         self.workspaces_opened += 1;
@@ -200,12 +216,16 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<BytesMut, Trouble> {
         let Furnished {
-            workspace, text, ..
+            workspace,
+            text,
+            given,
+            ..
         } = furnished;
         // A condition that every row here satisfies is no longer in the text, nor are its parameters.
         let results: Vec<Format> = bind.result_formats.iter().collect();
+        let own = asked.with(std::mem::take(given));
         let messages = |output: &mut BytesMut| {
-            asked.encode_bind(output, text, bind.portal, &results);
+            own.encode_bind(output, text, bind.portal, &results);
             frontend::encode::describe(output, Kind::Portal, bind.portal);
             frontend::encode::sync(output);
         };
