@@ -201,6 +201,17 @@ fn a_locking_read_that_waits_can_be_cancelled() {
         "SELECT id FROM jobs ORDER BY id FOR UPDATE",
     ] {
         assert_eq!(waiting.run(sql).sqlstate(), Some("57014"), "{sql}");
+        let declare = format!("DECLARE c CURSOR FOR {sql}");
+        for extended in [false, true] {
+            waiting.run("BEGIN").succeeded();
+            let declared = match extended {
+                true => waiting.extended(&declare, &[], 0),
+                false => waiting.run(&declare),
+            };
+            assert_eq!(declared.sqlstate(), Some("57014"), "{declare}");
+            assert_eq!(waiting.status, b'E');
+            waiting.run("ROLLBACK").succeeded();
+        }
     }
     holder.run("COMMIT").succeeded();
     assert_eq!(ids(&mut waiting, WAIT), [1]);
@@ -258,4 +269,101 @@ fn every_job_of_a_queue_is_taken_once() {
     }
     let once: BTreeMap<u32, u32> = (1..=JOBS as u32).map(|id| (id, 1)).collect();
     assert_eq!(times, once);
+}
+
+#[test]
+fn a_cursor_locks_its_rows_when_it_is_declared() {
+    let (bed, _turn) = bed();
+    let declare = "DECLARE c CURSOR FOR SELECT id FROM jobs WHERE id <= 5 ORDER BY id FOR UPDATE";
+    for extended in [false, true] {
+        let mut client = bed.client();
+        let mut run = |sql: &str| match extended {
+            true => client.extended(sql, &[], 0).succeeded().texts(),
+            false => client.run(sql).succeeded().texts(),
+        };
+        run("BEGIN");
+        run("SAVEPOINT before");
+        run(declare);
+        assert_eq!(locked(bed), [1, 2, 3, 4, 5]);
+        assert_eq!(run("FETCH 2 c"), [["1"], ["2"]]);
+        let mut other = bed.client();
+        other.run("BEGIN").succeeded();
+        let too = "DECLARE c CURSOR FOR SELECT id FROM jobs WHERE id < 9 FOR UPDATE NOWAIT";
+        assert_eq!(other.run(too).sqlstate(), Some("55P03"));
+        assert_eq!(other.status, b'E');
+        other.run("ROLLBACK").succeeded();
+        let limited =
+            "DECLARE c CURSOR FOR SELECT id FROM jobs ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED";
+        other.run("BEGIN").succeeded();
+        other.run(limited).succeeded();
+        assert_eq!(locked(bed), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(other.run("FETCH ALL c").succeeded().texts(), [["6"], ["7"]]);
+        other.run("COMMIT").succeeded();
+        run("ROLLBACK TO before");
+        assert_eq!(locked(bed), [0_u32; 0]);
+        run(declare);
+        run("COMMIT");
+        assert_eq!(locked(bed), [0_u32; 0]);
+        assert_eq!(client.status, b'I');
+    }
+}
+
+/// More rows than are brought at a time, of more bytes than a buffer.
+#[test]
+fn a_cursor_with_many_locked_rows() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for id in 100..2_600 {
+        let insert = format!("INSERT INTO jobs VALUES ({id}, 'many', repeat('x', 100))");
+        client.run(&insert).succeeded();
+    }
+    for query in [
+        "WHERE state = 'many'",
+        "WHERE state = 'many' ORDER BY id DESC",
+    ] {
+        client.run("BEGIN").succeeded();
+        let declare = format!("DECLARE c CURSOR FOR SELECT id, note FROM jobs {query} FOR UPDATE");
+        client.run(&declare).succeeded();
+        let mut rows = Vec::new();
+        for fetch in ["FETCH 1100 c", "FETCH ALL c"] {
+            rows.extend(client.run(fetch).succeeded().texts());
+        }
+        let ids: Vec<u32> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
+        assert!(rows.iter().all(|row| row[1].len() == 100));
+        let mut sorted = ids.clone();
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(sorted, (100..2_600).rev().collect::<Vec<_>>());
+        assert!(!query.contains("DESC") || ids == sorted);
+        client.run("COMMIT").succeeded();
+    }
+}
+
+/// The rows are run through when the cursor is declared, and so is what is wrong with one of them.
+#[test]
+fn a_row_that_fails_leaves_neither_cursor_nor_locks() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for query in [
+        "FOR UPDATE",
+        "ORDER BY id FOR UPDATE",
+        "ORDER BY id LIMIT 50 FOR UPDATE",
+    ] {
+        let declare = format!("DECLARE c CURSOR FOR SELECT id, 1 / (id - 40) FROM jobs {query}");
+        for extended in [false, true] {
+            client.run("BEGIN").succeeded();
+            client.run("SAVEPOINT before").succeeded();
+            let declared = match extended {
+                true => client.extended(&declare, &[], 0),
+                false => client.run(&declare),
+            };
+            assert_eq!(declared.sqlstate(), Some("22012"), "{declare}");
+            assert_eq!(client.run("FETCH c").sqlstate(), Some("25P02"), "{declare}");
+            client.run("ROLLBACK TO before").succeeded();
+            assert_eq!(client.run("FETCH c").sqlstate(), Some("34000"), "{declare}");
+            client.run("ROLLBACK").succeeded();
+            let count = client.run("SELECT count(*) FROM jobs").succeeded();
+            assert_eq!(count.value(), JOBS.to_string());
+            assert!(locked(bed).is_empty());
+        }
+    }
 }

@@ -321,7 +321,7 @@ impl Workspace {
     }
 
     /// Takes a row to be sent, within the limit.
-    fn give(&mut self, row: &[u8]) -> Result<(), Trouble> {
+    pub(crate) fn give(&mut self, row: &[u8]) -> Result<(), Trouble> {
         let limit = self.limit;
         let left = self.left.checked_sub(row.len() as u64);
         self.left = left.ok_or(Failure::FetchLimit { limit })?;

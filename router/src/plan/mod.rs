@@ -48,7 +48,7 @@ pub use route::{
 };
 pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
-pub(crate) use within::{copy_has_header, explained, query_within};
+pub(crate) use within::{copy_has_header, cursor_is_binary, explained, query_within};
 pub use workspace::Workspace;
 
 use std::sync::Arc;

@@ -86,8 +86,27 @@ impl Planner<'_> {
             return self.syntax_error();
         }
         let command = Command::Declare { name, hold };
+        let plan = self.inner(words.rest());
+        let several = matches!(
+            plan.operator,
+            Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+        );
+        let named = self
+            .scan
+            .hint
+            .as_ref()
+            .is_some_and(|hint| hint.shard.is_some());
+        if plan.access == Access::LockingRead && several && !named && plan.settings.is_empty() {
+            // All rows are locked before the cursor has any.
+            return Plan {
+                operator: Operator::Session,
+                command,
+                several: None,
+                ..plan
+            };
+        }
         // An error in the rows is one of FETCH, which a workspace runs: only with the rows themselves.
-        let plan = unfinished(self.alone_or_apart(self.inner(words.rest()), words.rest()));
+        let plan = unfinished(self.alone_or_apart(plan, words.rest()));
         if !plan.settings.is_empty() {
             return refused(unfollowed("a setting in a cursor's query"), command);
         }
@@ -314,6 +333,16 @@ pub(crate) fn query_within(sql: &[u8], command: &Command) -> Vec<u8> {
     let mut query = vec![b' '; characters];
     query.extend_from_slice(sql.get(start..end).unwrap_or_default());
     query
+}
+
+/// Whether a DECLARE asks for a cursor that gives its rows in binary.
+pub(crate) fn cursor_is_binary(sql: &[u8]) -> bool {
+    let tokens = all_tokens(sql);
+    let mut words = Words::new(sql, &tokens);
+    words.eat("declare");
+    words.next();
+    words.eat_any(&["asensitive", "insensitive"]);
+    words.eat("binary")
 }
 
 fn query_range(sql: &[u8], command: &Command) -> Option<Range<u32>> {

@@ -51,6 +51,7 @@ impl Session {
                 encode::empty_query(&mut self.client.output);
                 Ok(Ready::ToBeSaid)
             }
+            Command::Declare { .. } => Box::pin(self.declare_locked(plan, sent)).await,
             Command::CloseCursor(None) => {
                 self.run_on_all("CLOSE ALL").await?;
                 self.close_all_cursors().await;

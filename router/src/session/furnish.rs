@@ -228,7 +228,7 @@ impl Session {
     }
 
     /// So many bytes of rows may be brought to one workspace.
-    fn fetch_limit(&self) -> u64 {
+    pub(super) fn fetch_limit(&self) -> u64 {
         let settings = self.worker.services.settings.load();
         settings.file.router.max_fetch_bytes
     }

@@ -310,6 +310,7 @@ impl Session {
             | Command::Prepare { .. }
             | Command::Execute { .. }
             | Command::Deallocate(_)
+            | Command::Declare { .. }
             | Command::CloseCursor(None)
             | Command::Empty => None,
             _ => Some(self.any_shard()),

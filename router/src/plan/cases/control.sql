@@ -211,7 +211,7 @@ DECLARE c CURSOR FOR SELECT a.id FROM users a, users b WHERE a.id = 1 AND b.id =
 --> PassThrough to the shard of users = integer[0], users = $1 (read)
 
 DECLARE c CURSOR FOR SELECT id FROM users ORDER BY id FOR UPDATE
---> Refuse 0A000: row locks on several shards are not supported in this statement
+--> Session: Declare { name: "c", hold: false }
 
 FETCH 10 FROM c
 --> Session: Fetch { name: "c" }

@@ -15,6 +15,7 @@
 
 pub(in crate::session) mod bind;
 mod create_as;
+mod declare;
 mod executed;
 mod lock;
 pub(in crate::session) mod merge;

@@ -137,7 +137,7 @@ impl Session {
 
     /// A Sync for every backend that the batch touched, whose ReadyForQuery nobody sees.
     /// True when all have said it.
-    async fn sync_hidden(&mut self) -> Result<bool, Trouble> {
+    pub(super) async fn sync_hidden(&mut self) -> Result<bool, Trouble> {
         let writer = self.batch.writer;
         let next = |session: &Self| {
             let waiting = session.participants.needing_sync();
