@@ -8,6 +8,7 @@ CREATE TABLE amounts (amount numeric(6,2) PRIMARY KEY, note text);
 CREATE TABLE tags (tag varchar(3) PRIMARY KEY, note text);
 CREATE TABLE codes (code char(5) PRIMARY KEY, note text);
 CREATE TABLE moments (at timestamp(0) PRIMARY KEY, note text);
+CREATE DOMAIN price AS numeric(8,2);
 CREATE TYPE colour AS ENUM ('red', 'green', 'blue');
 -- Code that only reads, whatever it is declared as, and a view that calls it.
 CREATE FUNCTION spent_by(bigint) RETURNS numeric LANGUAGE sql AS 'SELECT coalesce(sum(total), 0) FROM orders WHERE user_id = $1';

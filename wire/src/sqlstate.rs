@@ -77,6 +77,8 @@ codes! {
     SYNTAX_ERROR = b"42601";
     /// This user may not do that.
     INSUFFICIENT_PRIVILEGE = b"42501";
+    /// No table can be so.
+    INVALID_TABLE_DEFINITION = b"42P16";
     /// No such column.
     UNDEFINED_COLUMN = b"42703";
     /// No such type, operator … object.

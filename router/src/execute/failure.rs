@@ -56,6 +56,14 @@ pub(crate) enum Failure {
     NoSuchPortal(Box<str>),
     #[error("invalid message format")]
     InvalidMessage,
+    #[error(
+        "bind message supplies {given} parameters, but prepared statement \"{statement}\" requires {needed}"
+    )]
+    ParameterCount {
+        given: usize,
+        statement: Box<str>,
+        needed: usize,
+    },
     #[error("cursor \"{0}\" already exists")]
     DuplicateCursor(Box<str>),
     #[error("cursor \"{0}\" does not exist")]
@@ -130,7 +138,9 @@ impl Failure {
             }
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::NoSuchPortal(_) | Self::NoSuchCursor(_) => SqlState::INVALID_CURSOR_NAME,
-            Self::InvalidMessage | Self::FormatCount { .. } => SqlState::PROTOCOL_VIOLATION,
+            Self::InvalidMessage | Self::ParameterCount { .. } | Self::FormatCount { .. } => {
+                SqlState::PROTOCOL_VIOLATION
+            }
             Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,

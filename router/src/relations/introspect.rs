@@ -78,14 +78,15 @@ macro_rules! sql_type {
 
 /// The columns of a temporary table, in order, as they are if their types have the modifiers in `{modifiers}`, an array in SQL. One
 /// column, text: type in SQL or nothing, its suffix, and the same as `ALTER TABLE` takes it if it is not the column's, separated by tabs.
+/// A domain takes no modifier: it has its base type's.
 pub const TEMPORARY_COLUMNS: &str = concat!(
     "\
 SELECT pg_catalog.concat_ws(E'\\t', coalesce(k.name, ''), coalesce(k.suffix, ''),
-           CASE WHEN k.modifier <> k.atttypmod
+           CASE WHEN k.modifier <> k.atttypmod AND k.typtype <> 'd'
                 THEN pg_catalog.concat('ALTER ', pg_catalog.quote_ident(k.attname), ' TYPE ',
                                        pg_catalog.format_type(k.atttypid, k.modifier),
                                        pg_catalog.substring(k.suffix, ' COLLATE .*')) ELSE '' END)
-  FROM (SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, m.modifier,
+  FROM (SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, t.typtype, m.modifier,
                ",
     sql_type!("m.modifier"),
     "
@@ -94,7 +95,8 @@ SELECT pg_catalog.concat_ws(E'\\t', coalesce(k.name, ''), coalesce(k.suffix, '')
           LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
           LEFT JOIN pg_catalog.pg_namespace s ON s.oid = l.collnamespace
           JOIN pg_catalog.unnest({modifiers}::pg_catalog.int4[]) WITH ORDINALITY AS m (modifier, number) ON m.number = a.attnum
-         WHERE a.attrelid = {table}::pg_catalog.regclass) AS k (attnum, attname, atttypid, atttypmod, modifier, name, suffix)
+         WHERE a.attrelid = {table}::pg_catalog.regclass) AS k (attnum, attname, atttypid, atttypmod, typtype, modifier, name,
+                                                                           suffix)
  ORDER BY k.attnum"
 );
 

@@ -95,7 +95,10 @@ impl Session {
             statement: None,
             description,
         };
-        let joined = match self.join_by_parameters(&joining, asked).await? {
+        let before = self.client.hold();
+        let joined = self.join_by_parameters(&joining, asked).await;
+        let said = self.client.unhold(before);
+        let joined = match self.tell(joined, said, asked).await? {
             Some(Joined::Scattered(joined)) => joined,
             Some(Joined::Finished(shards, bound)) => {
                 let Operator::Workspace(plan) = &bound.plan.operator else {

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use switchyard_schema::ShardSet;
 use switchyard_wire::backend::Column;
-use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use super::bind_join::{Joining, finish_of, given_text, merge_of};
@@ -14,7 +12,6 @@ use super::fetch::Asked;
 use super::workspace::{columns, types};
 use crate::execute::arrays::MOST_ROWS;
 use crate::execute::relay::Trouble;
-use crate::execute::workspace::Workspace;
 use crate::merge::Limit;
 use crate::plan::bind_join::{BindJoin, Bound, cheapest, operator};
 use crate::plan::given::GivenText;
@@ -198,42 +195,12 @@ impl Session {
                 None => return Ok(None),
             },
         };
-        let own = self.description_apart(&text, asked).await?;
-        let fits = own.is_some_and(|own| match finish_of(&plan) {
+        let own = self.analyse_apart(&text, asked).await?;
+        let fits = own.is_ok_and(|own| match finish_of(&plan) {
             Some(finish) => finish.text(asked.sql, &types(&own)).is_some(),
             None => is_alike(joining.description, &own, &plan),
         });
         Ok(fits.then(|| Arc::new(Bound { plan })))
-    }
-
-    /// What PostgreSQL says of a text's result, on a connection where it may fail; `None` if it does.
-    async fn description_apart(
-        &mut self,
-        text: &[u8],
-        asked: &Asked<'_>,
-    ) -> Result<Option<BytesMut>, Trouble> {
-        let backend = self.take_workspace(self.any_shard()).await?;
-        let mut workspace = Workspace::new(backend, 0);
-        let opened = self.open_workspace(&mut workspace, &[], "").await;
-        if opened.is_err() {
-            self.leave_workspace(workspace, opened).await?;
-            return Ok(None);
-        }
-        let types = asked.types();
-        let messages = |output: &mut BytesMut| {
-            frontend::encode::parse(output, b"", text, &types);
-            frontend::encode::describe(output, Kind::Statement, b"");
-            frontend::encode::sync(output);
-        };
-        let before = self.client.hold();
-        let description = workspace.send(&mut self.client, messages).await;
-        self.client.unhold(before);
-        let outcome = match description {
-            Ok(description) => Ok(Some(description)),
-            Err(Trouble::Told) => Ok(None),
-            Err(other) => Err(other),
-        };
-        self.leave_workspace(workspace, outcome).await
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use switchyard_schema::ShardSet;
+use switchyard_wire::SqlState;
 use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use super::fetch::Asked;
 use super::few_rows::FewRows;
-use super::part::place_error;
-use super::workspace::columns;
+use super::workspace::{columns, error_in};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
@@ -58,7 +58,7 @@ impl Session {
         let query = finish.rows.query(&Text::new(asked.sql), &|_, _| None);
         let before = self.client.hold();
         let fetched = self.few_rows(given, shards, &query, asked).await;
-        let mut said = self.client.unhold(before);
+        let said = self.client.unhold(before);
         match fetched? {
             FewRows::All(arrays) => {
                 self.client.output.extend_from_slice(&said);
@@ -70,8 +70,6 @@ impl Session {
                 return Ok(Fetched::Failed(said));
             }
             FewRows::Failed { planned: false } if self.block.is_some() => {
-                // What it says of places is about a text that is not the client's.
-                place_error(&mut said, 0, |_| None);
                 self.client.output.extend_from_slice(&said);
                 return Err(Trouble::Told);
             }
@@ -110,7 +108,18 @@ impl Session {
             frontend::encode::describe(output, Kind::Portal, b"");
             frontend::encode::sync(output);
         };
-        let description = workspace.send(&mut self.client, messages).await?;
+        let before = self.client.hold();
+        let described = workspace.send(&mut self.client, messages).await;
+        let said = self.client.unhold(before);
+        if described.is_err() && error_in(&said) == Some(SqlState::INVALID_TABLE_DEFINITION) {
+            // There are no tables of such columns: rows of no named type, for one.
+            plan.learned.known().part = Some(Part::Apart);
+            workspace.run(&mut self.client, "ROLLBACK").await?;
+            self.open_workspace(workspace, &plan.views, "").await?;
+            return Ok(None);
+        }
+        self.client.output.extend_from_slice(&said);
+        let description = described?;
         let columns = columns(&description);
         let columns = columns.iter().flat_map(|columns| columns.iter());
         let types: Vec<(u32, i32)> = columns

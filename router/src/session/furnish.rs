@@ -83,6 +83,7 @@ impl Session {
         let rows = plan.finish.as_deref().zip(shards.last());
         // What the shards are asked then is the client's own text in parts.
         let rows = rows.filter(|_| std::str::from_utf8(asked.sql).is_ok());
+        let rows = rows.filter(|_| !(plan.learned.is_apart() && asked.given.is_empty()));
         if let Some(part) = rows.filter(|_| fill == Fill::Given && plan.views.is_empty()) {
             let fetched = Box::pin(self.fetch_part(plan, part, asked)).await;
             match self.or_abandoned(fetched).await? {
@@ -91,7 +92,7 @@ impl Session {
                 Fetched::Not => {}
             }
         }
-        if rows.is_none() || plan.learned.is_apart() {
+        if rows.is_none() {
             let learned = self.learn_rows(plan, shards, asked).await;
             self.or_abandoned(learned).await?;
         }

@@ -5,6 +5,7 @@
 //! `control` the statements the session answers itself, `route` finds out where a statement goes, `fan_out` runs
 //! one on several shards. `statement` is what a client has given names to.
 
+mod analyse;
 mod arguments;
 mod bind_join;
 mod choose_join;

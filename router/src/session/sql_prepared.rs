@@ -310,7 +310,7 @@ impl Session {
             Err(trouble) => Err(trouble),
         };
         let outcome = match outcome {
-            Ok(()) => self.pass_rows(&mut workspace, asked.sql, columns).await,
+            Ok(()) => self.pass_answer(&mut workspace, asked.sql, columns).await,
             Err(trouble) => Err(trouble),
         };
         let rows = self.leave_workspace(workspace, outcome).await?;

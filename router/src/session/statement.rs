@@ -226,6 +226,17 @@ pub(crate) struct SessionStatement {
     pub(crate) origin: Origin,
 }
 
+impl SessionStatement {
+    /// How many parameters it has; `None` if SQL has prepared it, which may have declared more than its text mentions.
+    pub(crate) fn parameters(&self) -> Option<usize> {
+        let own = self.plan.params.max(self.statement.declared());
+        match &self.statement.text {
+            StatementText::Parsed { .. } => Some(own.into()),
+            StatementText::Prepared { .. } => None,
+        }
+    }
+}
+
 /// When and by what a statement was prepared.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {

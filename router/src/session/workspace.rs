@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use switchyard_schema::ShardSet;
-use switchyard_wire::backend::{Column, Columns, Message, decode, encode};
+use switchyard_wire::backend::{Column, Columns, Fields, Message, decode, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend;
 use switchyard_wire::{Format, SqlState};
@@ -81,9 +81,11 @@ impl Session {
         command: &Command,
         description: &Bytes,
     ) -> Result<Ready, Trouble> {
-        let furnished = self
-            .furnish(plan, fetches, asked, Fill::of(command))
-            .await?;
+        let before = self.client.hold();
+        let fill = Fill::of(command);
+        let furnished = Box::pin(self.furnish(plan, fetches, asked, fill)).await;
+        let said = self.client.unhold(before);
+        let furnished = self.tell(furnished, said, asked).await?;
         let Furnished {
             mut workspace,
             text,
@@ -109,10 +111,22 @@ impl Session {
             true => frontend::encode::query(output, &text),
             false => own.encode(output, &text, Format::Text),
         };
-        let rows = match workspace.ask_at_last(&mut self.client, messages).await {
-            Ok(()) => self.pass_rows(&mut workspace, asked.sql, description).await,
+        let before = self.client.hold();
+        let begun = match workspace.ask_at_last(&mut self.client, messages).await {
+            Ok(()) => self.first_said(&mut workspace).await,
             Err(trouble) => Err(trouble),
         };
+        let said = self.client.unhold(before);
+        if begun.is_err() {
+            let failed = self.leave_workspace(workspace, begun).await;
+            return self
+                .tell(failed.map(|_| Ready::ToBeSaid), said, asked)
+                .await;
+        }
+        self.client.output.extend_from_slice(&said);
+        let rows = self
+            .pass_rows(&mut workspace, &begun?, asked.sql, description)
+            .await;
         let rows = self.leave_workspace(workspace, rows).await?;
         self.complete(&format!("SELECT {rows}"))
     }
@@ -133,19 +147,24 @@ impl Session {
         }
     }
 
-    /// Passes the answer to a statement on that a workspace was asked; the number of rows. It is announced as PostgreSQL has
-    /// described it on the tables as they are: lately, or for another text of the plan.
-    pub(super) async fn pass_rows(
+    /// Passes the answer on to a statement that a workspace was asked; the number of rows.
+    pub(super) async fn pass_answer(
         &mut self,
         workspace: &mut Workspace,
         sql: &[u8],
         description: &Bytes,
     ) -> Result<u64, Trouble> {
+        let own = self.first_said(workspace).await?;
+        self.pass_rows(workspace, &own, sql, description).await
+    }
+
+    /// The RowDescription that a workspace's answer begins with.
+    async fn first_said(&mut self, workspace: &mut Workspace) -> Result<BytesMut, Trouble> {
         let mut failed = false;
-        let own = loop {
+        loop {
             match next(&mut self.client, &mut workspace.backend, Show::All).await? {
                 Said::Message(header) if header.tag == b'T' => {
-                    break workspace.backend.connection.input.split_to(header.len);
+                    return Ok(workspace.backend.connection.input.split_to(header.len));
                 }
                 // Of Parse and Bind, where rows were given.
                 Said::Message(header) if matches!(header.tag, b'1' | b'2') => {
@@ -161,10 +180,21 @@ impl Session {
                 }
                 Said::Ready => return Err(violation(&mut workspace.backend, Some(b'Z'))),
             }
-        };
-        let description = match is_of(description, &own) {
-            true => planned(description, &own),
-            false => planned(&self.describe(sql).await?, &own),
+        }
+    }
+
+    /// Passes the answer on that a workspace gives, behind the RowDescription of its `own`; the number of rows. It is announced as
+    /// PostgreSQL has described it on the tables as they are: lately, or for another text of the plan.
+    async fn pass_rows(
+        &mut self,
+        workspace: &mut Workspace,
+        own: &[u8],
+        sql: &[u8],
+        description: &Bytes,
+    ) -> Result<u64, Trouble> {
+        let description = match is_of(description, own) {
+            true => planned(description, own),
+            false => planned(&self.describe(sql).await?, own),
         };
         workspace.answer_noted();
         self.client.output.extend_from_slice(&description);
@@ -324,11 +354,21 @@ pub(super) fn columns(description: &[u8]) -> Option<Columns<'_>> {
 
 /// The SQLSTATE of the error among messages of a server.
 pub(super) fn error_in(messages: &[u8]) -> Option<SqlState> {
+    fields_in(messages)?.sqlstate()
+}
+
+/// Whether the error among messages of a server is about a place in its text.
+pub(super) fn is_placed(messages: &[u8]) -> bool {
+    fields_in(messages).is_some_and(|fields| fields.get(b'P').is_some())
+}
+
+/// The error among messages of a server.
+fn fields_in(messages: &[u8]) -> Option<Fields<'_>> {
     let mut rest = messages;
     while let Ok(Some(header)) = frame::header(rest) {
         let (message, after) = rest.split_at_checked(header.len)?;
         if let Ok(Message::ErrorResponse(fields)) = decode(header.tag, message.get(HEADER..)?) {
-            return fields.sqlstate();
+            return Some(fields);
         }
         rest = after;
     }

@@ -5,8 +5,25 @@ use std::cell::Cell;
 use switchyard_wire::frontend::Bind;
 use switchyard_wire::{Format, ValuesIter};
 
+use super::lossy;
+use crate::execute::failure::Failure;
 use crate::plan::{Param, Params};
 use crate::session::statement::Statement;
+
+/// Whether a Bind message has the parameters that its statement needs, as far as is known: the arrays of rows that are given would take the place of
+/// missing ones.
+pub(super) fn has_parameters(bind: &Bind<'_>, needed: Option<usize>) -> Result<(), Failure> {
+    let given = bind.params.len();
+    match needed {
+        None => Ok(()),
+        Some(needed) if given == needed => Ok(()),
+        Some(needed) => Err(Failure::ParameterCount {
+            given,
+            statement: lossy(bind.statement),
+            needed,
+        }),
+    }
+}
 
 /// The parameters of a Bind message, with their types.
 pub(in crate::session) struct BoundParams<'a> {

@@ -15,6 +15,7 @@ use crate::session::arguments::Arguments;
 use crate::session::sql_prepared::Described;
 use crate::session::statement::SessionStatement;
 
+use super::bind::has_parameters;
 use super::workspace::{formatted, portable};
 
 /// The name of a statement of ours. No client's is the same: it would have to be that of a router's statement.
@@ -27,10 +28,8 @@ impl Session {
         execute: &SessionStatement,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        if bind.params.iter().next().is_some() {
-            // It has no parameters, whatever its arguments are.
-            return Err(Failure::InvalidMessage.into());
-        }
+        // It has no parameters, whatever its arguments are.
+        has_parameters(bind, Some(0))?;
         let Command::Execute { name, arguments } = &execute.plan.command else {
             return Err(Failure::Retry.into());
         };

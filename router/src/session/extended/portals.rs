@@ -19,7 +19,7 @@ use crate::session::route::{Cursor, bind_settings};
 use crate::session::simple::is_end;
 use crate::session::statement::{Portal, SessionStatement};
 
-use super::bind::BoundParams;
+use super::bind::{BoundParams, has_parameters};
 use super::lossy;
 
 impl Session {
@@ -159,12 +159,10 @@ impl Session {
             self.local_parse_complete(bind.statement);
             return Box::pin(self.bind_execute(&prepared, bind)).await;
         }
-        if matches!(prepared.plan.operator, Operator::Session)
-            && let Some(shard) = self.shard_held_for(&prepared.plan.command)
-        {
-            return self.bind_one(shard, &prepared, bind).await;
-        }
         if matches!(prepared.plan.operator, Operator::Session) {
+            if let Some(shard) = self.shard_held_for(&prepared.plan.command) {
+                return self.bind_one(shard, &prepared, bind).await;
+            }
             self.local_parse_complete(bind.statement);
             return Box::pin(self.bind_own(&prepared, bind)).await;
         }
@@ -176,6 +174,9 @@ impl Session {
         }
         let (prepared, shards) = self.either(prepared, bind)?;
         let spreads = shards.only().is_none();
+        if spreads || matches!(prepared.plan.operator, Operator::Workspace(_)) {
+            has_parameters(bind, prepared.parameters())?;
+        }
         if matches!(prepared.plan.command, Command::Explain { .. }) && spreads {
             return Box::pin(self.bind_explain(&prepared, bind)).await;
         }

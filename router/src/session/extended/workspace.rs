@@ -101,7 +101,10 @@ impl Session {
         (description, rows): (Option<Bytes>, Bytes),
     ) -> Result<(), Trouble> {
         let fill = Fill::of(&prepared.plan.command);
-        let mut furnished = match Box::pin(self.furnish(plan, shards, asked, fill)).await? {
+        let before = self.client.hold();
+        let furnished = Box::pin(self.furnish(plan, shards, asked, fill)).await;
+        let said = self.client.unhold(before);
+        let mut furnished = match self.tell(furnished, said, asked).await? {
             Furnishing::Done(furnished) => *furnished,
             Furnishing::Failed(said) => {
                 let description = description.map(|of| formatted(&of, bind));
