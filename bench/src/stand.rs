@@ -95,6 +95,16 @@ impl Stand {
 }
 
 fn start_floor(server: u16) -> Result<Contender, Error> {
+    Ok(Contender {
+        name: Name::Floor,
+        description: "copies bytes, one thread, no pooling".to_owned(),
+        usual: Target::Process(byte_copy(server)?),
+        prepared: None,
+    })
+}
+
+/// Starts a proxy that only copies bytes between its clients and this port.
+pub(crate) fn byte_copy(server: u16) -> Result<Endpoint, Error> {
     let port = Port::any()?;
     let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
     let own = std::env::current_exe().map_err(Error::io("find this program"))?;
@@ -106,12 +116,7 @@ fn start_floor(server: u16) -> Result<Contender, Error> {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let process = Companion::start(&mut command)?;
-    Ok(Contender {
-        name: Name::Floor,
-        description: "copies bytes, one thread, no pooling".to_owned(),
-        usual: Target::Process(Endpoint { port, process }),
-        prepared: None,
-    })
+    Ok(Endpoint { port, process })
 }
 
 /// Waits until a contender takes connections.

@@ -1,6 +1,7 @@
 //! Small statements over both shards: how long one takes by the router, against the same by one PostgreSQL.
 //!
-//! One connection each, in turn; what is compared is the median of a round.
+//! One connection each, in turn; what is compared is the median of a round. A proxy that only copies bytes in front of that PostgreSQL
+//! is a third: what any process in between costs on the machine.
 
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::Error;
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::pgbench::DATABASE;
+use crate::stand::{byte_copy, patiently};
 use crate::statistics::Spread;
 
 /// Times that each statement runs in a round.
@@ -25,16 +27,21 @@ struct Statement {
     bound: f64,
 }
 
-/// Each is answered from an index or from few rows, so that what is measured is the way and not the scan.
-const STATEMENTS: [Statement; 3] = [
+/// Each but one is answered from an index or from few rows, so that what is measured is the way and not the scan.
+const STATEMENTS: [Statement; 4] = [
     Statement {
         title: "ORDER BY LIMIT 20",
         sql: "SELECT o_orderkey, o_totalprice FROM orders ORDER BY o_orderkey LIMIT 20",
         bound: 2.0,
     },
     Statement {
-        title: "GROUP BY",
+        title: "GROUP BY of 25 rows",
         sql: "SELECT n_regionkey, count(*), max(n_nationkey) FROM nation GROUP BY n_regionkey",
+        bound: 2.0,
+    },
+    Statement {
+        title: "GROUP BY of all customers",
+        sql: "SELECT c_mktsegment, count(*), max(c_acctbal) FROM customer GROUP BY c_mktsegment",
         bound: 2.0,
     },
     Statement {
@@ -52,6 +59,8 @@ pub(crate) struct Latency {
     pub(crate) title: &'static str,
     /// Microseconds by the plain server.
     pub(crate) plain_us: Option<f64>,
+    /// Microseconds by the plain server behind a proxy that only copies bytes.
+    pub(crate) copied_us: Option<f64>,
     /// Microseconds by the router.
     pub(crate) router_us: Option<f64>,
     /// The median of the rounds' ratios.
@@ -74,15 +83,19 @@ impl Latency {
 
 /// Measures every statement in as many rounds.
 pub(super) fn measure(stand: &Stand, rounds: u32) -> Result<Vec<Latency>, Error> {
-    let login = |name: Name| Client::login(stand.port(name), APP_USER, DATABASE);
+    let login = |port: u16| Client::login(port, APP_USER, DATABASE);
     let failed = |error| Error::io("measure latency")(error);
-    let mut plain = login(Name::Plain).map_err(failed)?;
-    let mut router = login(Name::Router).map_err(failed)?;
+    let copy = byte_copy(stand.port(Name::Plain))?;
+    patiently("byte copy", || login(copy.port.number()).map(drop))?;
+    let mut copied = login(copy.port.number()).map_err(failed)?;
+    let mut plain = login(stand.port(Name::Plain)).map_err(failed)?;
+    let mut router = login(stand.port(Name::Router)).map_err(failed)?;
     let mut latencies = Vec::with_capacity(STATEMENTS.len());
     for Statement { title, sql, bound } in STATEMENTS {
-        let (mut by_plain, mut by_router) = (Vec::new(), Vec::new());
+        let (mut by_plain, mut by_copy, mut by_router) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             by_plain.extend(median_us(&mut plain, sql).map_err(failed)?);
+            by_copy.extend(median_us(&mut copied, sql).map_err(failed)?);
             by_router.extend(median_us(&mut router, sql).map_err(failed)?);
         }
         let ratios: Vec<f64> = by_router
@@ -94,6 +107,7 @@ pub(super) fn measure(stand: &Stand, rounds: u32) -> Result<Vec<Latency>, Error>
         latencies.push(Latency {
             title,
             plain_us: median(by_plain),
+            copied_us: median(by_copy),
             router_us: median(by_router),
             ratio: median(ratios),
             bound,

@@ -107,13 +107,18 @@ impl Report {
             let (query, name) = (failure.query, failure.name.title());
             writeln!(text, "  Q{query} by {name}: {}", failure.reason)?;
         }
-        writeln!(text, "\nSmall statements over both shards: µs")?;
+        writeln!(
+            text,
+            "\nSmall statements over both shards: µs\n  {:40}{:>12}{:>12}{:>12}{:>14}",
+            "", "PostgreSQL", "byte copy", "router", "× PostgreSQL"
+        )?;
         for latency in &self.latencies {
             writeln!(
                 text,
-                "  {:40}{:>12}{:>12}{:>14}",
+                "  {:40}{:>12}{:>12}{:>12}{:>14}",
                 latency.title,
                 number(latency.plain_us, 0),
+                number(latency.copied_us, 0),
                 number(latency.router_us, 0),
                 number(latency.ratio, 2),
             )?;

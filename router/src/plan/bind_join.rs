@@ -12,6 +12,7 @@ use switchyard_schema::TableName;
 
 use super::analyse::{Analysis, Instance, facts, names};
 use super::given::Given;
+use super::learned::{Estimate, in_order};
 use super::workspace::{Fetch, Home, Workspace};
 use super::{Context, Operator, Plan};
 use crate::relations::Relation;
@@ -44,7 +45,7 @@ const MATCHES: f64 = 10.0;
 /// The join with the fewest rows to be given, at most so many, and the order to fetch them in; of those that are not `unfit`.
 pub fn cheapest(
     workspace: &Workspace,
-    rows: &[f64],
+    estimates: &[Estimate],
     most: f64,
     unfit: impl Fn(usize) -> bool,
 ) -> Option<(usize, Vec<usize>)> {
@@ -53,7 +54,7 @@ pub fn cheapest(
         if unfit(number) {
             continue;
         }
-        let (total, order) = cost(join, &workspace.fetches, rows);
+        let (total, order) = cost(join, &workspace.fetches, estimates);
         let better = best.as_ref().is_none_or(|(best, ..)| total < *best);
         if total <= most && better {
             best = Some((total, number, order));
@@ -68,23 +69,24 @@ pub fn expected(workspace: &Workspace, join: usize) -> Option<Option<f64>> {
     if let Some(None) = known.tried(join) {
         return Some(None);
     }
-    let rows = &known.estimates.rows;
-    let rows = (rows.len() == workspace.fetches.len()).then_some(rows)?;
-    let (total, _) = cost(workspace.joins.get(join)?, &workspace.fetches, rows);
+    let estimates = (!known.estimates.is_empty()).then_some(&known.estimates)?;
+    let (total, _) = cost(workspace.joins.get(join)?, &workspace.fetches, estimates);
     Some(Some(total))
 }
 
-/// How many rows are given, about, and the order to fetch them in, by position: what is small restricts what follows.
-fn cost(join: &BindJoin, fetches: &[Fetch], rows: &[f64]) -> (f64, Vec<usize>) {
+/// How many rows are given, about, and the order to fetch them in, by position.
+fn cost(join: &BindJoin, fetches: &[Fetch], estimates: &[Estimate]) -> (f64, Vec<usize>) {
     let expected = |position: &usize| {
-        let fetch = join.given.get(*position).map(|(fetch, _)| *fetch);
-        fetch
-            .and_then(|fetch| rows.get(fetch))
-            .copied()
-            .unwrap_or(f64::MAX)
+        let given = join.given.get(*position);
+        let known = given.and_then(|(fetch, _)| estimates.get(*fetch));
+        known.map_or(f64::MAX, |known| known.rows)
     };
-    let mut order: Vec<usize> = (0..join.given.len()).collect();
-    order.sort_by(|a, b| expected(a).total_cmp(&expected(b)));
+    let numbers = join.given.iter().map(|(fetch, _)| *fetch);
+    let position = |number: usize| join.given.iter().position(|(fetch, _)| *fetch == number);
+    let order: Vec<usize> = in_order(estimates, numbers)
+        .into_iter()
+        .filter_map(position)
+        .collect();
     let mut total = 0.0;
     let mut fetched: Vec<(&TableName, f64)> = Vec::new();
     for position in &order {

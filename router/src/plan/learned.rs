@@ -19,8 +19,8 @@ pub struct Learned(Mutex<Known>);
 /// What is known of a plan.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// What PostgreSQL expects of its fetches.
-    pub estimates: Estimates,
+    /// What PostgreSQL expects of its fetches, by their numbers; nothing before it was asked.
+    pub estimates: Vec<Estimate>,
     /// What PostgreSQL has said of the statement's result, on the tables as they are.
     pub description: Option<Bytes>,
     /// The joins that have been tried: how they are executed, or that they cannot be.
@@ -29,13 +29,40 @@ pub struct Known {
     pub part: Option<Part>,
 }
 
-/// What PostgreSQL expects of the fetches of a plan, by their numbers; nothing before it was asked.
-#[derive(Debug, Clone, Default)]
-pub struct Estimates {
-    /// How many rows each has, about, if nothing restricts it that was fetched before.
-    pub rows: Vec<f64>,
-    /// Each as it had better be made, if that is without looking at other relations' rows on the shard.
-    pub alone: Vec<Option<Arc<Fetch>>>,
+/// What PostgreSQL expects of a fetch.
+#[derive(Debug, Clone)]
+pub struct Estimate {
+    /// How many rows there are on all shards, about, if nothing restricts it that was fetched before.
+    pub rows: f64,
+    /// What they cost a shard, in PostgreSQL's units, of which reading a page in order is one.
+    pub cost: f64,
+    /// The fetch as it had better be made, if that is without looking at other relations' rows on the shard.
+    pub alone: Option<Arc<Fetch>>,
+}
+
+/// The order to make these fetches in, by their numbers. Each restricts those that follow by its keys: they then cost no more than a look
+/// for each, about. Next is always what makes it and all that is left the cheapest.
+pub fn in_order(estimates: &[Estimate], fetches: impl Iterator<Item = usize>) -> Vec<usize> {
+    let of = |number: usize| {
+        let known = estimates.get(number);
+        known.map_or((f64::MAX, f64::MAX), |own| (own.rows, own.cost))
+    };
+    let mut left: Vec<usize> = fetches.collect();
+    let mut order = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let with_the_rest = |number: usize| {
+            let (rows, cost) = of(number);
+            let others = left.iter().filter(|other| **other != number);
+            cost + others.map(|other| of(*other).1.min(rows)).sum::<f64>()
+        };
+        let totals = left.iter().map(|number| with_the_rest(*number));
+        let next = totals
+            .enumerate()
+            .min_by(|(_, a), (_, b)| a.total_cmp(b))
+            .map_or(0, |(at, _)| at);
+        order.push(left.remove(next));
+    }
+    order
 }
 
 /// What is known of the rows that shards make of a part of a statement.
@@ -115,7 +142,7 @@ impl Learned {
     }
 
     /// What PostgreSQL expects of the fetches.
-    pub fn estimates(&self) -> Estimates {
+    pub fn estimates(&self) -> Vec<Estimate> {
         self.known().estimates.clone()
     }
 
@@ -139,5 +166,27 @@ impl Known {
     pub fn tried(&self, join: usize) -> Option<Option<Arc<Bound>>> {
         let found = self.tried.iter().find(|(tried, _)| *tried == join);
         found.map(|(_, bound)| bound.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Estimate, in_order};
+
+    #[test]
+    fn what_restricts_others_at_little_cost_comes_first() {
+        let estimate = |rows: f64, cost: f64| Estimate {
+            rows,
+            cost,
+            alone: None,
+        };
+        // As many rows of a small table and of a large one.
+        let (small, large) = (estimate(5558.0, 2850.0), estimate(5536.0, 10_585.0));
+        let few = estimate(25.0, 1.2);
+        assert_eq!(in_order(&[large.clone(), small, few], 0..3), [2, 1, 0]);
+        // Few rows of a large table restrict many of a small one.
+        let (many, some) = (estimate(10_000.0, 500.0), estimate(10.0, 1000.0));
+        assert_eq!(in_order(&[many, some], 0..2), [1, 0]);
+        assert_eq!(in_order(&[], 3..5), [3, 4]);
     }
 }

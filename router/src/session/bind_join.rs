@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use switchyard_schema::ShardSet;
+use switchyard_schema::{ShardSet, TableName};
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
@@ -25,7 +25,7 @@ use crate::execute::relay::Trouble;
 use crate::merge::{Limit, Recipe};
 use crate::plan::bind_join::{BindJoin, Bound};
 use crate::plan::given::{Given, GivenText};
-use crate::plan::workspace::Text;
+use crate::plan::workspace::{Fetch, Text};
 use crate::plan::{self, Finish, Merge, Operator, Plan};
 use crate::sql::{Literal, Scan};
 
@@ -183,17 +183,27 @@ impl Session {
         joining: &Joining<'_>,
         asked: &mut Asked<'_>,
     ) -> Result<Option<Joined>, Trouble> {
+        let fetched = self.fetch_join(joining, asked, Fill::Rows).await?;
+        Ok(fetched.and_then(|(chosen, _)| executed(joining, chosen, asked)))
+    }
+
+    /// Fetches the rows of the best join of which they are few, which are then among what is `asked`. Or makes room for them only.
+    pub(super) async fn fetch_join<'a>(
+        &mut self,
+        joining: &Joining<'a>,
+        asked: &mut Asked<'_>,
+        fill: Fill,
+    ) -> Result<Option<(Chosen<'a>, Vec<Brought>)>, Trouble> {
         while let Some(chosen) = self.choose_join(joining, asked).await? {
-            let given = self.give_rows(joining, &chosen, asked, Fill::Rows).await?;
-            if given.is_some() {
-                return Ok(executed(joining, chosen, asked));
+            if let Some(brought) = self.give_rows(joining, &chosen, asked, fill).await? {
+                return Ok(Some((chosen, brought)));
             }
         }
         Ok(None)
     }
 
     /// Fetches the rows of a join, which are then among what is `asked`; `None` if they are too many. Or makes room for them only.
-    pub(super) async fn give_rows(
+    async fn give_rows(
         &mut self,
         joining: &Joining<'_>,
         chosen: &Chosen<'_>,
@@ -250,27 +260,13 @@ impl Session {
             let Some((number, given)) = join.given.get(*position) else {
                 continue;
             };
-            let alone = estimates.alone.get(*number).and_then(Option::as_deref);
+            let known = estimates.get(*number);
+            let alone = known.and_then(|known| known.alone.as_deref());
             let fetch = alone.or(joining.workspace.fetches.get(*number));
             let (Some(fetch), Some(shards)) = (fetch, joining.fetches.get(*number)) else {
                 continue;
             };
-            let restricts = |(relation, column): (&_, &str)| {
-                let mut done = done.iter().filter_map(|at| join.given.get(*at));
-                done.any(|(_, other)| other.relation == *relation && other.has(column))
-            };
-            let restricted = fetch.awaits().any(restricts);
-            let query = fetch.query_given(given, &text, &|relation, column| {
-                let at = done.iter().copied().find(|at| {
-                    let other = join.given.get(*at);
-                    other.is_some_and(|(_, other)| other.relation == *relation)
-                })?;
-                join.given
-                    .get(at)?
-                    .1
-                    .array_of(column, first + slot(join, at))
-            });
-            let query = format!("{query} LIMIT {}", MOST_ROWS + 1);
+            let (query, restricted) = few_of(fetch, given, (join, &done), &text, first);
             if fill == Fill::Nothing {
                 brought.push(Brought {
                     relation: fetch.relation.clone(),
@@ -287,8 +283,8 @@ impl Session {
                 FewRows::Failed { .. } => return Err(Trouble::Told),
             };
             let rows = arrays.as_ref().map_or(MOST_ROWS * 2, Arrays::rows);
-            if !restricted && let Some(known) = learned.known().estimates.rows.get_mut(*number) {
-                *known = f64::from(rows);
+            if !restricted && let Some(known) = learned.known().estimates.get_mut(*number) {
+                known.rows = f64::from(rows);
             }
             bytes += arrays.as_ref().map_or(0, Arrays::bytes);
             let Some(arrays) = arrays.filter(|_| bytes <= MOST_BYTES) else {
@@ -334,6 +330,28 @@ fn executed(joining: &Joining<'_>, chosen: Chosen<'_>, asked: &Asked<'_>) -> Opt
         text,
         bound: (!whole).then_some(bound),
     }))
+}
+
+/// The query for a table's rows, one more than may be given, restricted by what has been fetched: arrays, from this parameter on. Whether
+/// it is.
+fn few_of(
+    fetch: &Fetch,
+    given: &Given,
+    (join, done): (&BindJoin, &[usize]),
+    text: &Text<'_>,
+    first: usize,
+) -> (String, bool) {
+    let array = |relation: &TableName, column: &str| {
+        let mut fetched = done
+            .iter()
+            .filter_map(|at| Some((*at, join.given.get(*at)?)));
+        let (at, (_, other)) = fetched.find(|(_, (_, other))| other.relation == *relation)?;
+        other.array_of(column, first + slot(join, at))
+    };
+    let mut awaited = fetch.awaits();
+    let restricted = awaited.any(|(relation, column)| array(relation, column).is_some());
+    let query = fetch.query_given(given, text, &array);
+    (format!("{query} LIMIT {}", MOST_ROWS + 1), restricted)
 }
 
 /// Where a table's arrays begin among all that are given.

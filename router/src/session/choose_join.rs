@@ -135,7 +135,7 @@ impl Session {
             let chosen = {
                 let known = workspace.learned.known();
                 let unfit = |join| matches!(known.tried(join), Some(None));
-                cheapest(workspace, &known.estimates.rows, most, unfit)
+                cheapest(workspace, &known.estimates, most, unfit)
                     .map(|(number, order)| (number, order, known.tried(number).flatten()))
             };
             let Some((number, order, bound)) = chosen else {

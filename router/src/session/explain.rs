@@ -228,11 +228,8 @@ impl Session {
         asked: &mut Asked<'_>,
         wanted: &Wanted,
     ) -> Result<Option<Vec<String>>, Trouble> {
-        let Some(chosen) = self.choose_join(joining, asked).await? else {
-            return Ok(None);
-        };
-        let given = self.give_rows(joining, &chosen, asked, wanted.fill).await?;
-        let Some(given) = given else {
+        let fetched = self.fetch_join(joining, asked, wanted.fill).await?;
+        let Some((chosen, given)) = fetched else {
             return Ok(None);
         };
         let workspace = joining.workspace;

@@ -16,12 +16,14 @@ use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan;
-use crate::plan::learned::Estimates;
+use crate::plan::learned::Estimate;
 use crate::plan::workspace::{Fetch, Text};
 use crate::sql::{Lexer, TokenKind};
 
 /// A relation with so many rows in the workspace, at most, restricts others by its keys.
 const MOST_KEYS: u64 = 50_000;
+/// One of which all rows are fetched mostly has what the others refer to: only so many of its keys restrict them.
+const MOST_OF_ALL: u64 = 1_000;
 /// And so many bytes of keys: they pass through the router's memory, and are read by every shard.
 const MOST_KEY_BYTES: usize = 1 << 20;
 
@@ -132,7 +134,13 @@ impl Session {
             let query = fetch.query(&text, &|relation, column| keys.of(relation, column));
             let before = workspace.given();
             let rows = self.bring(workspace, fetch, shards, &query, asked).await?;
-            keys.rows.push((fetch.relation.clone(), rows));
+            let most = match fetch.is_restricted() {
+                true => MOST_KEYS,
+                false => MOST_OF_ALL,
+            };
+            if rows <= most {
+                keys.few.push(fetch.relation.clone());
+            }
             all.push(Brought {
                 relation: fetch.relation.clone(),
                 query,
@@ -151,7 +159,7 @@ impl Session {
         shards: &[ShardSet],
         asked: &Asked<'_>,
     ) -> Result<(), Trouble> {
-        let is_known = plan.learned.known().estimates.rows.len() == plan.fetches.len();
+        let is_known = plan.learned.known().estimates.len() == plan.fetches.len();
         let matters = !plan.joins.is_empty()
             || plan
                 .fetches
@@ -161,21 +169,24 @@ impl Session {
             return Ok(());
         }
         let text = Text::new(asked.sql);
-        let mut estimates = Estimates::default();
+        let mut estimates = Vec::with_capacity(plan.fetches.len());
         for (fetch, shards) in plan.fetches.iter().zip(shards) {
             let query = fetch.query(&text, &|_, _| None);
             let mut expected = self.expected(shards, &query, asked).await?;
-            let mut better = None;
+            let mut lighter = None;
             if let Some(alone) = fetch.alone() {
                 let query = alone.query(&text, &|_, _| None);
                 let own = self.expected(shards, &query, asked).await?;
                 if own.with_rows_sent() <= expected.with_rows_sent() {
-                    (expected, better) = (own, Some(Arc::new(alone)));
+                    (expected, lighter) = (own, Some(Arc::new(alone)));
                 }
             }
             let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
-            estimates.rows.push(expected.rows * f64::from(shards));
-            estimates.alone.push(better);
+            estimates.push(Estimate {
+                rows: expected.rows * f64::from(shards),
+                cost: expected.with_rows_sent(),
+                alone: lighter,
+            });
         }
         plan.learned.known().estimates = estimates;
         Ok(())
@@ -213,9 +224,8 @@ impl Session {
         keys: &mut Keys,
     ) -> Result<(), Trouble> {
         for (relation, column) in fetch.awaits() {
-            let few = |(name, rows): &(TableName, u64)| name == relation && *rows <= MOST_KEYS;
             let name = (relation.clone(), column.to_owned());
-            if keys.values.contains_key(&name) || !keys.rows.iter().any(few) {
+            if keys.values.contains_key(&name) || !keys.few.contains(relation) {
                 continue;
             }
             // No key at all is an array, too.
@@ -338,7 +348,8 @@ pub(super) fn not_brought(parts: &[Part<'_>], asked: &Asked<'_>) -> Vec<Brought>
 /// What is known of the relations that have been brought.
 #[derive(Default)]
 struct Keys {
-    rows: Vec<(TableName, u64)>,
+    /// Those with few enough rows to restrict others.
+    few: Vec<TableName>,
     /// The distinct values of a column, as an array's literal.
     values: HashMap<(TableName, String), String>,
 }

@@ -15,7 +15,7 @@ use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
-use crate::plan::learned::Estimates;
+use crate::plan::learned::{self, Estimate};
 use crate::plan::workspace::fetch::{names, qualified};
 use crate::plan::workspace::{Fetch, Home, TemporaryView, Text};
 use crate::plan::{self, Command, Finish};
@@ -376,24 +376,23 @@ impl Session {
     }
 }
 
-/// What is fetched, the small first, as it restricts what follows. What is `in_place` on every shard need not be.
+/// What is fetched, in the order in which it is. What is `in_place` on every shard need not be.
 fn in_order<'a>(
     plan: &'a plan::Workspace,
     shards: &'a [ShardSet],
-    estimates: &'a Estimates,
+    estimates: &'a [Estimate],
     in_place: bool,
 ) -> Vec<Part<'a>> {
-    let fetches = plan.fetches.iter().enumerate().zip(shards);
-    let fetches = fetches.filter(|((_, fetch), _)| !(in_place && fetch.home.is_some()));
-    let mut fetches: Vec<(f64, Part<'a>)> = fetches
-        .map(|((number, fetch), shards)| {
-            let alone = estimates.alone.get(number).and_then(Option::as_deref);
-            let rows = estimates.rows.get(number).copied().unwrap_or_default();
-            (rows, (alone.unwrap_or(fetch), shards))
-        })
-        .collect();
-    fetches.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    fetches.into_iter().map(|(_, part)| part).collect()
+    let moved = |fetch: &Fetch| !(in_place && fetch.home.is_some());
+    let numbers = plan.fetches.iter().enumerate();
+    let numbers = numbers.filter(|(_, fetch)| moved(fetch));
+    let order = learned::in_order(estimates, numbers.map(|(number, _)| number));
+    let part = |number: usize| {
+        let known = estimates.get(number);
+        let alone = known.and_then(|known| known.alone.as_deref());
+        Some((alone.or(plan.fetches.get(number))?, shards.get(number)?))
+    };
+    order.into_iter().filter_map(part).collect()
 }
 
 /// The statements that make the tables.

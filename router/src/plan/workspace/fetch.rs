@@ -346,6 +346,11 @@ impl Fetch {
         })
     }
 
+    /// Whether any row may be left out.
+    pub fn is_restricted(&self) -> bool {
+        !self.mentions.is_empty() && self.mentions.iter().all(|mention| !mention.is_empty())
+    }
+
     /// The relations whose keys could restrict it.
     pub fn awaits(&self) -> impl Iterator<Item = (&TableName, &str)> {
         self.mentions.iter().flat_map(|mention| awaited(mention))
