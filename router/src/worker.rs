@@ -1,11 +1,12 @@
 //! What a worker thread has: a share of the process's services, a plan cache and input buffers of its own.
 
-pub(crate) mod spare;
+mod spare;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 
 use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, Settings};
 use crate::control::ControlHandle;
@@ -16,7 +17,7 @@ use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
-use spare::Spare;
+use spare::{READ_SIZE, Spare};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -151,8 +152,23 @@ impl Worker {
         }
     }
 
-    /// The input buffers that no client holds.
-    pub(crate) fn spare(&self) -> MutexGuard<'_, Spare> {
+    /// Makes room for one read in the input buffer of a connection. One that holds no memory is lent a spare one.
+    pub(crate) fn make_room(&self, input: &mut BytesMut) {
+        if input.capacity() == 0 {
+            *input = self.spare().take();
+        }
+        input.reserve(READ_SIZE);
+    }
+
+    /// Takes an input buffer back if nothing is left in it: the next to read anything has one that is warm, whichever
+    /// connection it was.
+    pub(crate) fn reclaim(&self, input: &mut BytesMut) {
+        if input.is_empty() && input.capacity() > 0 {
+            self.spare().put(std::mem::take(input));
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Spare> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -121,22 +121,25 @@ pub enum QueryError {
 /// A row of text values, as the simple query protocol returns them.
 pub type TextRow = Vec<Option<String>>;
 
-/// An authenticated connection, ready for queries.
+/// An authenticated connection, ready for queries. What every query touches stands together, at the start.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Connection {
     pub(crate) stream: Stream,
     /// Bytes read and not yet consumed.
     pub(crate) input: BytesMut,
     /// Bytes to be written.
     pub(crate) output: BytesMut,
-    /// What the node owes for what has been sent, and the transaction status it last reported.
-    pub(crate) replies: Replies,
-    /// The statements prepared here.
-    pub(crate) prepared: PreparedSet,
-    /// The unnamed prepared statement, by the router's statement number.
-    pub(crate) unnamed: Option<u64>,
     /// The settings that hold here between transactions; `None` if that is not known.
     pub(crate) applied: Option<Arc<Settings>>,
+    /// How a cancel request reaches the backend.
+    pub(crate) target: Arc<CancelTarget>,
+    /// Its line in SHOW SERVERS.
+    pub(crate) entry: Option<Registration<ServerEntry>>,
+    /// When it was made, in milliseconds of its pool's age.
+    pub(crate) born: u64,
+    /// The life of the server this connection belongs to, where the monitor has vouched for it.
+    pub(crate) incarnation: Option<Incarnation>,
     /// Something ran that may have left session state behind: reset before another session gets it.
     pub(crate) dirty: bool,
     /// Its session remembers values of sequences, for `currval` and `lastval`.
@@ -145,17 +148,15 @@ pub struct Connection {
     pub(crate) seeded: bool,
     /// The stream is of no further use.
     pub(crate) broken: bool,
-    /// The life of the server this connection belongs to, where the monitor has vouched for it.
-    pub(crate) incarnation: Option<Incarnation>,
-    /// When it was made, in milliseconds of its pool's age.
-    pub(crate) born: u64,
+    /// What the node owes for what has been sent, and the transaction status it last reported.
+    pub(crate) replies: Replies,
+    /// The statements prepared here.
+    pub(crate) prepared: PreparedSet,
+    /// The unnamed prepared statement, by the router's statement number.
+    pub(crate) unnamed: Option<u64>,
     parameters: Vec<(Box<str>, Box<str>)>,
-    /// How a cancel request reaches the backend.
-    pub(crate) target: Arc<CancelTarget>,
     /// A second handle on the socket, by which others can shut it down while this task waits on it.
     pub(crate) socket: Arc<socket2::Socket>,
-    /// Its line in SHOW SERVERS.
-    pub(crate) entry: Option<Registration<ServerEntry>>,
 }
 
 impl Connection {
@@ -382,8 +383,8 @@ impl Connection {
     }
 }
 
-/// Room made for one read: a page of small replies, and few system calls for large ones.
-pub(crate) const READ_SIZE: usize = 16 << 10;
+/// Room made for one read of what is said to the router itself.
+const READ_SIZE: usize = 8 << 10;
 
 pub(super) fn decode(message: &[u8]) -> io::Result<Message<'_>> {
     let (head, body) = message

@@ -11,7 +11,6 @@ mod replies;
 mod settings;
 mod turn;
 
-pub(crate) use connection::READ_SIZE;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;

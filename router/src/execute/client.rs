@@ -15,7 +15,6 @@ use tokio::task::coop::has_budget_remaining;
 use crate::metrics::Counters;
 use crate::stream::Stream;
 use crate::worker::Worker;
-use crate::worker::spare::READ_SIZE;
 
 /// Input read ahead, while a backend works for this client, before we leave the rest in the socket.
 const READ_AHEAD: usize = 64 << 10;
@@ -152,9 +151,7 @@ impl Client {
 
     /// Waits for bytes, any number. False at the end of the stream. A client that keeps us waiting holds no buffer.
     pub(crate) async fn read(&mut self) -> io::Result<bool> {
-        if self.input.is_empty() {
-            self.worker.spare().put(std::mem::take(&mut self.input));
-        }
+        self.worker.reclaim(&mut self.input);
         let mut asked = !self.input.is_empty();
         let count = poll_fn(|context| {
             // Without a buffer, at first; woken, there is something to read, mostly.
@@ -173,17 +170,13 @@ impl Client {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.input.capacity() == 0 {
-            self.input = self.worker.spare().take();
-        }
-        self.input.reserve(READ_SIZE);
+        self.worker.make_room(&mut self.input);
         self.watch = Watch::default();
         let count = match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
-            Poll::Pending if self.input.is_empty() => {
-                self.worker.spare().put(std::mem::take(&mut self.input));
+            Poll::Pending => {
+                self.worker.reclaim(&mut self.input);
                 return Poll::Pending;
             }
-            Poll::Pending => return Poll::Pending,
             Poll::Ready(read) => read?,
         };
         self.counters.received(count);
@@ -206,10 +199,18 @@ impl Client {
 
     /// Puts back input taken by [`Client::take_input`], in front of what has arrived meanwhile.
     pub(crate) fn put_back(&mut self, mut input: BytesMut) {
+        if input.is_empty() {
+            return self.worker.reclaim(&mut input);
+        }
         if !self.input.is_empty() {
             input.extend_from_slice(&self.input);
         }
         self.input = input;
+    }
+
+    /// Who lends backends their input buffers, too.
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
     }
 
     /// Reads ahead while a backend works. Ready when the client has gone; pending otherwise, however much it sends.

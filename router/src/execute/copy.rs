@@ -7,7 +7,6 @@ use tokio::io::AsyncReadExt;
 
 use super::participant::Participant;
 use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
-use crate::backend::READ_SIZE;
 use crate::execute::client::Client;
 
 /// Forwards CopyData until the client ends the COPY or the backend does, by an error. What the client still sends after
@@ -110,7 +109,7 @@ async fn backend_spoke(
         client.flush().await.map_err(client_gone)?;
     }
     let connection = &mut *participant.connection;
-    connection.input.reserve(READ_SIZE);
+    client.worker().make_room(&mut connection.input);
     let spoke = tokio::select! {
         read = client.read() => match read {
             Ok(true) => return Ok(false),

@@ -81,10 +81,8 @@ impl Session {
         let began = Instant::now();
         let mut message = self.client.take_message(length);
         let outcome = self.query(&message).await;
-        if self.client.input.is_empty() {
-            message.clear();
-            self.client.put_back(message);
-        }
+        message.clear();
+        self.client.put_back(message);
         self.counters.query_time(began.elapsed());
         match outcome {
             Ok(Ready::Said) => self.finish().await,
