@@ -64,9 +64,16 @@ impl ClientState {
 /// The time of what has not happened.
 const NEVER: u64 = u64::MAX;
 
-/// One client.
+/// One client. What changes with every statement stands together, at the start.
 #[derive(Debug)]
+#[repr(C)]
 pub struct ClientEntry {
+    activity: Activity,
+    clock: Arc<Clock>,
+    queries: AtomicU64,
+    transactions: AtomicU64,
+    request_at_ms: AtomicU64,
+    pins: AtomicU8,
     /// Number of the client in this process, from 1.
     pub id: u64,
     /// Whom it logged in as.
@@ -83,13 +90,7 @@ pub struct ClientEntry {
     pub connected_at: SystemTime,
     /// What works for it, to be cancelled.
     pub(crate) slot: Arc<CancelSlot>,
-    clock: Arc<Clock>,
-    activity: Activity,
     application_name: Mutex<Box<str>>,
-    pins: AtomicU8,
-    queries: AtomicU64,
-    transactions: AtomicU64,
-    request_at_ms: AtomicU64,
 }
 
 /// A client as it logs in: see [`ClientEntry`].
@@ -219,9 +220,12 @@ impl ClientEntry {
     }
 }
 
-/// One connection to a node.
+/// One connection to a node. What changes with every client stands at the start.
 #[derive(Debug)]
+#[repr(C)]
 pub struct ServerEntry {
+    client: AtomicU64,
+    served: AtomicU64,
     /// Number of the connection in this process, from 1.
     pub id: u64,
     /// The node it leads to.
@@ -234,8 +238,6 @@ pub struct ServerEntry {
     pub pid: u32,
     /// When it was opened.
     pub connected_at: SystemTime,
-    client: AtomicU64,
-    served: AtomicU64,
 }
 
 impl ServerEntry {

@@ -9,6 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// `sy_<number>` on every connection that meets it, so that any connection can serve any client.
 #[derive(Debug)]
 pub struct PreparedSet {
+    /// The one used last, while it is held: to use it again changes nothing. 0 is no statement's number.
+    latest: u64,
     last_use: HashMap<u64, u64, Scatter>,
     clock: u64,
     limit: usize,
@@ -40,6 +42,7 @@ impl PreparedSet {
     /// An empty set that holds at most `limit` statements.
     pub fn new(limit: usize) -> Self {
         Self {
+            latest: 0,
             last_use: HashMap::default(),
             clock: 0,
             limit: limit.max(1),
@@ -48,10 +51,14 @@ impl PreparedSet {
 
     /// Notes a use of `statement`: true when the connection already holds it.
     pub fn touch(&mut self, statement: u64) -> bool {
+        if statement == self.latest {
+            return true;
+        }
         self.clock += 1;
         match self.last_use.get_mut(&statement) {
             Some(used) => {
                 *used = self.clock;
+                self.latest = statement;
                 true
             }
             None => false,
@@ -69,17 +76,22 @@ impl PreparedSet {
         }
         self.clock += 1;
         self.last_use.insert(statement, self.clock);
+        self.latest = statement;
         evicted
     }
 
     /// Forgets `statement`, whose preparation failed.
     pub fn remove(&mut self, statement: u64) {
         self.last_use.remove(&statement);
+        if statement == self.latest {
+            self.latest = 0;
+        }
     }
 
     /// Forgets all, after `DISCARD ALL`.
     pub fn clear(&mut self) {
         self.last_use.clear();
+        self.latest = 0;
     }
 }
 
@@ -97,5 +109,17 @@ mod tests {
         assert!(!set.touch(2));
         assert!(set.touch(1));
         assert!(set.touch(3));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_held_even_if_it_was_used_last() {
+        let mut set = PreparedSet::new(2);
+        set.insert(1);
+        set.insert(2);
+        set.remove(2);
+        assert!(!set.touch(2));
+        assert!(set.touch(1));
+        set.clear();
+        assert!(!set.touch(1));
     }
 }

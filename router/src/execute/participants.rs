@@ -47,29 +47,30 @@ pub(crate) enum Need {
     AskedReplica,
 }
 
-/// Who borrows: what does not change during a session.
+/// Who borrows: what does not change during a session. What every borrowing needs comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Borrower {
     pub(crate) worker: Arc<Worker>,
-    pub(crate) user: Arc<str>,
-    pub(crate) counters: Arc<Counters>,
     /// The client's number, for SHOW SERVERS.
     pub(crate) client: u64,
     /// Where cancel requests find what works for the client.
     pub(crate) slot: Arc<CancelSlot>,
-    /// Its place in the queue of a pool.
-    pub(crate) turn: Arc<Turn>,
-    pub(crate) address: IpAddr,
-    pub(crate) policy: ReadPolicy,
     pub(crate) consistency: Consistency,
+    pub(crate) policy: ReadPolicy,
     /// Session pooling: a primary that is borrowed stays until the client leaves.
     pub(crate) keep: bool,
+    pub(crate) address: IpAddr,
+    pub(crate) user: Arc<str>,
+    pub(crate) counters: Arc<Counters>,
+    /// Its place in the queue of a pool.
+    pub(crate) turn: Arc<Turn>,
 }
 
-/// The backends of one session.
+/// The backends of one session. What every borrowing needs stands together.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Participants {
-    borrower: Borrower,
     list: SmallVec<[Participant; 1]>,
     floors: Vec<ReadFloor>,
     pools: SmallVec<[(NodeId, Arc<Pool>); 2]>,
@@ -77,6 +78,7 @@ pub(crate) struct Participants {
     turn: Option<(ShardIndex, usize)>,
     /// The session has used sequences on a backend that it no longer holds.
     pub(crate) sequences_elsewhere: bool,
+    borrower: Borrower,
     /// The shard whose connection was lost with a part of the open block: the block can only be rolled back.
     lost: Option<Arc<str>>,
 }

@@ -326,9 +326,13 @@ where
             connection = incoming.connections.recv() => match connection {
                 Some(connection) => {
                     let load = Load(Arc::clone(&incoming.load));
-                    let (entrance, serve) = (entrance.clone(), serve.clone());
+                    // Apart, for it is over before the first query; what is left is small.
+                    let welcomed = Box::pin(welcome(connection, entrance.clone()));
+                    let serve = serve.clone();
                     let connected = async move {
-                        connect(connection, entrance, serve).await;
+                        if let Some((client, _place)) = welcomed.await {
+                            serve(client).await;
+                        }
                         drop(load);
                     };
                     tasks.spawn(connected.instrument(client_span()));
@@ -371,31 +375,26 @@ fn note_end(ended: Result<(), JoinError>) {
     }
 }
 
-/// One connection, from its first byte to its last.
-async fn connect<F: Future<Output = ()>>(
-    connection: Accepted,
-    entrance: Entrance,
-    serve: impl Fn(ClientConnection) -> F,
-) {
+/// One connection, from its first byte until it is let in, if it is.
+async fn welcome(connection: Accepted, entrance: Entrance) -> Option<(ClientConnection, Place)> {
     let (stream, peer) = match prepare(connection) {
         Ok(prepared) => prepared,
         Err(error) => {
             tracing::debug!(%error, "a connection was lost before it began");
-            return;
+            return None;
         }
     };
     match peer {
         Some(peer) => Span::current().record("peer", tracing::field::display(peer)),
         None => Span::current().record("peer", "unix"),
     };
-    match enter(stream, peer, &entrance).await {
-        Ok(Some((client, _place))) => serve(client).await,
-        Ok(None) => {}
-        Err(refusal) => {
+    enter(stream, peer, &entrance)
+        .await
+        .unwrap_or_else(|refusal| {
             tracing::debug!(reason = %refusal, "a client was not let in");
             entrance.room.note(&refusal);
-        }
-    }
+            None
+        })
 }
 
 /// Registers the socket with the reactor of this worker. The client's address, if it has one.

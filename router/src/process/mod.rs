@@ -15,6 +15,7 @@ pub mod signals;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -398,10 +399,19 @@ async fn listen(
 }
 
 /// Serves one client that has been let in.
-async fn serve(client: ClientConnection, worker: Arc<Worker>, operations: Arc<Operations>) {
-    if !access::is_console(&client.database) {
-        return session::run(client, worker).await;
+fn serve(
+    client: ClientConnection,
+    worker: Arc<Worker>,
+    operations: Arc<Operations>,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    match access::is_console(&client.database) {
+        true => Box::pin(administer(client, operations)),
+        false => Box::pin(session::run(client, worker)),
     }
+}
+
+/// Serves one client of the admin console.
+async fn administer(client: ClientConnection, operations: Arc<Operations>) {
     let visitor = operations.visitor(&client);
     let served = console::serve(
         client.stream,

@@ -73,61 +73,68 @@ pub(crate) use statement::Statements;
 use statement::{ByName, Portal, SessionStatement, Statement};
 
 /// Serves a client that has authenticated, until it leaves.
-pub async fn run(connection: ClientConnection, worker: Arc<Worker>) {
-    match Box::pin(open::open(connection, worker)).await {
-        Ok(mut session) => {
-            session.introduce();
-            session.serve().await;
-            tracing::debug!("a client has left");
+pub fn run(connection: ClientConnection, worker: Arc<Worker>) -> impl Future<Output = ()> + Send {
+    // What is needed for it is not kept beside the session.
+    let opened = Box::pin(open::open(connection, worker));
+    async move {
+        match opened.await {
+            Ok(mut session) => {
+                session.introduce();
+                session.serve().await;
+                tracing::debug!("a client has left");
+            }
+            Err(error) => tracing::debug!(%error, "a session could not be opened"),
         }
-        Err(error) => tracing::debug!(%error, "a session could not be opened"),
     }
 }
 
+/// What every query touches stands together, at the start: with many sessions that take turns, little of a session is in a
+/// cache when its turn comes.
+#[repr(C)]
 struct Session {
     worker: Arc<Worker>,
-    client: Client,
-    /// Its line in SHOW CLIENTS.
-    entry: Registration<ClientEntry>,
-    counters: Arc<Counters>,
-    /// Its key, good as long as this is.
-    cancel: CancelRegistration,
-    user: Arc<str>,
     /// The snapshot the present request works on.
     database: Arc<DatabaseTopology>,
     generation: u64,
-    participants: Participants,
-    block: Option<Block>,
     /// What the client has set; applied to every backend before it serves.
     settings: Arc<Settings>,
-    search_path: SearchPath,
-    /// The `search_path` that holds where the client has not set one: a role or a database can have its own.
-    default_path: Arc<str>,
-    /// The role that runs statements, after SET ROLE.
-    role: Arc<str>,
+    counters: Arc<Counters>,
+    /// Its line in SHOW CLIENTS.
+    entry: Registration<ClientEntry>,
+    /// The number of all that plans depend on besides the text; `None` when it has changed.
+    context: Option<ContextId>,
     /// `SET switchyard.route`
     route_hint: Option<HintNode>,
     /// `SET switchyard.layer`
     layer: Layer,
-    /// Temporary relations the session may have created.
-    temporary: Vec<String>,
-    /// The number of all that plans depend on besides the text; `None` when it has changed.
-    context: Option<ContextId>,
-    statements: ByName<Arc<SessionStatement>>,
-    portals: ByName<Portal>,
-    cursors: Vec<Cursor>,
-    /// Cursors over rows of several shards.
-    cursors_apart: Vec<CursorApart>,
-    /// Workspaces of portals that have rows left.
-    workspaces: Vec<OpenWorkspace>,
-    /// So many workspaces have been opened for portals.
-    workspaces_opened: u64,
-    batch: Batch,
-    described: Described,
     /// Bytes of the statement under which a connection was lost had reached the client.
     lost_shown: bool,
+    client: Client,
+    batch: Batch,
+    participants: Participants,
+    portals: ByName<Portal>,
+    statements: ByName<Arc<SessionStatement>>,
+    block: Option<Block>,
+    described: Described,
+    cursors: Vec<Cursor>,
+    /// Workspaces of portals that have rows left.
+    workspaces: Vec<OpenWorkspace>,
     drain: DrainWatch,
     overdue: OverdueWatch,
+    /// Cursors over rows of several shards.
+    cursors_apart: Vec<CursorApart>,
+    /// So many workspaces have been opened for portals.
+    workspaces_opened: u64,
+    /// Its key, good as long as this is.
+    cancel: CancelRegistration,
+    user: Arc<str>,
+    /// The role that runs statements, after SET ROLE.
+    role: Arc<str>,
+    search_path: SearchPath,
+    /// The `search_path` that holds where the client has not set one: a role or a database can have its own.
+    default_path: Arc<str>,
+    /// Temporary relations the session may have created.
+    temporary: Vec<String>,
 }
 
 /// Statements whose parameter types backends are being asked for.

@@ -212,17 +212,18 @@ impl Statements {
     }
 }
 
-/// A prepared statement of one client.
+/// A prepared statement of one client. What its execution needs comes first.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub(crate) struct SessionStatement {
     pub(crate) statement: Arc<Statement>,
     /// Its plan, and what that was made for.
     pub(crate) plan: Arc<Plan>,
     pub(crate) context: ContextId,
-    /// The literals of its text.
-    pub(crate) literals: Arc<[Literal]>,
     /// The hint in its text.
     pub(crate) hint: Option<HintNode>,
+    /// The literals of its text.
+    pub(crate) literals: Arc<[Literal]>,
     pub(crate) origin: Origin,
 }
 

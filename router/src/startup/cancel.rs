@@ -304,20 +304,22 @@ impl CancelSlot {
     }
 }
 
-/// A backend as a cancel request reaches it. Made with the connection; lives as long.
+/// A backend as a cancel request reaches it. Made with the connection; lives as long. What every borrower looks at comes
+/// first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct CancelTarget {
-    address: CancelAddress,
-    pid: i32,
-    secret: Box<[u8]>,
-    /// The connection itself, as long as there is one.
-    socket: Weak<Socket>,
-    /// The last request was for [`CancelReason::Timeout`].
-    timed_out: AtomicBool,
     /// Requests on their way.
     forwarding: AtomicUsize,
+    /// The last request was for [`CancelReason::Timeout`].
+    timed_out: AtomicBool,
     /// A request was sent and how it ended is not known.
     uncertain: AtomicBool,
+    pid: i32,
+    secret: Box<[u8]>,
+    address: CancelAddress,
+    /// The connection itself, as long as there is one.
+    socket: Weak<Socket>,
     over: Notify,
 }
 
