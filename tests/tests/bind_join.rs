@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use switchyard_tests::cluster::ClusterSpec;
 use switchyard_tests::dialogue::{self, Batch};
-use switchyard_tests::{Bed, BedSpec, Client, Reply};
+use switchyard_tests::{Bed, BedSpec, Client, Reply, eventually};
 
 const DDL: &str = "
 CREATE TABLE small (id bigint PRIMARY KEY, other bigint, divisor int, payload text);
@@ -216,6 +216,46 @@ fn a_changed_table_is_another_one() {
         client.run(sql).succeeded().texts(),
         [["1", "4", "1", "x", "4", "no. 4"]]
     );
+}
+
+/// What was changed on the shards themselves is answered as it is now, or refused until the router has read it.
+#[test]
+fn a_table_that_was_changed_behind_the_routers_back_is_another_one() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    insert(&mut client, 1, 4, 1, "x");
+    let direct = |sql: &str| {
+        for shard in bed.cluster().shards() {
+            bed.cluster().sql(shard.primary.as_ref(), sql).unwrap();
+        }
+    };
+    let statements = [
+        "SELECT * FROM small ORDER BY id LIMIT 2",
+        "SELECT s.*, l.name FROM small s JOIN large l ON l.id = s.other",
+        "SELECT s.*, count(*) OVER () FROM small s FULL JOIN large l ON l.id = s.other AND l.name > s.payload ORDER BY s.id LIMIT 1",
+    ];
+    for sql in statements.iter().cycle().take(2 * statements.len()) {
+        client.run(sql).succeeded();
+    }
+    let width = |reply: &Reply| reply.columns.as_ref().map_or(0, Vec::len);
+    // The tables are read again, but not each time at once.
+    let mut becomes = |sql: &str, columns: usize| {
+        eventually("the tables are known as they are", || {
+            let reply = client.run(sql);
+            let known = reply.sqlstate() != Some("40001");
+            if known {
+                assert_eq!(width(&reply.succeeded()), columns, "{sql}");
+            }
+            known
+        });
+    };
+    for (sql, columns) in statements.into_iter().zip([4, 5, 5]) {
+        becomes(sql, columns);
+        direct("ALTER TABLE small ADD COLUMN more int DEFAULT 7");
+        becomes(sql, columns + 1);
+        direct("ALTER TABLE small DROP COLUMN more");
+        becomes(sql, columns);
+    }
 }
 
 /// A portal of a bind join gives its rows in parts, and one with the wrong number of values is refused as PostgreSQL would: rows that

@@ -7,6 +7,7 @@ use super::Session;
 use super::fetch::Asked;
 use super::part::place_error;
 use super::workspace::is_placed;
+use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 
@@ -51,8 +52,10 @@ impl Session {
     ) -> Result<T, Trouble> {
         if matches!(outcome, Err(Trouble::Told)) && is_placed(&said) {
             match Box::pin(self.analyse_apart(asked.sql, asked)).await? {
+                // Nothing is: the tables are not what they were when it was planned.
+                Ok(_) => return Err(Failure::Retry.into()),
                 Err(own) if !own.is_empty() => said = own,
-                _ => place_error(&mut said, 0, |_| None),
+                Err(_) => place_error(&mut said, 0, |_| None),
             }
         }
         self.client.output.extend_from_slice(&said);

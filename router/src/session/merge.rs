@@ -83,6 +83,8 @@ pub(super) enum Outcome {
     Failed(Failed),
     /// What the shards sent could not be merged.
     Unmerged(MergeError),
+    /// Their rows have other columns than the plan knows.
+    Stale,
 }
 
 /// A shard that has failed: the client is told, or the connection is lost and marked as broken.
@@ -151,40 +153,23 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let plan = scattered.plan;
         let cancels = self.cancel.slot().requests();
-        let mut indexes = Vec::with_capacity(scattered.shards.len());
-        for shard in scattered.shards.iter() {
-            let index = self.join(shard, scattered.need).await?;
-            self.settle_one(index, plan).await?;
-            indexes.push(index);
-        }
-        for index in &indexes {
-            let participant = self.participants.at(*index)?;
-            participant.note_run(plan);
-            let connection = &mut *participant.connection;
-            connection.output.extend_from_slice(scattered.messages);
-            connection.unnamed = None;
-            let reply = Reply::Part {
-                describe: false,
-                ready: true,
-            };
-            connection.replies.expect(reply, Show::Nothing);
-            // An idle backend reads a whole query before it answers: this cannot block on its replies.
-            if connection.flush().await.is_err() {
-                return Err(self.lose(*index, plan));
-            }
-        }
+        let indexes = self.send_parts(scattered).await?;
         self.cancel_again(cancels).await;
         let (formats, count) = (Formats::text(), indexes.len());
         let (recipe, limit) = (scattered.recipe, scattered.limit);
         let mut merging = Merging::new(recipe, formats, count, limit, None);
         let shown = Some(Shown {
             columns: recipe.columns.into(),
+            extras: recipe.extras.into(),
             tables: scattered.description,
         });
-        let outcome = self.merge_rows(&indexes, &mut merging, shown, None).await?;
+        let outcome = match self.merge_rows(&indexes, &mut merging, shown, None).await {
+            Err(Trouble::Failure(Failure::Retry)) => Outcome::Stale,
+            outcome => outcome?,
+        };
         let lost = match &outcome {
             Outcome::End(_) | Outcome::Suspended => self.drain(&indexes).await?,
-            Outcome::Unmerged(_) => {
+            Outcome::Unmerged(_) | Outcome::Stale => {
                 self.give_up(&indexes).await?;
                 None
             }
@@ -214,8 +199,37 @@ impl Session {
             }
             Outcome::Failed(_) | Outcome::Suspended => {}
             Outcome::Unmerged(error) => return Err(Failure::Unmerged(error).into()),
+            Outcome::Stale => return Err(Failure::Retry.into()),
         }
         Ok(Ready::ToBeSaid)
+    }
+
+    /// Sends a statement to each of its shards: the participants, in their order.
+    async fn send_parts(&mut self, scattered: &Scattered<'_>) -> Result<Vec<usize>, Trouble> {
+        let plan = scattered.plan;
+        let mut indexes = Vec::with_capacity(scattered.shards.len());
+        for shard in scattered.shards.iter() {
+            let index = self.join(shard, scattered.need).await?;
+            self.settle_one(index, plan).await?;
+            indexes.push(index);
+        }
+        for index in &indexes {
+            let participant = self.participants.at(*index)?;
+            participant.note_run(plan);
+            let connection = &mut *participant.connection;
+            connection.output.extend_from_slice(scattered.messages);
+            connection.unnamed = None;
+            let reply = Reply::Part {
+                describe: false,
+                ready: true,
+            };
+            connection.replies.expect(reply, Show::Nothing);
+            // An idle backend reads a whole query before it answers: this cannot block on its replies.
+            if connection.flush().await.is_err() {
+                return Err(self.lose(*index, plan));
+            }
+        }
+        Ok(indexes)
     }
 
     /// Sends what is queued for a participant, and waits for what it owes: its next reply is then the statement's.

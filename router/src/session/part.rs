@@ -7,6 +7,7 @@ use switchyard_wire::frame::{self, HEADER};
 use super::workspace::columns;
 use crate::backend::Show;
 use crate::execute::client::Client;
+use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next_now, violation};
 use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, client_gone, fill};
@@ -68,8 +69,7 @@ pub(super) async fn next_part(
             b'T' => {
                 let message = input.split_to(header.len);
                 if let Some(shown) = shown {
-                    describe(&mut client.output, &message, shown)
-                        .ok_or_else(|| violation(participant, Some(b'T')))?;
+                    describe(&mut client.output, &message, shown).ok_or(Failure::Retry)?;
                 }
             }
             b'D' => {
@@ -124,20 +124,23 @@ pub(super) fn place_error(
 pub(super) struct Shown<'a> {
     /// So many of its columns, the first ones,
     pub(super) columns: usize,
+    /// of which there are so many more, which are ours,
+    pub(super) extras: usize,
     /// as columns of the tables that this one says they are of, if there is one.
     pub(super) tables: Option<&'a [u8]>,
 }
 
-/// Writes what is shown of a RowDescription; `None` if it is none, or has not so many columns.
+/// Writes what is shown of a RowDescription; `None` if it is none, or has not so many columns: a table has changed.
 pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: Shown<'_>) -> Option<()> {
-    let own = columns(message)?;
+    let own = columns(message).filter(|own| own.len() == shown.columns + shown.extras)?;
     let mut described: Vec<Column<'_>> = own.iter().take(shown.columns).collect();
     if let Some(tables) = shown.tables {
-        for (column, of_table) in described.iter_mut().zip(columns(tables)?.iter()) {
+        let tables = columns(tables).filter(|tables| tables.len() == shown.columns)?;
+        for (column, of_table) in described.iter_mut().zip(tables.iter()) {
             column.table = of_table.table;
             column.attribute = of_table.attribute;
         }
     }
     encode::row_description(output, &described);
-    (described.len() == shown.columns).then_some(())
+    Some(())
 }

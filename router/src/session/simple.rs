@@ -126,7 +126,7 @@ impl Session {
                         self.count(&routed.plan, 1);
                         self.pass_through(shard, &routed, sent).await
                     }
-                    None => Box::pin(self.statement(&routed, sent)).await,
+                    None => Box::pin(self.statement_again(routed, sent)).await,
                 }
             }
             Text::Several(statements) => Box::pin(self.several(sent.sql(), &statements)).await,
@@ -134,6 +134,21 @@ impl Session {
                 Box::pin(self.unscannable(sent.sql())).await?;
                 Ok(Ready::ToBeSaid)
             }
+        }
+    }
+
+    /// Runs a statement, and once more if the tables turn out not to be what its plan was made for: then nothing has been answered yet.
+    async fn statement_again(&mut self, routed: Routed, sent: Sent<'_>) -> Result<Ready, Trouble> {
+        let outcome = Box::pin(self.statement(&routed, sent)).await;
+        if self.block.is_some() || !matches!(outcome, Err(Trouble::Failure(Failure::Retry))) {
+            return outcome;
+        }
+        if !self.learn_relations().await {
+            return outcome;
+        }
+        match self.route_text(sent.sql())? {
+            Text::One(routed) => Box::pin(self.statement(&routed, sent)).await,
+            Text::Empty | Text::Several(_) | Text::Unscannable => outcome,
         }
     }
 

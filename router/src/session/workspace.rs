@@ -41,7 +41,7 @@ impl Session {
             need,
             cancels,
         };
-        let known = plan.learned.known().description.clone();
+        let known = plan.known_description();
         let command = &routed.plan.command;
         if let Some(description) = known {
             let ready = self.joined(routed, plan, &description, &mut asked).await?;
@@ -61,7 +61,7 @@ impl Session {
         if let Command::Declare { name, hold } = &routed.plan.command {
             self.may_declare(name, *hold)?;
         }
-        if plan.learned.learn(&description) {
+        if plan.learned.learn(&description) || plan.wildcard {
             let ready = self.joined(routed, plan, &description, &mut asked).await?;
             if let Some(ready) = ready {
                 return Ok(ready);
@@ -194,7 +194,14 @@ impl Session {
     ) -> Result<u64, Trouble> {
         let description = match is_of(description, own) {
             true => planned(description, own),
-            false => planned(&self.describe(sql).await?, own),
+            false => {
+                let now = self.describe(sql).await?;
+                if columns_of(&now) != columns_of(own) {
+                    // What was brought is not what the tables are.
+                    return Err(Failure::Retry.into());
+                }
+                planned(&now, own)
+            }
         };
         workspace.answer_noted();
         self.client.output.extend_from_slice(&description);
@@ -341,6 +348,11 @@ pub(super) fn types(description: &[u8]) -> Vec<u32> {
     columns(description).map_or_else(Vec::new, |columns| {
         columns.iter().map(|column| column.type_oid).collect()
     })
+}
+
+/// How many columns a RowDescription has.
+fn columns_of(description: &[u8]) -> usize {
+    columns(description).map_or(0, |columns| columns.len())
 }
 
 /// The columns of a RowDescription.

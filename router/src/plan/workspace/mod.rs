@@ -21,6 +21,7 @@ mod spread;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
@@ -51,6 +52,8 @@ pub struct Workspace {
     pub views: Vec<TemporaryView>,
     /// Views of what the session has.
     pub own: Vec<OwnView>,
+    /// Columns may be used without their names (`*`): they are what the tables have.
+    pub wildcard: bool,
     /// A volatile function in it reads what is fetched: it would see what is written while the statement runs.
     pub looks_again: bool,
     /// Conditions of the text that every fetched row satisfies, in the text's order: it is run without them.
@@ -93,6 +96,12 @@ impl Workspace {
             .filter_map(|condition| text.place(condition))
             .collect();
         splice::into_workspace(sql, moved, &places)
+    }
+
+    /// What PostgreSQL has said of the result, unless that is to be asked each time: a column that is new shows at once then.
+    pub fn known_description(&self) -> Option<Bytes> {
+        let known = self.learned.known();
+        known.description.clone().filter(|_| !self.wildcard)
     }
 
     /// All that may be fetched: the last is what shards can do a part of, if anything.
@@ -174,6 +183,7 @@ pub(super) fn workspace(
         uses: &uses,
         workspace: Workspace {
             own: analysis.own_views.clone(),
+            wildcard: uses.any_column(),
             looks_again: analysis.looks_again,
             settled,
             reason,

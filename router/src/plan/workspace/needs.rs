@@ -119,6 +119,11 @@ impl<'a> Uses<'a> {
         &self.only
     }
 
+    /// Whether columns may be used without their names.
+    pub(super) fn any_column(&self) -> bool {
+        self.named.is_none()
+    }
+
     /// Whether a column of this name may be used.
     pub(super) fn may_use(&self, column: &str) -> bool {
         let named = self.named.as_ref();

@@ -245,11 +245,15 @@ impl Session {
             let mut description = BytesMut::new();
             let shown = Shown {
                 columns: parts.recipe.columns.into(),
+                extras: parts.recipe.extras.into(),
                 tables: parts.description,
             };
-            return describe(&mut description, &message, shown)
-                .map(|()| description)
-                .ok_or_else(|| Failure::Retry.into());
+            if describe(&mut description, &message, shown).is_none() {
+                // Who prepares it again gets another plan.
+                Box::pin(self.learn_relations()).await;
+                return Err(Failure::Retry.into());
+            }
+            return Ok(description);
         };
         Err(self.failed_part(failed, parts.plan))
     }
@@ -356,6 +360,11 @@ impl Session {
                 self.give_up(&indexes).await?;
                 self.close_lost();
                 Err(Failure::Unmerged(error).into())
+            }
+            Outcome::Stale => {
+                self.give_up(&indexes).await?;
+                self.close_lost();
+                Err(Failure::Retry.into())
             }
         }
     }

@@ -53,7 +53,7 @@ impl Session {
         // Rows are asked for by simple queries.
         self.keep_writes()?;
         let shards = self.fetches_of_bind(plan, prepared, bind)?;
-        let known = plan.learned.known().description.clone();
+        let known = plan.known_description();
         let is_select = prepared.plan.command == Command::Select;
         if let Some(rows) = known.filter(|_| is_select && has_types(prepared)) {
             let mut asked = self.asked_by(prepared, bind, cancels);
@@ -77,7 +77,7 @@ impl Session {
         }
         let mut asked = self.asked_by(prepared, bind, cancels);
         if is_select
-            && plan.learned.learn(&rows)
+            && (plan.learned.learn(&rows) || plan.wildcard)
             && self
                 .bind_join(prepared, &shards, &rows, bind, &mut asked)
                 .await?
