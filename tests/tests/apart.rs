@@ -292,7 +292,7 @@ fn a_bind_join_that_has_too_many_rows_is_explained_as_a_workspace() {
     let mut client = bed().client();
     client.run("SET switchyard.layer = 'bind join'").succeeded();
     client.run("BEGIN").succeeded();
-    let many = "INSERT INTO products (id, sku, name, price) SELECT n, gen_random_uuid(), repeat('x', 500), 1 FROM generate_series(100000, 101000) n";
+    let many = "INSERT INTO products (id, sku, name, price) SELECT n, gen_random_uuid(), repeat('x', 1000), 1 FROM generate_series(100000, 101200) n";
     client
         .run(&format!("/* switchyard: shard=s0 */ {many}"))
         .succeeded();
