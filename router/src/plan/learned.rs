@@ -25,6 +25,8 @@ pub struct Known {
     pub description: Option<Bytes>,
     /// The joins that have been tried: how they are executed, or that they cannot be.
     pub tried: Vec<(usize, Option<Arc<Bound>>)>,
+    /// The joins whose rows were too many: they are not tried again.
+    pub given_up: Vec<usize>,
     /// What is known of the rows that shards make of a part of the statement.
     pub part: Option<Part>,
 }
@@ -156,10 +158,9 @@ impl Learned {
 }
 
 impl Known {
-    /// Rows of a join were too many: it is not tried again.
-    pub fn give_up(&mut self, join: usize) {
-        self.tried.retain(|(tried, _)| *tried != join);
-        self.tried.push((join, None));
+    /// Whether a join is not to be tried: it cannot be executed, or its rows were too many.
+    pub fn is_unfit(&self, join: usize) -> bool {
+        matches!(self.tried(join), Some(None)) || self.given_up.contains(&join)
     }
 
     /// Whether and how a join can be executed, if that is known.

@@ -219,7 +219,8 @@ impl Session {
         let fetched = self.fetch_given(joining, (join, order), asked, fill).await;
         let fetched = self.or_abandoned(fetched).await?;
         if fetched.is_none() {
-            joining.workspace.learned.known().give_up(chosen.number);
+            let mut known = joining.workspace.learned.known();
+            known.given_up.push(chosen.number);
         } else if fill == Fill::Rows {
             self.counters.bind_join();
         }

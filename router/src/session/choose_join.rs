@@ -134,7 +134,7 @@ impl Session {
         loop {
             let chosen = {
                 let known = workspace.learned.known();
-                let unfit = |join| matches!(known.tried(join), Some(None));
+                let unfit = |join| known.is_unfit(join);
                 cheapest(workspace, &known.estimates, most, unfit)
                     .map(|(number, order)| (number, order, known.tried(number).flatten()))
             };
