@@ -1,6 +1,7 @@
 //! Reads over rows of several shards that are made to fail on their way, or to wait, and what must hold after that: the client
 //! gets one error, the session goes on, and nothing is left on any server.
 
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -35,6 +36,20 @@ shard_key     = \"id\"
 method        = \"hash\"
 colocate_with = \"readings\"
 ";
+
+static BED: OnceLock<Bed> = OnceLock::new();
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Two shards with both tables filled, for one test of a program at a time: they stop servers, hold locks, and make the same tables.
+pub fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bed = BED.get_or_init(|| {
+        let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
+        fill(&bed);
+        bed
+    });
+    (bed, turn)
+}
 
 /// Rows of each table.
 pub const ROWS: usize = 60;

@@ -1,12 +1,9 @@
 //! Tables made of rows of several shards where something goes wrong on the way: the client gets one error, the session goes on, and
 //! the table is on no shard.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-use switchyard_tests::cluster::ClusterSpec;
 use switchyard_tests::hardship::{
-    self, ROWS, Row, WAYS, backends, everywhere, failure, fill, goes_on, kill, nothing_is_left,
-    router, send, spec, superuser,
+    self, ROWS, Row, WAYS, backends, bed, everywhere, failure, goes_on, kill, nothing_is_left,
+    router, send, superuser,
 };
 use switchyard_tests::{Bed, Client, Login, Router, eventually};
 
@@ -14,20 +11,6 @@ use switchyard_tests::{Bed, Client, Login, Router, eventually};
 const ENDLESS: &str = "CREATE TABLE made AS SELECT a.payload FROM readings AS a, readings AS b, readings AS c, readings AS d";
 /// Takes rows.
 const LOADING: &str = "state = 'active' AND query LIKE 'COPY %made% FROM STDIN%'";
-
-static BED: OnceLock<Bed> = OnceLock::new();
-/// The tests make the same table.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let bed = BED.get_or_init(|| {
-        let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
-        fill(&bed);
-        bed
-    });
-    (bed, turn)
-}
 
 /// On which shards the table is.
 fn made(bed: &Bed) -> [bool; 2] {

@@ -1,14 +1,12 @@
 //! Rows of several shards that are merged in the router, copied, or fetched from cursors, and fail on their way: the client gets
 //! one error, PostgreSQL's own where it is PostgreSQL's, the session goes on, and nothing is left on any server.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
-use switchyard_tests::cluster::ClusterSpec;
 use switchyard_tests::hardship::{
-    Held, Row, WAYS, Way, backends, fails, failure, fill, goes_on, kill, nothing_is_left, router,
-    send, spec, superuser, works,
+    Held, Row, WAYS, Way, backends, bed, fails, failure, goes_on, kill, nothing_is_left, router,
+    send, superuser, works,
 };
 use switchyard_tests::{Bed, Client, Login, Proxied, Router, bind, eventually};
 
@@ -30,20 +28,6 @@ const SIMPLE: [Way; 2] = [Way::Simple, Way::Block];
 /// Keeps a cursor's workspace busy for longer than any test.
 const WORK: &str = "SELECT count(*) FROM readings AS a, readings AS b, readings AS c, readings AS d, \
                     readings AS e, readings AS f";
-
-static BED: OnceLock<Bed> = OnceLock::new();
-/// The tests hold locks.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let bed = BED.get_or_init(|| {
-        let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
-        fill(&bed);
-        bed
-    });
-    (bed, turn)
-}
 
 fn connect(router: &Router) -> Client {
     Client::connect(&Login::new(router.port()))

@@ -1,13 +1,12 @@
 //! Reads over rows of several shards that fail on their way: the client gets one error, PostgreSQL's own where it is
 //! PostgreSQL's, the session goes on, and nothing is left on any server.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{ClusterSpec, Stop};
 use switchyard_tests::hardship::{
-    Changed, Held, PAYLOAD, ROWS, Row, WAYS, Way, backends, failure, fill, goes_on, kill,
+    Changed, Held, PAYLOAD, ROWS, Row, WAYS, Way, backends, bed, failure, fill, goes_on, kill,
     nothing_is_left, primary, router, send, spec, superuser, works,
 };
 use switchyard_tests::{
@@ -21,20 +20,6 @@ const WORK: &str = "SELECT count(*) FROM readings AS a, readings AS b, readings 
                     readings AS e, readings AS f";
 /// More than lies between two programs, from the workspace.
 const RESULT: &str = "SELECT repeat(payload, 100) FROM readings ORDER BY id";
-
-static BED: OnceLock<Bed> = OnceLock::new();
-/// The tests stop servers, and hold locks.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let bed = BED.get_or_init(|| {
-        let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
-        fill(&bed);
-        bed
-    });
-    (bed, turn)
-}
 
 /// Waits until the workspace works.
 fn is_working(bed: &Bed) {
@@ -427,7 +412,7 @@ fn portals_that_are_not_fetched_to_their_end() {
 /// Rows come from a replica, and then from the primary.
 #[test]
 fn a_replica_that_dies_under_a_fetch() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (_, _turn) = bed();
     let bed = Bed::start(spec(ClusterSpec::for_tests(2, 1)));
     fill(&bed);
     superuser(

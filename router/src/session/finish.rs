@@ -59,6 +59,9 @@ impl Session {
         let before = self.client.hold();
         let fetched = self.few_rows(given, shards, &query, asked).await;
         let said = self.client.unhold(before);
+        if fetched.is_err() {
+            self.client.output.extend_from_slice(&said);
+        }
         match fetched? {
             FewRows::All(arrays) => {
                 self.client.output.extend_from_slice(&said);

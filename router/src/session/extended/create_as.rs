@@ -7,7 +7,6 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::{self, Bind};
 
-use super::lossy;
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
@@ -26,11 +25,7 @@ impl Session {
         prepared: Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        self.send_unsent().await?;
-        self.settle().await?;
-        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
-            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
-        }
+        self.settle_before_bind(bind).await?;
         self.cancels_before();
         let mut message = BytesMut::new();
         frontend::encode::bind_like(&mut message, bind, b"");

@@ -29,11 +29,7 @@ impl Session {
         prepared: Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        self.send_unsent().await?;
-        self.settle().await?;
-        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
-            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
-        }
+        self.settle_before_bind(bind).await?;
         if self.block.is_none() {
             self.block = Some(Block::implicit(&self.settings));
             self.adopt_batch()?;

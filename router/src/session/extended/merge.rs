@@ -57,11 +57,7 @@ impl Session {
             return Err(Failure::Retry.into());
         };
         // PostgreSQL parses the client's own text: it says what is wrong with it, and where.
-        self.send_unsent().await?;
-        self.settle().await?;
-        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
-            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
-        }
+        self.settle_before_bind(bind).await?;
         let text = merge.text(prepared.statement.sql());
         self.bind_parts(&Parts {
             statement: self.statement_of_shards(&text, prepared),

@@ -19,7 +19,6 @@ use crate::session::route::Text;
 use crate::session::simple::Sent;
 use crate::session::statement::{Portal, SessionStatement, Statement};
 
-use super::lossy;
 use super::workspace::parameter_types;
 
 impl Session {
@@ -72,11 +71,7 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
         let cancels = self.cancels_before();
-        self.send_unsent().await?;
-        self.settle().await?;
-        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
-            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
-        }
+        self.settle_before_bind(bind).await?;
         // Shards are asked by messages of ours.
         self.keep_writes()?;
         let (plan, sql) = (&prepared.plan, prepared.statement.sql());

@@ -23,6 +23,16 @@ use super::bind::{BoundParams, has_parameters};
 use super::lossy;
 
 impl Session {
+    /// Waits until all that was sent has been answered; a portal of this name must not be open.
+    pub(super) async fn settle_before_bind(&mut self, bind: &Bind<'_>) -> Result<(), Trouble> {
+        self.send_unsent().await?;
+        self.settle().await?;
+        match !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
+            true => Err(Failure::DuplicateCursor(lossy(bind.portal)).into()),
+            false => Ok(()),
+        }
+    }
+
     /// Binds a statement of one shard behind what is queued for the same backend. False: something has to be waited for.
     pub(super) fn bind_now(&mut self, bind: &Bind<'_>) -> Result<bool, Failure> {
         let unsent = self.batch.unsent.as_deref();

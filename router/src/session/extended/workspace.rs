@@ -9,7 +9,6 @@ use switchyard_wire::backend::{Column, encode};
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::bind::BoundParams;
-use super::lossy;
 use crate::backend::{Connection, Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, exchange};
@@ -44,11 +43,7 @@ impl Session {
             return Err(Failure::Retry.into());
         };
         let cancels = self.cancels_before();
-        self.send_unsent().await?;
-        self.settle().await?;
-        if !bind.portal.is_empty() && self.portals.get(bind.portal).is_some() {
-            return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
-        }
+        self.settle_before_bind(bind).await?;
         self.close_portal(bind.portal).await;
         // Rows are asked for by simple queries.
         self.keep_writes()?;
