@@ -26,4 +26,5 @@ pub mod sql;
 pub mod startup;
 pub mod stream;
 pub mod topology;
+pub mod two_phase;
 pub mod worker;

@@ -17,6 +17,7 @@ use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
+use crate::two_phase::recovery::Resolver;
 use spare::{READ_SIZE, Spare};
 
 /// What all workers share.
@@ -26,6 +27,8 @@ pub struct Services {
     pub settings: ArcSwap<crate::config::Settings>,
     /// The way to the control thread.
     pub control: ControlHandle,
+    /// The way to who ends transactions that sessions cannot.
+    pub resolver: Resolver,
     /// The current topology.
     pub topology: Published,
     /// The pools of connections.
@@ -47,10 +50,12 @@ impl Services {
         settings: Arc<crate::config::Settings>,
         topology: Published,
         control: ControlHandle,
+        resolver: Resolver,
     ) -> Self {
         Self {
             settings: ArcSwap::new(settings),
             control,
+            resolver,
             topology,
             pools: Pools::default(),
             statements: Statements::default(),

@@ -290,6 +290,19 @@ impl Client {
         }
     }
 
+    /// Runs one statement by the simple protocol; `None` if the connection ends before it is answered.
+    pub fn try_run(&mut self, sql: &str) -> Option<Reply> {
+        self.send(|buffer| frontend::query(sql, buffer).unwrap());
+        let mut replies = Replies::default();
+        while let Ok(Some(message)) = self.try_receive() {
+            match message.tag {
+                b'Z' => return replies.into_vec().pop(),
+                _ => replies.take(&message),
+            }
+        }
+        None
+    }
+
     /// Runs SQL by the simple protocol: one reply per statement.
     pub fn simple(&mut self, sql: &str) -> Vec<Reply> {
         self.send(|buffer| frontend::query(sql, buffer).unwrap());

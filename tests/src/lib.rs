@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 pub use bed::{Bed, BedSpec, wait_for_replicas};
 pub use client::{Client, Login, Message, bind};
 pub use proxied::Proxied;
-pub use proxy::{Mode, Proxy};
+pub use proxy::{Hold, Mode, Proxy};
 pub use reply::{Column, Failure, Reply};
 pub use router::{Router, RouterPorts, command};
 pub use switchyard_cluster as cluster;

@@ -37,6 +37,11 @@ impl Proxied {
         &self.router
     }
 
+    /// The same, for signals and kills.
+    pub fn router_mut(&mut self) -> &mut Router {
+        &mut self.router
+    }
+
     /// A client of the router.
     #[track_caller]
     pub fn client(&self) -> Client {

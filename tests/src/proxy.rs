@@ -24,6 +24,15 @@ pub enum Mode {
     Refuse,
 }
 
+/// Where a proxy stops, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Before what has the word in it has passed.
+    Before,
+    /// After it has; its answer waits.
+    After,
+}
+
 /// Forwards connections from a port of its own to another port of 127.0.0.1.
 #[derive(Debug)]
 pub struct Proxy {
@@ -50,6 +59,9 @@ struct State {
     closing: bool,
     /// How many more bytes may pass towards the client before all connections are cut.
     until_cut: Option<usize>,
+    /// The word on its way to the server at which everything stops, and whether it has come.
+    hold: Option<(&'static [u8], Hold)>,
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +86,8 @@ impl Proxy {
             listening: false,
             closing: false,
             until_cut: None,
+            hold: None,
+            held: false,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -116,6 +130,18 @@ impl Proxy {
     /// Breaks every connection as soon as this many more bytes have passed towards the clients.
     pub fn cut_after(&self, bytes: usize) {
         self.shared.lock().until_cut = Some(bytes);
+    }
+
+    /// Stalls as soon as this word is on its way to the server.
+    pub fn hold_at(&self, word: &'static [u8], hold: Hold) {
+        let mut state = self.shared.lock();
+        state.hold = Some((word, hold));
+        state.held = false;
+    }
+
+    /// Whether the word has come, so that it stalls.
+    pub fn is_held(&self) -> bool {
+        self.shared.lock().held
     }
 
     /// How many connections are open.
@@ -265,7 +291,19 @@ fn pump(shared: &Shared, mut from: TcpStream, mut to: TcpStream, downstream: boo
 /// What of these bytes may pass, once they may. None: they are swallowed.
 fn admit<'a>(shared: &Shared, bytes: &'a [u8], downstream: bool) -> Option<&'a [u8]> {
     let stalled = |state: &mut State| state.mode == Mode::Stall && !state.closing;
-    let mut state = shared.changed.wait_while(shared.lock(), stalled).unwrap();
+    let mut state = shared.lock();
+    if let (false, Some((word, hold))) = (downstream, state.hold)
+        && bytes.windows(word.len()).any(|part| part == word)
+    {
+        state.hold = None;
+        state.held = true;
+        state.mode = Mode::Stall;
+        shared.changed.notify_all();
+        if hold == Hold::After {
+            return Some(bytes);
+        }
+    }
+    let mut state = shared.changed.wait_while(state, stalled).unwrap();
     let mut passed = bytes;
     if let (true, Some(left)) = (downstream, &mut state.until_cut) {
         passed = &bytes[..bytes.len().min(*left)];

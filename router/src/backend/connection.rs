@@ -247,9 +247,25 @@ impl Connection {
     /// # Errors
     /// [`QueryError`]; the connection is of no further use unless it is [`QueryError::Server`].
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<TextRow>, QueryError> {
+        self.send_query(sql).await?;
+        self.query_answer().await
+    }
+
+    /// The first half of [`Connection::simple_query`], for queries to several nodes at a time: sends it.
+    ///
+    /// # Errors
+    /// The connection is of no further use.
+    pub(crate) async fn send_query(&mut self, sql: &str) -> Result<(), QueryError> {
         encode::query(&mut self.output, sql.as_bytes());
         self.broken = true;
-        self.flush().await?;
+        Ok(self.flush().await?)
+    }
+
+    /// The second half: reads the answer.
+    ///
+    /// # Errors
+    /// [`QueryError`]; the connection is of no further use unless it is [`QueryError::Server`].
+    pub(crate) async fn query_answer(&mut self) -> Result<Vec<TextRow>, QueryError> {
         let mut rows = Vec::new();
         let mut failure = None;
         loop {

@@ -144,7 +144,7 @@ async fn ask(visited: &mut Visited, database: &str, visitor: &Visitor) -> Result
     visited.facts = Some(facts.ok_or(LinkError::Unexpected("the server"))?);
     visited.system = match link.ask(SYSTEM).await {
         Ok(mut rows) => rows.pop().and_then(|mut row| row.pop()?),
-        Err(LinkError::Refused(_)) => None,
+        Err(LinkError::Refused { .. }) => None,
         Err(error) => return Err(error),
     };
     if visited.node.role == Role::Primary {

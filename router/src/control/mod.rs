@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use switchyard_catalog::Snapshot;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -100,7 +100,7 @@ impl ControlHandle {
 /// The state of the control thread.
 #[derive(Debug)]
 pub struct Control {
-    settings: Arc<Settings>,
+    settings: watch::Sender<Arc<Settings>>,
     published: Published,
     builder: Builder,
     monitor: Monitor,
@@ -146,7 +146,7 @@ impl Control {
         let (sender, requests) = mpsc::channel(REQUESTS);
         let mut control = Self {
             databases: configured(&settings),
-            settings,
+            settings: watch::Sender::new(settings),
             published: Published::default(),
             builder: Builder::default(),
             monitor: Monitor::default(),
@@ -164,6 +164,12 @@ impl Control {
         &self.published
     }
 
+    /// The settings in force, also after a reload.
+    #[must_use]
+    pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.subscribe()
+    }
+
     /// What others may see of the control thread.
     #[must_use]
     pub fn status(&self) -> &Arc<Status> {
@@ -176,13 +182,13 @@ impl Control {
     /// # Errors
     /// A catalog is configured and cannot be read.
     pub async fn prepare(&mut self) -> Result<(), PrepareError> {
-        self.actual = Actual::read(&self.settings).await?;
+        self.actual = Actual::read(&self.settings.borrow().clone()).await?;
         if let Some(actual) = &self.actual {
             let snapshot = actual.snapshot();
             self.accept(&snapshot);
         }
         self.watch();
-        let patience = self.settings.file.router.timeouts.health_timeout;
+        let patience = self.settings.borrow().file.router.timeouts.health_timeout;
         let _ = tokio::time::timeout(patience, self.first_look()).await;
         self.refresh_all().await;
         Ok(())
@@ -278,7 +284,8 @@ impl Control {
 
     async fn reload(&mut self, settings: Arc<Settings>) {
         let mut databases = configured(&settings);
-        if self.settings.file.catalog != settings.file.catalog {
+        let former = self.settings.borrow().clone();
+        if former.file.catalog != settings.file.catalog {
             warn!("a change of [catalog] takes effect with the next start");
         }
         for (name, entry) in &mut databases {
@@ -293,9 +300,9 @@ impl Control {
             let interval = settings.file.router.timeouts.health_interval;
             (visitor(settings), interval)
         };
-        let same_manner = manner(&self.settings) == manner(&settings);
+        let same_manner = manner(&former) == manner(&settings);
         self.databases = databases;
-        self.settings = settings;
+        self.settings.send_replace(settings);
         if !same_manner {
             self.monitor.forget();
         }
@@ -319,11 +326,12 @@ impl Control {
     }
 
     fn watch(&mut self) {
-        let Some(visitor) = visitor(&self.settings) else {
+        let settings = self.settings.borrow().clone();
+        let Some(visitor) = visitor(&settings) else {
             warn!("no user is configured, so nodes cannot be watched");
             return;
         };
-        let interval = self.settings.file.router.timeouts.health_interval;
+        let interval = settings.file.router.timeouts.health_interval;
         self.monitor
             .watch(&self.published.snapshot(), &visitor, interval);
     }
@@ -383,7 +391,7 @@ impl Control {
     async fn visit(&mut self, name: &str) -> Option<Visited> {
         let topology = self.published.snapshot();
         let database = topology.database(name)?;
-        let mut visitor = visitor(&self.settings)?;
+        let mut visitor = visitor(&self.settings.borrow())?;
         visitor.answer_timeout = LOAD_TIMEOUT;
         let entry = self.databases.get_mut(name)?;
         let known = entry.found.as_ref().map(|found| &found.fingerprint);

@@ -4,7 +4,6 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::failure::Failure;
 use crate::backend::Settings;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::ShardIndex;
@@ -30,8 +29,6 @@ pub(crate) struct Block {
     /// Settings changed until its end or for longer, where that is not known: the participant (its shard, whether it is
     /// the primary) that will tell, and their names.
     pub(crate) unsure: Vec<(ShardIndex, bool, Box<str>)>,
-    /// The shard that a statement of the client's has written to.
-    writer: Option<ShardIndex>,
     /// The schema has been changed in it.
     pub(crate) changed_schema: bool,
     /// Tables have been locked in it against every other session, the session's own workspaces too.
@@ -68,7 +65,6 @@ impl Block {
             settings_before: Arc::clone(settings),
             effective: Arc::clone(settings),
             unsure: Vec::new(),
-            writer: None,
             changed_schema: false,
             locks_tables: false,
         }
@@ -197,25 +193,6 @@ impl Block {
         self.replay.iter().rposition(
             |step| matches!(step, Replay::Savepoint { name: known, .. } if **known == *name),
         )
-    }
-
-    /// Notes that the client writes to `shard`.
-    ///
-    /// # Errors
-    /// Another shard has been written to: the two could not be committed as one.
-    pub(crate) fn note_write(&mut self, shard: ShardIndex) -> Result<(), Failure> {
-        match self.writer {
-            Some(writer) if writer != shard => Err(Failure::SecondWriter),
-            _ => {
-                self.writer = Some(shard);
-                Ok(())
-            }
-        }
-    }
-
-    /// The shard the client has written to.
-    pub(crate) fn writer(&self) -> Option<ShardIndex> {
-        self.writer
     }
 }
 

@@ -5,8 +5,6 @@
     reason = "few failures have a detail or a hint"
 )]
 
-use std::fmt;
-
 use switchyard_wire::SqlState;
 
 use crate::merge::MergeError;
@@ -44,8 +42,10 @@ pub(crate) enum Failure {
     Cancelled(CancelReason),
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
     InFailedTransaction,
-    #[error("cannot write to more than one shard in a transaction")]
-    SecondWriter,
+    #[error(
+        "the transaction on several shards cannot be committed: shard \"{shard}\" cannot record the decision: {reason}"
+    )]
+    Undecidable { shard: Box<str>, reason: Box<str> },
     #[error("prepared statement \"{0}\" does not exist")]
     NoSuchStatement(Box<str>),
     #[error("unnamed prepared statement does not exist")]
@@ -85,8 +85,6 @@ pub(crate) enum Failure {
         "the copies of a reference table differ: shard \"{shard}\" reported another number of rows"
     )]
     CopiesDiffer { shard: Box<str> },
-    #[error("{0}")]
-    PartlyCommitted(Box<PartlyCommitted>),
     #[error("invalid value for parameter \"switchyard.route\": \"{0}\"")]
     BadRoute(Box<str>),
     #[error("invalid value for parameter \"switchyard.layer\": \"{0}\"")]
@@ -114,9 +112,7 @@ impl Failure {
             Self::BadRoute(_) | Self::BadLayer(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::DiscardInBlock => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::CopiesDiffer { .. } => SqlState::INTERNAL_ERROR,
-            Self::OutcomeUnknown { .. } | Self::PartlyCommitted(_) => {
-                SqlState::TRANSACTION_RESOLUTION_UNKNOWN
-            }
+            Self::OutcomeUnknown { .. } => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             Self::WorkspacesBusy { .. }
             | Self::FetchLimit { .. }
             | Self::Unmerged(MergeError::TooLarge(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
@@ -129,10 +125,10 @@ impl Failure {
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Cancelled(_) => SqlState::QUERY_CANCELED,
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
-            Self::SecondWriter
-            | Self::NotUtf8
-            | Self::SettingsElsewhere
-            | Self::Unsupported { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Undecidable { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::NotUtf8 | Self::SettingsElsewhere | Self::Unsupported { .. } => {
+                SqlState::FEATURE_NOT_SUPPORTED
+            }
             Self::NoSuchStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }
@@ -158,8 +154,8 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.hint.as_deref(),
-            Self::SecondWriter => Some(
-                "Keep the writes of a transaction to rows with one shard key, or commit between them.",
+            Self::Undecidable { .. } => Some(
+                "Let the router's first administrator create a schema in the database: GRANT CREATE ON DATABASE … TO ….",
             ),
             Self::WorkspacesBusy { .. } => {
                 Some("The limit is workspace_sessions in the router's configuration.")
@@ -180,59 +176,5 @@ impl Failure {
             }
             _ => None,
         }
-    }
-}
-
-/// How a transaction on several shards ended that did not end the same way everywhere. Shards are listed by their names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct PartlyCommitted {
-    pub(crate) committed: Vec<Box<str>>,
-    pub(crate) rolled_back: Vec<Box<str>>,
-    /// Its connection was lost at COMMIT.
-    pub(crate) unknown: Option<Box<str>>,
-}
-
-impl fmt::Display for PartlyCommitted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = [
-            ("committed", &self.committed),
-            ("rolled back", &self.rolled_back),
-        ];
-        let known = known.into_iter().filter(|(_, shards)| !shards.is_empty());
-        f.write_str("the transaction was ")?;
-        for (position, (outcome, shards)) in known.enumerate() {
-            let and = if position > 0 { " and " } else { "" };
-            write!(f, "{and}{outcome} on ")?;
-            for (position, shard) in shards.iter().enumerate() {
-                let before = if position > 0 { ", " } else { "" };
-                write!(f, "{before}shard \"{shard}\"")?;
-            }
-        }
-        match &self.unknown {
-            None => Ok(()),
-            Some(shard) => write!(
-                f,
-                "; the connection to shard \"{shard}\" was lost, and whether it was committed there is unknown"
-            ),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::PartlyCommitted;
-
-    #[test]
-    fn each_shard_is_named_with_what_became_of_it() {
-        let mut ended = PartlyCommitted {
-            committed: vec!["a".into(), "b".into()],
-            rolled_back: vec!["c".into()],
-            unknown: None,
-        };
-        let known = "the transaction was committed on shard \"a\", shard \"b\" and rolled back on shard \"c\"";
-        assert_eq!(ended.to_string(), known);
-        ended.unknown = Some("d".into());
-        let unknown = "; the connection to shard \"d\" was lost, and whether it was committed there is unknown";
-        assert_eq!(ended.to_string(), format!("{known}{unknown}"));
     }
 }

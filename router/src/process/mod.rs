@@ -33,6 +33,7 @@ use crate::startup::tls::TlsError;
 use crate::startup::{ClientConnection, access};
 use crate::stream::unix_socket;
 use crate::topology::Published;
+use crate::two_phase::recovery::{Recovery, Resolver};
 use crate::worker::{Services, Worker};
 pub use operations::{Operations, ReloadError};
 
@@ -114,6 +115,7 @@ pub enum StartError {
 /// What the control thread has when it is ready.
 struct Prepared {
     control: ControlHandle,
+    resolver: Resolver,
     published: Published,
     status: Arc<Status>,
     http: Option<SocketAddr>,
@@ -132,7 +134,12 @@ impl Router {
         let (control, prepared) = start_control(&settings, &ending, when_built)?;
         // From here on a failure ends the control thread by dropping the sender.
         let prepared = prepared.recv().map_err(|_| StartError::Ended)??;
-        let services = Services::new(Arc::clone(&settings), prepared.published, prepared.control);
+        let services = Services::new(
+            Arc::clone(&settings),
+            prepared.published,
+            prepared.control,
+            prepared.resolver,
+        );
         let operations =
             Operations::new(services, prepared.status, entry, ending.drain.subscribe());
         let operations = Arc::new(operations);
@@ -250,9 +257,9 @@ fn start_control(
     let thread = start_thread("control", move |runtime| {
         runtime.block_on(async {
             match prepare(settings).await {
-                Ok((control, http, ready)) => {
+                Ok((control, recovery, http, ready)) => {
                     let _ = report.send(Ok(ready));
-                    serve_control(control, http, &ending, when_built).await;
+                    serve_control(control, recovery, http, &ending, when_built).await;
                 }
                 Err(error) => drop(report.send(Err(error))),
             }
@@ -263,15 +270,17 @@ fn start_control(
 
 async fn prepare(
     settings: Arc<Settings>,
-) -> Result<(Control, Option<tokio::net::TcpListener>, Prepared), StartError> {
+) -> Result<(Control, Recovery, Option<tokio::net::TcpListener>, Prepared), StartError> {
     let http = match &settings.file.router.http {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
     let (mut control, handle) = Control::new(settings);
     control.prepare().await?;
+    let (recovery, resolver) = Recovery::new(control.settings(), control.published().clone());
     let prepared = Prepared {
         control: handle,
+        resolver,
         published: control.published().clone(),
         status: Arc::clone(control.status()),
         http: http
@@ -282,7 +291,7 @@ async fn prepare(
     if !prepared.status.is_ready() {
         warn!("not all tables could be read yet");
     }
-    Ok((control, http, prepared))
+    Ok((control, recovery, http, prepared))
 }
 
 async fn bind(address: &switchyard_schema::Address) -> Result<tokio::net::TcpListener, StartError> {
@@ -297,6 +306,7 @@ async fn bind(address: &switchyard_schema::Address) -> Result<tokio::net::TcpLis
 /// The control thread's work, until the workers have ended.
 async fn serve_control(
     control: Control,
+    recovery: Recovery,
     http: Option<tokio::net::TcpListener>,
     ending: &Ending,
     when_built: oneshot::Receiver<Arc<Operations>>,
@@ -327,6 +337,7 @@ async fn serve_control(
     };
     tokio::select! {
         () = control.run() => {}
+        () = recovery.run() => {}
         () = pages => {}
         () = deadline => {}
         () = operations.keep_house() => {}

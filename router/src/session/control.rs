@@ -16,7 +16,7 @@ use switchyard_wire::backend::encode;
 use super::Session;
 use super::simple::{Ready, Sent};
 use crate::execute::block::Block;
-use crate::execute::failure::{Failure, PartlyCommitted};
+use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
 use crate::plan::{Command, Discard, Isolation, Plan, TransactionModes};
@@ -166,92 +166,8 @@ impl Session {
         );
     }
 
-    /// Commits the block on every participant, the writer first: if that fails nothing is committed. The block is over
-    /// either way.
-    pub(super) async fn commit_block(&mut self) -> Result<(), Trouble> {
-        if self.block.is_some()
-            && !self.cursors_apart.is_empty()
-            && let Err(trouble) = Box::pin(self.commit_cursors()).await
-        {
-            self.rollback_block().await?;
-            return Err(trouble);
-        }
-        let Some(mut block) = self.block.take() else {
-            return Ok(());
-        };
-        let mut order: Vec<usize> = (0..self.participants.len()).collect();
-        order.sort_by_key(|index| {
-            let shard = self.participants.get(*index).map(|held| held.shard);
-            shard.is_none() || shard != block.writer()
-        });
-        let mut committed: Vec<Box<str>> = Vec::new();
-        for index in order {
-            let joined = self.participants.get(index).filter(|held| held.in_block);
-            let Some((shard, wrote)) = joined.map(|held| (held.shard, held.wrote)) else {
-                continue;
-            };
-            let outcome = self.run_on(index, "COMMIT").await;
-            let tag_is_commit = self
-                .participants
-                .get(index)
-                .is_some_and(|held| held.last_tag_is(b"COMMIT"));
-            match outcome {
-                Ok(false) if tag_is_commit => {
-                    if let Some(participant) = self.participants.get_mut(index) {
-                        participant.connection.applied = Some(Arc::clone(&self.settings));
-                        participant.in_block = false;
-                    }
-                    if wrote {
-                        committed.push(self.shard_name(shard));
-                    }
-                }
-                Ok(_) if !committed.is_empty() && wrote => {
-                    let mut rolled_back = vec![self.shard_name(shard)];
-                    rolled_back.extend(self.yet_to_commit(index));
-                    self.rollback_participants().await?;
-                    return Err(ended_unevenly(committed, rolled_back, None).into());
-                }
-                Ok(_) => {
-                    // Deferred constraints, say: PostgreSQL's own error has been shown.
-                    self.take_settings(Arc::clone(block.settings_before()));
-                    self.rollback_participants().await?;
-                    return Err(Trouble::Told);
-                }
-                Err(Trouble::Lost) if wrote => {
-                    let rolled_back = self.yet_to_commit(index);
-                    self.rollback_participants().await?;
-                    let unknown = Some(self.shard_name(shard));
-                    return Err(ended_unevenly(committed, rolled_back, unknown).into());
-                }
-                // Nothing was to be committed there.
-                Err(Trouble::Lost) => {}
-                Err(other) => return Err(other),
-            }
-        }
-        self.hold_cursors();
-        self.participants.leave_block();
-        self.participants.close_broken(&self.database);
-        self.take_settings(Arc::clone(&self.settings));
-        if !block.unsure.is_empty() {
-            Box::pin(self.learn_unsure(std::mem::take(&mut block.unsure))).await?;
-        }
-        if block.changed_schema {
-            self.schema_changed().await;
-        }
-        Ok(())
-    }
-
-    /// The shards besides that of this participant on which the block has written something that is not committed.
-    fn yet_to_commit(&self, index: usize) -> Vec<Box<str>> {
-        let others = self.participants.iter().enumerate();
-        others
-            .filter(|(other, held)| *other != index && held.in_block && held.wrote)
-            .map(|(_, held)| (&*held.shard_name).into())
-            .collect()
-    }
-
     /// Rolls the block back everywhere; the session's settings are again what they were before it.
-    async fn rollback_block(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn rollback_block(&mut self) -> Result<(), Trouble> {
         self.rollback_participants().await?;
         let Some(block) = self.block.take() else {
             return Ok(());
@@ -453,24 +369,6 @@ impl Session {
             hint: None,
         };
         self.pass_through(shard, &routed, sent).await
-    }
-}
-
-/// The failure for a COMMIT that did not have the same outcome on each shard that was written to.
-fn ended_unevenly(
-    committed: Vec<Box<str>>,
-    rolled_back: Vec<Box<str>>,
-    unknown: Option<Box<str>>,
-) -> Failure {
-    match unknown {
-        Some(shard) if committed.is_empty() && rolled_back.is_empty() => {
-            Failure::OutcomeUnknown { shard }
-        }
-        unknown => Failure::PartlyCommitted(Box::new(PartlyCommitted {
-            committed,
-            rolled_back,
-            unknown,
-        })),
     }
 }
 

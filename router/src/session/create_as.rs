@@ -100,9 +100,6 @@ impl Session {
         };
         // What is wrong with the query comes first, at its place in the text.
         self.describe(asked.sql).await?;
-        if let Some(block) = &mut self.block {
-            block.note_write(ShardIndex::FIRST)?;
-        }
         let target = self.target(created, asked).await?;
         if created.if_not_exists.is_some() && self.exists(&target, asked).await? {
             // PostgreSQL says so.

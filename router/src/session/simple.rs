@@ -303,11 +303,6 @@ impl Session {
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
-        if plan.access == Access::Write
-            && let Some(block) = &mut self.block
-        {
-            block.note_write(shard)?;
-        }
         if let Command::Declare { name, .. } = &plan.command {
             self.refuse_cursor_elsewhere(name.as_bytes(), shard)?;
         }

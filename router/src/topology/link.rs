@@ -59,8 +59,13 @@ pub enum LinkError {
     #[error("no answer in time")]
     Timeout,
     /// The server refused the question; the connection is still good.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{message} ({})", .sqlstate.as_str())]
+    Refused {
+        /// The server's SQLSTATE.
+        sqlstate: SqlState,
+        /// The server's message.
+        message: String,
+    },
     /// The answer does not have the expected form.
     #[error("unexpected answer to a question about {0}")]
     Unexpected(&'static str),
@@ -97,13 +102,15 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`]; after any but [`LinkError::Refused`] the link is of no further use.
-    pub async fn ask(&mut self, sql: &'static str) -> Result<Vec<TextRow>, LinkError> {
+    pub async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, LinkError> {
         let asking = self.connection.simple_query(sql);
         let answer = tokio::time::timeout(self.answer_timeout, asking).await;
         answer
             .map_err(|_| LinkError::Timeout)?
             .map_err(|error| match error {
-                QueryError::Server { .. } => LinkError::Refused(error.to_string()),
+                QueryError::Server { sqlstate, message } => {
+                    LinkError::Refused { sqlstate, message }
+                }
                 QueryError::Io(_) | QueryError::Protocol(_) => LinkError::Lost(error.to_string()),
             })
     }

@@ -171,7 +171,9 @@ impl LinkError {
                 *broken > MAX_BROKEN
             }
             Self::Full => false,
-            Self::Unreachable(_) | Self::Timeout | Self::Refused(_) | Self::Unexpected(_) => true,
+            Self::Unreachable(_) | Self::Timeout | Self::Refused { .. } | Self::Unexpected(_) => {
+                true
+            }
         }
     }
 }
@@ -255,7 +257,7 @@ impl Attendant {
                     *answered = true;
                     behind
                 }
-                Err(LinkError::Refused(reason)) => {
+                Err(reason @ LinkError::Refused { .. }) => {
                     // Recovery may end between two functions of one question.
                     debug!(%reason, "question refused");
                     false
@@ -280,7 +282,7 @@ impl Attendant {
     async fn identify(&self, link: &mut Link) -> Result<Identity, LinkError> {
         let rows = match link.ask(IDENTIFY).await {
             Ok(rows) => rows,
-            Err(LinkError::Refused(reason)) => {
+            Err(reason @ LinkError::Refused { .. }) => {
                 warn!(%reason, "node does not say which cluster it belongs to");
                 return Ok(Identity::default());
             }

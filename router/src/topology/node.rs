@@ -4,7 +4,7 @@
 //! and pools count connections in use. `passed` is only ever read together with the incarnation it was measured in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use switchyard_schema::{NodeTls, Role};
@@ -74,6 +74,8 @@ pub struct Vitals {
     in_use: AtomicUsize,
     failures: AtomicU64,
     probes_started: AtomicU64,
+    /// Decisions on transactions of several shards can be recorded here, as far as anybody knows.
+    records_decisions: AtomicBool,
     vouched: watch::Sender<Vouched>,
     wake: Arc<Notify>,
 }
@@ -216,6 +218,17 @@ impl Node {
         self.vitals.probes_started.load(Ordering::SeqCst) + 1
     }
 
+    /// Whether decisions on transactions of several shards can be recorded here.
+    #[must_use]
+    pub fn records_decisions(&self) -> bool {
+        self.vitals.records_decisions.load(Ordering::Relaxed)
+    }
+
+    /// It has been seen whether they can.
+    pub fn note_records_decisions(&self, can: bool) {
+        self.vitals.records_decisions.store(can, Ordering::Relaxed);
+    }
+
     /// The vitals, to carry over to the next snapshot.
     #[must_use]
     pub fn vitals(&self) -> &Arc<Vitals> {
@@ -238,6 +251,7 @@ impl Vitals {
     /// A new connection of the monitor: a new incarnation, which has passed nothing.
     pub fn begin_incarnation(&self) {
         self.passed.store(0, Ordering::SeqCst);
+        self.records_decisions.store(false, Ordering::Relaxed);
         self.incarnation.fetch_add(1, Ordering::SeqCst);
     }
 

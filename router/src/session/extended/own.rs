@@ -194,9 +194,7 @@ impl Session {
         let Some(block) = &mut self.block else {
             return Ok(());
         };
-        if let Some(writer) = self.batch.writer.take() {
-            block.note_write(writer)?;
-        }
+        self.batch.writer = None;
         for participant in self.participants.iter_mut() {
             if participant.needs_sync && !participant.in_block {
                 participant.queue_query(&block.joining_sql());

@@ -233,6 +233,7 @@ impl Session {
         prepared: &SessionStatement,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
+        self.begin_for_another(shard, &prepared.plan)?;
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.activate(shard, need).await?;
         Ok(self.queue_bind(index, prepared, bind)?)
@@ -517,21 +518,24 @@ impl Session {
         }
     }
 
-    /// Outside a block a batch is one transaction, which can write to one shard only.
+    /// Outside a block a batch is one transaction. Where it is about to write to another shard than before it becomes a
+    /// block, which ends with it.
+    fn begin_for_another(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
+        let wrote_elsewhere = self.batch.writer.is_some_and(|writer| writer != shard);
+        if wrote_elsewhere && plan.access == Access::Write && self.block.is_none() {
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that a statement runs on a shard.
     fn note_write(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
-        if plan.access != Access::Write {
-            return Ok(());
+        self.begin_for_another(shard, plan)?;
+        if plan.access == Access::Write && self.block.is_none() {
+            self.batch.writer = Some(shard);
         }
-        if let Some(block) = &mut self.block {
-            return block.note_write(shard);
-        }
-        match self.batch.writer {
-            Some(writer) if writer != shard => Err(Failure::SecondWriter),
-            _ => {
-                self.batch.writer = Some(shard);
-                Ok(())
-            }
-        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,324 @@
+//! The end of a transaction block that is to commit: at once where one shard has been written to, in two phases where several
+//! have ([`crate::two_phase`] says how).
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use switchyard_wire::SqlState;
+use switchyard_wire::backend::TransactionStatus;
+
+use super::Session;
+use crate::backend::QueryError;
+use crate::execute::failure::Failure;
+use crate::execute::participant::Participant;
+use crate::execute::relay::{Trouble, exchange};
+use crate::topology::link::LinkError;
+use crate::two_phase::GlobalId;
+use crate::two_phase::recovery::Outcome;
+
+/// Participants, by their positions.
+type Indexes = SmallVec<[usize; 4]>;
+
+/// What takes part in a commit of two phases.
+struct Parties {
+    id: GlobalId,
+    decider: usize,
+    /// The others that have written: they prepare.
+    others: Indexes,
+    /// Those that have not.
+    readers: Indexes,
+}
+
+/// What a participant does in the first phase.
+struct Step {
+    index: usize,
+    sql: String,
+    /// What PostgreSQL says when it is done.
+    tag: &'static [u8],
+}
+
+impl Parties {
+    fn first_phase(&self) -> Vec<Step> {
+        let step = |index: &usize, sql: &str, tag| Step {
+            index: *index,
+            sql: sql.to_owned(),
+            tag,
+        };
+        let prepare = self.id.prepare();
+        let readers = self.readers.iter();
+        let readers = readers.map(|index| step(index, "COMMIT", b"COMMIT".as_slice()));
+        let others = self.others.iter();
+        let others = others.map(|index| step(index, &prepare, b"PREPARE TRANSACTION"));
+        let decider = step(&self.decider, &self.id.decide(), b"INSERT 0 1");
+        readers.chain(others).chain([decider]).collect()
+    }
+}
+
+impl Session {
+    /// Commits the block on every participant. The block is over either way; if it is not committed, then nowhere.
+    pub(super) async fn commit_block(&mut self) -> Result<(), Trouble> {
+        if self.block.is_some()
+            && !self.cursors_apart.is_empty()
+            && let Err(trouble) = Box::pin(self.commit_cursors()).await
+        {
+            self.rollback_block().await?;
+            return Err(trouble);
+        }
+        let Some(mut block) = self.block.take() else {
+            return Ok(());
+        };
+        let writers = self.participants_that(|held| held.wrote);
+        let changed = self.participants_that(|held| held.changed);
+        let committed = match (writers.len(), changed.is_empty()) {
+            (2.., false) => Box::pin(self.commit_in_two_phases(&writers, &changed)).await,
+            _ => self.commit_at_once(&writers).await,
+        };
+        if let Err(trouble) = committed {
+            self.take_settings(Arc::clone(block.settings_before()));
+            self.rollback_participants().await?;
+            return Err(trouble);
+        }
+        self.hold_cursors();
+        self.participants.leave_block();
+        self.participants.close_broken(&self.database);
+        self.take_settings(Arc::clone(&self.settings));
+        if !block.unsure.is_empty() {
+            Box::pin(self.learn_unsure(std::mem::take(&mut block.unsure))).await?;
+        }
+        if block.changed_schema {
+            self.schema_changed().await;
+        }
+        Ok(())
+    }
+
+    /// The participants of the block of which this is true.
+    fn participants_that(&self, is_so: impl Fn(&Participant) -> bool) -> Indexes {
+        let held = self.participants.iter().enumerate();
+        held.filter(|(_, held)| held.in_block && is_so(held))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Commits where at most one shard has something to lose: those that have only read first, for that can fail.
+    async fn commit_at_once(&mut self, writers: &[usize]) -> Result<(), Trouble> {
+        let readers = self.participants_that(|held| !held.wrote);
+        for index in readers.iter().chain(writers) {
+            let outcome = self.run_on(*index, "COMMIT").await;
+            let Some(participant) = self.participants.get_mut(*index) else {
+                continue;
+            };
+            match outcome {
+                Ok(false) if participant.last_tag_is(b"COMMIT") => {
+                    participant.connection.applied = Some(Arc::clone(&self.settings));
+                    participant.in_block = false;
+                }
+                Ok(false) => return Err(Failure::InFailedTransaction.into()),
+                // Deferred constraints, say: PostgreSQL's own error has been shown.
+                Ok(true) => return Err(Trouble::Told),
+                Err(Trouble::Lost) if participant.wrote => {
+                    let shard = (&*participant.shard_name).into();
+                    return Err(Failure::OutcomeUnknown { shard }.into());
+                }
+                // Nothing was to be committed there.
+                Err(Trouble::Lost) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits where several shards have been written to.
+    async fn commit_in_two_phases(
+        &mut self,
+        writers: &[usize],
+        changed: &[usize],
+    ) -> Result<(), Trouble> {
+        let parties = self.parties(writers, changed).await?;
+        if let Err(trouble) = self.prepare_parts(&parties).await {
+            self.end_prepared(&parties, false).await;
+            return Err(trouble);
+        }
+        match self.run_on(parties.decider, "COMMIT").await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.end_prepared(&parties, false).await;
+                return Err(Trouble::Told);
+            }
+            Err(Trouble::Lost) => return self.settle_undecided(&parties).await,
+            // The client has left: the decider says how it has ended.
+            Err(other) => return Err(other),
+        }
+        let settings = Arc::clone(&self.settings);
+        let decider = self.participants.at(parties.decider)?;
+        decider.in_block = false;
+        if !decider.last_tag_is(b"COMMIT") {
+            self.end_prepared(&parties, false).await;
+            return Err(Failure::InFailedTransaction.into());
+        }
+        decider.connection.applied = Some(settings);
+        if !self.end_prepared(&parties, true).await {
+            // It is committed. What follows in this session is to see it, so that it is waited for.
+            self.settle_elsewhere(&parties.id).await;
+        }
+        Ok(())
+    }
+
+    /// Who does what. The decider is the one that may have done what cannot be prepared (temporary tables, NOTIFY): one that is held for
+    /// the session, or the first shard.
+    async fn parties(&mut self, writers: &[usize], changed: &[usize]) -> Result<Parties, Trouble> {
+        let place = |index: &&usize| {
+            let held = self.participants.get(**index);
+            held.map(|held| (held.pins.is_empty(), held.shard))
+        };
+        let decider = changed.iter().min_by_key(place).copied();
+        let decider = decider.ok_or(Failure::Retry)?;
+        let participant = self.participants.at(decider)?;
+        let node = Arc::clone(participant.connection.node());
+        let shard = Arc::clone(&participant.shard_name);
+        let undecidable = |reason: Box<str>| Failure::Undecidable {
+            shard: (&*shard).into(),
+            reason,
+        };
+        let id = GlobalId::new(participant.connection.target.pid(), &shard, &self.user)
+            .map_err(|unnamed| undecidable(unnamed.to_string().into()))?;
+        if !node.records_decisions() {
+            let resolver = &self.worker.services.resolver;
+            let installed = resolver.install(&self.database.name, &node).await;
+            installed.map_err(|reason| match reason {
+                LinkError::Refused { message, .. } => undecidable(message.into()),
+                LinkError::Unreachable(_)
+                | LinkError::Lost(_)
+                | LinkError::Full
+                | LinkError::Timeout
+                | LinkError::Unexpected(_) => Failure::ShardDown {
+                    shard: (&*shard).into(),
+                },
+            })?;
+        }
+        let others = writers.iter().copied().filter(|index| *index != decider);
+        Ok(Parties {
+            id,
+            decider,
+            others: others.collect(),
+            readers: self.participants_that(|held| !held.wrote),
+        })
+    }
+
+    /// The first phase, on all at a time: the decider writes that the transaction is committed, the others prepare. Only
+    /// the first error is told.
+    async fn prepare_parts(&mut self, parties: &Parties) -> Result<(), Trouble> {
+        let steps = parties.first_phase();
+        for step in &steps {
+            let participant = self.participants.at(step.index)?;
+            participant.queue_query(&step.sql);
+            // What is lost here is found to be lost when the answer is read.
+            participant.connection.broken |= participant.connection.flush().await.is_err();
+        }
+        let mut outcome = Ok(());
+        for step in &steps {
+            let held = self.client.hold();
+            let done = self.answer_to(step).await;
+            let said = self.client.unhold(held);
+            if outcome.is_ok() {
+                self.client.output.extend_from_slice(&said);
+                outcome = done;
+            }
+        }
+        outcome
+    }
+
+    /// One participant's answer in the first phase.
+    async fn answer_to(&mut self, step: &Step) -> Result<(), Trouble> {
+        let settings = Arc::clone(&self.settings);
+        let (client, participant, described) = self.exchanging(step.index)?;
+        let outcome = match participant.connection.broken {
+            true => Err(Trouble::Lost),
+            false => exchange(client, participant, &[], described).await,
+        };
+        match outcome {
+            Ok(false) if participant.last_tag_is(step.tag) => {
+                if participant.status() == TransactionStatus::Idle {
+                    participant.connection.applied = Some(settings);
+                    participant.in_block = false;
+                }
+                Ok(())
+            }
+            Ok(false) => Err(Failure::InFailedTransaction.into()),
+            Ok(true) => {
+                // It may be the decider, whose table has gone: it is looked for the next time.
+                participant.connection.node().note_records_decisions(false);
+                Err(Trouble::Told)
+            }
+            Err(Trouble::Lost) => {
+                participant.connection.broken = true;
+                match participant.wrote {
+                    true => Err(Failure::ShardLost {
+                        shard: (&*participant.shard_name).into(),
+                    }
+                    .into()),
+                    // Nothing was to be committed there.
+                    false => Ok(()),
+                }
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Ends what has been prepared, on all at a time. False if one of them did not say that it has.
+    async fn end_prepared(&mut self, parties: &Parties, committed: bool) -> bool {
+        let sql = parties.id.end(committed);
+        let mut asked = Indexes::new();
+        let mut all = true;
+        for index in &parties.others {
+            let Some(participant) = self.participants.get_mut(*index) else {
+                continue;
+            };
+            // One that is still in the block has not prepared; of one that was lost nobody knows.
+            let connection = &mut participant.connection;
+            if participant.in_block || connection.broken {
+                all = false;
+                continue;
+            }
+            match connection.send_query(&sql).await {
+                Ok(()) => asked.push(*index),
+                Err(_) => all = false,
+            }
+        }
+        for index in asked {
+            let Some(participant) = self.participants.get_mut(index) else {
+                continue;
+            };
+            match participant.connection.query_answer().await {
+                Ok(_) => {}
+                // Another router has been faster.
+                Err(QueryError::Server { sqlstate, .. })
+                    if sqlstate == SqlState::UNDEFINED_OBJECT => {}
+                Err(error) => {
+                    tracing::warn!(transaction = %parties.id, shard = %participant.shard_name, %error, "what is prepared could not be ended at once");
+                    all = false;
+                }
+            }
+            participant.connection.unnamed = None;
+        }
+        all
+    }
+
+    /// The decider was lost while it committed: what it has recorded is asked for.
+    async fn settle_undecided(&mut self, parties: &Parties) -> Result<(), Trouble> {
+        let decider = self.participants.at(parties.decider)?;
+        decider.in_block = false;
+        let shard: Box<str> = (&*decider.shard_name).into();
+        self.participants.close_broken(&self.database);
+        match self.settle_elsewhere(&parties.id).await {
+            Outcome::Committed => Ok(()),
+            Outcome::RolledBack => Err(Failure::ShardLost { shard }.into()),
+            Outcome::Unknown => Err(Failure::OutcomeUnknown { shard }.into()),
+        }
+    }
+
+    /// Has the transaction ended by others than this session's connections.
+    async fn settle_elsewhere(&mut self, id: &GlobalId) -> Outcome {
+        let resolver = &self.worker.services.resolver;
+        resolver.settle(&self.database.name, id.clone()).await
+    }
+}

@@ -1,0 +1,562 @@
+//! Ends what sessions have left prepared: those of this router whose connections were lost, and those of routers that died.
+//!
+//! A task of the control thread looks at every primary once a second. Invariant: a prepared part is ended only as the row
+//! of its transaction says, which is on the decider and never changes. A row that says "rolled back" is put there where the
+//! decider's backend is in no transaction that writes, which is the proof that nobody is about to commit, or where it has been too
+//! long; and even where the proof deceived, the backend that came to commit would find the row and fail. Any number of
+//! routers may do this at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_wire::SqlState;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use super::GlobalId;
+use crate::config::Settings;
+use crate::topology::link::{Link, LinkError, TextRow, Visitor};
+use crate::topology::{DatabaseTopology, Node, NodeId, Observed, Published, Shard};
+
+/// Between two looks at all primaries.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two attempts at what a session waits for.
+const URGENT: Duration = Duration::from_millis(100);
+/// The longest a session waits for a decision.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What has been prepared so recently is its session's own affair, mostly.
+const GRACE: Duration = Duration::from_millis(1500);
+/// A transaction that has not been decided for so long after a part of it was prepared is rolled back, though its session may
+/// be there: the router may be cut off.
+const TOO_LONG: Duration = Duration::from_secs(60);
+/// Between two looks for decisions that nobody needs any more.
+const CLEANING: Duration = Duration::from_secs(30);
+/// Requests that may wait.
+const REQUESTS: usize = 1024;
+/// The longest an answer may take.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// Whether decisions can be recorded here.
+const IS_INSTALLED: &str = "\
+SELECT pg_catalog.to_regclass('switchyard.decisions') IS NOT NULL";
+
+/// Sees to it that decisions can be recorded here. The lock keeps two routers from doing so at a time.
+const INSTALL: &str = "\
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('switchyard.decisions'));
+CREATE SCHEMA IF NOT EXISTS switchyard;
+CREATE TABLE IF NOT EXISTS switchyard.decisions (
+    gid pg_catalog.text PRIMARY KEY,
+    committed pg_catalog.bool NOT NULL DEFAULT true,
+    decided_by pg_catalog.name NOT NULL DEFAULT session_user,
+    decided_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now());
+COMMENT ON TABLE switchyard.decisions IS 'Whether transactions on several shards, of which this one decides, are committed.';
+GRANT USAGE ON SCHEMA switchyard TO PUBLIC;
+GRANT SELECT, INSERT (gid, committed) ON switchyard.decisions TO PUBLIC";
+
+/// What is prepared here: name, owner, age in milliseconds.
+const IN_DOUBT: &str = "\
+SELECT gid, owner, (1000 * EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - prepared))::pg_catalog.int8
+FROM pg_catalog.pg_prepared_xacts
+WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
+
+/// Decisions that may be of no use any more. One that says "rolled back" keeps its transaction from being committed for as long as
+/// that may be tried.
+const OLD_DECISIONS: &str = "\
+SELECT gid FROM switchyard.decisions AS decided
+WHERE decided_at < pg_catalog.now() - '1 minute'::pg_catalog.interval
+  AND (committed OR NOT EXISTS (
+    SELECT FROM pg_catalog.pg_locks
+    WHERE locktype = 'transactionid' AND granted AND pid::pg_catalog.text = pg_catalog.split_part(decided.gid, '.', 3)))
+LIMIT 10000";
+
+/// How a transaction on several shards has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Everywhere, or as soon as the shards that are away are back.
+    Committed,
+    /// The same.
+    RolledBack,
+    /// Its decider cannot be asked.
+    Unknown,
+}
+
+/// The way to the task.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Install {
+        node: Arc<Node>,
+        database: Arc<str>,
+        done: oneshot::Sender<Result<(), LinkError>>,
+    },
+    Settle {
+        database: Arc<str>,
+        id: GlobalId,
+        done: oneshot::Sender<Outcome>,
+    },
+}
+
+impl Resolver {
+    /// Sees to it that decisions can be recorded on this primary.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) async fn install(
+        &self,
+        database: &Arc<str>,
+        node: &Arc<Node>,
+    ) -> Result<(), LinkError> {
+        let (done, answer) = oneshot::channel();
+        let request = Request::Install {
+            node: Arc::clone(node),
+            database: Arc::clone(database),
+            done,
+        };
+        // Both fail only when the control thread has ended, and then the process is about to.
+        let _ = self.requests.send(request).await;
+        answer.await.unwrap_or(Err(LinkError::Timeout))
+    }
+
+    /// Has a transaction that its session cannot end itself ended everywhere. Takes no longer than it is worth waiting for.
+    pub(crate) async fn settle(&self, database: &Arc<str>, id: GlobalId) -> Outcome {
+        let (done, answer) = oneshot::channel();
+        let request = Request::Settle {
+            database: Arc::clone(database),
+            id,
+            done,
+        };
+        let _ = self.requests.send(request).await;
+        answer.await.unwrap_or(Outcome::Unknown)
+    }
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct Recovery {
+    settings: watch::Receiver<Arc<Settings>>,
+    published: Published,
+    requests: mpsc::Receiver<Request>,
+    links: HashMap<NodeId, Link>,
+    waiting: Vec<Waiting>,
+    cleans: Instant,
+}
+
+/// A session that waits for a decision.
+#[derive(Debug)]
+struct Waiting {
+    database: Arc<str>,
+    id: GlobalId,
+    since: Instant,
+    /// How it has ended, once that is known, while shards are away that may not have heard of it.
+    outcome: Outcome,
+    done: oneshot::Sender<Outcome>,
+}
+
+/// A transaction of which parts are prepared.
+#[derive(Debug, Default)]
+struct InDoubt {
+    parts: Vec<Part>,
+    /// The age of its oldest part.
+    age: Duration,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Part {
+    node: Arc<Node>,
+    shard: Arc<str>,
+    /// Whose it is: another than the session's user after SET ROLE.
+    owner: String,
+}
+
+impl Recovery {
+    /// The task, to be run on the control thread, and the way to it.
+    #[must_use]
+    pub fn new(settings: watch::Receiver<Arc<Settings>>, published: Published) -> (Self, Resolver) {
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let recovery = Self {
+            settings,
+            published,
+            requests,
+            links: HashMap::new(),
+            waiting: Vec::new(),
+            cleans: Instant::now() + CLEANING,
+        };
+        (recovery, Resolver { requests: sender })
+    }
+
+    /// Works until every [`Resolver`] is gone.
+    pub async fn run(mut self) {
+        let mut turn = interval(INTERVAL);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let urgent = Instant::now() + URGENT;
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.serve(request).await,
+                    None => return,
+                },
+                () = sleep_until(urgent), if !self.waiting.is_empty() => self.look(true).await,
+                _ = turn.tick() => self.look(false).await,
+            }
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        match request {
+            Request::Install {
+                node,
+                database,
+                done,
+            } => {
+                let installed = match node.records_decisions() {
+                    true => Ok(()),
+                    false => self.install(&database, &node).await,
+                };
+                let _ = done.send(installed);
+            }
+            Request::Settle { database, id, done } => {
+                self.waiting.push(Waiting {
+                    database,
+                    id,
+                    since: Instant::now(),
+                    outcome: Outcome::Unknown,
+                    done,
+                });
+                self.look(true).await;
+            }
+        }
+    }
+
+    /// Looks at the primaries of all databases that have several, or of those that sessions wait for.
+    async fn look(&mut self, urgent: bool) {
+        let topology = self.published.snapshot();
+        for database in topology.databases.values() {
+            let mut waiting = self.waiting.iter();
+            let is_awaited = waiting.any(|waiting| waiting.database == database.name);
+            if database.shards.len() > 1 && (is_awaited || !urgent) {
+                self.look_at(database, urgent).await;
+            }
+        }
+        let is_over = |waiting: &Waiting| waiting.since.elapsed() > PATIENCE;
+        while let Some(at) = self.waiting.iter().position(is_over) {
+            let waiting = self.waiting.swap_remove(at);
+            let _ = waiting.done.send(waiting.outcome);
+        }
+        let nodes = || topology.nodes().map(|node| node.id);
+        self.links.retain(|id, _| nodes().any(|node| node == *id));
+    }
+
+    async fn look_at(&mut self, database: &DatabaseTopology, urgent: bool) {
+        let old = match !urgent && Instant::now() >= self.cleans {
+            true => self.old_decisions(database).await,
+            false => Vec::new(),
+        };
+        let (mut in_doubt, all) = self.in_doubt(database).await;
+        if all {
+            for (node, ids) in old {
+                self.forget(database, &node, &ids, &in_doubt).await;
+            }
+        }
+        for waiting in &self.waiting {
+            if waiting.database == database.name {
+                in_doubt.entry(waiting.id.clone()).or_default();
+            }
+        }
+        for (id, doubt) in in_doubt {
+            let is_awaited = self.waiting.iter().any(|waiting| waiting.id == id);
+            if !is_awaited && (urgent || doubt.age < GRACE) {
+                continue;
+            }
+            match self.end(database, &id, &doubt).await {
+                Ok(None) => {}
+                Ok(Some(outcome)) => self.answer(&id, outcome, all),
+                Err(reason) => {
+                    debug!(transaction = %id, %reason, "cannot be ended yet");
+                }
+            }
+        }
+    }
+
+    /// Tells who waits how a transaction has ended, once it has on all shards.
+    fn answer(&mut self, id: &GlobalId, outcome: Outcome, all: bool) {
+        while let Some(at) = self.waiting.iter().position(|waiting| waiting.id == *id) {
+            if !all {
+                self.waiting[at].outcome = outcome;
+                return;
+            }
+            let _ = self.waiting.swap_remove(at).done.send(outcome);
+        }
+    }
+
+    /// What is prepared on the primaries, and whether all of them have answered.
+    async fn in_doubt(
+        &mut self,
+        database: &DatabaseTopology,
+    ) -> (BTreeMap<GlobalId, InDoubt>, bool) {
+        let mut found: BTreeMap<GlobalId, InDoubt> = BTreeMap::new();
+        let mut all = true;
+        for shard in &database.shards {
+            let rows = match self.ask(database, shard.primary(), IN_DOUBT).await {
+                Ok(rows) => rows,
+                Err(reason) => {
+                    debug!(shard = %shard.name, %reason, "cannot see what is prepared");
+                    all = false;
+                    continue;
+                }
+            };
+            for row in rows {
+                let Some((id, owner, age)) = prepared(row) else {
+                    continue;
+                };
+                let doubt = found.entry(id).or_default();
+                doubt.age = doubt.age.max(age);
+                doubt.parts.push(Part {
+                    node: Arc::clone(shard.primary()),
+                    shard: Arc::clone(&shard.name),
+                    owner,
+                });
+            }
+        }
+        (found, all)
+    }
+
+    /// Ends a transaction as its decider says. `None` if that is not decided and its session is at it.
+    async fn end(
+        &mut self,
+        database: &DatabaseTopology,
+        id: &GlobalId,
+        doubt: &InDoubt,
+    ) -> Result<Option<Outcome>, LinkError> {
+        let Some(decider) = shard_named(database, &id.decider) else {
+            error!(transaction = %id, "its decider is no shard of this database: it stays prepared until somebody ends it");
+            return Ok(None);
+        };
+        let Some(committed) = self
+            .decision(database, decider.primary(), id, doubt.age)
+            .await?
+        else {
+            return Ok(None);
+        };
+        for part in &doubt.parts {
+            self.end_part(database, part, id, committed).await?;
+        }
+        Ok(Some(match committed {
+            true => Outcome::Committed,
+            false => Outcome::RolledBack,
+        }))
+    }
+
+    /// Whether the transaction is committed. What is not decided is rolled back, unless its session is at it.
+    async fn decision(
+        &mut self,
+        database: &DatabaseTopology,
+        decider: &Arc<Node>,
+        id: &GlobalId,
+        age: Duration,
+    ) -> Result<Option<bool>, LinkError> {
+        if !decider.records_decisions() {
+            self.install(&database.name, decider).await?;
+        }
+        // Whether the session's transaction goes on is asked before whether it has been decided.
+        let working = format!(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND granted AND pid = {})",
+            id.process
+        );
+        let is_working = is_true(&self.ask(database, decider, &working).await?);
+        let gid = escape_literal(&id.to_string());
+        let user = escape_literal(&id.user);
+        // Nobody else's word that it is committed counts.
+        let decided = format!(
+            "SELECT committed AND decided_by = {user} FROM switchyard.decisions WHERE gid = {gid}"
+        );
+        let rows = self.ask(database, decider, &decided).await?;
+        if !rows.is_empty() {
+            return Ok(Some(is_true(&rows)));
+        }
+        if is_working && age < TOO_LONG {
+            return Ok(None);
+        }
+        let roll_back = format!(
+            "INSERT INTO switchyard.decisions (gid, committed) VALUES ({gid}, false) ON CONFLICT DO NOTHING"
+        );
+        self.ask(database, decider, &roll_back).await?;
+        let rows = self.ask(database, decider, &decided).await?;
+        Ok((!rows.is_empty()).then(|| is_true(&rows)))
+    }
+
+    /// Ends a prepared part, as the user whose it is.
+    async fn end_part(
+        &self,
+        database: &DatabaseTopology,
+        part: &Part,
+        id: &GlobalId,
+        committed: bool,
+    ) -> Result<(), LinkError> {
+        let settings = self.settings.borrow().clone();
+        let Some(user) = settings.users.get(&id.user) else {
+            error!(transaction = %id, shard = %part.shard, "its user is not configured here: it stays prepared until somebody ends it");
+            return Ok(());
+        };
+        let connect = settings.file.router.timeouts.connect;
+        let visitor = Visitor::new(user, connect, ANSWER);
+        let mut link = Link::open(&visitor, &part.node, &database.name).await?;
+        if part.owner != *id.user {
+            link.ask(&format!("SET ROLE {}", escape_identifier(&part.owner)))
+                .await?;
+        }
+        match link.ask(&id.end(committed)).await {
+            Ok(_) => {
+                info!(transaction = %id, shard = %part.shard, committed, "ended what was left prepared");
+                Ok(())
+            }
+            // Another has been faster.
+            Err(LinkError::Refused { sqlstate, .. }) if sqlstate == SqlState::UNDEFINED_OBJECT => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Decisions that may be of no use any more, by the primary they are on.
+    async fn old_decisions(
+        &mut self,
+        database: &DatabaseTopology,
+    ) -> Vec<(Arc<Node>, Vec<GlobalId>)> {
+        self.cleans = Instant::now() + CLEANING;
+        let mut old = Vec::new();
+        for shard in &database.shards {
+            let node = shard.primary();
+            if !node.records_decisions() {
+                continue;
+            }
+            match self.ask(database, node, OLD_DECISIONS).await {
+                Ok(rows) => {
+                    let names = rows.into_iter().filter_map(|row| row.into_iter().next()?);
+                    let ids = names.filter_map(|name| GlobalId::parse(&name)).collect();
+                    old.push((Arc::clone(node), ids));
+                }
+                Err(reason) => {
+                    debug!(shard = %shard.name, %reason, "cannot see old decisions");
+                }
+            }
+        }
+        old
+    }
+
+    /// Removes decisions of which no part is prepared anywhere any more.
+    async fn forget(
+        &mut self,
+        database: &DatabaseTopology,
+        node: &Arc<Node>,
+        ids: &[GlobalId],
+        in_doubt: &BTreeMap<GlobalId, InDoubt>,
+    ) {
+        let is_done = |id: &&GlobalId| !in_doubt.contains_key(*id);
+        let names: Vec<String> = ids
+            .iter()
+            .filter(is_done)
+            .map(|id| escape_literal(&id.to_string()))
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        let delete = format!(
+            "DELETE FROM switchyard.decisions WHERE gid IN ({})",
+            names.join(", ")
+        );
+        if let Err(reason) = self.ask(database, node, &delete).await {
+            debug!(host = %node.host, port = node.port, %reason, "cannot remove old decisions");
+        }
+    }
+
+    async fn install(&mut self, database: &Arc<str>, node: &Arc<Node>) -> Result<(), LinkError> {
+        let mut installed = self.ask_at(database, node, IS_INSTALLED).await;
+        if installed.as_ref().is_ok_and(|rows| !is_true(rows)) {
+            installed = self.ask_at(database, node, INSTALL).await;
+        }
+        match &installed {
+            Ok(_) => node.note_records_decisions(true),
+            Err(reason) => {
+                warn!(%database, host = %node.host, port = node.port, %reason, "transactions on several shards cannot be decided");
+            }
+        }
+        installed.map(drop)
+    }
+
+    async fn ask(
+        &mut self,
+        database: &DatabaseTopology,
+        node: &Arc<Node>,
+        sql: &str,
+    ) -> Result<Vec<TextRow>, LinkError> {
+        self.ask_at(&database.name, node, sql).await
+    }
+
+    /// Asks a primary by the link to it, or by a new one if that is of no use any more.
+    async fn ask_at(
+        &mut self,
+        database: &str,
+        node: &Arc<Node>,
+        sql: &str,
+    ) -> Result<Vec<TextRow>, LinkError> {
+        if node.observed() != Observed::Primary {
+            self.links.remove(&node.id);
+            return Err(LinkError::Unreachable("no primary at present".to_owned()));
+        }
+        if let Some(mut link) = self.links.remove(&node.id) {
+            let answer = link.ask(sql).await;
+            if let Ok(_) | Err(LinkError::Refused { .. }) = answer {
+                self.links.insert(node.id, link);
+                return answer;
+            }
+        }
+        let mut link = self.open(database, node).await?;
+        let answer = link.ask(sql).await;
+        if let Ok(_) | Err(LinkError::Refused { .. }) = answer {
+            self.links.insert(node.id, link);
+        }
+        answer
+    }
+
+    async fn open(&self, database: &str, node: &Node) -> Result<Link, LinkError> {
+        let settings = self.settings.borrow().clone();
+        let Some(user) = settings.monitor_user() else {
+            return Err(LinkError::Unreachable("no user is configured".to_owned()));
+        };
+        let connect = settings.file.router.timeouts.connect;
+        let mut link = Link::open(&Visitor::new(user, connect, ANSWER), node, database).await?;
+        link.ask("SET lock_timeout = '1s'").await?;
+        Ok(link)
+    }
+}
+
+fn shard_named<'a>(database: &'a DatabaseTopology, name: &str) -> Option<&'a Arc<Shard>> {
+    database.shards.iter().find(|shard| *shard.name == *name)
+}
+
+/// A row of [`IN_DOUBT`].
+fn prepared(row: TextRow) -> Option<(GlobalId, String, Duration)> {
+    let mut values = row.into_iter();
+    let id = GlobalId::parse(&values.next()??)?;
+    let owner = values.next()??;
+    let age: i64 = values.next()??.parse().ok()?;
+    Some((
+        id,
+        owner,
+        Duration::from_millis(age.try_into().unwrap_or(0)),
+    ))
+}
+
+/// Whether the first value is true.
+fn is_true(rows: &[TextRow]) -> bool {
+    let value = rows.first().and_then(|row| row.first());
+    value.is_some_and(|value| value.as_deref() == Some("t"))
+}

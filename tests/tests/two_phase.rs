@@ -1,0 +1,356 @@
+//! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use switchyard_tests::cluster::{ClusterSpec, Stop};
+use switchyard_tests::{Bed, BedSpec, Client, Hold, Login, Mode, Proxied, Reply, eventually};
+
+/// `checked` has a constraint that is looked at when the transaction ends.
+const DDL: &str = "
+CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL);
+CREATE TABLE checked (id int, twin int, UNIQUE (id, twin) DEFERRABLE INITIALLY DEFERRED);
+";
+const TABLES: &str = "
+[[databases.tables]]
+name      = \"accounts\"
+shard_key = \"id\"
+method    = \"modulo\"
+
+[[databases.tables]]
+name      = \"checked\"
+shard_key = \"id\"
+method    = \"modulo\"
+";
+
+static BED: OnceLock<Bed> = OnceLock::new();
+/// The tests stop servers.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bed = BED.get_or_init(|| {
+        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
+        Bed::start(spec.with_tables(DDL, TABLES))
+    });
+    let mut client = bed.client();
+    for id in [0, 1] {
+        // By modulo 0 lies on the first shard, 1 on the second.
+        let fill = format!(
+            "INSERT INTO accounts VALUES ({id}, 100) ON CONFLICT (id) DO UPDATE SET balance = 100"
+        );
+        eventually("the shards are there", || {
+            client.run(&fill).failure.is_none()
+        });
+    }
+    (bed, turn)
+}
+
+/// The balances on both shards.
+fn balances(bed: &Bed) -> [String; 2] {
+    on_primaries(
+        bed,
+        "SELECT string_agg(id || ':' || balance, ',') FROM accounts",
+    )
+}
+
+fn on_primaries(bed: &Bed, sql: &str) -> [String; 2] {
+    [0, 1].map(|shard| {
+        let primary = bed.cluster().shard(shard).primary.as_ref();
+        bed.cluster().sql(primary, sql).unwrap()
+    })
+}
+
+const BEFORE: [&str; 2] = ["0:100", "1:100"];
+const AFTER: [&str; 2] = ["0:90", "1:110"];
+
+/// Moves money from one shard to the other; not committed yet.
+fn transfer(client: &mut Client) {
+    client.run("BEGIN").succeeded();
+    client
+        .run("UPDATE accounts SET balance = balance - 10 WHERE id = 0")
+        .succeeded();
+    client
+        .run("UPDATE accounts SET balance = balance + 10 WHERE id = 1")
+        .succeeded();
+}
+
+fn nothing_is_prepared(bed: &Bed) -> bool {
+    on_primaries(bed, "SELECT count(*) FROM pg_prepared_xacts") == ["0", "0"]
+}
+
+#[test]
+fn both_commit_or_none() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    transfer(&mut client);
+    client.run("ROLLBACK").succeeded();
+    assert_eq!(balances(bed), BEFORE);
+    transfer(&mut client);
+    assert_eq!(balances(bed), BEFORE);
+    assert_eq!(
+        client.run("COMMIT").succeeded().tag.as_deref(),
+        Some("COMMIT")
+    );
+    assert_eq!(balances(bed), AFTER);
+    assert!(nothing_is_prepared(bed));
+}
+
+/// Several statements of one query are one transaction, as are those of a batch of the extended protocol.
+#[test]
+fn implicit_transactions() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    let both = "UPDATE accounts SET balance = balance - 10 WHERE id = 0; \
+                UPDATE accounts SET balance = balance + 10 WHERE id = 1";
+    for reply in client.simple(both) {
+        reply.succeeded();
+    }
+    assert_eq!(balances(bed), AFTER);
+    let failing = "UPDATE accounts SET balance = 0 WHERE id = 0; \
+                   UPDATE accounts SET balance = 1 / 0 WHERE id = 1";
+    let replies = client.simple(failing);
+    assert_eq!(replies.last().unwrap().sqlstate(), Some("22012"));
+    assert_eq!(balances(bed), AFTER);
+    assert_eq!(client.status, b'I');
+}
+
+#[test]
+fn savepoints_hold_on_all_shards() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    client.run("BEGIN").succeeded();
+    client
+        .run("UPDATE accounts SET balance = 90 WHERE id = 0")
+        .succeeded();
+    client.run("SAVEPOINT a").succeeded();
+    client
+        .run("UPDATE accounts SET balance = 0 WHERE id = 1")
+        .succeeded();
+    client
+        .run("UPDATE accounts SET balance = 0 WHERE id = 0")
+        .succeeded();
+    client.run("ROLLBACK TO a").succeeded();
+    client
+        .run("UPDATE accounts SET balance = 110 WHERE id = 1")
+        .succeeded();
+    client.run("COMMIT").succeeded();
+    assert_eq!(balances(bed), AFTER);
+}
+
+/// A constraint that fails when the transaction ends, on the shard that decides or on the one that prepares.
+#[test]
+fn a_deferred_constraint_that_fails_on_one_shard() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for broken in [0, 1] {
+        transfer(&mut client);
+        for id in [0, 1] {
+            let insert = format!("INSERT INTO checked VALUES ({id}, 7)");
+            client.run(&insert).succeeded();
+            if id == broken {
+                client.run(&insert).succeeded();
+            }
+        }
+        let failure = client.run("COMMIT").failure.unwrap();
+        assert_eq!(failure.sqlstate(), "23505", "{failure:?}");
+        assert_eq!(
+            failure.message(),
+            "duplicate key value violates unique constraint \"checked_id_twin_key\""
+        );
+        assert_eq!(client.status, b'I');
+        assert_eq!(balances(bed), BEFORE);
+        assert_eq!(
+            on_primaries(bed, "SELECT count(*) FROM checked"),
+            ["0", "0"]
+        );
+        assert!(nothing_is_prepared(bed));
+    }
+}
+
+/// What is set in the transaction holds after it, or not, as with one server.
+#[test]
+fn settings_follow_the_transaction() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for (end, expected) in [("COMMIT", "33s"), ("ROLLBACK", "0")] {
+        client.run("RESET statement_timeout").succeeded();
+        transfer(&mut client);
+        client.run("SET statement_timeout = '33s'").succeeded();
+        client.run("SET LOCAL lock_timeout = '44s'").succeeded();
+        client
+            .run("UPDATE accounts SET balance = balance WHERE id IN (0)")
+            .succeeded();
+        client.run(end).succeeded();
+        for id in [0, 1] {
+            let show = format!(
+                "SELECT current_setting('statement_timeout') || current_setting('lock_timeout') FROM accounts WHERE id = {id}"
+            );
+            assert_eq!(client.run(&show).value(), format!("{expected}0"));
+        }
+    }
+}
+
+/// What cannot be prepared is on the shard that decides.
+#[test]
+fn temporary_tables_and_notify_take_part() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    client.run("CREATE TEMP TABLE mine (a int)").succeeded();
+    transfer(&mut client);
+    client.run("INSERT INTO mine VALUES (1)").succeeded();
+    client.run("NOTIFY news").succeeded();
+    client.run("COMMIT").succeeded();
+    assert_eq!(balances(bed), AFTER);
+    assert_eq!(client.run("SELECT a FROM mine").value(), "1");
+}
+
+/// A point of the protocol at which somebody dies: the shard whose connection is watched, the word, the side, and what has
+/// become of the transaction.
+type Point = (usize, &'static [u8], Hold, [&'static str; 2]);
+
+/// The first shard decides.
+const POINTS: [Point; 8] = [
+    (1, b"PREPARE TRANSACTION", Hold::Before, BEFORE),
+    (1, b"PREPARE TRANSACTION", Hold::After, BEFORE),
+    (0, b"INSERT INTO switchyard", Hold::Before, BEFORE),
+    (0, b"INSERT INTO switchyard", Hold::After, BEFORE),
+    (0, b"COMMIT\0", Hold::Before, BEFORE),
+    (0, b"COMMIT\0", Hold::After, AFTER),
+    (1, b"COMMIT PREPARED", Hold::Before, AFTER),
+    (1, b"COMMIT PREPARED", Hold::After, AFTER),
+];
+
+/// Lets a transfer come to a point, does what is to be done there, and says what the client was told, if anything.
+fn at_point(proxied: &mut Proxied, point: Point, act: impl FnOnce(&mut Proxied)) -> Option<Reply> {
+    let (shard, word, hold, _) = point;
+    let mut client = proxied.client();
+    transfer(&mut client);
+    proxied.of_shard(shard).hold_at(word, hold);
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| client.try_run("COMMIT"));
+        eventually("the point is reached", || proxied.of_shard(shard).is_held());
+        act(proxied);
+        committing.join().unwrap()
+    })
+}
+
+#[test]
+fn a_router_that_is_killed_at_any_point_leaves_nothing_undone() {
+    for point in POINTS {
+        let (bed, _turn) = bed();
+        let mut proxied = Proxied::new(bed, "");
+        let mut killed = Instant::now();
+        let told = at_point(&mut proxied, point, |proxied| {
+            proxied.router_mut().process().kill();
+            killed = Instant::now();
+            for proxy in proxied.proxies() {
+                proxy.cut();
+                proxy.set(Mode::Forward);
+            }
+        });
+        assert!(told.is_none(), "{point:?}: {told:?}");
+        // The bed's own router ends it.
+        eventually("nothing stays prepared", || {
+            nothing_is_prepared(bed)
+                && {
+                    let busy = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()";
+                    on_primaries(bed, busy) == ["0", "0"]
+                }
+        });
+        assert!(
+            killed.elapsed() < Duration::from_secs(5),
+            "{point:?}: {:?}",
+            killed.elapsed()
+        );
+        assert_eq!(balances(bed), point.3, "{point:?}");
+    }
+}
+
+/// The connection is lost, and the router lives: the client is told how it has ended.
+#[test]
+fn a_connection_that_is_lost_at_any_point() {
+    for point in POINTS {
+        let (bed, _turn) = bed();
+        let mut proxied = Proxied::new(bed, "");
+        let told = at_point(&mut proxied, point, |proxied| {
+            let proxy = proxied.of_shard(point.0);
+            proxy.cut();
+            proxy.set(Mode::Forward);
+        })
+        .unwrap();
+        eventually("nothing stays prepared", || nothing_is_prepared(bed));
+        assert_eq!(balances(bed), point.3, "{point:?}");
+        match point.3 == AFTER {
+            true => assert_eq!(told.tag.as_deref(), Some("COMMIT"), "{point:?}: {told:?}"),
+            false => assert_eq!(told.sqlstate(), Some("08006"), "{point:?}: {told:?}"),
+        }
+    }
+}
+
+/// The server dies and comes back: whatever the client was told holds.
+#[test]
+fn a_server_that_is_killed_at_any_point() {
+    for point in POINTS {
+        let (bed, _turn) = bed();
+        let mut proxied = Proxied::new(bed, "");
+        let node = bed.cluster().shard(point.0).primary.as_ref();
+        let told = at_point(&mut proxied, point, |proxied| {
+            node.stop(Stop::Immediate).unwrap();
+            let proxy = proxied.of_shard(point.0);
+            proxy.cut();
+            proxy.set(Mode::Forward);
+            node.start().unwrap();
+        })
+        .unwrap();
+        let mut client = bed.client();
+        eventually("the server is back, and nothing stays prepared", || {
+            client
+                .run("SELECT 1 FROM accounts WHERE id IN (0, 1)")
+                .failure
+                .is_none()
+                && nothing_is_prepared(bed)
+        });
+        // A server that dies with the COMMIT may or may not have it.
+        let balances = balances(bed);
+        assert!(
+            balances == BEFORE || balances == AFTER,
+            "{point:?}: {balances:?}"
+        );
+        match told.sqlstate() {
+            None => assert_eq!(balances, AFTER, "{point:?}"),
+            Some("08006") => assert_eq!(balances, BEFORE, "{point:?}"),
+            Some("08007") => {}
+            Some(other) => panic!("{point:?}: {other}"),
+        }
+    }
+}
+
+/// Where decisions cannot be recorded the transaction is refused, with what to do.
+#[test]
+fn decisions_that_cannot_be_recorded() {
+    let (bed, _turn) = bed();
+    let superuser = |sql: &str| {
+        for shard in [0, 1] {
+            let primary = bed.cluster().shard(shard).primary.as_ref();
+            bed.cluster().superuser_sql(primary, "shop", sql).unwrap();
+        }
+    };
+    superuser("DROP SCHEMA IF EXISTS switchyard CASCADE; ALTER DATABASE shop OWNER TO postgres");
+    let fresh = bed.another_router("", &|node| node.port());
+    let mut client = Client::connect(&Login::new(fresh.port()));
+    transfer(&mut client);
+    let failure = client.run("COMMIT").failure.unwrap();
+    assert_eq!(failure.sqlstate(), "55000", "{failure:?}");
+    assert_eq!(
+        failure.message(),
+        "the transaction on several shards cannot be committed: shard \"s0\" cannot record the decision: permission denied \
+         for database shop"
+    );
+    assert_eq!(client.status, b'I');
+    assert_eq!(balances(bed), BEFORE);
+    superuser("ALTER DATABASE shop OWNER TO app");
+    transfer(&mut client);
+    client.run("COMMIT").succeeded();
+    assert_eq!(balances(bed), AFTER);
+}
