@@ -127,4 +127,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard scatter workspace bind_join around create_as locks reference transactions errors catalog ddl copy stored_keys merge }
+files! { single_shard scatter workspace bind_join around create_as locks reference transactions errors catalog ddl copy stored_keys merge write_parts }

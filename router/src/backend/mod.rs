@@ -14,6 +14,6 @@ mod turn;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;
-pub(crate) use replies::{Event, Replies, Reply, Show};
+pub(crate) use replies::{CommandTag, Event, Replies, Reply, Show};
 pub use settings::{Settings, set_config};
 pub use turn::Turn;

@@ -134,6 +134,15 @@ impl CommandTag {
         self.as_bytes() == tag
     }
 
+    /// The same tag with another row count.
+    pub(crate) fn with_rows(&self, rows: u64) -> String {
+        let tag = String::from_utf8_lossy(self.as_bytes());
+        match tag.rsplit_once(' ') {
+            Some((words, _)) => format!("{words} {rows}"),
+            None => tag.into_owned(),
+        }
+    }
+
     /// The row count at its end; 0 if it has none.
     pub(crate) fn rows(&self) -> u64 {
         let count = self.as_bytes().rsplit(|byte| *byte == b' ').next();

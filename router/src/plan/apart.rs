@@ -75,6 +75,7 @@ impl Planner<'_> {
             | Operator::Broadcast(_)
             | Operator::Session
             | Operator::Lock(_)
+            | Operator::Write(_)
             | Operator::Workspace(_) => {}
         }
     }
@@ -118,7 +119,7 @@ impl Planner<'_> {
 }
 
 /// The same plan by another operator, for values that lead to several shards.
-fn several(plan: &Plan, operator: Operator) -> Option<Arc<Plan>> {
+pub(super) fn several(plan: &Plan, operator: Operator) -> Option<Arc<Plan>> {
     Some(Arc::new(Plan {
         key_params: operator.params(),
         operator,

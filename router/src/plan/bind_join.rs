@@ -229,6 +229,7 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
         | Operator::Session
         | Operator::Workspace(_)
         | Operator::Lock(_)
+        | Operator::Write(_)
         | Operator::Refuse(_) => None,
     }
 }

@@ -7,8 +7,8 @@
 
 use switchyard_schema::{KeyType, ShardIndex};
 
-use super::analyse::facts::ScopeId;
-use super::analyse::{Analysis, Instance, StoredKeys};
+use super::analyse::facts::{ColumnId, ScopeId};
+use super::analyse::{Analysis, Instance, Stored, StoredKeys};
 use super::refusal::Refusal;
 use super::route::{KeyRoute, KeySet, Need, Target};
 use super::{Access, Broadcast, Operator};
@@ -146,9 +146,7 @@ fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
                 values => (KeySet::AnyOf(values.to_vec()), Some(stored.column)),
             },
             StoredKeys::Column(column, scope) => {
-                // Where assignment changes nothing, the keys are those of the rows they come from.
-                let same = analysis.facts.family(*column) == stored.map.key_type().family();
-                let same = same && !is_cut(stored.map.key_type(), stored.column.typmod);
+                let same = is_stored_as_it_is(analysis, stored, *column);
                 let keys = analysis.facts.known(*scope).keys(*column);
                 (keys, (!same).then_some(stored.column))
             }
@@ -167,6 +165,12 @@ fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
     Ok(needs)
 }
 
+/// Whether assignment changes nothing: the keys are those of the rows they come from.
+pub(super) fn is_stored_as_it_is(analysis: &Analysis, stored: &Stored, column: ColumnId) -> bool {
+    let same = analysis.facts.family(column) == stored.map.key_type().family();
+    same && !is_cut(stored.map.key_type(), stored.column.typmod)
+}
+
 /// Whether values of the type are cut or rounded when they are assigned to a column with this modifier.
 fn is_cut(key_type: KeyType, typmod: i32) -> bool {
     let cut = matches!(
@@ -177,6 +181,22 @@ fn is_cut(key_type: KeyType, typmod: i32) -> bool {
 }
 
 pub(super) fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
+    let target = targets(analysis, anchors);
+    let one = match &target {
+        Target::Keys(KeyRoute { needs, .. }) => match needs.as_slice() {
+            [need] => matches!(need.keys, KeySet::Equal(_)),
+            _ => false,
+        },
+        Target::AnyShard | Target::Shard(_) | Target::AllShards => false,
+    };
+    match one {
+        true => Operator::PassThrough(target),
+        false => Operator::Append(target),
+    }
+}
+
+/// The shards that may have rows of these anchors, each of them rows of its own.
+pub(super) fn targets(analysis: &Analysis, anchors: &[&Instance]) -> Target {
     let mut needs: Vec<Need> = Vec::new();
     for anchor in anchors {
         let need = need(analysis, anchor);
@@ -184,24 +204,15 @@ pub(super) fn append(analysis: &Analysis, anchors: &[&Instance]) -> Operator {
             needs.push(need);
         }
     }
-    let one = needs.len() == 1
-        && needs
-            .iter()
-            .all(|need| matches!(need.keys, KeySet::Equal(_)));
     let restricted = needs.iter().any(|need| need.keys != KeySet::Everything);
     if !restricted && needs.iter().all(|need| need.map.shards().len() > 1) {
-        return Operator::Append(Target::AllShards);
+        return Target::AllShards;
     }
-    let route = Target::Keys(KeyRoute {
+    Target::Keys(KeyRoute {
         needs,
         first_shard_only: false,
         several: None,
-    });
-    if one {
-        Operator::PassThrough(route)
-    } else {
-        Operator::Append(route)
-    }
+    })
 }
 
 /// Whether rows of several shards can just be appended; the anchors, or the reason why not.
@@ -217,6 +228,14 @@ fn appendable(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
 
 /// Whether every row that the outermost block sees is seen by it on one shard; the anchors, or the reason why not.
 pub(super) fn scattered(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
+    match &analysis.varies {
+        Some(refusal) => Err(refusal.clone()),
+        None => parts(analysis),
+    }
+}
+
+/// The same, whatever functions the shards would each compute a value of.
+pub(super) fn parts(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
     // What a view or a function reads is on other shards, too.
     if let Some(refusal) = analysis.merge.as_ref().or(analysis.reads_views.as_ref()) {
         return Err(refusal.clone());

@@ -117,6 +117,12 @@ fn write_plan(
             let query = query.as_deref().unwrap_or(sql);
             write_workspace(steps, workspace, plan, names, query)?;
         }
+        Operator::Write(write) => {
+            write!(out, "Write on ")?;
+            write_target(out, &write.target, names)?;
+            write_node(out, plan)?;
+            write_shards(out, &write.target, names, values)?;
+        }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }

@@ -33,6 +33,7 @@ mod utility;
 mod within;
 mod words;
 pub mod workspace;
+mod write;
 
 #[cfg(test)]
 mod cases;
@@ -50,6 +51,7 @@ pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
 pub(crate) use within::{copy_has_header, cursor_is_binary, explained, query_within};
 pub use workspace::Workspace;
+pub use write::Write;
 
 use std::sync::Arc;
 
@@ -144,6 +146,7 @@ impl Plan {
             }
             Operator::Merge(merge) => merge.size(),
             Operator::Lock(lock) => lock.size(),
+            Operator::Write(write) => write.size(),
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -175,6 +178,9 @@ pub enum Operator {
     Workspace(Box<Workspace>),
     /// Rows of several shards are found, and then locked one by one.
     Lock(Box<Lock>),
+    /// Several shards change rows of their own, one after the other in one transaction; their counts are added, and the rows they
+    /// return appended.
+    Write(Box<Write>),
     /// An error.
     Refuse(Box<Refusal>),
 }
@@ -188,6 +194,7 @@ impl Operator {
             }
             Operator::Merge(merge) => merge.params(),
             Operator::Lock(lock) => lock.params(),
+            Operator::Write(write) => write.params(),
             Operator::Workspace(workspace) => workspace.params(),
             Operator::PassThrough(_)
             | Operator::Append(_)
@@ -491,6 +498,9 @@ impl Planner<'_> {
                 true => self.apart(&mut plan, (&analysis, statement, tokens)),
                 false => self.finished(&mut plan, (&analysis, statement, tokens)),
             }
+        }
+        if !self.alone && analysis.writes {
+            self.written(&mut plan, &analysis, statement);
         }
         plan
     }

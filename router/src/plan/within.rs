@@ -31,7 +31,7 @@ impl Planner<'_> {
         let is_explained = |operator: &Operator| {
             matches!(
                 operator,
-                Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+                Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_) | Operator::Write(_)
             )
         };
         let several = plan.several.as_ref();
@@ -52,6 +52,7 @@ impl Planner<'_> {
             | Operator::Merge(_)
             | Operator::Workspace(_)
             | Operator::Lock(_)
+            | Operator::Write(_)
             | Operator::Refuse(_) => plan,
             // What every shard does one can say.
             Operator::Broadcast(_) if !analyze => Plan {
@@ -238,6 +239,13 @@ impl Planner<'_> {
         let mut plan = planner.inner(tokens);
         if let Operator::Workspace(workspace) = &mut plan.operator {
             workspace.reason = "rows of several shards are wanted in one place".to_owned();
+        }
+        if let Some(several) = &plan.several
+            && matches!(several.operator, Operator::Write(_))
+        {
+            let message = "a write of several shards is not supported in this statement";
+            let refused = refused(Refusal::not_supported(message), several.command.clone());
+            plan.several = Some(refused.into());
         }
         if plan.access == Access::LockingRead {
             if !is_either(&plan.operator) {

@@ -451,7 +451,9 @@ impl<'a> Builder<'a> {
                 known.elsewhere = known.elsewhere.take().or(found.elsewhere);
                 known.reference = known.reference.take().or(found.reference);
                 known.unseen = known.unseen.take().or(found.unseen);
-                known.varying = known.varying.take().or(found.varying);
+                known.varying.extend(found.varying);
+                known.varying.sort();
+                known.each_statement |= !trigger.each_row;
                 known.changes.add(&found.changes);
             }
         }
@@ -491,7 +493,7 @@ impl<'a> Builder<'a> {
         found.unseen = hidden.then(|| function.name.clone());
         found.changes = self.changes.get(&function.oid).cloned().unwrap_or_default();
         let varies = |word: &String| self.word_volatility(word) != Volatility::Immutable;
-        found.varying = words.iter().find(|word| varies(word)).cloned();
+        found.varying = words.iter().filter(|word| varies(word)).cloned().collect();
         found
     }
 

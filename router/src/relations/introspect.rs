@@ -245,9 +245,9 @@ pub struct FunctionRow {
     pub fixed: bool,
 }
 
-/// Triggers of users, enabled ones. Columns: relation int8, function int8.
+/// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool.
 pub const TRIGGERS: &str = "\
-SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8
+SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8, t.tgtype & 1 = 1
   FROM pg_catalog.pg_trigger t
  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'";
 
@@ -258,4 +258,6 @@ pub struct TriggerRow {
     pub relation: i64,
     /// The oid of the function it runs.
     pub function: i64,
+    /// It runs for each row, and not once for a statement.
+    pub each_row: bool,
 }

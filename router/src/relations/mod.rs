@@ -77,8 +77,10 @@ pub struct Triggers {
     pub reference: Option<TableName>,
     /// Code that the router cannot see, or that makes values of the moment; the function's name.
     pub unseen: Option<String>,
-    /// A function whose result differs from shard to shard; its name.
-    pub varying: Option<String>,
+    /// The names of functions whose results are not the same each time, in order.
+    pub varying: Vec<String>,
+    /// Some run once for a statement.
+    pub each_statement: bool,
     /// The settings their code may change.
     pub changes: Changes,
 }

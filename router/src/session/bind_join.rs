@@ -370,6 +370,7 @@ pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
         | Operator::Session
         | Operator::Workspace(_)
         | Operator::Lock(_)
+        | Operator::Write(_)
         | Operator::Refuse(_) => None,
     }
 }
@@ -383,6 +384,7 @@ pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
         | Operator::Broadcast(_)
         | Operator::Session
         | Operator::Lock(_)
+        | Operator::Write(_)
         | Operator::Refuse(_) => None,
     }
 }

@@ -51,6 +51,19 @@ struct Wanted {
     without_analyze: String,
 }
 
+/// What is explained only, and not run.
+fn unanalysed(operator: &Operator) -> Trouble {
+    let does = match operator {
+        Operator::Lock(_) => "locks rows it has to find first",
+        _ => "changes rows of several shards",
+    };
+    Failure::Unsupported {
+        what: format!("EXPLAIN ANALYZE of a statement that {does}").into(),
+        hint: "Leave out ANALYZE.",
+    }
+    .into()
+}
+
 /// The column of the answer.
 pub(super) fn query_plan(format: Format) -> Column<'static> {
     Column {
@@ -119,11 +132,9 @@ impl Session {
             without_analyze: options.without_analyze(),
         };
         match &query.plan.operator {
-            Operator::Lock(_) if options.analyze => Err(Failure::Unsupported {
-                what: "EXPLAIN ANALYZE of a statement that locks rows it has to find first".into(),
-                hint: "Leave out ANALYZE.",
+            Operator::Lock(_) | Operator::Write(_) if options.analyze => {
+                Err(unanalysed(&query.plan.operator))
             }
-            .into()),
             Operator::Lock(_) => Ok(lines_of(&[steps.head, steps.tail].concat())),
             Operator::Workspace(workspace) => {
                 let joining = Joining {

@@ -37,6 +37,7 @@ mod sql_prepared;
 mod statement;
 mod stop;
 mod workspace;
+mod write;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -393,7 +394,7 @@ impl Session {
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) => {
                 RouteKind::Primary
             }
-            Operator::Lock(_) => RouteKind::Scatter,
+            Operator::Lock(_) | Operator::Write(_) => RouteKind::Scatter,
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

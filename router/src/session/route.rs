@@ -246,6 +246,7 @@ impl Session {
                 let one = shards.first().filter(|_| !some);
                 return Ok(one.map_or(shards, ShardSet::one));
             }
+            Operator::Write(write) => &write.target,
             Operator::Lock(lock) => {
                 let some = lock.limit(values).map_err(Failure::Refused)?.is_some();
                 return Ok(match some {

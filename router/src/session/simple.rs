@@ -210,7 +210,11 @@ impl Session {
         let failed = self.block.as_ref().and_then(|block| block.failed);
         let passes = matches!(
             routed.plan.operator,
-            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+            Operator::PassThrough(_)
+                | Operator::Append(_)
+                | Operator::Merge(_)
+                | Operator::Lock(_)
+                | Operator::Write(_)
         );
         if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
             return None;
@@ -245,6 +249,7 @@ impl Session {
             | Operator::Merge(_)
             | Operator::Workspace(_)
             | Operator::Lock(_)
+            | Operator::Write(_)
                 if matches!(plan.command, Command::Explain { .. }) =>
             {
                 Box::pin(self.explain(routed, sent)).await
@@ -260,6 +265,7 @@ impl Session {
             }
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,
             Operator::Lock(lock) => Box::pin(self.locked(lock, routed, sent)).await,
+            Operator::Write(_) => Box::pin(self.write_parts(routed, sent)).await,
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);

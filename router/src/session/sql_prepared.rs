@@ -132,6 +132,7 @@ impl Session {
             (Operator::Refuse(refusal), _) => Err(Failure::Refused(refusal.clone()).into()),
             (_, Some(shard)) => self.pass_through(shard, routed, sent).await,
             (Operator::Append(_), None) => self.append(routed, sent).await,
+            (Operator::Write(_), None) => self.write_parts(routed, sent).await,
             (Operator::Lock(_), None) => Err(unsupported(
                 "EXECUTE of a statement that locks rows it has to find first",
             )),

@@ -251,9 +251,9 @@ impl Portal {
     pub(crate) fn plan(&self) -> (&Plan, usize) {
         match self {
             Self::One { plan, .. } => (plan, 1),
-            Self::Several { plan, shards, .. } | Self::Merge { plan, shards, .. } => {
-                (plan, shards.len())
-            }
+            Self::Several { plan, shards, .. }
+            | Self::Written { plan, shards, .. }
+            | Self::Merge { plan, shards, .. } => (plan, shards.len()),
             Self::Locked { prepared, .. } | Self::CreateAs { prepared, .. } => (&prepared.plan, 0),
             Self::Session { plan, .. }
             | Self::Workspace { plan, .. }
@@ -261,6 +261,15 @@ impl Portal {
             | Self::Fetch { plan, .. } => (plan, 0),
         }
     }
+}
+
+/// What a statement that changed rows has returned.
+#[derive(Debug, Clone)]
+pub(crate) struct Returned {
+    /// The tag at the end of it.
+    pub(crate) tag: Box<str>,
+    /// The rows that have not been fetched, each a whole message.
+    pub(crate) rows: VecDeque<Bytes>,
 }
 
 /// A bound portal of one client.
@@ -280,6 +289,13 @@ pub(crate) enum Portal {
         plan: Arc<Plan>,
         /// The next shard to fetch rows from.
         progress: usize,
+    },
+    /// On several backends, each of which changes its rows when it is first executed.
+    Written {
+        shards: ShardSet,
+        plan: Arc<Plan>,
+        /// What they have returned, and has not been fetched.
+        returned: Option<Returned>,
     },
     /// On several backends, whose rows are merged.
     Merge {
@@ -348,6 +364,7 @@ impl Portal {
             Self::Several { on_primaries, .. } | Self::Merge { on_primaries, .. } => {
                 Some(on_primaries.contains(shard))
             }
+            Self::Written { .. } => Some(true),
             Self::Session { .. }
             | Self::Workspace { .. }
             | Self::Answered { .. }

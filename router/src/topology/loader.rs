@@ -176,6 +176,7 @@ fn trigger(row: &mut Values) -> Option<TriggerRow> {
     Some(TriggerRow {
         relation: row.number()?,
         function: row.number()?,
+        each_row: row.flag()?,
     })
 }
 

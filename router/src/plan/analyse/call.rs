@@ -210,7 +210,10 @@ impl<'a> Analyser<'a> {
                 || function.user_code
                 || is_momentary(name, builtin))
         {
-            self.needs_merge(|| momentary(name));
+            match builtin && only_computes(name) && self.is_for_each_row() {
+                true => self.varies(|| momentary(name)),
+                false => self.needs_merge(|| momentary(name)),
+            }
             self.diverges(name);
         }
         if builtin && function.volatility == Volatility::Volatile && !STATELESS.contains(&name) {
@@ -223,6 +226,30 @@ impl<'a> Analyser<'a> {
                 function.volatility == Volatility::Stable && reads_catalogue(name);
         }
         Ok(())
+    }
+
+    /// Whether what a function in a trigger gives is another value on each shard, where one server would have one for all rows or a
+    /// sequence of its own.
+    pub(super) fn differs_in_triggers(&self, name: &str) -> bool {
+        if is_syntax(name) {
+            return MOMENTARY.contains(&name);
+        }
+        let relations = self.context.relations;
+        let mut known = relations.functions(self.context.search_path, None, name);
+        known.any(|function| {
+            let builtin = &*function.schema == "pg_catalog";
+            let moment = MOMENTARY.contains(&name) && name != "version";
+            let volatile = function.volatility == Volatility::Volatile;
+            let computes = builtin && only_computes(name);
+            !builtin && function.volatility != Volatility::Immutable
+                || moment
+                || volatile && !computes
+        })
+    }
+
+    /// Whether an expression that is walked now is computed for each row that is written.
+    fn is_for_each_row(&self) -> bool {
+        self.analysis.writes && self.blocks.is_empty() && !self.in_from
     }
 
     /// What the code of a user's function may touch.

@@ -212,6 +212,17 @@ impl<'a> Analyser<'a> {
         factor: &'a TableFactor,
         parent: ScopeId,
     ) -> Result<Tree<'a>, Stop> {
+        let around = std::mem::replace(&mut self.in_from, true);
+        let tree = self.factor_inside(factor, parent);
+        self.in_from = around;
+        tree
+    }
+
+    fn factor_inside(
+        &mut self,
+        factor: &'a TableFactor,
+        parent: ScopeId,
+    ) -> Result<Tree<'a>, Stop> {
         self.spend()?;
         let scope = self.analysis.facts.scope(Some(parent));
         match factor {

@@ -272,6 +272,14 @@ impl<'a> Analyser<'a> {
                 .into());
             }
             DefaultValue::Sequence | DefaultValue::Stable | DefaultValue::Volatile => {
+                self.needs_merge(|| {
+                    Refusal::not_supported(format!(
+                        "the default of column \"{}\" is not supported across shards",
+                        column.name
+                    ))
+                    .detail("Each shard would compute a value of its own.")
+                    .hint("Compute the value first and pass it as a parameter.")
+                });
                 let what = || format!("the default of column \"{}\"", column.name);
                 self.analysis.diverges.get_or_insert_with(what);
             }

@@ -125,12 +125,17 @@ pub(super) struct Analysis {
     pub(super) unknown: Option<String>,
     /// Why no shard's part of the rows can be told from its own rows alone: the first reason found below the outermost block.
     pub(super) merge: Option<Refusal>,
+    /// A function whose value each shard would compute by itself, so that their parts of a read do not fit together. A write may have it
+    /// computed for each row, where that is what PostgreSQL does, or have its value given.
+    pub(super) varies: Option<Refusal>,
     /// Why the shards' parts of the rows are more than appended: what the outermost block does.
     pub(super) combines: Option<Refusal>,
     /// What the outermost block does in detail, if it is a SELECT and understood.
     pub(super) root: Option<Root>,
     /// A table is written; what kind.
     pub(super) writes: bool,
+    /// The scopes of the statements that write: the outermost one's, and those of common table expressions.
+    pub(super) written: Vec<ScopeId>,
     /// A reference table is written; its name.
     pub(super) writes_reference: Option<String>,
     /// Why copies of a reference table written by this statement could differ.
@@ -206,6 +211,8 @@ pub(super) struct Analyser<'a> {
     outward: usize,
     /// Queries around the one being walked, CTEs taken apart included.
     depth: u32,
+    /// What is walked is an item of FROM: it is computed once, and not for each row.
+    in_from: bool,
     /// Nodes left before the statement counts as too complex: CTEs are walked at each mention.
     budget: u32,
 }
@@ -239,6 +246,7 @@ pub(super) fn analyse<'a>(
         outermost: None,
         outward: 0,
         depth: 0,
+        in_from: false,
         budget: BUDGET,
     };
     analyser.analysis.names_own_tables = own_table::names_own_tables(sql, tokens);
@@ -277,6 +285,13 @@ impl<'a> Analyser<'a> {
     fn needs_merge(&mut self, reason: impl FnOnce() -> Refusal) {
         if self.analysis.merge.is_none() {
             self.analysis.merge = Some(reason());
+        }
+    }
+
+    /// Notes a function whose value each shard would compute by itself.
+    fn varies(&mut self, reason: impl FnOnce() -> Refusal) {
+        if self.analysis.varies.is_none() {
+            self.analysis.varies = Some(reason());
         }
     }
 

@@ -221,7 +221,7 @@ impl<'a> Analyser<'a> {
         let features = self.blocks.pop().unwrap_or_default();
         self.unused_ctes(ctes, scope)?;
         self.ctes.truncate(ctes);
-        let inner = !self.blocks.is_empty();
+        let inner = !self.blocks.is_empty() || self.analysis.writes;
         if inner && features.is_arbitrary() && self.analysis.instances.len() == instances {
             self.needs_merge(|| {
                 Refusal::not_supported("a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet")

@@ -49,6 +49,7 @@ impl<'a> Analyser<'a> {
     ) -> Result<Vec<Output>, Stop> {
         self.spend()?;
         self.analysis.writes = true;
+        self.analysis.written.push(scope);
         self.analysis.primary = true;
         self.frames.push(Frame::default());
         let returned = match statement {
@@ -155,7 +156,7 @@ impl<'a> Analyser<'a> {
                 .map(ToString::to_string);
             let differs = differs
                 .or_else(|| triggers.unseen.clone())
-                .or_else(|| triggers.varying.clone());
+                .or_else(|| triggers.varying.first().cloned());
             if let Some(what) = differs {
                 self.analysis
                     .diverges
@@ -180,6 +181,25 @@ impl<'a> Analyser<'a> {
         }
         if let Some(table) = &triggers.unsharded {
             self.needs_first_shard(&table.to_string());
+        }
+        let mut varying = triggers.varying.iter();
+        let varying = varying.find(|name| self.differs_in_triggers(name));
+        let what = match varying {
+            Some(name) => Some(format!(
+                "uses \"{name}\", and each shard would compute a value of its own"
+            )),
+            None if triggers.each_statement => {
+                Some("runs once for a statement, and would run once on each shard".to_owned())
+            }
+            None => None,
+        };
+        if let Some(what) = what {
+            self.needs_merge(|| {
+                Refusal::not_supported(format!(
+                    "writing table \"{}\" on several shards in one statement is not supported: a trigger of it {what}",
+                    relation.name
+                ))
+            });
         }
         Ok(())
     }
@@ -262,5 +282,7 @@ pub(in crate::plan) fn uses_sequences(relation: &Relation) -> bool {
 /// Whether writing it runs code of the user's.
 fn has_code(relation: &Relation) -> bool {
     let triggers = &relation.triggers;
-    relation.kind != RelationKind::Table || triggers.unseen.is_some() || triggers.varying.is_some()
+    relation.kind != RelationKind::Table
+        || triggers.unseen.is_some()
+        || !triggers.varying.is_empty()
 }

@@ -55,3 +55,17 @@ DELETE FROM stamped_reference
 INSERT INTO noted VALUES (1)
 --> Refuse 0A000: writing table "noted" is not supported: a trigger of it uses the sharded table "profiles"
 --> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- on several shards
+UPDATE stamped SET id = id
+--> Refuse 0A000: writing table "stamped" on several shards in one statement is not supported: a trigger of it uses "now", and each shard would compute a value of its own
+
+DELETE FROM counted
+--> Write on all shards (primary)
+
+DELETE FROM summed
+--> Refuse 0A000: writing table "summed" on several shards in one statement is not supported: a trigger of it runs once for a statement, and would run once on each shard
+
+DELETE FROM summed WHERE id = 5
+--> PassThrough to the shard of summed = integer[0] (primary)
+-->   Shards: s0

@@ -3,14 +3,10 @@ UPDATE users SET name = 'x' WHERE id = 5
 -->   Shards: s0
 
 UPDATE users SET name = 'x'
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 UPDATE users SET name = 'x' WHERE name = 'y'
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 UPDATE users SET name = 'x' WHERE id IN (1, 2)
 --> PassThrough to the shards of users in (integer[1], integer[2]) (primary)
@@ -31,14 +27,12 @@ UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id AND u.id
 -->   Shards: s0
 
 UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 UPDATE users u SET name = o.status FROM orders o WHERE u.id = 5
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "orders" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
 
 UPDATE users u SET name = c.name FROM countries c WHERE c.code = u.name AND u.id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -49,9 +43,9 @@ UPDATE users SET name = (SELECT status FROM orders WHERE user_id = users.id LIMI
 -->   Shards: s0
 
 UPDATE users SET name = (SELECT status FROM orders LIMIT 1) WHERE id = 5
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "orders" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
 
 UPDATE users SET (name, age) = ('x', 3) WHERE id = 5
 --> PassThrough to the shard of users = integer[2] (primary)
@@ -76,7 +70,7 @@ UPDATE users SET name = now()::text WHERE id = 5
 -- changing the shard key
 UPDATE users SET id = 6 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
--->   Refuse a statement that writes and needs rows of several shards is not supported yet
+-->   Refuse storing rows of table "users" with other shard keys than those of the rows they are made of is not supported across shards
 
 UPDATE users SET id = 7 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
@@ -84,7 +78,7 @@ UPDATE users SET id = 7 WHERE id = 5
 
 UPDATE users SET id = 1 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
--->   Refuse a statement that writes and needs rows of several shards is not supported yet
+-->   Refuse storing rows of table "users" with other shard keys than those of the rows they are made of is not supported across shards
 
 UPDATE users SET id = id WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -134,9 +128,7 @@ DELETE FROM users WHERE id = 5
 -->   Shards: s0
 
 DELETE FROM users
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 DELETE FROM users WHERE id IN (1, 2, 3)
 --> PassThrough to the shards of users in (integer[0], integer[1], integer[2]) (primary)
@@ -147,9 +139,7 @@ DELETE FROM users u USING orders o WHERE o.user_id = u.id AND o.user_id = 5
 -->   Shards: s0
 
 DELETE FROM users u USING orders o WHERE o.user_id = u.id
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 DELETE FROM users WHERE id = 5 RETURNING id, now()
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -160,9 +150,7 @@ DELETE FROM users WHERE id IN (SELECT user_id FROM orders WHERE user_id = 5) AND
 -->   Shards: s0
 
 DELETE FROM users WHERE id = (SELECT 5)
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 DELETE FROM ONLY users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -180,9 +168,9 @@ DELETE FROM settings WHERE key = 'x'
 --> PassThrough to shard s0 (primary)
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users)
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: combining a sharded table with something on the first shard only is not supported yet
+--> DETAIL: "settings" exists on the first shard only.
+--> HINT: Make it a reference table, or restrict the shard key to a row of the first shard.
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0], first shard only (primary)
@@ -203,6 +191,81 @@ UPDATE deep_view SET name = 'x'
 --> DETAIL: Views of sharded tables are not supported yet.
 --> HINT: Use the view's query in place of the view.
 
+-- what is computed for each row, and what one server computes once
+UPDATE users SET name = random()::text
+--> Write on all shards (primary)
+
+UPDATE users SET name = gen_random_uuid()::text WHERE id IN ($1, $2)
+--> PassThrough to the shards of users in ($1, $2) (primary)
+
+UPDATE users SET name = (SELECT random()::text)
+--> Refuse 0A000: function "random" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET name = r::text FROM random() AS r
+--> Refuse 0A000: function "random" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET name = r::text FROM (SELECT random() AS r) AS v
+--> Refuse 0A000: function "random" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET name = 'x' WHERE age = (SELECT max(age) FROM users)
+--> Refuse 0A000: joining "users" and "users" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+UPDATE users SET name = (SELECT name FROM countries LIMIT 1)
+--> Refuse 0A000: a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet
+
+UPDATE users SET name = (SELECT name FROM countries WHERE code = users.email)
+--> Write on all shards (primary)
+
+UPDATE users SET name = steady()
+--> Refuse 0A000: function "steady" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+UPDATE users SET created = DEFAULT
+--> Refuse 0A000: the default of column "created" is not supported across shards
+--> DETAIL: Each shard would compute a value of its own.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE users SET age = pure(age)
+--> Write on all shards (primary)
+
+UPDATE keyed SET v = nextval('tickets_id_seq')
+--> Refuse 0A000: function "nextval" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+UPDATE tickets SET subject = 'x'
+--> Write on all shards (primary)
+
+-- around it
+EXPLAIN UPDATE users SET name = 'x'
+--> Write on all shards (primary)
+
+COPY (UPDATE users SET name = 'x' RETURNING id) TO STDOUT
+--> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported
+--> HINT: Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.
+
+COPY (UPDATE users SET name = 'x' WHERE id IN ($1, $2) RETURNING id) TO STDOUT
+--> PassThrough to the shards of users in ($1, $2) (primary)
+
+WITH gone AS (DELETE FROM users RETURNING id) SELECT count(*) FROM gone
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+
+WITH gone AS (DELETE FROM users RETURNING id) DELETE FROM orders
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+
 -- merge
 MERGE INTO users u USING orders o ON u.id = o.user_id AND o.user_id = 5 WHEN MATCHED THEN UPDATE SET name = o.status
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -213,9 +276,7 @@ MERGE INTO users u USING (SELECT * FROM orders WHERE user_id = 5) o ON u.id = o.
 -->   Shards: s0
 
 MERGE INTO users u USING orders o ON u.id = o.user_id WHEN MATCHED THEN DELETE
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
 --> PassThrough to the shards of users in (integer[0]) (primary)
@@ -225,9 +286,9 @@ MERGE INTO users u USING (SELECT $1::int8 AS id) v ON u.id = v.id WHEN NOT MATCH
 --> PassThrough to the shards of users in ($1::bigint) (primary)
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: the default of column "created" is not supported across shards
+--> DETAIL: Each shard would compute a value of its own.
+--> HINT: Compute the value first and pass it as a parameter.
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id + 1, v.name)
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
@@ -235,9 +296,9 @@ MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT 
 --> HINT: Compute the shard key first and pass it as a value.
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED BY SOURCE THEN DELETE
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
 
 MERGE INTO settings s USING (VALUES ('a', 'b')) v (k, v) ON s.key = v.k WHEN MATCHED THEN UPDATE SET value = v.v WHEN NOT MATCHED THEN INSERT VALUES (v.k, v.v)
 --> PassThrough to shard s0 (primary)

@@ -26,6 +26,7 @@ mod several;
 mod statements;
 mod sync;
 pub(super) mod workspace;
+mod write;
 
 use bytes::{Buf, BytesMut};
 use switchyard_schema::ShardIndex;

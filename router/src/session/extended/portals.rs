@@ -47,7 +47,11 @@ impl Session {
         let prepared = self.statement_named(bind.statement)?;
         let passes = matches!(
             prepared.plan.operator,
-            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+            Operator::PassThrough(_)
+                | Operator::Append(_)
+                | Operator::Merge(_)
+                | Operator::Lock(_)
+                | Operator::Write(_)
         );
         if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
@@ -196,19 +200,18 @@ impl Session {
         if let Operator::Workspace(_) = prepared.plan.operator {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
-        if matches!(prepared.plan.operator, Operator::Lock(_)) && spreads {
-            return Box::pin(self.bind_locked(prepared, bind)).await;
-        }
-        let broadcast = matches!(prepared.plan.operator, Operator::Broadcast(_));
-        match shards.only() {
-            Some(shard) if !broadcast => self.bind_one(shard, &prepared, bind).await,
-            None if matches!(prepared.plan.command, Command::Copy(_)) => {
+        match (&prepared.plan.operator, shards.only()) {
+            (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,
+            (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
+            (_, Some(shard)) => self.bind_one(shard, &prepared, bind).await,
+            _ if matches!(prepared.plan.command, Command::Copy(_)) => {
                 self.send_unsent().await?;
                 self.bind_here(&prepared, bind);
                 Ok(())
             }
-            _ if matches!(prepared.plan.operator, Operator::Merge(_)) => {
-                Box::pin(self.bind_merge(shards, &prepared, bind)).await
+            (Operator::Merge(_), None) => Box::pin(self.bind_merge(shards, &prepared, bind)).await,
+            (Operator::Write(_), None) => {
+                Box::pin(self.bind_written(shards, &prepared, bind)).await
             }
             _ => self.bind_several(shards, &prepared, bind).await,
         }
@@ -273,6 +276,7 @@ impl Session {
             Some(Portal::One { shard: held, .. }) => *held != shard,
             Some(
                 Portal::Several { .. }
+                | Portal::Written { .. }
                 | Portal::Merge { .. }
                 | Portal::Workspace { .. }
                 | Portal::CreateAs { .. }
@@ -333,7 +337,9 @@ impl Session {
                 return Ok(());
             }
             Some(Portal::One { shard, .. }) => *shard,
-            Some(Portal::Several { shards, .. }) => shards.first().unwrap_or(ShardIndex::FIRST),
+            Some(Portal::Several { shards, .. } | Portal::Written { shards, .. }) => {
+                shards.first().unwrap_or(ShardIndex::FIRST)
+            }
         };
         let index = self.activate_held(shard, name).await?;
         if let Some(participant) = self.participants.get_mut(index) {
@@ -436,6 +442,7 @@ impl Session {
                 }
                 Ok(())
             }
+            Portal::Written { .. } => Box::pin(self.execute_written(name, max_rows)).await,
             Portal::Several { .. } => self.execute_several(name, max_rows).await,
             Portal::Merge { .. } => Box::pin(self.execute_merge(name, max_rows)).await,
             Portal::Workspace {
@@ -483,9 +490,11 @@ impl Session {
                 let portal = self.portals.remove(name);
                 let shards = match &portal {
                     Some(Portal::One { shard, .. }) => ShardSet::one(*shard),
-                    Some(Portal::Several { shards, .. } | Portal::Merge { shards, .. }) => {
-                        shards.clone()
-                    }
+                    Some(
+                        Portal::Several { shards, .. }
+                        | Portal::Written { shards, .. }
+                        | Portal::Merge { shards, .. },
+                    ) => shards.clone(),
                     Some(
                         Portal::Session { .. }
                         | Portal::Workspace { .. }

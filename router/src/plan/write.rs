@@ -1,0 +1,106 @@
+//! Statements that change rows of several shards, where each row's change depends on rows of its own shard only.
+//!
+//! Purpose: [`Write`] says which shards such an UPDATE, DELETE or MERGE goes to; each runs the client's text on its own rows, all in
+//! one transaction. Invariants: together the shards do what one server would do with all the rows; what a shard would compute by
+//! itself, and one server only once, is not among it. Collaborators: `decide` says where rows are; `session::write` runs it.
+
+use sqlparser::ast::Statement;
+
+use super::analyse::{Analysis, Instance, StoredKeys};
+use super::apart::several;
+use super::decide;
+use super::refusal::Refusal;
+use super::route::{KeyRoute, Target};
+use super::{Operator, Plan, Planner};
+
+/// A statement that changes rows of several shards.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The shards that may have rows it changes.
+    pub target: Target,
+}
+
+impl Write {
+    /// The parameters that binding looks at.
+    pub(super) fn params(&self) -> Vec<u16> {
+        match &self.target {
+            Target::Keys(route) => route.params(),
+            Target::AnyShard | Target::Shard(_) | Target::AllShards => Vec::new(),
+        }
+    }
+
+    /// Bytes on the heap, about.
+    pub(super) fn size(&self) -> usize {
+        match &self.target {
+            Target::Keys(route) => route.size(),
+            Target::AnyShard | Target::Shard(_) | Target::AllShards => 0,
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// Plans a write of several shards, where it is one or may turn out to be.
+    pub(super) fn written(&self, plan: &mut Plan, analysis: &Analysis, statement: &Statement) {
+        let changes = matches!(
+            statement,
+            Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
+        );
+        if !changes || analysis.writes_reference.is_some() {
+            return;
+        }
+        if let Operator::Refuse(refusal) = &mut plan.operator {
+            match write(analysis) {
+                Ok(write) => plan.operator = Operator::Write(Box::new(write)),
+                Err(why) => **refusal = why,
+            }
+        } else if let Operator::PassThrough(Target::Keys(KeyRoute {
+            several: Some(refusal),
+            ..
+        })) = &mut plan.operator
+        {
+            match write(analysis) {
+                Ok(write) => plan.several = several(plan, Operator::Write(Box::new(write))),
+                Err(why) => **refusal = why,
+            }
+        }
+    }
+}
+
+/// The write that an analysis is of, if each shard can do its part; `Err` is why not.
+fn write(analysis: &Analysis) -> Result<Write, Refusal> {
+    let facts = &analysis.facts;
+    let top = analysis.top.map(|top| facts.find(top));
+    let inside = analysis
+        .written
+        .iter()
+        .find(|scope| Some(facts.find(**scope)) != top);
+    if inside.is_some() {
+        return Err(Refusal::not_supported(
+            "a common table expression that writes, in a statement over several shards, is not supported yet",
+        ));
+    }
+    let anchors = decide::parts(analysis)?;
+    for stored in &analysis.stored {
+        let stays = match &stored.keys {
+            StoredKeys::Column(column, scope) => {
+                let known = facts.known(*scope);
+                let same = |anchor: &&Instance| {
+                    known.same(*column, anchor.key) && anchor.map.colocated_with(&stored.map)
+                };
+                anchors.iter().any(same) && decide::is_stored_as_it_is(analysis, stored, *column)
+            }
+            StoredKeys::Values(_) => false,
+        };
+        if !stays {
+            return Err(Refusal::not_supported(format!(
+                "storing rows of table \"{}\" with other shard keys than those of the rows they are made of is not supported across shards",
+                stored.name
+            ))
+            .detail("The rows may have to move to another shard.")
+            .hint("Delete the rows and insert them with the new keys."));
+        }
+    }
+    Ok(Write {
+        target: decide::targets(analysis, &anchors),
+    })
+}
