@@ -21,3 +21,8 @@ CREATE TABLE readings (id integer PRIMARY KEY, small smallint, number integer, l
     day date, at timestamp, made timestamptz, word text COLLATE "C", label text COLLATE "und-x-icu", code char(6), data bytea,
     uid uuid, weight double precision, kind varchar(5));
 CREATE FUNCTION user_row(bigint) RETURNS users LANGUAGE sql AS 'SELECT row($1, ''made'', NULL, ''kr'', NULL)::users';
+CREATE TABLE entries (id bigint, part integer DEFAULT 1, word varchar(5), amount numeric(6,2) CHECK (amount < 1000), made timestamptz DEFAULT now(),
+    uid uuid DEFAULT gen_random_uuid(), doubled numeric GENERATED ALWAYS AS (amount * 2) STORED, PRIMARY KEY (id, part));
+CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
+  'BEGIN IF NEW.word = ''drop'' THEN RETURN NULL; END IF; NEW.word := upper(NEW.word); RETURN NEW; END';
+CREATE TRIGGER checked BEFORE INSERT ON entries FOR EACH ROW EXECUTE FUNCTION leave_out();

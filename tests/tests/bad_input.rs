@@ -422,7 +422,6 @@ fn what_is_for_a_later_day() {
     for sql in [
         "UPDATE users SET name = (SELECT max(status) FROM orders)",
         "WITH gone AS (DELETE FROM orders RETURNING id) SELECT count(*) FROM gone",
-        "INSERT INTO users (id, email, name, country) VALUES (900001, 'x', 'x', 'no'), (900002, 'x', 'x', 'no'), (900003, 'x', 'x', 'no'), (900004, 'x', 'x', 'no')",
         "UPDATE users SET id = 900001 WHERE id = 1",
         "SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 3 FOR UPDATE) u",
     ] {

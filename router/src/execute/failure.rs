@@ -38,6 +38,8 @@ pub(crate) enum Failure {
     WorkspacesBusy { limit: usize },
     #[error("the statement needs more than {limit} bytes of rows from the shards")]
     FetchLimit { limit: u64 },
+    #[error("the statement returns more than {limit} bytes of rows of several shards")]
+    ReturnedLimit { limit: u64 },
     #[error("{}", .0.message())]
     Cancelled(CancelReason),
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
@@ -115,6 +117,7 @@ impl Failure {
             Self::OutcomeUnknown { .. } => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             Self::WorkspacesBusy { .. }
             | Self::FetchLimit { .. }
+            | Self::ReturnedLimit { .. }
             | Self::Unmerged(MergeError::TooLarge(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::Unmerged(MergeError::BigintOverflow | MergeError::NumericOverflow) => {
                 SqlState::NUMERIC_VALUE_OUT_OF_RANGE

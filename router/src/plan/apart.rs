@@ -76,6 +76,7 @@ impl Planner<'_> {
             | Operator::Session
             | Operator::Lock(_)
             | Operator::Write(_)
+            | Operator::Insert(_)
             | Operator::Workspace(_) => {}
         }
     }
@@ -85,7 +86,7 @@ impl Planner<'_> {
         &self,
         reason: &str,
         understood: Understood<'_>,
-        guards: &mut Vec<u16>,
+        guards: &mut Vec<u32>,
     ) -> Result<Operator, String> {
         let (analysis, statement, tokens) = understood;
         if analysis.locks {
@@ -112,7 +113,7 @@ impl Planner<'_> {
         workspace::workspace(analysis, statement, &text, tokens, self.context, reason)
     }
 
-    fn finish(&self, (analysis, statement, tokens): Understood<'_>) -> (Option<Finish>, Vec<u16>) {
+    fn finish(&self, (analysis, statement, tokens): Understood<'_>) -> (Option<Finish>, Vec<u32>) {
         let text = (self.sql, self.tokens, tokens);
         merge::finish(analysis, statement, text, self.scan, self.context)
     }

@@ -212,7 +212,7 @@ impl<'a> Ties<'a> {
 
 /// The plan of a statement whose small relations are given, if it is of use; `outer` is the one without.
 pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
-    let known = |guard: &u16| outer.guards.contains(guard);
+    let known = |guard: &u32| outer.guards.contains(guard);
     let fits = planned.guards.iter().all(known)
         && planned.settings.is_empty()
         && planned.access == outer.access;
@@ -230,6 +230,7 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
         | Operator::Workspace(_)
         | Operator::Lock(_)
         | Operator::Write(_)
+        | Operator::Insert(_)
         | Operator::Refuse(_) => None,
     }
 }

@@ -66,7 +66,7 @@ struct Generation {
 struct Entry {
     text: Box<[u8]>,
     context: ContextId,
-    guards: Box<[u16]>,
+    guards: Box<[u32]>,
     /// The values of the guards, each with its length in front.
     values: Box<[u8]>,
     plan: Arc<Plan>,
@@ -289,8 +289,8 @@ impl Entry {
     }
 }
 
-fn guard_value<'a>(sql: &'a [u8], scan: &Scan, slot: u16) -> &'a [u8] {
-    let literal = scan.literals.get(usize::from(slot));
+fn guard_value<'a>(sql: &'a [u8], scan: &Scan, slot: u32) -> &'a [u8] {
+    let literal = scan.literals.get(slot as usize);
     literal
         .and_then(|literal| sql.get(literal.span.start as usize..literal.span.end as usize))
         .unwrap_or_default()

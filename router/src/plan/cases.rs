@@ -173,7 +173,7 @@ fn plans_do_not_depend_on_literals_they_do_not_guard() {
             let (before, scan) = setting.plan(sql);
             let mut changed = sql.to_owned();
             for (slot, literal) in scan.literals.iter().enumerate().rev() {
-                if !before.guards.contains(&u16::try_from(slot).unwrap()) {
+                if !before.guards.contains(&u32::try_from(slot).unwrap()) {
                     let value = match literal.kind {
                         LiteralKind::Integer => "4711",
                         LiteralKind::Decimal => "47.11",

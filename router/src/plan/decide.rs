@@ -140,29 +140,35 @@ fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
         add(need(analysis, instance));
     }
     for stored in &analysis.stored {
-        let (keys, as_stored) = match &stored.keys {
-            StoredKeys::Values(values) => match values.as_slice() {
-                [value] => (KeySet::Equal(value.clone()), Some(stored.column)),
-                values => (KeySet::AnyOf(values.to_vec()), Some(stored.column)),
-            },
-            StoredKeys::Column(column, scope) => {
-                let same = is_stored_as_it_is(analysis, stored, *column);
-                let keys = analysis.facts.known(*scope).keys(*column);
-                (keys, (!same).then_some(stored.column))
-            }
-        };
-        if keys == KeySet::Everything {
+        let need = stored_need(analysis, stored);
+        if need.keys == KeySet::Everything {
             return Err(Refusal::not_supported(format!("storing rows of table \"{}\" on several shards in one statement is not supported yet", stored.name))
                 .hint("Restrict the shard key of the rows it comes from to one value."));
         }
-        add(Need {
-            relation: stored.name.clone(),
-            map: stored.map.clone(),
-            keys,
-            stored: as_stored,
-        });
+        add(need);
     }
     Ok(needs)
+}
+
+/// What the rows that are stored need.
+pub(super) fn stored_need(analysis: &Analysis, stored: &Stored) -> Need {
+    let (keys, as_stored) = match &stored.keys {
+        StoredKeys::Values(values) => match values.as_slice() {
+            [value] => (KeySet::Equal(value.clone()), Some(stored.column)),
+            values => (KeySet::AnyOf(values.to_vec()), Some(stored.column)),
+        },
+        StoredKeys::Column(column, scope) => {
+            let same = is_stored_as_it_is(analysis, stored, *column);
+            let keys = analysis.facts.known(*scope).keys(*column);
+            (keys, (!same).then_some(stored.column))
+        }
+    };
+    Need {
+        relation: stored.name.clone(),
+        map: stored.map.clone(),
+        keys,
+        stored: as_stored,
+    }
 }
 
 /// Whether assignment changes nothing: the keys are those of the rows they come from.

@@ -11,7 +11,7 @@ use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::fetch::listed;
 use super::workspace::{Fetch, Restriction, Text};
-use super::{Access, Argument, Broadcast, Lock, Operator, Plan, Workspace};
+use super::{Access, Argument, Broadcast, Insert, Lock, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::{Literal, LiteralKind};
 
@@ -54,7 +54,7 @@ impl Names<'_> {
     fn key(&self, key: &KeyExpr) -> String {
         let literal = || match (&key.source, self.literals) {
             (Source::Literal { slot, .. }, Some((sql, literals))) => {
-                let span = &literals.get(usize::from(*slot))?.span;
+                let span = &literals.get(*slot as usize)?.span;
                 let text = sql.get(span.start as usize..span.end as usize)?;
                 Some(String::from_utf8_lossy(text).into_owned())
             }
@@ -90,7 +90,12 @@ fn write_plan(
             write!(out, "PassThrough to ")?;
             write_target(out, target, names)?;
             write_node(out, plan)?;
-            write_shards(out, target, names, values)?;
+            match &plan.several {
+                Some(several) if let Operator::Insert(insert) = &several.operator => {
+                    write_rows(out, insert, names, values)?;
+                }
+                _ => write_shards(out, target, names, values)?,
+            }
         }
         Operator::Append(target) => {
             write!(out, "Append of ")?;
@@ -124,6 +129,10 @@ fn write_plan(
             write_shards(out, &write.target, names, values)?;
         }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
+        Operator::Insert(insert) => {
+            writeln!(out, "Insert of rows of {}", insert.need.relation)?;
+            write_rows(out, insert, names, values)?;
+        }
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
@@ -329,6 +338,24 @@ fn write_shards(
                 .map(|shard| shard_name(shard, names))
                 .collect();
             writeln!(out, "  Shards: {}", names.join(", "))
+        }
+        Err(refusal) => writeln!(out, "  Refuse {}", refusal.message),
+    }
+}
+
+/// The shard of each row.
+fn write_rows(
+    out: &mut String,
+    insert: &Insert,
+    names: &Names<'_>,
+    values: Option<&Values<'_>>,
+) -> fmt::Result {
+    let Some(values) = values else { return Ok(()) };
+    match insert.shards(values) {
+        Ok(shards) => {
+            let shards = shards.iter().map(|shard| shard_name(*shard, names));
+            let shards: Vec<&str> = shards.collect();
+            writeln!(out, "  Shards of the rows: {}", shards.join(", "))
         }
         Err(refusal) => writeln!(out, "  Refuse {}", refusal.message),
     }

@@ -20,6 +20,7 @@ mod decide;
 mod edits;
 pub mod explain;
 pub mod given;
+pub(crate) mod insert;
 pub mod learned;
 pub mod lock;
 pub mod merge;
@@ -27,6 +28,7 @@ mod opaque;
 mod parse;
 mod refusal;
 mod route;
+mod rows;
 mod setting;
 mod types;
 mod utility;
@@ -40,6 +42,7 @@ mod cases;
 
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
+pub use insert::Insert;
 pub use lock::Lock;
 pub use merge::{Finish, Merge};
 pub use refusal::Refusal;
@@ -59,6 +62,7 @@ use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
 use self::analyse::Analysis;
+use self::rows::{Folded, Rows};
 use crate::relations::{Relations, SearchPath};
 pub use crate::sql::HintNode;
 use crate::sql::{Hint, Scan, Token, TokenKind};
@@ -123,7 +127,7 @@ pub struct Plan {
     /// The `$n` that binding looks at.
     pub key_params: Vec<u16>,
     /// The literal slots whose values this plan depends on.
-    pub guards: Vec<u16>,
+    pub guards: Vec<u32>,
     /// A relation or function name that is not known. The session refreshes the relations once and plans again before
     /// it lets a shard answer, because the name may be that of a view of sharded tables made just now.
     pub unknown: Option<String>,
@@ -147,6 +151,7 @@ impl Plan {
             Operator::Merge(merge) => merge.size(),
             Operator::Lock(lock) => lock.size(),
             Operator::Write(write) => write.size(),
+            Operator::Insert(insert) => insert.size(),
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -155,7 +160,7 @@ impl Plan {
             Operator::Refuse(_) => 512,
         };
         let several = self.several.as_ref().map_or(0, |several| several.size());
-        several + route + 2 * (self.key_params.len() + self.guards.len()) + 64
+        several + route + 2 * self.key_params.len() + 4 * self.guards.len() + 64
     }
 }
 
@@ -181,6 +186,8 @@ pub enum Operator {
     /// Several shards change rows of their own, one after the other in one transaction; their counts are added, and the rows they
     /// return appended.
     Write(Box<Write>),
+    /// Each shard is sent the rows that it stores.
+    Insert(Box<Insert>),
     /// An error.
     Refuse(Box<Refusal>),
 }
@@ -195,6 +202,7 @@ impl Operator {
             Operator::Merge(merge) => merge.params(),
             Operator::Lock(lock) => lock.params(),
             Operator::Write(write) => write.params(),
+            Operator::Insert(insert) => insert.params(),
             Operator::Workspace(workspace) => workspace.params(),
             Operator::PassThrough(_)
             | Operator::Append(_)
@@ -445,12 +453,13 @@ impl Planner<'_> {
         let Some(text) = parse::readable(self.sql, tokens) else {
             return self.opaque(tokens, Command::Other, "not UTF-8");
         };
-        let statement = match parse::parse(&text, tokens) {
-            Ok(statement) => statement,
+        let (statement, folded) = match self.parse(&text, tokens) {
+            Ok(parsed) => parsed,
             Err(why) => return self.opaque(tokens, Command::Other, why),
         };
+        let source = (self.sql, tokens);
         let (outcome, guards) =
-            analyse::analyse(&statement, self.sql, tokens, self.scan, self.context);
+            analyse::analyse(&statement, folded.as_ref(), source, self.scan, self.context);
         let plan = match outcome {
             Ok(analysis) => self.planned(analysis, &statement, tokens),
             Err(analyse::Stop::Opaque(why)) => self.opaque(tokens, Command::Other, why),
@@ -461,6 +470,22 @@ impl Planner<'_> {
         plan.guards.sort_unstable();
         plan.guards.dedup();
         plan
+    }
+
+    /// The syntax tree of a statement; of rows to be inserted that are alike, it has the first.
+    fn parse(
+        &self,
+        text: &str,
+        tokens: &[Token],
+    ) -> Result<(Statement, Option<Folded>), parse::Opaque> {
+        if let Some(rows) = Rows::of(self.sql, tokens).filter(|rows| rows.len() > 1) {
+            let (folded, tokens) = Folded::new(self.sql, tokens, &self.scan.literals, &rows);
+            let statement = parse::parse(text, &tokens)?;
+            if analyse::inserted_rows(&statement) == Some(folded.shapes()) {
+                return Ok((statement, Some(folded)));
+            }
+        }
+        Ok((parse::parse(text, tokens)?, None))
     }
 
     /// The plan of a statement that is understood.
@@ -492,6 +517,16 @@ impl Planner<'_> {
             node: None,
             several: None,
         };
+        if let Operator::PassThrough(Target::Keys(route)) = &mut plan.operator {
+            match insert::insert(&analysis) {
+                Some(Ok(insert)) => {
+                    let operator = Operator::Insert(Box::new(insert));
+                    plan.several = apart::several(&plan, operator);
+                }
+                Some(Err(refusal)) => route.several = Some(Box::new(refusal)),
+                None => {}
+            }
+        }
         let apart = !self.alone || !analysis.own_views.is_empty();
         if apart && !analysis.writes {
             match self.context.given.is_empty() {

@@ -106,7 +106,7 @@ pub enum Source {
     /// A literal of the text, by slot.
     Literal {
         /// Index into [`crate::sql::Scan::literals`].
-        slot: u16,
+        slot: u32,
         /// Its kind.
         kind: LiteralKind,
     },
@@ -234,7 +234,7 @@ impl KeyRoute {
 }
 
 impl KeySet {
-    fn params(&self, params: &mut Vec<u16>) {
+    pub(super) fn params(&self, params: &mut Vec<u16>) {
         let mut add = |key: &KeyExpr| {
             if let Source::Param { number, .. } = key.source {
                 params.push(number);
@@ -253,7 +253,7 @@ impl KeySet {
         }
     }
 
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         match self {
             KeySet::AnyOf(list) => list.len() * size_of::<KeyExpr>(),
             KeySet::Either(sets) | KeySet::Both(sets) => sets

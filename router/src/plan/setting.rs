@@ -24,7 +24,7 @@ pub struct Setting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Argument {
     /// A string literal, by slot.
-    Slot(u16),
+    Slot(u32),
     /// `$n`
     Param(u16),
     /// This text.
@@ -135,7 +135,7 @@ impl Argument {
     fn text(&self, values: &Values<'_>) -> Option<Argument> {
         let text = match self {
             Self::Slot(slot) => {
-                let literal = values.literals.get(usize::from(*slot))?;
+                let literal = values.literals.get(*slot as usize)?;
                 let span = literal.span.start as usize..literal.span.end as usize;
                 unquote(values.sql.get(span)?)?
             }

@@ -12,7 +12,7 @@ use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::reading::reading;
 use super::{
     ByName, Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation,
-    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, is_system_schema,
+    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, is_own, is_system_schema,
 };
 
 /// Something configuration and servers disagree about.
@@ -391,6 +391,21 @@ impl<'a> Builder<'a> {
             .unwrap_or(Volatility::Immutable)
     }
 
+    /// Whether an expression of PostgreSQL's printing calls nothing that gives several rows one value of the moment, or that does more
+    /// than compute one.
+    fn is_own(&self, text: &str) -> bool {
+        let mut words = calls(text);
+        words.all(|word| {
+            let known = self.functions.get(&*word).into_iter().flatten();
+            let mut known = known.peekable();
+            let computes = |function: &Function| {
+                let immutable = function.volatility == Volatility::Immutable;
+                immutable || (&*function.schema == "pg_catalog" && is_own(&word))
+            };
+            known.peek().is_some() && known.all(computes)
+        })
+    }
+
     fn word_volatility(&self, word: &str) -> Volatility {
         if word.starts_with("current_")
             || matches!(
@@ -418,6 +433,7 @@ impl<'a> Builder<'a> {
                 match self.volatility(default) {
                     Volatility::Immutable => DefaultValue::Immutable,
                     Volatility::Stable => DefaultValue::Stable,
+                    Volatility::Volatile if self.is_own(default) => DefaultValue::Own,
                     Volatility::Volatile => DefaultValue::Volatile,
                 }
             };

@@ -45,6 +45,48 @@ pub enum FunctionKind {
     Aggregate,
 }
 
+/// Whether a volatile function of PostgreSQL's gives each row a value of its own, and does no more.
+pub(crate) fn is_own(name: &str) -> bool {
+    matches!(
+        name,
+        "clock_timestamp"
+            | "gen_random_uuid"
+            | "pg_sleep"
+            | "pg_sleep_for"
+            | "pg_sleep_until"
+            | "random"
+            | "timeofday"
+            | "uuid_generate_v1"
+            | "uuid_generate_v1mc"
+            | "uuid_generate_v4"
+            | "uuidv4"
+            | "uuidv7"
+    )
+}
+
+/// Whether it is a stable function of PostgreSQL's whose result differs from server to server or from moment to moment. (The other
+/// stable ones depend on settings, which are the same everywhere.)
+pub(crate) fn is_momentary(name: &str) -> bool {
+    matches!(
+        name,
+        "age"
+            | "current_date"
+            | "current_query"
+            | "current_time"
+            | "current_timestamp"
+            | "inet_client_addr"
+            | "inet_client_port"
+            | "inet_server_addr"
+            | "inet_server_port"
+            | "localtime"
+            | "localtimestamp"
+            | "now"
+            | "statement_timestamp"
+            | "transaction_timestamp"
+            | "version"
+    )
+}
+
 /// PostgreSQL's volatility classes, ascending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Volatility {

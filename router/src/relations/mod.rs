@@ -24,6 +24,7 @@ pub use build::Problem;
 pub use changes::{Changes, constant};
 pub(crate) use code::words as words_of;
 pub use functions::{Function, FunctionKind, Volatility};
+pub(crate) use functions::{is_momentary, is_own};
 pub use introspect::Introspection;
 pub use search_path::SearchPath;
 
@@ -167,6 +168,8 @@ pub enum DefaultValue {
     Stable,
     /// The next value of a sequence; identity columns too.
     Sequence,
+    /// A value that each row has for itself, made by functions of PostgreSQL's that do no more.
+    Own,
     /// Anything else.
     Volatile,
 }

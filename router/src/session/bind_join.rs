@@ -371,6 +371,7 @@ pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
         | Operator::Workspace(_)
         | Operator::Lock(_)
         | Operator::Write(_)
+        | Operator::Insert(_)
         | Operator::Refuse(_) => None,
     }
 }
@@ -385,6 +386,7 @@ pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
         | Operator::Session
         | Operator::Lock(_)
         | Operator::Write(_)
+        | Operator::Insert(_)
         | Operator::Refuse(_) => None,
     }
 }

@@ -365,6 +365,7 @@ impl Session {
             plan: Arc::new(plan.clone()),
             shards: switchyard_schema::ShardSet::one(shard),
             fetches: Vec::new(),
+            rows: Vec::new(),
             limit: crate::merge::Limit::default(),
             hint: None,
         };

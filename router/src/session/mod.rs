@@ -22,6 +22,7 @@ mod fetch;
 mod few_rows;
 mod finish;
 mod furnish;
+mod insert;
 mod learn;
 mod listing;
 mod lock;
@@ -394,7 +395,7 @@ impl Session {
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) => {
                 RouteKind::Primary
             }
-            Operator::Lock(_) | Operator::Write(_) => RouteKind::Scatter,
+            Operator::Lock(_) | Operator::Write(_) | Operator::Insert(_) => RouteKind::Scatter,
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

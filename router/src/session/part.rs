@@ -144,3 +144,19 @@ pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: Shown<'_>) 
     encode::row_description(output, &described);
     Some(())
 }
+
+/// The place that the first error in these messages names.
+pub(super) fn error_position(mut messages: &[u8]) -> Option<usize> {
+    while let Ok(Some(header)) = frame::header(messages) {
+        let body = messages.get(HEADER..header.len)?;
+        if header.tag == b'E' {
+            let Ok(Message::ErrorResponse(fields)) = decode(b'E', body) else {
+                return None;
+            };
+            let position = std::str::from_utf8(fields.get(b'P')?).ok()?;
+            return position.parse().ok();
+        }
+        messages = messages.get(header.len..)?;
+    }
+    None
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use switchyard_schema::{ShardIndex, ShardSet};
 
 use super::Session;
+use super::insert::shards_of_rows;
 use super::statement::Scope;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -31,6 +32,8 @@ pub(crate) struct Routed {
     pub(crate) shards: ShardSet,
     /// For a workspace: the shards of each of its fetches.
     pub(crate) fetches: Vec<ShardSet>,
+    /// Of an INSERT: the shard of each row.
+    pub(crate) rows: Vec<ShardIndex>,
     /// Of rows that are merged: which of them.
     pub(crate) limit: Limit,
     /// The hint in the text.
@@ -91,6 +94,15 @@ pub(super) enum Planned {
     Unscannable,
 }
 
+/// The shards of rows.
+fn set_of(rows: Vec<ShardIndex>) -> ShardSet {
+    let mut shards = ShardSet::empty();
+    for shard in rows {
+        shards.insert(shard);
+    }
+    shards
+}
+
 impl Session {
     /// Plans and binds a query string of the simple protocol.
     pub(crate) fn route_text(&mut self, sql: &[u8]) -> Result<Text, Failure> {
@@ -112,9 +124,11 @@ impl Session {
             Operator::Workspace(workspace) => self.fetches(workspace, &values)?,
             _ => Vec::new(),
         };
+        let rows = shards_of_rows(&plan, &values)?;
         let limit = limit_of(&plan, &values)?;
         let plan = bind_settings(plan, &values)?;
         Ok(Text::One(Routed {
+            rows,
             limit,
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
             plan,
@@ -253,6 +267,10 @@ impl Session {
                     true => ShardSet::empty(),
                     false => ShardSet::one(self.any_shard()),
                 });
+            }
+            Operator::Insert(insert) => {
+                let rows = insert.shards(values).map_err(Failure::Refused)?;
+                return Ok(set_of(rows));
             }
             Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
             Operator::Session | Operator::Workspace(_) | Operator::Refuse(_) => {

@@ -111,7 +111,11 @@ impl Session {
         if message.last() != Some(&0) {
             return Err(Trouble::Protocol("invalid string in message".into()));
         }
-        match self.route_text(sent.sql())? {
+        let text = match self.route_text(sent.sql()) {
+            Ok(text) => text,
+            Err(failure) => return Err(Box::pin(self.or_refused(failure, sent.sql())).await),
+        };
+        match text {
             Text::Empty => {
                 encode::empty_query(&mut self.client.output);
                 Ok(Ready::ToBeSaid)
@@ -134,6 +138,23 @@ impl Session {
                 Box::pin(self.unscannable(sent.sql())).await?;
                 Ok(Ready::ToBeSaid)
             }
+        }
+    }
+
+    /// A statement is refused for its values. What PostgreSQL finds wrong with it comes first.
+    async fn or_refused(&mut self, failure: Failure, sql: &[u8]) -> Trouble {
+        let is_second = matches!(&failure, Failure::Refused(refusal) if refusal.analyse_first);
+        let in_failed = self
+            .block
+            .as_ref()
+            .is_some_and(|block| block.failed.is_some());
+        if !is_second || in_failed {
+            return failure.into();
+        }
+        match self.analyse(sql).await {
+            Ok(true) => Trouble::Told,
+            Ok(false) => failure.into(),
+            Err(trouble) => trouble,
         }
     }
 
@@ -181,7 +202,11 @@ impl Session {
                 message: &message,
                 alone: false,
             };
-            let Text::One(routed) = self.route_text(&piece)? else {
+            let text = match self.route_text(&piece) {
+                Ok(text) => text,
+                Err(failure) => return Err(Box::pin(self.or_refused(failure, &piece)).await),
+            };
+            let Text::One(routed) = text else {
                 return Err(Failure::Unsupported {
                     what: "this combination of statements in one query".into(),
                     hint: "Send the statements one by one.",
@@ -266,6 +291,7 @@ impl Session {
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,
             Operator::Lock(lock) => Box::pin(self.locked(lock, routed, sent)).await,
             Operator::Write(_) => Box::pin(self.write_parts(routed, sent)).await,
+            Operator::Insert(insert) => Box::pin(self.insert(insert, routed, sent)).await,
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);

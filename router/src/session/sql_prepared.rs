@@ -17,6 +17,7 @@ use super::arguments::Arguments;
 use super::extended::portable;
 use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
+use super::insert::{Inserting, shards_of_rows};
 use super::merge::Scattered;
 use super::route::{Routed, bind_settings, limit_of};
 use super::simple::{Ready, Sent};
@@ -118,6 +119,9 @@ impl Session {
                 .execute_merged(name, prepared, merge, routed, arguments)
                 .await;
         }
+        if let Operator::Insert(_) = &routed.plan.operator {
+            return self.execute_insert_of(prepared, routed, arguments).await;
+        }
         let message = call(&prepared.statement, arguments);
         let sent = Sent {
             message: &message,
@@ -179,6 +183,43 @@ impl Session {
         .await
     }
 
+    /// Inserts rows on several shards.
+    async fn execute_insert_of(
+        &mut self,
+        prepared: &SessionStatement,
+        routed: &Routed,
+        arguments: &Arguments,
+    ) -> Result<Ready, Trouble> {
+        let cancels = self.cancel.slot().requests();
+        let described = self.describe_held(prepared).await?;
+        let evaluated = match arguments.as_params(&described.params) {
+            Some(_) => None,
+            None => Some(
+                self.evaluate(described.index, arguments, &described.params)
+                    .await?,
+            ),
+        };
+        let arguments = evaluated.as_ref().unwrap_or(arguments);
+        let values = arguments.as_params(&described.params);
+        let mut bind = BytesMut::new();
+        let values = values.ok_or(Failure::Retry)?;
+        frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
+        let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
+        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let types = described.params.iter().copied().map(portable).collect();
+        if let Some(columns) = described.columns {
+            self.client.output.extend_from_slice(&columns);
+        }
+        self.insert_and_tell(&Inserting {
+            plan: &routed.plan,
+            sql: prepared.statement.sql(),
+            shards: &routed.rows,
+            bound: Some((types, &bind)),
+            cancels,
+        })
+        .await
+    }
+
     /// Where a statement goes with these arguments.
     fn route_execute(
         &self,
@@ -194,6 +235,7 @@ impl Session {
             plan: Arc::clone(&prepared.plan),
             shards: ShardSet::one(self.any_shard()),
             fetches: Vec::new(),
+            rows: Vec::new(),
             limit: crate::merge::Limit::default(),
             hint: prepared.hint,
         };
@@ -205,6 +247,7 @@ impl Session {
         let plan = bind_settings(Arc::clone(&prepared.plan), &values)?;
         (routed.plan, routed.shards) = self.bind_either(plan, &values)?;
         routed.limit = limit_of(&routed.plan, &values)?;
+        routed.rows = shards_of_rows(&routed.plan, &values)?;
         if let Operator::Merge(merge) = &routed.plan.operator
             && merge.lacks_parameter()
             && let Some(several) = &routed.plan.several

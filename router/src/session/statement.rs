@@ -255,6 +255,9 @@ impl Portal {
             | Self::Written { plan, shards, .. }
             | Self::Merge { plan, shards, .. } => (plan, shards.len()),
             Self::Locked { prepared, .. } | Self::CreateAs { prepared, .. } => (&prepared.plan, 0),
+            Self::Insert {
+                prepared, shards, ..
+            } => (&prepared.plan, shards.len()),
             Self::Session { plan, .. }
             | Self::Workspace { plan, .. }
             | Self::Answered { plan, .. }
@@ -331,6 +334,16 @@ pub(crate) enum Portal {
         /// A whole Bind message.
         bind: Bytes,
     },
+    /// Rows that are to be inserted on several shards.
+    Insert {
+        prepared: Arc<SessionStatement>,
+        /// A whole Bind message.
+        bind: Bytes,
+        /// The shard of each row.
+        shards: Arc<[ShardIndex]>,
+        /// The answer to Describe, a whole message.
+        description: Bytes,
+    },
     /// An answer that is there already: an EXPLAIN's, or rows that have been locked.
     Answered {
         plan: Arc<Plan>,
@@ -338,6 +351,8 @@ pub(crate) enum Portal {
         description: Bytes,
         /// The rows that have not been fetched, each a whole message.
         rows: VecDeque<Bytes>,
+        /// The command tag, where it does not count the rows that are fetched.
+        tag: Option<Box<str>>,
     },
     /// A FETCH or MOVE of a cursor in a workspace.
     Fetch {
@@ -370,6 +385,7 @@ impl Portal {
             | Self::Answered { .. }
             | Self::Locked { .. }
             | Self::CreateAs { .. }
+            | Self::Insert { .. }
             | Self::Fetch { .. } => None,
         }
     }

@@ -7,45 +7,11 @@ use super::{Analyser, Stop};
 use crate::plan::Pin;
 use crate::plan::refusal::Refusal;
 use crate::plan::workspace::read_by_text;
-use crate::relations::{Function as Known, FunctionKind, Volatility};
+use crate::relations::{Function as Known, FunctionKind, Volatility, is_momentary, is_own};
 
-/// Volatile functions of PostgreSQL's that only compute: which server runs them does not matter.
-const STATELESS: &[&str] = &[
-    "clock_timestamp",
-    "gen_random_uuid",
-    "pg_sleep",
-    "pg_sleep_for",
-    "pg_sleep_until",
-    "random",
-    "setseed",
-    "timeofday",
-    "uuid_generate_v1",
-    "uuid_generate_v1mc",
-    "uuid_generate_v4",
-    "uuidv4",
-    "uuidv7",
-    "set_config",
-];
-
-/// Stable functions of PostgreSQL's whose result differs from server to server or from moment to moment. (The other
-/// stable ones depend on settings, which are the same everywhere.)
-const MOMENTARY: &[&str] = &[
-    "age",
-    "current_date",
-    "current_query",
-    "current_time",
-    "current_timestamp",
-    "inet_client_addr",
-    "inet_client_port",
-    "inet_server_addr",
-    "inet_server_port",
-    "localtime",
-    "localtimestamp",
-    "now",
-    "statement_timestamp",
-    "transaction_timestamp",
-    "version",
-];
+/// Volatile functions of PostgreSQL's that only compute, besides those that [give every row its own value](is_own): which server runs
+/// them does not matter.
+const STATELESS: &[&str] = &["setseed", "set_config"];
 
 /// Functions whose argument is run as SQL or names a table.
 const RUNS_TEXT: &[&str] = &[
@@ -151,9 +117,9 @@ impl<'a> Analyser<'a> {
 
     fn call(&mut self, schema: Option<&str>, name: &str) -> Result<(), Stop> {
         if is_syntax(name) {
-            if MOMENTARY.contains(&name) {
+            if is_momentary(name) {
                 self.needs_merge(|| momentary(name));
-                self.moment(name);
+                self.diverges(name);
             }
             return Ok(());
         }
@@ -208,7 +174,7 @@ impl<'a> Analyser<'a> {
         if function.volatility != Volatility::Immutable
             && (function.volatility == Volatility::Volatile
                 || function.user_code
-                || is_momentary(name, builtin))
+                || differs(name, builtin))
         {
             match builtin && only_computes(name) && self.is_for_each_row() {
                 true => self.varies(|| momentary(name)),
@@ -216,7 +182,11 @@ impl<'a> Analyser<'a> {
             }
             self.diverges(name);
         }
-        if builtin && function.volatility == Volatility::Volatile && !STATELESS.contains(&name) {
+        if builtin
+            && function.volatility == Volatility::Volatile
+            && !STATELESS.contains(&name)
+            && !is_own(name)
+        {
             self.needs_first_shard(&format!("{name}()"));
         }
         self.changes(&function.changes)?;
@@ -232,13 +202,13 @@ impl<'a> Analyser<'a> {
     /// sequence of its own.
     pub(super) fn differs_in_triggers(&self, name: &str) -> bool {
         if is_syntax(name) {
-            return MOMENTARY.contains(&name);
+            return is_momentary(name);
         }
         let relations = self.context.relations;
         let mut known = relations.functions(self.context.search_path, None, name);
         known.any(|function| {
             let builtin = &*function.schema == "pg_catalog";
-            let moment = MOMENTARY.contains(&name) && name != "version";
+            let moment = is_momentary(name) && name != "version";
             let volatile = function.volatility == Volatility::Volatile;
             let computes = builtin && only_computes(name);
             !builtin && function.volatility != Volatility::Immutable
@@ -320,15 +290,11 @@ impl<'a> Analyser<'a> {
         }
     }
 
-    fn moment(&mut self, name: &str) {
-        if self.analysis.diverges.is_none() {
-            self.analysis.diverges = Some(name.to_owned());
-        }
-    }
-
     /// Copies of a reference table written with this function's result could differ.
     fn diverges(&mut self, name: &str) {
-        self.moment(name);
+        self.analysis
+            .diverges
+            .get_or_insert_with(|| name.to_owned());
     }
 
     /// Marks the query block of an aggregate or window function.
@@ -398,7 +364,7 @@ fn is_syntax(name: &str) -> bool {
 
 /// Volatile functions that leave nothing behind, in the database or in the session.
 pub(in crate::plan) fn only_computes(name: &str) -> bool {
-    STATELESS.contains(&name) && !matches!(name, "set_config" | "setseed")
+    is_own(name)
 }
 
 /// Stable functions that answer from the state of their server: a replica is always read-only, and counts its own work.
@@ -418,9 +384,10 @@ pub(in crate::plan) fn reads_catalogue(name: &str) -> bool {
         || name.ends_with("_description")
 }
 
-fn is_momentary(name: &str, builtin: bool) -> bool {
+/// Whether a stable function's result may differ from server to server or from moment to moment.
+fn differs(name: &str, builtin: bool) -> bool {
     !builtin
-        || MOMENTARY.contains(&name)
+        || is_momentary(name)
         || name.starts_with("pg_")
         || name.starts_with("txid_")
         || name.starts_with("inet_")

@@ -2,16 +2,17 @@
 
 use sqlparser::ast::{
     ConflictTarget, Expr, Insert, OnConflict, OnConflictAction, OnInsert, Query, SelectItem,
-    SetExpr, TableObject,
+    SetExpr, Statement, TableObject,
 };
 
 use super::facts::{ColumnId, Fact, ScopeId};
 use super::mention::broken;
 use super::names::{Item, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
-use super::{Analyser, Stop, StoredKeys};
+use super::{Analyser, Inserted, Stop, StoredKeys};
 use crate::plan::refusal::Refusal;
 use crate::plan::route::{KeyExpr, KeySet, Source};
+use crate::plan::rows::Folded;
 use crate::relations::{DefaultValue, Relation, Sharding};
 
 impl<'a> Analyser<'a> {
@@ -38,7 +39,18 @@ impl<'a> Analyser<'a> {
             .iter()
             .map(|column| relation_name(column).and_then(single))
             .collect::<Result<Vec<_>, _>>()?;
-        self.insert_rows(target, &item, &listed, insert.source.as_deref(), scope)?;
+        let source = insert.source.as_deref();
+        self.insert_rows(target, &item, &listed, source, scope)?;
+        if let Some(rows) = source.and_then(values_rows)
+            && self.folded.is_some()
+        {
+            let width = rows.first().map(|row| row.len());
+            self.analysis.inserted = Some(Inserted {
+                returns: insert.returning.is_some(),
+                ragged: rows.iter().any(|row| Some(row.len()) != width),
+                calls: self.folded.is_some_and(Folded::calls),
+            });
+        }
         let excluded = Item {
             alias: Some("excluded".to_owned()),
             ..item.clone()
@@ -96,6 +108,10 @@ impl<'a> Analyser<'a> {
                         .iter()
                         .map(|row| self.row_key(relation, sharding, row, position));
                     let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                    let keys = match self.folded {
+                        Some(folded) => folded.keys(&keys, |number| self.is_sole(number)),
+                        None => keys,
+                    };
                     if let Some(column) = item
                         .columns
                         .get(sharding.column)
@@ -271,6 +287,10 @@ impl<'a> Analyser<'a> {
                 .hint(format!("Give the column \"{}\" a value in the INSERT.", column.name))
                 .into());
             }
+            DefaultValue::Own => {
+                let what = || format!("the default of column \"{}\"", column.name);
+                self.analysis.diverges.get_or_insert_with(what);
+            }
             DefaultValue::Sequence | DefaultValue::Stable | DefaultValue::Volatile => {
                 self.needs_merge(|| {
                     Refusal::not_supported(format!(
@@ -378,6 +398,14 @@ fn is_plain_insert(insert: &Insert) -> bool {
         && insert.multi_table_into_clauses.is_empty()
         && insert.multi_table_when_clauses.is_empty()
         && insert.multi_table_else_clause.is_none()
+}
+
+/// How many rows the plain VALUES of an INSERT has, if that is what the statement is.
+pub(in crate::plan) fn inserted_rows(statement: &Statement) -> Option<usize> {
+    match statement {
+        Statement::Insert(insert) => Some(values_rows(insert.source.as_deref()?)?.len()),
+        _ => None,
+    }
 }
 
 /// The rows of a plain VALUES.

@@ -28,6 +28,7 @@ mod value;
 pub(super) mod write;
 
 pub(super) use call::{only_computes, reads_catalogue, runs_text};
+pub(super) use insert::inserted_rows;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ use self::root::{Limits, Root};
 use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
+use super::rows::Folded;
 use super::workspace::OwnView;
 use super::{Context, Effects};
 use crate::relations::{Relation, Volatility};
@@ -80,6 +82,17 @@ pub(super) struct Stored {
     pub(super) map: Arc<KeyMap>,
     pub(super) column: StoredAs,
     pub(super) keys: StoredKeys,
+}
+
+/// The rows of an INSERT that are a list of VALUES.
+#[derive(Debug)]
+pub(super) struct Inserted {
+    /// It has a RETURNING.
+    pub(super) returns: bool,
+    /// They are not all of the same length, which is an error.
+    pub(super) ragged: bool,
+    /// Functions are called in them.
+    pub(super) calls: bool,
 }
 
 /// Where stored keys come from.
@@ -140,6 +153,8 @@ pub(super) struct Analysis {
     pub(super) writes_reference: Option<String>,
     /// Why copies of a reference table written by this statement could differ.
     pub(super) diverges: Option<String>,
+    /// The rows of an INSERT that is the whole statement.
+    pub(super) inserted: Option<Inserted>,
     /// The primary must run it: a volatile function, an unlogged table.
     pub(super) primary: bool,
     /// Something may be changed, besides tables: by a volatile function that does more than compute.
@@ -162,7 +177,7 @@ pub(super) struct Analysis {
     /// Settings changed by `set_config` with literals.
     pub(super) settings: Vec<super::Setting>,
     /// Literals whose values were looked at.
-    pub(super) guards: Vec<u16>,
+    pub(super) guards: Vec<u32>,
 }
 
 /// A common table expression in force.
@@ -195,6 +210,8 @@ pub(super) struct Analyser<'a> {
     tokens: &'a [Token],
     scan: &'a Scan,
     context: &'a Context<'a>,
+    /// The rows of which the statement has those that are not like others.
+    folded: Option<&'a Folded>,
     /// The parameters that the statement mentions once, ascending.
     mentioned_once: Vec<u16>,
     /// One shard only: everything is there.
@@ -223,19 +240,20 @@ const BUDGET: u32 = 200_000;
 /// Queries inside each other at most.
 const MAX_DEPTH: u32 = 100;
 
-/// Walks a query or write. The guards count whatever the outcome.
+/// Walks a query or write, of whose rows some may have been `folded` away. The guards count whatever the outcome.
 pub(super) fn analyse<'a>(
     statement: &'a Statement,
-    sql: &'a [u8],
-    tokens: &'a [Token],
+    folded: Option<&'a Folded>,
+    (sql, tokens): (&'a [u8], &'a [Token]),
     scan: &'a Scan,
     context: &'a Context<'a>,
-) -> (Result<Analysis, Stop>, Vec<u16>) {
+) -> (Result<Analysis, Stop>, Vec<u32>) {
     let mut analyser = Analyser {
         sql,
         tokens,
         scan,
         context,
+        folded,
         mentioned_once: mentioned_once(sql, tokens),
         alone: context.relations.shards().len() <= 1,
         analysis: Analysis::default(),

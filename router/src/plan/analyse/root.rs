@@ -306,7 +306,7 @@ impl<'a> Analyser<'a> {
         let start = offset(value.span.start);
         let literals = &self.scan.literals;
         let slot = literals.binary_search_by_key(&start, |literal| literal.span.start);
-        self.analysis.guards.push(u16::try_from(slot.ok()?).ok()?);
+        self.analysis.guards.push(u32::try_from(slot.ok()?).ok()?);
         let column = digits.parse::<usize>().ok()?.checked_sub(1)?;
         of_column(column, root)
     }

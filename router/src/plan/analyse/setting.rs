@@ -99,7 +99,7 @@ impl<'a> Analyser<'a> {
         let Some(Argument::Slot(slot)) = self.argument(expr) else {
             return None;
         };
-        let span = &self.scan.literals.get(usize::from(slot))?.span;
+        let span = &self.scan.literals.get(slot as usize)?.span;
         let inside = span.start as usize + 1..(span.end as usize).checked_sub(1)?;
         let text = std::str::from_utf8(self.sql.get(inside)?).ok()?;
         self.analysis.guards.push(slot);
@@ -175,7 +175,7 @@ impl<'a> Analyser<'a> {
         let text = self
             .sql
             .get(literal.span.start as usize + 1..literal.span.end as usize - 1)?;
-        self.analysis.guards.push(u16::try_from(slot).ok()?);
+        self.analysis.guards.push(u32::try_from(slot).ok()?);
         std::str::from_utf8(text).ok().map(str::to_owned)
     }
 }

@@ -98,7 +98,7 @@ impl Analyser<'_> {
                     .filter(|number| *number > 0)?;
                 Source::Param {
                     number,
-                    sole: self.mentioned_once.binary_search(&number).is_ok(),
+                    sole: self.is_sole(number),
                 }
             }
             _ => return None,
@@ -110,6 +110,11 @@ impl Analyser<'_> {
         })
     }
 
+    /// Whether the statement mentions a parameter once.
+    pub(super) fn is_sole(&self, number: u16) -> bool {
+        self.mentioned_once.binary_search(&number).is_ok()
+    }
+
     /// The literal at a span.
     fn slot(&self, value: &ValueWithSpan, kinds: &[LiteralKind]) -> Option<Source> {
         let start = offset(value.span.start);
@@ -119,7 +124,7 @@ impl Analyser<'_> {
             .binary_search_by_key(&start, |literal| literal.span.start)
             .ok()?;
         let kind = self.scan.literals.get(slot)?.kind;
-        let slot = u16::try_from(slot).ok()?;
+        let slot = u32::try_from(slot).ok()?;
         kinds
             .contains(&kind)
             .then_some(Source::Literal { slot, kind })

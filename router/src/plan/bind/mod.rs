@@ -8,12 +8,12 @@ mod value;
 use std::borrow::Cow;
 use std::ops;
 
-use switchyard_schema::{Key, KeyMap, KeyType, ShardIndex, ShardSet};
+use switchyard_schema::{Key, KeyError, KeyMap, KeyType, ShardIndex, ShardSet};
 
 use self::value::{Bound, Typed, assign, compare, convert, typed_key};
 use super::array;
 use super::refusal::Refusal;
-use super::route::{KeyExpr, KeyRoute, KeySet, Limit, Need, Source, StoredAs, Values};
+use super::route::{KeyExpr, KeyRoute, KeySet, Limit, Need, Param, Source, StoredAs, Values};
 use crate::sql::LiteralKind;
 
 impl KeyRoute {
@@ -62,33 +62,65 @@ impl Need {
         column: StoredAs,
         values: &Values<'_>,
     ) -> Result<ShardSet, Box<Refusal>> {
-        let keys = match &self.keys {
-            KeySet::Equal(key) => std::slice::from_ref(key),
-            KeySet::AnyOf(keys) => keys,
+        let mut shards = ShardSet::empty();
+        for key in self.stored_keys()? {
+            if let Some(shard) = self.stored_shard(key, column, values)? {
+                shards.insert(shard);
+            }
+        }
+        Ok(shards)
+    }
+
+    /// The keys about to be stored, one per row.
+    fn stored_keys(&self) -> Result<&[KeyExpr], Box<Refusal>> {
+        match &self.keys {
+            KeySet::Equal(key) => Ok(std::slice::from_ref(key)),
+            KeySet::AnyOf(keys) => Ok(keys),
             KeySet::Elements(_)
             | KeySet::Between(..)
             | KeySet::Null
             | KeySet::Either(_)
             | KeySet::Both(_)
             | KeySet::Nothing
-            | KeySet::Everything => return Err(Box::new(self.not_exact())),
-        };
-        let mut shards = ShardSet::empty();
-        for key in keys {
-            let bound = match key.typed(&self.map, values) {
-                Some(typed) => assign(typed, self.map.key_type(), column.typmod),
-                None => Bound::Unknown,
-            };
-            let shard = match bound {
-                Bound::Key(key) => self.map.shard_of(Some(&key)),
-                Bound::Null if column.not_null => continue,
-                Bound::Null => self.map.shard_of(None),
-                Bound::Never => continue,
-                Bound::Unknown => return Err(Box::new(self.not_exact())),
-            };
-            shards.insert(shard.map_err(|_| Box::new(self.not_exact()))?);
+            | KeySet::Everything => Err(Box::new(self.not_exact())),
         }
-        Ok(shards)
+    }
+
+    /// The shard of one of them; `None`: PostgreSQL refuses it, on any shard.
+    fn stored_shard(
+        &self,
+        key: &KeyExpr,
+        column: StoredAs,
+        values: &Values<'_>,
+    ) -> Result<Option<ShardIndex>, Box<Refusal>> {
+        let bound = match key.typed(&self.map, values) {
+            Some(typed) => assign(typed, self.map.key_type(), column.typmod),
+            None if key.is_unreadable(&self.map, values) => Bound::Never,
+            None => Bound::Unknown,
+        };
+        let shard = match bound {
+            Bound::Key(key) => self.map.shard_of(Some(&key)),
+            Bound::Null if column.not_null => return Ok(None),
+            Bound::Null => self.map.shard_of(None),
+            Bound::Never => return Ok(None),
+            Bound::Unknown => return Err(Box::new(self.not_exact())),
+        };
+        shard.map(Some).map_err(|_| Box::new(self.not_exact()))
+    }
+
+    /// The shard of each row about to be stored; one that PostgreSQL refuses goes to any.
+    pub(super) fn shard_of_rows(
+        &self,
+        values: &Values<'_>,
+    ) -> Result<Vec<ShardIndex>, Box<Refusal>> {
+        let Some(column) = self.stored else {
+            return Err(Box::new(self.not_exact()));
+        };
+        let keys = self.stored_keys()?.iter();
+        let shards = keys.map(|key| self.stored_shard(key, column, values));
+        shards
+            .map(|shard| Ok(shard?.unwrap_or(ShardIndex::FIRST)))
+            .collect()
     }
 
     fn not_exact(&self) -> Refusal {
@@ -178,18 +210,10 @@ impl KeyExpr {
             Source::Literal { slot, kind } => self.literal(*slot, *kind, values)?,
             Source::Param { number, sole } => {
                 let param = values.params.param(*number)?;
-                let Some(value) = param.value else {
+                if param.value.is_none() {
                     return Some(Typed::Null);
-                };
-                let key_type = match param.oid {
-                    0 if *sole => self.casts.first().copied().unwrap_or(map.key_type()),
-                    oid => KeyType::from_oid(oid)?,
-                };
-                let key = if param.binary {
-                    Key::from_binary(key_type, value)
-                } else {
-                    Key::from_text(key_type, value)
-                };
+                }
+                let (key_type, key) = self.param(&param, *sole, map)?;
                 typed_key(key_type, key)?
             }
         };
@@ -199,10 +223,38 @@ impl KeyExpr {
         Some(typed)
     }
 
-    fn literal<'a>(&self, slot: u16, kind: LiteralKind, values: &Values<'a>) -> Option<Typed<'a>> {
+    /// The value of a parameter that is not NULL, if its type is known.
+    fn param<'a>(
+        &self,
+        param: &Param<'a>,
+        sole: bool,
+        map: &KeyMap,
+    ) -> Option<(KeyType, Result<Key<'a>, KeyError>)> {
+        let key_type = match param.oid {
+            0 if sole => self.casts.first().copied().unwrap_or(map.key_type()),
+            oid => KeyType::from_oid(oid)?,
+        };
+        let key = match param.binary {
+            true => Key::from_binary(key_type, param.value?),
+            false => Key::from_text(key_type, param.value?),
+        };
+        Some((key_type, key))
+    }
+
+    /// Whether it is a parameter that PostgreSQL cannot read.
+    fn is_unreadable(&self, map: &KeyMap, values: &Values<'_>) -> bool {
+        let Source::Param { number, sole } = &self.source else {
+            return false;
+        };
+        let param = values.params.param(*number);
+        let read = param.and_then(|param| self.param(&param, *sole, map));
+        matches!(read, Some((_, Err(KeyError::Invalid))))
+    }
+
+    fn literal<'a>(&self, slot: u32, kind: LiteralKind, values: &Values<'a>) -> Option<Typed<'a>> {
         let literal = values
             .literals
-            .get(usize::from(slot))
+            .get(slot as usize)
             .filter(|literal| literal.kind == kind)?;
         let text = values
             .sql
@@ -248,7 +300,7 @@ impl KeyExpr {
                 slot,
                 kind: LiteralKind::String,
             } => {
-                let literal = values.literals.get(usize::from(*slot))?;
+                let literal = values.literals.get(*slot as usize)?;
                 let text = unquote(
                     values
                         .sql
@@ -309,7 +361,7 @@ pub(super) fn unquote(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     reason = "any other operator is a failure"
 )]
 mod tests {
-    use super::super::{Context, Operator, Param, Target, plan};
+    use super::super::{Context, Operator, Target, plan};
     use super::*;
     use crate::relations::{Relations, SearchPath, fixture};
     use crate::sql::Scan;

@@ -19,7 +19,7 @@ INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y')
 
 INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y')
 --> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
--->   Refuse a statement that writes and needs rows of several shards is not supported yet
+-->   Refuse the default of column "created" is not supported across shards
 
 INSERT INTO users (id, name) VALUES ($1, 'x'), ($2, 'y')
 --> PassThrough to the shards of users stored in ($1, $2) (primary)
@@ -375,3 +375,36 @@ INSERT INTO nowhere VALUES (1)
 
 INSERT INTO pg_class VALUES (1)
 --> Refuse 0A000: writing the system relation "pg_class" is not supported
+
+-- rows of several shards
+INSERT INTO profiles (user_id, bio) VALUES (1, 'x'), (3, 'y'), (2, random()::text) RETURNING user_id
+--> PassThrough to the shards of profiles stored in (integer[0], integer[2], integer[4]) (primary)
+-->   Shards of the rows: s1, s0, s1
+
+INSERT INTO keyed (v, id) VALUES ('a', '6e8bc430-9c3a-11d9-9669-0800200c9a66'), ('b', '6e8bc430-9c3a-11d9-9669-0800200c9a67')
+--> PassThrough to the shards of keyed stored in (string[1], string[3]) (primary)
+-->   Shards of the rows: s0, s1
+
+-- one value for all rows, which each shard would have for itself
+INSERT INTO profiles (user_id, bio) VALUES (1, 'x'), (3, my_stable(1))
+--> PassThrough to the shards of profiles stored in (integer[0], integer[2]) (primary)
+-->   Refuse function "my_stable" is not supported across shards: it is not known to the router
+-->   May use a sequence
+-->   Unknown: my_stable
+
+INSERT INTO summed (id) VALUES (1), (3)
+--> PassThrough to the shards of summed stored in (integer[0], integer[1]) (primary)
+-->   Refuse writing table "summed" on several shards in one statement is not supported: a trigger of it runs once for a statement, and would run once on each shard
+
+INSERT INTO profiles (user_id) VALUES (1), (3, 'y')
+--> PassThrough to the shards of profiles stored in (integer[0], integer[1]) (primary)
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
+
+INSERT INTO profiles (user_id, bio) VALUES (1, (SELECT max(name) FROM users)), (3, 'y')
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+
+EXPLAIN INSERT INTO profiles (user_id, bio) VALUES (1, 'x'), (3, 'y')
+--> PassThrough to the shards of profiles stored in (integer[0], integer[2]) (primary)
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet

@@ -53,7 +53,7 @@ fn read(expr: &KeyExpr, values: &Values<'_>) -> Result<Option<i64>, KeyError> {
         Source::Null => Ok(None),
         Source::Bool(_) => Err(KeyError::Invalid),
         Source::Literal { slot, kind } => {
-            let literal = values.literals.get(usize::from(*slot));
+            let literal = values.literals.get(*slot as usize);
             let span =
                 literal.map(|literal| literal.span.start as usize..literal.span.end as usize);
             let text = span.and_then(|span| values.sql.get(span));

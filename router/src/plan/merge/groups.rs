@@ -74,7 +74,7 @@ pub(super) struct Terms<'a> {
     extras: Vec<Extra>,
     columns: Vec<Column>,
     /// The slots of literals whose values decide whether expressions are the same.
-    pub(super) guards: Vec<u16>,
+    pub(super) guards: Vec<u32>,
 }
 
 /// The statement in parts, if all of it is made of groups.
@@ -357,7 +357,7 @@ impl<'a> Terms<'a> {
         for token in literals {
             let place = |literal: &sql::Literal| literal.span.start;
             let slot = self.scan.literals.binary_search_by_key(&token.start, place);
-            let Some(slot) = slot.ok().and_then(|slot| u16::try_from(slot).ok()) else {
+            let Some(slot) = slot.ok().and_then(|slot| u32::try_from(slot).ok()) else {
                 return false;
             };
             self.guards.push(slot);

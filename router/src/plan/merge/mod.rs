@@ -175,7 +175,7 @@ pub(super) fn finish(
     (sql, all, tokens): (&[u8], &[Token], &[Token]),
     scan: &Scan,
     context: &Context<'_>,
-) -> (Option<Finish>, Vec<u16>) {
+) -> (Option<Finish>, Vec<u32>) {
     let mut terms = groups::Terms::new(sql, tokens, scan, context);
     let mut finish = || {
         let Spread {

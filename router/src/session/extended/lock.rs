@@ -73,6 +73,7 @@ impl Session {
             plan: Arc::clone(&prepared.plan),
             description,
             rows: rows.into(),
+            tag: None,
         };
         self.portals.insert(name, portal);
         self.execute_answered(name, max_rows);

@@ -17,6 +17,7 @@ pub(in crate::session) mod bind;
 mod create_as;
 mod declare;
 mod executed;
+mod insert;
 mod lock;
 pub(in crate::session) mod merge;
 mod own;

@@ -92,6 +92,7 @@ impl Session {
             plan: Arc::clone(plan),
             description: description.freeze(),
             rows: lines.iter().map(|line| data_row(line)).collect(),
+            tag: None,
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
@@ -99,7 +100,10 @@ impl Session {
 
     /// Gives the client rows of an answer that is there.
     pub(super) fn execute_answered(&mut self, name: &[u8], max_rows: i32) {
-        let Some(Portal::Answered { rows, plan, .. }) = self.portals.get_mut(name) else {
+        let Some(Portal::Answered {
+            rows, plan, tag, ..
+        }) = self.portals.get_mut(name)
+        else {
             return;
         };
         let most = match usize::try_from(max_rows) {
@@ -111,10 +115,11 @@ impl Session {
         for row in rows.drain(..given) {
             output.extend_from_slice(&row);
         }
-        match (rows.is_empty(), &plan.command) {
-            (false, _) => encode::portal_suspended(output),
-            (true, Command::Explain { .. }) => encode::command_complete(output, b"EXPLAIN"),
-            (true, _) => {
+        match (rows.is_empty(), &plan.command, tag) {
+            (false, ..) => encode::portal_suspended(output),
+            (true, _, Some(tag)) => encode::command_complete(output, tag.as_bytes()),
+            (true, Command::Explain { .. }, None) => encode::command_complete(output, b"EXPLAIN"),
+            (true, _, None) => {
                 let tag = format!("SELECT {given}");
                 encode::command_complete(output, tag.as_bytes());
             }

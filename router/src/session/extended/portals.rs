@@ -197,10 +197,21 @@ impl Session {
         if prepared.plan.command == Command::CreateAs {
             return Box::pin(self.bind_create_as(prepared, bind)).await;
         }
+        self.bind_rows(shards, prepared, bind).await
+    }
+
+    /// Binds a statement that shards run, or that is made of what they run.
+    async fn bind_rows(
+        &mut self,
+        shards: ShardSet,
+        prepared: Arc<SessionStatement>,
+        bind: &Bind<'_>,
+    ) -> Result<(), Trouble> {
         if let Operator::Workspace(_) = prepared.plan.operator {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
         match (&prepared.plan.operator, shards.only()) {
+            (Operator::Insert(_), _) => Box::pin(self.bind_insert(prepared, bind)).await,
             (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
             (_, Some(shard)) => self.bind_one(shard, &prepared, bind).await,
@@ -280,6 +291,7 @@ impl Session {
                 | Portal::Merge { .. }
                 | Portal::Workspace { .. }
                 | Portal::CreateAs { .. }
+                | Portal::Insert { .. }
                 | Portal::Locked { .. },
             ) => true,
             Some(Portal::Session { .. } | Portal::Fetch { .. } | Portal::Answered { .. })
@@ -319,7 +331,11 @@ impl Session {
                 self.reply(encode::no_data);
                 return Ok(());
             }
-            Some(Portal::Answered { description, .. } | Portal::Locked { description, .. }) => {
+            Some(
+                Portal::Answered { description, .. }
+                | Portal::Locked { description, .. }
+                | Portal::Insert { description, .. },
+            ) => {
                 let description = description.clone();
                 self.reply(|output| output.extend_from_slice(&description));
                 return Ok(());
@@ -457,6 +473,7 @@ impl Session {
                 Box::pin(run).await
             }
             Portal::Locked { .. } => Box::pin(self.execute_locked(name, max_rows)).await,
+            Portal::Insert { .. } => Box::pin(self.execute_insert(name, max_rows)).await,
             Portal::CreateAs { prepared, bind } => {
                 Box::pin(self.execute_create_as(&prepared, &bind)).await
             }
@@ -501,6 +518,7 @@ impl Session {
                         | Portal::Answered { .. }
                         | Portal::Locked { .. }
                         | Portal::CreateAs { .. }
+                        | Portal::Insert { .. }
                         | Portal::Fetch { .. },
                     )
                     | None => ShardSet::empty(),

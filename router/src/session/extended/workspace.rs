@@ -231,7 +231,7 @@ impl Session {
     }
 
     /// What PostgreSQL says of a prepared statement's result; its parameter types are noted.
-    async fn describe_prepared(
+    pub(super) async fn describe_prepared(
         &mut self,
         name: &[u8],
         prepared: &SessionStatement,

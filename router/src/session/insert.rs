@@ -1,0 +1,343 @@
+//! INSERT of rows that belong to several shards: each is sent those that it stores, all at once, and what they return comes in the
+//! order of the rows.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use switchyard_schema::ShardIndex;
+use switchyard_wire::Format;
+use switchyard_wire::frontend::{self, Bind};
+use tokio::time::timeout;
+
+use super::Session;
+use super::fetch::Asked;
+use super::part::{error_position, place_error};
+use super::route::Routed;
+use super::simple::{Ready, Sent};
+use crate::backend::Show;
+use crate::execute::block::{Block, FailedOn};
+use crate::execute::failure::Failure;
+use crate::execute::messages::{Said, next, violation};
+use crate::execute::participants::Need;
+use crate::execute::relay::Trouble;
+use crate::plan::insert::Part;
+use crate::plan::{Insert, Operator, Plan, Values};
+
+/// So many bytes of rows may be returned: they are kept until every shard has stored its own.
+const MOST_RETURNED: usize = 64 << 20;
+/// So long other shards have to say that they fail, too, when one has.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
+/// An INSERT as a client asks for it.
+pub(super) struct Inserting<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) sql: &'a [u8],
+    /// The shard of each row.
+    pub(super) shards: &'a [ShardIndex],
+    /// Its parameters, if it has any: their types, and the message they are in.
+    pub(super) bound: Option<(Vec<u32>, &'a Bind<'a>)>,
+    /// Cancel requests that came before it.
+    pub(super) cancels: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Inserted {
+    /// What is said of the rows that are returned, if it was asked for: a whole message.
+    pub(super) description: Option<Bytes>,
+    /// Those rows, each a whole message.
+    pub(super) rows: Vec<Bytes>,
+    /// How many rows have been stored.
+    count: u64,
+}
+
+impl Inserted {
+    /// The command tag.
+    pub(super) fn tag(&self) -> String {
+        format!("INSERT 0 {}", self.count)
+    }
+}
+
+/// What one shard has answered.
+#[derive(Debug, Default)]
+struct Answer {
+    description: Option<Bytes>,
+    rows: VecDeque<Bytes>,
+    count: u64,
+    /// It has refused.
+    failed: bool,
+}
+
+/// What one shard says of the error it met, in words of the client's text.
+struct Refused {
+    shard: ShardIndex,
+    said: BytesMut,
+}
+
+impl Session {
+    /// Inserts rows, by the simple protocol.
+    pub(super) async fn insert(
+        &mut self,
+        insert: &Insert,
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
+        // What PostgreSQL lets stand in a single row only, each shard may have in one.
+        if insert.calls && Box::pin(self.analyse(sent.sql())).await? {
+            return Err(Trouble::Told);
+        }
+        let inserting = Inserting {
+            plan: &routed.plan,
+            sql: sent.sql(),
+            shards: &routed.rows,
+            bound: None,
+            cancels: self.cancel.slot().requests(),
+        };
+        self.insert_and_tell(&inserting).await
+    }
+
+    /// Inserts rows, and tells the client when they are there to stay, or as much as the block is.
+    pub(super) async fn insert_and_tell(
+        &mut self,
+        asked: &Inserting<'_>,
+    ) -> Result<Ready, Trouble> {
+        let implicit = self.block.is_none();
+        if implicit {
+            self.block = Some(Block::implicit(&self.settings));
+        }
+        let inserted = self.insert_rows(asked).await?;
+        if implicit {
+            self.commit_implicit().await?;
+        }
+        let output = &mut self.client.output;
+        output.extend_from_slice(inserted.description.as_deref().unwrap_or_default());
+        let rows = inserted.rows.iter();
+        rows.for_each(|row| output.extend_from_slice(row));
+        self.complete(&inserted.tag())
+    }
+
+    /// Inserts rows, in a block, which is there. What has gone wrong fails the block.
+    pub(super) async fn insert_rows(&mut self, asked: &Inserting<'_>) -> Result<Inserted, Trouble> {
+        let outcome = Box::pin(self.insert_parts(asked)).await;
+        match &outcome {
+            Ok(_) => {}
+            Err(Trouble::Gone | Trouble::Protocol(_)) => {}
+            Err(_) => self.abandon_rows(None).await,
+        }
+        outcome
+    }
+
+    async fn insert_parts(&mut self, asked: &Inserting<'_>) -> Result<Inserted, Trouble> {
+        let parts = Insert::parts(asked.sql, asked.shards).ok_or(Failure::Retry)?;
+        let indexes = self.send_rows(asked, &parts).await?;
+        self.cancel_again(asked.cancels).await;
+        let mut answers = Vec::with_capacity(parts.len());
+        let mut returned = 0;
+        for (at, (part, index)) in parts.iter().zip(&indexes).enumerate() {
+            let before = self.client.hold();
+            let answer = self.rows_answered(*index, asked.plan, &mut returned).await;
+            let said = self.client.unhold(before);
+            let answer = answer?;
+            if answer.failed {
+                let first = refused(asked.sql, part, said);
+                let others = parts.iter().zip(&indexes).skip(at + 1);
+                let others: Vec<_> = others.map(|(part, index)| (part, *index)).collect();
+                return Err(self.insert_refused(asked, first, &others).await);
+            }
+            self.client.output.extend_from_slice(&said);
+            answers.push(answer);
+        }
+        for index in &indexes {
+            if let Some(after) = self.note_statement(*index, asked.plan) {
+                self.after_statement(after).await?;
+            }
+        }
+        let shards = parts.iter().map(|part| part.shard);
+        Ok(put_together(asked.shards, shards.zip(answers).collect()))
+    }
+
+    /// Sends each shard its rows: the participants, in the parts' order.
+    async fn send_rows(
+        &mut self,
+        asked: &Inserting<'_>,
+        parts: &[Part],
+    ) -> Result<Vec<usize>, Trouble> {
+        // Shards are joined in their order by everybody, so that fewer wait for each other.
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        order.sort_by_key(|at| parts.get(*at).map(|part| part.shard));
+        let mut indexes = vec![0; parts.len()];
+        for at in &order {
+            if let (Some(part), Some(index)) = (parts.get(*at), indexes.get_mut(*at)) {
+                *index = self.join(part.shard, Need::Primary).await?;
+                self.settle_one(*index, asked.plan).await?;
+            }
+        }
+        for at in order {
+            let (Some(part), Some(index)) = (parts.get(at), indexes.get(at)) else {
+                continue;
+            };
+            let text = part.text(asked.sql);
+            let participant = self.participants.at(*index)?;
+            participant.note_run(asked.plan);
+            participant.failed = false;
+            participant.unread = true;
+            let connection = &mut *participant.connection;
+            connection.unnamed = None;
+            asked.encode(&mut connection.output, &text);
+            // An idle backend reads a whole statement before it answers: this cannot block on its replies.
+            if connection.flush().await.is_err() {
+                return Err(self.lose(*index, asked.plan));
+            }
+        }
+        Ok(indexes)
+    }
+
+    /// Reads a shard's answer to its end. What it says besides is in the client's output.
+    async fn rows_answered(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+        returned: &mut usize,
+    ) -> Result<Answer, Trouble> {
+        let mut answer = Answer::default();
+        loop {
+            let Self {
+                client,
+                participants,
+                cancel,
+                ..
+            } = self;
+            let participant = participants.at(index)?;
+            let said = match next(client, participant, Show::All).await {
+                Ok(said) => said,
+                Err(Trouble::Lost) => {
+                    participant.connection.broken = true;
+                    cancel.slot().withdraw(&participant.connection.target);
+                    return Err(self.lost_at(index, plan));
+                }
+                Err(trouble) => return Err(trouble),
+            };
+            let header = match said {
+                Said::Message(header) => header,
+                Said::Error => {
+                    answer.failed = true;
+                    continue;
+                }
+                Said::Ready => {
+                    participant.unread = false;
+                    return Ok(answer);
+                }
+            };
+            let message = participant.connection.input.split_to(header.len);
+            match header.tag {
+                b'T' => answer.description = Some(message.freeze()),
+                b'D' => {
+                    *returned += message.len();
+                    if *returned > MOST_RETURNED {
+                        let limit = MOST_RETURNED as u64;
+                        return Err(Failure::ReturnedLimit { limit }.into());
+                    }
+                    answer.rows.push_back(message.freeze());
+                }
+                b'C' => answer.count = stored(&message),
+                b'1' | b'2' | b'n' => {}
+                tag => return Err(violation(participant, Some(tag))),
+            }
+        }
+    }
+
+    /// A shard has refused its rows. The client hears one error: of several, that of the first place in its text, or else of
+    /// the first row.
+    async fn insert_refused(
+        &mut self,
+        asked: &Inserting<'_>,
+        first: Refused,
+        others: &[(&Part, usize)],
+    ) -> Trouble {
+        let mut all = vec![first];
+        for (part, index) in others {
+            let before = self.client.hold();
+            let mut returned = 0;
+            let answered = self.rows_answered(*index, asked.plan, &mut returned);
+            let answered = timeout(AT_ONCE, answered).await;
+            let said = self.client.unhold(before);
+            if matches!(&answered, Ok(Ok(answer)) if answer.failed) {
+                all.push(refused(asked.sql, part, said));
+            }
+        }
+        let told = all
+            .iter()
+            .min_by_key(|refused| error_position(&refused.said).unwrap_or(usize::MAX));
+        if let Some(Refused { shard, said }) = told {
+            self.client.output.extend_from_slice(said);
+            if let Some(block) = &mut self.block {
+                block.failed.get_or_insert(FailedOn::Shard(*shard));
+            }
+        }
+        Trouble::Told
+    }
+}
+
+impl Inserting<'_> {
+    /// Appends the messages that run a shard's text, up to one that is answered by ReadyForQuery.
+    fn encode(&self, output: &mut BytesMut, text: &[u8]) {
+        let Some((types, bind)) = &self.bound else {
+            return frontend::encode::query(output, text);
+        };
+        let asked = Asked {
+            sql: self.sql,
+            params: Some((types.clone(), bind)),
+            given: Vec::new(),
+            need: Need::Primary,
+            cancels: self.cancels,
+        };
+        let results: Vec<Format> = bind.result_formats.iter().collect();
+        asked.encode_bind(output, text, b"", &results);
+        frontend::encode::execute(output, b"", 0);
+        frontend::encode::sync(output);
+    }
+}
+
+/// The shard of each row that an execution of this plan stores, if the plan is for several.
+pub(super) fn shards_of_rows(plan: &Plan, values: &Values<'_>) -> Result<Vec<ShardIndex>, Failure> {
+    let Operator::Insert(insert) = &plan.operator else {
+        return Ok(Vec::new());
+    };
+    insert.shards(values).map_err(Failure::Refused)
+}
+
+fn refused(sql: &[u8], part: &Part, mut said: BytesMut) -> Refused {
+    place_error(&mut said, 0, |position| part.origin(sql, position));
+    Refused {
+        shard: part.shard,
+        said,
+    }
+}
+
+/// The number of rows in a whole CommandComplete message.
+fn stored(message: &[u8]) -> u64 {
+    let body = message.get(switchyard_wire::frame::HEADER..);
+    let tag = body.and_then(|body| std::str::from_utf8(body).ok());
+    let count = tag.and_then(|tag| tag.trim_end_matches('\0').rsplit(' ').next());
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// One result: each shard returns its rows in their order, and all of them unless a trigger or a conflict has left some out.
+fn put_together(shards: &[ShardIndex], mut answers: Vec<(ShardIndex, Answer)>) -> Inserted {
+    let count = answers.iter().map(|(_, answer)| answer.count).sum();
+    let returned = answers.iter().map(|(_, answer)| answer.rows.len()).sum();
+    let description = answers
+        .first_mut()
+        .and_then(|(_, answer)| answer.description.take());
+    let mut rows = Vec::with_capacity(returned);
+    for shard in shards {
+        let answer = answers.iter_mut().find(|(of, _)| of == shard);
+        rows.extend(answer.and_then(|(_, answer)| answer.rows.pop_front()));
+    }
+    Inserted {
+        description,
+        rows,
+        count,
+    }
+}
