@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod deadlock;
 pub mod demo;
 pub mod execute;
 pub mod explain;

@@ -126,7 +126,7 @@ impl Failure {
                 SqlState::INTERNAL_ERROR
             }
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
-            Self::Cancelled(_) => SqlState::QUERY_CANCELED,
+            Self::Cancelled(reason) => reason.sqlstate(),
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
             Self::Undecidable { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NotUtf8 | Self::SettingsElsewhere | Self::Unsupported { .. } => {

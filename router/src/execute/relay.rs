@@ -250,7 +250,7 @@ pub(super) fn error(
             &fields,
             &participant.shard_name,
             &participant.bound,
-            participant.connection.target.is_timed_out(),
+            participant.connection.target.reason(),
         );
     }
     Ok(())

@@ -46,7 +46,7 @@ pub(crate) fn error_of_shard(
     fields: &Fields<'_>,
     shard: &str,
     bound: &(u64, SmallVec<[u8; 24]>),
-    is_timed_out: bool,
+    cancelled: CancelReason,
 ) {
     let context = match fields.get(b'W') {
         Some(context) => format!("{}\nshard \"{shard}\"", String::from_utf8_lossy(context)),
@@ -54,21 +54,24 @@ pub(crate) fn error_of_shard(
     };
     let ours = format!("\"sy_{}\"", bound.0);
     let theirs = format!("\"{}\"", String::from_utf8_lossy(&bound.1));
-    let renamed = if is_timed_out && fields.get(b'C') == Some(SqlState::QUERY_CANCELED.as_bytes()) {
-        Some(CancelReason::Timeout.message().to_owned())
-    } else {
-        fields
+    let is_cancelled = fields.get(b'C') == Some(SqlState::QUERY_CANCELED.as_bytes());
+    let reason = (is_cancelled && cancelled != CancelReason::Request).then_some(cancelled);
+    let renamed = match reason {
+        Some(reason) => Some(reason.message().to_owned()),
+        None => fields
             .get(b'M')
             .map(String::from_utf8_lossy)
             .filter(|message| message.contains(&ours))
-            .map(|message| message.replace(&ours, &theirs))
+            .map(|message| message.replace(&ours, &theirs)),
     };
+    let sqlstate = cancelled.sqlstate();
     let fields =
         fields
             .iter()
             .filter(|(code, _)| *code != b'W')
             .map(|(code, value)| match &renamed {
                 Some(message) if code == b'M' => (code, message.as_bytes()),
+                _ if code == b'C' && reason.is_some() => (code, sqlstate.as_bytes().as_slice()),
                 _ => (code, value),
             });
     encode::fields(output, b'E', fields.chain([(b'W', context.as_bytes())]));

@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 use crate::admin::console;
 use crate::config::Settings;
 use crate::control::{Control, ControlHandle, PrepareError, Status};
+use crate::deadlock::Detector;
 use crate::http;
 use crate::listener::{self, Drain, Incoming, Listener, Seat};
 use crate::session;
@@ -110,6 +111,15 @@ pub enum StartError {
     /// A thread ended before it was ready.
     #[error("a thread ended before it was ready")]
     Ended,
+}
+
+/// What the control thread does.
+struct ControlWork {
+    control: Control,
+    recovery: Recovery,
+    /// What tells this router from others, for [`Detector`].
+    number: u32,
+    http: Option<tokio::net::TcpListener>,
 }
 
 /// What the control thread has when it is ready.
@@ -257,9 +267,9 @@ fn start_control(
     let thread = start_thread("control", move |runtime| {
         runtime.block_on(async {
             match prepare(settings).await {
-                Ok((control, recovery, http, ready)) => {
+                Ok((work, ready)) => {
                     let _ = report.send(Ok(ready));
-                    serve_control(control, recovery, http, &ending, when_built).await;
+                    serve_control(work, &ending, when_built).await;
                 }
                 Err(error) => drop(report.send(Err(error))),
             }
@@ -268,9 +278,7 @@ fn start_control(
     Ok((thread, prepared))
 }
 
-async fn prepare(
-    settings: Arc<Settings>,
-) -> Result<(Control, Recovery, Option<tokio::net::TcpListener>, Prepared), StartError> {
+async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), StartError> {
     let http = match &settings.file.router.http {
         Some(address) => Some(bind(address).await?),
         None => None,
@@ -291,7 +299,13 @@ async fn prepare(
     if !prepared.status.is_ready() {
         warn!("not all tables could be read yet");
     }
-    Ok((control, recovery, http, prepared))
+    let work = ControlWork {
+        control,
+        recovery,
+        number: getrandom::u32().map_err(StartError::Random)?,
+        http,
+    };
+    Ok((work, prepared))
 }
 
 async fn bind(address: &switchyard_schema::Address) -> Result<tokio::net::TcpListener, StartError> {
@@ -305,9 +319,7 @@ async fn bind(address: &switchyard_schema::Address) -> Result<tokio::net::TcpLis
 
 /// The control thread's work, until the workers have ended.
 async fn serve_control(
-    control: Control,
-    recovery: Recovery,
-    http: Option<tokio::net::TcpListener>,
+    work: ControlWork,
     ending: &Ending,
     when_built: oneshot::Receiver<Arc<Operations>>,
 ) {
@@ -315,6 +327,17 @@ async fn serve_control(
         // The router did not come to be.
         return;
     };
+    let ControlWork {
+        control,
+        recovery,
+        number,
+        http,
+    } = work;
+    let detector = Detector::new(
+        Arc::clone(operations.services()),
+        number,
+        control.settings(),
+    );
     let pages = async {
         match http {
             Some(listener) => {
@@ -338,6 +361,7 @@ async fn serve_control(
     tokio::select! {
         () = control.run() => {}
         () = recovery.run() => {}
+        () = detector.run() => {}
         () = pages => {}
         () = deadline => {}
         () = operations.keep_house() => {}

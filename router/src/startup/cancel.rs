@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use socket2::Socket;
 use subtle::ConstantTimeEq;
+use switchyard_wire::SqlState;
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::ProtocolVersion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -190,11 +191,14 @@ impl CancelRegistry {
 
 /// Why what works for a client is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum CancelReason {
     /// The client asked for it, or has left.
     Request,
     /// `query_timeout` is over.
     Timeout,
+    /// Transactions on several shards wait for each other, and this one is the victim.
+    Deadlock,
 }
 
 impl CancelReason {
@@ -204,7 +208,29 @@ impl CancelReason {
         match self {
             Self::Request => "canceling statement due to user request",
             Self::Timeout => "canceling statement due to statement timeout",
+            Self::Deadlock => "deadlock detected",
         }
+    }
+
+    /// The SQLSTATE that goes with it.
+    #[must_use]
+    pub fn sqlstate(self) -> SqlState {
+        match self {
+            Self::Request | Self::Timeout => SqlState::QUERY_CANCELED,
+            Self::Deadlock => SqlState::DEADLOCK_DETECTED,
+        }
+    }
+
+    fn load(from: &AtomicU8) -> Self {
+        match from.load(Ordering::Relaxed) {
+            1 => Self::Timeout,
+            2 => Self::Deadlock,
+            _ => Self::Request,
+        }
+    }
+
+    fn store(self, to: &AtomicU8) {
+        to.store(self as u8, Ordering::Relaxed);
     }
 }
 
@@ -213,8 +239,8 @@ impl CancelReason {
 pub struct CancelSlot {
     working: Mutex<SmallVec<[Arc<CancelTarget>; 1]>>,
     requests: AtomicU64,
-    /// Whether the last of them was for [`CancelReason::Timeout`].
-    timed_out: AtomicBool,
+    /// The [`CancelReason`] of the last of them.
+    reason: AtomicU8,
     /// The task that waits for a backend, or did so last.
     session: Mutex<Option<Waker>>,
 }
@@ -222,7 +248,7 @@ pub struct CancelSlot {
 impl CancelSlot {
     /// The session has borrowed this backend.
     pub fn publish(&self, target: &Arc<CancelTarget>) {
-        target.timed_out.store(false, Ordering::Relaxed);
+        CancelReason::Request.store(&target.reason);
         lock(&self.working).push(Arc::clone(target));
     }
 
@@ -262,17 +288,13 @@ impl CancelSlot {
     /// Why the latest cancel request came, if it is not among the first `known`.
     #[must_use]
     pub fn requested_since(&self, known: u64) -> Option<CancelReason> {
-        (self.requests() != known).then(|| match self.timed_out.load(Ordering::Relaxed) {
-            true => CancelReason::Timeout,
-            false => CancelReason::Request,
-        })
+        (self.requests() != known).then(|| CancelReason::load(&self.reason))
     }
 
     /// Cancels what works for the client: wakes its session where it waits for a backend, and forwards the request to its
     /// backends. What is returned completes when the nodes have taken note.
     pub fn cancel(&self, reason: CancelReason) -> impl Future<Output = ()> + use<> {
-        self.timed_out
-            .store(reason == CancelReason::Timeout, Ordering::Relaxed);
+        reason.store(&self.reason);
         let forwards = self.begin(reason);
         async move {
             let mut forwarding: JoinSet<()> = forwards.into_iter().map(Forward::run).collect();
@@ -311,8 +333,8 @@ impl CancelSlot {
 pub struct CancelTarget {
     /// Requests on their way.
     forwarding: AtomicUsize,
-    /// The last request was for [`CancelReason::Timeout`].
-    timed_out: AtomicBool,
+    /// The [`CancelReason`] of the last request.
+    reason: AtomicU8,
     /// A request was sent and how it ended is not known.
     uncertain: AtomicBool,
     pid: i32,
@@ -343,7 +365,7 @@ impl CancelTarget {
             pid,
             secret: secret.into(),
             socket: Arc::downgrade(socket),
-            timed_out: AtomicBool::new(false),
+            reason: AtomicU8::new(CancelReason::Request as u8),
             forwarding: AtomicUsize::new(0),
             uncertain: AtomicBool::new(false),
             over: Notify::new(),
@@ -356,10 +378,10 @@ impl CancelTarget {
         &self.address
     }
 
-    /// Whether it was `query_timeout` that had its statement cancelled.
+    /// Why its statement was cancelled last.
     #[must_use]
-    pub fn is_timed_out(&self) -> bool {
-        self.timed_out.load(Ordering::Relaxed)
+    pub fn reason(&self) -> CancelReason {
+        CancelReason::load(&self.reason)
     }
 
     /// The server's process.
@@ -413,9 +435,7 @@ struct Forward {
 
 impl Forward {
     fn begin(target: &Arc<CancelTarget>, reason: CancelReason) -> Self {
-        target
-            .timed_out
-            .store(reason == CancelReason::Timeout, Ordering::Relaxed);
+        reason.store(&target.reason);
         target.forwarding.fetch_add(1, Ordering::Relaxed);
         Self {
             target: Arc::clone(target),

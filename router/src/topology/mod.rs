@@ -11,6 +11,7 @@ pub mod builder;
 pub mod consistency;
 pub mod history;
 pub mod link;
+pub(crate) mod links;
 pub mod loader;
 pub mod monitor;
 pub mod node;

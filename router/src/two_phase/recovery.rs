@@ -6,7 +6,7 @@
 //! long; and even where the proof deceived, the backend that came to commit would find the row and fail. Any number of
 //! routers may do this at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use tracing::{debug, error, info, warn};
 use super::GlobalId;
 use crate::config::Settings;
 use crate::topology::link::{Link, LinkError, TextRow, Visitor};
-use crate::topology::{DatabaseTopology, Node, NodeId, Observed, Published, Shard};
+use crate::topology::links::Links;
+use crate::topology::{DatabaseTopology, Node, Published, Shard};
 
 /// Between two looks at all primaries.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -140,10 +141,9 @@ impl Resolver {
 /// The task.
 #[derive(Debug)]
 pub struct Recovery {
-    settings: watch::Receiver<Arc<Settings>>,
     published: Published,
     requests: mpsc::Receiver<Request>,
-    links: HashMap<NodeId, Link>,
+    links: Links,
     waiting: Vec<Waiting>,
     cleans: Instant,
 }
@@ -182,10 +182,9 @@ impl Recovery {
     pub fn new(settings: watch::Receiver<Arc<Settings>>, published: Published) -> (Self, Resolver) {
         let (sender, requests) = mpsc::channel(REQUESTS);
         let recovery = Self {
-            settings,
             published,
             requests,
-            links: HashMap::new(),
+            links: Links::new(settings),
             waiting: Vec::new(),
             cleans: Instant::now() + CLEANING,
         };
@@ -250,8 +249,7 @@ impl Recovery {
             let waiting = self.waiting.swap_remove(at);
             let _ = waiting.done.send(waiting.outcome);
         }
-        let nodes = || topology.nodes().map(|node| node.id);
-        self.links.retain(|id, _| nodes().any(|node| node == *id));
+        self.links.retain(&topology);
     }
 
     async fn look_at(&mut self, database: &DatabaseTopology, urgent: bool) {
@@ -400,7 +398,7 @@ impl Recovery {
         id: &GlobalId,
         committed: bool,
     ) -> Result<(), LinkError> {
-        let settings = self.settings.borrow().clone();
+        let settings = self.links.settings();
         let Some(user) = settings.users.get(&id.user) else {
             error!(transaction = %id, shard = %part.shard, "its user is not configured here: it stays prepared until somebody ends it");
             return Ok(());
@@ -478,9 +476,9 @@ impl Recovery {
     }
 
     async fn install(&mut self, database: &Arc<str>, node: &Arc<Node>) -> Result<(), LinkError> {
-        let mut installed = self.ask_at(database, node, IS_INSTALLED).await;
-        if installed.as_ref().is_ok_and(|rows| !is_true(rows)) {
-            installed = self.ask_at(database, node, INSTALL).await;
+        let mut installed = self.links.ask(database, node, IS_INSTALLED).await;
+        if installed.as_ref().is_ok_and(|(rows, _)| !is_true(rows)) {
+            installed = self.links.ask(database, node, INSTALL).await;
         }
         match &installed {
             Ok(_) => node.note_records_decisions(true),
@@ -497,44 +495,8 @@ impl Recovery {
         node: &Arc<Node>,
         sql: &str,
     ) -> Result<Vec<TextRow>, LinkError> {
-        self.ask_at(&database.name, node, sql).await
-    }
-
-    /// Asks a primary by the link to it, or by a new one if that is of no use any more.
-    async fn ask_at(
-        &mut self,
-        database: &str,
-        node: &Arc<Node>,
-        sql: &str,
-    ) -> Result<Vec<TextRow>, LinkError> {
-        if node.observed() != Observed::Primary {
-            self.links.remove(&node.id);
-            return Err(LinkError::Unreachable("no primary at present".to_owned()));
-        }
-        if let Some(mut link) = self.links.remove(&node.id) {
-            let answer = link.ask(sql).await;
-            if let Ok(_) | Err(LinkError::Refused { .. }) = answer {
-                self.links.insert(node.id, link);
-                return answer;
-            }
-        }
-        let mut link = self.open(database, node).await?;
-        let answer = link.ask(sql).await;
-        if let Ok(_) | Err(LinkError::Refused { .. }) = answer {
-            self.links.insert(node.id, link);
-        }
-        answer
-    }
-
-    async fn open(&self, database: &str, node: &Node) -> Result<Link, LinkError> {
-        let settings = self.settings.borrow().clone();
-        let Some(user) = settings.monitor_user() else {
-            return Err(LinkError::Unreachable("no user is configured".to_owned()));
-        };
-        let connect = settings.file.router.timeouts.connect;
-        let mut link = Link::open(&Visitor::new(user, connect, ANSWER), node, database).await?;
-        link.ask("SET lock_timeout = '1s'").await?;
-        Ok(link)
+        let (rows, _) = self.links.ask(&database.name, node, sql).await?;
+        Ok(rows)
     }
 }
 
