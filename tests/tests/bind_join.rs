@@ -10,6 +10,8 @@ use switchyard_tests::{Bed, BedSpec, Client, Reply, eventually};
 const DDL: &str = "
 CREATE TABLE small (id bigint PRIMARY KEY, other bigint, divisor int, payload text);
 CREATE TABLE large (id bigint PRIMARY KEY, name text);
+CREATE TYPE colour AS ENUM ('red', 'green');
+CREATE TABLE painted (id bigint PRIMARY KEY, other bigint, colour colour);
 ";
 
 const TABLES: &str = "
@@ -22,6 +24,11 @@ method    = \"hash\"
 name      = \"large\"
 shard_key = \"id\"
 method    = \"hash\"
+
+[[databases.tables]]
+name      = \"painted\"
+shard_key = \"id\"
+method    = \"hash\"
 ";
 
 /// Rows of the table that is not given.
@@ -29,7 +36,7 @@ const LARGE: i64 = 40;
 
 static BED: OnceLock<Bed> = OnceLock::new();
 
-/// One test at a time, as counters are compared. `small` is empty.
+/// One test at a time, as counters are compared. `small` and `painted` are empty.
 fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +44,7 @@ fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
         let spec = BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables(DDL, TABLES);
         Bed::start(spec)
     });
-    bed.refill(&["small", "large"]);
+    bed.refill(&["small", "large", "painted"]);
     let mut client = bed.client();
     for id in 1..=LARGE {
         let insert = format!("INSERT INTO large VALUES ({id}, 'no. {id}')");
@@ -142,6 +149,172 @@ fn a_key_of_rows_fetched_leads_to_what_is_fetched_next() {
         let (reply, joined) = answer(bed, &mut client, sql);
         assert_eq!(reply.succeeded().texts(), [["1", "2", "no. 3"]]);
         assert!(joined);
+    }
+}
+
+/// PostgreSQL knows nothing of rows that are given: it would expect few of them to satisfy a condition.
+#[test]
+fn conditions_on_what_is_given_are_not_asked_again() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    insert(&mut client, 1, 7, 5, "x");
+    insert(&mut client, 2, 8, 1, "x");
+    let sql = "SELECT s.id, l.name FROM small s JOIN large l ON l.id = s.other WHERE (s.divisor > 1) AND l.name <> 'no. 9'";
+    let (reply, joined) = answer(bed, &mut client, sql);
+    assert_eq!(reply.succeeded().texts(), [["1", "no. 7"]]);
+    assert!(joined);
+    let explained = client.run(&format!("EXPLAIN {sql}")).succeeded().texts();
+    let lines: Vec<&str> = explained.iter().map(|line| line[0].trim()).collect();
+    let fetch = "Fetch small (id, other) from all shards, to be given by other";
+    assert!(lines.contains(&fetch), "{lines:#?}");
+    let filters = |what: &str| {
+        let filters = lines.iter().filter(|line| line.starts_with("Filter: "));
+        filters.filter(|line| line.contains(what)).count()
+    };
+    // Once on each shard: that of `small` where it is fetched, that of `large` where the statement runs.
+    assert_eq!(
+        (filters("divisor > 1"), filters("no. 9")),
+        (2, 2),
+        "{lines:#?}"
+    );
+    assert_eq!(filters(""), 4, "{lines:#?}");
+}
+
+/// The rows of `given` that the shards read, each of them.
+fn given_rows(client: &mut Client, sql: &str) -> Vec<u32> {
+    let explained = client.run(&format!("EXPLAIN ANALYZE {sql}"));
+    let lines = explained.succeeded().texts();
+    let scans = lines
+        .iter()
+        .filter(|line| line[0].contains("Function Scan on given"));
+    let rows = |line: &Vec<String>| {
+        // What PostgreSQL expects of arrays is what they have.
+        let (_, rows) = line[0].split_once("rows=").unwrap();
+        let (rows, _) = rows.split_once(' ').unwrap();
+        rows.parse().unwrap()
+    };
+    scans.map(rows).collect()
+}
+
+#[test]
+fn each_shard_is_given_the_rows_with_its_own_keys() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for id in 1..=20 {
+        insert(&mut client, id, 2 * id, 1, "x");
+    }
+    client
+        .run("INSERT INTO small VALUES (21, NULL, 1, 'x')")
+        .succeeded();
+    let by_other = "FROM small s JOIN large l ON l.id = s.other";
+    let outer = "FROM large l LEFT JOIN small s ON s.other = l.id";
+    for (from, count) in [(by_other, 20), (outer, LARGE)] {
+        let sql = format!("SELECT count(*), count(s.other) {from}");
+        let (reply, joined) = answer(bed, &mut client, &sql);
+        assert_eq!(
+            reply.succeeded().texts(),
+            [[count.to_string(), "20".to_owned()]]
+        );
+        assert!(joined);
+        let rows = given_rows(&mut client, &sql);
+        assert_eq!(rows.iter().sum::<u32>(), 20, "{rows:?}");
+        assert!(
+            rows.len() == 2 && rows.iter().all(|rows| *rows < 20),
+            "{rows:?}"
+        );
+    }
+    // One whose rows match those that a shard is given; and one of which every row may matter.
+    for id in 1..=20 {
+        let values = format!("({id}, {}, 'red')", 21 - id);
+        client
+            .run(&format!("INSERT INTO painted VALUES {values}"))
+            .succeeded();
+    }
+    let sql = "SELECT count(*), sum(p.id + l.id) FROM painted p JOIN small s ON s.payload = 'x' AND s.divisor = p.other \
+        JOIN large l ON l.id = s.other";
+    let sum: i64 = (1..=20).map(|id| 20 + 2 * id).sum();
+    let (reply, _) = answer(bed, &mut client, sql);
+    assert_eq!(
+        reply.succeeded().texts(),
+        [["20".to_owned(), sum.to_string()]]
+    );
+    let sql = "SELECT count(*) FROM painted p JOIN small s ON s.id = p.other JOIN large l ON l.id = s.other AND l.id = p.id + p.other";
+    let (reply, _) = answer(bed, &mut client, sql);
+    let expected = (1..=20).filter(|id| 2 * (21 - id) == 21).count();
+    assert_eq!(reply.value(), expected.to_string());
+    // `large` is the largest.
+    for shard in bed.cluster().shards() {
+        bed.cluster()
+            .sql(shard.primary.as_ref(), "ANALYZE")
+            .unwrap();
+    }
+    let sql = "SELECT count(*), sum(p.id + l.id) FROM painted p JOIN small s ON s.id = p.other JOIN large l ON l.id = s.other";
+    for _ in 0..2 {
+        let (reply, joined) = answer(bed, &mut client, sql);
+        let sum: i64 = (1..=20).map(|id| id + 2 * (21 - id)).sum();
+        assert_eq!(
+            reply.succeeded().texts(),
+            [["20".to_owned(), sum.to_string()]]
+        );
+        assert!(joined);
+    }
+    let rows = given_rows(&mut client, sql);
+    assert_eq!(rows.iter().sum::<u32>(), 40, "{rows:?}");
+    assert!(
+        rows.len() == 4 && rows.iter().all(|rows| *rows < 20),
+        "{rows:?}"
+    );
+}
+
+/// A condition that the shards of `large` ask, of rows of `small` that those given are not.
+#[test]
+fn a_condition_that_looks_at_other_rows_of_what_is_given_sees_them() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    insert(&mut client, 1, 2, 5, "x");
+    insert(&mut client, 2, 1, 1, "x");
+    let sql = "SELECT s.id, l.name FROM large l JOIN small s ON s.other = l.id \
+        WHERE s.divisor > 3 AND l.id IN (SELECT id FROM small WHERE divisor = 1)";
+    for layer in ["auto", "bind join", "workspace"] {
+        client
+            .run(&format!("SET switchyard.layer = '{layer}'"))
+            .succeeded();
+        for _ in 0..2 {
+            let reply = client.run(sql);
+            assert_eq!(reply.succeeded().texts(), [["1", "no. 2"]], "{layer}");
+        }
+    }
+}
+
+/// The statement with the rows may not mention a parameter that they were fetched by, of whose type it then says nothing.
+#[test]
+fn parameters_that_rows_were_fetched_by_are_needed_no_more() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    for (id, colour) in [(1, "red"), (2, "green"), (3, "red")] {
+        let values = format!("({id}, {}, '{colour}')", id * 7);
+        client
+            .run(&format!("INSERT INTO painted VALUES {values}"))
+            .succeeded();
+    }
+    let sql = "SELECT p.id, l.name FROM painted p JOIN large l ON l.id = p.other WHERE p.colour = $1 AND l.id > $2 ORDER BY 1";
+    for (colour, expected) in [("red", "no. 21"), ("green", "no. 14"), ("red", "no. 21")] {
+        let before = joins(bed);
+        let batch = Batch::default()
+            .parse("", sql)
+            .bind("", "", &[colour, "7"])
+            .execute("", 0)
+            .sync();
+        let lines = dialogue::step(&mut client, &batch, b'Z');
+        assert!(
+            lines.iter().any(|line| line.contains(expected)),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.contains("SELECT 1")),
+            "{lines:?}"
+        );
+        assert!(joins(bed) > before);
     }
 }
 

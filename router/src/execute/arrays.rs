@@ -4,6 +4,8 @@
 //! are written as the values of a row are (PostgreSQL's `array_recv`, `src/backend/utils/adt/arrayfuncs.c`). Invariant: it keeps no
 //! more than its limits allow.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// So many rows can be given by parameters, at most,
@@ -13,6 +15,8 @@ pub(crate) const MOST_BYTES: usize = 1 << 20;
 
 /// The bytes before an array's elements: dimensions, flags, type, length, lower bound.
 const HEADER: usize = 20;
+/// Where the number of elements is.
+const COUNT: Range<usize> = 12..16;
 
 /// Rows, column by column.
 #[derive(Debug)]
@@ -120,9 +124,57 @@ impl Column {
     }
 }
 
+/// An element of an array, with its length before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Element<'a>(&'a [u8]);
+
+impl<'a> Element<'a> {
+    /// Its value; `None` if it is NULL.
+    pub(crate) fn value(self) -> Option<&'a [u8]> {
+        let (length, value) = self.0.split_first_chunk()?;
+        (i32::from_be_bytes(*length) >= 0).then_some(value)
+    }
+}
+
+/// The elements of an array of one dimension, or none.
+pub(crate) fn elements(array: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    let mut left = array.get(HEADER..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, _) = left.split_first_chunk()?;
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let (element, after) = left.split_at_checked(4 + length)?;
+        left = after;
+        Some(Element(element))
+    })
+}
+
+/// The array of those of the elements that are wanted, by their numbers.
+pub(crate) fn some_of(array: &[u8], wanted: impl Fn(usize) -> bool) -> Bytes {
+    let header = array.get(..HEADER).unwrap_or(array);
+    let mut some = BytesMut::with_capacity(array.len());
+    some.extend_from_slice(header);
+    let mut rows: u32 = 0;
+    for (_, Element(element)) in elements(array).enumerate().filter(|(row, _)| wanted(*row)) {
+        some.extend_from_slice(element);
+        rows += 1;
+    }
+    match some.get_mut(COUNT) {
+        Some(count) if rows > 0 => count.copy_from_slice(&rows.to_be_bytes()),
+        Some(_) => {
+            // An array of no dimensions.
+            some.truncate(COUNT.start);
+            if let Some(dimensions) = some.get_mut(..4) {
+                dimensions.fill(0);
+            }
+        }
+        None => {}
+    }
+    some.freeze()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Arrays, MOST_ROWS, NotTaken};
+    use super::{Arrays, MOST_ROWS, NotTaken, elements, some_of};
 
     /// A row of an int4 and a text.
     fn row(number: Option<i32>, text: Option<&str>) -> Vec<u8> {
@@ -156,6 +208,41 @@ mod tests {
         let texts =
             b"\0\0\0\x01\0\0\0\x01\0\0\0\x19\0\0\0\x02\0\0\0\x01\0\0\0\x02ab\xff\xff\xff\xff";
         assert_eq!(arrays, [&numbers[..], &texts[..]]);
+    }
+
+    #[test]
+    fn some_of_the_elements_are_an_array() {
+        let mut arrays = Arrays::new([23, 25]);
+        for (number, text) in [(Some(1), Some("a")), (None, Some("")), (Some(3), None)] {
+            arrays.push(&row(number, text)).unwrap();
+        }
+        let arrays = arrays.finish();
+        for (array, values) in arrays.iter().zip([
+            [Some(&[0, 0, 0, 1][..]), None, Some(&[0, 0, 0, 3])],
+            [Some(b"a"), Some(b""), None],
+        ]) {
+            let of = |array| {
+                elements(array)
+                    .map(super::Element::value)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(of(array), values);
+            assert_eq!(some_of(array, |_| true), array);
+            let some = some_of(array, |row| row > 0);
+            assert_eq!(some[12..16], [0, 0, 0, 2]);
+            assert_eq!(of(&some), values[1..]);
+        }
+        let mut two = Arrays::new([23, 25]);
+        two.push(&row(None, Some(""))).unwrap();
+        two.push(&row(Some(3), None)).unwrap();
+        let expected = two.finish();
+        assert_eq!(some_of(&arrays[0], |row| row > 0), expected[0]);
+        assert_eq!(some_of(&arrays[1], |row| row > 0), expected[1]);
+        let none = some_of(&arrays[0], |_| false);
+        // NULLs or not, of no elements.
+        assert_eq!(none[..4], [0; 4]);
+        assert_eq!(none.len(), 12);
+        assert_eq!(elements(&none).count(), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! many rows there are, its answer does not.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use sqlparser::ast::Statement;
 use switchyard_schema::TableName;
@@ -13,7 +14,8 @@ use switchyard_schema::TableName;
 use super::analyse::{Analysis, Instance, facts, names};
 use super::given::Given;
 use super::learned::{Estimate, in_order};
-use super::workspace::{Fetch, Home, Workspace};
+use super::needed::{Needed, needed};
+use super::workspace::{Condition, Fetch, Home, Workspace};
 use super::{Context, Operator, Plan};
 use crate::relations::Relation;
 
@@ -22,6 +24,11 @@ use crate::relations::Relation;
 pub struct BindJoin {
     /// What is given, each with the number of its fetch in the workspace's.
     pub given: Vec<(usize, Given)>,
+    /// Conditions of the text that all of those rows satisfy: it is run without them, as PostgreSQL, which knows nothing of the rows,
+    /// would expect few of them to.
+    pub settled: Arc<[Condition]>,
+    /// Which of its rows a shard needs, for each.
+    pub needed: Vec<Needed>,
 }
 
 impl BindJoin {
@@ -30,6 +37,19 @@ impl BindJoin {
         let given = self.given.iter().map(|(_, given)| given.columns.len());
         given.sum()
     }
+
+    /// The column by which a shard is given what it needs of one that is given, if not all of it.
+    pub(super) fn by(&self, position: usize) -> Option<&str> {
+        let column = self.needed.get(position)?.column()?;
+        let (_, given) = self.given.get(position)?;
+        given.columns.get(column).map(|column| column.name.as_str())
+    }
+
+    /// Where the arrays of one that is given begin among all.
+    pub fn slot(&self, position: usize) -> usize {
+        let before = self.given.get(..position).unwrap_or_default();
+        before.iter().map(|(_, given)| given.columns.len()).sum()
+    }
 }
 
 /// How a bind join is executed.
@@ -37,6 +57,8 @@ impl BindJoin {
 pub struct Bound {
     /// What is done with the statement when the rows are given.
     pub plan: Plan,
+    /// As the join has them.
+    pub settled: Arc<[Condition]>,
 }
 
 /// A row that matches one of another relation may be one of so many.
@@ -108,13 +130,13 @@ fn cost(join: &BindJoin, fetches: &[Fetch], estimates: &[Estimate]) -> (f64, Vec
     (total, order)
 }
 
-/// The ways to answer by giving rows. `columns` says what of a relation the statement needs, if it can be given.
+/// The ways to answer by giving rows. `columns` says what of a relation the statement needs without some conditions, if it can be given.
 pub(super) fn joins(
     workspace: &Workspace,
     analysis: &Analysis,
     statement: &Statement,
     context: &Context<'_>,
-    columns: &dyn Fn(&Relation) -> Option<Given>,
+    columns: &dyn Fn(&Relation, &[Condition]) -> Option<Given>,
 ) -> Vec<BindJoin> {
     let Statement::Query(query) = statement else {
         return Vec::new();
@@ -124,14 +146,6 @@ pub(super) fn joins(
         return Vec::new();
     }
     let mut named = query.with.iter().flat_map(|with| &with.cte_tables);
-    let given: Vec<Option<Given>> = workspace
-        .fetches
-        .iter()
-        .map(|fetch| {
-            let name = &fetch.relation;
-            columns(context.relations.get(&name.schema, &name.name)?)
-        })
-        .collect();
     let is_other = |name: Cow<'_, str>| {
         let mut fetches = workspace.fetches.iter();
         fetches.all(|fetch| fetch.relation.name != name)
@@ -166,12 +180,42 @@ pub(super) fn joins(
         if set.is_empty() || before.contains(set) {
             continue;
         }
-        let with_rows = |number: &usize| Some((*number, given.get(*number)?.clone()?));
-        if let Some(given) = set.iter().map(with_rows).collect() {
-            joins.push(BindJoin { given });
+        let Some(settled) = settled(workspace, set) else {
+            continue;
+        };
+        let with_rows = |number: &usize| {
+            let name = &workspace.fetches.get(*number)?.relation;
+            let relation = context.relations.get(&name.schema, &name.name)?;
+            Some((*number, columns(relation, &settled)?))
+        };
+        let given: Option<Vec<(usize, Given)>> = set.iter().map(with_rows).collect();
+        if let Some(given) = given {
+            joins.push(BindJoin {
+                needed: needed(&given, workspace, context),
+                given,
+                settled: settled.into(),
+            });
         }
     }
     joins
+}
+
+/// The conditions that hold for all rows that are given of these relations; `None` if a condition that stays in the text looks at one of
+/// them: the rows that matter to it have not been fetched.
+fn settled(workspace: &Workspace, given: &[usize]) -> Option<Vec<Condition>> {
+    let is_given = |name: &TableName| {
+        let mut given = given
+            .iter()
+            .filter_map(|number| workspace.fetches.get(*number));
+        given.any(|fetch| fetch.relation == *name)
+    };
+    let all = workspace.settled.iter();
+    let (left_out, stay): (Vec<_>, Vec<_>) = all.partition(|settled| is_given(&settled.relation));
+    let looks = stay
+        .iter()
+        .any(|settled| settled.inside.iter().any(is_given));
+    let left_out = left_out.iter().map(|settled| settled.condition.clone());
+    (!looks).then(|| left_out.collect())
 }
 
 /// The mentions of each relation that is fetched, and what is known where they are.

@@ -33,6 +33,28 @@ impl Edits {
         changed
     }
 
+    /// Where a part of the text is in the changed one. Of what is in one of the places, what begins with it is all that stands there
+    /// instead, and the rest is nothing behind it.
+    pub(super) fn moved(&self, part: Range<usize>) -> Range<usize> {
+        let (mut removed, mut added) = (0, 0);
+        for (place, instead) in &self.0 {
+            if place.end > part.start {
+                if place.start > part.start {
+                    break;
+                }
+                let start = place.start + added - removed;
+                let end = start + instead.len();
+                return match place.start == part.start {
+                    true => start..end,
+                    false => end..end,
+                };
+            }
+            removed += place.len();
+            added += instead.len();
+        }
+        part.start + added - removed..part.end + added - removed
+    }
+
     /// Where in the text a character of the changed one comes from, both counted from 1; `None` if it is ours.
     pub(super) fn origin(&self, text: &[u8], position: usize) -> Option<usize> {
         let mut left = position.checked_sub(1)?;

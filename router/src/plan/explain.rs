@@ -152,8 +152,12 @@ fn write_workspace(
     write_node(&mut steps.head, plan)?;
     writeln!(steps.head, "  Reason: {}", workspace.reason)?;
     for (number, join) in workspace.joins.iter().enumerate() {
-        let given = join.given.iter();
-        let given: Vec<String> = given.map(|(_, given)| given.relation.to_string()).collect();
+        let given = join.given.iter().enumerate();
+        let given = given.map(|(at, (_, given))| match join.by(at) {
+            Some(column) => format!("{} by {column}", given.relation),
+            None => given.relation.to_string(),
+        });
+        let given: Vec<String> = given.collect();
         write!(steps.head, "  Bind join, if few: {}", given.join(", "))?;
         match bind_join::expected(workspace, number) {
             None => {}
@@ -223,21 +227,30 @@ pub(crate) fn bind_join_head(workspace: &Workspace, plan: &Plan) -> String {
 
 /// A fetch of a bind join, whose rows are given to shards.
 pub(crate) fn given_fetch(fetch: &Fetch, join: &BindJoin, names: &Names<'_>, sql: &[u8]) -> String {
-    let given = |name: &TableName| join.given.iter().find(|(_, given)| given.relation == *name);
+    let place = |name: &TableName| {
+        let mut given = join.given.iter();
+        given.position(|(_, given)| given.relation == *name)
+    };
     let mut fetch = fetch.clone();
     // What is not fetched restricts nothing.
     for mention in &mut fetch.mentions {
         mention.retain(|restriction| match restriction {
-            Restriction::Among { other, .. } => given(other).is_some(),
+            Restriction::Among { other, .. } => place(other).is_some(),
             Restriction::Condition(_) | Restriction::Either(_) | Restriction::Meets { .. } => true,
         });
     }
-    let columns = given(&fetch.relation).map_or(&[][..], |(_, given)| &given.columns);
+    let place = place(&fetch.relation);
+    let given = place.and_then(|place| join.given.get(place));
+    let columns = given.map_or(&[][..], |(_, given)| &given.columns);
     let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = write_fetch(&mut out, &fetch, &columns, names);
-    let _ = writeln!(out, ", to be given");
+    let _ = write!(out, ", to be given");
+    if let Some(column) = place.and_then(|place| join.by(place)) {
+        let _ = write!(out, " by {column}");
+    }
+    let _ = writeln!(out);
     let _ = write_restrictions(&mut out, &fetch, &Text::new(sql));
     out
 }

@@ -62,14 +62,14 @@ impl Given {
         columns.map(|column| (column.type_oid, column.modifier))
     }
 
-    /// Whether a column is given.
-    pub fn has(&self, column: &str) -> bool {
-        self.columns.iter().any(|given| given.name == column)
+    /// Where a column is among those that are given.
+    pub fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|given| given.name == column)
     }
 
     /// The array of a column's values, in SQL; the arrays are the parameters from this number on.
     pub fn array_of(&self, column: &str, first: usize) -> Option<String> {
-        let at = self.columns.iter().position(|given| given.name == column)?;
+        let at = self.position(column)?;
         let name = &self.columns.get(at)?.sql_type.name;
         Some(format!("${}::{name}[]", first + at))
     }

@@ -24,6 +24,7 @@ pub(crate) mod insert;
 pub mod learned;
 pub mod lock;
 pub mod merge;
+pub mod needed;
 mod opaque;
 mod parse;
 mod refusal;
@@ -40,6 +41,7 @@ mod write;
 #[cfg(test)]
 mod cases;
 
+pub(crate) use bind::key_shards;
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
 pub use insert::Insert;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use switchyard_schema::{ShardSet, TableName};
-use switchyard_wire::frontend::{self, Bind, Kind};
+use switchyard_wire::frontend::Bind;
 
 use super::Session;
 use super::choose_join::Chosen;
 use super::extended::merge::Parts;
-use super::fetch::{Asked, Brought};
+use super::fetch::{Asked, Brought, parameters};
 use super::few_rows::FewRows;
 use super::furnish::Fill;
 use super::merge::Scattered;
@@ -21,6 +21,7 @@ use super::statement::{SessionStatement, Statement};
 use super::workspace::columns;
 use crate::execute::arrays::{Arrays, MOST_BYTES, MOST_ROWS};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::merge::{Limit, Recipe};
 use crate::plan::bind_join::{BindJoin, Bound};
@@ -58,19 +59,24 @@ pub(super) struct Scatter {
     pub(super) limit: Limit,
     /// As it is sent, with the rows as parameters.
     pub(super) text: GivenText,
-    /// How it is executed, if not as the client's own text.
-    bound: Option<Arc<Bound>>,
+    bound: Arc<Bound>,
+    /// One shard gives the whole answer to the client's own text.
+    whole: bool,
 }
 
 impl Scatter {
     /// Where in the client's text a character of the one that is sent comes from.
     pub(super) fn origin(&self, sql: &[u8], position: usize) -> Option<usize> {
-        let bound = self.bound.as_ref();
-        let Some(merge) = bound.and_then(|bound| merge_of(&bound.plan)) else {
-            return self.text.origin(sql, position);
+        let client = Text::new(sql).without(&self.bound.settled);
+        let merge = merge_of(&self.bound.plan).filter(|_| !self.whole);
+        let position = match merge {
+            Some(merge) => {
+                let position = self.text.origin(&merge.text_of(&client), position)?;
+                merge.origin_in(&client, position)?
+            }
+            None => self.text.origin(client.sql(), position)?,
         };
-        let position = self.text.origin(&merge.text(sql), position)?;
-        merge.origin(sql, position)
+        client.origin(sql, position)
     }
 }
 
@@ -111,11 +117,10 @@ impl Session {
             }
             None => return Ok(None),
         };
-        let mut messages = BytesMut::new();
-        asked.encode_bind(&mut messages, &joined.text.text, b"", &[]);
-        frontend::encode::describe(&mut messages, Kind::Portal, b"");
-        frontend::encode::execute(&mut messages, b"", 0);
-        frontend::encode::sync(&mut messages);
+        let given: &Asked<'_> = asked;
+        let messages = |shard, output: &mut BytesMut| {
+            given.encode_for(shard, output, &joined.text.text, &[]);
+        };
         let scattered = Scattered {
             plan: &routed.plan,
             need: asked.need,
@@ -162,14 +167,18 @@ impl Session {
             }
             None => return Ok(false),
         };
+        let mentioned = parameters(&joined.text.text);
+        let own = 1..=asked.parameters();
+        let unused: Vec<usize> = own.filter(|number| !mentioned.contains(number)).collect();
         self.bind_parts(&Parts {
-            statement: self.statement_of_shards(&joined.text.text, prepared),
+            statement: self.statement_of_shards(&joined.text.text, prepared, &unused),
             plan: &prepared.plan,
             need: asked.need,
             shards: joined.shards,
             recipe: &joined.recipe,
             limit: joined.limit,
             given: &asked.given,
+            unused,
             description: Some(description),
             bind,
         })
@@ -211,7 +220,7 @@ impl Session {
         fill: Fill,
     ) -> Result<Option<Vec<Brought>>, Trouble> {
         let Chosen { join, order, .. } = chosen;
-        asked.given = vec![None; join.arrays()];
+        asked.given = GivenRows::new(vec![None; join.arrays()]);
         let numbers = join.given.iter().map(|(fetch, _)| *fetch);
         let parts = numbers.filter_map(|number| joining.fetches.get(number));
         let all = parts.fold(chosen.shards.clone(), |all, own| all.union(own));
@@ -222,6 +231,7 @@ impl Session {
             let mut known = joining.workspace.learned.known();
             known.given_up.push(chosen.number);
         } else if fill == Fill::Rows {
+            asked.given.split(join, &chosen.shards);
             self.counters.bind_join();
         }
         Ok(fetched)
@@ -297,10 +307,7 @@ impl Session {
                 rows: rows.into(),
                 bytes: arrays.bytes() as u64,
             });
-            let room = asked.given.iter_mut().skip(slot(join, *position));
-            for (place, array) in room.zip(arrays.finish()) {
-                *place = Some(array);
-            }
+            asked.given.put(join.slot(*position), arrays.finish());
             done.push(*position);
         }
         Ok(Some(brought))
@@ -329,7 +336,8 @@ fn executed(joining: &Joining<'_>, chosen: Chosen<'_>, asked: &Asked<'_>) -> Opt
         recipe,
         limit,
         text,
-        bound: (!whole).then_some(bound),
+        bound,
+        whole,
     }))
 }
 
@@ -347,18 +355,12 @@ fn few_of(
             .iter()
             .filter_map(|at| Some((*at, join.given.get(*at)?)));
         let (at, (_, other)) = fetched.find(|(_, (_, other))| other.relation == *relation)?;
-        other.array_of(column, first + slot(join, at))
+        other.array_of(column, first + join.slot(at))
     };
     let mut awaited = fetch.awaits();
     let restricted = awaited.any(|(relation, column)| array(relation, column).is_some());
     let query = fetch.query_given(given, text, &array);
     (format!("{query} LIMIT {}", MOST_ROWS + 1), restricted)
-}
-
-/// Where a table's arrays begin among all that are given.
-fn slot(join: &BindJoin, position: usize) -> usize {
-    let before = join.given.get(..position).unwrap_or_default();
-    before.iter().map(|(_, given)| given.columns.len()).sum()
 }
 
 pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
@@ -399,9 +401,10 @@ pub(super) fn given_text(
 ) -> Option<GivenText> {
     let given: Vec<&Given> = join.given.iter().map(|(_, given)| given).collect();
     let first = asked.parameters() + 1;
+    let text = Text::new(asked.sql).without(&join.settled);
     match merge {
-        Some(merge) => GivenText::new(&merge.text(asked.sql), &given, first),
-        None => GivenText::new(asked.sql, &given, first),
+        Some(merge) => GivenText::new(&merge.text_of(&text), &given, first),
+        None => GivenText::new(text.sql(), &given, first),
     }
 }
 

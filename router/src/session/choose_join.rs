@@ -183,7 +183,10 @@ impl Session {
             && let Some(finish) = &mut workspace.finish
         {
             let given = join.given.iter().map(|(_, given)| given.clone());
-            finish.rows.give(given.collect(), asked.parameters() + 1);
+            let settled = Arc::clone(&join.settled);
+            finish
+                .rows
+                .give(given.collect(), asked.parameters() + 1, settled);
         }
         let text = match finish_of(&plan) {
             Some(finish) => finish
@@ -200,7 +203,8 @@ impl Session {
             Some(finish) => finish.text(asked.sql, &types(&own)).is_some(),
             None => is_alike(joining.description, &own, &plan),
         });
-        Ok(fits.then(|| Arc::new(Bound { plan })))
+        let settled = Arc::clone(&join.settled);
+        Ok(fits.then(|| Arc::new(Bound { plan, settled })))
     }
 }
 

@@ -14,6 +14,7 @@ use super::simple::{Ready, Sent};
 use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::load::load;
 use crate::execute::messages::{Said, next};
 use crate::execute::participants::Need;
@@ -47,7 +48,7 @@ impl Session {
         let asked = Asked {
             sql: &created.query(sent.sql()),
             params: None,
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: Need::Primary,
             cancels,
         };

@@ -22,6 +22,7 @@ use super::simple::{Ready, Sent};
 use super::statement::Statement;
 use crate::execute::arrays::{MOST_BYTES, MOST_ROWS};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::lines;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
@@ -82,7 +83,7 @@ impl Session {
         let asked = Asked {
             sql: sent.sql(),
             params: None,
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: self.need(routed.plan.access, routed.hint),
             cancels: self.cancel.slot().requests(),
         };
@@ -117,7 +118,7 @@ impl Session {
         let mut asked = Asked {
             sql: &sql,
             params: asked.params.clone(),
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: asked.need,
             cancels: asked.cancels,
         };

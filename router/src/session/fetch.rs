@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
-use switchyard_schema::{ShardSet, TableName};
+use switchyard_schema::{ShardIndex, ShardSet, TableName};
 use switchyard_wire::Format;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::lines;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
@@ -32,8 +33,8 @@ pub(super) struct Asked<'a> {
     pub(super) sql: &'a [u8],
     /// Its parameters: their types, and the message they are in.
     pub(super) params: Option<(Vec<u32>, &'a Bind<'a>)>,
-    /// Rows that are given with it: arrays, numbered after its parameters.
-    pub(super) given: Vec<Option<Bytes>>,
+    /// Rows that are given with it.
+    pub(super) given: GivenRows,
     /// The kind of node that may give the rows.
     pub(super) need: Need,
     /// Cancel requests that came before it.
@@ -52,7 +53,7 @@ impl Asked<'_> {
     pub(super) fn with(&self, given: Vec<Option<Bytes>>) -> Self {
         Self {
             params: self.params.clone(),
-            given,
+            given: GivenRows::new(given),
             ..*self
         }
     }
@@ -67,9 +68,19 @@ impl Asked<'_> {
     /// Appends the messages that run a query of ours with the client's parameters, as far as it mentions them.
     pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], format: Format) {
         self.encode_bind(output, query, b"", &[format]);
-        frontend::encode::describe(output, Kind::Portal, b"");
-        frontend::encode::execute(output, b"", 0);
-        frontend::encode::sync(output);
+        encode_run(output);
+    }
+
+    /// The same for a shard, which is given what it needs.
+    pub(super) fn encode_for(
+        &self,
+        shard: ShardIndex,
+        output: &mut BytesMut,
+        query: &[u8],
+        results: &[Format],
+    ) {
+        self.encode_given(output, query, (b"", self.given.on(shard)), results);
+        encode_run(output);
     }
 
     /// Appends the messages that bind a query to a portal with the client's parameters, as far as it mentions them.
@@ -80,8 +91,18 @@ impl Asked<'_> {
         portal: &[u8],
         results: &[Format],
     ) {
+        self.encode_given(output, query, (portal, self.given.all()), results);
+    }
+
+    fn encode_given(
+        &self,
+        output: &mut BytesMut,
+        query: &[u8],
+        (portal, given): (&[u8], &[Option<Bytes>]),
+        results: &[Format],
+    ) {
         let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
-        let mentioned = match self.params.is_some() || !self.given.is_empty() {
+        let mentioned = match self.params.is_some() || !given.is_empty() {
             true => parameters(query),
             false => Vec::new(),
         };
@@ -95,7 +116,7 @@ impl Asked<'_> {
                 formats.push(bind.param_formats.format(at));
             }
         }
-        for (at, array) in self.given.iter().enumerate() {
+        for (at, array) in given.iter().enumerate() {
             let used = mentioned.contains(&(self.parameters() + at + 1));
             types.push(if used { 0 } else { TEXT });
             values.push(array.as_deref().filter(|_| used));
@@ -104,6 +125,13 @@ impl Asked<'_> {
         frontend::encode::parse(output, b"", query, &types);
         frontend::encode::bind(output, portal, b"", &formats, &values, results);
     }
+}
+
+/// Appends the messages that run what has been bound.
+fn encode_run(output: &mut BytesMut) {
+    frontend::encode::describe(output, Kind::Portal, b"");
+    frontend::encode::execute(output, b"", 0);
+    frontend::encode::sync(output);
 }
 
 /// What was brought of a relation.
@@ -307,9 +335,10 @@ impl Session {
         if exchange(client, source, &[], described).await? {
             return Err(Trouble::Told);
         }
+        let shard = source.shard;
         let connection = &mut *source.connection;
         connection.unnamed = None;
-        asked.encode(&mut connection.output, query.as_bytes(), format);
+        asked.encode_for(shard, &mut connection.output, query.as_bytes(), &[format]);
         source.unread = true;
         if connection.flush().await.is_err() {
             return Err(Trouble::Lost);
@@ -319,10 +348,10 @@ impl Session {
 }
 
 /// The number of the type `text`.
-const TEXT: u32 = 25;
+pub(super) const TEXT: u32 = 25;
 
 /// The numbers of the parameters that a query of ours mentions.
-fn parameters(query: &[u8]) -> Vec<usize> {
+pub(super) fn parameters(query: &[u8]) -> Vec<usize> {
     let mut found = Vec::new();
     let mut lexer = Lexer::new(query);
     while let Ok(Some(token)) = lexer.next() {

@@ -18,6 +18,7 @@ use super::simple::{Ready, Sent};
 use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
@@ -288,7 +289,7 @@ impl Inserting<'_> {
         let asked = Asked {
             sql: self.sql,
             params: Some((types.clone(), bind)),
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: Need::Primary,
             cancels: self.cancels,
         };

@@ -19,6 +19,7 @@ use super::route::{Routed, Text};
 use super::simple::{Ready, Sent};
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::lines;
 use crate::execute::relay::{Trouble, decode_message};
 use crate::merge::Limit;
@@ -244,7 +245,7 @@ impl Session {
         let own = Asked {
             sql: query.as_bytes(),
             params: None,
-            given: Vec::new(),
+            given: GivenRows::default(),
             need,
             cancels: asked.cancels,
         };

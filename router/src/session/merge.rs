@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use switchyard_schema::ShardSet;
+use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
@@ -62,8 +62,8 @@ pub(super) struct Scattered<'a> {
     /// The kind of node that may answer.
     pub(super) need: Need,
     pub(super) shards: &'a ShardSet,
-    /// The messages for each shard, up to one that is answered by ReadyForQuery.
-    pub(super) messages: &'a [u8],
+    /// Appends the messages for a shard, up to one that is answered by ReadyForQuery.
+    pub(super) messages: &'a (dyn Fn(ShardIndex, &mut BytesMut) + Sync),
     pub(super) recipe: &'a Arc<Recipe>,
     pub(super) limit: Limit,
     /// Where in the client's text a character of the shards' comes from.
@@ -137,7 +137,7 @@ impl Session {
             plan: &routed.plan,
             need: self.need(routed.plan.access, routed.hint),
             shards: &routed.shards,
-            messages: &message,
+            messages: &|_, output| output.extend_from_slice(&message),
             recipe: &merge.recipe,
             limit: routed.limit,
             origin: &|position| merge.origin(sent.sql(), position),
@@ -216,8 +216,9 @@ impl Session {
         for index in &indexes {
             let participant = self.participants.at(*index)?;
             participant.note_run(plan);
+            let shard = participant.shard;
             let connection = &mut *participant.connection;
-            connection.output.extend_from_slice(scattered.messages);
+            (scattered.messages)(shard, &mut connection.output);
             connection.unnamed = None;
             let reply = Reply::Part {
                 describe: false,

@@ -24,6 +24,7 @@ use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, Statement, StatementText};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::plan::{Merge, Operator, Values};
 
@@ -174,7 +175,7 @@ impl Session {
             plan: &routed.plan,
             need: self.need(routed.plan.access, routed.hint),
             shards: &routed.shards,
-            messages: &message,
+            messages: &|_, output| output.extend_from_slice(&message),
             recipe: &merge.recipe,
             limit: routed.limit,
             origin: &|position| merge.origin(sql, position),
@@ -322,7 +323,7 @@ impl Session {
         let asked = Asked {
             sql: prepared.statement.sql(),
             params: Some((types, &bind)),
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: self.need(routed.plan.access, routed.hint),
             cancels,
         };

@@ -15,6 +15,7 @@ use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
@@ -37,7 +38,7 @@ impl Session {
         let mut asked = Asked {
             sql: sent.sql(),
             params: None,
-            given: Vec::new(),
+            given: GivenRows::default(),
             need,
             cancels,
         };

@@ -172,6 +172,13 @@ impl Bound<'_> {
     }
 }
 
+/// The shards of rows whose key equals a value of this type, in its binary form.
+pub(crate) fn key_shards(map: &KeyMap, key_type: KeyType, value: &[u8]) -> ShardSet {
+    let typed = typed_key(key_type, Key::from_binary(key_type, value));
+    let bound = typed.map_or(Bound::Unknown, |typed| compare(typed, map.key_type()));
+    bound.shards(map)
+}
+
 fn between(
     low: Option<&Limit>,
     high: Option<&Limit>,

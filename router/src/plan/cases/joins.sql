@@ -19,7 +19,7 @@ SELECT * FROM users u, orders o WHERE u.id = o.user_id
 SELECT * FROM users u JOIN orders o ON o.id = u.id
 --> Workspace (read)
 -->   Reason: joining "users" and "orders" across shards is not supported yet
--->   Bind join, if few: orders
+-->   Bind join, if few: orders by id
 -->   Bind join, if few: users
 -->   Bind join, if few: users, orders
 -->   Fetch users (id, email, name, age, created) from all shards

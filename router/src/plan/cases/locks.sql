@@ -75,7 +75,7 @@ SELECT j.id, t.site FROM jobs j JOIN steps s ON s.job_id = j.id JOIN tools t ON 
 -->     Workspace (read)
 -->       Reason: LIMIT and OFFSET are not supported across shards yet
 -->       Bind join, if few: tools
--->       Bind join, if few: jobs, steps
+-->       Bind join, if few: jobs by id, steps by tool
 -->       Bind join, if few: jobs, steps, tools
 -->       Fetch jobs (id) from all shards
 -->         Only: id IN (SELECT job_id FROM steps WHERE tool IN (fetched tools.name, if few))

@@ -31,6 +31,7 @@ use super::decide;
 use super::parse;
 use super::refusal::Refusal;
 use super::route::{Source, Target, Values};
+use super::workspace;
 use super::{Context, Operator};
 use crate::merge::{Limit, Recipe};
 use crate::sql::{LiteralKind, Scan, Token};
@@ -52,12 +53,22 @@ pub struct Merge {
 impl Merge {
     /// The text for the shards.
     pub fn text(&self, sql: &[u8]) -> Vec<u8> {
-        self.text.write(sql, &all_tokens(sql))
+        self.text_of(&workspace::Text::new(sql))
+    }
+
+    /// The same of a text of which conditions may have been left out.
+    pub fn text_of(&self, text: &workspace::Text<'_>) -> Vec<u8> {
+        self.text.write(text.sql(), text.tokens())
     }
 
     /// Where in the client's text a character of the text for the shards comes from: both are counted from 1.
     pub fn origin(&self, sql: &[u8], position: usize) -> Option<usize> {
-        self.text.origin(sql, &all_tokens(sql), position)
+        self.origin_in(&workspace::Text::new(sql), position)
+    }
+
+    /// The same of a text of which conditions may have been left out.
+    pub fn origin_in(&self, text: &workspace::Text<'_>, position: usize) -> Option<usize> {
+        self.text.origin(text.sql(), text.tokens(), position)
     }
 
     /// The limits of one execution; `None` if any one shard gives the whole answer: no rows, or PostgreSQL's error.

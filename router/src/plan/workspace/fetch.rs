@@ -3,17 +3,16 @@
 //! Conditions are the client's own text, token by token: a plan keeps the numbers of tokens, and whoever fetches has the text
 //! at hand.
 
-use std::borrow::Cow;
 use std::fmt::Write;
-use std::ops::Range;
+use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
+use super::text::{Condition, Text};
 use crate::plan::given::{Given, GivenText};
+use crate::plan::merge;
 use crate::plan::route::Target;
-use crate::plan::{merge, parse};
-use crate::sql::Token;
 
 /// One relation to be fetched.
 #[derive(Debug, Clone)]
@@ -47,19 +46,22 @@ pub(in crate::plan) struct Computed {
     /// Rows that are given with the text, in the parameters from this number on.
     given: Vec<Given>,
     first: usize,
+    /// Conditions of the client's text that those satisfy.
+    settled: Arc<[Condition]>,
 }
 
 impl Computed {
-    fn query(&self, sql: &[u8], tokens: &[Token]) -> Vec<u8> {
-        let query = self.text.write(sql, tokens);
-        let given: Vec<&Given> = self.given.iter().collect();
-        match given.is_empty() {
-            true => query,
-            // What rows cannot be given to is nothing to run.
-            false => GivenText::new(&query, &given, self.first)
-                .map(|given| given.text)
-                .unwrap_or_default(),
+    fn query(&self, text: &Text<'_>) -> Vec<u8> {
+        if self.given.is_empty() {
+            return self.text.write(text.sql(), text.tokens());
         }
+        let text = Text::new(text.sql()).without(&self.settled);
+        let query = self.text.write(text.sql(), text.tokens());
+        let given: Vec<&Given> = self.given.iter().collect();
+        // What rows cannot be given to is nothing to run.
+        GivenText::new(&query, &given, self.first)
+            .map(|given| given.text)
+            .unwrap_or_default()
     }
 }
 
@@ -103,15 +105,6 @@ pub enum Restriction {
     },
 }
 
-/// A condition of the text, on one relation alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
-    /// Its tokens, by number.
-    pub tokens: Range<usize>,
-    /// Those of them that name the relation: its columns need no qualifier where it stands alone.
-    pub qualifiers: Vec<usize>,
-}
-
 /// What the rows of one mention must satisfy, for people.
 pub(in crate::plan) fn listed(restrictions: &[Restriction], text: &Text<'_>) -> String {
     let listed = restrictions.iter();
@@ -144,111 +137,6 @@ fn shown(restriction: &Restriction, text: &Text<'_>) -> String {
     }
 }
 
-/// A statement's text and its tokens.
-#[derive(Debug)]
-pub struct Text<'a> {
-    sql: &'a [u8],
-    tokens: Cow<'a, [Token]>,
-}
-
-impl<'a> Text<'a> {
-    /// Of a text that has been planned.
-    pub fn new(sql: &'a [u8]) -> Self {
-        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
-        // What has been planned can be cut into tokens.
-        let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
-        Self {
-            sql,
-            tokens: Cow::Owned(tokens),
-        }
-    }
-
-    /// Of a text that has been cut into these tokens.
-    pub(in crate::plan) fn of(sql: &'a [u8], tokens: &'a [Token]) -> Self {
-        Self {
-            sql,
-            tokens: Cow::Borrowed(tokens),
-        }
-    }
-
-    /// The text itself.
-    pub(super) fn sql(&self) -> &'a [u8] {
-        self.sql
-    }
-
-    /// The tokens.
-    pub(super) fn tokens(&self) -> &[Token] {
-        &self.tokens
-    }
-
-    /// A condition as it stands in the text, without its qualifiers. Of a text that is not the planned one it makes no SQL.
-    fn condition(&self, condition: &Condition) -> String {
-        let kept = condition.tokens.clone();
-        let kept = kept.filter(|number| !condition.qualifiers.contains(number));
-        let text = |number: usize| {
-            let token = self.tokens.get(number)?;
-            std::str::from_utf8(token.text(self.sql)).ok()
-        };
-        let words: Vec<&str> = kept.map(|number| text(number).unwrap_or("?")).collect();
-        words.join(" ")
-    }
-
-    /// A condition for people: as the client has written it, without its qualifiers.
-    fn shown(&self, condition: &Condition) -> String {
-        let mut shown = String::new();
-        let mut end = None;
-        let mut apart = false;
-        for number in condition.tokens.clone() {
-            let Some(token) = self.tokens.get(number) else {
-                shown.push('?');
-                continue;
-            };
-            apart |= end.is_some_and(|end| end < token.start);
-            end = Some(token.end);
-            if condition.qualifiers.contains(&number) {
-                continue;
-            }
-            let text = String::from_utf8_lossy(token.text(self.sql));
-            let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
-            if apart || shown.ends_with(is_word) && text.starts_with(is_word) {
-                shown.push(' ');
-            }
-            apart = false;
-            shown.push_str(&text);
-        }
-        shown
-    }
-
-    /// Where a condition stands in the text, in bytes.
-    pub(super) fn place(&self, condition: &Condition) -> Option<Range<usize>> {
-        let first = self.tokens.get(condition.tokens.start)?;
-        let last = self.tokens.get(condition.tokens.end.checked_sub(1)?)?;
-        Some(first.start as usize..last.end as usize)
-    }
-}
-
-/// Those of the tokens that are in none of the conditions.
-pub(super) fn without<'t>(
-    conditions: &[Condition],
-    text: &Text<'_>,
-    tokens: &'t [Token],
-) -> Cow<'t, [Token]> {
-    if conditions.is_empty() {
-        return Cow::Borrowed(tokens);
-    }
-    let places: Vec<Range<usize>> = conditions
-        .iter()
-        .filter_map(|condition| text.place(condition))
-        .collect();
-    let outside = |token: &&Token| {
-        !places
-            .iter()
-            .any(|place| place.contains(&(token.start as usize)))
-    };
-    let outside = tokens.iter().filter(outside);
-    Cow::Owned(outside.copied().collect())
-}
-
 /// The values of a column of a relation that has been fetched, as the text of an array; `None` if they are not known or too many.
 pub type Keys<'a> = dyn Fn(&TableName, &str) -> Option<String> + 'a;
 
@@ -273,14 +161,15 @@ impl Fetch {
                 text,
                 given: Vec::new(),
                 first: 1,
+                settled: Arc::default(),
             }),
         }
     }
 
-    /// The same of rows that are given with the text, in the parameters from this number on.
-    pub fn give(&mut self, given: Vec<Given>, first: usize) {
+    /// The same of rows that are given with the text, in the parameters from this number on, and satisfy these conditions.
+    pub fn give(&mut self, given: Vec<Given>, first: usize, settled: Arc<[Condition]>) {
         if let Some(computed) = &mut self.computed {
-            (computed.given, computed.first) = (given, first);
+            (computed.given, computed.first, computed.settled) = (given, first, settled);
         }
     }
 
@@ -292,7 +181,7 @@ impl Fetch {
     /// The query for the rows that a shard has.
     pub fn query(&self, text: &Text<'_>, keys: &Keys<'_>) -> String {
         if let Some(computed) = &self.computed {
-            let query = computed.query(text.sql, &text.tokens);
+            let query = computed.query(text);
             return String::from_utf8_lossy(&query).into_owned();
         }
         self.query_of(&names(&self.columns), text, keys)

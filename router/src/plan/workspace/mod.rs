@@ -17,6 +17,7 @@ mod reduce;
 mod scope;
 mod splice;
 mod spread;
+mod text;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,12 +27,13 @@ use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
 pub(super) use self::by_names::{by_names, read_by_text};
-use self::fetch::Condition;
-pub use self::fetch::{Fetch, Home, Restriction, Text};
+pub use self::fetch::{Fetch, Home, Restriction};
 use self::needs::{Nodes, Uses};
 pub use self::own::OwnView;
 use self::reduce::Mention;
 pub(super) use self::splice::schemas;
+use self::text::outside;
+pub use self::text::{Condition, Text};
 use super::analyse::{Analysis, only_computes};
 use super::bind_join::{self, BindJoin};
 use super::decide::need;
@@ -57,7 +59,7 @@ pub struct Workspace {
     /// A volatile function in it reads what is fetched: it would see what is written while the statement runs.
     pub looks_again: bool,
     /// Conditions of the text that every fetched row satisfies, in the text's order: it is run without them.
-    pub settled: Vec<Condition>,
+    pub settled: Vec<Settled>,
     /// Ways to answer without one, where some of the fetches have few rows.
     pub joins: Vec<BindJoin>,
     /// What executions have found out about those.
@@ -66,6 +68,17 @@ pub struct Workspace {
     pub reason: String,
     /// A part that the shards can do of it: then the rows of that part are fetched instead, and finished.
     pub finish: Option<Box<Finish>>,
+}
+
+/// A condition of the text that every row satisfies that is fetched.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The condition.
+    pub condition: Condition,
+    /// The rows' relation, which the text mentions once besides.
+    pub relation: TableName,
+    /// The relations that are mentioned in it.
+    pub inside: Vec<TableName>,
 }
 
 impl TemporaryView {
@@ -93,7 +106,7 @@ impl Workspace {
         let text = Text::new(sql);
         let settled = self.settled.iter();
         let places: Vec<_> = settled
-            .filter_map(|condition| text.place(condition))
+            .filter_map(|settled| text.place(&settled.condition))
             .collect();
         splice::into_workspace(sql, moved, &places)
     }
@@ -159,10 +172,8 @@ pub(super) fn workspace(
         true => reduce::mentions(statement, text, context).unwrap_or_default(),
         false => Vec::new(),
     };
-    let all: Vec<TableName> = mentions
-        .iter()
-        .map(|mention| mention.relation.clone())
-        .collect();
+    let named = mentions.iter().map(|mention| mention.relation.clone());
+    let all: Vec<TableName> = named.collect();
     // Of operands of UNION that PostgreSQL sees to be empty the result does not even have the type's modifier: none of what
     // shows it that is left out.
     let settled = match reduce::has_set_operation(statement) {
@@ -173,7 +184,11 @@ pub(super) fn workspace(
         all.contains(name) && !mentions.iter().any(|mention| mention.relation == *name)
     };
     let nodes = Nodes::of(statement);
-    let unsettled = fetch::without(&settled, text, tokens);
+    let unsettled = outside(
+        settled.iter().map(|settled| &settled.condition),
+        text,
+        tokens,
+    );
     let uses = Uses::of(&nodes, text.sql(), &unsettled)?;
     if let Some(why) = analysis.own_views.iter().find_map(|view| view.lacks(&uses)) {
         return Err(why);
@@ -216,27 +231,30 @@ pub(super) fn workspace(
     }
     let may_give = matches!(context.layer, Layer::Auto | Layer::BindJoin);
     if all_in_text && !nodes.gives_rows() && may_give {
-        // What is settled is settled by the shards, of the rows that they are given, too.
-        let all = match unsettled.len() == tokens.len() {
-            true => uses,
-            false => Uses::of(&nodes, text.sql(), tokens)?,
+        let columns = |relation: &Relation, settled: &[Condition]| {
+            let uses = Uses::of(&nodes, text.sql(), &outside(settled, text, tokens));
+            Given::of(relation, &uses.ok()?.columns(relation))
         };
-        let columns = |relation: &Relation| Given::of(relation, &all.columns(relation));
         workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &columns);
     }
     Ok(workspace)
 }
 
 /// The conditions that hold for every row that is fetched. What is mentioned inside them only is mentioned no more.
-fn settle(mentions: &mut Vec<Mention>, text: &Text<'_>, context: &Context<'_>) -> Vec<Condition> {
+fn settle(mentions: &mut Vec<Mention>, text: &Text<'_>, context: &Context<'_>) -> Vec<Settled> {
+    let all: Vec<(TableName, usize)> = mentions
+        .iter()
+        .map(|mention| (mention.relation.clone(), mention.place))
+        .collect();
     loop {
-        let settled = settled(mentions, context);
-        let places: Vec<_> = settled
-            .iter()
-            .filter_map(|condition| text.place(condition))
-            .collect();
         let before = mentions.len();
-        mentions.retain(|mention| !places.iter().any(|place| place.contains(&mention.place)));
+        let mut settled = settled(mentions, context);
+        for settled in &mut settled {
+            let place = text.place(&settled.condition).unwrap_or_default();
+            let inside = all.iter().filter(|(_, at)| place.contains(at));
+            settled.inside = inside.map(|(name, _)| name.clone()).collect();
+            mentions.retain(|mention| !place.contains(&mention.place));
+        }
         if mentions.len() == before {
             return settled;
         }
@@ -244,7 +262,7 @@ fn settle(mentions: &mut Vec<Mention>, text: &Text<'_>, context: &Context<'_>) -
 }
 
 /// The conditions that hold for every row that is fetched: those of a sharded relation that is mentioned once.
-fn settled(mentions: &[Mention], context: &Context<'_>) -> Vec<Condition> {
+fn settled(mentions: &[Mention], context: &Context<'_>) -> Vec<Settled> {
     let once = |mention: &&Mention| {
         let name = &mention.relation;
         let relation = context.relations.get(&name.schema, &name.name);
@@ -256,16 +274,23 @@ fn settled(mentions: &[Mention], context: &Context<'_>) -> Vec<Condition> {
                 .count()
                 == 1
     };
-    let condition = |restriction: &Restriction| match restriction {
-        Restriction::Condition(condition) => Some(condition.clone()),
+    let of = |mention: &Mention, restriction: &Restriction| match restriction {
+        Restriction::Condition(condition) => Some(Settled {
+            condition: condition.clone(),
+            relation: mention.relation.clone(),
+            inside: Vec::new(),
+        }),
         Restriction::Either(_) | Restriction::Meets { .. } | Restriction::Among { .. } => None,
     };
-    let mut settled: Vec<Condition> = mentions
+    let mut settled: Vec<Settled> = mentions
         .iter()
         .filter(once)
-        .flat_map(|mention| mention.restrictions.iter().filter_map(condition))
+        .flat_map(|mention| {
+            let restrictions = mention.restrictions.iter();
+            restrictions.filter_map(|restriction| of(mention, restriction))
+        })
         .collect();
-    settled.sort_by_key(|condition| condition.tokens.start);
+    settled.sort_by_key(|settled| settled.condition.tokens.start);
     settled
 }
 

@@ -21,9 +21,10 @@ use sqlparser::ast::{
 };
 use switchyard_schema::{Collation, TableName};
 
-use super::fetch::{Condition, Restriction, Text};
+use super::fetch::Restriction;
 use super::plain::is_plain;
 use super::scope::{Held, Item, Place, Scopes, close, column, hold, item};
+use super::text::{Condition, Text};
 use crate::plan::Context;
 use crate::plan::analyse::names::{function_name, name, relation_name};
 use crate::plan::analyse::predicate::conjuncts;

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use switchyard_schema::TableName;
 
+use super::text::TRUE;
 use crate::plan::edits::Edits;
 use crate::plan::parse;
 use crate::relations::Relations;
@@ -24,7 +25,7 @@ pub(super) fn into_workspace(
     let schemas = schemas
         .filter(|(_, name)| moved(name))
         .map(|(schema, _)| (schema.start as usize..schema.end as usize, TEMPORARY));
-    let conditions = settled.iter().map(|place| (place.clone(), &b"true"[..]));
+    let conditions = settled.iter().map(|place| (place.clone(), TRUE));
     let edits = schemas.chain(conditions);
     Edits::new(
         edits

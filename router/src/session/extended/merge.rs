@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use switchyard_schema::ShardSet;
 use switchyard_wire::Format;
 use switchyard_wire::backend::encode;
@@ -15,12 +15,14 @@ use super::workspace::parameter_types;
 use crate::backend::{Reply, Show};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::merge::{Formats, Limit, Recipe};
 use crate::plan::{Merge, Operator, Plan, Values};
 use crate::session::Session;
+use crate::session::fetch::TEXT;
 use crate::session::merge::{Merging, Outcome};
 use crate::session::part::{Shown, describe};
 use crate::session::statement::{Portal, SessionStatement, Statement, StatementText};
@@ -38,8 +40,10 @@ pub(in crate::session) struct Parts<'a> {
     pub(in crate::session) shards: ShardSet,
     pub(in crate::session) recipe: &'a Arc<Recipe>,
     pub(in crate::session) limit: Limit,
-    /// Parameters that come after the client's.
-    pub(in crate::session) given: &'a [Option<Bytes>],
+    /// Rows in parameters that come after the client's.
+    pub(in crate::session) given: &'a GivenRows,
+    /// Those of the client's that the text does not mention, by their numbers: they have no value then.
+    pub(in crate::session) unused: Vec<usize>,
     /// A RowDescription that says of which tables the columns are, where the shards' does not.
     pub(in crate::session) description: Option<&'a [u8]>,
     pub(in crate::session) bind: &'a Bind<'a>,
@@ -60,13 +64,14 @@ impl Session {
         self.settle_before_bind(bind).await?;
         let text = merge.text(prepared.statement.sql());
         self.bind_parts(&Parts {
-            statement: self.statement_of_shards(&text, prepared),
+            statement: self.statement_of_shards(&text, prepared, &[]),
             plan: &prepared.plan,
             need: self.need(prepared.plan.access, prepared.hint),
             shards,
             recipe: &merge.recipe,
             limit: self.limit_of_bind(merge, prepared, bind)?,
-            given: &[],
+            given: &GivenRows::default(),
+            unused: Vec::new(),
             description: None,
             bind,
         })
@@ -136,13 +141,21 @@ impl Session {
         Ok(limit.unwrap_or_default())
     }
 
-    /// The statement that the shards run. Its parameters have the types that the client's have, wherever they stand now.
+    /// The statement that the shards run. Its parameters have the types that the client's have, wherever they stand now; these are unused.
     pub(in crate::session) fn statement_of_shards(
         &self,
         text: &[u8],
         prepared: &SessionStatement,
+        unused: &[usize],
     ) -> Arc<Statement> {
-        let types = parameter_types(&prepared.statement, prepared.plan.params);
+        let mut types = parameter_types(&prepared.statement, prepared.plan.params);
+        // PostgreSQL wants to know the type even of a parameter that the text does not mention.
+        for number in unused {
+            let place = number.checked_sub(1).and_then(|at| types.get_mut(at));
+            if let Some(unknown @ 0) = place {
+                *unknown = TEXT;
+            }
+        }
         let text = StatementText::Parsed {
             sql: text.into(),
             declared: types.into(),
@@ -171,12 +184,17 @@ impl Session {
         hold_statement(connection, statement, named, false);
         let name = if named { statement.backend_name() } else { "" };
         let mut param_formats: Vec<Format> = bind.param_formats.iter().collect();
-        let mut params: Vec<Option<&[u8]>> = bind.params.iter().collect();
+        let params = bind.params.iter().zip(1..);
+        let used = |number: &usize| !parts.unused.contains(number);
+        let mut params: Vec<Option<&[u8]>> = params
+            .map(|(value, number)| value.filter(|_| used(&number)))
+            .collect();
         if !parts.given.is_empty() {
             let own = 0..params.len();
             param_formats = own.map(|at| bind.param_formats.format(at)).collect();
-            param_formats.extend(parts.given.iter().map(|_| Format::Binary));
-            params.extend(parts.given.iter().map(Option::as_deref));
+            let given = parts.given.on(participant.shard);
+            param_formats.extend(given.iter().map(|_| Format::Binary));
+            params.extend(given.iter().map(Option::as_deref));
         }
         frontend::encode::bind(
             &mut connection.output,

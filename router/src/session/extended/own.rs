@@ -9,6 +9,7 @@ use switchyard_wire::frontend::{self, Bind};
 
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
 use crate::plan::{Command, Plan};
@@ -78,7 +79,7 @@ impl Session {
         let asked = Asked {
             sql,
             params: Some((parameter_types(&prepared.statement, plan.params), bind)),
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: self.need(plan.access, prepared.hint),
             cancels,
         };

@@ -11,6 +11,7 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 use super::bind::BoundParams;
 use crate::backend::{Connection, Reply, Show};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::{self, Command, Operator, Values, query_within};
@@ -201,7 +202,7 @@ impl Session {
         Asked {
             sql: prepared.statement.sql(),
             params: Some((types, bind)),
-            given: Vec::new(),
+            given: GivenRows::default(),
             need: self.need(prepared.plan.access, prepared.hint),
             cancels,
         }

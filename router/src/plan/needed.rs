@@ -1,0 +1,145 @@
+//! Which of the rows that are given to a statement each shard needs.
+//!
+//! Purpose: of a relation whose rows only matter where a column of theirs equals a shard key of what stays on the shards, a shard
+//! needs those with its own keys; and of one whose rows only matter where they match others that are given, those that match the ones
+//! it needs. Invariant: it is the same reduction by which rows are not fetched at all ([`super::workspace`]'s `reduce`), of the statement as
+//! one shard sees it.
+
+use std::sync::Arc;
+
+use switchyard_schema::{KeyMap, KeyType};
+
+use super::Context;
+use super::given::Given;
+use super::workspace::{Restriction, Workspace};
+
+/// Which rows of a relation that is given a shard needs.
+#[derive(Debug, Clone)]
+pub enum Needed {
+    /// All.
+    All,
+    /// Those of which this column is a key of the shard's own.
+    Own {
+        /// Among the columns that are given.
+        column: usize,
+        /// The column's type.
+        key_type: KeyType,
+        /// Where keys are.
+        map: Arc<KeyMap>,
+    },
+    /// Those of which this column equals one of another relation's rows that the shard needs.
+    Matching {
+        /// Among the columns that are given.
+        column: usize,
+        /// The other relation, among those that are given.
+        other: usize,
+        /// Its column.
+        equals: usize,
+    },
+}
+
+impl Needed {
+    /// The column that says it, if not all rows are needed.
+    pub fn column(&self) -> Option<usize> {
+        match self {
+            Needed::All => None,
+            Needed::Own { column, .. } | Needed::Matching { column, .. } => Some(*column),
+        }
+    }
+}
+
+/// What is needed of each relation that is given.
+pub(super) fn needed(
+    given: &[(usize, Given)],
+    workspace: &Workspace,
+    context: &Context<'_>,
+) -> Vec<Needed> {
+    let mut needed = vec![Needed::All; given.len()];
+    loop {
+        let mut found = Vec::new();
+        for (at, (fetch, own)) in given.iter().enumerate() {
+            let fetch = workspace.fetches.get(*fetch);
+            // Rows may matter to another mention.
+            let Some([mention]) = fetch.map(|fetch| fetch.mentions.as_slice()) else {
+                continue;
+            };
+            if needed.get(at).is_some_and(|known| known.column().is_none()) {
+                let by = |restriction| by(restriction, own, (given, &needed), context);
+                found.extend(mention.iter().find_map(by).map(|found| (at, found)));
+            }
+        }
+        if found.is_empty() {
+            return needed;
+        }
+        for (at, found) in found {
+            if let Some(place) = needed.get_mut(at) {
+                *place = found;
+            }
+        }
+    }
+}
+
+/// What a restriction says of it.
+fn by(
+    restriction: &Restriction,
+    own: &Given,
+    (given, needed): (&[(usize, Given)], &[Needed]),
+    context: &Context<'_>,
+) -> Option<Needed> {
+    let (column, other, equals) = match restriction {
+        Restriction::Among {
+            column,
+            other,
+            equals,
+        }
+        | Restriction::Meets {
+            column,
+            other,
+            equals,
+            alike: true,
+            ..
+        } => (column, other, equals),
+        Restriction::Condition(_) | Restriction::Either(_) | Restriction::Meets { .. } => {
+            return None;
+        }
+    };
+    let column = own.position(column)?;
+    let key_type = KeyType::from_oid(own.columns.get(column)?.type_oid)?;
+    let place = given.iter().position(|(_, given)| given.relation == *other);
+    let Some(other) = place else {
+        let relation = context.relations.get(&other.schema, &other.name)?;
+        let sharding = relation.sharding()?;
+        let by_key = relation.key_column()?.name == *equals;
+        return by_key.then(|| Needed::Own {
+            column,
+            key_type,
+            map: Arc::clone(&sharding.map),
+        });
+    };
+    needed.get(other)?.column()?;
+    let equals = given.get(other)?.1.position(equals)?;
+    is_exact(key_type).then_some(Needed::Matching {
+        column,
+        other,
+        equals,
+    })
+}
+
+/// Whether values of a type are equal exactly where their binary forms are, if their collation is deterministic.
+fn is_exact(key_type: KeyType) -> bool {
+    match key_type {
+        KeyType::Int2
+        | KeyType::Int4
+        | KeyType::Int8
+        | KeyType::Text
+        | KeyType::Varchar
+        | KeyType::Uuid
+        | KeyType::Bytea
+        | KeyType::Date
+        | KeyType::Timestamp
+        | KeyType::Timestamptz
+        | KeyType::Bool => true,
+        // 1.0 and 1.00, 'a' and 'a '.
+        KeyType::Numeric | KeyType::Bpchar => false,
+    }
+}
