@@ -33,6 +33,8 @@ pub(crate) struct Block {
     pub(crate) changed_schema: bool,
     /// Tables have been locked in it against every other session, the session's own workspaces too.
     pub(crate) locks_tables: bool,
+    /// When it began, once a statement on several shards has asked.
+    pub(crate) began: Option<Box<str>>,
 }
 
 /// Where a block failed.
@@ -67,6 +69,7 @@ impl Block {
             unsure: Vec::new(),
             changed_schema: false,
             locks_tables: false,
+            began: None,
         }
     }
 

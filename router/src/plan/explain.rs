@@ -127,6 +127,12 @@ fn write_plan(
             write_target(out, &write.target, names)?;
             write_node(out, plan)?;
             write_shards(out, &write.target, names, values)?;
+            if write.copies {
+                writeln!(out, "  Copies of a reference table")?;
+            }
+            if !write.moments.is_empty() {
+                writeln!(out, "  The time is given")?;
+            }
         }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::Insert(insert) => {

@@ -60,7 +60,8 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
     if !matches!(need.keys, KeySet::AnyOf(_)) {
         return None;
     }
-    if let Some(reason) = &analysis.merge {
+    let moment = analysis.varies.as_ref().filter(|_| analysis.moments);
+    if let Some(reason) = analysis.merge.as_ref().or(moment) {
         return Some(Err(reason.clone()));
     }
     Some(Ok(Insert {

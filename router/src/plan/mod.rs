@@ -24,6 +24,7 @@ pub(crate) mod insert;
 pub mod learned;
 pub mod lock;
 pub mod merge;
+pub mod moment;
 pub mod needed;
 mod opaque;
 mod parse;
@@ -537,7 +538,7 @@ impl Planner<'_> {
             }
         }
         if !self.alone && analysis.writes {
-            self.written(&mut plan, &analysis, statement);
+            self.written(&mut plan, (&analysis, statement, tokens));
         }
         plan
     }

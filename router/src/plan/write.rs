@@ -7,17 +7,23 @@
 use sqlparser::ast::Statement;
 
 use super::analyse::{Analysis, Instance, StoredKeys};
-use super::apart::several;
+use super::apart::{Understood, several};
 use super::decide;
+use super::moment::Moments;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, Target};
-use super::{Operator, Plan, Planner};
+use super::{Broadcast, Operator, Plan, Planner};
+use crate::sql::Token;
 
 /// A statement that changes rows of several shards.
 #[derive(Debug, Clone)]
 pub struct Write {
     /// The shards that may have rows it changes.
     pub target: Target,
+    /// What it calls the present.
+    pub moments: Moments,
+    /// Every shard has a copy of the rows, and must report the same number of them.
+    pub copies: bool,
 }
 
 impl Write {
@@ -40,34 +46,71 @@ impl Write {
 
 impl Planner<'_> {
     /// Plans a write of several shards, where it is one or may turn out to be.
-    pub(super) fn written(&self, plan: &mut Plan, analysis: &Analysis, statement: &Statement) {
+    pub(super) fn written(&self, plan: &mut Plan, (analysis, statement, tokens): Understood<'_>) {
         let changes = matches!(
             statement,
             Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
         );
-        if !changes || analysis.writes_reference.is_some() {
-            return;
-        }
-        if let Operator::Refuse(refusal) = &mut plan.operator {
-            match write(analysis) {
-                Ok(write) => plan.operator = Operator::Write(Box::new(write)),
-                Err(why) => **refusal = why,
+        match &mut plan.operator {
+            operator @ Operator::Broadcast(Broadcast::Reference) if analysis.moments => {
+                *operator = match self.moments_of(analysis, tokens) {
+                    Ok(moments) => Operator::Write(Box::new(Write {
+                        target: Target::AllShards,
+                        moments,
+                        copies: true,
+                    })),
+                    Err(refusal) => Operator::Refuse(Box::new(refusal)),
+                };
             }
-        } else if let Operator::PassThrough(Target::Keys(KeyRoute {
-            several: Some(refusal),
-            ..
-        })) = &mut plan.operator
-        {
-            match write(analysis) {
+            Operator::Refuse(refusal) if changes && analysis.writes_reference.is_none() => {
+                match self.write(analysis, tokens) {
+                    Ok(write) => plan.operator = Operator::Write(Box::new(write)),
+                    Err(why) => **refusal = why,
+                }
+            }
+            Operator::PassThrough(Target::Keys(KeyRoute {
+                several: Some(refusal),
+                ..
+            })) if changes => match self.write(analysis, tokens) {
                 Ok(write) => plan.several = several(plan, Operator::Write(Box::new(write))),
                 Err(why) => **refusal = why,
-            }
+            },
+            Operator::PassThrough(_)
+            | Operator::Append(_)
+            | Operator::Merge(_)
+            | Operator::Broadcast(_)
+            | Operator::Session
+            | Operator::Workspace(_)
+            | Operator::Lock(_)
+            | Operator::Write(_)
+            | Operator::Insert(_)
+            | Operator::Refuse(_) => {}
         }
+    }
+
+    fn write(&self, analysis: &Analysis, tokens: &[Token]) -> Result<Write, Refusal> {
+        let target = target(analysis)?;
+        Ok(Write {
+            target,
+            moments: self.moments_of(analysis, tokens)?,
+            copies: false,
+        })
+    }
+
+    /// What the statement calls the present.
+    fn moments_of(&self, analysis: &Analysis, tokens: &[Token]) -> Result<Moments, Refusal> {
+        if !analysis.moments {
+            return Ok(Moments::default());
+        }
+        self.moments(tokens).ok_or_else(|| {
+            let refusal = analysis.varies.clone();
+            refusal.unwrap_or_else(|| Refusal::not_supported("the time in this statement"))
+        })
     }
 }
 
-/// The write that an analysis is of, if each shard can do its part; `Err` is why not.
-fn write(analysis: &Analysis) -> Result<Write, Refusal> {
+/// The shards of a write of which each shard can do its part; `Err` is why they cannot.
+fn target(analysis: &Analysis) -> Result<Target, Refusal> {
     let facts = &analysis.facts;
     let top = analysis.top.map(|top| facts.find(top));
     let inside = analysis
@@ -100,7 +143,5 @@ fn write(analysis: &Analysis) -> Result<Write, Refusal> {
             .hint("Delete the rows and insert them with the new keys."));
         }
     }
-    Ok(Write {
-        target: decide::targets(analysis, &anchors),
-    })
+    Ok(decide::targets(analysis, &anchors))
 }

@@ -9,6 +9,7 @@ mod analyse;
 mod arguments;
 mod bind_join;
 mod choose_join;
+mod clock;
 mod commit;
 mod control;
 mod copy;

@@ -137,7 +137,10 @@ impl Session {
             (Operator::Refuse(refusal), _) => Err(Failure::Refused(refusal.clone()).into()),
             (_, Some(shard)) => self.pass_through(shard, routed, sent).await,
             (Operator::Append(_), None) => self.append(routed, sent).await,
-            (Operator::Write(_), None) => self.write_parts(routed, sent).await,
+            (Operator::Write(write), None) if !write.moments.is_empty() => Err(unsupported(
+                "EXECUTE of a statement that asks for the time and writes on several shards",
+            )),
+            (Operator::Write(write), None) => self.write_parts(write, routed, sent).await,
             (Operator::Lock(_), None) => Err(unsupported(
                 "EXECUTE of a statement that locks rows it has to find first",
             )),

@@ -5,6 +5,7 @@ use sqlparser::ast::{Function, FunctionArg, FunctionArgExpr, FunctionArguments, 
 use super::names::function_name;
 use super::{Analyser, Stop};
 use crate::plan::Pin;
+use crate::plan::moment::is_moment;
 use crate::plan::refusal::Refusal;
 use crate::plan::workspace::read_by_text;
 use crate::relations::{Function as Known, FunctionKind, Volatility, is_momentary, is_own};
@@ -118,8 +119,7 @@ impl<'a> Analyser<'a> {
     fn call(&mut self, schema: Option<&str>, name: &str) -> Result<(), Stop> {
         if is_syntax(name) {
             if is_momentary(name) {
-                self.needs_merge(|| momentary(name));
-                self.diverges(name);
+                self.moment(name);
             }
             return Ok(());
         }
@@ -176,11 +176,15 @@ impl<'a> Analyser<'a> {
                 || function.user_code
                 || differs(name, builtin))
         {
-            match builtin && only_computes(name) && self.is_for_each_row() {
-                true => self.varies(|| momentary(name)),
-                false => self.needs_merge(|| momentary(name)),
+            if builtin && is_moment(name) {
+                self.moment(name);
+            } else {
+                match builtin && only_computes(name) && self.is_for_each_row() {
+                    true => self.varies(|| momentary(name)),
+                    false => self.needs_merge(|| momentary(name)),
+                }
+                self.diverges(name);
             }
-            self.diverges(name);
         }
         if builtin
             && function.volatility == Volatility::Volatile
@@ -290,11 +294,17 @@ impl<'a> Analyser<'a> {
         }
     }
 
+    /// Notes a function that says what time it is.
+    fn moment(&mut self, name: &str) {
+        self.analysis.moments = true;
+        self.varies(|| momentary(name));
+    }
+
     /// Copies of a reference table written with this function's result could differ.
     fn diverges(&mut self, name: &str) {
-        self.analysis
-            .diverges
-            .get_or_insert_with(|| name.to_owned());
+        if self.analysis.diverges.is_none() {
+            self.analysis.diverges = Some(name.to_owned());
+        }
     }
 
     /// Marks the query block of an aggregate or window function.

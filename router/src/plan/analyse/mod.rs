@@ -141,6 +141,8 @@ pub(super) struct Analysis {
     /// A function whose value each shard would compute by itself, so that their parts of a read do not fit together. A write may have it
     /// computed for each row, where that is what PostgreSQL does, or have its value given.
     pub(super) varies: Option<Refusal>,
+    /// Such a function is one that says what time it is: its value can be given.
+    pub(super) moments: bool,
     /// Why the shards' parts of the rows are more than appended: what the outermost block does.
     pub(super) combines: Option<Refusal>,
     /// What the outermost block does in detail, if it is a SELECT and understood.

@@ -78,14 +78,14 @@ UPDATE rates SET updated = DEFAULT
 --> HINT: Compute the value first and pass it as a parameter.
 
 INSERT INTO rates VALUES ('kr', 1, now())
---> Refuse 0A000: this write of the reference table "rates" is not supported
---> DETAIL: Each shard would compute a value of its own: now.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   The time is given
 
 UPDATE rates SET updated = current_timestamp
---> Refuse 0A000: this write of the reference table "rates" is not supported
---> DETAIL: Each shard would compute a value of its own: current_timestamp.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   The time is given
 
 UPDATE rates SET rate = random()
 --> Refuse 0A000: this write of the reference table "rates" is not supported

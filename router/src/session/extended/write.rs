@@ -15,7 +15,7 @@ use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::Plan;
+use crate::plan::{Operator, Plan};
 use crate::session::Session;
 use crate::session::statement::{Portal, Returned, SessionStatement};
 use crate::session::write::Written;
@@ -36,6 +36,14 @@ impl Session {
             self.block = Some(Block::implicit(&self.settings));
             self.adopt_batch()?;
         }
+        let changed = self.with_time_to_bind(&shards, prepared).await?;
+        let (prepared, name) = match &changed {
+            // It is another text each time.
+            Some(changed) => (changed, &b""[..]),
+            None => (prepared, bind.statement),
+        };
+        let mut own = *bind;
+        own.statement = name;
         for (position, shard) in shards.iter().enumerate() {
             let index = self.activate(shard, Need::Primary).await?;
             let show = match position {
@@ -43,7 +51,7 @@ impl Session {
                 _ => Show::Errors,
             };
             let participant = self.participants.at(index)?;
-            participant.queue_bind(prepared, bind, false, show);
+            participant.queue_bind(prepared, &own, false, show);
         }
         self.settle().await?;
         let portal = Portal::Written {
@@ -53,6 +61,27 @@ impl Session {
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
+    }
+
+    /// What the shards run instead of a statement that asks for the time.
+    async fn with_time_to_bind(
+        &mut self,
+        shards: &ShardSet,
+        prepared: &SessionStatement,
+    ) -> Result<Option<SessionStatement>, Trouble> {
+        let (Operator::Write(write), Some(first)) = (&prepared.plan.operator, shards.first())
+        else {
+            return Err(Failure::Retry.into());
+        };
+        if write.moments.is_empty() {
+            return Ok(None);
+        }
+        let sql = prepared.statement.sql();
+        let text = self.with_the_time(sql, &write.moments, first).await?;
+        Ok(Some(SessionStatement {
+            statement: self.statement_of_shards(&text, prepared, &[]),
+            ..prepared.clone()
+        }))
     }
 
     /// Executes such a portal.
@@ -100,7 +129,10 @@ impl Session {
         shards: &ShardSet,
         plan: &Plan,
     ) -> Result<String, Trouble> {
-        let mut written = Written::default();
+        let Operator::Write(write) = &plan.operator else {
+            return Err(Failure::Retry.into());
+        };
+        let mut written = Written::of(write);
         for shard in shards.iter() {
             let index = self.activate_held(shard, name).await?;
             let participant = self.participants.at(index)?;
@@ -111,10 +143,10 @@ impl Session {
                 describe: false,
                 ready: false,
             };
-            participant.connection.replies.expect(reply, Show::All);
+            participant.connection.replies.expect(reply, written.show());
             self.settle().await?;
-            let participant = self.participants.at(index)?;
-            written.add(participant.connection.replies.last_tag());
+            let tag = self.participants.at(index)?.connection.replies.last_tag();
+            written.add(tag, || self.shard_name(shard))?;
         }
         Ok(written.tag())
     }
