@@ -103,10 +103,19 @@ impl Client {
 
     /// Connects and logs in, or says with what error the server refused.
     pub fn try_connect(login: &Login) -> Result<Client, Failure> {
-        let mut client = Client::of(match login.from {
+        match Client::reach(login) {
+            Ok(outcome) => outcome,
+            Err(error) => panic!("cannot log in: {error}"),
+        }
+    }
+
+    /// The same where the server may not be there, or die meanwhile.
+    pub fn reach(login: &Login) -> std::io::Result<Result<Client, Failure>> {
+        let stream = match login.from {
             Some(address) => connect_from(address, login.port),
             None => TcpStream::connect(("127.0.0.1", login.port)),
-        });
+        };
+        let mut client = Client::of(stream?);
         let user = [
             ("user", login.user.as_str()),
             ("database", login.database.as_str()),
@@ -115,19 +124,21 @@ impl Client {
             .parameters
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        client.send(|buffer| {
-            frontend::startup_message(user.into_iter().chain(more), buffer).unwrap()
-        });
-        client.authenticate(&login.password)?;
+        let mut buffer = BytesMut::new();
+        frontend::startup_message(user.into_iter().chain(more), &mut buffer)?;
+        client.send_raw(&buffer)?;
+        if let Err(failure) = client.authenticate(&login.password)? {
+            return Ok(Err(failure));
+        }
         loop {
-            let message = client.receive();
+            let message = client.receive_or_end()?;
             match message.tag {
                 b'K' => {
                     let process = Reader(&message.body).i32();
                     client.key = (process, message.body[4..].to_vec());
                 }
-                b'E' => return Err(Failure::decode(&message.body)),
-                b'Z' => return Ok(client),
+                b'E' => return Ok(Err(Failure::decode(&message.body))),
+                b'Z' => return Ok(Ok(client)),
                 _ => {}
             }
         }
@@ -135,12 +146,10 @@ impl Client {
 
     /// A connection on which nothing has been said.
     pub fn open(port: u16) -> Client {
-        Client::of(TcpStream::connect(("127.0.0.1", port)))
+        Client::of(TcpStream::connect(("127.0.0.1", port)).unwrap())
     }
 
-    #[track_caller]
-    fn of(stream: std::io::Result<TcpStream>) -> Client {
-        let stream = stream.unwrap();
+    fn of(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(SILENCE)).unwrap();
         let received = BytesMut::new();
@@ -154,30 +163,32 @@ impl Client {
         }
     }
 
-    fn authenticate(&mut self, password: &str) -> Result<(), Failure> {
+    fn authenticate(&mut self, password: &str) -> std::io::Result<Result<(), Failure>> {
         let mut scram: Option<ScramSha256> = None;
         loop {
-            let message = self.receive();
+            let message = self.receive_or_end()?;
             if message.tag == b'E' {
-                return Err(Failure::decode(&message.body));
+                return Ok(Err(Failure::decode(&message.body)));
             }
             assert_eq!(message.tag, b'R', "{message:?}");
             let mut body = Reader(&message.body);
             match (body.i32(), &mut scram) {
-                (0, _) => return Ok(()),
+                (0, _) => return Ok(Ok(())),
                 (10, _) => {
                     let state =
                         ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
                     let first = state.message().to_vec();
-                    self.send(|buffer| {
-                        frontend::sasl_initial_response(SCRAM_SHA_256, &first, buffer).unwrap()
-                    });
+                    let mut buffer = BytesMut::new();
+                    frontend::sasl_initial_response(SCRAM_SHA_256, &first, &mut buffer)?;
+                    self.send_raw(&buffer)?;
                     scram = Some(state);
                 }
                 (11, Some(state)) => {
                     state.update(body.0).unwrap();
                     let answer = state.message().to_vec();
-                    self.send(|buffer| frontend::sasl_response(&answer, buffer).unwrap());
+                    let mut buffer = BytesMut::new();
+                    frontend::sasl_response(&answer, &mut buffer)?;
+                    self.send_raw(&buffer)?;
                 }
                 (12, Some(state)) => state.finish(body.0).unwrap(),
                 (other, _) => panic!("authentication request {other} is not supported"),
@@ -210,6 +221,11 @@ impl Client {
             Ok(None) => panic!("the server closed the connection"),
             Err(error) => panic!("no message: {error}"),
         }
+    }
+
+    fn receive_or_end(&mut self) -> std::io::Result<Message> {
+        let message = self.try_receive()?;
+        message.ok_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
     /// The next message, none at the connection's end.
@@ -292,7 +308,9 @@ impl Client {
 
     /// Runs one statement by the simple protocol; `None` if the connection ends before it is answered.
     pub fn try_run(&mut self, sql: &str) -> Option<Reply> {
-        self.send(|buffer| frontend::query(sql, buffer).unwrap());
+        let mut buffer = BytesMut::new();
+        frontend::query(sql, &mut buffer).unwrap();
+        self.send_raw(&buffer).ok()?;
         let mut replies = Replies::default();
         while let Ok(Some(message)) = self.try_receive() {
             match message.tag {
