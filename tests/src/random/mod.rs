@@ -15,9 +15,11 @@ pub mod generate;
 pub mod print;
 pub mod query;
 pub mod schema;
+mod scripts;
 pub mod servers;
 pub mod shrink;
 pub mod types;
 
 pub use campaign::{Campaign, Report};
+pub use scripts::{Scripts, Written};
 pub use servers::Servers;

@@ -23,6 +23,13 @@ impl Text {
         text
     }
 
+    /// Of a statement that is text with expressions in it.
+    pub fn of_expr(statement: &Expr) -> Text {
+        let mut text = Text::default();
+        text.expr(statement);
+        text
+    }
+
     fn push(&mut self, text: &str) {
         self.sql.push_str(text);
     }

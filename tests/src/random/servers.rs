@@ -68,6 +68,15 @@ impl Servers {
         limited(connect(self.node(0).port(), PLAIN[0]))
     }
 
+    /// A client of each shard of the database of so many, past the router.
+    pub fn shards(&self, shards: usize) -> Vec<Client> {
+        let shards = 0..shards;
+        let clients = shards
+            .clone()
+            .map(|index| connect(self.node(index).port(), database(shards.len())));
+        clients.map(limited).collect()
+    }
+
     /// A client of the plain server whose rows are in another order.
     pub fn mirror(&self) -> Client {
         limited(connect(self.node(0).port(), PLAIN[1]))

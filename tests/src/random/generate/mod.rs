@@ -11,9 +11,11 @@ mod condition;
 mod expression;
 mod from;
 mod layers;
+mod script;
 mod select;
 mod writes;
 
+pub use script::{Step, script};
 pub use writes::writes;
 
 use super::chance::Chance;

@@ -1,0 +1,212 @@
+//! Scripts: writes one after the other, inside and outside of transaction blocks, with savepoints.
+
+use super::{Atom, Generator, Scope};
+use crate::random::chance::Chance;
+use crate::random::print::Text;
+use crate::random::query::{Expr, Part};
+use crate::random::schema::{Column, Method, TABLES, Table};
+use crate::random::types::Type;
+
+/// One statement of a script.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What is sent.
+    pub text: Text,
+    /// The table it writes, if it does.
+    pub table: Option<&'static str>,
+}
+
+/// Rows of these numbers are new.
+const NEW: usize = 1_000;
+
+/// A script of a seed, by its number.
+pub fn script(seed: u64, number: u64) -> Vec<Step> {
+    let mut writer = Writer {
+        generator: Generator {
+            chance: Chance::of(seed, number.wrapping_add(7_000_000)),
+            scopes: Vec::new(),
+            named: Vec::new(),
+            names: 0,
+            subqueries: 0,
+            pinned: false,
+            bare: 0,
+            views: false,
+        },
+        inserted: 0,
+    };
+    writer.script()
+}
+
+struct Writer {
+    generator: Generator,
+    /// How many rows have been made.
+    inserted: usize,
+}
+
+impl Writer {
+    fn script(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let block = self.chance().percent(70);
+        if block {
+            steps.push(control("BEGIN"));
+        }
+        let mut savepoints = 0;
+        for _ in 0..self.chance().between(1, 6) {
+            if block && self.chance().percent(25) {
+                steps.push(self.savepoint(&mut savepoints));
+            }
+            let step = self.write();
+            steps.push(step);
+        }
+        if block {
+            let end = self.chance().weighted(&[(3, "COMMIT"), (1, "ROLLBACK")]);
+            steps.push(control(end));
+        }
+        steps
+    }
+
+    fn chance(&mut self) -> &mut Chance {
+        &mut self.generator.chance
+    }
+
+    fn savepoint(&mut self, savepoints: &mut usize) -> Step {
+        let known = *savepoints;
+        if known > 0 && self.chance().percent(60) {
+            let back = self.chance().between(1, known);
+            let word = self
+                .chance()
+                .weighted(&[(3, "ROLLBACK TO"), (1, "RELEASE")]);
+            // Those made after it are gone, and a released one itself.
+            *savepoints = if word == "RELEASE" { back - 1 } else { back };
+            return control(&format!("{word} s{back}"));
+        }
+        *savepoints += 1;
+        control(&format!("SAVEPOINT s{savepoints}"))
+    }
+
+    fn write(&mut self) -> Step {
+        let weight = |table: &Table| match table.method {
+            Method::Reference | Method::Unsharded => 1,
+            Method::Hash | Method::Modulo | Method::Range | Method::List => 3,
+        };
+        let tables: Vec<(usize, &'static Table)> =
+            TABLES.iter().map(|table| (weight(table), table)).collect();
+        let table = self.chance().weighted(&tables);
+        let statement = match self.chance().below(10) {
+            0..3 => self.insert(table),
+            3..8 => self.update(table),
+            _ => self.delete(table),
+        };
+        Step {
+            text: Text::of_expr(&statement),
+            table: Some(table.name),
+        }
+    }
+
+    fn insert(&mut self, table: &'static Table) -> Expr {
+        let count = self.chance().weighted(&[(3, 1), (3, 2), (2, 5)]);
+        let mut parts = Vec::new();
+        let mut rows = Vec::new();
+        for _ in 0..count {
+            self.inserted += 1;
+            let mut row = Vec::new();
+            for column in table.columns {
+                if column.name == "id" {
+                    row.push((NEW + self.inserted).to_string());
+                } else {
+                    row.push("{}".to_owned());
+                    parts.push(self.generator.constant(column.ty).into());
+                }
+            }
+            rows.push(format!("({})", row.join(", ")));
+        }
+        let returning = self.chance().weighted(&[(2, ""), (1, " RETURNING *")]);
+        let text = format!(
+            "INSERT INTO {} VALUES {}{returning}",
+            table.name,
+            rows.join(", ")
+        );
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    fn update(&mut self, table: &'static Table) -> Expr {
+        let alias = self.see(table);
+        let free = |column: &&Column| column.name != "id" && column.name != table.key;
+        let columns: Vec<&Column> = table.columns.iter().filter(free).collect();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut sets: Vec<String> = Vec::new();
+        for _ in 0..self.chance().between(1, 2) {
+            let column = *self.chance().pick(&columns);
+            let set = format!("{} = {{}}", column.name);
+            if sets.contains(&set) {
+                continue;
+            }
+            sets.push(set);
+            self.generator.subqueries = usize::from(self.chance().percent(15));
+            let depth = self.chance().below(3);
+            parts.push(self.generator.expr(column.ty, depth).into());
+        }
+        let rest = self.which(table, &alias, &mut parts);
+        let text = format!(
+            "UPDATE {} {alias} SET {}{rest}",
+            table.name,
+            sets.join(", ")
+        );
+        self.generator.scopes.pop();
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    fn delete(&mut self, table: &'static Table) -> Expr {
+        let alias = self.see(table);
+        let mut parts = Vec::new();
+        let rest = self.which(table, &alias, &mut parts);
+        self.generator.scopes.pop();
+        let text = format!("DELETE FROM {} {alias}{rest}", table.name);
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    /// Lets a table's columns be referred to: its alias.
+    fn see(&mut self, table: &'static Table) -> String {
+        let alias = self.generator.name("t");
+        let atom = |column: &Column| Atom {
+            expr: Expr::text(column.ty, format!("{alias}.{}", column.name)),
+            column: true,
+            key: column.name == table.key,
+            id: column.name == "id",
+        };
+        let atoms = table.columns.iter().map(atom).collect();
+        self.generator.scopes.push(Scope::default());
+        self.generator.see(atoms);
+        alias
+    }
+
+    /// What follows: which rows, and what is returned of them.
+    fn which(&mut self, table: &'static Table, alias: &str, parts: &mut Vec<Part>) -> String {
+        let mut text = String::new();
+        if self.chance().percent(85) {
+            self.generator.pinned = self.chance().percent(20);
+            self.generator.subqueries = usize::from(self.chance().percent(30));
+            parts.push(self.generator.filter().into());
+            text.push_str(" WHERE {}");
+        }
+        match self.chance().below(6) {
+            0 => text.push_str(" RETURNING *"),
+            1 => {
+                let column = self.chance().pick(table.columns).name;
+                text.push_str(&format!(" RETURNING {alias}.id, {alias}.{column}"));
+            }
+            _ => {}
+        }
+        text
+    }
+}
+
+fn control(sql: &str) -> Step {
+    Step {
+        text: Text {
+            sql: sql.to_owned(),
+            values: Vec::new(),
+        },
+        table: None,
+    }
+}

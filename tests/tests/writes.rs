@@ -1,0 +1,224 @@
+//! Writes of several shards where something goes wrong on the way: the client gets one error, the session goes on, and no shard has
+//! anything of it. And portals that return what they have written in parts.
+
+use postgres_protocol::message::frontend;
+use switchyard_tests::hardship::{
+    self, Changed, Held, ROWS, Row, WAYS, backends, bed, failure, goes_on, kill, nothing_is_left,
+    send, superuser,
+};
+use switchyard_tests::{Bed, Client, Login, Router, bind, eventually};
+
+const ALL: &str = "UPDATE checked SET payload = 'written'";
+/// Waits for a row.
+const WAITING: &str = "wait_event = 'advisory'";
+
+/// How many rows have been written, on each shard.
+fn written(bed: &Bed, table: &str) -> [String; 2] {
+    let count = format!("SELECT count(*) FROM {table} WHERE payload = 'written'");
+    [0, 1].map(|shard| superuser(bed, shard, &count))
+}
+
+/// A statement fails, sent in each way, and leaves nothing on any shard.
+#[track_caller]
+fn fails(bed: &Bed, sql: &str, expected: &str, mut act: impl FnMut(&Client)) {
+    let connect = |router: &Router| Client::connect(&Login::new(router.port()));
+    hardship::fails(bed, (bed.router(), &connect), sql, expected, |client| {
+        act(client);
+    });
+    for table in ["readings", "checked"] {
+        assert_eq!(written(bed, table), ["0", "0"], "{sql}");
+        let count = format!("SELECT count(*) FROM {table}");
+        let counts = [0, 1].map(|shard| superuser(bed, shard, &count).parse::<usize>().unwrap());
+        assert_eq!(counts.iter().sum::<usize>(), ROWS, "{sql}");
+    }
+}
+
+#[test]
+fn a_row_that_fails_on_one_shard() {
+    let (bed, _turn) = bed();
+    for shard in [0, 1] {
+        let _row = Row::on(bed, shard, 0);
+        fails(bed, ALL, "22012", |_| ());
+        fails(bed, "DELETE FROM checked", "22012", |_| ());
+        let returning = "DELETE FROM checked WHERE id > 0 RETURNING id, now()";
+        fails(bed, returning, "22012", |_| ());
+    }
+}
+
+/// Every shard has done its part by then.
+#[test]
+fn a_constraint_that_fails_in_the_end() {
+    let (bed, _turn) = bed();
+    let _constraint = Changed::by(
+        bed,
+        "CREATE FUNCTION is_good() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.divisor = 77 THEN RAISE check_violation; END IF; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER good AFTER UPDATE ON readings DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION is_good()",
+        "DROP FUNCTION is_good CASCADE",
+    );
+    for shard in [0, 1] {
+        let bad = superuser(bed, shard, "SELECT max(id) FROM readings");
+        let update = format!(
+            "UPDATE readings SET payload = 'written', divisor = CASE WHEN id = {bad} THEN 77 ELSE 2 END"
+        );
+        for statements in [vec![&*update], vec!["BEGIN", &update, "COMMIT"]] {
+            let (last, before) = statements.split_last().unwrap();
+            for extended in [false, true] {
+                let mut client = bed.client();
+                let mut ask = |sql: &str| match extended {
+                    true => client.extended(sql, &[], 0),
+                    false => client.run(sql),
+                };
+                for sql in before {
+                    ask(sql).succeeded();
+                }
+                assert_eq!(ask(last).sqlstate(), Some("23514"), "{statements:?}");
+                assert_eq!(client.status, b'I');
+                hardship::works(&mut client);
+                assert_eq!(written(bed, "readings"), ["0", "0"]);
+            }
+        }
+    }
+    nothing_is_left(bed, bed.router());
+}
+
+#[test]
+fn a_cancel_request() {
+    let (bed, _turn) = bed();
+    for shard in [0, 1] {
+        let held = Held::on(bed, shard);
+        fails(bed, ALL, "57014", |client| {
+            held.is_waited_for();
+            Client::cancel(&client.key, bed.router().port());
+        });
+    }
+}
+
+#[test]
+fn a_backend_that_is_terminated_as_it_writes() {
+    let (bed, _turn) = bed();
+    for shard in [0, 1] {
+        let held = Held::on(bed, shard);
+        fails(bed, ALL, "08006", |_| {
+            held.is_waited_for();
+            kill(bed, WAITING);
+        });
+    }
+}
+
+#[test]
+fn a_client_that_disappears() {
+    let (bed, _turn) = bed();
+    let _held = Held::on(bed, 1);
+    for way in WAYS {
+        let mut client = bed.client();
+        send(&mut client, way, ALL);
+        eventually("it waits", || backends(bed, "1", WAITING).len() == 1);
+        drop(client);
+        nothing_is_left(bed, bed.router());
+        assert_eq!(written(bed, "checked"), ["0", "0"], "{way:?}");
+    }
+}
+
+/// Two that want the same rows wait for each other on the first shard, and not crosswise.
+#[test]
+fn writers_of_the_same_rows_take_turns() {
+    let (bed, _turn) = bed();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = bed.client();
+                for _ in 0..10 {
+                    let update = "UPDATE readings SET divisor = divisor + 1";
+                    let tag = client.run(update).succeeded().tag;
+                    assert_eq!(tag, Some(format!("UPDATE {ROWS}")));
+                }
+            });
+        }
+    });
+    let mut client = bed.client();
+    let divisors = client
+        .run("SELECT DISTINCT divisor FROM readings")
+        .succeeded();
+    assert_eq!(divisors.value(), "41");
+    client.run("UPDATE readings SET divisor = 1").succeeded();
+    nothing_is_left(bed, bed.router());
+}
+
+/// The first Execute writes all of it, whatever it returns.
+#[test]
+fn a_portal_that_returns_its_rows_in_parts() {
+    let (bed, _turn) = bed();
+    let sql = "UPDATE readings SET payload = repeat(payload, 1) WHERE id > 10 RETURNING id";
+    let rows = ROWS - 10;
+    let mut client = bed.client();
+    client.send(|buffer| {
+        frontend::parse("", sql, [], buffer).unwrap();
+        bind("", "", &[], 0, buffer);
+        frontend::describe(b'P', "", buffer).unwrap();
+        for most in [7, 0, 3] {
+            frontend::execute("", most, buffer).unwrap();
+        }
+        frontend::sync(buffer);
+    });
+    let replies = client.replies(None);
+    assert_eq!(replies.len(), 3, "{replies:?}");
+    assert!(replies[0].suspended);
+    let counts: Vec<usize> = replies.iter().map(|reply| reply.rows.len()).collect();
+    assert_eq!(counts, [7, rows - 7, 0]);
+    let tag = format!("UPDATE {rows}");
+    for reply in &replies[1..] {
+        assert_eq!(reply.tag.as_deref(), Some(&*tag));
+    }
+    let mut ids: Vec<usize> = replies
+        .iter()
+        .flat_map(|reply| reply.texts())
+        .map(|row| row[0].parse().unwrap())
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (11..=ROWS).collect::<Vec<_>>());
+    hardship::works(&mut client);
+}
+
+/// What comes before it in a batch is part of the same transaction.
+#[test]
+fn writes_of_one_batch_are_all_or_nothing() {
+    let (bed, _turn) = bed();
+    let _row = Row::on(bed, 1, 0);
+    let mut client = bed.client();
+    let batch = [
+        "UPDATE readings SET payload = 'written' WHERE id = 3",
+        "UPDATE readings SET payload = 'written' WHERE id IN (1, 2, 3, 4, 5, 6)",
+        ALL,
+    ];
+    client.send(|buffer| {
+        for sql in batch {
+            frontend::parse("", sql, [], buffer).unwrap();
+            bind("", "", &[], 0, buffer);
+            frontend::execute("", 0, buffer).unwrap();
+        }
+        frontend::sync(buffer);
+    });
+    let replies = client.replies(None);
+    let last = replies.last().unwrap();
+    assert_eq!(last.sqlstate(), Some("22012"), "{replies:?}");
+    assert_eq!(client.status, b'I');
+    for table in ["readings", "checked"] {
+        assert_eq!(written(bed, table), ["0", "0"]);
+    }
+    hardship::works(&mut client);
+    nothing_is_left(bed, bed.router());
+}
+
+/// An error in a block is one of all shards, and a savepoint a way back for all.
+#[test]
+fn a_block_goes_on_from_its_savepoint() {
+    let (bed, _turn) = bed();
+    let _row = Row::on(bed, 0, 0);
+    let way = hardship::Way::Block;
+    let mut client = bed.client();
+    send(&mut client, way, ALL);
+    assert_eq!(failure(&mut client, way).sqlstate(), "22012");
+    goes_on(&mut client, way, false);
+}
