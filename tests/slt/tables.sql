@@ -26,3 +26,4 @@ CREATE TABLE entries (id bigint, part integer DEFAULT 1, word varchar(5), amount
 CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
   'BEGIN IF NEW.word = ''drop'' THEN RETURN NULL; END IF; NEW.word := upper(NEW.word); RETURN NEW; END';
 CREATE TRIGGER checked BEFORE INSERT ON entries FOR EACH ROW EXECUTE FUNCTION leave_out();
+CREATE TABLE tokens (note text, id uuid DEFAULT gen_random_uuid() PRIMARY KEY, made timestamptz DEFAULT now());

@@ -8,9 +8,9 @@ use switchyard_tests::differential::{self, Protocol, Sides};
 use switchyard_tests::{Bed, BedSpec, Client};
 
 /// The tables besides the shop's.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "accounts", "regions", "sessions", "labels", "notes", "amounts", "tags", "codes", "moments",
-    "readings", "entries",
+    "readings", "entries", "tokens",
 ];
 
 static BED: OnceLock<Bed> = OnceLock::new();

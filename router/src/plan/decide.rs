@@ -139,6 +139,9 @@ fn needs(analysis: &Analysis) -> Result<Vec<Need>, Refusal> {
     for instance in &analysis.instances {
         add(need(analysis, instance));
     }
+    if let Some(refusal) = &analysis.computed {
+        return Err(refusal.clone());
+    }
     for stored in &analysis.stored {
         let need = stored_need(analysis, stored);
         if need.keys == KeySet::Everything {

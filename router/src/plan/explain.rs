@@ -136,7 +136,9 @@ fn write_plan(
         }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::Insert(insert) => {
-            writeln!(out, "Insert of rows of {}", insert.need.relation)?;
+            write!(out, "Insert of rows of {} stored ", insert.need.relation)?;
+            write_keys(out, &insert.need.keys, names)?;
+            writeln!(out)?;
             write_rows(out, insert, names, values)?;
         }
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
@@ -369,8 +371,10 @@ fn write_rows(
     names: &Names<'_>,
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
-    let Some(values) = values else { return Ok(()) };
-    match insert.shards(values) {
+    let Some(values) = values.filter(|_| !insert.computes()) else {
+        return Ok(());
+    };
+    match insert.shards(values, &[]) {
         Ok(shards) => {
             let shards = shards.iter().map(|shard| shard_name(*shard, names));
             let shards: Vec<&str> = shards.collect();
@@ -487,6 +491,7 @@ impl KeyExpr {
             Source::Param { number, .. } => format!("${number}"),
             Source::Bool(value) => value.to_string(),
             Source::Null => "null".to_owned(),
+            Source::Computed => "a value computed first".to_owned(),
         };
         let sign = if self.negative { "-" } else { "" };
         let casts = self.casts.iter().map(|cast| format!("::{}", cast.name()));

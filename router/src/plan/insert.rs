@@ -1,14 +1,21 @@
 //! INSERT of rows that belong to several shards: each shard is sent the client's own text with its rows only.
 
-use switchyard_schema::{ShardIndex, ShardSet};
+use std::ops::Range;
 
-use super::analyse::Analysis;
+use postgres_protocol::escape::escape_literal;
+use switchyard_schema::{KeyType, ShardIndex, ShardSet};
+
+use super::analyse::{Analysis, KeyColumn};
+use super::apart::several;
 use super::decide::stored_need;
 use super::edits::Edits;
+use super::moment::{Clock, Moments};
 use super::parse;
 use super::refusal::Refusal;
-use super::route::{KeySet, Need, Values};
+use super::route::{KeyExpr, KeySet, Need, Param, Source, Target, Values};
 use super::rows::Rows;
+use super::{Operator, Plan, Planner};
+use crate::sql::Token;
 
 /// An INSERT of a list of rows whose keys are known at binding.
 #[derive(Debug, Clone)]
@@ -19,6 +26,27 @@ pub struct Insert {
     pub returns: bool,
     /// Functions are called in its rows: some of them PostgreSQL lets stand in a single row only.
     pub calls: bool,
+    /// There are values of the moment in it, or in defaults that it takes.
+    pub moments: bool,
+    /// Columns that are left out and have such defaults: their names in SQL, and the expressions.
+    added: Vec<(String, Box<str>)>,
+    /// Columns of the rows that have such defaults: their positions, and the expressions.
+    replaced: Vec<(usize, Box<str>)>,
+    /// The columns of the rows, in SQL, where none are listed.
+    columns: Option<Vec<String>>,
+    /// The shard key.
+    key: KeyColumn,
+    /// Some rows' keys are expressions, or defaults that are.
+    computes: bool,
+}
+
+/// A key that PostgreSQL has computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Computed {
+    /// Its text; `None` is NULL.
+    pub(crate) text: Option<Vec<u8>>,
+    /// The number of its type.
+    pub(crate) oid: u32,
 }
 
 /// What a shard is sent.
@@ -41,12 +69,56 @@ impl Part {
     }
 }
 
+impl Computed {
+    /// As it is written in a text; `None` if its type has no name here.
+    fn literal(&self) -> Option<String> {
+        let Some(text) = &self.text else {
+            return Some("NULL".to_owned());
+        };
+        let literal = escape_literal(std::str::from_utf8(text).ok()?);
+        // Another type is refused before.
+        let name = catalog_name(KeyType::from_oid(self.oid)?);
+        Some(format!("{}::pg_catalog.{name}", literal.trim_start()))
+    }
+}
+
+/// The name of a type in PostgreSQL's catalogue, which stands for no modifier.
+fn catalog_name(key_type: KeyType) -> &'static str {
+    match key_type {
+        KeyType::Int2 => "int2",
+        KeyType::Int4 => "int4",
+        KeyType::Int8 => "int8",
+        KeyType::Text => "text",
+        KeyType::Varchar => "varchar",
+        KeyType::Bpchar => "bpchar",
+        KeyType::Uuid => "uuid",
+        KeyType::Bytea => "bytea",
+        KeyType::Date => "date",
+        KeyType::Timestamp => "timestamp",
+        KeyType::Timestamptz => "timestamptz",
+        KeyType::Numeric => "numeric",
+        KeyType::Bool => "bool",
+    }
+}
+
+/// A place in a text, and what stands there instead.
+type Edit = (Range<usize>, Vec<u8>);
+
+fn is_computed(keys: &[KeyExpr], row: usize) -> bool {
+    keys.get(row)
+        .is_some_and(|key| key.source == Source::Computed)
+}
+
 /// The INSERT, if its rows may be stored on several shards; else the reason why not.
 pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
     let rows = analysis.inserted.as_ref()?;
     let [stored] = analysis.stored.as_slice() else {
         return None;
     };
+    if let (Some(refusal), Some(name)) = (&analysis.computed, &analysis.first_shard) {
+        let detail = format!("It is computed with \"{name}\", which is on the first shard only.");
+        return Some(Err(refusal.clone().detail(detail)));
+    }
     let elsewhere = !analysis.instances.is_empty()
         || analysis.reads_views.is_some()
         || analysis.first_shard.is_some()
@@ -57,31 +129,138 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
         return None;
     }
     let need = stored_need(analysis, stored);
-    if !matches!(need.keys, KeySet::AnyOf(_)) {
+    let computes = analysis.computed.is_some();
+    let is_list = matches!(need.keys, KeySet::AnyOf(_));
+    if !computes && !is_list {
         return None;
     }
-    let moment = analysis.varies.as_ref().filter(|_| analysis.moments);
-    if let Some(reason) = analysis.merge.as_ref().or(moment) {
+    // One row is on one shard, which computes what there is to it.
+    if let Some(reason) = analysis.merge.as_ref().filter(|_| is_list) {
         return Some(Err(reason.clone()));
     }
     Some(Ok(Insert {
         need,
         returns: rows.returns,
         calls: rows.calls,
+        moments: analysis.moments && is_list,
+        added: rows.added.clone(),
+        replaced: rows.replaced.clone(),
+        columns: rows.columns.clone(),
+        key: rows.key.clone()?,
+        computes,
     }))
 }
 
+impl Planner<'_> {
+    /// Plans an INSERT of a list of rows, where it is one whose keys have to be computed, or that may turn out to be of several shards.
+    pub(super) fn inserted(&self, plan: &mut Plan, analysis: &Analysis) {
+        let Some(mut insert) = insert(analysis) else {
+            return;
+        };
+        let moments = insert.as_ref().is_ok_and(|insert| insert.moments);
+        if moments && Moments::are_disguised(self.sql, self.tokens) {
+            let refusal = Refusal::not_supported(
+                "the time in this INSERT of rows of several shards is not supported",
+            );
+            insert = Err(refusal.hint("Write now() without quotes."));
+        }
+        match (&mut plan.operator, insert) {
+            (Operator::PassThrough(Target::Keys(_)), Ok(insert)) => {
+                plan.several = several(plan, Operator::Insert(Box::new(insert)));
+            }
+            (Operator::PassThrough(Target::Keys(route)), Err(refusal)) => {
+                route.several = Some(Box::new(refusal));
+            }
+            (Operator::Refuse(_), Ok(insert)) if insert.computes() => {
+                plan.operator = Operator::Insert(Box::new(insert));
+            }
+            (Operator::Refuse(refused), Err(refusal)) => **refused = refusal,
+            _ => {}
+        }
+    }
+}
+
 impl Insert {
-    /// The shard of each row.
-    pub(crate) fn shards(&self, values: &Values<'_>) -> Result<Vec<ShardIndex>, Box<Refusal>> {
-        self.need.shard_of_rows(values)
+    /// Whether keys have to be computed first.
+    pub(crate) fn computes(&self) -> bool {
+        self.computes
     }
 
-    /// What each shard is sent, in the order of their first rows, if the text has rows on these shards.
-    pub(crate) fn parts(sql: &[u8], shards: &[ShardIndex]) -> Option<Vec<Part>> {
+    /// The shard of each row, where these are the keys that were computed.
+    pub(crate) fn shards(
+        &self,
+        values: &Values<'_>,
+        computed: &[Computed],
+    ) -> Result<Vec<ShardIndex>, Box<Refusal>> {
+        let params = computed.iter().map(|computed| Param {
+            value: computed.text.as_deref(),
+            binary: false,
+            oid: computed.oid,
+        });
+        let computed: Vec<Param<'_>> = params.collect();
+        self.need.shard_of_rows(values, &computed)
+    }
+
+    /// The expressions of the keys that have to be computed, in the order of their rows. `clock`: as for the parts.
+    pub(crate) fn expressions(&self, sql: &[u8], clock: Option<&Clock>) -> Option<Vec<String>> {
+        let end = u32::try_from(sql.len()).ok()?;
+        let tokens = parse::tokens(sql, 0..end).ok()?;
+        let rows = Rows::of(sql, &tokens)?;
+        let keys = self.keys();
+        let computed = (0..keys.len()).filter(|row| is_computed(keys, *row));
+        let text = |row: usize| match self.given_key(sql, &rows, &tokens, row) {
+            Some(given) => String::from_utf8(sql.get(given)?.to_vec()).ok(),
+            None => self.key.default.as_deref().map(str::to_owned),
+        };
+        let texts = computed.map(text).map(|text| {
+            let text = text?;
+            let text = clock.map_or(text.clone(), |clock| Moments::given(&text, clock));
+            Some(format!("({text})"))
+        });
+        texts.collect()
+    }
+
+    /// The keys of the rows.
+    fn keys(&self) -> &[KeyExpr] {
+        if let KeySet::AnyOf(keys) = &self.need.keys {
+            return keys;
+        }
+        let KeySet::Equal(key) = &self.need.keys else {
+            return &[];
+        };
+        std::slice::from_ref(key)
+    }
+
+    /// The bytes of a row's key, if it is given as an expression.
+    fn given_key(
+        &self,
+        sql: &[u8],
+        rows: &Rows,
+        tokens: &[Token],
+        row: usize,
+    ) -> Option<Range<usize>> {
+        let value = *rows.values(tokens, row).get(self.key.position?)?;
+        let is_default = matches!(value, [word] if word.is_word(sql, "default"));
+        let (first, last) = (value.first()?, value.last()?);
+        (!is_default).then_some(first.start as usize..last.end as usize)
+    }
+
+    /// What each shard is sent, in the order of their first rows, if the text has rows on these shards. `clock`: what time it
+    /// is, if that matters.
+    pub(crate) fn parts(
+        &self,
+        sql: &[u8],
+        shards: &[ShardIndex],
+        clock: Option<&Clock>,
+        computed: &[Computed],
+    ) -> Option<Vec<Part>> {
         let end = u32::try_from(sql.len()).ok()?;
         let tokens = parse::tokens(sql, 0..end).ok()?;
         let rows = Rows::of(sql, &tokens).filter(|rows| rows.len() == shards.len())?;
+        let given = match (clock, computed) {
+            (None, []) => Vec::new(),
+            _ => self.given(sql, &tokens, &rows, clock, computed)?,
+        };
         let mut all = ShardSet::empty();
         let mut parts = Vec::new();
         for shard in shards {
@@ -89,12 +268,101 @@ impl Insert {
                 continue;
             }
             all.insert(*shard);
+            let mut edits = rows.only(&tokens, |row| shards.get(row) == Some(shard));
+            // What stands in rows that are gone goes with them.
+            edits.extend_from_slice(&given);
             parts.push(Part {
                 shard: *shard,
-                edits: rows.only(&tokens, |row| shards.get(row) == Some(shard)),
+                edits: Edits::new(edits),
             });
         }
         Some(parts)
+    }
+
+    /// What gives the text values of the moment and computed keys.
+    fn given(
+        &self,
+        sql: &[u8],
+        tokens: &[Token],
+        rows: &Rows,
+        clock: Option<&Clock>,
+        computed: &[Computed],
+    ) -> Option<Vec<Edit>> {
+        let mut edits: Vec<Edit> = Vec::new();
+        let at = |expression: &str| match clock {
+            Some(clock) => Moments::given(expression, clock),
+            None => expression.to_owned(),
+        };
+        let replaced = self.replaced.iter();
+        let replaced: Vec<(usize, Vec<u8>)> = replaced
+            .map(|(position, of)| (*position, format!("({})", at(of)).into_bytes()))
+            .collect();
+        let added = self.added.iter();
+        let added: String = added.map(|(_, of)| format!(", ({})", at(of))).collect();
+        let mut computed = computed.iter();
+        let adds_key = self.computes && self.key.position.is_none();
+        let keys = self.keys();
+        for row in 0..rows.len() {
+            let values = rows.values(tokens, row);
+            for (position, instead) in &replaced {
+                if let Some([word]) = values.get(*position)
+                    && word.is_word(sql, "default")
+                {
+                    edits.push((word.start as usize..word.end as usize, instead.clone()));
+                }
+            }
+            let mut added = match clock {
+                Some(_) => added.clone(),
+                None => String::new(),
+            };
+            if is_computed(keys, row) {
+                let key = computed.next()?.literal()?;
+                match self.key.position.and_then(|at| values.get(at)) {
+                    Some([first, .., last]) => {
+                        edits.push((first.start as usize..last.end as usize, key.into_bytes()));
+                    }
+                    Some([one]) => {
+                        edits.push((one.start as usize..one.end as usize, key.into_bytes()));
+                    }
+                    _ => added.push_str(&format!(", {key}")),
+                }
+            }
+            if !added.is_empty() {
+                let end = rows.end_of(tokens, row)?;
+                edits.push((end..end, added.into_bytes()));
+            }
+        }
+        let mut names: Vec<&str> = match clock {
+            Some(_) => self.added.iter().map(|(name, _)| name.as_str()).collect(),
+            None => Vec::new(),
+        };
+        names.extend(adds_key.then_some(self.key.name.as_str()));
+        if !names.is_empty() {
+            edits.push(self.columns_with(&names, rows.target(sql, tokens)?)?);
+        }
+        if let Some(clock) = clock {
+            // Of what is replaced as a whole, the first counts. Values in rows need no names.
+            let last = rows.end_of(tokens, rows.len().checked_sub(1)?)?;
+            let moments = Moments::find(sql, tokens);
+            edits.extend(moments.edits(sql, tokens, clock, |place| place > last));
+        }
+        Some(edits)
+    }
+
+    /// The list of columns with those that are added.
+    fn columns_with(&self, names: &[&str], target: &[Token]) -> Option<Edit> {
+        let last = target.last()?;
+        let names = names.join(", ");
+        Some(match &self.columns {
+            None => {
+                let text = format!(", {names}");
+                (last.start as usize..last.start as usize, text.into_bytes())
+            }
+            Some(columns) => {
+                let text = format!(" ({}, {names}) ", columns.join(", "));
+                (last.end as usize..last.end as usize, text.into_bytes())
+            }
+        })
     }
 
     /// The parameters it looks at.
@@ -108,6 +376,6 @@ impl Insert {
 
     /// Bytes on the heap, about.
     pub(super) fn size(&self) -> usize {
-        512 + self.need.keys.size()
+        1024 + self.need.keys.size()
     }
 }

@@ -481,7 +481,7 @@ impl Planner<'_> {
         text: &str,
         tokens: &[Token],
     ) -> Result<(Statement, Option<Folded>), parse::Opaque> {
-        if let Some(rows) = Rows::of(self.sql, tokens).filter(|rows| rows.len() > 1) {
+        if let Some(rows) = Rows::of(self.sql, tokens) {
             let (folded, tokens) = Folded::new(self.sql, tokens, &self.scan.literals, &rows);
             let statement = parse::parse(text, &tokens)?;
             if analyse::inserted_rows(&statement) == Some(folded.shapes()) {
@@ -520,15 +520,8 @@ impl Planner<'_> {
             node: None,
             several: None,
         };
-        if let Operator::PassThrough(Target::Keys(route)) = &mut plan.operator {
-            match insert::insert(&analysis) {
-                Some(Ok(insert)) => {
-                    let operator = Operator::Insert(Box::new(insert));
-                    plan.several = apart::several(&plan, operator);
-                }
-                Some(Err(refusal)) => route.several = Some(Box::new(refusal)),
-                None => {}
-            }
+        if !self.alone {
+            self.inserted(&mut plan, &analysis);
         }
         let apart = !self.alone || !analysis.own_views.is_empty();
         if apart && !analysis.writes {

@@ -4,11 +4,13 @@
 //! their places. Invariants: a column made of one keeps its name, as the subquery's column has it; the changed text is analysed
 //! again before it is used, and must have no such call left. Collaborators: the session asks one shard what time it is.
 
+use std::ops::Range;
+
 use super::analyse;
 use super::edits::Edits;
 use super::parse;
 use super::{Context, Planner};
-use crate::sql::{Scan, Token, TokenKind};
+use crate::sql::{self, Scan, Token, TokenKind};
 
 /// The time, as texts that PostgreSQL reads alike under any setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,18 +53,14 @@ const WORDS: [(&str, &str); 5] = [
     ("localtimestamp", "timestamp"),
 ];
 
-/// Whether it is the name of a call that can be replaced.
-pub(super) fn is_moment(name: &str) -> bool {
-    FUNCTIONS.contains(&name) || WORDS.iter().any(|(word, _)| *word == name)
-}
-
 impl Moments {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn find(sql: &[u8], tokens: &[Token]) -> Moments {
+    /// Those in a text of which these are the tokens.
+    pub(super) fn find(sql: &[u8], tokens: &[Token]) -> Moments {
         let punct = |at: usize, byte| {
             let token = tokens.get(at);
             token.is_some_and(|token| token.kind == TokenKind::Punct(byte))
@@ -108,6 +106,18 @@ impl Moments {
     pub fn text(&self, sql: &[u8], clock: &Clock) -> Vec<u8> {
         let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
         let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
+        Edits::new(self.edits(sql, &tokens, clock, |_| true)).apply(sql)
+    }
+
+    /// What puts the time into the text. `named`: whether what is made at this place is to have the call's name, as a column of the
+    /// result has.
+    pub(super) fn edits(
+        &self,
+        sql: &[u8],
+        tokens: &[Token],
+        clock: &Clock,
+        named: impl Fn(usize) -> bool,
+    ) -> Vec<(Range<usize>, Vec<u8>)> {
         let edit = |moment: &Moment| {
             let (first, last) = (tokens.get(moment.first)?, tokens.get(moment.last)?);
             let digits = moment.precision.and_then(|at| tokens.get(at));
@@ -123,13 +133,36 @@ impl Moments {
                 "timestamptz" if typmod.is_empty() => value,
                 of_type => format!("{value}::pg_catalog.{of_type}{typmod}"),
             };
-            let instead = format!("(SELECT {value} AS \"{name}\")");
+            let instead = match named(first.start as usize) {
+                true => format!("(SELECT {value} AS \"{name}\")"),
+                false => format!("({value})"),
+            };
             Some((
                 first.start as usize..last.end as usize,
                 instead.into_bytes(),
             ))
         };
-        Edits::new(self.0.iter().filter_map(edit).collect()).apply(sql)
+        self.0.iter().filter_map(edit).collect()
+    }
+
+    /// An expression of PostgreSQL's printing with the time in it.
+    pub(super) fn given(expression: &str, clock: &Clock) -> String {
+        let sql = expression.as_bytes();
+        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+        let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
+        let edits = Self::find(sql, &tokens).edits(sql, &tokens, clock, |_| false);
+        String::from_utf8_lossy(&Edits::new(edits).apply(sql)).into_owned()
+    }
+
+    /// Whether a name of such a function is written in a way in which it would not be found.
+    pub(super) fn are_disguised(sql: &[u8], tokens: &[Token]) -> bool {
+        let quoted =
+            |token: &Token| matches!(token.kind, TokenKind::QuotedIdent | TokenKind::UnicodeIdent);
+        let named = |token: &Token| {
+            let name = sql::name(token, sql);
+            name.is_none_or(|name| FUNCTIONS.contains(&&*name))
+        };
+        tokens.iter().any(|token| quoted(token) && named(token))
     }
 }
 

@@ -121,6 +121,8 @@ pub enum Source {
     Bool(bool),
     /// `NULL`
     Null,
+    /// What PostgreSQL computes before the rows are stored.
+    Computed,
 }
 
 impl KeyExpr {
@@ -150,7 +152,7 @@ impl KeyExpr {
                 },
             ) => Some(KeyFamily::Text),
             (None, Source::Bool(_)) => Some(KeyFamily::Bool),
-            (None, Source::Param { .. } | Source::Null) => None,
+            (None, Source::Param { .. } | Source::Null | Source::Computed) => None,
         }
     }
 }

@@ -12,9 +12,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::edits::Edits;
 use super::route::{KeyExpr, Source};
-use crate::sql::{Literal, Token, TokenKind};
+use crate::relations::{is_moment, is_own};
+use crate::sql::{self, Literal, Token, TokenKind};
 
 /// The rows of a VALUES list that is all there is to an INSERT.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +68,12 @@ impl Rows {
         self.rows.len()
     }
 
-    /// The text with only those rows that are wanted, of which there is at least one.
-    pub(crate) fn only(&self, tokens: &[Token], wanted: impl Fn(usize) -> bool) -> Edits {
+    /// What makes of the text one with only those rows that are wanted, of which there is at least one.
+    pub(crate) fn only(
+        &self,
+        tokens: &[Token],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Vec<(Range<usize>, Vec<u8>)> {
         let start = |row: usize| {
             let token = self.rows.get(row).and_then(|row| tokens.get(row.start));
             token.map_or(0, |token| token.start as usize)
@@ -97,7 +101,44 @@ impl Rows {
         if let (true, Some(last)) = (dropped, kept) {
             gone.push((end(last)..end(self.rows.len() - 1), Vec::new()));
         }
-        Edits::new(gone)
+        gone
+    }
+
+    /// The tokens of a row's values.
+    pub(crate) fn values<'t>(&self, tokens: &'t [Token], row: usize) -> Vec<&'t [Token]> {
+        let inside = self.rows.get(row).map(|row| row.start + 1..row.end - 1);
+        let inside = inside.and_then(|inside| tokens.get(inside));
+        let mut depth = 0_usize;
+        let mut is_comma = |token: &Token| {
+            match token.kind {
+                TokenKind::Punct(b'(' | b'[') => depth += 1,
+                TokenKind::Punct(b')' | b']') => depth = depth.saturating_sub(1),
+                TokenKind::Punct(b',') => return depth == 0,
+                _ => {}
+            }
+            false
+        };
+        inside
+            .unwrap_or_default()
+            .split(|token| is_comma(token))
+            .collect()
+    }
+
+    /// Where a row ends, before its parenthesis.
+    pub(crate) fn end_of(&self, tokens: &[Token], row: usize) -> Option<usize> {
+        let last = tokens.get(self.rows.get(row)?.end - 1)?;
+        Some(last.start as usize)
+    }
+
+    /// The tokens before VALUES and what is said there of identity columns.
+    pub(crate) fn target<'t>(&self, sql: &[u8], tokens: &'t [Token]) -> Option<&'t [Token]> {
+        let before = tokens.get(..self.rows.first()?.start - 1)?;
+        match before {
+            [target @ .., overriding, _, _] if overriding.is_word(sql, "overriding") => {
+                Some(target)
+            }
+            target => Some(target),
+        }
     }
 }
 
@@ -221,7 +262,7 @@ impl Folded {
                     *number = own.copied().unwrap_or(0);
                     *sole = is_sole(*number);
                 }
-                Source::Bool(_) | Source::Null => {}
+                Source::Bool(_) | Source::Null | Source::Computed => {}
             }
             keys.push(key);
         }
@@ -232,12 +273,12 @@ impl Folded {
 /// What rows that are alike have in common. What a function is called with may decide what it does: such rows are like none but their
 /// copies. Returns whether it is such a row.
 fn write_shape(sql: &[u8], row: &[Token], shape: &mut Vec<u8>) -> bool {
-    let calls = row.windows(2).any(|pair| {
+    let calls = row.windows(2).enumerate().any(|(at, pair)| {
         let named = matches!(
             pair[0].kind,
             TokenKind::Word | TokenKind::QuotedIdent | TokenKind::UnicodeIdent
         );
-        named && pair[1].kind == TokenKind::Punct(b'(')
+        named && pair[1].kind == TokenKind::Punct(b'(') && !is_known(sql, &row[at..])
     });
     for token in row {
         let mark = match token.kind {
@@ -263,6 +304,16 @@ fn write_shape(sql: &[u8], row: &[Token], shape: &mut Vec<u8>) -> bool {
     calls
 }
 
+/// Whether the tokens begin with a call without arguments of a function that gives one value.
+fn is_known(sql: &[u8], call: &[Token]) -> bool {
+    let name = call.first().and_then(|token| sql::name(token, sql));
+    let known = name.is_some_and(|name| is_moment(&name) || is_own(&name));
+    known
+        && call
+            .get(2)
+            .is_some_and(|token| token.kind == TokenKind::Punct(b')'))
+}
+
 fn comma(before: u32) -> Token {
     Token {
         kind: TokenKind::Punct(b','),
@@ -278,6 +329,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Folded, Rows};
+    use crate::plan::edits::Edits;
     use crate::plan::{Context, Layer, NoParams, Operator, Plan, Values, parse, plan};
     use crate::relations::{Relations, SearchPath, fixture};
     use crate::sql::{Scan, Token};
@@ -294,7 +346,7 @@ mod tests {
         let edits = rows(sql)
             .unwrap()
             .only(&tokens(sql), |row| wanted.contains(&row));
-        String::from_utf8(edits.apply(sql.as_bytes())).unwrap()
+        String::from_utf8(Edits::new(edits).apply(sql.as_bytes())).unwrap()
     }
 
     #[test]
@@ -391,7 +443,7 @@ mod tests {
             params: &NoParams,
         };
         let found = match plan.several.as_deref().map(|several| &several.operator) {
-            Some(Operator::Insert(insert)) => insert.shards(&values),
+            Some(Operator::Insert(insert)) => insert.shards(&values, &[]),
             _ => match &plan.operator {
                 Operator::PassThrough(target) => target
                     .shards(&values, 8)

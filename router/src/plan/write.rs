@@ -1,10 +1,10 @@
 //! Statements that change rows of several shards, where each row's change depends on rows of its own shard only.
 //!
-//! Purpose: [`Write`] says which shards such an UPDATE, DELETE or MERGE goes to; each runs the client's text on its own rows, all in
+//! Purpose: [`Write`] says which shards such an UPDATE, DELETE, MERGE or INSERT … SELECT goes to; each runs the client's text on its own rows, all in
 //! one transaction. Invariants: together the shards do what one server would do with all the rows; what a shard would compute by
 //! itself, and one server only once, is not among it. Collaborators: `decide` says where rows are; `session::write` runs it.
 
-use sqlparser::ast::Statement;
+use sqlparser::ast::{Insert, SetExpr, Statement};
 
 use super::analyse::{Analysis, Instance, StoredKeys};
 use super::apart::{Understood, several};
@@ -51,6 +51,7 @@ impl Planner<'_> {
             statement,
             Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
         );
+        let changes = changes || matches!(statement, Statement::Insert(of) if is_of_rows(of));
         match &mut plan.operator {
             operator @ Operator::Broadcast(Broadcast::Reference) if analysis.moments => {
                 *operator = match self.moments_of(analysis, tokens) {
@@ -107,6 +108,15 @@ impl Planner<'_> {
             refusal.unwrap_or_else(|| Refusal::not_supported("the time in this statement"))
         })
     }
+}
+
+/// Whether it inserts what a query returns, in whatever order.
+fn is_of_rows(insert: &Insert) -> bool {
+    let Some(query) = insert.source.as_deref() else {
+        return false;
+    };
+    let is_ordered = query.order_by.is_some() && insert.returning.is_some();
+    !matches!(&*query.body, SetExpr::Values(_)) && !is_ordered
 }
 
 /// The shards of a write of which each shard can do its part; `Err` is why they cannot.

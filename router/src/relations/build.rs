@@ -12,7 +12,8 @@ use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::reading::reading;
 use super::{
     ByName, Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation,
-    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, is_own, is_system_schema,
+    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, differs, is_moment, is_own,
+    is_system_schema,
 };
 
 /// Something configuration and servers disagree about.
@@ -396,14 +397,32 @@ impl<'a> Builder<'a> {
     fn is_own(&self, text: &str) -> bool {
         let mut words = calls(text);
         words.all(|word| {
-            let known = self.functions.get(&*word).into_iter().flatten();
-            let mut known = known.peekable();
-            let computes = |function: &Function| {
-                let immutable = function.volatility == Volatility::Immutable;
-                immutable || (&*function.schema == "pg_catalog" && is_own(&word))
-            };
-            known.peek().is_some() && known.all(computes)
+            self.computes(&word, &|volatility| volatility == Volatility::Immutable)
+                || is_own(&word) && self.is_builtin(&word)
         })
+    }
+
+    /// Whether what it calls is the same everywhere, but for values of the moment and those that each row has for itself.
+    fn is_of_moment(&self, text: &str) -> bool {
+        let mut words = calls(text);
+        words.all(|word| {
+            is_moment(&word)
+                || is_own(&word) && self.is_builtin(&word)
+                || self.computes(&word, &|volatility| volatility == Volatility::Immutable)
+                || self.is_builtin(&word)
+                    && !differs(&word)
+                    && self.computes(&word, &|volatility| volatility < Volatility::Volatile)
+        })
+    }
+
+    fn is_builtin(&self, name: &str) -> bool {
+        let known = self.functions.get(name).map_or(&[][..], Vec::as_slice);
+        !known.is_empty() && known.iter().all(|known| &*known.schema == "pg_catalog")
+    }
+
+    fn computes(&self, name: &str, is_so: &dyn Fn(Volatility) -> bool) -> bool {
+        let known = self.functions.get(name).map_or(&[][..], Vec::as_slice);
+        !known.is_empty() && known.iter().all(|known| is_so(known.volatility))
     }
 
     fn word_volatility(&self, word: &str) -> Volatility {
@@ -432,16 +451,20 @@ impl<'a> Builder<'a> {
             } else {
                 match self.volatility(default) {
                     Volatility::Immutable => DefaultValue::Immutable,
-                    Volatility::Stable => DefaultValue::Stable,
                     Volatility::Volatile if self.is_own(default) => DefaultValue::Own,
+                    _ if self.is_of_moment(default) => DefaultValue::Moment,
+                    Volatility::Stable => DefaultValue::Stable,
                     Volatility::Volatile => DefaultValue::Volatile,
                 }
             };
+            let computed = value != DefaultValue::Sequence;
+            let expression = computed.then(|| default.as_str().into());
             let relation = self.relations.get_mut(&row.relation);
             if let Some(column) =
                 relation.and_then(|r| r.columns.iter_mut().find(|column| column.name == row.name))
             {
                 column.default = value;
+                column.expression = expression;
             }
         }
     }
@@ -640,6 +663,7 @@ fn column(row: &ColumnRow) -> Column {
         not_null: row.not_null,
         collation: collation(row),
         default,
+        expression: None,
         sql_type: row.sql_type.as_ref().map(|name| SqlType {
             name: name.as_str().into(),
             suffix: row.sql_suffix.as_str().into(),

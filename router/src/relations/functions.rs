@@ -64,6 +64,29 @@ pub(crate) fn is_own(name: &str) -> bool {
     )
 }
 
+/// Whether a stable function of PostgreSQL's may give something else on another server or at another moment.
+pub(crate) fn differs(name: &str) -> bool {
+    is_momentary(name)
+        || ["pg_", "txid_", "inet_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether it is a function, or a word that stands for one, that says what time it is, the same for a whole statement.
+pub(crate) fn is_moment(name: &str) -> bool {
+    matches!(
+        name,
+        "current_date"
+            | "current_time"
+            | "current_timestamp"
+            | "localtime"
+            | "localtimestamp"
+            | "now"
+            | "statement_timestamp"
+            | "transaction_timestamp"
+    )
+}
+
 /// Whether it is a stable function of PostgreSQL's whose result differs from server to server or from moment to moment. (The other
 /// stable ones depend on settings, which are the same everywhere.)
 pub(crate) fn is_momentary(name: &str) -> bool {

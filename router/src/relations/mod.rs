@@ -24,7 +24,7 @@ pub use build::Problem;
 pub use changes::{Changes, constant};
 pub(crate) use code::words as words_of;
 pub use functions::{Function, FunctionKind, Volatility};
-pub(crate) use functions::{is_momentary, is_own};
+pub(crate) use functions::{differs, is_moment, is_momentary, is_own};
 pub use introspect::Introspection;
 pub use search_path::SearchPath;
 
@@ -142,6 +142,8 @@ pub struct Column {
     pub collation: Collation,
     /// What an INSERT that leaves the column out stores.
     pub default: DefaultValue,
+    /// The expression of its default, every name in it qualified, but of one that is a sequence's.
+    pub expression: Option<Box<str>>,
     /// Its type in SQL, if it is one of PostgreSQL's own of whose values arrays are made.
     pub sql_type: Option<SqlType>,
 }
@@ -168,6 +170,8 @@ pub enum DefaultValue {
     Stable,
     /// The next value of a sequence; identity columns too.
     Sequence,
+    /// A value of the moment, which all rows of a transaction share, or one made of such; nothing in it depends on the server otherwise.
+    Moment,
     /// A value that each row has for itself, made by functions of PostgreSQL's that do no more.
     Own,
     /// Anything else.

@@ -29,7 +29,7 @@ impl Session {
     }
 
     /// Asks a shard that is in the block, or this one. The transaction began when the first of them was asked.
-    async fn clock(&mut self, shard: ShardIndex) -> Result<Clock, Trouble> {
+    pub(super) async fn clock(&mut self, shard: ShardIndex) -> Result<Clock, Trouble> {
         let joined = self.participants.iter().find(|held| held.in_block);
         let shard = joined.map_or(shard, |held| held.shard);
         let index = self.join(shard, Need::Primary).await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardIndex;
 use switchyard_wire::Format;
+use switchyard_wire::backend::{Column, Message};
 use switchyard_wire::frontend::{self, Bind};
 use tokio::time::timeout;
 
@@ -15,18 +16,24 @@ use super::fetch::Asked;
 use super::part::{error_position, place_error};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
+use super::workspace::columns;
 use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::{Said, next, violation};
+use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
-use crate::execute::relay::Trouble;
-use crate::plan::insert::Part;
-use crate::plan::{Insert, Operator, Plan, Values};
+use crate::execute::relay::{Trouble, decode_message};
+use crate::plan::insert::{Computed, Part};
+use crate::plan::moment::Clock;
+use crate::plan::{Insert, Operator, Param, Plan, Values};
+use crate::sql::Scan;
 
 /// So many bytes of rows may be returned: they are kept until every shard has stored its own.
 const MOST_RETURNED: usize = 64 << 20;
+/// So many values are computed by one query.
+const MOST_COLUMNS: usize = 1_000;
 /// So long other shards have to say that they fail, too, when one has.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
@@ -130,7 +137,28 @@ impl Session {
     }
 
     async fn insert_parts(&mut self, asked: &Inserting<'_>) -> Result<Inserted, Trouble> {
-        let parts = Insert::parts(asked.sql, asked.shards).ok_or(Failure::Retry)?;
+        let Operator::Insert(insert) = &asked.plan.operator else {
+            return Err(Failure::Retry.into());
+        };
+        let first = asked.shards.first().copied();
+        let clock = match insert.moments {
+            true => Some(self.clock(first.unwrap_or(ShardIndex::FIRST)).await?),
+            false => None,
+        };
+        let computed = match insert.computes() {
+            true => self.compute_keys(insert, asked, clock.as_ref()).await?,
+            false => Vec::new(),
+        };
+        let own = match insert.computes() {
+            true => match asked.shards_with(insert, &computed) {
+                Ok(shards) => Some(shards),
+                Err(failure) => return Err(self.or_refused(failure, asked.sql).await),
+            },
+            false => None,
+        };
+        let shards = own.as_deref().unwrap_or(asked.shards);
+        let parts = insert.parts(asked.sql, shards, clock.as_ref(), &computed);
+        let parts = parts.ok_or(Failure::Retry)?;
         let indexes = self.send_rows(asked, &parts).await?;
         self.cancel_again(asked.cancels).await;
         let mut answers = Vec::with_capacity(parts.len());
@@ -154,8 +182,60 @@ impl Session {
                 self.after_statement(after).await?;
             }
         }
-        let shards = parts.iter().map(|part| part.shard);
-        Ok(put_together(asked.shards, shards.zip(answers).collect()))
+        let of = parts.iter().map(|part| part.shard);
+        Ok(put_together(shards, of.zip(answers).collect()))
+    }
+
+    /// One of the shards, which computes what is computed once.
+    async fn join_one(&mut self, asked: &Inserting<'_>) -> Result<usize, Trouble> {
+        let joined = |held: &&Participant| held.in_block && held.is_primary;
+        let joined = self.participants.iter().find(joined);
+        let joined = joined.map(|held| held.shard);
+        let shard = joined.or(asked.shards.first().copied());
+        let shard = shard.unwrap_or_else(|| self.any_shard());
+        self.join(shard, Need::Primary).await
+    }
+
+    /// Lets PostgreSQL compute the keys that are expressions.
+    async fn compute_keys(
+        &mut self,
+        insert: &Insert,
+        asked: &Inserting<'_>,
+        clock: Option<&Clock>,
+    ) -> Result<Vec<Computed>, Trouble> {
+        let expressions = insert.expressions(asked.sql, clock);
+        let expressions = expressions.ok_or(Failure::Retry)?;
+        let index = self.join_one(asked).await?;
+        let mut computed = Vec::with_capacity(expressions.len());
+        for some in expressions.chunks(MOST_COLUMNS) {
+            let query = format!("SELECT {}", some.join(", "));
+            let own = Asked {
+                sql: query.as_bytes(),
+                params: asked.bound.clone(),
+                given: GivenRows::default(),
+                need: Need::Primary,
+                cancels: asked.cancels,
+            };
+            self.ask(index, &query, Format::Text, &own).await?;
+            let before = self.client.hold();
+            let mut returned = 0;
+            let answer = self.rows_answered(index, asked.plan, &mut returned).await;
+            let mut said = self.client.unhold(before);
+            let answer = answer?;
+            if answer.failed {
+                // It speaks of places in a text of ours.
+                place_error(&mut said, 0, |_| None);
+                self.client.output.extend_from_slice(&said);
+                let shard = self.participants.at(index)?.shard;
+                if let Some(block) = &mut self.block {
+                    block.failed.get_or_insert(FailedOn::Shard(shard));
+                }
+                return Err(Trouble::Told);
+            }
+            self.client.output.extend_from_slice(&said);
+            computed.extend(answer.values().ok_or(Failure::Retry)?);
+        }
+        Ok(computed)
     }
 
     /// Sends each shard its rows: the participants, in the parts' order.
@@ -280,7 +360,50 @@ impl Session {
     }
 }
 
+impl Answer {
+    /// The values of its one row.
+    fn values(&self) -> Option<Vec<Computed>> {
+        let description = columns(self.description.as_deref()?)?;
+        let Ok(Message::DataRow(row)) = decode_message(self.rows.front()?) else {
+            return None;
+        };
+        let value = |(value, column): (Option<&[u8]>, Column<'_>)| Computed {
+            text: value.map(<[u8]>::to_vec),
+            oid: column.type_oid,
+        };
+        Some(row.iter().zip(description.iter()).map(value).collect())
+    }
+}
+
 impl Inserting<'_> {
+    /// The shard of each row, where these are the keys that were computed.
+    fn shards_with(
+        &self,
+        insert: &Insert,
+        computed: &[Computed],
+    ) -> Result<Vec<ShardIndex>, Failure> {
+        let mut scan = Scan::new();
+        scan.scan(self.sql).map_err(|_| Failure::Retry)?;
+        let params: Vec<Param<'_>> = match &self.bound {
+            Some((types, bind)) => {
+                let values = bind.params.iter().zip(types).enumerate();
+                let param = |(at, (value, oid)): (usize, (_, &u32))| Param {
+                    value,
+                    binary: bind.param_formats.format(at) == Format::Binary,
+                    oid: *oid,
+                };
+                values.map(param).collect()
+            }
+            None => Vec::new(),
+        };
+        let values = Values {
+            sql: self.sql,
+            literals: &scan.literals,
+            params: &params.as_slice(),
+        };
+        insert.shards(&values, computed).map_err(Failure::Refused)
+    }
+
     /// Appends the messages that run a shard's text, up to one that is answered by ReadyForQuery.
     fn encode(&self, output: &mut BytesMut, text: &[u8]) {
         let Some((types, bind)) = &self.bound else {
@@ -305,7 +428,10 @@ pub(super) fn shards_of_rows(plan: &Plan, values: &Values<'_>) -> Result<Vec<Sha
     let Operator::Insert(insert) = &plan.operator else {
         return Ok(Vec::new());
     };
-    insert.shards(values).map_err(Failure::Refused)
+    match insert.computes() {
+        true => Ok(Vec::new()),
+        false => insert.shards(values, &[]).map_err(Failure::Refused),
+    }
 }
 
 fn refused(sql: &[u8], part: &Part, mut said: BytesMut) -> Refused {

@@ -268,10 +268,7 @@ impl Session {
                     false => ShardSet::one(self.any_shard()),
                 });
             }
-            Operator::Insert(insert) => {
-                let rows = insert.shards(values).map_err(Failure::Refused)?;
-                return Ok(set_of(rows));
-            }
+            Operator::Insert(_) => return Ok(set_of(shards_of_rows(plan, values)?)),
             Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
             Operator::Session | Operator::Workspace(_) | Operator::Refuse(_) => {
                 return Ok(ShardSet::empty());

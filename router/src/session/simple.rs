@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// A statement is refused for its values. What PostgreSQL finds wrong with it comes first.
-    async fn or_refused(&mut self, failure: Failure, sql: &[u8]) -> Trouble {
+    pub(super) async fn or_refused(&mut self, failure: Failure, sql: &[u8]) -> Trouble {
         let is_second = matches!(&failure, Failure::Refused(refusal) if refusal.analyse_first);
         let in_failed = self
             .block

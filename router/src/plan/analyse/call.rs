@@ -5,10 +5,11 @@ use sqlparser::ast::{Function, FunctionArg, FunctionArgExpr, FunctionArguments, 
 use super::names::function_name;
 use super::{Analyser, Stop};
 use crate::plan::Pin;
-use crate::plan::moment::is_moment;
 use crate::plan::refusal::Refusal;
 use crate::plan::workspace::read_by_text;
-use crate::relations::{Function as Known, FunctionKind, Volatility, is_momentary, is_own};
+use crate::relations::{
+    self, Function as Known, FunctionKind, Volatility, is_moment, is_momentary, is_own,
+};
 
 /// Volatile functions of PostgreSQL's that only compute, besides those that [give every row its own value](is_own): which server runs
 /// them does not matter.
@@ -396,11 +397,7 @@ pub(in crate::plan) fn reads_catalogue(name: &str) -> bool {
 
 /// Whether a stable function's result may differ from server to server or from moment to moment.
 fn differs(name: &str, builtin: bool) -> bool {
-    !builtin
-        || is_momentary(name)
-        || name.starts_with("pg_")
-        || name.starts_with("txid_")
-        || name.starts_with("inet_")
+    !builtin || relations::differs(name)
 }
 
 fn momentary(name: &str) -> Refusal {

@@ -1,5 +1,6 @@
 //! INSERT: the keys of the new rows.
 
+use postgres_protocol::escape::escape_identifier;
 use sqlparser::ast::{
     ConflictTarget, Expr, Insert, OnConflict, OnConflictAction, OnInsert, Query, SelectItem,
     SetExpr, Statement, TableObject,
@@ -9,11 +10,10 @@ use super::facts::{ColumnId, Fact, ScopeId};
 use super::mention::broken;
 use super::names::{Item, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
-use super::{Analyser, Inserted, Stop, StoredKeys};
+use super::{Analyser, Inserted, KeyColumn, Stop, StoredKeys};
 use crate::plan::refusal::Refusal;
 use crate::plan::route::{KeyExpr, KeySet, Source};
-use crate::plan::rows::Folded;
-use crate::relations::{DefaultValue, Relation, Sharding};
+use crate::relations::{Column, DefaultValue, Relation, Sharding};
 
 impl<'a> Analyser<'a> {
     pub(super) fn insert(
@@ -42,14 +42,12 @@ impl<'a> Analyser<'a> {
         let source = insert.source.as_deref();
         self.insert_rows(target, &item, &listed, source, scope)?;
         if let Some(rows) = source.and_then(values_rows)
-            && self.folded.is_some()
+            && let Some(folded) = self.folded
         {
-            let width = rows.first().map(|row| row.len());
-            self.analysis.inserted = Some(Inserted {
-                returns: insert.returning.is_some(),
-                ragged: rows.iter().any(|row| Some(row.len()) != width),
-                calls: self.folded.is_some_and(Folded::calls),
-            });
+            let mut inserted = inserted(&rows, target, &listed);
+            inserted.returns = insert.returning.is_some();
+            inserted.calls = folded.calls();
+            self.analysis.inserted = Some(inserted);
         }
         let excluded = Item {
             alias: Some("excluded".to_owned()),
@@ -96,17 +94,14 @@ impl<'a> Analyser<'a> {
         });
         match (rows, source) {
             (Some(rows), _) => {
-                for expr in rows
-                    .iter()
-                    .flat_map(|row| row.iter())
-                    .filter(|expr| !is_default(expr))
-                {
-                    self.expr(expr, scope, false)?;
+                let position = key.and_then(|(.., position)| position);
+                for row in &rows {
+                    self.row_values(row, position, scope)?;
                 }
                 if let Some((relation, sharding, position)) = key {
                     let keys = rows
                         .iter()
-                        .map(|row| self.row_key(relation, sharding, row, position));
+                        .map(|row| self.row_key_or_computed(relation, sharding, row, position));
                     let keys = keys.collect::<Result<Vec<_>, _>>()?;
                     let keys = match self.folded {
                         Some(folded) => folded.keys(&keys, |number| self.is_sole(number)),
@@ -116,6 +111,7 @@ impl<'a> Analyser<'a> {
                         .columns
                         .get(sharding.column)
                         .and_then(|output| output.column)
+                        .filter(|_| self.analysis.computed.is_none())
                     {
                         self.analysis
                             .facts
@@ -134,6 +130,49 @@ impl<'a> Analyser<'a> {
         }
         self.frames.extend(hidden);
         Ok(())
+    }
+
+    /// The values of a row. A key that is computed first may be whatever one server computes.
+    fn row_values(
+        &mut self,
+        row: &'a [Expr],
+        key: Option<usize>,
+        scope: ScopeId,
+    ) -> Result<(), Stop> {
+        for (position, expr) in row.iter().enumerate() {
+            if is_default(expr) {
+                continue;
+            }
+            let computed =
+                self.folded.is_some() && key == Some(position) && self.key_expr(expr).is_none();
+            let before = computed.then(|| self.analysis.merge.clone());
+            self.expr(expr, scope, false)?;
+            if let Some(before) = before {
+                self.analysis.merge = before;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of a row of the statement, which may be one that has to be computed.
+    fn row_key_or_computed(
+        &mut self,
+        relation: &'a Relation,
+        sharding: &'a Sharding,
+        row: &'a [Expr],
+        position: Option<usize>,
+    ) -> Result<KeyExpr, Stop> {
+        match self.row_key(relation, sharding, row, position) {
+            Err(Stop::Refuse(refusal)) if self.folded.is_some() => {
+                self.analysis.computed.get_or_insert(*refusal);
+                Ok(KeyExpr {
+                    source: Source::Computed,
+                    negative: false,
+                    casts: Vec::new(),
+                })
+            }
+            key => key,
+        }
     }
 
     fn insert_query(
@@ -265,7 +304,22 @@ impl<'a> Analyser<'a> {
             if given && !rows.into_iter().flatten().any(default_in) {
                 continue;
             }
-            self.default_value(relation, column)?;
+            let is_key = target
+                .sharding()
+                .is_some_and(|(_, sharding)| sharding.column == at);
+            match column.default {
+                // It is computed first.
+                DefaultValue::Stable
+                | DefaultValue::Moment
+                | DefaultValue::Own
+                | DefaultValue::Volatile
+                    if is_key && self.folded.is_some() => {}
+                DefaultValue::Moment if self.folded.is_some() => {
+                    self.diverges_by_default(column);
+                    self.analysis.moments = true;
+                }
+                _ => self.default_value(relation, column)?,
+            }
         }
         Ok(())
     }
@@ -287,11 +341,11 @@ impl<'a> Analyser<'a> {
                 .hint(format!("Give the column \"{}\" a value in the INSERT.", column.name))
                 .into());
             }
-            DefaultValue::Own => {
-                let what = || format!("the default of column \"{}\"", column.name);
-                self.analysis.diverges.get_or_insert_with(what);
-            }
-            DefaultValue::Sequence | DefaultValue::Stable | DefaultValue::Volatile => {
+            DefaultValue::Own => self.diverges_by_default(column),
+            DefaultValue::Sequence
+            | DefaultValue::Stable
+            | DefaultValue::Moment
+            | DefaultValue::Volatile => {
                 self.needs_merge(|| {
                     Refusal::not_supported(format!(
                         "the default of column \"{}\" is not supported across shards",
@@ -300,11 +354,16 @@ impl<'a> Analyser<'a> {
                     .detail("Each shard would compute a value of its own.")
                     .hint("Compute the value first and pass it as a parameter.")
                 });
-                let what = || format!("the default of column \"{}\"", column.name);
-                self.analysis.diverges.get_or_insert_with(what);
+                self.diverges_by_default(column);
             }
         }
         Ok(())
+    }
+
+    /// Copies of a reference table with this default could differ.
+    fn diverges_by_default(&mut self, column: &Column) {
+        let what = || format!("the default of column \"{}\"", column.name);
+        self.analysis.diverges.get_or_insert_with(what);
     }
 
     fn on_conflict(
@@ -406,6 +465,64 @@ pub(in crate::plan) fn inserted_rows(statement: &Statement) -> Option<usize> {
         Statement::Insert(insert) => Some(values_rows(insert.source.as_deref()?)?.len()),
         _ => None,
     }
+}
+
+/// What is known of rows for these columns.
+fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Inserted {
+    let width = rows.first().map_or(0, |row| row.len());
+    let all = target
+        .relation
+        .map_or(&[][..], |relation| &relation.columns);
+    let is_short = match listed {
+        [] => width > all.len(),
+        listed => width != listed.len(),
+    };
+    let mut inserted = Inserted {
+        returns: false,
+        ragged: is_short || rows.iter().any(|row| row.len() != width),
+        calls: false,
+        added: Vec::new(),
+        replaced: Vec::new(),
+        columns: None,
+        key: None,
+    };
+    let key = target.sharding().map(|(_, sharding)| sharding.column);
+    for (at, column) in all.iter().enumerate() {
+        let position = match listed {
+            [] => Some(at).filter(|at| *at < width),
+            listed => listed.iter().position(|name| *name == column.name),
+        };
+        if key == Some(at) {
+            inserted.key = Some(KeyColumn {
+                name: escape_identifier(&column.name),
+                position,
+                default: column.expression.clone(),
+            });
+            continue;
+        }
+        let Some(expression) = &column.expression else {
+            continue;
+        };
+        if column.default != DefaultValue::Moment {
+            continue;
+        }
+        match position {
+            Some(position) => inserted.replaced.push((position, expression.clone())),
+            None => {
+                let name = escape_identifier(&column.name);
+                inserted.added.push((name, expression.clone()));
+            }
+        }
+    }
+    if listed.is_empty() {
+        let given = all.iter().take(width);
+        inserted.columns = Some(
+            given
+                .map(|column| escape_identifier(&column.name))
+                .collect(),
+        );
+    }
+    inserted
 }
 
 /// The rows of a plain VALUES.

@@ -93,6 +93,25 @@ pub(super) struct Inserted {
     pub(super) ragged: bool,
     /// Functions are called in them.
     pub(super) calls: bool,
+    /// Columns that are left out and have values of the moment for their defaults: names in SQL, and expressions.
+    pub(super) added: Vec<(String, Box<str>)>,
+    /// Columns of the rows of which that is the default: positions, and expressions.
+    pub(super) replaced: Vec<(usize, Box<str>)>,
+    /// The columns of the rows, in SQL, where none are listed.
+    pub(super) columns: Option<Vec<String>>,
+    /// The shard key.
+    pub(super) key: Option<KeyColumn>,
+}
+
+/// The shard key of rows that are inserted.
+#[derive(Debug, Clone)]
+pub(in crate::plan) struct KeyColumn {
+    /// Its name in SQL.
+    pub(in crate::plan) name: String,
+    /// Its position among the values of a row, if it is not left out.
+    pub(in crate::plan) position: Option<usize>,
+    /// The expression of its default.
+    pub(in crate::plan) default: Option<Box<str>>,
 }
 
 /// Where stored keys come from.
@@ -155,6 +174,8 @@ pub(super) struct Analysis {
     pub(super) writes_reference: Option<String>,
     /// Why copies of a reference table written by this statement could differ.
     pub(super) diverges: Option<String>,
+    /// Keys of rows have to be computed first; what is said where they cannot be.
+    pub(super) computed: Option<Refusal>,
     /// The rows of an INSERT that is the whole statement.
     pub(super) inserted: Option<Inserted>,
     /// The primary must run it: a volatile function, an unlogged table.

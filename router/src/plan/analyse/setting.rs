@@ -91,6 +91,7 @@ impl<'a> Analyser<'a> {
             Source::Param { number, .. } => Some(Argument::Param(number)),
             Source::Bool(value) => Some(Argument::Bool(value)),
             Source::Null => Some(Argument::Null),
+            Source::Computed => None,
         }
     }
 

@@ -108,19 +108,41 @@ impl Need {
         shard.map(Some).map_err(|_| Box::new(self.not_exact()))
     }
 
-    /// The shard of each row about to be stored; one that PostgreSQL refuses goes to any.
+    /// The shard of each row about to be stored, where these are the keys that were computed, in their order. A row that
+    /// PostgreSQL refuses goes to any.
     pub(super) fn shard_of_rows(
         &self,
         values: &Values<'_>,
+        computed: &[Param<'_>],
     ) -> Result<Vec<ShardIndex>, Box<Refusal>> {
         let Some(column) = self.stored else {
             return Err(Box::new(self.not_exact()));
         };
-        let keys = self.stored_keys()?.iter();
-        let shards = keys.map(|key| self.stored_shard(key, column, values));
-        shards
-            .map(|shard| Ok(shard?.unwrap_or(ShardIndex::FIRST)))
-            .collect()
+        let keys = self.stored_keys()?;
+        let mut computed = computed.iter();
+        let mut shards = Vec::with_capacity(keys.len());
+        for key in keys {
+            let shard = match (&key.source, computed.as_slice()) {
+                (Source::Computed, [value, ..]) => {
+                    computed.next();
+                    let values = Values {
+                        params: &std::slice::from_ref(value),
+                        ..*values
+                    };
+                    let key = KeyExpr {
+                        source: Source::Param {
+                            number: 1,
+                            sole: false,
+                        },
+                        ..key.clone()
+                    };
+                    self.stored_shard(&key, column, &values)?
+                }
+                _ => self.stored_shard(key, column, values)?,
+            };
+            shards.push(shard.unwrap_or(ShardIndex::FIRST));
+        }
+        Ok(shards)
     }
 
     fn not_exact(&self) -> Refusal {
@@ -213,6 +235,7 @@ impl KeyExpr {
     fn typed<'a>(&self, map: &KeyMap, values: &Values<'a>) -> Option<Typed<'a>> {
         let mut typed = match &self.source {
             Source::Null => Typed::Null,
+            Source::Computed => return None,
             Source::Bool(value) => Typed::Value(KeyType::Bool, Key::Bool(*value)),
             Source::Literal { slot, kind } => self.literal(*slot, *kind, values)?,
             Source::Param { number, sole } => {
@@ -302,7 +325,7 @@ impl KeyExpr {
         };
         match &self.source {
             Source::Null => {}
-            Source::Bool(_) => return None,
+            Source::Bool(_) | Source::Computed => return None,
             Source::Literal {
                 slot,
                 kind: LiteralKind::String,

@@ -15,11 +15,11 @@ INSERT INTO users VALUES (5)
 
 INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y')
 --> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
--->   Shards: s1
+-->   Shards of the rows: s1, s1
 
 INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y')
 --> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
--->   Refuse the default of column "created" is not supported across shards
+-->   Shards of the rows: s1, s0
 
 INSERT INTO users (id, name) VALUES ($1, 'x'), ($2, 'y')
 --> PassThrough to the shards of users stored in ($1, $2) (primary)
@@ -91,14 +91,10 @@ INSERT INTO profiles DEFAULT VALUES
 -->   Shards: s0
 
 INSERT INTO keyed (v) VALUES ('x')
---> Refuse 0A000: the shard key "id" of table "keyed" must be given
---> DETAIL: Its default value is computed where the row is stored, and where that is depends on it.
---> HINT: Give the shard key a value in the INSERT.
+--> Insert of rows of keyed stored = a value computed first
 
 INSERT INTO keyed (id, v) VALUES (DEFAULT, 'x')
---> Refuse 0A000: the shard key "id" of table "keyed" must be given
---> DETAIL: Its default value is computed where the row is stored, and where that is depends on it.
---> HINT: Give the shard key a value in the INSERT.
+--> Insert of rows of keyed stored = a value computed first
 
 INSERT INTO keyed DEFAULT VALUES
 --> Refuse 0A000: the shard key "id" of table "keyed" must be given
@@ -106,14 +102,10 @@ INSERT INTO keyed DEFAULT VALUES
 --> HINT: Give the shard key a value in the INSERT.
 
 INSERT INTO keyed (id, v) VALUES (gen_random_uuid(), 'x')
---> Refuse 0A000: the shard of the new rows of table "keyed" is not known
---> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of rows of keyed stored = a value computed first
 
 INSERT INTO users (id) VALUES (2 + 3)
---> Refuse 0A000: the shard of the new rows of table "users" is not known
---> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of rows of users stored = a value computed first
 
 INSERT INTO users (id) VALUES ((SELECT max(id) FROM users))
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
@@ -165,8 +157,7 @@ INSERT INTO orders (id, user_id) SELECT id, user_id FROM order_items WHERE user_
 -->   Shards: s0
 
 INSERT INTO orders (id, user_id) SELECT order_id, user_id FROM order_items
---> Refuse 0A000: storing rows of table "orders" on several shards in one statement is not supported yet
---> HINT: Restrict the shard key of the rows it comes from to one value.
+--> Write on all shards (primary)
 
 INSERT INTO orders (id, user_id) SELECT id, 5 FROM users WHERE id = 5
 --> PassThrough to the shards of users = integer[1], orders in (integer[0]) (primary)
@@ -176,8 +167,9 @@ INSERT INTO orders (id, user_id) SELECT 1, u.id FROM users u WHERE u.id = $1 RET
 --> PassThrough to the shard of users = $1 (primary)
 
 INSERT INTO orders (id, user_id) SELECT id, age FROM users WHERE id = 5
---> Refuse 0A000: storing rows of table "orders" on several shards in one statement is not supported yet
---> HINT: Restrict the shard key of the rows it comes from to one value.
+--> Refuse 0A000: storing rows of table "orders" with other shard keys than those of the rows they are made of is not supported across shards
+--> DETAIL: The rows may have to move to another shard.
+--> HINT: Delete the rows and insert them with the new keys.
 
 INSERT INTO orders (id, user_id) SELECT id, user_id + 1 FROM orders WHERE user_id = 5
 --> Refuse 0A000: the shard of the new rows of table "orders" is not known
@@ -218,9 +210,9 @@ INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 1
 -->   Refuse the statement needs the first shard and another one together
 
 INSERT INTO settings SELECT name, 'x' FROM users
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: combining a sharded table with something on the first shard only is not supported yet
+--> DETAIL: "settings" exists on the first shard only.
+--> HINT: Make it a reference table, or restrict the shard key to a row of the first shard.
 
 INSERT INTO settings SELECT code, name FROM countries
 --> PassThrough to shard s0 (primary)
@@ -234,8 +226,9 @@ INSERT INTO users (id, name) SELECT 5, key FROM settings
 -->   Shards: s0
 
 INSERT INTO users (id) VALUES (5) UNION ALL VALUES (5)
---> Refuse 0A000: storing rows of table "users" on several shards in one statement is not supported yet
---> HINT: Restrict the shard key of the rows it comes from to one value.
+--> Refuse 0A000: the default of column "created" is not supported across shards
+--> DETAIL: Each shard would compute a value of its own.
+--> HINT: Compute the value first and pass it as a parameter.
 
 INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (5, 'a'), (5, 'b')) v (id, name)
 --> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
@@ -243,7 +236,7 @@ INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (5, 'a'), (5, 'b')
 
 INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (1, 'a'), (3, 'b')) v (id, name)
 --> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
--->   Refuse a statement that writes and needs rows of several shards is not supported yet
+-->   Refuse the default of column "created" is not supported across shards
 
 INSERT INTO users (id) SELECT * FROM unnest($1::int8[])
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
@@ -355,9 +348,7 @@ INSERT INTO events VALUES ('2026-02-01', 'x')
 -->   Shards: s1
 
 INSERT INTO events VALUES (now(), 'x')
---> Refuse 0A000: the shard of the new rows of table "events" is not known
---> DETAIL: The shard key "day" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of rows of events stored = a value computed first
 
 INSERT INTO events VALUES ('today', 'x')
 --> PassThrough to the shard of events stored = string[0] (primary)
@@ -408,3 +399,81 @@ INSERT INTO profiles (user_id, bio) VALUES (1, (SELECT max(name) FROM users)), (
 EXPLAIN INSERT INTO profiles (user_id, bio) VALUES (1, 'x'), (3, 'y')
 --> PassThrough to the shards of profiles stored in (integer[0], integer[2]) (primary)
 -->   Refuse a statement that writes and needs rows of several shards is not supported yet
+
+-- values of the moment, which are given to all shards
+INSERT INTO users (id, name) VALUES (1, 'x'), (3, now()::text), (2, upper(CURRENT_DATE::text)) ON CONFLICT (id) DO UPDATE SET created = now()
+--> PassThrough to the shards of users stored in (integer[0], integer[2], integer[3]) (primary)
+-->   Shards of the rows: s1, s0, s1
+
+INSERT INTO users VALUES (1, 'x'), (3, 'y')
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
+-->   Shards of the rows: s1, s0
+
+INSERT INTO users (id, created) VALUES (1, DEFAULT), (3, '2026-01-01')
+--> PassThrough to the shards of users stored in (integer[0], integer[1]) (primary)
+-->   Shards of the rows: s1, s0
+
+INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y') RETURNING now()
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
+-->   Shards of the rows: s1, s0
+
+INSERT INTO users (id, name) VALUES (1, 'x'), (3, statement_timestamp()::text)
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
+-->   Shards of the rows: s1, s0
+
+-- rows of a query: where their keys stay
+INSERT INTO profiles (user_id, bio) SELECT id, name FROM users
+--> Write on all shards (primary)
+
+INSERT INTO profiles (user_id, bio) SELECT user_id, status FROM orders WHERE user_id IN (1, 3) AND total > 5 RETURNING *
+--> PassThrough to the shards of orders in (integer[0], integer[1]) (primary)
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
+
+INSERT INTO profiles (user_id) SELECT user_id FROM orders ORDER BY total RETURNING user_id
+--> Refuse 0A000: storing rows of table "profiles" on several shards in one statement is not supported yet
+--> HINT: Restrict the shard key of the rows it comes from to one value.
+
+INSERT INTO profiles (user_id) SELECT user_id FROM orders LIMIT 5
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+INSERT INTO profiles (user_id, bio) SELECT user_id, count(*)::text FROM orders GROUP BY user_id
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+INSERT INTO profiles (user_id) SELECT id FROM orders
+--> Refuse 0A000: storing rows of table "profiles" with other shard keys than those of the rows they are made of is not supported across shards
+--> DETAIL: The rows may have to move to another shard.
+--> HINT: Delete the rows and insert them with the new keys.
+
+INSERT INTO profiles (user_id, bio) SELECT id, now()::text FROM users
+--> Write on all shards (primary)
+-->   The time is given
+
+INSERT INTO profiles AS p (user_id, bio) SELECT id, name FROM users ON CONFLICT (user_id) DO UPDATE SET bio = excluded.bio WHERE p.bio IS NULL
+--> Write on all shards (primary)
+
+-- keys that are computed first
+INSERT INTO keyed (v) VALUES ('a')
+--> Insert of rows of keyed stored = a value computed first
+
+INSERT INTO keyed (v) VALUES ('a'), ('b')
+--> Insert of rows of keyed stored in (a value computed first, a value computed first)
+
+INSERT INTO keyed VALUES (gen_random_uuid(), 'a'), (DEFAULT, 'b'), ('6e8bc430-9c3a-11d9-9669-0800200c9a66', 'c')
+--> Insert of rows of keyed stored in (a value computed first, a value computed first, string[2])
+
+INSERT INTO profiles (user_id) VALUES (1 + 1), ($1)
+--> Insert of rows of profiles stored in (a value computed first, $1)
+
+INSERT INTO profiles (user_id) VALUES (nextval('some_seq')), (5)
+--> Refuse 0A000: the shard of the new rows of table "profiles" is not known
+--> DETAIL: It is computed with "nextval()", which is on the first shard only.
+--> HINT: Compute the shard key first and pass it as a value.
+
+INSERT INTO profiles (user_id) VALUES ((SELECT max(id) FROM users))
+--> Refuse 0A000: the shard of the new rows of table "profiles" is not known
+--> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.

@@ -98,7 +98,7 @@ impl Lock {
         let number = |count: &Count| match count {
             Count::Of(expr) => match expr.source {
                 Source::Param { number, .. } => Some(number),
-                Source::Literal { .. } | Source::Bool(_) | Source::Null => None,
+                Source::Literal { .. } | Source::Bool(_) | Source::Null | Source::Computed => None,
             },
             Count::One => None,
         };

@@ -51,7 +51,7 @@ pub(in crate::plan) fn rows(
 fn read(expr: &KeyExpr, values: &Values<'_>) -> Result<Option<i64>, KeyError> {
     match &expr.source {
         Source::Null => Ok(None),
-        Source::Bool(_) => Err(KeyError::Invalid),
+        Source::Bool(_) | Source::Computed => Err(KeyError::Invalid),
         Source::Literal { slot, kind } => {
             let literal = values.literals.get(*slot as usize);
             let span =
