@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
 
 use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, Settings};
 use crate::control::ControlHandle;
@@ -18,7 +17,7 @@ use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
 use crate::two_phase::recovery::Resolver;
-use spare::{READ_SIZE, Spare};
+pub(crate) use spare::{make_room, reclaim};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -117,7 +116,6 @@ pub struct Worker {
     pub services: Arc<Services>,
     desk: Mutex<Desk>,
     reported: Mutex<ReportedParameters>,
-    spare: Mutex<Spare>,
 }
 
 /// Where statements are scanned and planned.
@@ -153,28 +151,7 @@ impl Worker {
                 plans: PlanCache::new(PLAN_CACHE_LIMIT),
             }),
             reported: Mutex::default(),
-            spare: Mutex::default(),
         }
-    }
-
-    /// Makes room for one read in the input buffer of a connection. One that holds no memory is lent a spare one.
-    pub(crate) fn make_room(&self, input: &mut BytesMut) {
-        if input.capacity() == 0 {
-            *input = self.spare().take();
-        }
-        input.reserve(READ_SIZE);
-    }
-
-    /// Takes an input buffer back if nothing is left in it: the next to read anything has one that is warm, whichever
-    /// connection it was.
-    pub(crate) fn reclaim(&self, input: &mut BytesMut) {
-        if input.is_empty() && input.capacity() > 0 {
-            self.spare().put(std::mem::take(input));
-        }
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Spare> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {

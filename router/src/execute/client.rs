@@ -14,7 +14,7 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::metrics::Counters;
 use crate::stream::Stream;
-use crate::worker::Worker;
+use crate::worker::{make_room, reclaim};
 
 /// Input read ahead, while a backend works for this client, before we leave the rest in the socket.
 const READ_AHEAD: usize = 64 << 10;
@@ -23,8 +23,6 @@ const READ_AHEAD: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: Stream,
-    /// Lends the input buffer.
-    worker: Arc<Worker>,
     /// Received, not yet handled.
     pub(crate) input: BytesMut,
     /// Owed to the client, not yet written.
@@ -78,15 +76,9 @@ pub(crate) enum ClientError {
 }
 
 impl Client {
-    pub(crate) fn new(
-        stream: Stream,
-        input: BytesMut,
-        counters: Arc<Counters>,
-        worker: Arc<Worker>,
-    ) -> Self {
+    pub(crate) fn new(stream: Stream, input: BytesMut, counters: Arc<Counters>) -> Self {
         Self {
             stream,
-            worker,
             input,
             output: BytesMut::new(),
             watch: Watch::default(),
@@ -151,7 +143,7 @@ impl Client {
 
     /// Waits for bytes, any number. False at the end of the stream. A client that keeps us waiting holds no buffer.
     pub(crate) async fn read(&mut self) -> io::Result<bool> {
-        self.worker.reclaim(&mut self.input);
+        reclaim(&mut self.input);
         let mut asked = !self.input.is_empty();
         let count = poll_fn(|context| {
             // Without a buffer, at first; woken, there is something to read, mostly.
@@ -170,11 +162,11 @@ impl Client {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.worker.make_room(&mut self.input);
+        make_room(&mut self.input);
         self.watch = Watch::default();
         let count = match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
             Poll::Pending => {
-                self.worker.reclaim(&mut self.input);
+                reclaim(&mut self.input);
                 return Poll::Pending;
             }
             Poll::Ready(read) => read?,
@@ -200,17 +192,12 @@ impl Client {
     /// Puts back input taken by [`Client::take_input`], in front of what has arrived meanwhile.
     pub(crate) fn put_back(&mut self, mut input: BytesMut) {
         if input.is_empty() {
-            return self.worker.reclaim(&mut input);
+            return reclaim(&mut input);
         }
         if !self.input.is_empty() {
             input.extend_from_slice(&self.input);
         }
         self.input = input;
-    }
-
-    /// Who lends backends their input buffers, too.
-    pub(super) fn worker(&self) -> &Worker {
-        &self.worker
     }
 
     /// Reads ahead while a backend works. Ready when the client has gone; pending otherwise, however much it sends.

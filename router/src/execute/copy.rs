@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::participant::Participant;
 use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
 use crate::execute::client::Client;
+use crate::worker::make_room;
 
 /// Forwards CopyData until the client ends the COPY or the backend does, by an error. What the client still sends after
 /// the backend's error is dropped by the session, as PostgreSQL does.
@@ -109,7 +110,7 @@ async fn backend_spoke(
         client.flush().await.map_err(client_gone)?;
     }
     let connection = &mut *participant.connection;
-    client.worker().make_room(&mut connection.input);
+    make_room(&mut connection.input);
     let spoke = tokio::select! {
         read = client.read() => match read {
             Ok(true) => return Ok(false),

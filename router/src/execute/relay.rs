@@ -29,7 +29,7 @@ use crate::execute::failure::Failure;
 use crate::execute::report;
 use crate::metrics::ErrorClass;
 use crate::stream::Stream;
-use crate::worker::Worker;
+use crate::worker::{make_room, reclaim};
 
 /// Why a request cannot go on.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ pub(crate) fn relay_available(
             // Emptying a buffer keeps its room; advancing over all of it does not.
             if scanned.forward == connection.input.len() {
                 connection.input.clear();
-                client.worker().reclaim(&mut connection.input);
+                reclaim(&mut connection.input);
             } else {
                 connection.input.advance(scanned.forward);
             }
@@ -283,11 +283,11 @@ pub(crate) async fn fill(
             asked = true;
             return client.poll_gone(context).map(|()| None);
         }
-        client.worker().make_room(&mut connection.input);
+        make_room(&mut connection.input);
         match pin!(connection.stream.read_buf(&mut connection.input)).poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => {
-                client.worker().reclaim(&mut connection.input);
+                reclaim(&mut connection.input);
                 client.poll_gone(context).map(|()| None)
             }
         }
@@ -313,7 +313,7 @@ pub(crate) async fn fill_any(
                 continue;
             };
             let connection = &mut *participant.connection;
-            client.worker().make_room(&mut connection.input);
+            make_room(&mut connection.input);
             let read = pin!(connection.stream.read_buf(&mut connection.input));
             if let Poll::Ready(read) = read.poll(context) {
                 connection.broken |= !read.is_ok_and(|count| count > 0);
@@ -394,7 +394,7 @@ async fn send_rest(
     notes: &mut impl NoteTypes,
 ) -> Result<(), Trouble> {
     while !participant.connection.output.is_empty() {
-        match write_or_read(client.worker(), participant).await? {
+        match write_or_read(participant).await? {
             Moved::Written => {}
             Moved::Read => {
                 if relay_available(client, participant, notes)? == Progress::CopyIn {
@@ -417,7 +417,7 @@ enum Moved {
     Read,
 }
 
-async fn write_or_read(worker: &Worker, participant: &mut Participant) -> Result<Moved, Trouble> {
+async fn write_or_read(participant: &mut Participant) -> Result<Moved, Trouble> {
     let connection = &mut *participant.connection;
     let copying = participant.copying;
     let outcome = poll_fn(|context| {
@@ -433,7 +433,7 @@ async fn write_or_read(worker: &Worker, participant: &mut Participant) -> Result
         if copying {
             return Poll::Pending;
         }
-        worker.make_room(&mut connection.input);
+        make_room(&mut connection.input);
         let read = pin!(connection.stream.read_buf(&mut connection.input));
         match read.poll(context) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),

@@ -15,7 +15,7 @@ use super::analyse::{Analysis, Instance, facts, names};
 use super::given::Given;
 use super::learned::{Estimate, in_order};
 use super::needed::{Needed, needed};
-use super::workspace::{Condition, Fetch, Home, Workspace};
+use super::workspace::{Condition, Fetch, Home, Wanted, Workspace};
 use super::{Context, Operator, Plan};
 use crate::relations::Relation;
 
@@ -130,13 +130,13 @@ fn cost(join: &BindJoin, fetches: &[Fetch], estimates: &[Estimate]) -> (f64, Vec
     (total, order)
 }
 
-/// The ways to answer by giving rows. `columns` says what of a relation the statement needs without some conditions, if it can be given.
+/// The ways to answer by giving rows; `wanted` says which columns of them.
 pub(super) fn joins(
     workspace: &Workspace,
     analysis: &Analysis,
     statement: &Statement,
     context: &Context<'_>,
-    columns: &dyn Fn(&Relation, &[Condition]) -> Option<Given>,
+    wanted: &Wanted<'_>,
 ) -> Vec<BindJoin> {
     let Statement::Query(query) = statement else {
         return Vec::new();
@@ -145,6 +145,15 @@ pub(super) fn joins(
     if !workspace.own.is_empty() || workspace.fetches.iter().any(|fetch| fetch.only) {
         return Vec::new();
     }
+    let given: Vec<Option<(&Relation, Given)>> = workspace
+        .fetches
+        .iter()
+        .map(|fetch| {
+            let name = &fetch.relation;
+            let relation = context.relations.get(&name.schema, &name.name)?;
+            Some((relation, wanted.least(relation)?))
+        })
+        .collect();
     let mut named = query.with.iter().flat_map(|with| &with.cte_tables);
     let is_other = |name: Cow<'_, str>| {
         let mut fetches = workspace.fetches.iter();
@@ -180,13 +189,12 @@ pub(super) fn joins(
         if set.is_empty() || before.contains(set) {
             continue;
         }
-        let Some(settled) = settled(workspace, set) else {
+        let Some((settled, stay)) = settled(workspace, set) else {
             continue;
         };
         let with_rows = |number: &usize| {
-            let name = &workspace.fetches.get(*number)?.relation;
-            let relation = context.relations.get(&name.schema, &name.name)?;
-            Some((*number, columns(relation, &settled)?))
+            let (relation, least) = given.get(*number)?.as_ref()?;
+            Some((*number, wanted.with(&stay, least, relation)?))
         };
         let given: Option<Vec<(usize, Given)>> = set.iter().map(with_rows).collect();
         if let Some(given) = given {
@@ -200,22 +208,26 @@ pub(super) fn joins(
     joins
 }
 
-/// The conditions that hold for all rows that are given of these relations; `None` if a condition that stays in the text looks at one of
-/// them: the rows that matter to it have not been fetched.
-fn settled(workspace: &Workspace, given: &[usize]) -> Option<Vec<Condition>> {
+/// The conditions that hold for all rows that are given of these relations, and the numbers of those that stay in the text. `None` if one of
+/// the latter looks at what is given: the rows that matter to it have not been fetched.
+fn settled(workspace: &Workspace, given: &[usize]) -> Option<(Vec<Condition>, Vec<usize>)> {
     let is_given = |name: &TableName| {
         let mut given = given
             .iter()
             .filter_map(|number| workspace.fetches.get(*number));
         given.any(|fetch| fetch.relation == *name)
     };
-    let all = workspace.settled.iter();
-    let (left_out, stay): (Vec<_>, Vec<_>) = all.partition(|settled| is_given(&settled.relation));
-    let looks = stay
-        .iter()
-        .any(|settled| settled.inside.iter().any(is_given));
-    let left_out = left_out.iter().map(|settled| settled.condition.clone());
-    (!looks).then(|| left_out.collect())
+    let (mut left_out, mut stay) = (Vec::new(), Vec::new());
+    for (number, settled) in workspace.settled.iter().enumerate() {
+        if is_given(&settled.relation) {
+            left_out.push(settled.condition.clone());
+        } else if settled.inside.iter().any(is_given) {
+            return None;
+        } else {
+            stay.push(number);
+        }
+    }
+    Some((left_out, stay))
 }
 
 /// The mentions of each relation that is fetched, and what is known where they are.

@@ -119,7 +119,6 @@ fn new(
             connection.stream,
             connection.leftover,
             Arc::clone(&counters),
-            Arc::clone(&worker),
         ),
         counters,
         cancel: connection.cancel,

@@ -1,30 +1,56 @@
 //! Input buffers that no connection of a worker has a use for, for the next one that something arrives on: who waits holds
 //! none. So one buffer, which is warm, mostly serves all sessions and their backends in turn.
 //!
+//! A worker is a thread, so that its spare buffers are that thread's and need no lock: two for each query would be eight of its
+//! locked operations.
+//!
 //! Invariant: a buffer that is kept is empty. Of what it held before nothing can be read: bytes beyond its length are not to
 //! be seen before they have been written.
 
+use std::cell::RefCell;
+
 use bytes::BytesMut;
 
+thread_local! {
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare(Vec::new())) };
+}
+
 /// Room made for one read: a page of small messages, and few system calls for large ones.
-pub(super) const READ_SIZE: usize = 16 << 10;
+const READ_SIZE: usize = 16 << 10;
 /// As many as are worth keeping: a thread handles one request at a time, and few wait with input unhandled.
 const KEPT: usize = 16;
 
 /// Empty buffers, each with room for one read.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Vec<BytesMut>);
+struct Spare(Vec<BytesMut>);
+
+/// Makes room for one read in the input buffer of a connection. One that holds no memory is lent a spare one.
+pub(crate) fn make_room(input: &mut BytesMut) {
+    if input.capacity() == 0 {
+        *input = SPARE.with_borrow_mut(Spare::take);
+    }
+    input.reserve(READ_SIZE);
+}
+
+/// Takes an input buffer back if nothing is left in it: the next to read anything has one that is warm, whichever
+/// connection it was.
+pub(crate) fn reclaim(input: &mut BytesMut) {
+    if input.is_empty() && input.capacity() > 0 {
+        let empty = std::mem::take(input);
+        SPARE.with_borrow_mut(|spare| spare.put(empty));
+    }
+}
 
 impl Spare {
     /// A buffer, empty, with room for one read.
-    pub(super) fn take(&mut self) -> BytesMut {
+    fn take(&mut self) -> BytesMut {
         self.0
             .pop()
             .unwrap_or_else(|| BytesMut::with_capacity(READ_SIZE))
     }
 
     /// Keeps a buffer of the usual size, or drops it.
-    pub(super) fn put(&mut self, mut buffer: BytesMut) {
+    fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         // Gets back the room of what has been handled.
         if buffer.try_reclaim(READ_SIZE)

@@ -28,6 +28,7 @@ use switchyard_schema::{ShardIndex, TableName};
 
 pub(super) use self::by_names::{by_names, read_by_text};
 pub use self::fetch::{Fetch, Home, Restriction};
+pub(super) use self::needs::Wanted;
 use self::needs::{Nodes, Uses};
 pub use self::own::OwnView;
 use self::reduce::Mention;
@@ -37,7 +38,6 @@ pub use self::text::{Condition, Text};
 use super::analyse::{Analysis, only_computes};
 use super::bind_join::{self, BindJoin};
 use super::decide::need;
-use super::given::Given;
 use super::learned::Learned;
 use super::merge::Finish;
 use super::route::{KeyRoute, KeySet, Need, Target};
@@ -231,11 +231,8 @@ pub(super) fn workspace(
     }
     let may_give = matches!(context.layer, Layer::Auto | Layer::BindJoin);
     if all_in_text && !nodes.gives_rows() && may_give {
-        let columns = |relation: &Relation, settled: &[Condition]| {
-            let uses = Uses::of(&nodes, text.sql(), &outside(settled, text, tokens));
-            Given::of(relation, &uses.ok()?.columns(relation))
-        };
-        workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &columns);
+        let wanted = Wanted::of(&uses, &workspace.settled, text)?;
+        workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &wanted);
     }
     Ok(workspace)
 }

@@ -17,7 +17,9 @@ use sqlparser::ast::{
     SelectItem, Statement, TableFactor, Visit, Visitor,
 };
 
+use super::{Settled, Text};
 use crate::plan::analyse::names;
+use crate::plan::given::Given;
 use crate::relations::Relation;
 use crate::sql::{self, Token, TokenKind};
 
@@ -163,6 +165,59 @@ impl<'a> Uses<'a> {
         fetched
             .filter(|name| self.compared.contains(name))
             .collect()
+    }
+}
+
+/// Which columns are wanted of rows that are given.
+#[derive(Debug)]
+pub(in crate::plan) struct Wanted<'a> {
+    /// What the statement uses outside the conditions that all fetched rows satisfy.
+    uses: &'a Uses<'a>,
+    /// What each of those uses.
+    conditions: Vec<Uses<'a>>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Of rows that are given to this text.
+    pub(super) fn of(
+        uses: &'a Uses<'a>,
+        settled: &[Settled],
+        text: &'a Text<'_>,
+    ) -> Result<Self, String> {
+        let tokens = settled
+            .iter()
+            .map(|settled| text.tokens_of(&settled.condition));
+        let conditions = tokens.map(|tokens| Uses::of_tokens(text.sql(), tokens));
+        Ok(Self {
+            uses,
+            conditions: conditions.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The columns that are wanted without any of those conditions, if they can be given.
+    pub(in crate::plan) fn least(&self, relation: &Relation) -> Option<Given> {
+        Given::of(relation, &self.uses.columns(relation))
+    }
+
+    /// Those that are wanted where some of the conditions stay in the text, by their numbers; `least` are those without.
+    pub(in crate::plan) fn with(
+        &self,
+        stay: &[usize],
+        least: &Given,
+        relation: &Relation,
+    ) -> Option<Given> {
+        let stay = stay
+            .iter()
+            .filter_map(|number| self.conditions.get(*number));
+        let by_these = |name: &str| stay.clone().any(|uses| uses.may_use(name));
+        let mut all = relation.columns.iter().map(|column| &column.name);
+        let is_more = |name: &String| by_these(name) && least.position(name).is_none();
+        if !all.clone().any(is_more) {
+            return Some(least.clone());
+        }
+        let wanted = |name: &&String| by_these(name) || self.uses.may_use(name);
+        let names: Vec<String> = all.by_ref().filter(wanted).cloned().collect();
+        Given::of(relation, &names)
     }
 }
 

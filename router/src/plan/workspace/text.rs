@@ -129,6 +129,12 @@ impl<'a> Text<'a> {
         shown
     }
 
+    /// The tokens of a condition.
+    pub(super) fn tokens_of(&self, condition: &Condition) -> &[Token] {
+        let tokens = self.tokens.get(condition.tokens.clone());
+        tokens.unwrap_or_default()
+    }
+
     /// Where a condition stands in the text, in bytes.
     pub(super) fn place(&self, condition: &Condition) -> Option<Range<usize>> {
         let first = self.tokens.get(condition.tokens.start)?;
