@@ -112,9 +112,8 @@ impl Session {
                     participant.connection.applied = Some(Arc::clone(&self.settings));
                     participant.in_block = false;
                 }
-                Ok(false) => return Err(Failure::InFailedTransaction.into()),
-                // Deferred constraints, say: PostgreSQL's own error has been shown.
-                Ok(true) => return Err(Trouble::Told),
+                // Deferred constraints, say, or it had failed before: PostgreSQL's own error has been shown.
+                Ok(_) => return Err(Trouble::Told),
                 Err(Trouble::Lost) if participant.wrote => {
                     let shard = (&*participant.shard_name).into();
                     return Err(Failure::OutcomeUnknown { shard }.into());
@@ -153,7 +152,7 @@ impl Session {
         decider.in_block = false;
         if !decider.last_tag_is(b"COMMIT") {
             self.end_prepared(&parties, false).await;
-            return Err(Failure::InFailedTransaction.into());
+            return Err(Trouble::Told);
         }
         decider.connection.applied = Some(settings);
         if !self.end_prepared(&parties, true).await {
@@ -243,7 +242,8 @@ impl Session {
                 }
                 Ok(())
             }
-            Ok(false) => Err(Failure::InFailedTransaction.into()),
+            // It had failed before, and the error has been shown.
+            Ok(false) => Err(Trouble::Told),
             Ok(true) => {
                 // It may be the decider, whose table has gone: it is looked for the next time.
                 participant.connection.node().note_records_decisions(false);

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::encode;
+use switchyard_wire::frontend;
 
 use super::Session;
 use super::route::Routed;
@@ -10,9 +11,11 @@ use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
+use crate::execute::messages::lines;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::plan::{Broadcast, Command, Plan};
+use crate::relations::enforceable;
 
 impl Session {
     /// Sends a query to several shards at once and appends their rows in shard order, as one result.
@@ -171,6 +174,9 @@ impl Session {
                 continue;
             };
             let rows = participant.connection.replies.last_tag().rows();
+            if kind == Broadcast::Ddl && position == 0 {
+                self.refuse_unenforceable(index).await?;
+            }
             if kind == Broadcast::Reference && *first_rows.get_or_insert(rows) != rows {
                 return Err(Failure::CopiesDiffer {
                     shard: self.shard_name(shard),
@@ -179,6 +185,37 @@ impl Session {
             }
         }
         Ok(true)
+    }
+
+    /// Refuses what the schema's change on the first shard has brought and no shard could enforce.
+    pub(super) async fn refuse_unenforceable(&mut self, index: usize) -> Result<(), Trouble> {
+        let Some(query) = enforceable::query(&self.database.schema) else {
+            return Ok(());
+        };
+        let (client, participant, described) = self.exchanging(index)?;
+        // What was queued before is answered first.
+        if exchange(client, participant, &[], described).await? {
+            return Err(Trouble::Told);
+        }
+        frontend::encode::query(&mut participant.connection.output, query.as_bytes());
+        participant.connection.unnamed = None;
+        let asked = async {
+            let flushed = participant.connection.flush().await;
+            flushed.map_err(|_| Trouble::Lost)?;
+            lines(client, participant).await
+        };
+        match asked.await {
+            Ok(rows) => match rows.first() {
+                Some(row) => Err(Failure::Refused(Box::new(enforceable::refusal(row))).into()),
+                None => Ok(()),
+            },
+            Err(Trouble::Lost) => {
+                participant.connection.broken = true;
+                let shard = (&*participant.shard_name).into();
+                Err(Failure::ShardLost { shard }.into())
+            }
+            Err(trouble) => Err(trouble),
+        }
     }
 
     async fn run_hidden(

@@ -10,7 +10,7 @@ use crate::backend::{Reply, Show};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
-use crate::plan::{Command, Operator};
+use crate::plan::{Broadcast, Command, Operator};
 use crate::session::Session;
 use crate::session::statement::{Portal, SessionStatement};
 
@@ -110,6 +110,10 @@ impl Session {
                 return Err(Failure::Retry.into());
             };
             let tag = participant.connection.replies.last_tag();
+            if let (Operator::Broadcast(Broadcast::Ddl), 0) = (&plan.operator, position) {
+                self.refuse_unenforceable(index).await?;
+                continue;
+            }
             if !broadcast && participant.connection.replies.is_suspended() {
                 let portal = Portal::Several {
                     shards: shards.clone(),

@@ -1,0 +1,188 @@
+//! Changes of the schema: on all shards or on none, and what cannot hold across shards is refused.
+
+use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::{Bed, BedSpec, Client};
+
+/// Configured, and made by the tests.
+const TABLES: &str = "
+[[databases.tables]]
+name      = \"people\"
+shard_key = \"id\"
+method    = \"hash\"
+
+[[databases.tables]]
+name          = \"letters\"
+shard_key     = \"person\"
+method        = \"hash\"
+colocate_with = \"people\"
+
+[[databases.tables]]
+name      = \"shelves\"
+shard_key = \"id\"
+method    = \"modulo\"
+
+[[databases.tables]]
+name   = \"cities\"
+method = \"reference\"
+";
+
+fn bed() -> Bed {
+    Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables("", TABLES))
+}
+
+fn each(bed: &Bed, sql: &str) -> Vec<String> {
+    let shards = bed.cluster().shards().iter();
+    shards
+        .map(|shard| bed.cluster().sql(shard.primary.as_ref(), sql).unwrap())
+        .collect()
+}
+
+/// By both protocols it is refused with these words, in a block too, and leaves nothing.
+#[track_caller]
+fn refused(client: &mut Client, sql: &str, message: &str, detail: &str) {
+    for extended in [false, true] {
+        let failure = match extended {
+            false => client.run(sql).failure,
+            true => client.extended(sql, &[], 0).failure,
+        };
+        let failure = failure.unwrap_or_else(|| panic!("{sql} is accepted"));
+        assert_eq!(failure.sqlstate(), "0A000", "{sql}: {failure:?}");
+        assert_eq!(failure.message(), message, "{sql}");
+        assert_eq!(failure.field('D'), detail, "{sql}");
+        assert!(!failure.field('H').is_empty(), "{sql}");
+        assert_eq!(client.status, b'I', "{sql}");
+    }
+    client.run("BEGIN").succeeded();
+    assert!(client.run(sql).failure.is_some(), "{sql}");
+    assert_eq!(client.status, b'E', "{sql}");
+    client.run("ROLLBACK").succeeded();
+}
+
+const COULD_EXCLUDE: &str = "It does not contain the shard key \"id\", so that rows that exclude each other could be on different shards.";
+
+#[test]
+fn what_cannot_hold_across_shards_is_refused() {
+    let bed = bed();
+    let mut client = bed.client();
+    let unique = |name: &str| {
+        format!("unique constraint \"{name}\" of table \"people\" cannot hold across shards")
+    };
+    for sql in [
+        "CREATE TABLE people (id int, email text UNIQUE)",
+        "CREATE TABLE people (id int, email text CONSTRAINT people_email_key PRIMARY KEY)",
+    ] {
+        refused(&mut client, sql, &unique("people_email_key"), COULD_EXCLUDE);
+    }
+    let missing = client
+        .run("CREATE TABLE people (number int)")
+        .failure
+        .unwrap();
+    assert_eq!(
+        missing.message(),
+        "table \"people\" has no column \"id\", which is its shard key"
+    );
+    // What holds is made.
+    for sql in [
+        "CREATE TABLE cities (name text PRIMARY KEY, mayor text UNIQUE)",
+        "CREATE TABLE people (id int PRIMARY KEY, email text, city text REFERENCES cities, UNIQUE (email, id))",
+        "CREATE TABLE letters (person int REFERENCES people, number int, PRIMARY KEY (person, number), UNIQUE (number, person))",
+        "CREATE TABLE shelves (id int PRIMARY KEY, owner int)",
+        "CREATE TABLE notes (id int PRIMARY KEY, note text UNIQUE, city text REFERENCES cities)",
+        "CREATE INDEX ON people (email)",
+        "ALTER TABLE people ADD CHECK (id > 0), ADD COLUMN born date",
+    ] {
+        client.run(sql).succeeded();
+    }
+    refused(
+        &mut client,
+        "CREATE UNIQUE INDEX mail ON people (email)",
+        &unique("mail"),
+        COULD_EXCLUDE,
+    );
+    refused(
+        &mut client,
+        "ALTER TABLE people ADD CONSTRAINT mail UNIQUE (email)",
+        &unique("mail"),
+        COULD_EXCLUDE,
+    );
+    refused(
+        &mut client,
+        "ALTER TABLE people ADD CONSTRAINT apart EXCLUDE USING btree (email WITH =)",
+        "exclusion constraint \"apart\" of table \"people\" cannot hold across shards",
+        COULD_EXCLUDE,
+    );
+    foreign_keys_are_refused(&mut client);
+    let constraints = each(
+        &bed,
+        "SELECT count(*) FROM pg_constraint WHERE conname IN ('f', 'mail', 'apart')",
+    );
+    assert_eq!(constraints, ["0", "0"]);
+    // What was there before, past the router, is not held against another change.
+    each(&bed, "CREATE UNIQUE INDEX mail ON people (email)");
+    client
+        .run("ALTER TABLE people ADD COLUMN died date")
+        .succeeded();
+}
+
+fn foreign_keys_are_refused(client: &mut Client) {
+    let foreign =
+        |table: &str| format!("foreign key \"f\" of table \"{table}\" cannot hold across shards");
+    for (sql, table, detail) in [
+        (
+            "ALTER TABLE letters ADD CONSTRAINT f FOREIGN KEY (number) REFERENCES people",
+            "letters",
+            "Rows of \"people\" that it refers to could be on other shards.",
+        ),
+        (
+            "ALTER TABLE shelves ADD CONSTRAINT f FOREIGN KEY (id) REFERENCES people",
+            "shelves",
+            "Rows of \"people\" that it refers to could be on other shards.",
+        ),
+        (
+            "ALTER TABLE people ADD CONSTRAINT f FOREIGN KEY (id) REFERENCES notes",
+            "people",
+            "Table \"notes\" is not sharded: its rows are on the first shard only.",
+        ),
+        (
+            "ALTER TABLE notes ADD CONSTRAINT f FOREIGN KEY (id) REFERENCES people",
+            "notes",
+            "\"notes\" is whole on a shard, and the rows of \"people\" are not.",
+        ),
+        (
+            "ALTER TABLE cities ADD COLUMN chief int CONSTRAINT f REFERENCES people",
+            "cities",
+            "\"cities\" is whole on a shard, and the rows of \"people\" are not.",
+        ),
+    ] {
+        refused(client, sql, &foreign(table), detail);
+    }
+}
+
+/// A change that the second shard refuses is on none.
+#[test]
+fn a_change_that_fails_on_the_second_shard() {
+    let bed = bed();
+    let mut client = bed.client();
+    let second = bed.cluster().shard(1).primary.as_ref();
+    bed.cluster()
+        .sql(second, "CREATE TABLE things (a int)")
+        .unwrap();
+    let there = "SELECT count(*) FROM pg_class WHERE relname IN ('things', 'others')";
+    let failure = client.run("CREATE TABLE things (a int)").failure.unwrap();
+    assert_eq!(failure.sqlstate(), "42P07", "{failure:?}");
+    assert_eq!(each(&bed, there), ["0", "1"]);
+    let replies = client.simple("CREATE TABLE others (a int); CREATE TABLE things (a int)");
+    assert_eq!(replies.last().unwrap().sqlstate(), Some("42P07"));
+    assert_eq!(each(&bed, there), ["0", "1"]);
+    client.run("BEGIN").succeeded();
+    client.run("CREATE TABLE others (a int)").succeeded();
+    client.run("SAVEPOINT a").succeeded();
+    assert!(client.run("CREATE TABLE things (a int)").failure.is_some());
+    client.run("ROLLBACK TO a").succeeded();
+    client.run("COMMIT").succeeded();
+    assert_eq!(each(&bed, there), ["1", "2"]);
+    assert_eq!(
+        each(&bed, "SELECT count(*) FROM pg_prepared_xacts"),
+        ["0", "0"]
+    );
+}
