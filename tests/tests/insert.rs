@@ -10,7 +10,7 @@ use switchyard_tests::hardship::{
 use switchyard_tests::{Bed, Client, Login, Reply, Router, eventually};
 
 /// An INSERT that waits on one shard.
-const WAITING: &str = "wait_event_type = 'Lock' AND query LIKE 'INSERT INTO readings%'";
+const WAITING: &str = "wait_event_type = 'Lock' AND (query LIKE 'INSERT INTO readings%' OR query LIKE 'COPY %readings%')";
 
 /// How many rows the shards have.
 fn rows(bed: &Bed) -> usize {
@@ -35,6 +35,9 @@ fn insert(key: &str) -> String {
     )
 }
 
+/// Rows of a query, which belong to other shards than those they are made of.
+const FROM_QUERY: &str = "INSERT INTO readings SELECT 2000 + id, 1, payload FROM readings";
+
 #[track_caller]
 fn fails(bed: &Bed, sql: &str, expected: &str) {
     let connect = |router: &Router| Client::connect(&Login::new(router.port()));
@@ -49,6 +52,15 @@ fn a_row_that_a_shard_refuses() {
         fails(bed, &insert(&key_of(bed, shard)), "23505");
     }
     fails(bed, &insert("NULL"), "23502");
+    let id = key_of(bed, 0);
+    let taken = format!(
+        "INSERT INTO readings SELECT 2000 + id, 1, 'x' FROM readings UNION ALL SELECT {id}, 1, 'x'"
+    );
+    fails(bed, &taken, "23505");
+    let null = "INSERT INTO readings SELECT nullif(2000 + id, 2030), 1, 'x' FROM readings";
+    fails(bed, null, "23502");
+    let divided = "INSERT INTO readings SELECT 2000 + id / (id - 30), 1, 'x' FROM readings";
+    fails(bed, divided, "22012");
     fails(bed, &insert("'none'"), "22P02");
     fails(bed, &insert("2.5"), "0A000");
     fails(bed, &insert("(SELECT max(id) FROM readings)"), "0A000");
@@ -66,10 +78,14 @@ fn holder(bed: &Bed) -> Client {
 /// An INSERT that waits for another transaction's row on one shard fails by what is done to it.
 #[track_caller]
 fn fails_waiting(bed: &Bed, expected: &str, act: impl Fn(&Client)) {
-    for way in WAYS {
+    let kinds = [insert("2050"), FROM_QUERY.to_owned()];
+    for (way, sql) in WAYS
+        .iter()
+        .flat_map(|way| kinds.iter().map(|sql| (*way, sql)))
+    {
         let holder = holder(bed);
         let mut client = bed.client();
-        send(&mut client, way, &insert("2050"));
+        send(&mut client, way, sql);
         eventually("it waits", || backends(bed, "1", WAITING).len() == 1);
         act(&client);
         let failure = failure(&mut client, way);
@@ -99,10 +115,14 @@ fn a_backend_that_is_terminated() {
 #[test]
 fn a_client_that_disappears() {
     let (bed, _turn) = bed();
-    for way in WAYS {
+    let kinds = [insert("2050"), FROM_QUERY.to_owned()];
+    for (way, sql) in WAYS
+        .iter()
+        .flat_map(|way| kinds.iter().map(|sql| (*way, sql)))
+    {
         let holder = holder(bed);
         let mut client = bed.client();
-        send(&mut client, way, &insert("2050"));
+        send(&mut client, way, sql);
         eventually("it waits", || backends(bed, "1", WAITING).len() == 1);
         drop(client);
         holder.terminate();
@@ -144,6 +164,28 @@ fn very_many_rows_of_literals() {
     let sql = many(|n| format!("({}, {n}, 'row {n}')", 10_000 + n));
     are_inserted(bed, |client| client.run(&sql));
     are_inserted(bed, |client| client.extended(&sql, &[], 0));
+}
+
+/// Rows that pass through on their way from a workspace to their shards.
+#[test]
+fn very_many_rows_of_a_query() {
+    let (bed, _turn) = bed();
+    let sql = format!(
+        "INSERT INTO readings (id, divisor, payload) SELECT 10000 + n, n, 'row ' || n FROM generate_series(0, {}) AS n",
+        MANY - 1
+    );
+    let mut client = bed.client();
+    for way in ["simple", "extended"] {
+        let reply = match way {
+            "simple" => client.run(&sql).succeeded(),
+            _ => client.extended(&sql, &[], 1).succeeded(),
+        };
+        assert_eq!(reply.tag.as_deref(), Some(&*format!("INSERT 0 {MANY}")));
+        assert_eq!(rows(bed), ROWS + MANY);
+        let one = "SELECT payload FROM readings WHERE id = 12345";
+        assert_eq!(client.run(one).succeeded().value(), "row 2345");
+        everywhere(bed, "DELETE FROM readings WHERE id >= 10000");
+    }
 }
 
 #[test]

@@ -5,8 +5,10 @@ use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::encode;
 
 use super::client::Client;
+use super::failure::Failure;
 use super::messages::{Said, next, next_now, violation};
 use super::participant::Participant;
+use super::participants::Participants;
 use super::relay::{Trouble, fill};
 use super::workspace::{CHUNK, COPY_END, COPY_HEADER, Workspace, take_part, write_all};
 use crate::backend::Show;
@@ -44,8 +46,69 @@ pub(crate) async fn load(
     ended.map(|()| rows)
 }
 
+/// Divides the rows that a workspace answers with, up to ReadyForQuery, among participants that have begun a binary COPY; their number.
+pub(crate) async fn divide(
+    client: &mut Client,
+    workspace: &mut Workspace,
+    participants: &mut Participants,
+    place: impl Fn(&[u8]) -> Result<usize, Failure>,
+) -> Result<u64, Trouble> {
+    let (mut rows, mut failed) = (0, false);
+    loop {
+        let source = &mut workspace.backend;
+        match next(client, source, Show::Errors).await? {
+            Said::Message(header) => {
+                let message = source.connection.input.split_to(header.len);
+                if header.tag == b'D' {
+                    let target = participants.at(place(&message)?)?;
+                    let output = &mut target.connection.output;
+                    encode::copy_data(output, message.get(HEADER..).unwrap_or_default());
+                    if output.len() >= CHUNK {
+                        write_all(client, &mut target.connection).await?;
+                    }
+                    rows += 1;
+                }
+            }
+            Said::Error => failed = true,
+            Said::Ready => {
+                workspace.answer_noted();
+                return match failed {
+                    true => Err(Trouble::Told),
+                    false => Ok(rows),
+                };
+            }
+        }
+    }
+}
+
+/// Ends the COPY of a participant: well, or because of trouble that the client hears of.
+pub(crate) async fn finish(
+    client: &mut Client,
+    target: &mut Participant,
+    well: bool,
+) -> Result<(), Trouble> {
+    let output = &mut target.connection.output;
+    let show = match well {
+        true => {
+            encode::copy_data(output, &COPY_END);
+            encode::copy_done(output);
+            Show::Errors
+        }
+        false => {
+            encode::copy_fail(output, b"the rows could not be read");
+            Show::Nothing
+        }
+    };
+    write_all(client, &mut target.connection).await?;
+    end(client, target, show).await
+}
+
 /// Begins a binary COPY into a table.
-async fn begin(client: &mut Client, target: &mut Participant, copy: &str) -> Result<(), Trouble> {
+pub(crate) async fn begin(
+    client: &mut Client,
+    target: &mut Participant,
+    copy: &str,
+) -> Result<(), Trouble> {
     encode::query(&mut target.connection.output, copy.as_bytes());
     target.connection.unnamed = None;
     write_all(client, &mut target.connection).await?;

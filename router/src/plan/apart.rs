@@ -77,6 +77,7 @@ impl Planner<'_> {
             | Operator::Lock(_)
             | Operator::Write(_)
             | Operator::Insert(_)
+            | Operator::InsertQuery(_)
             | Operator::Workspace(_) => {}
         }
     }
@@ -103,7 +104,7 @@ impl Planner<'_> {
         Ok(Operator::Workspace(Box::new(workspace)))
     }
 
-    fn workspace(
+    pub(super) fn workspace(
         &self,
         reason: &str,
         (analysis, statement, tokens): Understood<'_>,

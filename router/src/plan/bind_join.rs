@@ -287,6 +287,7 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
         | Operator::Lock(_)
         | Operator::Write(_)
         | Operator::Insert(_)
+        | Operator::InsertQuery(_)
         | Operator::Refuse(_) => None,
     }
 }

@@ -11,7 +11,7 @@ use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::fetch::listed;
 use super::workspace::{Fetch, Restriction, Text};
-use super::{Access, Argument, Broadcast, Insert, Lock, Operator, Plan, Workspace};
+use super::{Access, Argument, Broadcast, FromQuery, Insert, Lock, Operator, Plan, Workspace};
 use crate::relations::Relations;
 use crate::sql::{Literal, LiteralKind};
 
@@ -135,6 +135,13 @@ fn write_plan(
             }
         }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
+        Operator::InsertQuery(insert) => {
+            writeln!(out, "Insert of a query's rows, each on its shard")?;
+            // The query is planned in a text of its own.
+            let query = FromQuery::query(sql);
+            let query = query.as_deref().unwrap_or(sql);
+            write_workspace(steps, &insert.workspace, plan, names, query)?;
+        }
         Operator::Insert(insert) => {
             write!(out, "Insert of rows of {} stored ", insert.need.relation)?;
             write_keys(out, &insert.need.keys, names)?;

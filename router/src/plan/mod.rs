@@ -21,6 +21,7 @@ mod edits;
 pub mod explain;
 pub mod given;
 pub(crate) mod insert;
+pub(crate) mod insert_query;
 pub mod learned;
 pub mod lock;
 pub mod merge;
@@ -46,6 +47,7 @@ pub(crate) use bind::key_shards;
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
 pub use insert::Insert;
+pub use insert_query::FromQuery;
 pub use lock::Lock;
 pub use merge::{Finish, Merge};
 pub use refusal::Refusal;
@@ -155,6 +157,7 @@ impl Plan {
             Operator::Lock(lock) => lock.size(),
             Operator::Write(write) => write.size(),
             Operator::Insert(insert) => insert.size(),
+            Operator::InsertQuery(insert) => insert.workspace.size() + 1024,
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Broadcast(_)
@@ -191,6 +194,8 @@ pub enum Operator {
     Write(Box<Write>),
     /// Each shard is sent the rows that it stores.
     Insert(Box<Insert>),
+    /// A workspace runs a query, and each shard is sent the rows that it stores.
+    InsertQuery(Box<FromQuery>),
     /// An error.
     Refuse(Box<Refusal>),
 }
@@ -206,6 +211,7 @@ impl Operator {
             Operator::Lock(lock) => lock.params(),
             Operator::Write(write) => write.params(),
             Operator::Insert(insert) => insert.params(),
+            Operator::InsertQuery(insert) => insert.workspace.params(),
             Operator::Workspace(workspace) => workspace.params(),
             Operator::PassThrough(_)
             | Operator::Append(_)
@@ -532,6 +538,7 @@ impl Planner<'_> {
         }
         if !self.alone && analysis.writes {
             self.written(&mut plan, (&analysis, statement, tokens));
+            self.inserted_from(&mut plan, (&analysis, statement, tokens));
         }
         plan
     }

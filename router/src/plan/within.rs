@@ -55,7 +55,7 @@ impl Planner<'_> {
             | Operator::Write(_)
             | Operator::Refuse(_) => plan,
             // A plan for several rows is there for other values only.
-            Operator::Insert(_) => {
+            Operator::Insert(_) | Operator::InsertQuery(_) => {
                 refused(Refusal::not_supported("EXPLAIN of this statement"), command)
             }
             // What every shard does one can say.
@@ -245,7 +245,10 @@ impl Planner<'_> {
             workspace.reason = "rows of several shards are wanted in one place".to_owned();
         }
         if let Some(several) = &plan.several
-            && matches!(several.operator, Operator::Write(_) | Operator::Insert(_))
+            && matches!(
+                several.operator,
+                Operator::Write(_) | Operator::Insert(_) | Operator::InsertQuery(_)
+            )
         {
             let message = "a write of several shards is not supported in this statement";
             let refused = refused(Refusal::not_supported(message), several.command.clone());

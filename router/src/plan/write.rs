@@ -85,6 +85,7 @@ impl Planner<'_> {
             | Operator::Lock(_)
             | Operator::Write(_)
             | Operator::Insert(_)
+            | Operator::InsertQuery(_)
             | Operator::Refuse(_) => {}
         }
     }

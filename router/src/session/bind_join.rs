@@ -374,6 +374,7 @@ pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
         | Operator::Lock(_)
         | Operator::Write(_)
         | Operator::Insert(_)
+        | Operator::InsertQuery(_)
         | Operator::Refuse(_) => None,
     }
 }
@@ -389,6 +390,7 @@ pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
         | Operator::Lock(_)
         | Operator::Write(_)
         | Operator::Insert(_)
+        | Operator::InsertQuery(_)
         | Operator::Refuse(_) => None,
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Inserted {
     /// Those rows, each a whole message.
     pub(super) rows: Vec<Bytes>,
     /// How many rows have been stored.
-    count: u64,
+    pub(super) count: u64,
 }
 
 impl Inserted {
@@ -87,12 +87,12 @@ impl Session {
     /// Inserts rows, by the simple protocol.
     pub(super) async fn insert(
         &mut self,
-        insert: &Insert,
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         // What PostgreSQL lets stand in a single row only, each shard may have in one.
-        if insert.calls && Box::pin(self.analyse(sent.sql())).await? {
+        let looks = !matches!(&routed.plan.operator, Operator::Insert(insert) if !insert.calls);
+        if looks && Box::pin(self.analyse(sent.sql())).await? {
             return Err(Trouble::Told);
         }
         let inserting = Inserting {
@@ -127,7 +127,11 @@ impl Session {
 
     /// Inserts rows, in a block, which is there. What has gone wrong fails the block.
     pub(super) async fn insert_rows(&mut self, asked: &Inserting<'_>) -> Result<Inserted, Trouble> {
-        let outcome = Box::pin(self.insert_parts(asked)).await;
+        let outcome = if let Operator::InsertQuery(from) = &asked.plan.operator {
+            Box::pin(self.insert_query(from, asked)).await
+        } else {
+            Box::pin(self.insert_parts(asked)).await
+        };
         match &outcome {
             Ok(_) => {}
             Err(Trouble::Gone | Trouble::Protocol(_)) => {}
@@ -382,8 +386,18 @@ impl Inserting<'_> {
         insert: &Insert,
         computed: &[Computed],
     ) -> Result<Vec<ShardIndex>, Failure> {
+        self.with_values(self.sql, |values| insert.shards(values, computed))?
+            .map_err(Failure::Refused)
+    }
+
+    /// Calls with the values of an execution of this text.
+    pub(super) fn with_values<T>(
+        &self,
+        sql: &[u8],
+        call: impl FnOnce(&Values<'_>) -> T,
+    ) -> Result<T, Failure> {
         let mut scan = Scan::new();
-        scan.scan(self.sql).map_err(|_| Failure::Retry)?;
+        scan.scan(sql).map_err(|_| Failure::Retry)?;
         let params: Vec<Param<'_>> = match &self.bound {
             Some((types, bind)) => {
                 let values = bind.params.iter().zip(types).enumerate();
@@ -396,12 +410,11 @@ impl Inserting<'_> {
             }
             None => Vec::new(),
         };
-        let values = Values {
-            sql: self.sql,
+        Ok(call(&Values {
+            sql,
             literals: &scan.literals,
             params: &params.as_slice(),
-        };
-        insert.shards(&values, computed).map_err(Failure::Refused)
+        }))
     }
 
     /// Appends the messages that run a shard's text, up to one that is answered by ReadyForQuery.

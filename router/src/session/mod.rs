@@ -24,6 +24,7 @@ mod few_rows;
 mod finish;
 mod furnish;
 mod insert;
+mod insert_query;
 mod learn;
 mod listing;
 mod lock;
@@ -397,6 +398,7 @@ impl Session {
                 RouteKind::Primary
             }
             Operator::Lock(_) | Operator::Write(_) | Operator::Insert(_) => RouteKind::Scatter,
+            Operator::InsertQuery(_) => RouteKind::Workspace,
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

@@ -270,7 +270,10 @@ impl Session {
             }
             Operator::Insert(_) => return Ok(set_of(shards_of_rows(plan, values)?)),
             Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
-            Operator::Session | Operator::Workspace(_) | Operator::Refuse(_) => {
+            Operator::Session
+            | Operator::Workspace(_)
+            | Operator::InsertQuery(_)
+            | Operator::Refuse(_) => {
                 return Ok(ShardSet::empty());
             }
         };

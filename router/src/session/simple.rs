@@ -291,7 +291,9 @@ impl Session {
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,
             Operator::Lock(lock) => Box::pin(self.locked(lock, routed, sent)).await,
             Operator::Write(write) => Box::pin(self.write_parts(write, routed, sent)).await,
-            Operator::Insert(insert) => Box::pin(self.insert(insert, routed, sent)).await,
+            Operator::Insert(_) | Operator::InsertQuery(_) => {
+                Box::pin(self.insert(routed, sent)).await
+            }
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);

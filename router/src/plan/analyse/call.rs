@@ -4,9 +4,9 @@ use sqlparser::ast::{Function, FunctionArg, FunctionArgExpr, FunctionArguments, 
 
 use super::names::function_name;
 use super::{Analyser, Stop};
-use crate::plan::Pin;
 use crate::plan::refusal::Refusal;
 use crate::plan::workspace::read_by_text;
+use crate::plan::{Context, Pin};
 use crate::relations::{
     self, Function as Known, FunctionKind, Volatility, is_moment, is_momentary, is_own,
 };
@@ -203,25 +203,6 @@ impl<'a> Analyser<'a> {
         Ok(())
     }
 
-    /// Whether what a function in a trigger gives is another value on each shard, where one server would have one for all rows or a
-    /// sequence of its own.
-    pub(super) fn differs_in_triggers(&self, name: &str) -> bool {
-        if is_syntax(name) {
-            return is_momentary(name);
-        }
-        let relations = self.context.relations;
-        let mut known = relations.functions(self.context.search_path, None, name);
-        known.any(|function| {
-            let builtin = &*function.schema == "pg_catalog";
-            let moment = is_momentary(name) && name != "version";
-            let volatile = function.volatility == Volatility::Volatile;
-            let computes = builtin && only_computes(name);
-            !builtin && function.volatility != Volatility::Immutable
-                || moment
-                || volatile && !computes
-        })
-    }
-
     /// Whether an expression that is walked now is computed for each row that is written.
     fn is_for_each_row(&self) -> bool {
         self.analysis.writes && self.blocks.is_empty() && !self.in_from
@@ -346,6 +327,23 @@ impl<'a> Analyser<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether what a function in a trigger gives is another value on each shard, where one server would have one for all rows or a
+/// sequence of its own.
+pub(in crate::plan) fn differs_in_triggers(context: &Context<'_>, name: &str) -> bool {
+    if is_syntax(name) {
+        return is_momentary(name);
+    }
+    let relations = context.relations;
+    let mut known = relations.functions(context.search_path, None, name);
+    known.any(|function| {
+        let builtin = &*function.schema == "pg_catalog";
+        let moment = is_momentary(name) && name != "version";
+        let volatile = function.volatility == Volatility::Volatile;
+        let computes = builtin && only_computes(name);
+        !builtin && function.volatility != Volatility::Immutable || moment || volatile && !computes
+    })
 }
 
 /// Syntax that looks like a function but is none of the catalogue's.

@@ -39,6 +39,11 @@ impl<'a> Analyser<'a> {
             .iter()
             .map(|column| relation_name(column).and_then(single))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some((relation, _)) = target.sharding()
+            && self.frames.len() == 1
+        {
+            self.analysis.target = Some((relation.name.clone(), listed.clone()));
+        }
         let source = insert.source.as_deref();
         self.insert_rows(target, &item, &listed, source, scope)?;
         if let Some(rows) = source.and_then(values_rows)
@@ -165,11 +170,7 @@ impl<'a> Analyser<'a> {
         match self.row_key(relation, sharding, row, position) {
             Err(Stop::Refuse(refusal)) if self.folded.is_some() => {
                 self.analysis.computed.get_or_insert(*refusal);
-                Ok(KeyExpr {
-                    source: Source::Computed,
-                    negative: false,
-                    casts: Vec::new(),
-                })
+                Ok(computed())
             }
             key => key,
         }
@@ -200,7 +201,11 @@ impl<'a> Analyser<'a> {
                 Some(column) if !ragged => StoredKeys::Column(column, scope),
                 _ => match self.selected_constant(query, position) {
                     Some(value) => StoredKeys::Values(vec![value]),
-                    None => return Err(unknown_key(relation, sharding).into()),
+                    None => {
+                        let refusal = unknown_key(relation, sharding);
+                        self.analysis.computed.get_or_insert(refusal);
+                        StoredKeys::Values(vec![computed()])
+                    }
                 },
             },
         };
@@ -435,6 +440,14 @@ fn unknown_key(relation: &Relation, sharding: &Sharding) -> Refusal {
     Refusal::not_supported(format!("the shard of the new rows of table \"{}\" is not known", relation.name))
         .detail(format!("The shard key \"{key}\" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from."))
         .hint("Compute the shard key first and pass it as a value.")
+}
+
+fn computed() -> KeyExpr {
+    KeyExpr {
+        source: Source::Computed,
+        negative: false,
+        casts: Vec::new(),
+    }
 }
 
 fn is_plain_insert(insert: &Insert) -> bool {

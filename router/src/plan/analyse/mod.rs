@@ -27,7 +27,7 @@ mod setting;
 mod value;
 pub(super) mod write;
 
-pub(super) use call::{only_computes, reads_catalogue, runs_text};
+pub(super) use call::{differs_in_triggers, only_computes, reads_catalogue, runs_text};
 pub(super) use insert::inserted_rows;
 
 use std::sync::Arc;
@@ -174,6 +174,8 @@ pub(super) struct Analysis {
     pub(super) writes_reference: Option<String>,
     /// Why copies of a reference table written by this statement could differ.
     pub(super) diverges: Option<String>,
+    /// The sharded table that an INSERT stores rows in, and the columns it lists.
+    pub(super) target: Option<(TableName, Vec<String>)>,
     /// Keys of rows have to be computed first; what is said where they cannot be.
     pub(super) computed: Option<Refusal>,
     /// The rows of an INSERT that is the whole statement.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use sqlparser::ast::{Expr, ObjectName, SelectItem, Statement, TableFactor};
 
+use super::call::differs_in_triggers;
 use super::facts::ScopeId;
 use super::from::{Tree, aliased};
 use super::names::{Frame, Item, Output, Qualified, relation_name};
@@ -183,7 +184,7 @@ impl<'a> Analyser<'a> {
             self.needs_first_shard(&table.to_string());
         }
         let mut varying = triggers.varying.iter();
-        let varying = varying.find(|name| self.differs_in_triggers(name));
+        let varying = varying.find(|name| differs_in_triggers(self.context, name));
         let what = match varying {
             Some(name) => Some(format!(
                 "uses \"{name}\", and each shard would compute a value of its own"

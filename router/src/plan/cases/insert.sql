@@ -167,14 +167,18 @@ INSERT INTO orders (id, user_id) SELECT 1, u.id FROM users u WHERE u.id = $1 RET
 --> PassThrough to the shard of users = $1 (primary)
 
 INSERT INTO orders (id, user_id) SELECT id, age FROM users WHERE id = 5
---> Refuse 0A000: storing rows of table "orders" with other shard keys than those of the rows they are made of is not supported across shards
---> DETAIL: The rows may have to move to another shard.
---> HINT: Delete the rows and insert them with the new keys.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id, age) from the shard of users = integer[0]
+-->     Only: id = 5
 
 INSERT INTO orders (id, user_id) SELECT id, user_id + 1 FROM orders WHERE user_id = 5
---> Refuse 0A000: the shard of the new rows of table "orders" is not known
---> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (id, user_id) from the shard of orders = integer[1]
+-->     Only: user_id = 5
 
 INSERT INTO profiles SELECT id, name FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -197,9 +201,11 @@ INSERT INTO orders (id, user_id) SELECT count(*), user_id FROM orders WHERE user
 -->   Shards: s0
 
 INSERT INTO orders (id, user_id) SELECT count(*), max(user_id) FROM orders WHERE user_id = 5
---> Refuse 0A000: the shard of the new rows of table "orders" is not known
---> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (user_id) from the shard of orders = integer[0]
+-->     Only: user_id = 5
 
 INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[1], first shard only (primary)
@@ -226,9 +232,9 @@ INSERT INTO users (id, name) SELECT 5, key FROM settings
 -->   Shards: s0
 
 INSERT INTO users (id) VALUES (5) UNION ALL VALUES (5)
---> Refuse 0A000: the default of column "created" is not supported across shards
---> DETAIL: Each shard would compute a value of its own.
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
 
 INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (5, 'a'), (5, 'b')) v (id, name)
 --> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
@@ -239,14 +245,14 @@ INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (1, 'a'), (3, 'b')
 -->   Refuse the default of column "created" is not supported across shards
 
 INSERT INTO users (id) SELECT * FROM unnest($1::int8[])
---> Refuse 0A000: the shard of the new rows of table "users" is not known
---> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
 
 INSERT INTO users (id) SELECT generate_series(1, 10)
---> Refuse 0A000: the shard of the new rows of table "users" is not known
---> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
 
 WITH x AS (SELECT 5 AS id) INSERT INTO users (id) SELECT id FROM x
 --> PassThrough to the shards of users in (integer[0]) (primary)
@@ -431,22 +437,26 @@ INSERT INTO profiles (user_id, bio) SELECT user_id, status FROM orders WHERE use
 
 INSERT INTO profiles (user_id) SELECT user_id FROM orders ORDER BY total RETURNING user_id
 --> Refuse 0A000: storing rows of table "profiles" on several shards in one statement is not supported yet
+--> DETAIL: ON CONFLICT and RETURNING are not supported where rows of a query are sent to other shards.
 --> HINT: Restrict the shard key of the rows it comes from to one value.
 
 INSERT INTO profiles (user_id) SELECT user_id FROM orders LIMIT 5
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (user_id) from all shards
 
 INSERT INTO profiles (user_id, bio) SELECT user_id, count(*)::text FROM orders GROUP BY user_id
---> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
---> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (user_id) from all shards
 
 INSERT INTO profiles (user_id) SELECT id FROM orders
---> Refuse 0A000: storing rows of table "profiles" with other shard keys than those of the rows they are made of is not supported across shards
---> DETAIL: The rows may have to move to another shard.
---> HINT: Delete the rows and insert them with the new keys.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (id) from all shards
 
 INSERT INTO profiles (user_id, bio) SELECT id, now()::text FROM users
 --> Write on all shards (primary)
@@ -477,3 +487,19 @@ INSERT INTO profiles (user_id) VALUES ((SELECT max(id) FROM users))
 --> Refuse 0A000: the shard of the new rows of table "profiles" is not known
 --> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
 --> HINT: Compute the shard key first and pass it as a value.
+
+-- rows of a query: where their keys do not stay
+INSERT INTO profiles (user_id, bio) SELECT id, 'x' FROM orders ON CONFLICT DO NOTHING
+--> Refuse 0A000: storing rows of table "profiles" with other shard keys than those of the rows they are made of is not supported across shards
+--> DETAIL: The rows may have to move to another shard. ON CONFLICT and RETURNING are not supported where rows of a query are sent to other shards.
+--> HINT: Delete the rows and insert them with the new keys.
+
+INSERT INTO profiles (user_id) SELECT nextval('some_seq') FROM users
+--> Refuse 0A000: function "nextval" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own. A function in it may change something.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+INSERT INTO profiles (user_id) SELECT g FROM generate_series(1, 10) AS g
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards

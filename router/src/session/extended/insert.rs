@@ -26,9 +26,7 @@ impl Session {
         prepared: Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        let Operator::Insert(insert) = &prepared.plan.operator else {
-            return Err(Failure::Retry.into());
-        };
+        let returns = matches!(&prepared.plan.operator, Operator::Insert(insert) if insert.returns);
         // PostgreSQL parses the client's own text: it says what is wrong with it, and where.
         self.settle_before_bind(bind).await?;
         self.cancels_before();
@@ -40,7 +38,7 @@ impl Session {
             };
             shards_of_rows(&prepared.plan, &values)?
         };
-        let description = match insert.returns {
+        let description = match returns {
             true => {
                 let description = self.describe_prepared(bind.statement, &prepared).await?;
                 Some(description.ok_or(Failure::Retry)?)

@@ -211,7 +211,9 @@ impl Session {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
         match (&prepared.plan.operator, shards.only()) {
-            (Operator::Insert(_), _) => Box::pin(self.bind_insert(prepared, bind)).await,
+            (Operator::Insert(_) | Operator::InsertQuery(_), _) => {
+                Box::pin(self.bind_insert(prepared, bind)).await
+            }
             (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
             (_, Some(shard)) => self.bind_one(shard, &prepared, bind).await,

@@ -1,0 +1,332 @@
+//! INSERT of what a query returns, whose rows belong to other shards than those they are made of: a workspace runs the query and
+//! gives the rows the types of the table, and they are copied into the table on their shards.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few plans and defaults are of interest"
+)]
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use postgres_protocol::escape::escape_identifier;
+use sqlparser::ast::{SetExpr, Statement};
+use switchyard_schema::{Key, KeyMap, ShardIndex, ShardSet, TableName};
+
+use super::analyse::{self, Analysis, differs_in_triggers};
+use super::apart::{Understood, several};
+use super::moment::{Clock, Moments};
+use super::parse;
+use super::refusal::Refusal;
+use super::route::{KeyRoute, StoredAs, Target};
+use super::{Context, Layer, Operator, Plan, Planner, Workspace};
+use crate::relations::{DefaultValue, Relation};
+use crate::sql::{Token, TokenKind};
+
+/// An INSERT of a query's rows.
+#[derive(Debug, Clone)]
+pub struct FromQuery {
+    /// What runs the query.
+    pub workspace: Workspace,
+    /// The table, in SQL.
+    table: String,
+    /// Its columns as the rows have them, in SQL; where none are listed, all: a query may return fewer.
+    columns: Vec<String>,
+    listed: bool,
+    /// The shard key's position among them.
+    key: usize,
+    /// Columns whose defaults are values of the moment: their positions among the columns where none are listed, their names and
+    /// the expressions.
+    defaults: Vec<(usize, String, Box<str>)>,
+    map: Arc<KeyMap>,
+    stored: StoredAs,
+    /// There are values of the moment in the query, or such defaults.
+    pub moments: bool,
+}
+
+/// The table of a workspace that gives the rows their types.
+const ROWS: &str = "pg_temp.\"switchyard rows\"";
+
+/// What is done for an execution of it.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    /// Makes the table in the workspace.
+    pub(crate) make: String,
+    /// Before the query: puts its rows there.
+    pub(crate) fill: String,
+    /// Takes them out.
+    pub(crate) take: String,
+    /// Copies those of one shard into the table.
+    pub(crate) copy: String,
+}
+
+impl FromQuery {
+    /// The query in its place, all else blank.
+    pub(crate) fn query(sql: &[u8]) -> Option<Vec<u8>> {
+        let end = u32::try_from(sql.len()).ok()?;
+        let place = place(sql, &parse::tokens(sql, 0..end).ok()?)?;
+        let bytes = sql.iter().enumerate().take(place.end);
+        let kept = bytes.map(|(at, byte)| if place.contains(&at) { *byte } else { b' ' });
+        Some(kept.collect())
+    }
+
+    /// What is done for a query that returns so many columns, at this time if it matters.
+    pub(crate) fn steps(&self, width: usize, clock: Option<&Clock>) -> Result<Steps, Refusal> {
+        let listed = match self.listed {
+            true => &self.columns,
+            false => self.columns.get(..width).unwrap_or(&self.columns),
+        };
+        if self.key >= listed.len() {
+            return Err(Refusal::not_supported(
+                "an INSERT of a query's rows without their shard key",
+            )
+            .hint("Let the query return the shard key."));
+        }
+        let defaults = self.defaults.iter();
+        let defaults = defaults.filter(|(at, ..)| self.listed || *at >= width);
+        let defaults: Vec<_> = defaults.filter_map(|of| Some((of, clock?))).collect();
+        let names = defaults.iter().map(|((_, name, _), _)| name.clone());
+        let all: Vec<String> = listed.iter().cloned().chain(names).collect();
+        let (all, listed) = (all.join(", "), listed.join(", "));
+        let mut make = format!(
+            "CREATE TEMPORARY TABLE {ROWS} AS SELECT {all} FROM {} WITH NO DATA",
+            self.table
+        );
+        for ((_, name, expression), clock) in defaults {
+            let value = Moments::given(expression, clock);
+            make.push_str(&format!(
+                "; ALTER TABLE {ROWS} ALTER {name} SET DEFAULT {value}"
+            ));
+        }
+        Ok(Steps {
+            make,
+            fill: format!("INSERT INTO {ROWS} ({listed}) "),
+            take: format!("SELECT {all} FROM {ROWS}"),
+            copy: format!("COPY {} ({all}) FROM STDIN (FORMAT binary)", self.table),
+        })
+    }
+
+    /// The shards that rows may belong to.
+    pub(crate) fn shards(&self) -> ShardSet {
+        self.map.shards()
+    }
+
+    /// The shard of a row with this key, in binary. One that PostgreSQL refuses goes to any.
+    pub(crate) fn shard(&self, key: Option<&[u8]>) -> Option<ShardIndex> {
+        let Some(key) = key else {
+            return match self.stored.not_null {
+                true => self.map.shards().first(),
+                false => self.map.shard_of(None).ok(),
+            };
+        };
+        let key = Key::from_binary(self.map.key_type(), key).ok()?;
+        self.map.shard_of(Some(&key)).ok()
+    }
+
+    /// The position of the shard key.
+    pub(crate) fn key(&self) -> usize {
+        self.key
+    }
+
+    /// The text of the query with the time in it.
+    pub(crate) fn at(&self, text: Vec<u8>, clock: Option<&Clock>) -> Vec<u8> {
+        let Some(clock) = clock else {
+            return text;
+        };
+        let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let tokens = parse::tokens(&text, 0..end).unwrap_or_default();
+        Moments::find(&text, &tokens).text(&text, clock)
+    }
+}
+
+/// Where the query is.
+fn place(sql: &[u8], tokens: &[Token]) -> Option<Range<usize>> {
+    let starts = |token: &Token| {
+        let words = ["select", "with", "values", "table"];
+        words.iter().any(|word| token.is_word(sql, word))
+    };
+    let mut depth = 0_usize;
+    let mut first = None;
+    for (at, token) in tokens.iter().enumerate() {
+        if token.kind == TokenKind::Punct(b'(') {
+            let rest = tokens.get(at + 1..)?;
+            let inner = rest
+                .iter()
+                .find(|token| token.kind != TokenKind::Punct(b'('));
+            if depth == 0 && inner.is_some_and(&starts) {
+                first = Some(token);
+                break;
+            }
+            depth += 1;
+        } else if token.kind == TokenKind::Punct(b')') {
+            depth = depth.checked_sub(1)?;
+        } else if depth == 0 && starts(token) {
+            first = Some(token);
+            break;
+        }
+    }
+    let mut last = tokens.iter().rev();
+    let last = last.find(|token| token.kind != TokenKind::Punct(b';'))?;
+    Some(first?.start as usize..last.end as usize)
+}
+
+impl Planner<'_> {
+    /// Plans an INSERT of a query's rows that the shards cannot do by themselves.
+    pub(super) fn inserted_from(&self, plan: &mut Plan, (analysis, statement, _): Understood<'_>) {
+        let Statement::Insert(insert) = statement else {
+            return;
+        };
+        let Some(query) = insert.source.as_deref() else {
+            return;
+        };
+        let (Some(target), false) = (&analysis.target, analysis.inserted.is_some()) else {
+            return;
+        };
+        let refusal = match &mut plan.operator {
+            Operator::Refuse(refusal) => refusal,
+            Operator::PassThrough(Target::Keys(KeyRoute {
+                several: Some(refusal),
+                ..
+            })) if plan.several.is_none() => refusal,
+            _ => return,
+        };
+        let clauses = insert.on.is_some() || insert.returning.is_some();
+        let refused = if clauses {
+            Err("ON CONFLICT and RETURNING are not supported where rows of a query are sent to other shards.".to_owned())
+        } else if matches!(&*query.body, SetExpr::Insert(_)) || analysis.written.len() > 1 {
+            Err("A common table expression in it writes.".to_owned())
+        } else {
+            self.rows_of_query(analysis, target)
+        };
+        match refused {
+            Err(why) => refusal.explain(&why),
+            Ok((from, guards)) => {
+                plan.guards.extend(guards);
+                let operator = Operator::InsertQuery(Box::new(from));
+                match matches!(plan.operator, Operator::PassThrough(_)) {
+                    true => plan.several = several(plan, operator),
+                    false => plan.operator = operator,
+                }
+            }
+        }
+    }
+
+    fn rows_of_query(
+        &self,
+        whole: &Analysis,
+        (relation, listed): &(TableName, Vec<String>),
+    ) -> Result<(FromQuery, Vec<u32>), String> {
+        let relations = self.context.relations;
+        let relation = relations.get(&relation.schema, &relation.name);
+        let relation = relation.ok_or("The table is not known.")?;
+        let sharding = relation.sharding().ok_or("The table is not sharded.")?;
+        if relation.triggers.each_statement
+            || relation
+                .triggers
+                .varying
+                .iter()
+                .any(|name| differs_in_triggers(self.context, name))
+        {
+            return Err("A trigger of it would do something else on each shard.".to_owned());
+        }
+        let query = FromQuery::query(self.sql).ok_or("The query is not found in its text.")?;
+        let (workspace, moments, guards) = self.of_query(&query)?;
+        let key = relation.key_column().ok_or("The table has no shard key.")?;
+        let position = match listed.as_slice() {
+            [] => Some(sharding.column),
+            listed => listed.iter().position(|name| *name == key.name),
+        };
+        let defaults = defaults(relation, listed)?;
+        let columns = match listed.as_slice() {
+            [] => relation
+                .columns
+                .iter()
+                .map(|column| escape_identifier(&column.name))
+                .collect(),
+            listed => listed.iter().map(|name| escape_identifier(name)).collect(),
+        };
+        let from = FromQuery {
+            workspace,
+            table: format!(
+                "{}.{}",
+                escape_identifier(&relation.name.schema),
+                escape_identifier(&relation.name.name)
+            ),
+            columns,
+            listed: !listed.is_empty(),
+            key: position.ok_or("The query does not return the shard key.")?,
+            moments: moments || whole.moments || !defaults.is_empty(),
+            defaults,
+            map: Arc::clone(&sharding.map),
+            stored: StoredAs {
+                typmod: key.typmod,
+                not_null: key.not_null,
+            },
+        };
+        Ok((from, guards))
+    }
+
+    /// What runs a query, whether it asks for the time, and the literals that depends on.
+    fn of_query(&self, query: &[u8]) -> Result<(Workspace, bool, Vec<u32>), String> {
+        let context = Context {
+            layer: Layer::Workspace,
+            ..*self.context
+        };
+        let end = u32::try_from(query.len()).unwrap_or(u32::MAX);
+        let tokens = parse::tokens(query, 0..end).map_err(|_| "It is not understood.")?;
+        let planner = Planner {
+            sql: query,
+            tokens: &tokens,
+            context: &context,
+            ..*self
+        };
+        let text = parse::readable(query, &tokens).ok_or("It is not UTF-8.")?;
+        let statement = parse::parse(&text, &tokens)?;
+        let source = (query, tokens.as_slice());
+        let (outcome, guards) = analyse::analyse(&statement, None, source, self.scan, &context);
+        let Ok(analysis) = outcome else {
+            return Err("The query is not understood.".to_owned());
+        };
+        if analysis.locks || !analysis.settings.is_empty() || analysis.temporary {
+            return Err("The query does more than read what the shards have.".to_owned());
+        }
+        let reason = "its rows are stored on other shards";
+        let workspace = planner.workspace(reason, (&analysis, &statement, &tokens));
+        let workspace = match workspace {
+            Err(why) if !analysis.read.is_empty() || analysis.first_shard.is_some() => {
+                return Err(why);
+            }
+            Err(_) if analysis.may_change => {
+                return Err("The query calls a function that may change something.".to_owned());
+            }
+            workspace => workspace.unwrap_or_default(),
+        };
+        Ok((workspace, analysis.moments, guards))
+    }
+}
+
+/// The defaults of columns that are left out, or may be, that are one value for all rows.
+fn defaults(
+    relation: &Relation,
+    listed: &[String],
+) -> Result<Vec<(usize, String, Box<str>)>, String> {
+    let mut found = Vec::new();
+    for (at, column) in relation.columns.iter().enumerate() {
+        if listed.contains(&column.name) {
+            continue;
+        }
+        match (column.default, &column.expression) {
+            (DefaultValue::Moment, Some(expression)) => {
+                found.push((at, escape_identifier(&column.name), expression.clone()));
+            }
+            (DefaultValue::Stable | DefaultValue::Volatile, _) => {
+                return Err(format!(
+                    "Each shard would compute a default of its own for column \"{}\".",
+                    column.name
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
