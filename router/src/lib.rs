@@ -2,7 +2,7 @@
 //!
 //! Modules follow a request: [`listener`] accepts, [`startup`] negotiates and authenticates, [`session`] runs the
 //! request loop, [`sql`] and [`plan`] (pure) decide where a statement goes, [`execute`] talks to the shards through
-//! [`backend`] connections of the nodes in [`topology`], and [`merge`] (pure) makes the rows of several shards one result. Everything else operates the process.
+//! [`backend`] connections of the nodes in [`topology`], [`merge`] (pure) makes the rows of several shards one result, and [`copy_in`] (pure) divides those of a client among them. Everything else operates the process.
 
 pub mod admin;
 pub mod backend;
@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod copy_in;
 pub mod deadlock;
 pub mod demo;
 pub mod execute;

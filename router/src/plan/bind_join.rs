@@ -288,6 +288,7 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
         | Operator::Write(_)
         | Operator::Insert(_)
         | Operator::InsertQuery(_)
+        | Operator::CopyIn(_)
         | Operator::Refuse(_) => None,
     }
 }

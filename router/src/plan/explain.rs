@@ -6,12 +6,14 @@ use switchyard_schema::{ShardIndex, TableName};
 
 use super::bind_join::{self, BindJoin};
 use super::command::Command;
+use super::copy_in::{CopiedRows, CopyIn};
 use super::create_as::CreateAs;
 use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::fetch::listed;
 use super::workspace::{Fetch, Restriction, Text};
 use super::{Access, Argument, Broadcast, FromQuery, Insert, Lock, Operator, Plan, Workspace};
+use crate::copy_in::Format;
 use crate::relations::Relations;
 use crate::sql::{Literal, LiteralKind};
 
@@ -148,6 +150,7 @@ fn write_plan(
             writeln!(out)?;
             write_rows(out, insert, names, values)?;
         }
+        Operator::CopyIn(copy) => write_copy_in(out, copy)?,
         Operator::Refuse(refusal) => writeln!(out, "Refuse {refusal}")?,
     }
     if !matches!(plan.operator, Operator::Session | Operator::Refuse(_)) {
@@ -314,6 +317,29 @@ fn write_node(out: &mut String, plan: &Plan) -> fmt::Result {
         Access::Write => "primary",
     };
     writeln!(out, " ({access})")
+}
+
+fn write_copy_in(out: &mut String, copy: &CopyIn) -> fmt::Result {
+    match &copy.rows {
+        CopiedRows::Keyed(format, key) => {
+            let format = match format {
+                Format::Text(_) => "text",
+                Format::Csv(_) => "csv",
+                Format::Binary => "binary",
+            };
+            let map = key.map.key_type().name();
+            match key.position {
+                Some(position) => writeln!(
+                    out,
+                    "Copy of rows of {format} by field {}, {map}",
+                    position + 1
+                ),
+                None => writeln!(out, "Copy of rows of {format} whose key, {map}, is NULL"),
+            }
+        }
+        CopiedRows::Everywhere => writeln!(out, "Copy of all rows to all shards"),
+        CopiedRows::Untold(refusal) => writeln!(out, "Refuse {refusal}"),
+    }
 }
 
 fn write_target(out: &mut String, target: &Target, names: &Names<'_>) -> fmt::Result {

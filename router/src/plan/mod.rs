@@ -14,6 +14,7 @@ pub mod bind_join;
 pub mod cache;
 mod command;
 mod control;
+pub mod copy_in;
 pub(crate) mod create_as;
 mod ddl;
 mod decide;
@@ -46,6 +47,7 @@ mod cases;
 pub(crate) use bind::key_shards;
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
+pub use copy_in::{CopiedRows, CopyIn};
 pub use insert::Insert;
 pub use insert_query::FromQuery;
 pub use lock::Lock;
@@ -163,7 +165,7 @@ impl Plan {
             | Operator::Broadcast(_)
             | Operator::Session => 0,
             Operator::Workspace(workspace) => workspace.size(),
-            Operator::Refuse(_) => 512,
+            Operator::CopyIn(_) | Operator::Refuse(_) => 512,
         };
         let several = self.several.as_ref().map_or(0, |several| several.size());
         several + route + 2 * self.key_params.len() + 4 * self.guards.len() + 64
@@ -196,6 +198,8 @@ pub enum Operator {
     Insert(Box<Insert>),
     /// A workspace runs a query, and each shard is sent the rows that it stores.
     InsertQuery(Box<FromQuery>),
+    /// The rows that the client copies are divided among the shards.
+    CopyIn(Arc<CopyIn>),
     /// An error.
     Refuse(Box<Refusal>),
 }
@@ -217,6 +221,7 @@ impl Operator {
             | Operator::Append(_)
             | Operator::Broadcast(_)
             | Operator::Session
+            | Operator::CopyIn(_)
             | Operator::Refuse(_) => Vec::new(),
         }
     }

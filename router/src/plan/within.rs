@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::command::{Command, CopyDirection};
-use super::parse;
 use super::refusal::Refusal;
 use super::route::Target;
 use super::setting::unfollowed;
 use super::utility::{FIRST, plan, refused};
 use super::words::Words;
 use super::{Access, Context, Layer, Operator, Pin, Pins, Plan, Planner};
+use super::{copy_in, parse};
 use crate::relations::{Placement, Relation, RelationKind, Resolved};
 use crate::sql::{Token, TokenKind};
 
@@ -53,6 +53,7 @@ impl Planner<'_> {
             | Operator::Workspace(_)
             | Operator::Lock(_)
             | Operator::Write(_)
+            | Operator::CopyIn(_)
             | Operator::Refuse(_) => plan,
             // A plan for several rows is there for other values only.
             Operator::Insert(_) | Operator::InsertQuery(_) => {
@@ -148,10 +149,13 @@ impl Planner<'_> {
         if first.is_some_and(|token| token.kind == TokenKind::Punct(b'(')) {
             return self.copy_query(words);
         }
+        let binary = words.eat("binary");
         let Some((schema, name)) = words.qualified_name() else {
             return self.syntax_error();
         };
-        let _columns = words.list();
+        let columns = words.rest();
+        words.list();
+        let columns = columns.get(..columns.len() - words.rest().len());
         let from = words.eat("from");
         if !from && !words.eat("to") {
             return self.syntax_error();
@@ -179,7 +183,10 @@ impl Planner<'_> {
         match relations.resolve(search_path, schema.as_deref(), &name) {
             Resolved::Known(relation) => match relation.placement {
                 Placement::Unsharded | Placement::Catalog => to_first,
-                _ if from => copy_into(relation, command),
+                _ if from => match copy_in::listed(self.sql, columns.unwrap_or_default()) {
+                    Some(listed) => self.copy_into(relation, &listed, binary, words),
+                    None => self.syntax_error(),
+                },
                 _ => copy_out_of(relation, direction),
             },
             Resolved::Catalog => to_first,
@@ -290,21 +297,6 @@ fn serving(mut plan: Plan, command: &Command) -> Plan {
         plan.several = Some(several.into());
     }
     plan
-}
-
-fn copy_into(relation: &Relation, command: Command) -> Plan {
-    let name = &relation.name;
-    let refusal = match relation.placement {
-        Placement::Reference => Refusal::not_supported(format!(
-            "COPY into the reference table \"{name}\" is not supported yet"
-        ))
-        .hint("Use INSERT."),
-        _ => Refusal::not_supported(format!(
-            "COPY into the sharded table \"{name}\" is not supported yet"
-        ))
-        .hint("Name the shard: /* switchyard: shard=… */ COPY …."),
-    };
-    refused(refusal, command)
 }
 
 /// COPY of a relation that is not on the first shard alone.

@@ -86,6 +86,7 @@ impl Planner<'_> {
             | Operator::Write(_)
             | Operator::Insert(_)
             | Operator::InsertQuery(_)
+            | Operator::CopyIn(_)
             | Operator::Refuse(_) => {}
         }
     }

@@ -375,6 +375,7 @@ pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
         | Operator::Write(_)
         | Operator::Insert(_)
         | Operator::InsertQuery(_)
+        | Operator::CopyIn(_)
         | Operator::Refuse(_) => None,
     }
 }
@@ -391,6 +392,7 @@ pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
         | Operator::Write(_)
         | Operator::Insert(_)
         | Operator::InsertQuery(_)
+        | Operator::CopyIn(_)
         | Operator::Refuse(_) => None,
     }
 }

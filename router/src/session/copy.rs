@@ -180,7 +180,7 @@ impl Parts {
 }
 
 /// The number in the body of a CommandComplete.
-fn rows_of(body: &[u8]) -> u64 {
+pub(super) fn rows_of(body: &[u8]) -> u64 {
     let tag = body.strip_suffix(b"\0").unwrap_or(body);
     let count = tag.strip_prefix(b"COPY ").unwrap_or_default();
     std::str::from_utf8(count)

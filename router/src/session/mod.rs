@@ -13,6 +13,7 @@ mod clock;
 mod commit;
 mod control;
 mod copy;
+mod copy_in;
 mod create_as;
 mod cursors;
 mod exchange;
@@ -397,8 +398,10 @@ impl Session {
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) => {
                 RouteKind::Primary
             }
-            Operator::Lock(_) | Operator::Write(_) | Operator::Insert(_) => RouteKind::Scatter,
             Operator::InsertQuery(_) => RouteKind::Workspace,
+            Operator::Lock(_) | Operator::Write(_) | Operator::Insert(_) | Operator::CopyIn(_) => {
+                RouteKind::Scatter
+            }
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

@@ -269,7 +269,7 @@ impl Session {
                 });
             }
             Operator::Insert(_) => return Ok(set_of(shards_of_rows(plan, values)?)),
-            Operator::Broadcast(_) => return Ok(ShardSet::all(count)),
+            Operator::Broadcast(_) | Operator::CopyIn(_) => return Ok(ShardSet::all(count)),
             Operator::Session
             | Operator::Workspace(_)
             | Operator::InsertQuery(_)

@@ -294,6 +294,7 @@ impl Session {
             Operator::Insert(_) | Operator::InsertQuery(_) => {
                 Box::pin(self.insert(routed, sent)).await
             }
+            Operator::CopyIn(copy) => Box::pin(self.copy_in(copy, routed, sent)).await,
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);

@@ -308,8 +308,7 @@ COPY settings FROM PROGRAM 'cat'
 -->   May use a sequence
 
 COPY users FROM STDIN
---> Refuse 0A000: COPY into the sharded table "users" is not supported yet
---> HINT: Name the shard: /* switchyard: shard=… */ COPY ….
+--> Copy of rows of text by field 1, bigint
 
 COPY users (id, name) TO STDOUT
 --> Append of all shards (read)

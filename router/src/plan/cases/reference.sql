@@ -148,8 +148,7 @@ COPY countries TO STDOUT
 --> PassThrough to any shard (read)
 
 COPY countries FROM STDIN
---> Refuse 0A000: COPY into the reference table "countries" is not supported yet
---> HINT: Use INSERT.
+--> Copy of all rows to all shards
 
 TRUNCATE countries
 --> Broadcast to all shards (schema)

@@ -29,6 +29,8 @@ mod sync;
 pub(super) mod workspace;
 mod write;
 
+use std::sync::Arc;
+
 use bytes::{Buf, BytesMut};
 use switchyard_schema::ShardIndex;
 use switchyard_wire::DecodeError;
@@ -37,6 +39,7 @@ use switchyard_wire::frontend::{self, Bind, Kind, Message};
 use tokio::time::Instant;
 
 use super::Session;
+use super::statement::Statement;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
 pub(super) use workspace::{OpenWorkspace, portable, queue_execute};
@@ -57,6 +60,8 @@ pub(super) struct Batch {
     /// The shard this batch has written to, outside a block.
     writer: Option<ShardIndex>,
     schema_changed: bool,
+    /// A COPY from the client that has been executed: it takes what the client sends next.
+    copy: Option<Arc<Statement>>,
     /// Cancel requests that came before a statement of it first asked.
     cancels: Option<u64>,
     /// Bytes of its messages since the last Sync or Flush.
@@ -121,6 +126,10 @@ impl Session {
                     if let Err(trouble) = Box::pin(self.message(message)).await {
                         break Err(trouble);
                     }
+                    // What follows is for the COPY.
+                    if self.batch.copy.is_some() {
+                        break Ok(None);
+                    }
                 }
                 Ok(Stop::End(last)) => break Ok(last),
                 Err(trouble) => break Err(trouble),
@@ -132,6 +141,12 @@ impl Session {
             input.advance(handled);
         }
         self.client.put_back(input);
+        if let Some(statement) = self.batch.copy.take() {
+            return match Box::pin(self.execute_copy_in(&statement)).await {
+                Ok(()) => Ok(()),
+                Err(trouble) => Box::pin(self.batch_trouble(trouble)).await,
+            };
+        }
         match outcome {
             Ok(Some(b'S')) => self.end_of_batch().await,
             Ok(Some(_)) => Box::pin(self.flush()).await,

@@ -12,7 +12,7 @@ use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
-use crate::plan::{Command, Plan};
+use crate::plan::{Command, CopyDirection, Operator, Plan};
 use crate::session::Session;
 use crate::session::explain::query_plan;
 use crate::session::fetch::Asked;
@@ -127,8 +127,25 @@ impl Session {
         }
     }
 
+    /// Executes a portal of a statement that the session runs itself.
+    pub(super) async fn execute_own(
+        &mut self,
+        plan: &Plan,
+        statement: &Arc<Statement>,
+    ) -> Result<(), Trouble> {
+        match plan.command {
+            // It begins once the rest of the input can be taken for its rows.
+            Command::Copy(CopyDirection::In) => {
+                self.batch.copy = Some(Arc::clone(statement));
+                Ok(())
+            }
+            Command::Copy(_) => Box::pin(self.execute_copy(statement)).await,
+            _ => self.execute_control(plan, statement).await,
+        }
+    }
+
     /// Copies rows of several shards, which are asked for by simple queries.
-    pub(super) async fn execute_copy(&mut self, statement: &Statement) -> Result<(), Trouble> {
+    async fn execute_copy(&mut self, statement: &Statement) -> Result<(), Trouble> {
         self.keep_writes()?;
         let Text::One(routed) = self.route_text(statement.sql())? else {
             return Err(Failure::Retry.into());
@@ -142,6 +159,24 @@ impl Session {
         self.copy_parts(&routed, sent).await.map(|_| ())
     }
 
+    /// Copies the client's rows to several shards: what the batch has written becomes part of its transaction.
+    pub(super) async fn execute_copy_in(&mut self, statement: &Statement) -> Result<(), Trouble> {
+        if self.block.is_none() {
+            self.block = Some(Block::implicit(&self.settings));
+            self.adopt_batch()?;
+        }
+        let Text::One(routed) = self.route_text(statement.sql())? else {
+            return Err(Failure::Retry.into());
+        };
+        let Operator::CopyIn(copy) = &routed.plan.operator else {
+            return Err(Failure::Retry.into());
+        };
+        let rows = self.copy_rows(copy, &routed, statement.sql()).await?;
+        let tag = format!("COPY {rows}");
+        encode::command_complete(&mut self.client.output, tag.as_bytes());
+        Ok(())
+    }
+
     /// A simple query of ours would commit what the batch has written: that becomes part of an implicit block.
     pub(super) fn keep_writes(&mut self) -> Result<(), Failure> {
         if self.batch.has_written() && self.block.is_none() {
@@ -153,11 +188,7 @@ impl Session {
 
     /// Runs a statement of the session's own. It goes to backends by the simple protocol, which would end the batch's
     /// transaction there: what the batch does becomes an implicit block first.
-    pub(super) async fn execute_control(
-        &mut self,
-        plan: &Plan,
-        statement: &Statement,
-    ) -> Result<(), Trouble> {
+    async fn execute_control(&mut self, plan: &Plan, statement: &Statement) -> Result<(), Trouble> {
         let changes_settings = matches!(
             plan.command,
             Command::Set { .. }

@@ -441,10 +441,7 @@ impl Session {
         match portal {
             Portal::Session { plan, statement } => {
                 self.settle().await?;
-                match plan.command {
-                    Command::Copy(_) => Box::pin(self.execute_copy(&statement)).await,
-                    _ => self.execute_control(&plan, &statement).await,
-                }
+                self.execute_own(&plan, &statement).await
             }
             Portal::One { shard, plan, .. } => {
                 self.execute_on(shard, &plan)?;
