@@ -143,7 +143,7 @@ fn default_value(relation: &Relation, column: &Column, is_key: bool) -> Result<(
         ))
         .detail("Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.")
         .hint(format!("Copy a value into the column \"{}\".", column.name))),
-        DefaultValue::Stable | DefaultValue::Volatile => Err(Refusal::not_supported(format!(
+        DefaultValue::Stable | DefaultValue::Moment | DefaultValue::Volatile => Err(Refusal::not_supported(format!(
             "the default of column \"{}\" is not supported across shards",
             column.name
         ))
@@ -219,6 +219,7 @@ fn copies(relation: &Relation, listed: &[String]) -> Result<(), Refusal> {
             DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated => {}
             DefaultValue::Sequence
             | DefaultValue::Stable
+            | DefaultValue::Moment
             | DefaultValue::Own
             | DefaultValue::Volatile => {
                 return Err(Refusal::not_supported(format!(
