@@ -171,7 +171,7 @@ impl Session {
         }
         self.client.output.extend_from_slice(&response);
         self.client.flush().await.map_err(client_gone)?;
-        self.divide_rows(copying).await?;
+        self.divide_input(copying).await?;
         self.end_parts(copying).await
     }
 
@@ -258,7 +258,7 @@ impl Session {
     }
 
     /// Divides what the client sends, until it ends.
-    async fn divide_rows(&mut self, copying: &mut Copying<'_>) -> Result<(), Trouble> {
+    async fn divide_input(&mut self, copying: &mut Copying<'_>) -> Result<(), Trouble> {
         loop {
             let input = self.take_copy_data(copying)?;
             copying.rows.divide(matches!(input, Some(Input::Done)));
