@@ -106,9 +106,10 @@ impl Asked<'_> {
             true => parameters(query),
             false => Vec::new(),
         };
+        let mentions = |number: usize| mentioned.binary_search(&number).is_ok();
         if let Some((known, bind)) = &self.params {
             for (at, value) in bind.params.iter().enumerate() {
-                let used = mentioned.contains(&(at + 1));
+                let used = mentions(at + 1);
                 // PostgreSQL wants to know the type even of a parameter that it does not need. A value for which there is no
                 // parameter is an error of its own.
                 types.extend(known.get(at).map(|oid| if used { *oid } else { TEXT }));
@@ -117,7 +118,7 @@ impl Asked<'_> {
             }
         }
         for (at, array) in given.iter().enumerate() {
-            let used = mentioned.contains(&(self.parameters() + at + 1));
+            let used = mentions(self.parameters() + at + 1);
             types.push(if used { 0 } else { TEXT });
             values.push(array.as_deref().filter(|_| used));
             formats.push(Format::Binary);
@@ -350,7 +351,7 @@ impl Session {
 /// The number of the type `text`.
 pub(super) const TEXT: u32 = 25;
 
-/// The numbers of the parameters that a query of ours mentions.
+/// The numbers of the parameters that a query of ours mentions, ascending.
 pub(super) fn parameters(query: &[u8]) -> Vec<usize> {
     let mut found = Vec::new();
     let mut lexer = Lexer::new(query);
@@ -359,6 +360,7 @@ pub(super) fn parameters(query: &[u8]) -> Vec<usize> {
             found.extend(token.parameter(query).map(usize::from));
         }
     }
+    found.sort_unstable();
     found
 }
 

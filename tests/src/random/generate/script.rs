@@ -93,7 +93,8 @@ impl Writer {
             TABLES.iter().map(|table| (weight(table), table)).collect();
         let table = self.chance().weighted(&tables);
         let statement = match self.chance().below(10) {
-            0..3 => self.insert(table),
+            0..2 => self.insert(table),
+            2 => self.insert_query(table),
             3..8 => self.update(table),
             _ => self.delete(table),
         };
@@ -125,6 +126,44 @@ impl Writer {
             "INSERT INTO {} VALUES {}{returning}",
             table.name,
             rows.join(", ")
+        );
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    /// Rows made of those of a table, on their shard or on another.
+    fn insert_query(&mut self, table: &'static Table) -> Expr {
+        let source = match self.chance().percent(50) {
+            true => table,
+            false => *self.chance().pick(&TABLES.iter().collect::<Vec<_>>()),
+        };
+        let stays = source.name == table.name && self.chance().percent(50);
+        let alias = self.see(source);
+        self.inserted += 1;
+        let first = 10 * NEW * self.inserted;
+        let mut parts: Vec<Part> = Vec::new();
+        let mut columns = Vec::new();
+        for column in table.columns {
+            if column.name == "id" {
+                columns.push(format!("{first} + {alias}.id"));
+            } else if stays && column.name == table.key {
+                columns.push(format!("{alias}.{}", column.name));
+            } else {
+                columns.push("{}".to_owned());
+                let depth = self.chance().below(2);
+                parts.push(self.generator.expr(column.ty, depth).into());
+            }
+        }
+        let mut rest = String::new();
+        if self.chance().percent(70) {
+            parts.push(self.generator.filter().into());
+            rest.push_str(" WHERE {}");
+        }
+        self.generator.scopes.pop();
+        let text = format!(
+            "INSERT INTO {} SELECT {} FROM {} AS {alias}{rest}",
+            table.name,
+            columns.join(", "),
+            source.name
         );
         Expr::of(Type::Bool, &text, parts)
     }
