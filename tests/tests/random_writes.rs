@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use switchyard_tests::random::{Scripts, Servers};
 
 /// The most statements that may be refused, of a hundred.
-const REFUSED: usize = 20;
+const REFUSED: usize = 8;
 
 static SERVERS: OnceLock<Servers> = OnceLock::new();
 /// They all write the plain server's tables.

@@ -181,6 +181,49 @@ fn a_portal_that_returns_its_rows_in_parts() {
     hardship::works(&mut client);
 }
 
+/// All rows of another table are given, if they are not too many.
+#[test]
+fn rows_that_are_too_many_to_be_given() {
+    let (bed, _turn) = bed();
+    let sql = "UPDATE checked SET payload = 'written' WHERE id < (SELECT count(*) FROM readings)";
+    fails(bed, sql, "53400", |_| ());
+}
+
+/// It says what would be done, and does nothing.
+#[test]
+fn a_write_that_is_explained() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    let given = "DELETE FROM checked WHERE id < (SELECT count(*) FROM readings)";
+    for (sql, expected) in [
+        (ALL, vec!["Write on all shards (primary)"]),
+        (
+            given,
+            vec![
+                "Write on all shards (primary)",
+                "  Given: all rows of readings",
+            ],
+        ),
+    ] {
+        for extended in [false, true] {
+            let sql = format!("EXPLAIN (COSTS OFF) {sql}");
+            let reply = match extended {
+                true => client.extended(&sql, &[], 0),
+                false => client.run(&sql),
+            };
+            let lines: Vec<String> = reply.succeeded().texts().into_iter().flatten().collect();
+            for line in &expected {
+                assert!(lines.iter().any(|found| found == line), "{lines:#?}");
+            }
+            let parts = lines.iter().filter(|line| line.contains("on checked"));
+            assert!(parts.count() >= 2, "{lines:#?}");
+        }
+        let analyze = client.run(&format!("EXPLAIN ANALYZE {sql}"));
+        assert_eq!(analyze.sqlstate(), Some("0A000"));
+    }
+    assert_eq!(written(bed, "checked"), ["0", "0"]);
+}
+
 /// What comes before it in a batch is part of the same transaction.
 #[test]
 fn writes_of_one_batch_are_all_or_nothing() {

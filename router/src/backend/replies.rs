@@ -380,7 +380,9 @@ impl Replies {
         }
         match (header.tag, reply) {
             (b'D', Reply::Part { .. }) => pass_or_hide(shown, header.len),
-            (b'1' | b'2', Reply::Part { ready: true, .. }) => pass_or_hide(false, header.len),
+            (b'1' | b'2' | b'n', Reply::Part { ready: true, .. }) => {
+                pass_or_hide(false, header.len)
+            }
             (b'T', Reply::Part { describe, .. }) => pass_or_hide(describe && shown, header.len),
             (b'C' | b'I' | b's', Reply::Part { ready, .. }) => {
                 self.note_end(header.tag, body);

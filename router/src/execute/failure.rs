@@ -40,6 +40,14 @@ pub(crate) enum Failure {
     FetchLimit { limit: u64 },
     #[error("the statement returns more than {limit} bytes of rows of several shards")]
     ReturnedLimit { limit: u64 },
+    #[error(
+        "the rows of table \"{table}\" are too many to be given to a write of several shards: more than {rows}, or {bytes} bytes"
+    )]
+    GivenLimit {
+        table: Box<str>,
+        rows: u32,
+        bytes: usize,
+    },
     #[error("{}", .0.message())]
     Cancelled(CancelReason),
     #[error("current transaction is aborted, commands ignored until end of transaction block")]
@@ -118,6 +126,7 @@ impl Failure {
             Self::WorkspacesBusy { .. }
             | Self::FetchLimit { .. }
             | Self::ReturnedLimit { .. }
+            | Self::GivenLimit { .. }
             | Self::Unmerged(MergeError::TooLarge(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::Unmerged(MergeError::BigintOverflow | MergeError::NumericOverflow) => {
                 SqlState::NUMERIC_VALUE_OUT_OF_RANGE
@@ -165,6 +174,9 @@ impl Failure {
             }
             Self::FetchLimit { .. } => Some(
                 "Restrict the rows it reads, or raise max_fetch_bytes in the router's configuration.",
+            ),
+            Self::GivenLimit { .. } => Some(
+                "Read the rows that matter first, and write by values; or distribute both tables by the columns they are joined on.",
             ),
             Self::SettingsElsewhere => Some(
                 "Use DISCARD ALL first, or write set_config and SET with the setting's name in the function.",

@@ -78,7 +78,7 @@ fn unkeyed(analysis: &Analysis) -> Target {
     }
 }
 
-fn writes_reference(analysis: &Analysis, table: &str) -> Result<(), Refusal> {
+pub(super) fn writes_reference(analysis: &Analysis, table: &str) -> Result<(), Refusal> {
     let refuse = |detail: String| {
         Err(Refusal::not_supported(format!(
             "this write of the reference table \"{table}\" is not supported"

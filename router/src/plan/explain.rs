@@ -124,18 +124,7 @@ fn write_plan(
             let query = query.as_deref().unwrap_or(sql);
             write_workspace(steps, workspace, plan, names, query)?;
         }
-        Operator::Write(write) => {
-            write!(out, "Write on ")?;
-            write_target(out, &write.target, names)?;
-            write_node(out, plan)?;
-            write_shards(out, &write.target, names, values)?;
-            if write.copies {
-                writeln!(out, "  Copies of a reference table")?;
-            }
-            if !write.moments.is_empty() {
-                writeln!(out, "  The time is given")?;
-            }
-        }
+        Operator::Write(write) => write_write(out, (write, plan), names, values)?,
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::InsertQuery(insert) => {
             writeln!(out, "Insert of a query's rows, each on its shard")?;
@@ -271,6 +260,29 @@ pub(crate) fn given_fetch(fetch: &Fetch, join: &BindJoin, names: &Names<'_>, sql
     let _ = writeln!(out);
     let _ = write_restrictions(&mut out, &fetch, &Text::new(sql));
     out
+}
+
+/// What each shard changes of its own.
+fn write_write(
+    out: &mut String,
+    (write, plan): (&super::Write, &Plan),
+    names: &Names<'_>,
+    values: Option<&Values<'_>>,
+) -> fmt::Result {
+    write!(out, "Write on ")?;
+    write_target(out, &write.target, names)?;
+    write_node(out, plan)?;
+    write_shards(out, &write.target, names, values)?;
+    if write.copies {
+        writeln!(out, "  Copies of a reference table")?;
+    }
+    for (given, _) in &write.given {
+        writeln!(out, "  Given: all rows of {}", given.relation)?;
+    }
+    if !write.moments.is_empty() {
+        writeln!(out, "  The time is given")?;
+    }
+    Ok(())
 }
 
 /// What is locked, and how it is found.

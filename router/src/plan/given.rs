@@ -67,6 +67,21 @@ impl Given {
         self.columns.iter().position(|given| given.name == column)
     }
 
+    /// The query for all of its rows, so many at most.
+    pub fn query(&self, most: u32) -> String {
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| escape_identifier(&column.name))
+            .collect();
+        let (schema, name) = (
+            escape_identifier(&self.relation.schema),
+            escape_identifier(&self.relation.name),
+        );
+        let columns = columns.join(", ");
+        format!("SELECT {columns} FROM {schema}.{name} LIMIT {most}")
+    }
+
     /// The array of a column's values, in SQL; the arrays are the parameters from this number on.
     pub fn array_of(&self, column: &str, first: usize) -> Option<String> {
         let at = self.position(column)?;

@@ -5,14 +5,17 @@
 //! itself, and one server only once, is not among it. Collaborators: `decide` says where rows are; `session::write` runs it.
 
 use sqlparser::ast::{Insert, SetExpr, Statement};
+use switchyard_schema::{ShardIndex, TableName};
 
-use super::analyse::{Analysis, Instance, StoredKeys};
+use super::analyse::{self, Analysis, Instance, StoredKeys};
 use super::apart::{Understood, several};
 use super::decide;
+use super::given::{Given, GivenText};
 use super::moment::Moments;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, Target};
-use super::{Broadcast, Operator, Plan, Planner};
+use super::{Broadcast, Context, Operator, Plan, Planner};
+use crate::relations::{Placement, RelationKind};
 use crate::sql::Token;
 
 /// A statement that changes rows of several shards.
@@ -24,9 +27,26 @@ pub struct Write {
     pub moments: Moments,
     /// Every shard has a copy of the rows, and must report the same number of them.
     pub copies: bool,
+    /// Tables of which other shards have rows that matter: all of their rows are given with the statement.
+    pub given: Vec<(Given, Target)>,
 }
 
 impl Write {
+    /// The text that the shards run, with the rows that are given as parameters from this number on; `None` if they cannot stand in for
+    /// their tables.
+    pub(crate) fn text(&self, sql: Vec<u8>, first: usize) -> Option<Vec<u8>> {
+        if self.given.is_empty() {
+            return Some(sql);
+        }
+        let given: Vec<&Given> = self.given.iter().map(|(given, _)| given).collect();
+        Some(GivenText::new(&sql, &given, first)?.text)
+    }
+
+    /// Whether a shard that has all the rows can be sent the client's own text.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.given.is_empty()
+    }
+
     /// The parameters that binding looks at.
     pub(super) fn params(&self) -> Vec<u16> {
         match &self.target {
@@ -59,12 +79,17 @@ impl Planner<'_> {
                         target: Target::AllShards,
                         moments,
                         copies: true,
+                        given: Vec::new(),
                     })),
                     Err(refusal) => Operator::Refuse(Box::new(refusal)),
                 };
             }
-            Operator::Refuse(refusal) if changes && analysis.writes_reference.is_none() => {
-                match self.write(analysis, tokens) {
+            Operator::Refuse(refusal) if changes => {
+                let write = match analysis.writes_reference {
+                    None => self.write(analysis, tokens),
+                    Some(_) => Err((**refusal).clone()),
+                };
+                match self.or_given(write, (analysis, statement, tokens), &mut plan.guards) {
                     Ok(write) => plan.operator = Operator::Write(Box::new(write)),
                     Err(why) => **refusal = why,
                 }
@@ -72,10 +97,13 @@ impl Planner<'_> {
             Operator::PassThrough(Target::Keys(KeyRoute {
                 several: Some(refusal),
                 ..
-            })) if changes => match self.write(analysis, tokens) {
-                Ok(write) => plan.several = several(plan, Operator::Write(Box::new(write))),
-                Err(why) => **refusal = why,
-            },
+            })) if changes => {
+                let write = self.write(analysis, tokens);
+                match self.or_given(write, (analysis, statement, tokens), &mut plan.guards) {
+                    Ok(write) => plan.several = several(plan, Operator::Write(Box::new(write))),
+                    Err(why) => **refusal = why,
+                }
+            }
             Operator::PassThrough(_)
             | Operator::Append(_)
             | Operator::Merge(_)
@@ -97,7 +125,99 @@ impl Planner<'_> {
             target,
             moments: self.moments_of(analysis, tokens)?,
             copies: false,
+            given: Vec::new(),
         })
+    }
+
+    /// The write, or else one to which the tables are given whose rows it does not find on its shards. The first refusal stays.
+    fn or_given(
+        &self,
+        write: Result<Write, Refusal>,
+        written: Understood<'_>,
+        guards: &mut Vec<u32>,
+    ) -> Result<Write, Refusal> {
+        let refusal = match write {
+            Ok(write) => return Ok(write),
+            Err(refusal) => refusal,
+        };
+        let (analysis, _, tokens) = written;
+        let mut sets = [
+            givable(analysis, self.context, false),
+            givable(analysis, self.context, true),
+        ];
+        let is_other = |name: &TableName| {
+            let target = analysis.changed.as_ref();
+            target.is_some_and(|target| target.name != name.name)
+        };
+        let bare = |word| tokens.iter().any(|token| token.is_word(self.sql, word));
+        // Rows that are given have no table that others inherit from, nor may their names be those of other expressions.
+        if bare("with") || bare("only") {
+            return Err(refusal);
+        }
+        for names in &mut sets {
+            if !names.is_empty()
+                && names.iter().all(is_other)
+                && let Some(write) = self.with_given(names, written, guards)
+            {
+                return Ok(write);
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The write with the rows of these tables given to it.
+    fn with_given(
+        &self,
+        names: &[TableName],
+        (_, statement, tokens): Understood<'_>,
+        guards: &mut Vec<u32>,
+    ) -> Option<Write> {
+        let context = Context {
+            given: names,
+            ..*self.context
+        };
+        let source = (self.sql, tokens);
+        let (analysis, known) = analyse::analyse(statement, None, source, self.scan, &context);
+        let analysis = analysis.ok()?;
+        let copies = analysis.writes_reference.is_some();
+        let target = if let Some(table) = &analysis.writes_reference {
+            decide::writes_reference(&analysis, table).ok()?;
+            // Of several rows that match one, or conflict, each shard might take another.
+            let one = matches!(statement, Statement::Update(update) if update.from.is_none());
+            (one || matches!(statement, Statement::Delete(_))).then_some(())?;
+            Target::AllShards
+        } else if analysis.instances.is_empty() && analysis.stored.is_empty() {
+            let elsewhere = analysis.temporary || analysis.reads_views.is_some();
+            (!elsewhere).then_some(Target::Shard(ShardIndex::FIRST))?
+        } else {
+            target(&analysis).ok()?
+        };
+        let given: Option<Vec<(Given, Target)>> = names
+            .iter()
+            .map(|name| {
+                let relation = self.context.relations.get(&name.schema, &name.name)?;
+                let columns: Vec<String> =
+                    relation.columns.iter().map(|c| c.name.clone()).collect();
+                let from = match relation.placement {
+                    Placement::Sharded(_) => Target::AllShards,
+                    Placement::Reference
+                    | Placement::Unsharded
+                    | Placement::Catalog
+                    | Placement::ReadsSharded(_)
+                    | Placement::Broken(_) => Target::Shard(ShardIndex::FIRST),
+                };
+                Some((Given::of(relation, &columns)?, from))
+            })
+            .collect();
+        let write = Write {
+            target,
+            moments: self.moments_of(&analysis, tokens).ok()?,
+            copies,
+            given: given?,
+        };
+        write.text(self.sql.to_vec(), 1)?;
+        guards.extend(known);
+        Some(write)
     }
 
     /// What the statement calls the present.
@@ -156,4 +276,39 @@ fn target(analysis: &Analysis) -> Result<Target, Refusal> {
         }
     }
     Ok(decide::targets(analysis, &anchors))
+}
+
+/// The tables besides the one that is written whose rows can be given: those of which other shards have rows that matter, or all.
+fn givable(analysis: &Analysis, context: &Context<'_>, all: bool) -> Vec<TableName> {
+    let Some(target) = &analysis.changed else {
+        return Vec::new();
+    };
+    let own = target.to_string();
+    let own = analysis.instances.iter().find(|i| *i.name == *own);
+    let is_tied = |name: &TableName| {
+        let name = name.to_string();
+        let mut mentions = analysis.instances.iter().filter(|i| *i.name == *name);
+        mentions.all(|mention| {
+            own.is_some_and(|own| {
+                let known = analysis.facts.known(mention.scope);
+                known.same(mention.key, own.key) && own.map.colocated_with(&mention.map)
+            })
+        })
+    };
+    let can_be_given = |name: &&TableName| {
+        let relation = context.relations.get(&name.schema, &name.name);
+        relation.is_some_and(|relation| {
+            relation.kind == RelationKind::Table
+                && match relation.placement {
+                    Placement::Sharded(_) => all || !is_tied(name),
+                    Placement::Unsharded => true,
+                    Placement::Reference
+                    | Placement::Catalog
+                    | Placement::ReadsSharded(_)
+                    | Placement::Broken(_) => false,
+                }
+        })
+    };
+    let others = analysis.read.iter().filter(|name| *name != target);
+    others.filter(can_be_given).cloned().collect()
 }

@@ -105,7 +105,7 @@ impl Session {
         asked: &Asked<'_>,
     ) -> Result<Vec<String>, Trouble> {
         let sql = query_within(asked.sql, command);
-        let description = self.describe(&sql).await?;
+        let description = self.describe_if_any(&sql).await?.unwrap_or_default();
         let (options, words) = explained(asked.sql);
         if !options.text {
             return Err(Failure::Unsupported {

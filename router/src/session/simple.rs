@@ -235,12 +235,8 @@ impl Session {
         let failed = self.block.as_ref().and_then(|block| block.failed);
         let passes = matches!(
             routed.plan.operator,
-            Operator::PassThrough(_)
-                | Operator::Append(_)
-                | Operator::Merge(_)
-                | Operator::Lock(_)
-                | Operator::Write(_)
-        );
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+        ) || matches!(&routed.plan.operator, Operator::Write(write) if write.is_plain());
         if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
             return None;
         }

@@ -135,6 +135,9 @@ impl Session {
         match (&routed.plan.operator, routed.shards.only()) {
             (Operator::Broadcast(kind), _) => self.broadcast(&routed.plan, *kind, sent).await,
             (Operator::Refuse(refusal), _) => Err(Failure::Refused(refusal.clone()).into()),
+            (Operator::Write(write), _) if !write.is_plain() => Err(unsupported(
+                "EXECUTE of a statement that writes by rows of other shards",
+            )),
             (_, Some(shard)) => self.pass_through(shard, routed, sent).await,
             (Operator::Append(_), None) => self.append(routed, sent).await,
             (Operator::Write(write), None) if !write.moments.is_empty() => Err(unsupported(

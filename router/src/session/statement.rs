@@ -297,6 +297,8 @@ pub(crate) enum Portal {
     Written {
         shards: ShardSet,
         plan: Arc<Plan>,
+        /// The answer to Describe, a whole message, if the backends' own would say less.
+        description: Option<Bytes>,
         /// What they have returned, and has not been fetched.
         returned: Option<Returned>,
     },

@@ -220,14 +220,7 @@ impl Session {
 
     /// What PostgreSQL says of a statement's result: the whole RowDescription, with no formats chosen. An error has been shown.
     pub(super) async fn describe(&mut self, sql: &[u8]) -> Result<Bytes, Trouble> {
-        let before = self.client.hold();
-        let analysed = self.analyse_result(sql).await;
-        let answer = self.client.unhold(before);
-        if analysed? {
-            self.client.output.extend_from_slice(&answer);
-            return Err(Trouble::Told);
-        }
-        let described = Self::row_description(answer);
+        let described = self.describe_if_any(sql).await?;
         described.ok_or_else(|| {
             let (what, hint) = (
                 "a statement without a result".into(),
@@ -235,6 +228,18 @@ impl Session {
             );
             Failure::Unsupported { what, hint }.into()
         })
+    }
+
+    /// The same of a statement that may have no result.
+    pub(super) async fn describe_if_any(&mut self, sql: &[u8]) -> Result<Option<Bytes>, Trouble> {
+        let before = self.client.hold();
+        let analysed = self.analyse_result(sql).await;
+        let answer = self.client.unhold(before);
+        if analysed? {
+            self.client.output.extend_from_slice(&answer);
+            return Err(Trouble::Told);
+        }
+        Ok(Self::row_description(answer))
     }
 
     /// The RowDescription among the messages of an answer.

@@ -3,18 +3,25 @@
 //! One shard after the other, in their order: two such statements that want the same rows then wait for each other on the first shard
 //! where they meet, as they would on one server, and never crosswise. What the shards return is appended; their counts are added.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_wire::Format;
 use switchyard_wire::frontend;
 
 use super::Session;
+use super::fetch::Asked;
+use super::few_rows::FewRows;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{CommandTag, Reply, Show};
+use crate::execute::arrays::{MOST_BYTES, MOST_ROWS};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
-use crate::plan::Write;
+use crate::plan::given::Given;
+use crate::plan::{Target, Write};
 
 /// What the shards that have run a statement say of it together.
 #[derive(Debug)]
@@ -85,7 +92,8 @@ impl Session {
         }
         let changed = self.message_of_parts(write, routed, sent).await?;
         let message = changed.as_deref().unwrap_or(sent.message);
-        let Some(tag) = self.write_each(write, routed, message).await? else {
+        let describe = changed.is_none();
+        let Some(tag) = self.write_each(write, routed, message, describe).await? else {
             // The error has been shown.
             if implicit {
                 self.abort_implicit().await?;
@@ -105,19 +113,75 @@ impl Session {
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Option<BytesMut>, Trouble> {
-        let Some(first) = routed.shards.first().filter(|_| !write.moments.is_empty()) else {
+        let changes = !write.moments.is_empty() || !write.is_plain();
+        let Some(first) = routed.shards.first().filter(|_| changes) else {
             return Ok(None);
         };
-        // Errors are to speak of places in the client's own text.
-        if self.analyse(sent.sql()).await? {
-            return Err(Trouble::Told);
-        }
-        let text = self
-            .with_the_time(sent.sql(), &write.moments, first)
-            .await?;
+        // Errors are to speak of places in the client's own text, and columns of its tables.
+        let description = self.describe_if_any(sent.sql()).await?;
+        let mut asked = Asked {
+            sql: sent.sql(),
+            params: None,
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels: self.cancel.slot().requests(),
+        };
+        let text = self.text_of_parts(write, first, &mut asked).await?;
         let mut message = BytesMut::new();
-        frontend::encode::query(&mut message, &text);
+        match write.is_plain() {
+            true => frontend::encode::query(&mut message, &text),
+            false => asked.encode(&mut message, &text, Format::Text),
+        }
+        let output = &mut self.client.output;
+        output.extend_from_slice(description.as_deref().unwrap_or_default());
         Ok(Some(message))
+    }
+
+    /// The text that the shards are sent, with the time and the rows that it needs, which are then among what is `asked`.
+    pub(super) async fn text_of_parts(
+        &mut self,
+        write: &Write,
+        first: ShardIndex,
+        asked: &mut Asked<'_>,
+    ) -> Result<Vec<u8>, Trouble> {
+        let text = self.with_the_time(asked.sql, &write.moments, first).await?;
+        let text = text.into_owned();
+        let mut arrays = Vec::new();
+        for (given, from) in &write.given {
+            let fetched = self.rows_to_give(given, from, asked).await;
+            let rows = self.or_abandoned(fetched).await?;
+            arrays.extend(rows.into_iter().map(Some));
+        }
+        asked.given = GivenRows::new(arrays);
+        let text = write.text(text, asked.parameters() + 1);
+        Ok(text.ok_or(Failure::Retry)?)
+    }
+
+    /// All rows of a table, as arrays.
+    async fn rows_to_give(
+        &mut self,
+        given: &Given,
+        from: &Target,
+        asked: &Asked<'_>,
+    ) -> Result<Vec<Bytes>, Trouble> {
+        let shards = match from {
+            Target::AllShards => ShardSet::all(self.database.shards.len()),
+            Target::AnyShard | Target::Shard(_) | Target::Keys(_) => {
+                ShardSet::one(ShardIndex::FIRST)
+            }
+        };
+        let query = given.query(MOST_ROWS.saturating_add(1));
+        match self.few_rows(given, &shards, &query, asked).await? {
+            FewRows::All(arrays) => Ok(arrays.finish()),
+            FewRows::TooMany => Err(Failure::GivenLimit {
+                table: given.relation.to_string().into(),
+                rows: MOST_ROWS,
+                bytes: MOST_BYTES,
+            }
+            .into()),
+            FewRows::OfOtherTypes => Err(Failure::Retry.into()),
+            FewRows::Failed { .. } => Err(Trouble::Told),
+        }
     }
 
     /// Runs it on one shard after the other: the tag of it all; `None` after an error.
@@ -126,16 +190,18 @@ impl Session {
         write: &Write,
         routed: &Routed,
         message: &[u8],
+        describe: bool,
     ) -> Result<Option<String>, Trouble> {
         let plan = &*routed.plan;
         let mut written = Written::of(write);
         for shard in routed.shards.iter() {
             let index = self.join(shard, Need::Primary).await?;
+            self.prepare_state(index, plan)?;
             let (client, participant, described) = self.exchanging(index)?;
             participant.note_run(plan);
             participant.connection.unnamed = None;
             let reply = Reply::Part {
-                describe: written.is_first(),
+                describe: describe && written.is_first(),
                 ready: true,
             };
             let show = written.show();

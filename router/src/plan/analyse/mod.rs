@@ -168,6 +168,8 @@ pub(super) struct Analysis {
     pub(super) root: Option<Root>,
     /// A table is written; what kind.
     pub(super) writes: bool,
+    /// The table that is written, by its first write.
+    pub(super) changed: Option<TableName>,
     /// The scopes of the statements that write: the outermost one's, and those of common table expressions.
     pub(super) written: Vec<ScopeId>,
     /// A reference table is written; its name.

@@ -109,6 +109,8 @@ impl<'a> Analyser<'a> {
                 return Ok((WriteTarget { relation: None }, item));
             }
         };
+        let changed = &mut self.analysis.changed;
+        changed.get_or_insert_with(|| relation.name.clone());
         let reference = matches!(relation.placement, Placement::Reference) && !self.alone;
         if reference && relation.kind != RelationKind::Table {
             return Err(Refusal::not_supported(format!(

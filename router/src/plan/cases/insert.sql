@@ -216,9 +216,8 @@ INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 1
 -->   Refuse the statement needs the first shard and another one together
 
 INSERT INTO settings SELECT name, 'x' FROM users
---> Refuse 0A000: combining a sharded table with something on the first shard only is not supported yet
---> DETAIL: "settings" exists on the first shard only.
---> HINT: Make it a reference table, or restrict the shard key to a row of the first shard.
+--> Write on shard s0 (primary)
+-->   Given: all rows of users
 
 INSERT INTO settings SELECT code, name FROM countries
 --> PassThrough to shard s0 (primary)

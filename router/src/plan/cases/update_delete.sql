@@ -30,9 +30,9 @@ UPDATE users u SET name = o.status FROM orders o WHERE o.user_id = u.id
 --> Write on all shards (primary)
 
 UPDATE users u SET name = o.status FROM orders o WHERE u.id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Write on the shard of users = integer[0] (primary)
+-->   Shards: s0
+-->   Given: all rows of orders
 
 UPDATE users u SET name = c.name FROM countries c WHERE c.code = u.name AND u.id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -168,9 +168,8 @@ DELETE FROM settings WHERE key = 'x'
 --> PassThrough to shard s0 (primary)
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users)
---> Refuse 0A000: combining a sharded table with something on the first shard only is not supported yet
---> DETAIL: "settings" exists on the first shard only.
---> HINT: Make it a reference table, or restrict the shard key to a row of the first shard.
+--> Write on shard s0 (primary)
+-->   Given: all rows of users
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0], first shard only (primary)

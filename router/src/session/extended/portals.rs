@@ -47,12 +47,8 @@ impl Session {
         let prepared = self.statement_named(bind.statement)?;
         let passes = matches!(
             prepared.plan.operator,
-            Operator::PassThrough(_)
-                | Operator::Append(_)
-                | Operator::Merge(_)
-                | Operator::Lock(_)
-                | Operator::Write(_)
-        );
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+        ) || matches!(&prepared.plan.operator, Operator::Write(write) if write.is_plain());
         if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
         }
@@ -216,6 +212,9 @@ impl Session {
             }
             (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
+            (Operator::Write(write), _) if !write.is_plain() => {
+                Box::pin(self.bind_written(shards, &prepared, bind)).await
+            }
             (_, Some(shard)) => self.bind_one(shard, &prepared, bind).await,
             _ if matches!(prepared.plan.command, Command::Copy(_)) => {
                 self.send_unsent().await?;
@@ -338,6 +337,14 @@ impl Session {
                 | Portal::Locked { description, .. }
                 | Portal::Insert { description, .. },
             ) => {
+                let description = description.clone();
+                self.reply(|output| output.extend_from_slice(&description));
+                return Ok(());
+            }
+            Some(Portal::Written {
+                description: Some(description),
+                ..
+            }) => {
                 let description = description.clone();
                 self.reply(|output| output.extend_from_slice(&description));
                 return Ok(());

@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardSet;
+use switchyard_wire::Format;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frame;
 use switchyard_wire::frontend::{self, Bind};
 
 use super::lossy;
+use super::workspace::formatted;
 use crate::backend::{Reply, Show};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
+use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Plan};
 use crate::session::Session;
+use crate::session::fetch::Asked;
 use crate::session::statement::{Portal, Returned, SessionStatement};
 use crate::session::write::Written;
 
@@ -36,52 +40,45 @@ impl Session {
             self.block = Some(Block::implicit(&self.settings));
             self.adopt_batch()?;
         }
-        let changed = self.with_time_to_bind(&shards, prepared).await?;
-        let (prepared, name) = match &changed {
-            // It is another text each time.
-            Some(changed) => (changed, &b""[..]),
-            None => (prepared, bind.statement),
+        let Operator::Write(write) = &prepared.plan.operator else {
+            return Err(Failure::Retry.into());
         };
-        let mut own = *bind;
-        own.statement = name;
+        let cancels = self.cancels_before();
+        let mut asked = Asked {
+            need: Need::Primary,
+            ..self.asked_by(prepared, bind, cancels)
+        };
+        let mut description = None;
+        let changed = match (write.is_plain() && write.moments.is_empty(), shards.first()) {
+            (false, Some(first)) => {
+                let described = self.describe_prepared(bind.statement, prepared).await?;
+                description = described.map(|columns| formatted(&columns, bind));
+                Some(self.text_of_parts(write, first, &mut asked).await?)
+            }
+            _ => None,
+        };
         for (position, shard) in shards.iter().enumerate() {
             let index = self.activate(shard, Need::Primary).await?;
             let show = match position {
                 0 => Show::All,
                 _ => Show::Errors,
             };
+            self.prepare_state(index, &prepared.plan)?;
             let participant = self.participants.at(index)?;
-            participant.queue_bind(prepared, &own, false, show);
+            match &changed {
+                None => participant.queue_bind(prepared, bind, false, show),
+                Some(text) => queue_bind_of(participant, text, &asked, show),
+            }
         }
         self.settle().await?;
         let portal = Portal::Written {
             shards,
             plan: Arc::clone(&prepared.plan),
+            description,
             returned: None,
         };
         self.portals.insert(bind.portal, portal);
         Ok(())
-    }
-
-    /// What the shards run instead of a statement that asks for the time.
-    async fn with_time_to_bind(
-        &mut self,
-        shards: &ShardSet,
-        prepared: &SessionStatement,
-    ) -> Result<Option<SessionStatement>, Trouble> {
-        let (Operator::Write(write), Some(first)) = (&prepared.plan.operator, shards.first())
-        else {
-            return Err(Failure::Retry.into());
-        };
-        if write.moments.is_empty() {
-            return Ok(None);
-        }
-        let sql = prepared.statement.sql();
-        let text = self.with_the_time(sql, &write.moments, first).await?;
-        Ok(Some(SessionStatement {
-            statement: self.statement_of_shards(&text, prepared, &[]),
-            ..prepared.clone()
-        }))
     }
 
     /// Executes such a portal.
@@ -95,6 +92,7 @@ impl Session {
             shards,
             plan,
             returned,
+            ..
         }) = self.portals.get(name)
         else {
             return Err(Failure::NoSuchPortal(lossy(name)).into());
@@ -187,6 +185,24 @@ impl Session {
         }
         rows
     }
+}
+
+/// Queues the messages that bind a text of ours, with what is asked for, to the client's portal.
+fn queue_bind_of(participant: &mut Participant, text: &[u8], asked: &Asked<'_>, show: Show) {
+    let Some((_, bind)) = &asked.params else {
+        return;
+    };
+    participant.needs_sync = true;
+    let connection = &mut *participant.connection;
+    connection.unnamed = None;
+    let results: Vec<Format> = bind.result_formats.iter().collect();
+    asked.encode_bind(&mut connection.output, text, bind.portal, &results);
+    let parsed = Reply::Parse {
+        statement: 0,
+        named: false,
+    };
+    connection.replies.expect(parsed, Show::Errors);
+    connection.replies.expect(Reply::Bind, show);
 }
 
 impl Returned {
