@@ -5,7 +5,7 @@ use postgres_protocol::message::frontend;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec, Client, Failure, Reply};
+use switchyard_tests::{Bed, BedSpec, Client, Failure, Reply, eventually};
 
 const DDL: &str = "
 CREATE TABLE items (id int PRIMARY KEY, name text, note varchar(8) CHECK (note <> 'bad'));
@@ -428,4 +428,211 @@ fn rows_are_on_their_shards() {
         assert_eq!(name.succeeded().value(), format!("name {id}"));
     }
     client.run("TRUNCATE items, places").succeeded();
+}
+
+/// Begins a COPY; the client is to send rows.
+#[track_caller]
+fn begin(client: &mut Client, sql: &str) {
+    client.send(|buffer| frontend::query(sql, buffer).unwrap());
+    let message = client.receive();
+    assert_eq!(message.tag, b'G', "{message:?}");
+}
+
+fn send_rows(client: &mut Client, data: &[u8]) {
+    client.send(|buffer| frontend::CopyData::new(data).unwrap().write(buffer));
+}
+
+fn count(client: &mut Client, table: &str) -> String {
+    let count = format!("SELECT count(*) FROM {table}");
+    client.run(&count).succeeded().value()
+}
+
+/// Backends of the shards that are in the middle of something.
+fn busy(bed: &Bed) -> Vec<String> {
+    let shards = bed.cluster().shards().iter();
+    shards
+        .map(|shard| {
+            let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND backend_type = 'client backend' \
+                        AND pid <> pg_backend_pid() AND state <> 'idle'";
+            bed.cluster().superuser_sql(shard.primary.as_ref(), "shop", busy).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn binary() {
+    let (bed, _turn) = bed();
+    let mut plain = bed.oracle();
+    let select = "COPY (SELECT 'name ' || n AS name, n AS id FROM generate_series(1, 300) AS n) TO STDOUT (FORMAT binary)";
+    let data = plain.run(select).succeeded().copied;
+    let sql = "COPY items (name, id) FROM STDIN (FORMAT binary)";
+    copies(bed, "items", sql, &data);
+    copies(
+        bed,
+        "items",
+        "COPY BINARY items (name, id) FROM STDIN",
+        &data,
+    );
+    // Without the trailer, cut in a row, with more behind it, of another form.
+    copies(bed, "items", sql, &data[..data.len() - 2]);
+    fails(bed, "items", sql, &data[..data.len() - 5], "22P04");
+    fails(bed, "items", sql, &[&data[..], b"x"].concat(), "22P04");
+    fails(bed, "items", sql, b"PGCOPY, not", "22P04");
+    fails(
+        bed,
+        "items",
+        "COPY items FROM STDIN (FORMAT binary)",
+        &data,
+        "22P04",
+    );
+    let texts = "COPY (SELECT 'a' || n, n FROM generate_series(1, 50) AS n UNION ALL SELECT NULL, 0) TO STDOUT (FORMAT binary)";
+    let texts = plain.run(texts).succeeded().copied;
+    fails(
+        bed,
+        "named",
+        "COPY named FROM STDIN (FORMAT binary)",
+        &texts,
+        "23502",
+    );
+    let big = "COPY (SELECT n::bigint AS id, 'x'::text FROM generate_series(1, 9) AS n) TO STDOUT (FORMAT binary)";
+    let big = plain.run(big).succeeded().copied;
+    fails(
+        bed,
+        "items",
+        "COPY items (id, name) FROM STDIN (FORMAT binary)",
+        &big,
+        "22P03",
+    );
+}
+
+#[test]
+fn blocks_and_savepoints() {
+    let (bed, _turn) = bed();
+    for mut client in [bed.oracle(), bed.client()] {
+        client.run("BEGIN").succeeded();
+        let copy = "COPY items FROM STDIN";
+        client.copy_in(copy, &items(20, |_, row| row)).succeeded();
+        client.run("SAVEPOINT before").succeeded();
+        let again = client.copy_in(copy, &items(7, |_, row| row));
+        assert_eq!(again.sqlstate(), Some("23505"));
+        assert_eq!(client.status, b'E');
+        assert_eq!(client.run("SELECT 1").sqlstate(), Some("25P02"));
+        client.run("ROLLBACK TO before").succeeded();
+        client
+            .copy_in(copy, b"31\ta\tb\n32\ta\tb\n33\ta\tb\n")
+            .succeeded();
+        assert_eq!(count(&mut client, "items"), "23");
+        client.run("COMMIT").succeeded();
+        assert_eq!(count(&mut client, "items"), "23");
+        let several = "BEGIN; COPY items FROM STDIN; COMMIT; SELECT count(*) FROM items";
+        client.send(|buffer| frontend::query(several, buffer).unwrap());
+        let replies = client.replies(Some(b"41\ta\tb\n42\ta\tb\n43\ta\tb\n"));
+        assert_eq!(replies[3].value(), "26");
+        client.run("TRUNCATE items").succeeded();
+    }
+}
+
+#[test]
+fn a_client_that_gives_up() {
+    let (bed, _turn) = bed();
+    let said = [bed.oracle(), bed.client()].map(|mut client| {
+        begin(&mut client, "COPY items FROM STDIN");
+        send_rows(&mut client, &items(100, |_, row| row));
+        client.send(|buffer| frontend::copy_fail("enough", buffer).unwrap());
+        let reply = client.replies(None).remove(0);
+        assert_eq!(client.status, b'I');
+        assert_eq!(count(&mut client, "items"), "0");
+        said(&reply)
+    });
+    assert_eq!(said[0], said[1]);
+    assert_eq!(said[1].as_ref().unwrap()[0], "57014");
+}
+
+#[test]
+fn a_client_that_leaves() {
+    let (bed, _turn) = bed();
+    for block in [false, true] {
+        let mut client = bed.client();
+        if block {
+            client.run("BEGIN").succeeded();
+        }
+        begin(&mut client, "COPY items FROM STDIN");
+        send_rows(&mut client, &items(5000, |_, row| row));
+        drop(client);
+        eventually("nothing is left", || busy(bed) == ["0", "0"]);
+        assert_eq!(count(&mut bed.client(), "items"), "0");
+    }
+}
+
+#[test]
+fn a_shard_that_is_lost() {
+    let (bed, _turn) = bed();
+    for shard in [0, 1] {
+        let mut client = bed.client();
+        begin(&mut client, "COPY items FROM STDIN");
+        send_rows(&mut client, &items(5000, |_, row| row));
+        let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'COPY items%' AND state = 'active'";
+        let primary = bed.cluster().shard(shard).primary.as_ref();
+        eventually("it is terminated", || {
+            bed.cluster().superuser_sql(primary, "shop", kill).unwrap() == "1"
+        });
+        let reply = client.replies(None).remove(0);
+        assert_eq!(reply.sqlstate(), Some("08006"), "{reply:?}");
+        // What the client sends before it knows is dropped.
+        send_rows(&mut client, b"6000\ta\tb\n");
+        client.send(frontend::copy_done);
+        assert_eq!(count(&mut client, "items"), "0");
+        eventually("nothing is left", || busy(bed) == ["0", "0"]);
+    }
+}
+
+#[test]
+fn a_copy_that_is_cancelled() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    begin(&mut client, "COPY items FROM STDIN");
+    send_rows(&mut client, &items(5000, |_, row| row));
+    eventually("both shards copy", || busy(bed) == ["1", "1"]);
+    Client::cancel(&client.key, bed.router().port());
+    // PostgreSQL looks for it when it has got something.
+    let mut id = 10_000;
+    let reply = loop {
+        let rows: String = (id..id + 1000).map(|id| format!("{id}\ta\tb\n")).collect();
+        id += 1000;
+        send_rows(&mut client, rows.as_bytes());
+        client.stream().set_nonblocking(true).unwrap();
+        let spoke = client.stream().peek(&mut [0]).is_ok();
+        client.stream().set_nonblocking(false).unwrap();
+        if spoke {
+            break client.replies(None).remove(0);
+        }
+    };
+    assert_eq!(reply.sqlstate(), Some("57014"), "{reply:?}");
+    assert_eq!(count(&mut client, "items"), "0");
+}
+
+#[test]
+fn what_is_refused() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    let days = client.copy_in(
+        "COPY days FROM STDIN",
+        b"1\t2025-12-31\n2\ttoday\n3\t2026-01-01\n",
+    );
+    assert_eq!(days.sqlstate(), Some("0A000"));
+    let failure = days.failure.unwrap();
+    assert_eq!(failure.field('D'), "It is in line 2 of the input.");
+    assert_eq!(count(&mut client, "days"), "0");
+    for sql in [
+        "COPY items FROM STDIN (ENCODING 'LATIN1')",
+        "COPY places (code, name) FROM STDIN",
+    ] {
+        assert_eq!(
+            client.copy_in(sql, b"1\ta\tb\n").sqlstate(),
+            Some("0A000"),
+            "{sql}"
+        );
+        assert_eq!(client.status, b'I');
+    }
+    assert_eq!(count(&mut client, "items"), "0");
 }

@@ -20,7 +20,7 @@ use super::utility::{plan, refused};
 use super::words::Words;
 use super::{Access, Operator, Plan, Planner};
 use crate::copy_in::{Csv, Format, KeyColumn, Text};
-use crate::relations::{Column, DefaultValue, Placement, Relation, Sharding};
+use crate::relations::{Column, DefaultValue, Placement, Relation, RelationKind, Sharding};
 use crate::sql::{self, Token, TokenKind};
 
 /// What becomes of rows that a client copies into a table of several shards.
@@ -63,9 +63,15 @@ impl Planner<'_> {
             return refused(refusal, Command::Copy(CopyDirection::Server));
         }
         let rows = match &relation.placement {
-            Placement::Sharded(sharding) => keyed(relation, sharding, listed, (binary, words)),
-            Placement::Reference => copies(relation, listed).map(|()| CopiedRows::Everywhere),
-            Placement::Unsharded
+            Placement::Sharded(sharding) if relation.kind == RelationKind::Table => {
+                keyed(relation, sharding, listed, (binary, words))
+            }
+            Placement::Reference if relation.kind == RelationKind::Table => {
+                copies(relation, listed).map(|()| CopiedRows::Everywhere)
+            }
+            Placement::Sharded(_)
+            | Placement::Reference
+            | Placement::Unsharded
             | Placement::Catalog
             | Placement::ReadsSharded(_)
             | Placement::Broken(_) => Err(Refusal::not_supported(format!(
