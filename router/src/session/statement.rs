@@ -110,6 +110,11 @@ impl Statement {
         statement
     }
 
+    /// Whether PostgreSQL has taken it and described it.
+    pub(crate) fn is_described(&self) -> bool {
+        self.described.get().is_some()
+    }
+
     /// Takes note of the parameter types a backend described.
     pub(crate) fn describe(&self, types: &[u32]) {
         // Every shard has the same schema, so the first description is as good as any.

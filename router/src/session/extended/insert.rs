@@ -27,7 +27,10 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
         let returns = matches!(&prepared.plan.operator, Operator::Insert(insert) if insert.returns);
-        // PostgreSQL parses the client's own text: it says what is wrong with it, and where.
+        // PostgreSQL parses the client's own text, once: it says what is wrong with it, and where.
+        if prepared.statement.is_described() && !returns {
+            self.local_parse_complete(bind.statement);
+        }
         self.settle_before_bind(bind).await?;
         self.cancels_before();
         let shards = {
