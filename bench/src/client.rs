@@ -57,6 +57,31 @@ impl Client {
         Ok(rows)
     }
 
+    /// Runs a COPY FROM STDIN with this data.
+    pub(crate) fn copy_in<'a>(
+        &mut self,
+        sql: &str,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
+        self.set_patience(Duration::from_secs(120))?;
+        self.send(sql)?;
+        match self.message()? {
+            (b'G', _) => {}
+            (tag::ERROR_RESPONSE, body) => return Err(refused(&body)),
+            (_, body) => return Err(unexpected("answer to COPY", &body)),
+        }
+        let mut message = BytesMut::new();
+        for piece in data {
+            message.clear();
+            frontend::encode::copy_data(&mut message, piece);
+            self.stream.write_all(&message)?;
+        }
+        message.clear();
+        frontend::encode::copy_done(&mut message);
+        self.stream.write_all(&message)?;
+        self.until_ready(|_| {})
+    }
+
     fn send(&mut self, sql: &str) -> io::Result<()> {
         let mut message = BytesMut::new();
         frontend::encode::query(&mut message, sql.as_bytes());

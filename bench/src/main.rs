@@ -5,7 +5,7 @@
 //! machine is shared by everything that is measured and by whatever else runs on it, so that the contenders take turns
 //! within each round, in rotating order, and are compared round by round; medians of those comparisons are what counts.
 //!
-//! Then the same for TPC-H ([`tpch`]): queries that no shard can answer alone.
+//! Then the same for TPC-H ([`tpch`]): queries that no shard can answer alone; and for writes to both shards ([`writes`]).
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,6 +29,7 @@ mod stand;
 mod statistics;
 mod tpch;
 mod trace;
+mod writes;
 
 use error::Error;
 use options::{Arguments, Command};
@@ -60,6 +61,11 @@ fn compare(arguments: &Arguments) -> Result<(), Error> {
         machine: report::Machine::this(),
         pgbench: arguments.pgbench().as_ref().map(pgbench).transpose()?,
         tpch: arguments.tpch().as_ref().map(tpch::measure).transpose()?,
+        writes: arguments
+            .writes()
+            .as_ref()
+            .map(writes::measure)
+            .transpose()?,
     };
     let text = if arguments.json {
         report.to_json()?

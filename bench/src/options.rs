@@ -15,8 +15,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) quick: bool,
     /// TPC-H only.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "writes")]
     tpch: bool,
+    /// Writes over both shards only.
+    #[arg(long)]
+    writes: bool,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -56,22 +59,48 @@ fn tpch_scale(text: &str) -> Result<f64, String> {
 impl Arguments {
     /// What is to be measured with pgbench, if anything.
     pub(crate) fn pgbench(&self) -> Option<Plan> {
-        (!self.tpch).then(|| Plan::of(self))
+        (!self.tpch && !self.writes).then(|| Plan::of(self))
     }
 
     /// What is to be measured with TPC-H, if anything: not in a first look, nor where something else was picked out.
     pub(crate) fn tpch(&self) -> Option<TpchPlan> {
-        let narrowed =
-            !(self.only.is_empty() && self.clients.is_empty() && self.protocol.is_empty());
-        (self.tpch || !(self.quick || narrowed)).then_some(TpchPlan {
+        (self.tpch || (self.is_whole() && !self.writes)).then_some(TpchPlan {
             scale: self.tpch_scale,
-            rounds: match (self.rounds, self.quick) {
-                (Some(rounds), _) if self.tpch => rounds,
-                (_, true) => 1,
-                (_, false) => 5,
-            },
+            rounds: self.rounds_of(self.tpch),
         })
     }
+
+    /// What is to be measured of writes, if anything.
+    pub(crate) fn writes(&self) -> Option<WritesPlan> {
+        (self.writes || (self.is_whole() && !self.tpch)).then_some(WritesPlan {
+            rounds: self.rounds_of(self.writes),
+            copied: if self.quick { 100_000 } else { 1_000_000 },
+        })
+    }
+
+    /// Whether everything is wanted.
+    fn is_whole(&self) -> bool {
+        let narrowed =
+            !(self.only.is_empty() && self.clients.is_empty() && self.protocol.is_empty());
+        !(self.quick || narrowed)
+    }
+
+    fn rounds_of(&self, alone: bool) -> u32 {
+        match (self.rounds, self.quick) {
+            (Some(rounds), _) if alone => rounds,
+            (_, true) => 1,
+            (_, false) => 5,
+        }
+    }
+}
+
+/// What will be measured of writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WritesPlan {
+    /// How often each has its turn.
+    pub(crate) rounds: u32,
+    /// Rows that are copied.
+    pub(crate) copied: u64,
 }
 
 /// What will be measured with TPC-H.

@@ -12,8 +12,8 @@ use crate::measure::Run;
 use crate::options::{Plan, Scenario};
 use crate::stand::Stand;
 use crate::statistics::Spread;
-use crate::tpch;
 use crate::trace::Calls;
+use crate::{tpch, writes};
 
 /// Everything measured.
 #[derive(Debug, Serialize)]
@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) pgbench: Option<Pgbench>,
     /// What queries over all shards take.
     pub(crate) tpch: Option<tpch::Report>,
+    /// What writes to both shards take.
+    pub(crate) writes: Option<writes::Report>,
 }
 
 /// Everything measured with pgbench.
@@ -94,14 +96,18 @@ impl Report {
             kernel,
         } = &self.machine;
         writeln!(text, "{processors} processors ({model}), Linux {kernel}")?;
-        let mut gates: Vec<&Gate> = Vec::new();
+        let mut gates: Vec<Gate> = Vec::new();
         if let Some(pgbench) = &self.pgbench {
             pgbench.write(text)?;
-            gates.extend(&pgbench.gates);
+            gates.extend(pgbench.gates.iter().cloned());
         }
         if let Some(tpch) = &self.tpch {
             tpch.write(text)?;
-            gates.extend(tpch.gates());
+            gates.extend(tpch.gates().iter().cloned());
+        }
+        if let Some(writes) = &self.writes {
+            writes.write(text)?;
+            gates.extend(writes.gates());
         }
         write_gates(&gates, text)
     }
@@ -223,7 +229,7 @@ impl Pgbench {
     }
 }
 
-fn write_gates(gates: &[&Gate], text: &mut String) -> std::fmt::Result {
+fn write_gates(gates: &[Gate], text: &mut String) -> std::fmt::Result {
     if !gates.is_empty() {
         writeln!(text, "\nDemands")?;
     }
