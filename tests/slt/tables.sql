@@ -27,3 +27,8 @@ CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
   'BEGIN IF NEW.word = ''drop'' THEN RETURN NULL; END IF; NEW.word := upper(NEW.word); RETURN NEW; END';
 CREATE TRIGGER checked BEFORE INSERT ON entries FOR EACH ROW EXECUTE FUNCTION leave_out();
 CREATE TABLE tokens (note text, id uuid DEFAULT gen_random_uuid() PRIMARY KEY, made timestamptz DEFAULT now());
+CREATE TABLE numbered (id serial PRIMARY KEY, owner text, made timestamptz DEFAULT now());
+CREATE TABLE posts (author integer NOT NULL, number bigserial, word text DEFAULT 'none', short smallserial, PRIMARY KEY (author, number));
+CREATE TABLE issued (id integer GENERATED ALWAYS AS IDENTITY (START 100 INCREMENT 10), shop integer, PRIMARY KEY (shop, id));
+CREATE SEQUENCE tickets START 7;
+CREATE TABLE queued (ticket text DEFAULT 'T' || nextval('tickets') PRIMARY KEY, who text);

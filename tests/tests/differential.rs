@@ -8,9 +8,9 @@ use switchyard_tests::differential::{self, Protocol, Sides};
 use switchyard_tests::{Bed, BedSpec, Client};
 
 /// The tables besides the shop's.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 16] = [
     "accounts", "regions", "sessions", "labels", "notes", "amounts", "tags", "codes", "moments",
-    "readings", "entries", "tokens",
+    "readings", "entries", "tokens", "numbered", "posts", "issued", "queued",
 ];
 
 static BED: OnceLock<Bed> = OnceLock::new();
@@ -127,4 +127,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard scatter workspace bind_join around create_as locks reference transactions errors catalog ddl copy stored_keys merge write_parts insert }
+files! { single_shard scatter workspace bind_join around create_as locks reference transactions errors catalog ddl copy stored_keys merge write_parts insert sequences }

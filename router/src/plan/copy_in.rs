@@ -143,11 +143,11 @@ fn default_value(relation: &Relation, column: &Column, is_key: bool) -> Result<(
             column.name, relation.name
         ))
         .detail("Its default value is computed where the row is stored, and where that is depends on it.")),
-        DefaultValue::Sequence => Err(Refusal::not_supported(format!(
+        DefaultValue::Sequence | DefaultValue::Identity => Err(Refusal::not_supported(format!(
             "column \"{}\" of the sharded table \"{}\" takes its value from a sequence",
             column.name, relation.name
         ))
-        .detail("Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.")
+        .detail("Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.")
         .hint(format!("Copy a value into the column \"{}\".", column.name))),
         DefaultValue::Stable | DefaultValue::Moment | DefaultValue::Volatile => Err(Refusal::not_supported(format!(
             "the default of column \"{}\" is not supported across shards",
@@ -224,6 +224,7 @@ fn copies(relation: &Relation, listed: &[String]) -> Result<(), Refusal> {
         match column.default {
             DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated => {}
             DefaultValue::Sequence
+            | DefaultValue::Identity
             | DefaultValue::Stable
             | DefaultValue::Moment
             | DefaultValue::Own

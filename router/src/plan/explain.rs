@@ -416,7 +416,7 @@ fn write_rows(
     names: &Names<'_>,
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
-    let Some(values) = values.filter(|_| !insert.computes()) else {
+    let Some(values) = values.filter(|_| !insert.computes_keys()) else {
         return Ok(());
     };
     match insert.shards(values, &[]) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use postgres_protocol::escape::escape_literal;
 use switchyard_schema::{KeyType, ShardIndex, ShardSet};
 
-use super::analyse::{Analysis, KeyColumn};
+use super::analyse::{Analysis, KeyColumn, SequenceColumn};
 use super::apart::several;
 use super::decide::stored_need;
 use super::edits::Edits;
@@ -37,10 +37,23 @@ pub struct Insert {
     /// The shard key.
     key: KeyColumn,
     /// Some rows' keys are expressions, or defaults that are.
-    computes: bool,
+    computes_keys: bool,
+    /// Columns that take their values from sequences in some row.
+    sequences: Vec<SequenceColumn>,
+    /// Values come from sequences, keys included: the first shard computes, whose sequences are everybody's.
+    pub(crate) takes_next: bool,
 }
 
-/// A key that PostgreSQL has computed.
+/// What PostgreSQL has to compute before rows can be stored, and what it has computed.
+#[derive(Debug)]
+pub(crate) struct Ahead<T> {
+    /// Keys, in the order of their rows.
+    pub(crate) keys: Vec<T>,
+    /// Values of sequences: row by row, column by column.
+    pub(crate) next: Vec<T>,
+}
+
+/// A key, or another value, that PostgreSQL has computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Computed {
     /// Its text; `None` is NULL.
@@ -104,6 +117,14 @@ fn catalog_name(key_type: KeyType) -> &'static str {
 /// A place in a text, and what stands there instead.
 type Edit = (Range<usize>, Vec<u8>);
 
+/// Whether a row leaves the value at this position to its default.
+fn takes_default(sql: &[u8], values: &[&[Token]], position: Option<usize>) -> bool {
+    match position.and_then(|at| values.get(at)) {
+        Some(value) => matches!(value, [word] if word.is_word(sql, "default")),
+        None => true,
+    }
+}
+
 fn is_computed(keys: &[KeyExpr], row: usize) -> bool {
     keys.get(row)
         .is_some_and(|key| key.source == Source::Computed)
@@ -131,8 +152,15 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
     let need = stored_need(analysis, stored);
     let computes = analysis.computed.is_some();
     let is_list = matches!(need.keys, KeySet::AnyOf(_));
-    if !computes && !is_list {
+    if !computes && !is_list && !rows.takes_next {
         return None;
+    }
+    let has_identity = rows.sequences.iter().any(|column| column.is_identity);
+    if has_identity && rows.overrides {
+        return Some(Err(Refusal::not_supported(
+            "OVERRIDING with an identity column whose value is not given is not supported across shards",
+        )
+        .hint("Leave OVERRIDING out, or give the column a value.")));
     }
     // One row is on one shard, which computes what there is to it.
     if let Some(reason) = analysis.merge.as_ref().filter(|_| is_list) {
@@ -147,7 +175,9 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
         replaced: rows.replaced.clone(),
         columns: rows.columns.clone(),
         key: rows.key.clone()?,
-        computes,
+        computes_keys: computes,
+        sequences: rows.sequences.clone(),
+        takes_next: rows.takes_next,
     }))
 }
 
@@ -165,6 +195,9 @@ impl Planner<'_> {
             insert = Err(refusal.hint("Write now() without quotes."));
         }
         match (&mut plan.operator, insert) {
+            (Operator::PassThrough(Target::Keys(_)), Ok(insert)) if insert.takes_next => {
+                plan.operator = Operator::Insert(Box::new(insert));
+            }
             (Operator::PassThrough(Target::Keys(_)), Ok(insert)) => {
                 plan.several = several(plan, Operator::Insert(Box::new(insert)));
             }
@@ -182,8 +215,13 @@ impl Planner<'_> {
 
 impl Insert {
     /// Whether keys have to be computed first.
+    pub(crate) fn computes_keys(&self) -> bool {
+        self.computes_keys
+    }
+
+    /// Whether anything has to be computed first.
     pub(crate) fn computes(&self) -> bool {
-        self.computes
+        self.computes_keys || self.takes_next
     }
 
     /// The shard of each row, where these are the keys that were computed.
@@ -201,8 +239,8 @@ impl Insert {
         self.need.shard_of_rows(values, &computed)
     }
 
-    /// The expressions of the keys that have to be computed, in the order of their rows. `clock`: as for the parts.
-    pub(crate) fn expressions(&self, sql: &[u8], clock: Option<&Clock>) -> Option<Vec<String>> {
+    /// The expressions that have to be computed. `clock`: as for the parts.
+    pub(crate) fn expressions(&self, sql: &[u8], clock: Option<&Clock>) -> Option<Ahead<String>> {
         let end = u32::try_from(sql.len()).ok()?;
         let tokens = parse::tokens(sql, 0..end).ok()?;
         let rows = Rows::of(sql, &tokens)?;
@@ -217,7 +255,17 @@ impl Insert {
             let text = clock.map_or(text.clone(), |clock| Moments::given(&text, clock));
             Some(format!("({text})"))
         });
-        texts.collect()
+        let mut next = Vec::new();
+        for row in 0..rows.len() {
+            let values = rows.values(&tokens, row);
+            let columns = self.sequences.iter();
+            let taken = columns.filter(|column| takes_default(sql, &values, column.position));
+            next.extend(taken.map(|column| format!("({})", column.next)));
+        }
+        Some(Ahead {
+            keys: texts.collect::<Option<Vec<String>>>()?,
+            next,
+        })
     }
 
     /// The keys of the rows.
@@ -252,13 +300,13 @@ impl Insert {
         sql: &[u8],
         shards: &[ShardIndex],
         clock: Option<&Clock>,
-        computed: &[Computed],
+        computed: &Ahead<Computed>,
     ) -> Option<Vec<Part>> {
         let end = u32::try_from(sql.len()).ok()?;
         let tokens = parse::tokens(sql, 0..end).ok()?;
         let rows = Rows::of(sql, &tokens).filter(|rows| rows.len() == shards.len())?;
-        let given = match (clock, computed) {
-            (None, []) => Vec::new(),
+        let given = match (clock, self.computes()) {
+            (None, false) => Vec::new(),
             _ => self.given(sql, &tokens, &rows, clock, computed)?,
         };
         let mut all = ShardSet::empty();
@@ -286,7 +334,7 @@ impl Insert {
         tokens: &[Token],
         rows: &Rows,
         clock: Option<&Clock>,
-        computed: &[Computed],
+        computed: &Ahead<Computed>,
     ) -> Option<Vec<Edit>> {
         let mut edits: Vec<Edit> = Vec::new();
         let at = |expression: &str| match clock {
@@ -299,8 +347,8 @@ impl Insert {
             .collect();
         let added = self.added.iter();
         let added: String = added.map(|(_, of)| format!(", ({})", at(of))).collect();
-        let mut computed = computed.iter();
-        let adds_key = self.computes && self.key.position.is_none();
+        let (mut next, mut computed) = (computed.next.iter(), computed.keys.iter());
+        let adds_key = self.computes_keys && self.key.position.is_none();
         let keys = self.keys();
         for row in 0..rows.len() {
             let values = rows.values(tokens, row);
@@ -315,6 +363,7 @@ impl Insert {
                 Some(_) => added.clone(),
                 None => String::new(),
             };
+            added.push_str(&self.next_in_row(sql, &values, &mut next, &mut edits)?);
             if is_computed(keys, row) {
                 let key = computed.next()?.literal()?;
                 match self.key.position.and_then(|at| values.get(at)) {
@@ -336,9 +385,19 @@ impl Insert {
             Some(_) => self.added.iter().map(|(name, _)| name.as_str()).collect(),
             None => Vec::new(),
         };
+        let left_out = self
+            .sequences
+            .iter()
+            .filter(|column| column.position.is_none());
+        names.extend(left_out.map(|column| column.name.as_str()));
         names.extend(adds_key.then_some(self.key.name.as_str()));
+        let target = rows.target(sql, tokens)?;
         if !names.is_empty() {
-            edits.push(self.columns_with(&names, rows.target(sql, tokens)?)?);
+            edits.push(self.columns_with(&names, target)?);
+        }
+        if self.sequences.iter().any(|column| column.is_identity) {
+            let values = tokens.get(target.len())?.start as usize;
+            edits.push((values..values, b"OVERRIDING SYSTEM VALUE ".to_vec()));
         }
         if let Some(clock) = clock {
             // Of what is replaced as a whole, the first counts. Values in rows need no names.
@@ -347,6 +406,30 @@ impl Insert {
             edits.extend(moments.edits(sql, tokens, clock, |place| place > last));
         }
         Some(edits)
+    }
+
+    /// Writes the next values of sequences in the place of a row's DEFAULTs; those that the row leaves out are returned.
+    fn next_in_row<'a>(
+        &self,
+        sql: &[u8],
+        values: &[&[Token]],
+        next: &mut impl Iterator<Item = &'a Computed>,
+        edits: &mut Vec<Edit>,
+    ) -> Option<String> {
+        let mut added = String::new();
+        for column in &self.sequences {
+            if !takes_default(sql, values, column.position) {
+                continue;
+            }
+            let value = next.next()?.literal()?;
+            match column.position.and_then(|at| values.get(at)?.first()) {
+                Some(word) => {
+                    edits.push((word.start as usize..word.end as usize, value.into_bytes()));
+                }
+                None => added.push_str(&format!(", {value}")),
+            }
+        }
+        Some(added)
     }
 
     /// The list of columns with those that are added.

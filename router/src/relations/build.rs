@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use switchyard_schema::{
     BucketMap, Collation, Database, Distribution, KeyMap, KeyType, ShardKey, Table, TableName,
 };
@@ -97,7 +98,7 @@ impl<'a> Builder<'a> {
                 name: TableName::new(&row.schema, &row.name),
                 kind: kind(&row.kind),
                 placement,
-                columns: columns.iter().map(|row| column(row)).collect(),
+                columns: columns.iter().map(|of| column(row, of)).collect(),
                 unique_without_key: false,
                 volatility: Volatility::Immutable,
                 primary_key: Vec::new(),
@@ -457,8 +458,7 @@ impl<'a> Builder<'a> {
                     Volatility::Volatile => DefaultValue::Volatile,
                 }
             };
-            let computed = value != DefaultValue::Sequence;
-            let expression = computed.then(|| default.as_str().into());
+            let expression = Some(default.as_str().into());
             let relation = self.relations.get_mut(&row.relation);
             if let Some(column) =
                 relation.and_then(|r| r.columns.iter_mut().find(|column| column.name == row.name))
@@ -648,9 +648,9 @@ fn collation(row: &ColumnRow) -> Collation {
     }
 }
 
-fn column(row: &ColumnRow) -> Column {
+fn column(relation: &RelationRow, row: &ColumnRow) -> Column {
     let default = if row.identity {
-        DefaultValue::Sequence
+        DefaultValue::Identity
     } else if row.generated {
         DefaultValue::Generated
     } else {
@@ -663,12 +663,23 @@ fn column(row: &ColumnRow) -> Column {
         not_null: row.not_null,
         collation: collation(row),
         default,
-        expression: None,
+        expression: row.identity.then(|| next_of_identity(relation, row)),
         sql_type: row.sql_type.as_ref().map(|name| SqlType {
             name: name.as_str().into(),
             suffix: row.sql_suffix.as_str().into(),
         }),
     }
+}
+
+/// What gives an identity column its next value.
+fn next_of_identity(relation: &RelationRow, row: &ColumnRow) -> Box<str> {
+    let (schema, name) = (
+        escape_identifier(&relation.schema),
+        escape_identifier(&relation.name),
+    );
+    let table = escape_literal(&format!("{schema}.{name}"));
+    let column = escape_literal(&row.name);
+    format!("pg_catalog.nextval(pg_catalog.pg_get_serial_sequence({table}, {column}))").into()
 }
 
 fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {

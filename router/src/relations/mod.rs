@@ -143,7 +143,7 @@ pub struct Column {
     pub collation: Collation,
     /// What an INSERT that leaves the column out stores.
     pub default: DefaultValue,
-    /// The expression of its default, every name in it qualified, but of one that is a sequence's.
+    /// The expression of its default, every name in it qualified.
     pub expression: Option<Box<str>>,
     /// Its type in SQL, if it is one of PostgreSQL's own of whose values arrays are made.
     pub sql_type: Option<SqlType>,
@@ -169,8 +169,10 @@ pub enum DefaultValue {
     Generated,
     /// A value that depends on the session or the time.
     Stable,
-    /// The next value of a sequence; identity columns too.
+    /// The next value of a sequence, or what is made of it.
     Sequence,
+    /// The next value of an identity column's sequence.
+    Identity,
     /// A value of the moment, which all rows of a transaction share, or one made of such; nothing in it depends on the server otherwise.
     Moment,
     /// A value that each row has for itself, made by functions of PostgreSQL's that do no more.

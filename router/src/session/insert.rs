@@ -25,7 +25,7 @@ use crate::execute::messages::{Said, next, violation};
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, decode_message};
-use crate::plan::insert::{Computed, Part};
+use crate::plan::insert::{Ahead, Computed, Part};
 use crate::plan::moment::Clock;
 use crate::plan::{Insert, Operator, Param, Plan, Values};
 use crate::sql::Scan;
@@ -150,11 +150,14 @@ impl Session {
             false => None,
         };
         let computed = match insert.computes() {
-            true => self.compute_keys(insert, asked, clock.as_ref()).await?,
-            false => Vec::new(),
+            true => self.compute(insert, asked, clock.as_ref()).await?,
+            false => Ahead {
+                keys: Vec::new(),
+                next: Vec::new(),
+            },
         };
-        let own = match insert.computes() {
-            true => match asked.shards_with(insert, &computed) {
+        let own = match insert.computes_keys() {
+            true => match asked.shards_with(insert, &computed.keys) {
                 Ok(shards) => Some(shards),
                 Err(failure) => return Err(self.or_refused(failure, asked.sql).await),
             },
@@ -191,7 +194,12 @@ impl Session {
     }
 
     /// One of the shards, which computes what is computed once.
-    async fn join_one(&mut self, asked: &Inserting<'_>) -> Result<usize, Trouble> {
+    async fn join_one(&mut self, insert: &Insert, asked: &Inserting<'_>) -> Result<usize, Trouble> {
+        if insert.takes_next {
+            let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
+            self.prepare_next(index)?;
+            return Ok(index);
+        }
         let joined = |held: &&Participant| held.in_block && held.is_primary;
         let joined = self.participants.iter().find(joined);
         let joined = joined.map(|held| held.shard);
@@ -200,16 +208,29 @@ impl Session {
         self.join(shard, Need::Primary).await
     }
 
-    /// Lets PostgreSQL compute the keys that are expressions.
-    async fn compute_keys(
+    /// Lets PostgreSQL compute the keys that are expressions, and the next values of sequences.
+    async fn compute(
         &mut self,
         insert: &Insert,
         asked: &Inserting<'_>,
         clock: Option<&Clock>,
-    ) -> Result<Vec<Computed>, Trouble> {
+    ) -> Result<Ahead<Computed>, Trouble> {
         let expressions = insert.expressions(asked.sql, clock);
         let expressions = expressions.ok_or(Failure::Retry)?;
-        let index = self.join_one(asked).await?;
+        let index = self.join_one(insert, asked).await?;
+        Ok(Ahead {
+            keys: self.compute_on(index, &expressions.keys, asked).await?,
+            next: self.compute_on(index, &expressions.next, asked).await?,
+        })
+    }
+
+    /// Lets one shard compute these.
+    async fn compute_on(
+        &mut self,
+        index: usize,
+        expressions: &[String],
+        asked: &Inserting<'_>,
+    ) -> Result<Vec<Computed>, Trouble> {
         let mut computed = Vec::with_capacity(expressions.len());
         for some in expressions.chunks(MOST_COLUMNS) {
             let query = format!("SELECT {}", some.join(", "));
@@ -441,7 +462,7 @@ pub(super) fn shards_of_rows(plan: &Plan, values: &Values<'_>) -> Result<Vec<Sha
     let Operator::Insert(insert) = &plan.operator else {
         return Ok(Vec::new());
     };
-    match insert.computes() {
+    match insert.computes_keys() {
         true => Ok(Vec::new()),
         false => insert.shards(values, &[]).map_err(Failure::Refused),
     }

@@ -21,7 +21,8 @@ impl Session {
         }
         let effects = plan.effects;
         if effects.uses_sequences || effects.reads_sequence_state {
-            self.prepare_sequences(index, plan)?;
+            let (uses, reads) = (effects.uses_sequences, effects.reads_sequence_state);
+            self.prepare_sequences(index, uses, reads)?;
         }
         if effects.seeds_random {
             let stays = self.stays(index);
@@ -42,11 +43,12 @@ impl Session {
         self.block.is_some() || held.is_some_and(|held| self.participants.keeps(held))
     }
 
-    fn prepare_sequences(&mut self, index: usize, plan: &Plan) -> Result<(), Failure> {
-        let (uses, reads) = (
-            plan.effects.uses_sequences,
-            plan.effects.reads_sequence_state,
-        );
+    /// The same for the next values of sequences, which the router asks for.
+    pub(super) fn prepare_next(&mut self, index: usize) -> Result<(), Failure> {
+        self.prepare_sequences(index, true, false)
+    }
+
+    fn prepare_sequences(&mut self, index: usize, uses: bool, reads: bool) -> Result<(), Failure> {
         let stays = self.stays(index);
         let elsewhere = self.participants.sequences_elsewhere || {
             let mut others = self.participants.iter().enumerate();

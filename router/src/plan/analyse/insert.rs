@@ -10,7 +10,7 @@ use super::facts::{ColumnId, Fact, ScopeId};
 use super::mention::broken;
 use super::names::{Item, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
-use super::{Analyser, Inserted, KeyColumn, Stop, StoredKeys};
+use super::{Analyser, Inserted, KeyColumn, SequenceColumn, Stop, StoredKeys};
 use crate::plan::refusal::Refusal;
 use crate::plan::route::{KeyExpr, KeySet, Source};
 use crate::relations::{Column, DefaultValue, Relation, Sharding};
@@ -52,6 +52,7 @@ impl<'a> Analyser<'a> {
             let mut inserted = inserted(&rows, target, &listed);
             inserted.returns = insert.returning.is_some();
             inserted.calls = folded.calls();
+            inserted.overrides = folded.overrides();
             self.analysis.inserted = Some(inserted);
         }
         let excluded = Item {
@@ -319,6 +320,9 @@ impl<'a> Analyser<'a> {
                 | DefaultValue::Own
                 | DefaultValue::Volatile
                     if is_key && self.folded.is_some() => {}
+                // So is this, on the first shard, whose sequence is everybody's.
+                DefaultValue::Sequence | DefaultValue::Identity
+                    if target.sharding().is_some() && self.folded.is_some() => {}
                 DefaultValue::Moment if self.folded.is_some() => {
                     self.diverges_by_default(column);
                     self.analysis.moments = true;
@@ -337,17 +341,18 @@ impl<'a> Analyser<'a> {
         let sharded = relation.sharding().is_some();
         match column.default {
             DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated => {}
-            DefaultValue::Sequence if sharded => {
+            DefaultValue::Sequence | DefaultValue::Identity if sharded => {
                 return Err(Refusal::not_supported(format!(
                     "column \"{}\" of the sharded table \"{}\" takes its value from a sequence",
                     column.name, relation.name
                 ))
-                .detail("Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.")
+                .detail("Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.")
                 .hint(format!("Give the column \"{}\" a value in the INSERT.", column.name))
                 .into());
             }
             DefaultValue::Own => self.diverges_by_default(column),
             DefaultValue::Sequence
+            | DefaultValue::Identity
             | DefaultValue::Stable
             | DefaultValue::Moment
             | DefaultValue::Volatile => {
@@ -494,10 +499,13 @@ fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Ins
         returns: false,
         ragged: is_short || rows.iter().any(|row| row.len() != width),
         calls: false,
+        overrides: false,
         added: Vec::new(),
         replaced: Vec::new(),
         columns: None,
         key: None,
+        sequences: Vec::new(),
+        takes_next: false,
     };
     let key = target.sharding().map(|(_, sharding)| sharding.column);
     for (at, column) in all.iter().enumerate() {
@@ -505,6 +513,8 @@ fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Ins
             [] => Some(at).filter(|at| *at < width),
             listed => listed.iter().position(|name| *name == column.name),
         };
+        let takes_next = key.is_some() && takes_next(column, position, rows);
+        inserted.takes_next |= takes_next;
         if key == Some(at) {
             inserted.key = Some(KeyColumn {
                 name: escape_identifier(&column.name),
@@ -516,6 +526,14 @@ fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Ins
         let Some(expression) = &column.expression else {
             continue;
         };
+        if takes_next {
+            inserted.sequences.push(SequenceColumn {
+                name: escape_identifier(&column.name),
+                position,
+                next: expression.clone(),
+                is_identity: column.default == DefaultValue::Identity,
+            });
+        }
         if column.default != DefaultValue::Moment {
             continue;
         }
@@ -536,6 +554,19 @@ fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Ins
         );
     }
     inserted
+}
+
+/// Whether the column, at this position of the rows, takes the next value of a sequence in some row.
+fn takes_next(column: &Column, position: Option<usize>, rows: &[&[Expr]]) -> bool {
+    let in_row = |row: &&[Expr]| match position.and_then(|position| row.get(position)) {
+        Some(value) => is_default(value),
+        None => true,
+    };
+    let from_sequence = matches!(
+        column.default,
+        DefaultValue::Sequence | DefaultValue::Identity
+    );
+    from_sequence && rows.iter().any(in_row)
 }
 
 /// The rows of a plain VALUES.

@@ -91,6 +91,8 @@ pub(super) struct Inserted {
     pub(super) returns: bool,
     /// They are not all of the same length, which is an error.
     pub(super) ragged: bool,
+    /// There is an OVERRIDING.
+    pub(super) overrides: bool,
     /// Functions are called in them.
     pub(super) calls: bool,
     /// Columns that are left out and have values of the moment for their defaults: names in SQL, and expressions.
@@ -101,6 +103,23 @@ pub(super) struct Inserted {
     pub(super) columns: Option<Vec<String>>,
     /// The shard key.
     pub(super) key: Option<KeyColumn>,
+    /// Other columns that take their values from sequences in some row.
+    pub(super) sequences: Vec<SequenceColumn>,
+    /// Some values come from sequences, the key's included.
+    pub(super) takes_next: bool,
+}
+
+/// A column of rows that are inserted which takes its value from a sequence.
+#[derive(Debug, Clone)]
+pub(in crate::plan) struct SequenceColumn {
+    /// Its name in SQL.
+    pub(in crate::plan) name: String,
+    /// Its position among the values of a row, if it is not left out.
+    pub(in crate::plan) position: Option<usize>,
+    /// What gives the next value.
+    pub(in crate::plan) next: Box<str>,
+    /// It is an identity column.
+    pub(in crate::plan) is_identity: bool,
 }
 
 /// The shard key of rows that are inserted.

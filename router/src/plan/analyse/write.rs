@@ -276,7 +276,7 @@ pub(in crate::plan) fn uses_sequences(relation: &Relation) -> bool {
     let default = |column: &Column| {
         matches!(
             column.default,
-            DefaultValue::Sequence | DefaultValue::Volatile
+            DefaultValue::Sequence | DefaultValue::Identity | DefaultValue::Volatile
         )
     };
     has_code(relation) || relation.columns.iter().any(default)

@@ -29,7 +29,7 @@ COPY keyed (v) FROM STDIN
 -- A sequence of each shard's own.
 COPY tickets (user_id, subject) FROM STDIN
 --> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
---> DETAIL: Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.
+--> DETAIL: Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.
 --> HINT: Copy a value into the column "id".
 -->   May use a sequence
 

@@ -124,9 +124,9 @@ INSERT INTO users (id, name) SELECT $1::int8, name FROM countries LIMIT 1
 
 -- sequences
 INSERT INTO tickets (user_id, subject) VALUES (5, 'x')
---> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
---> DETAIL: Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.
---> HINT: Give the column "id" a value in the INSERT.
+--> Insert of rows of tickets stored = integer[0]
+-->   Shards of the rows: s0
+-->   May use a sequence
 
 INSERT INTO tickets (id, user_id, subject) VALUES (1, 5, 'x')
 --> PassThrough to the shard of tickets stored = integer[1] (primary)
@@ -134,9 +134,9 @@ INSERT INTO tickets (id, user_id, subject) VALUES (1, 5, 'x')
 -->   May use a sequence
 
 INSERT INTO tickets (id, user_id, subject) VALUES (DEFAULT, 5, 'x')
---> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
---> DETAIL: Each shard has a sequence of its own: the values would not be unique. Sequences across shards are not supported yet.
---> HINT: Give the column "id" a value in the INSERT.
+--> Insert of rows of tickets stored = integer[0]
+-->   Shards of the rows: s0
+-->   May use a sequence
 
 INSERT INTO tickets (id, user_id, subject) VALUES (nextval('tickets_id_seq'), 1, 'x')
 --> PassThrough to the shard of tickets stored = integer[1], first shard only (primary)
