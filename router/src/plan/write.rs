@@ -150,8 +150,9 @@ impl Planner<'_> {
             target.is_some_and(|target| target.name != name.name)
         };
         let bare = |word| tokens.iter().any(|token| token.is_word(self.sql, word));
-        // Rows that are given have no table that others inherit from, nor may their names be those of other expressions.
-        if bare("with") || bare("only") {
+        // Rows that are given have no table that others inherit from, no primary key that other columns of a group go with, nor may
+        // their names be those of other expressions.
+        if bare("with") || bare("only") || bare("group") {
             return Err(refusal);
         }
         for names in &mut sets {

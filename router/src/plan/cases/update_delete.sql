@@ -301,3 +301,9 @@ MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT 
 
 MERGE INTO settings s USING (VALUES ('a', 'b')) v (k, v) ON s.key = v.k WHEN MATCHED THEN UPDATE SET value = v.v WHEN NOT MATCHED THEN INSERT VALUES (v.k, v.v)
 --> PassThrough to shard s0 (primary)
+
+-- Other columns of a group go with a primary key, which rows that are given do not have.
+UPDATE users SET name = 'x' WHERE EXISTS (SELECT e.kind FROM events e WHERE e.kind = users.name GROUP BY e.id)
+--> Refuse 0A000: joining "users" and "events" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
