@@ -147,6 +147,9 @@ impl Stand {
             let rows = rows(plan.copied);
             copies[0].push(copy(&mut self.plain, &rows)?);
             copies[1].push(copy(&mut self.router, &rows)?);
+            for client in [&mut self.plain, &mut self.router] {
+                client.run("TRUNCATE entries")?;
+            }
             self.last = 0;
         }
         Ok(vec![
