@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use switchyard_tests::cluster::{ClusterSpec, Stop};
+use switchyard_tests::cluster::{ClusterSpec, Settings, Stop};
 use switchyard_tests::{Bed, BedSpec, Client, Hold, Login, Mode, Proxied, Reply, eventually};
 
 /// `checked` has a constraint that is looked at when the transaction ends.
@@ -353,4 +353,39 @@ fn decisions_that_cannot_be_recorded() {
     transfer(&mut client);
     client.run("COMMIT").succeeded();
     assert_eq!(balances(bed), AFTER);
+}
+
+/// Servers that prepare nothing are reported when the router starts, and the transaction is refused in PostgreSQL's own words.
+#[test]
+fn servers_that_prepare_nothing() {
+    let cluster = ClusterSpec {
+        settings: Settings::for_tests().with("max_prepared_transactions", "0"),
+        ..ClusterSpec::for_tests(2, 0)
+    };
+    let bed = Bed::start(BedSpec::of(cluster).with_tables(DDL, TABLES));
+    let mut client = bed.client();
+    client
+        .run("INSERT INTO accounts VALUES (0, 100)")
+        .succeeded();
+    client
+        .run("INSERT INTO accounts VALUES (1, 100)")
+        .succeeded();
+    eventually("it is reported for both", || {
+        let log = bed.router().log();
+        log.matches("max_prepared_transactions is 0").count() == 2
+    });
+    transfer(&mut client);
+    let failure = client.run("COMMIT").failure.unwrap();
+    assert_eq!(failure.sqlstate(), "55000", "{failure:?}");
+    assert_eq!(failure.message(), "prepared transactions are disabled");
+    assert_eq!(
+        failure.field('H'),
+        "Set max_prepared_transactions to a nonzero value."
+    );
+    assert_eq!(balances(&bed), BEFORE);
+    // One shard's transactions need none of it.
+    client
+        .run("UPDATE accounts SET balance = 90 WHERE id = 0")
+        .succeeded();
+    assert_eq!(client.status, b'I');
 }

@@ -6,7 +6,7 @@
 //! long; and even where the proof deceived, the backend that came to commit would find the row and fail. Any number of
 //! routers may do this at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::GlobalId;
 use crate::config::Settings;
 use crate::topology::link::{Link, LinkError, TextRow, Visitor};
 use crate::topology::links::Links;
-use crate::topology::{DatabaseTopology, Node, Published, Shard};
+use crate::topology::{DatabaseTopology, Node, NodeId, Published, Shard};
 
 /// Between two looks at all primaries.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -62,6 +62,9 @@ const IN_DOUBT: &str = "\
 SELECT gid, owner, (1000 * EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - prepared))::pg_catalog.int8
 FROM pg_catalog.pg_prepared_xacts
 WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
+
+/// Whether anything can be prepared here.
+const PREPARES: &str = "SELECT pg_catalog.current_setting('max_prepared_transactions') <> '0'";
 
 /// Decisions that may be of no use any more. One that says "rolled back" keeps its transaction from being committed for as long as
 /// that may be tried.
@@ -146,6 +149,8 @@ pub struct Recovery {
     links: Links,
     waiting: Vec<Waiting>,
     cleans: Instant,
+    /// Primaries that have been asked whether they prepare transactions.
+    asked: HashSet<NodeId>,
 }
 
 /// A session that waits for a decision.
@@ -187,6 +192,7 @@ impl Recovery {
             links: Links::new(settings),
             waiting: Vec::new(),
             cleans: Instant::now() + CLEANING,
+            asked: HashSet::new(),
         };
         (recovery, Resolver { requests: sender })
     }
@@ -310,6 +316,7 @@ impl Recovery {
                     continue;
                 }
             };
+            self.warn_if_it_prepares_nothing(database, shard).await;
             for row in rows {
                 let Some((id, owner, age)) = prepared(row) else {
                     continue;
@@ -324,6 +331,24 @@ impl Recovery {
             }
         }
         (found, all)
+    }
+
+    /// Says once what would be found out at the first COMMIT.
+    async fn warn_if_it_prepares_nothing(&mut self, database: &DatabaseTopology, shard: &Shard) {
+        let node = shard.primary();
+        if !self.asked.insert(node.id) {
+            return;
+        }
+        match self.ask(database, node, PREPARES).await {
+            Ok(rows) if is_true(&rows) => {}
+            Ok(_) => {
+                warn!(database = %database.name, shard = %shard.name, "max_prepared_transactions is 0: transactions that write on several shards will be refused");
+            }
+            Err(reason) => {
+                debug!(shard = %shard.name, %reason, "cannot see whether it prepares transactions");
+                self.asked.remove(&node.id);
+            }
+        }
     }
 
     /// Ends a transaction as its decider says. `None` if that is not decided and its session is at it.
