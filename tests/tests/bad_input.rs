@@ -420,7 +420,6 @@ fn what_is_for_a_later_day() {
     let scene = Scene::new();
     let mut client = scene.bed.client();
     for sql in [
-        "UPDATE users SET name = (SELECT max(status) FROM orders)",
         "WITH gone AS (DELETE FROM orders RETURNING id) SELECT count(*) FROM gone",
         "UPDATE users SET id = 900001 WHERE id = 1",
         "SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 3 FOR UPDATE) u",
