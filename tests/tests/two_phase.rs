@@ -288,6 +288,31 @@ fn a_connection_that_is_lost_at_any_point() {
     }
 }
 
+/// What is left prepared is ended soon also where the decider's backend, which is lent to the next client at once, is in another
+/// transaction by then.
+#[test]
+fn the_next_transaction_of_the_deciders_backend_holds_nothing_up() {
+    let (bed, _turn) = bed();
+    let mut proxied = Proxied::new(bed, "pool_size = 1");
+    let point = (1, b"PREPARE TRANSACTION".as_slice(), Hold::After, BEFORE);
+    let told = at_point(&mut proxied, point, |proxied| {
+        let proxy = proxied.of_shard(1);
+        proxy.cut();
+        proxy.set(Mode::Forward);
+    });
+    let begin = Instant::now();
+    assert_eq!(told.unwrap().sqlstate(), Some("08006"));
+    let mut next = proxied.client();
+    next.run("BEGIN").succeeded();
+    next.run("UPDATE accounts SET balance = 100 WHERE id = 0")
+        .succeeded();
+    eventually("nothing stays prepared", || nothing_is_prepared(bed));
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    next.run("COMMIT").succeeded();
+    assert_eq!(balances(bed), BEFORE);
+}
+
 /// The server dies and comes back: whatever the client was told holds.
 #[test]
 fn a_server_that_is_killed_at_any_point() {

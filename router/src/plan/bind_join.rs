@@ -272,23 +272,14 @@ pub fn operator(planned: Plan, outer: &Plan) -> Option<Plan> {
     let fits = planned.guards.iter().all(known)
         && planned.settings.is_empty()
         && planned.access == outer.access;
-    match &planned.operator {
-        Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) if fits => {
-            Some(planned)
-        }
+    let is_of_use = if let Operator::Workspace(workspace) = &planned.operator {
         // Rows that the shards make with what is given, and PostgreSQL finishes.
-        Operator::Workspace(workspace) if fits && workspace.finish.is_some() => Some(planned),
-        Operator::PassThrough(_)
-        | Operator::Append(_)
-        | Operator::Merge(_)
-        | Operator::Broadcast(_)
-        | Operator::Session
-        | Operator::Workspace(_)
-        | Operator::Lock(_)
-        | Operator::Write(_)
-        | Operator::Insert(_)
-        | Operator::InsertQuery(_)
-        | Operator::CopyIn(_)
-        | Operator::Refuse(_) => None,
-    }
+        workspace.finish.is_some()
+    } else {
+        matches!(
+            planned.operator,
+            Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_)
+        )
+    };
+    (fits && is_of_use).then_some(planned)
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use switchyard_schema::TableName;
 
-use super::analyse::write::uses_sequences;
+use super::analyse::write::{trigger_refused, uses_sequences};
 use super::bind::unquote;
 use super::command::{Command, CopyDirection};
 use super::refusal::Refusal;
@@ -189,22 +189,13 @@ fn runs_triggers(relation: &Relation) -> Result<(), Refusal> {
     let what = what.or_else(unseen).or_else(varying);
     match what.or_else(each_statement).or_else(changes) {
         None => Ok(()),
-        Some(what) => Err(trigger(relation, &what)),
+        Some(what) => Err(trigger_refused(relation, &what)),
     }
 }
 
 fn triggers_set(relation: &Relation) -> bool {
     let changes = &relation.triggers.changes;
     changes.unseen || !changes.names.is_empty()
-}
-
-fn trigger(relation: &Relation, what: &str) -> Refusal {
-    let message = format!(
-        "writing table \"{}\" is not supported: a trigger of it {what}",
-        relation.name
-    );
-    Refusal::not_supported(message)
-        .detail("The trigger runs on the shard of the row and sees that shard only.")
 }
 
 /// Every shard has to store the same.
@@ -214,10 +205,10 @@ fn copies(relation: &Relation, listed: &[String]) -> Result<(), Refusal> {
     let code = triggers.unseen.as_ref().or(triggers.varying.first());
     let what = table.map(ToString::to_string).or_else(|| code.cloned());
     if let Some(what) = what {
-        return Err(trigger(relation, &format!("uses \"{what}\"")));
+        return Err(trigger_refused(relation, &format!("uses \"{what}\"")));
     }
     if triggers_set(relation) {
-        return Err(trigger(relation, "changes settings"));
+        return Err(trigger_refused(relation, "changes settings"));
     }
     let is_missing = |column: &&Column| !listed.is_empty() && !listed.contains(&column.name);
     for column in relation.columns.iter().filter(is_missing) {

@@ -19,6 +19,7 @@ pub(crate) mod create_as;
 mod ddl;
 mod decide;
 mod edits;
+pub(crate) mod enforceable;
 pub mod explain;
 pub mod given;
 pub(crate) mod insert;

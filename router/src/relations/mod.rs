@@ -8,7 +8,6 @@
 mod build;
 mod changes;
 mod code;
-pub(crate) mod enforceable;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod functions;

@@ -364,37 +364,17 @@ fn few_of(
 }
 
 pub(super) fn merge_of(plan: &Plan) -> Option<&Merge> {
-    match &plan.operator {
-        Operator::Merge(merge) => Some(merge),
-        Operator::PassThrough(_)
-        | Operator::Append(_)
-        | Operator::Broadcast(_)
-        | Operator::Session
-        | Operator::Workspace(_)
-        | Operator::Lock(_)
-        | Operator::Write(_)
-        | Operator::Insert(_)
-        | Operator::InsertQuery(_)
-        | Operator::CopyIn(_)
-        | Operator::Refuse(_) => None,
-    }
+    let Operator::Merge(merge) = &plan.operator else {
+        return None;
+    };
+    Some(merge)
 }
 
 pub(super) fn finish_of(plan: &Plan) -> Option<&Finish> {
-    match &plan.operator {
-        Operator::Workspace(workspace) => workspace.finish.as_deref(),
-        Operator::PassThrough(_)
-        | Operator::Append(_)
-        | Operator::Merge(_)
-        | Operator::Broadcast(_)
-        | Operator::Session
-        | Operator::Lock(_)
-        | Operator::Write(_)
-        | Operator::Insert(_)
-        | Operator::InsertQuery(_)
-        | Operator::CopyIn(_)
-        | Operator::Refuse(_) => None,
-    }
+    let Operator::Workspace(workspace) = &plan.operator else {
+        return None;
+    };
+    workspace.finish.as_deref()
 }
 
 /// The text for the shards.

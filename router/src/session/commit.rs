@@ -1,4 +1,4 @@
-//! The end of a transaction block that is to commit: at once where one shard has been written to, in two phases where several
+//! Transaction blocks that begin by themselves, and the end of those that are to commit: at once where one shard has been written to, in two phases where several
 //! have ([`crate::two_phase`] says how).
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use switchyard_wire::backend::TransactionStatus;
 
 use super::Session;
 use crate::backend::QueryError;
+use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
@@ -55,6 +56,15 @@ impl Parties {
 }
 
 impl Session {
+    /// Sees to it that there is a block, which is to end with the statement or the query string. True if there was none.
+    pub(super) fn begin_implicit(&mut self) -> bool {
+        let is_new = self.block.is_none();
+        if is_new {
+            self.block = Some(Block::implicit(&self.settings));
+        }
+        is_new
+    }
+
     /// Commits the block on every participant. The block is over either way; if it is not committed, then nowhere.
     pub(super) async fn commit_block(&mut self) -> Result<(), Trouble> {
         if self.block.is_some()

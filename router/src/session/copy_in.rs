@@ -14,7 +14,6 @@ use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::Show;
 use crate::copy_in::{Distributor, Format, Reason};
-use crate::execute::block::Block;
 use crate::execute::copy_in::{Woken, copied_lines, flow, is_error};
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, next_now, violation};
@@ -76,10 +75,7 @@ impl Session {
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let implicit = self.block.is_none();
-        if implicit {
-            self.block = Some(Block::implicit(&self.settings));
-        }
+        let implicit = self.begin_implicit();
         let rows = self.copy_rows(copy, routed, sent.sql()).await?;
         if implicit {
             self.commit_implicit().await?;

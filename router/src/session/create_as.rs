@@ -12,7 +12,7 @@ use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::Show;
-use crate::execute::block::{Block, FailedOn};
+use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::load::load;
@@ -41,10 +41,7 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let created = CreateAs::of(sent.sql()).ok_or(Failure::Retry)?;
         let cancels = self.cancel.slot().requests();
-        let implicit = self.block.is_none();
-        if implicit {
-            self.block = Some(Block::implicit(&self.settings));
-        }
+        let implicit = self.begin_implicit();
         let asked = Asked {
             sql: &created.query(sent.sql()),
             params: None,

@@ -9,13 +9,11 @@ use super::Session;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::messages::lines;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
-use crate::plan::{Broadcast, Command, Plan};
-use crate::relations::enforceable;
+use crate::plan::{Broadcast, Command, Plan, enforceable};
 
 impl Session {
     /// Sends a query to several shards at once and appends their rows in shard order, as one result.
@@ -115,13 +113,10 @@ impl Session {
         kind: Broadcast,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let implicit = self.block.is_none();
-        if implicit && plan.command == Command::Lock {
+        if self.block.is_none() && plan.command == Command::Lock {
             return Err(Failure::NoBlock("LOCK TABLE").into());
         }
-        if implicit {
-            self.block = Some(Block::implicit(&self.settings));
-        }
+        let implicit = self.begin_implicit();
         let held = self.client.hold();
         let outcome = self.run_everywhere(plan, kind, sent).await;
         let answer = self.client.unhold(held);
@@ -175,7 +170,7 @@ impl Session {
             };
             let rows = participant.connection.replies.last_tag().rows();
             if kind == Broadcast::Ddl && position == 0 {
-                self.refuse_unenforceable(index).await?;
+                self.refuse_unenforceable(index, plan).await?;
             }
             if kind == Broadcast::Reference && *first_rows.get_or_insert(rows) != rows {
                 return Err(Failure::CopiesDiffer {
@@ -188,32 +183,28 @@ impl Session {
     }
 
     /// Refuses what the schema's change on the first shard has brought and no shard could enforce.
-    pub(super) async fn refuse_unenforceable(&mut self, index: usize) -> Result<(), Trouble> {
+    pub(super) async fn refuse_unenforceable(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+    ) -> Result<(), Trouble> {
         let Some(query) = enforceable::query(&self.database.schema) else {
             return Ok(());
         };
-        let (client, participant, described) = self.exchanging(index)?;
-        // What was queued before is answered first.
-        if exchange(client, participant, &[], described).await? {
-            return Err(Trouble::Told);
-        }
+        self.settle_one(index, plan).await?;
+        let (client, participant, _) = self.exchanging(index)?;
         frontend::encode::query(&mut participant.connection.output, query.as_bytes());
         participant.connection.unnamed = None;
-        let asked = async {
-            let flushed = participant.connection.flush().await;
-            flushed.map_err(|_| Trouble::Lost)?;
-            lines(client, participant).await
+        let rows = match participant.connection.flush().await {
+            Ok(()) => lines(client, participant).await,
+            Err(_) => Err(Trouble::Lost),
         };
-        match asked.await {
+        match rows {
             Ok(rows) => match rows.first() {
                 Some(row) => Err(Failure::Refused(Box::new(enforceable::refusal(row))).into()),
                 None => Ok(()),
             },
-            Err(Trouble::Lost) => {
-                participant.connection.broken = true;
-                let shard = (&*participant.shard_name).into();
-                Err(Failure::ShardLost { shard }.into())
-            }
+            Err(Trouble::Lost) => Err(self.lose(index, plan)),
             Err(trouble) => Err(trouble),
         }
     }

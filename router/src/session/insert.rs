@@ -18,7 +18,7 @@ use super::route::Routed;
 use super::simple::{Ready, Sent};
 use super::workspace::columns;
 use crate::backend::Show;
-use crate::execute::block::{Block, FailedOn};
+use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::{Said, next, violation};
@@ -31,7 +31,7 @@ use crate::plan::{Insert, Operator, Param, Plan, Values};
 use crate::sql::Scan;
 
 /// So many bytes of rows may be returned: they are kept until every shard has stored its own.
-const MOST_RETURNED: usize = 64 << 20;
+pub(super) const MOST_RETURNED: usize = 64 << 20;
 /// So many values are computed by one query.
 const MOST_COLUMNS: usize = 1_000;
 /// So long other shards have to say that they fail, too, when one has.
@@ -110,10 +110,7 @@ impl Session {
         &mut self,
         asked: &Inserting<'_>,
     ) -> Result<Ready, Trouble> {
-        let implicit = self.block.is_none();
-        if implicit {
-            self.block = Some(Block::implicit(&self.settings));
-        }
+        let implicit = self.begin_implicit();
         let inserted = self.insert_rows(asked).await?;
         if implicit {
             self.commit_implicit().await?;

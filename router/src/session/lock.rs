@@ -17,7 +17,7 @@ use super::Session;
 use super::fetch::Asked;
 use super::route::{Routed, Text};
 use super::simple::{Ready, Sent};
-use crate::execute::block::{Block, FailedOn};
+use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::lines;
@@ -99,10 +99,7 @@ impl Session {
             bound: None,
             cancels: self.cancel.slot().requests(),
         };
-        let implicit = self.block.is_none();
-        if implicit {
-            self.block = Some(Block::implicit(&self.settings));
-        }
+        let implicit = self.begin_implicit();
         // As from PostgreSQL, what is said of the columns comes before any error in the rows.
         let description = self.probe_locked(&locking).await?;
         self.client.output.extend_from_slice(&description);

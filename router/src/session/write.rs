@@ -15,7 +15,6 @@ use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{CommandTag, Reply, Show};
 use crate::execute::arrays::{MOST_BYTES, MOST_ROWS};
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
@@ -86,10 +85,7 @@ impl Session {
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let implicit = self.block.is_none();
-        if implicit {
-            self.block = Some(Block::implicit(&self.settings));
-        }
+        let implicit = self.begin_implicit();
         let changed = self.message_of_parts(write, routed, sent).await?;
         let message = changed.as_deref().unwrap_or(sent.message);
         let describe = changed.is_none();

@@ -2,8 +2,9 @@
 //!
 //! A task of the control thread looks at every primary once a second. Invariant: a prepared part is ended only as the row
 //! of its transaction says, which is on the decider and never changes. A row that says "rolled back" is put there where the
-//! decider's backend is in no transaction that writes, which is the proof that nobody is about to commit, or where it has been too
-//! long; and even where the proof deceived, the backend that came to commit would find the row and fail. Any number of
+//! decider's backend is in no transaction that writes, which is the proof that nobody is about to commit, or where no row has been
+//! written for too long; a row that is written and not committed yet is waited for. Even where the proof deceived, the backend that
+//! came to commit would find the row and fail. Any number of
 //! routers may do this at a time.
 
 use std::collections::{BTreeMap, HashSet};
@@ -30,9 +31,9 @@ const URGENT: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What has been prepared so recently is its session's own affair, mostly.
 const GRACE: Duration = Duration::from_millis(1500);
-/// A transaction that has not been decided for so long after a part of it was prepared is rolled back, though its session may
-/// be there: the router may be cut off.
-const TOO_LONG: Duration = Duration::from_secs(60);
+/// A transaction that has no row for so long after a part of it was prepared is rolled back, though the decider's backend is in a
+/// transaction: that may be its next one. If it comes to write its row after all, it finds this one and fails.
+const TOO_LONG: Duration = Duration::from_millis(2500);
 /// Between two looks for decisions that nobody needs any more.
 const CLEANING: Duration = Duration::from_secs(30);
 /// Requests that may wait.

@@ -142,15 +142,7 @@ impl<'a> Analyser<'a> {
     /// What the target's triggers may touch: they run on the shard of the row.
     fn triggers(&mut self, relation: &Relation) -> Result<(), Stop> {
         let triggers = &relation.triggers;
-        let refuse = |what: String| {
-            let message = format!(
-                "writing table \"{}\" is not supported: a trigger of it {what}",
-                relation.name
-            );
-            Err(Stop::from(Refusal::not_supported(message).detail(
-                "The trigger runs on the shard of the row and sees that shard only.",
-            )))
-        };
+        let refuse = |what: String| Err(Stop::from(trigger_refused(relation, &what)));
         if matches!(relation.placement, Placement::Reference) {
             let differs = triggers
                 .unsharded
@@ -269,6 +261,16 @@ pub(super) fn single((schema, name): Qualified<'_>) -> Result<String, Stop> {
         None => Ok(name.into_owned()),
         Some(_) => Err(Stop::Opaque("a column with a qualifier as a target")),
     }
+}
+
+/// The refusal of a write because of what a trigger does.
+pub(in crate::plan) fn trigger_refused(relation: &Relation, what: &str) -> Refusal {
+    let message = format!(
+        "writing table \"{}\" is not supported: a trigger of it {what}",
+        relation.name
+    );
+    Refusal::not_supported(message)
+        .detail("The trigger runs on the shard of the row and sees that shard only.")
 }
 
 /// Whether writing the relation may advance a sequence: by a default, a trigger, or what a view hides.

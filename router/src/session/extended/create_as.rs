@@ -7,7 +7,6 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::{self, Bind};
 
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
@@ -52,10 +51,7 @@ impl Session {
         let created = CreateAs::of(sql).ok_or(Failure::Retry)?;
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
         let bind = bind.map_err(|_| Failure::InvalidMessage)?;
-        if self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        self.begin_in_batch()?;
         let fetches = self.fetches_of_bind(plan, prepared, &bind)?;
         let cancels = self.cancels_before();
         let asked = Asked {

@@ -10,7 +10,6 @@ use switchyard_wire::frontend::{self, Bind};
 use super::bind::BoundParams;
 use super::lossy;
 use super::workspace::{formatted, parameter_types};
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Values};
@@ -94,10 +93,7 @@ impl Session {
         };
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
         let bind = bind.map_err(|_| Failure::InvalidMessage)?;
-        if self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        self.begin_in_batch()?;
         let types = parameter_types(&prepared.statement, prepared.plan.params);
         let inserting = Inserting {
             plan: &prepared.plan,

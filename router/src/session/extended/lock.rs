@@ -11,7 +11,6 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 use super::bind::BoundParams;
 use super::lossy;
 use super::workspace::parameter_types;
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Values};
@@ -30,10 +29,7 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
         self.settle_before_bind(bind).await?;
-        if self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        self.begin_in_batch()?;
         let cancels = self.cancels_before();
         let locking = locking(&prepared, bind, cancels)?;
         let description = self.probe_locked(&locking).await?;

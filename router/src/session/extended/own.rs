@@ -7,7 +7,6 @@ use switchyard_wire::SqlState;
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind};
 
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
@@ -161,10 +160,7 @@ impl Session {
 
     /// Copies the client's rows to several shards: what the batch has written becomes part of its transaction.
     pub(super) async fn execute_copy_in(&mut self, statement: &Statement) -> Result<(), Trouble> {
-        if self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        self.begin_in_batch()?;
         let Text::One(routed) = self.route_text(statement.sql())? else {
             return Err(Failure::Retry.into());
         };
@@ -179,11 +175,10 @@ impl Session {
 
     /// A simple query of ours would commit what the batch has written: that becomes part of an implicit block.
     pub(super) fn keep_writes(&mut self) -> Result<(), Failure> {
-        if self.batch.has_written() && self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
+        match self.batch.has_written() {
+            true => self.begin_in_batch(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Runs a statement of the session's own. It goes to backends by the simple protocol, which would end the batch's
@@ -209,8 +204,7 @@ impl Session {
                 let code = SqlState::NO_ACTIVE_SQL_TRANSACTION;
                 report::warning(&mut self.client.output, code, &message);
             }
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
+            self.begin_in_batch()?;
         }
         let mut message = BytesMut::new();
         frontend::encode::query(&mut message, statement.sql());
@@ -223,6 +217,14 @@ impl Session {
             (Command::Begin(_), Some(_)) => Ok(self.adopt_batch()?),
             (_, Some(block)) if block.failed.is_some() => Err(Trouble::Told),
             _ => Ok(()),
+        }
+    }
+
+    /// Sees to it that the batch is a block, which ends with it.
+    pub(super) fn begin_in_batch(&mut self) -> Result<(), Failure> {
+        match self.begin_implicit() {
+            true => self.adopt_batch(),
+            false => Ok(()),
         }
     }
 

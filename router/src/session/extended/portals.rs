@@ -8,7 +8,7 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use crate::backend::{Reply, Show};
-use crate::execute::block::{Block, FailedOn};
+use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::Trouble;
@@ -101,10 +101,7 @@ impl Session {
             };
             return self.bind_one(shard, &prepared, bind).await;
         }
-        if self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        self.begin_in_batch()?;
         let prepared = SessionStatement {
             plan,
             ..prepared.clone()
@@ -555,11 +552,10 @@ impl Session {
     /// block, which ends with it.
     fn begin_for_another(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
         let wrote_elsewhere = self.batch.writer.is_some_and(|writer| writer != shard);
-        if wrote_elsewhere && plan.access == Access::Write && self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
+        match wrote_elsewhere && plan.access == Access::Write {
+            true => self.begin_in_batch(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes note that a statement runs on a shard.

@@ -7,7 +7,6 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::{self, Bind};
 
 use crate::backend::{Reply, Show};
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Broadcast, Command, Operator};
@@ -28,7 +27,7 @@ impl Session {
             if prepared.plan.command == Command::Lock {
                 return Err(Failure::NoBlock("LOCK TABLE").into());
             }
-            self.block = Some(Block::implicit(&self.settings));
+            self.begin_implicit();
         }
         let need = self.need(prepared.plan.access, prepared.hint);
         self.gather(&shards, need).await?;
@@ -111,7 +110,7 @@ impl Session {
             };
             let tag = participant.connection.replies.last_tag();
             if let (Operator::Broadcast(Broadcast::Ddl), 0) = (&plan.operator, position) {
-                self.refuse_unenforceable(index).await?;
+                self.refuse_unenforceable(index, &plan).await?;
                 continue;
             }
             if !broadcast && participant.connection.replies.is_suspended() {

@@ -13,7 +13,6 @@ use switchyard_wire::frontend::{self, Bind};
 use super::lossy;
 use super::workspace::formatted;
 use crate::backend::{Reply, Show};
-use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
@@ -21,11 +20,9 @@ use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Plan};
 use crate::session::Session;
 use crate::session::fetch::Asked;
+use crate::session::insert::MOST_RETURNED;
 use crate::session::statement::{Portal, Returned, SessionStatement};
 use crate::session::write::Written;
-
-/// So many bytes that are returned may be kept.
-const MOST_BYTES: usize = 64 << 20;
 
 impl Session {
     /// Binds on every shard, so that errors in the values are found at once; the first shard's answer is the client's.
@@ -36,10 +33,7 @@ impl Session {
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
         self.settle_before_bind(bind).await?;
-        if self.block.is_none() {
-            self.block = Some(Block::implicit(&self.settings));
-            self.adopt_batch()?;
-        }
+        self.begin_in_batch()?;
         let Operator::Write(write) = &prepared.plan.operator else {
             return Err(Failure::Retry.into());
         };
@@ -159,12 +153,12 @@ impl Session {
         let before = self.client.hold();
         let outcome = self.execute_parts(name, shards, plan).await;
         let answer = self.client.unhold(before);
-        let too_much = answer.len() > MOST_BYTES;
+        let too_much = answer.len() > MOST_RETURNED;
         let rows = self.take_returned(answer);
         let tag = outcome?.into();
         if too_much {
-            let limit = MOST_BYTES as u64;
-            return Err(Failure::FetchLimit { limit }.into());
+            let limit = MOST_RETURNED as u64;
+            return Err(Failure::ReturnedLimit { limit }.into());
         }
         Ok(Returned {
             tag,

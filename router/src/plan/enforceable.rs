@@ -8,7 +8,7 @@ use std::fmt::Write;
 use postgres_protocol::escape::escape_literal;
 use switchyard_schema::{Database, Distribution, Table};
 
-use crate::plan::Refusal;
+use super::refusal::Refusal;
 
 /// The group of reference tables: whole on every shard.
 const REFERENCE: i32 = -1;
