@@ -7,6 +7,7 @@
 //!
 //! Collaborators: sessions count, [`crate::http`] and the admin console read.
 
+pub mod clock;
 pub mod exposition;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,6 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame;
 use switchyard_wire::frontend;
-use tokio::time::Instant;
 
 use super::Session;
 use super::route::{Routed, Text};
@@ -17,6 +16,7 @@ use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
+use crate::metrics::clock::Tick;
 use crate::plan::{Access, Command, Operator, Plan};
 
 /// How often a read whose connection was lost is run again.
@@ -78,7 +78,7 @@ impl Session {
         // As in PostgreSQL, a query takes the place of the unnamed statement and portal.
         self.statements.remove(b"");
         self.portals.remove(b"");
-        let began = Instant::now();
+        let began = Tick::now();
         let mut message = self.client.take_message(length);
         let outcome = self.query(&message).await;
         message.clear();
@@ -192,9 +192,7 @@ impl Session {
             return Err(Trouble::Told);
         }
         for range in statements {
-            if self.block.is_none() {
-                self.block = Some(Block::implicit(&self.settings));
-            }
+            self.begin_implicit();
             let piece = piece_of(sql, range);
             let mut message = bytes::BytesMut::with_capacity(piece.len() + frame::HEADER + 1);
             frontend::encode::query(&mut message, &piece);

@@ -36,12 +36,12 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::DecodeError;
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend::{self, Bind, Kind, Message};
-use tokio::time::Instant;
 
 use super::Session;
 use super::statement::Statement;
 use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone};
+use crate::metrics::clock::Tick;
 pub(super) use workspace::{OpenWorkspace, portable, queue_execute};
 
 /// What has happened since the last Sync.
@@ -67,7 +67,7 @@ pub(super) struct Batch {
     /// Bytes of its messages since the last Sync or Flush.
     queued: usize,
     /// When its first message came.
-    began: Option<Instant>,
+    began: Option<Tick>,
 }
 
 /// Where the handling of a batch's messages stops.
@@ -85,7 +85,7 @@ const QUEUE_LIMIT: usize = 256 << 10;
 impl Batch {
     /// Its first message may have come.
     fn begin(&mut self) {
-        self.began.get_or_insert_with(Instant::now);
+        self.began.get_or_insert_with(Tick::now);
     }
 
     /// Nothing has happened since the last Sync.
