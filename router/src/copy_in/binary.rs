@@ -10,7 +10,7 @@ const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 const HEADER: usize = SIGNATURE.len() + 8;
 
 /// How far the reading has come.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Search {
     began: bool,
     ended: bool,

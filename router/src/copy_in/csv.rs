@@ -8,7 +8,7 @@ use super::text::{Ended, line_end, marker_ends};
 use super::{Csv, Extent, Field, Found, LineEnd};
 
 /// How far the search for a row's end has come.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Search {
     /// The bytes before have been looked at.
     at: usize,

@@ -4,7 +4,8 @@ use bytes::{Buf, BufMut, BytesMut};
 use switchyard_schema::{KeyError, ShardIndex};
 use switchyard_wire::frame::HEADER;
 
-use super::{Extent, Field, Format, Found, KeyColumn, LineEnd, Lines, binary, csv, text};
+use super::added::Added;
+use super::{Extent, Field, Format, Found, KeyColumn, KeyPlace, LineEnd, Lines, binary, csv, text};
 
 /// The longest row, in bytes.
 const ROW_LIMIT: usize = 256 << 20;
@@ -74,10 +75,12 @@ pub struct Lane {
 struct Rows {
     reader: Reader,
     key: KeyColumn,
+    /// Fields that are put in front of the client's.
+    added: Option<Added>,
 }
 
 /// The state of reading one format.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Reader {
     Text(text::Search, super::Text, Option<LineEnd>),
     Csv(csv::Search, super::Csv, Option<LineEnd>),
@@ -85,16 +88,36 @@ enum Reader {
 }
 
 impl Rows {
-    /// The shard of a row.
-    fn shard_of(&self, row: &[u8], extent: Extent) -> Result<ShardIndex, KeyError> {
+    /// The shard of a row, which has these values in front.
+    fn shard_of(
+        &self,
+        row: &[u8],
+        extent: Extent,
+        added: &[Option<Vec<u8>>],
+    ) -> Result<ShardIndex, KeyError> {
         let binary = matches!(self.reader, Reader::Binary(_));
-        let Some(position) = self.key.position else {
-            return self.key.shard_of(None, binary);
+        let position = match self.key.place {
+            KeyPlace::Sent(position) => position,
+            KeyPlace::Added(position) => {
+                let value = added.get(position).ok_or(KeyError::NotExact)?;
+                return self.key.shard_of(value.as_deref(), binary);
+            }
+            KeyPlace::Nowhere => return self.key.shard_of(None, binary),
         };
         let content = row.get(..extent.content).unwrap_or_default();
         let field = self.reader.field(content, position, extent.plain);
         self.key
             .shard_of(field.ok_or(KeyError::Invalid)?.as_deref(), binary)
+    }
+}
+
+impl Rows {
+    /// What stands before a row, and how many of its own bytes go with it.
+    fn before(&self, values: &[Option<Vec<u8>>], row: &[u8]) -> (Vec<u8>, usize) {
+        match &self.added {
+            Some(added) => added.row(values, row),
+            None => (Vec::new(), 0),
+        }
     }
 }
 
@@ -135,7 +158,60 @@ impl Distributor {
             Format::Csv(options) => Reader::Csv(csv::Search::default(), options.clone(), None),
             Format::Binary => Reader::Binary(binary::Search::default()),
         };
-        Self::new(Some(Rows { reader, key }), shards)
+        let added = None;
+        Self::new(Some(Rows { reader, key, added }), shards)
+    }
+
+    /// The same, with values of these columns in front of each row, which are [given](Self::give) as rows come.
+    pub fn adding(mut self, format: &Format, names: Vec<String>) -> Self {
+        if let Some(rows) = &mut self.rows {
+            rows.added = Some(Added::new(format, names));
+        }
+        self
+    }
+
+    /// So many rows wait for values that are to be put in front of them.
+    pub fn wants(&self, last: bool) -> usize {
+        let Some((rows, added)) = self.rows.as_ref().zip(self.added()) else {
+            return 0;
+        };
+        let (mut reader, mut rest, mut count) = (rows.reader.clone(), &*self.pending, 0_usize);
+        loop {
+            let (length, ends) = match reader.next(rest, last) {
+                Found::Row(extent) => {
+                    count += 1;
+                    (extent.length, extent.ends)
+                }
+                Found::Preamble(extent) => (extent.length, false),
+                Found::Wrong(_) => {
+                    count += 1;
+                    break;
+                }
+                Found::Incomplete | Found::End | Found::Trailer(_) => break,
+            };
+            if ends {
+                break;
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        count.saturating_sub(added.left())
+    }
+
+    fn added(&self) -> Option<&Added> {
+        self.rows.as_ref()?.added.as_ref()
+    }
+
+    /// How many bytes of a line, as a server shows it, are not the client's.
+    pub fn added_to(&self, line: &[u8]) -> usize {
+        self.added().map_or(0, |added| added.shown(line))
+    }
+
+    /// Values that are put in front of one more row.
+    pub fn give(&mut self, values: Vec<Option<Vec<u8>>>) {
+        let rows = self.rows.as_mut();
+        if let Some(added) = rows.and_then(|rows| rows.added.as_mut()) {
+            added.give(values);
+        }
     }
 
     /// Everything goes to each of so many shards.
@@ -162,6 +238,11 @@ impl Distributor {
     /// So many lines of the input have been read.
     pub fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// Which line of the input the shard at this position has got as this one of its own, if that is still known.
+    pub fn line_of(&self, position: usize, own: u64) -> Option<u64> {
+        self.lanes.get(position)?.lines.line_of(own, self.lines)
     }
 
     /// A row was met whose shard is not known, and the shard that has got it.
@@ -209,21 +290,30 @@ impl Distributor {
             let taken = match rows.reader.next(rest, last) {
                 Found::Incomplete => {
                     if rest.len() > ROW_LIMIT {
-                        self.stray(rest, Reason::TooLong);
+                        self.stray((b"", rest), Reason::TooLong);
                     }
                     break;
                 }
                 Found::Row(extent) => {
                     let row = rest.get(..extent.length).unwrap_or_default();
-                    let shard = rows.shard_of(row, extent);
-                    self.row(row, extent, shard);
+                    let added = rows.added.as_mut().and_then(Added::take);
+                    let values = added.as_deref().unwrap_or_default();
+                    let shard = rows.shard_of(row, extent, values);
+                    let (before, skipped) = rows.before(values, row);
+                    let bytes = (&*before, row.get(skipped..).unwrap_or_default());
+                    match rows.added.is_some() && added.is_none() {
+                        true => self.stray(bytes, Reason::Wrong),
+                        false => self.row(bytes, extent, shard),
+                    }
                     extent.length
                 }
                 Found::Preamble(extent) => {
                     let preamble = rest.get(..extent.length).unwrap_or_default();
+                    let before = rows.added.as_ref().map(Added::header);
                     for lane in &mut self.lanes {
                         lane.lines.add(self.lines, extent.lines);
                         lane.began = true;
+                        lane.put(before.as_deref().unwrap_or_default());
                         lane.put(preamble);
                     }
                     self.lines += extent.lines;
@@ -239,7 +329,11 @@ impl Distributor {
                     length
                 }
                 Found::Wrong(length) => {
-                    self.stray(rest.get(..length).unwrap_or_default(), Reason::Wrong);
+                    let row = rest.get(..length).unwrap_or_default();
+                    let added = rows.added.as_mut().and_then(Added::take);
+                    let (before, skipped) = rows.before(added.as_deref().unwrap_or_default(), row);
+                    let bytes = (&*before, row.get(skipped..).unwrap_or_default());
+                    self.stray(bytes, Reason::Wrong);
                     length
                 }
             };
@@ -248,7 +342,7 @@ impl Distributor {
         input.len() - rest.len()
     }
 
-    fn row(&mut self, row: &[u8], extent: Extent, shard: Result<ShardIndex, KeyError>) {
+    fn row(&mut self, row: (&[u8], &[u8]), extent: Extent, shard: Result<ShardIndex, KeyError>) {
         if extent.ends {
             self.state = State::Ended;
         }
@@ -262,7 +356,7 @@ impl Distributor {
         }
     }
 
-    fn pass(&mut self, shard: ShardIndex, row: &[u8], extent: Extent) {
+    fn pass(&mut self, shard: ShardIndex, (before, row): (&[u8], &[u8]), extent: Extent) {
         if let Some(lane) = self.lanes.get_mut(shard.position()) {
             if !lane.began {
                 lane.lines.counts_first(extent.lines, extent.lines_as_first);
@@ -270,19 +364,21 @@ impl Distributor {
             lane.lines.add(self.lines, extent.lines);
             lane.began = true;
             lane.used = true;
+            lane.put(before);
             lane.put(row);
         }
         self.lines += extent.lines;
     }
 
     /// A shard that knows how lines end is to say what is wrong with these bytes.
-    fn stray(&mut self, bytes: &[u8], reason: Reason) {
+    fn stray(&mut self, (before, bytes): (&[u8], &[u8]), reason: Reason) {
         let shard = self.latest.unwrap_or(ShardIndex::FIRST);
         if let Some(lane) = self.lanes.get_mut(shard.position())
             && reason != Reason::TooLong
         {
             lane.lines.add(self.lines, 1);
             lane.used = true;
+            lane.put(before);
             lane.put(bytes);
         }
         self.lines += 1;

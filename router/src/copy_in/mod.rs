@@ -5,6 +5,7 @@
 //! shard is asked what is wrong with it. Nothing is kept of rows but which of the input's lines a shard has got last
 //! ([`Lines`]). Collaborators: [`crate::plan`] reads the options of the statement; the session moves the bytes.
 
+mod added;
 mod binary;
 mod csv;
 mod distribute;
@@ -65,11 +66,22 @@ pub struct Csv {
     pub ends_with_marker: bool,
 }
 
+/// Where the shard key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// Among the fields that the client sends, at this position.
+    Sent(usize),
+    /// Among those that are added, at this position.
+    Added(usize),
+    /// Nowhere: it is NULL.
+    Nowhere,
+}
+
 /// The shard key among the fields of a row.
 #[derive(Debug, Clone)]
 pub struct KeyColumn {
-    /// Its position among the fields; `None` if it is not among them, and NULL.
-    pub position: Option<usize>,
+    /// Where it is among the fields.
+    pub place: KeyPlace,
     /// From key to shard.
     pub map: Arc<KeyMap>,
     /// The column's type modifier, or -1.

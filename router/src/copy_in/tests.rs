@@ -36,7 +36,7 @@ fn key(position: usize) -> KeyColumn {
     let shard_key = database.tables[0].distribution.shard_key().unwrap();
     let map = KeyMap::resolve(shard_key, KeyType::Text, Collation::Bytes, database, None).unwrap();
     KeyColumn {
-        position: Some(position),
+        place: KeyPlace::Sent(position),
         map: Arc::new(map),
         typmod: -1,
     }
@@ -244,6 +244,57 @@ proptest! {
             prop_assert_eq!(kept.line_of(own, at), Some(line));
         }
     }
+}
+
+/// What is put in front of rows is read by PostgreSQL as it is, and found again in front of a line that is shown.
+#[test]
+fn added_fields_are_written_and_found_again() {
+    let csv = Format::Csv(Csv {
+        delimiter: b'-',
+        null: (*b"").into(),
+        header: false,
+        quote: b'1',
+        escape: b'1',
+        key_not_null: false,
+        key_null: false,
+        ends_with_marker: true,
+    });
+    for (format, values, expected) in [
+        (text(), ["17", "a\tb\\"], &b"17\ta\\tb\\\\\t"[..]),
+        (text(), ["\\N", "x"], b"\\\\N\tx\t"),
+        (csv, ["-17", "x"], b"1-1171-1x1-"),
+    ] {
+        let mut added = added::Added::new(&format, vec!["a".into(), "b".into()]);
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| Some(value.as_bytes().to_vec()))
+            .collect();
+        added.give(values.clone());
+        assert_eq!(added.take(), Some(values.clone()));
+        let (before, skipped) = added.row(&values, b"row");
+        assert_eq!((before.as_slice(), skipped), (expected, 0));
+        let line = [expected, b"row"].concat();
+        assert_eq!(added.shown(&line), expected.len());
+        assert_eq!(added.shown(&expected[..expected.len() - 1]), 0);
+    }
+}
+
+/// A value is not taken for NULL because it is written like it.
+#[test]
+fn an_added_field_is_not_null() {
+    let format = Format::Text(Text {
+        delimiter: b'|',
+        null: (*b"17").into(),
+        header: false,
+    });
+    let added = added::Added::new(&format, vec!["a".into()]);
+    assert_eq!(added.row(&[Some(b"17".to_vec())], b"").0, b"\\x317|");
+    assert_eq!(added.row(&[None], b"").0, b"17|");
+    let mut rows = Distributor::by_key(&format, key(0), SHARDS).adding(&format, vec!["a".into()]);
+    rows.add(b"x\ny\nz");
+    assert_eq!((rows.wants(false), rows.wants(true)), (2, 3));
+    rows.give(vec![Some(b"1".to_vec())]);
+    assert_eq!((rows.wants(false), rows.wants(true)), (1, 2));
 }
 
 /// Of a long COPY the memory is bounded, and the lines of late are known.

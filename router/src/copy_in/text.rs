@@ -7,7 +7,7 @@ use memchr::{memchr, memchr3};
 use super::{Extent, Field, Found, LineEnd, Text};
 
 /// How far the search for a row's end has come.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Search {
     /// The bytes before have been looked at.
     at: usize,

@@ -14,7 +14,7 @@ use super::client::Client;
 use super::participants::Participants;
 use super::relay::{Trouble, decode_message};
 use crate::backend::Connection;
-use crate::copy_in::{Lane, Lines};
+use crate::copy_in::{Distributor, Lane};
 use crate::worker::{make_room, reclaim};
 
 /// So much is gathered for a backend while the client goes on sending.
@@ -141,9 +141,13 @@ pub(crate) struct Told {
     pub(crate) line: Option<u64>,
 }
 
-/// The messages in `said`, by a backend that copies into `table`, the lines it names made those of the client's input, of which `all` have
-/// been read.
-pub(crate) fn copied_lines(said: &[u8], table: &str, lines: &Lines, all: u64) -> Vec<Told> {
+/// The messages in `said`, by the backend at this position that copies into `table`, the lines it names made those of the client's input.
+pub(crate) fn copied_lines(
+    said: &[u8],
+    table: &str,
+    rows: &Distributor,
+    position: usize,
+) -> Vec<Told> {
     let mut rest = said;
     let mut told = Vec::new();
     while let Ok(Some(header)) = frame::header(rest) {
@@ -151,7 +155,7 @@ pub(crate) fn copied_lines(said: &[u8], table: &str, lines: &Lines, all: u64) ->
             break;
         };
         rest = after;
-        told.push(renumbered(message, table, lines, all).unwrap_or(Told {
+        told.push(renumbered(message, table, rows, position).unwrap_or(Told {
             message: message.into(),
             line: None,
         }));
@@ -164,7 +168,7 @@ pub(crate) fn is_error(message: &[u8]) -> bool {
     message.first() == Some(&b'E')
 }
 
-fn renumbered(message: &[u8], table: &str, lines: &Lines, all: u64) -> Option<Told> {
+fn renumbered(message: &[u8], table: &str, rows: &Distributor, position: usize) -> Option<Told> {
     let fields: Fields<'_> = match decode_message(message) {
         Ok(Message::ErrorResponse(fields) | Message::NoticeResponse(fields)) => fields,
         Ok(_) | Err(_) => return None,
@@ -172,9 +176,14 @@ fn renumbered(message: &[u8], table: &str, lines: &Lines, all: u64) -> Option<To
     let context = std::str::from_utf8(fields.get(b'W')?).ok()?;
     let (start, end) = line_number(context, table)?;
     let own: u64 = context.get(start..end)?.parse().ok()?;
-    let line = lines.line_of(own, all);
+    let line = rows.line_of(position, own);
     let number = line.map_or_else(|| "?".to_owned(), |line| line.to_string());
-    let context = [context.get(..start)?, &number, context.get(end..)?].concat();
+    let (before, mut after, mut between) = (context.get(..start)?, context.get(end..)?, "");
+    // Then the line itself.
+    if let Some(shown) = after.strip_prefix(": \"") {
+        (between, after) = (": \"", shown.get(rows.added_to(shown.as_bytes())..)?);
+    }
+    let context = [before, &number, between, after].concat();
     let fields = fields.iter().map(|(code, value)| match code {
         b'W' => (code, context.as_bytes()),
         _ => (code, value),

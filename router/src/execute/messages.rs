@@ -104,6 +104,27 @@ pub(crate) async fn lines(
     }
 }
 
+/// Reads an answer's rows, up to ReadyForQuery.
+pub(crate) async fn rows(
+    client: &mut Client,
+    participant: &mut Participant,
+) -> Result<Vec<Vec<Option<Vec<u8>>>>, Trouble> {
+    let (mut rows, mut failed) = (Vec::new(), false);
+    loop {
+        match next(client, participant, Show::Errors).await? {
+            Said::Message(header) => {
+                let message = participant.connection.input.split_to(header.len);
+                if let Ok(Message::DataRow(row)) = decode_message(&message) {
+                    rows.push(row.iter().map(|value| value.map(<[u8]>::to_vec)).collect());
+                }
+            }
+            Said::Error => failed = true,
+            Said::Ready if failed => return Err(Trouble::Told),
+            Said::Ready => return Ok(rows),
+        }
+    }
+}
+
 /// The backend has said something that the protocol does not allow here.
 pub(crate) fn violation(participant: &mut Participant, tag: Option<u8>) -> Trouble {
     participant.connection.broken = true;

@@ -47,6 +47,8 @@ pub(crate) struct Participant {
     pub(crate) pins: Pins,
     /// What its session remembers of sequences.
     pub(crate) sequences: Sequences,
+    /// Values of its sequences are stored on other shards in this block.
+    pub(crate) gave_next: bool,
 }
 
 /// Whose values of sequences a backend's session remembers.
@@ -87,7 +89,25 @@ impl Participant {
             bound: (0, SmallVec::new()),
             pins: Pins::NONE,
             sequences: Sequences::Unused,
+            gave_next: false,
         }
+    }
+
+    /// What commits where nothing is prepared. Values of sequences that are stored elsewhere must not come again, whatever happens
+    /// here: PostgreSQL does not wait for the disk where a transaction has only taken values that another one has logged.
+    pub(crate) fn commit_sql(&self) -> &'static str {
+        match self.gave_next && !self.changed {
+            true => concat!(
+                "SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < pg_catalog.pg_current_wal_insert_lsn()",
+                " THEN pg_catalog.pg_logical_emit_message(true, 'switchyard', 'values of sequences') END; COMMIT"
+            ),
+            false => "COMMIT",
+        }
+    }
+
+    /// Whether the block cannot commit if this participant is lost before it does.
+    pub(crate) fn must_commit(&self) -> bool {
+        self.wrote || self.gave_next
     }
 
     /// Whether reads may go elsewhere: it is held by the mode of pooling alone, and nothing of the session's is to be found

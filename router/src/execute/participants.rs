@@ -558,6 +558,7 @@ impl Participants {
             self.note_seen(database, index);
             let participant = &mut self.list[index];
             participant.in_block = false;
+            participant.gave_next = false;
             participant.used = false;
             participant.wrote = false;
             participant.changed = false;
@@ -650,6 +651,7 @@ impl Participants {
         self.lost = None;
         for participant in &mut self.list {
             participant.in_block = false;
+            participant.gave_next = false;
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::io::AsyncWrite;
 
 use super::client::Client;
 use super::failure::Failure;
-use super::messages::{Said, lines, next, next_now, violation};
+use super::messages::{Said, lines, next, next_now, rows, violation};
 use super::participant::Participant;
 use super::relay::{Trouble, broken, decode_message, fill};
 use crate::backend::{Connection, Show};
@@ -313,6 +313,18 @@ impl Workspace {
         let lines = lines(client, &mut self.backend).await;
         self.busy = !matches!(lines, Ok(_) | Err(Trouble::Told));
         lines
+    }
+
+    /// The rows that messages of ours up to a Sync ask for.
+    pub(crate) async fn rows(
+        &mut self,
+        client: &mut Client,
+        messages: impl FnOnce(&mut BytesMut),
+    ) -> Result<Vec<Vec<Option<Vec<u8>>>>, Trouble> {
+        self.ask(client, messages).await?;
+        let rows = rows(client, &mut self.backend).await;
+        self.busy = !matches!(rows, Ok(_) | Err(Trouble::Told));
+        rows
     }
 
     /// Bytes of rows it has been given.

@@ -10,16 +10,20 @@
 
 use std::sync::Arc;
 
+use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
 use super::analyse::write::{trigger_refused, uses_sequences};
 use super::bind::unquote;
 use super::command::{Command, CopyDirection};
+use super::edits::Edits;
+use super::moment::{Clock, Moments};
+use super::parse;
 use super::refusal::Refusal;
 use super::utility::{plan, refused};
 use super::words::Words;
 use super::{Access, Operator, Plan, Planner};
-use crate::copy_in::{Csv, Format, KeyColumn, Text};
+use crate::copy_in::{Csv, Format, KeyColumn, KeyPlace, Text};
 use crate::relations::{Column, DefaultValue, Placement, Relation, RelationKind, Sharding};
 use crate::sql::{self, Token, TokenKind};
 
@@ -35,12 +39,70 @@ pub struct CopyIn {
 /// Whose each row is.
 #[derive(Debug, Clone)]
 pub enum CopiedRows {
-    /// The shard's of its key.
-    Keyed(Format, KeyColumn),
+    /// The shard's of its key. Values of these columns are put in front of each row.
+    Keyed(Format, KeyColumn, Vec<AddedColumn>),
     /// Every shard's: the table is a reference table.
     Everywhere,
     /// That cannot be told, if PostgreSQL accepts the statement at all.
     Untold(Box<Refusal>),
+}
+
+/// A column that the client leaves out, and of which the shards would each have values of their own: the next ones of a sequence, or
+/// those of the moment.
+#[derive(Debug, Clone)]
+pub struct AddedColumn {
+    /// Its name.
+    pub name: Box<str>,
+    /// It takes the next value of a sequence.
+    pub takes_next: bool,
+    expression: Box<str>,
+    /// Its type, if the name of it is known.
+    sql_type: Option<Box<str>>,
+}
+
+impl CopyIn {
+    /// Columns whose values are put in front of each row.
+    pub(crate) fn added(&self) -> &[AddedColumn] {
+        match &self.rows {
+            CopiedRows::Keyed(_, _, added) => added,
+            CopiedRows::Everywhere | CopiedRows::Untold(_) => &[],
+        }
+    }
+
+    /// What shards are sent: the client's text, with those columns in front of its list.
+    pub(crate) fn text(&self, sql: &[u8]) -> Option<Vec<u8>> {
+        let names = self.added().iter();
+        let names: String = names
+            .map(|column| format!("{}, ", escape_identifier(&column.name)))
+            .collect();
+        if names.is_empty() {
+            return Some(sql.to_vec());
+        }
+        let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+        // Columns are left out where some are listed.
+        let mut tokens = tokens.iter();
+        let list = tokens.find(|token| token.kind == TokenKind::Punct(b'('))?;
+        let first = list.end as usize;
+        Some(Edits::new(vec![(first..first, names.into_bytes())]).apply(sql))
+    }
+
+    /// The query for the values of so many rows.
+    pub(crate) fn values(&self, rows: usize, format: &Format, clock: Option<&Clock>) -> String {
+        let value = |column: &AddedColumn| {
+            let expression = match clock.filter(|_| !column.takes_next) {
+                Some(clock) => Moments::given(&column.expression, clock),
+                None => column.expression.to_string(),
+            };
+            match (&column.sql_type, format) {
+                // In text the column reads it.
+                (Some(of), Format::Binary) => format!("({expression})::{of}"),
+                _ => format!("({expression})"),
+            }
+        };
+        let values: Vec<String> = self.added().iter().map(value).collect();
+        let values = values.join(", ");
+        format!("SELECT {values} FROM pg_catalog.generate_series(1, {rows})")
+    }
 }
 
 impl Planner<'_> {
@@ -108,15 +170,26 @@ fn keyed(
         [] => column.default != DefaultValue::Generated,
         listed => listed.contains(&column.name),
     };
+    let mut added = Vec::new();
     for missing in relation.columns.iter().filter(|column| !is_listed(column)) {
-        default_value(relation, missing, missing.name == column.name)?;
+        added.extend(default_value(
+            relation,
+            missing,
+            missing.name == column.name,
+        )?);
     }
-    let position = match listed {
+    let sent = match listed {
         [] => {
             let before = relation.columns.iter().take(sharding.column);
             Some(before.filter(|column| is_listed(column)).count())
         }
         listed => listed.iter().position(|name| *name == column.name),
+    };
+    let is_key = |of: &AddedColumn| *of.name == *column.name;
+    let place = match (sent, added.iter().position(is_key)) {
+        (Some(position), _) => KeyPlace::Sent(position),
+        (None, Some(position)) => KeyPlace::Added(position),
+        (None, None) => KeyPlace::Nowhere,
     };
     let format = Options::read(binary, words)
         .and_then(|options| options.format(&column.name))
@@ -127,35 +200,49 @@ fn keyed(
             .detail("The router finds the shard key in each row by them.")
         })?;
     let key = KeyColumn {
-        position,
+        place,
         map: Arc::clone(&sharding.map),
         typmod: column.typmod,
     };
-    Ok(CopiedRows::Keyed(format, key))
+    Ok(CopiedRows::Keyed(format, key, added))
 }
 
-/// What a column stores that is not among those copied.
-fn default_value(relation: &Relation, column: &Column, is_key: bool) -> Result<(), Refusal> {
-    match column.default {
-        DefaultValue::Absent => Ok(()),
-        _ if is_key => Err(Refusal::not_supported(format!(
+/// What a column stores that is not among those copied; the column if its values are to be given.
+fn default_value(
+    relation: &Relation,
+    column: &Column,
+    is_key: bool,
+) -> Result<Option<AddedColumn>, Refusal> {
+    match (column.default, &column.expression) {
+        (
+            DefaultValue::Sequence | DefaultValue::Identity | DefaultValue::Moment,
+            Some(expression),
+        ) => Ok(Some(AddedColumn {
+            name: column.name.as_str().into(),
+            takes_next: column.default != DefaultValue::Moment,
+            expression: expression.clone(),
+            sql_type: column.sql_type.as_ref().map(|of| of.name.clone()),
+        })),
+        (DefaultValue::Absent, _) => Ok(None),
+        (_, _) if is_key => Err(Refusal::not_supported(format!(
             "the shard key \"{}\" of table \"{}\" must be among the columns that are copied",
             column.name, relation.name
         ))
         .detail("Its default value is computed where the row is stored, and where that is depends on it.")),
-        DefaultValue::Sequence | DefaultValue::Identity => Err(Refusal::not_supported(format!(
-            "column \"{}\" of the sharded table \"{}\" takes its value from a sequence",
-            column.name, relation.name
-        ))
-        .detail("Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.")
-        .hint(format!("Copy a value into the column \"{}\".", column.name))),
-        DefaultValue::Stable | DefaultValue::Moment | DefaultValue::Volatile => Err(Refusal::not_supported(format!(
+        (
+            DefaultValue::Stable
+            | DefaultValue::Moment
+            | DefaultValue::Volatile
+            | DefaultValue::Sequence
+            | DefaultValue::Identity,
+            _,
+        ) => Err(Refusal::not_supported(format!(
             "the default of column \"{}\" is not supported across shards",
             column.name
         ))
         .detail("Each shard would compute a value of its own.")
         .hint(format!("Copy a value into the column \"{}\".", column.name))),
-        DefaultValue::Immutable | DefaultValue::Generated | DefaultValue::Own => Ok(()),
+        (DefaultValue::Immutable | DefaultValue::Generated | DefaultValue::Own, _) => Ok(None),
     }
 }
 

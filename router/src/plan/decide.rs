@@ -40,6 +40,9 @@ pub(super) fn decide(analysis: &Analysis) -> Operator {
     if analysis.instances.is_empty() && analysis.stored.is_empty() {
         return Operator::PassThrough(unkeyed(analysis));
     }
+    if let Some(refusal) = &analysis.takes_next {
+        return Operator::Refuse(Box::new(refusal.clone()));
+    }
     let needs = match needs(analysis) {
         Ok(needs) => needs,
         Err(refusal) => return Operator::Refuse(Box::new(refusal)),

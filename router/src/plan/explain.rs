@@ -13,7 +13,7 @@ use super::within::query_within;
 use super::workspace::fetch::listed;
 use super::workspace::{Fetch, Restriction, Text};
 use super::{Access, Argument, Broadcast, FromQuery, Insert, Lock, Operator, Plan, Workspace};
-use crate::copy_in::Format;
+use crate::copy_in::{Format, KeyPlace};
 use crate::relations::Relations;
 use crate::sql::{Literal, LiteralKind};
 
@@ -333,20 +333,35 @@ fn write_node(out: &mut String, plan: &Plan) -> fmt::Result {
 
 fn write_copy_in(out: &mut String, copy: &CopyIn) -> fmt::Result {
     match &copy.rows {
-        CopiedRows::Keyed(format, key) => {
+        CopiedRows::Keyed(format, key, added) => {
             let format = match format {
                 Format::Text(_) => "text",
                 Format::Csv(_) => "csv",
                 Format::Binary => "binary",
             };
             let map = key.map.key_type().name();
-            match key.position {
-                Some(position) => writeln!(
+            match key.place {
+                KeyPlace::Sent(position) => writeln!(
                     out,
                     "Copy of rows of {format} by field {}, {map}",
                     position + 1
                 ),
-                None => writeln!(out, "Copy of rows of {format} whose key, {map}, is NULL"),
+                KeyPlace::Added(_) => {
+                    writeln!(
+                        out,
+                        "Copy of rows of {format} by a value that is given, {map}"
+                    )
+                }
+                KeyPlace::Nowhere => {
+                    writeln!(out, "Copy of rows of {format} whose key, {map}, is NULL")
+                }
+            }?;
+            match added.as_slice() {
+                [] => Ok(()),
+                added => {
+                    let names: Vec<&str> = added.iter().map(|column| &*column.name).collect();
+                    writeln!(out, "  Values given for {}", names.join(", "))
+                }
             }
         }
         CopiedRows::Everywhere => writeln!(out, "Copy of all rows to all shards"),

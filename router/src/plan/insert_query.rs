@@ -33,15 +33,25 @@ pub struct FromQuery {
     /// Its columns as the rows have them, in SQL; where none are listed, all: a query may return fewer.
     columns: Vec<String>,
     listed: bool,
-    /// The shard key's position among them.
-    key: usize,
-    /// Columns whose defaults are values of the moment: their positions among the columns where none are listed, their names and
-    /// the expressions.
-    defaults: Vec<(usize, String, Box<str>)>,
+    /// The shard key's name, in SQL.
+    key: String,
+    /// Columns that the workspace gives their defaults.
+    defaults: Vec<Default>,
     map: Arc<KeyMap>,
     stored: StoredAs,
     /// There are values of the moment in the query, or such defaults.
     pub moments: bool,
+}
+
+/// A column whose default the shards would each compute otherwise: a value of the moment, or the next one of a sequence.
+#[derive(Debug, Clone)]
+struct Default {
+    /// Its position among the table's columns.
+    position: usize,
+    /// In SQL.
+    name: String,
+    expression: Box<str>,
+    of_moment: bool,
 }
 
 /// The table of a workspace that gives the rows their types.
@@ -58,6 +68,8 @@ pub(crate) struct Steps {
     pub(crate) take: String,
     /// Copies those of one shard into the table.
     pub(crate) copy: String,
+    /// The shard key's position in a row.
+    pub(crate) key: usize,
 }
 
 impl FromQuery {
@@ -76,26 +88,31 @@ impl FromQuery {
             true => &self.columns,
             false => self.columns.get(..width).unwrap_or(&self.columns),
         };
-        if self.key >= listed.len() {
-            return Err(Refusal::not_supported(
-                "an INSERT of a query's rows without their shard key",
-            )
-            .hint("Let the query return the shard key."));
-        }
         let defaults = self.defaults.iter();
-        let defaults = defaults.filter(|(at, ..)| self.listed || *at >= width);
-        let defaults: Vec<_> = defaults.filter_map(|of| Some((of, clock?))).collect();
-        let names = defaults.iter().map(|((_, name, _), _)| name.clone());
+        let defaults = defaults.filter(|column| self.listed || column.position >= width);
+        let defaults: Vec<&Default> = defaults
+            .filter(|column| clock.is_some() || !column.of_moment)
+            .collect();
+        let names = defaults.iter().map(|column| column.name.clone());
         let all: Vec<String> = listed.iter().cloned().chain(names).collect();
+        let key = all.iter().position(|name| *name == self.key);
+        let key = key.ok_or_else(|| {
+            Refusal::not_supported("an INSERT of a query's rows without their shard key")
+                .hint("Let the query return the shard key.")
+        })?;
         let (all, listed) = (all.join(", "), listed.join(", "));
         let mut make = format!(
             "CREATE TEMPORARY TABLE {ROWS} AS SELECT {all} FROM {} WITH NO DATA",
             self.table
         );
-        for ((_, name, expression), clock) in defaults {
-            let value = Moments::given(expression, clock);
+        for column in defaults {
+            let value = match clock.filter(|_| column.of_moment) {
+                Some(clock) => Moments::given(&column.expression, clock),
+                None => column.expression.to_string(),
+            };
             make.push_str(&format!(
-                "; ALTER TABLE {ROWS} ALTER {name} SET DEFAULT {value}"
+                "; ALTER TABLE {ROWS} ALTER {} SET DEFAULT {value}",
+                column.name
             ));
         }
         Ok(Steps {
@@ -103,6 +120,7 @@ impl FromQuery {
             fill: format!("INSERT INTO {ROWS} ({listed}) "),
             take: format!("SELECT {all} FROM {ROWS}"),
             copy: format!("COPY {} ({all}) FROM STDIN (FORMAT binary)", self.table),
+            key,
         })
     }
 
@@ -123,9 +141,9 @@ impl FromQuery {
         self.map.shard_of(Some(&key)).ok()
     }
 
-    /// The position of the shard key.
-    pub(crate) fn key(&self) -> usize {
-        self.key
+    /// Whether rows take values of sequences: the workspace is where the first shard is, then.
+    pub(crate) fn takes_next(&self) -> bool {
+        self.workspace.at_first
     }
 
     /// The text of the query with the time in it.
@@ -230,13 +248,17 @@ impl Planner<'_> {
             return Err("A trigger of it would do something else on each shard.".to_owned());
         }
         let query = FromQuery::query(self.sql).ok_or("The query is not found in its text.")?;
-        let (workspace, moments, guards) = self.of_query(&query)?;
+        let (mut workspace, moments, guards) = self.of_query(&query)?;
         let key = relation.key_column().ok_or("The table has no shard key.")?;
-        let position = match listed.as_slice() {
-            [] => Some(sharding.column),
-            listed => listed.iter().position(|name| *name == key.name),
-        };
         let defaults = defaults(relation, listed)?;
+        let next = |column: &Default| !column.of_moment;
+        let is_made = |name: &String| listed.contains(name) || listed.is_empty();
+        let key_name = escape_identifier(&key.name);
+        let is_made = is_made(&key.name) || defaults.iter().any(|column| column.name == key_name);
+        if !is_made {
+            return Err("The query does not return the shard key.".to_owned());
+        }
+        workspace.at_first = defaults.iter().any(next);
         let columns = match listed.as_slice() {
             [] => relation
                 .columns
@@ -254,8 +276,8 @@ impl Planner<'_> {
             ),
             columns,
             listed: !listed.is_empty(),
-            key: position.ok_or("The query does not return the shard key.")?,
-            moments: moments || whole.moments || !defaults.is_empty(),
+            key: key_name,
+            moments: moments || whole.moments || defaults.iter().any(|column| column.of_moment),
             defaults,
             map: Arc::clone(&sharding.map),
             stored: StoredAs {
@@ -305,20 +327,23 @@ impl Planner<'_> {
     }
 }
 
-/// The defaults of columns that are left out, or may be, that are one value for all rows.
-fn defaults(
-    relation: &Relation,
-    listed: &[String],
-) -> Result<Vec<(usize, String, Box<str>)>, String> {
+/// The defaults of columns that are left out, or may be, of which the shards are given the values.
+fn defaults(relation: &Relation, listed: &[String]) -> Result<Vec<Default>, String> {
     let mut found = Vec::new();
-    for (at, column) in relation.columns.iter().enumerate() {
+    for (position, column) in relation.columns.iter().enumerate() {
         if listed.contains(&column.name) {
             continue;
         }
         match (column.default, &column.expression) {
-            (DefaultValue::Moment, Some(expression)) => {
-                found.push((at, escape_identifier(&column.name), expression.clone()));
-            }
+            (
+                DefaultValue::Moment | DefaultValue::Sequence | DefaultValue::Identity,
+                Some(expression),
+            ) => found.push(Default {
+                position,
+                name: escape_identifier(&column.name),
+                expression: expression.clone(),
+                of_moment: column.default == DefaultValue::Moment,
+            }),
             (DefaultValue::Stable | DefaultValue::Volatile, _) => {
                 return Err(format!(
                     "Each shard would compute a default of its own for column \"{}\".",

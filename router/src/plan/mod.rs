@@ -48,7 +48,7 @@ mod cases;
 pub(crate) use bind::key_shards;
 pub use cache::{CacheContext, ContextId, PlanCache};
 pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, TransactionModes};
-pub use copy_in::{CopiedRows, CopyIn};
+pub use copy_in::{AddedColumn, CopiedRows, CopyIn};
 pub use insert::Insert;
 pub use insert_query::FromQuery;
 pub use lock::Lock;

@@ -72,6 +72,8 @@ impl Planner<'_> {
             Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
         );
         let changes = changes || matches!(statement, Statement::Insert(of) if is_of_rows(of));
+        // Each shard would take values of its own.
+        let changes = changes && analysis.takes_next.is_none();
         match &mut plan.operator {
             operator @ Operator::Broadcast(Broadcast::Reference) if analysis.moments => {
                 *operator = match self.moments_of(analysis, tokens) {

@@ -26,8 +26,8 @@ struct Parties {
     decider: usize,
     /// The others that have written: they prepare.
     others: Indexes,
-    /// Those that have not.
-    readers: Indexes,
+    /// Those that have not, and how they commit.
+    readers: SmallVec<[(usize, &'static str); 4]>,
 }
 
 /// What a participant does in the first phase.
@@ -47,7 +47,7 @@ impl Parties {
         };
         let prepare = self.id.prepare();
         let readers = self.readers.iter();
-        let readers = readers.map(|index| step(index, "COMMIT", b"COMMIT".as_slice()));
+        let readers = readers.map(|(index, sql)| step(index, sql, b"COMMIT".as_slice()));
         let others = self.others.iter();
         let others = others.map(|index| step(index, &prepare, b"PREPARE TRANSACTION"));
         let decider = step(&self.decider, &self.id.decide(), b"INSERT 0 1");
@@ -113,7 +113,9 @@ impl Session {
     async fn commit_at_once(&mut self, writers: &[usize]) -> Result<(), Trouble> {
         let readers = self.participants_that(|held| !held.wrote);
         for index in readers.iter().chain(writers) {
-            let outcome = self.run_on(*index, "COMMIT").await;
+            let commit = self.participants.get(*index);
+            let commit = commit.map_or("COMMIT", Participant::commit_sql);
+            let outcome = self.run_on(*index, commit).await;
             let Some(participant) = self.participants.get_mut(*index) else {
                 continue;
             };
@@ -127,6 +129,10 @@ impl Session {
                 Err(Trouble::Lost) if participant.wrote => {
                     let shard = (&*participant.shard_name).into();
                     return Err(Failure::OutcomeUnknown { shard }.into());
+                }
+                Err(Trouble::Lost) if participant.must_commit() => {
+                    let shard = (&*participant.shard_name).into();
+                    return Err(Failure::ShardLost { shard }.into());
                 }
                 // Nothing was to be committed there.
                 Err(Trouble::Lost) => {}
@@ -205,11 +211,16 @@ impl Session {
             })?;
         }
         let others = writers.iter().copied().filter(|index| *index != decider);
+        let readers = self.participants_that(|held| !held.wrote);
+        let sql = |index: usize| Some(self.participants.get(index)?.commit_sql());
+        let readers = readers.into_iter();
+        let readers = readers.filter_map(|index| Some((index, sql(index)?)));
+        let readers = readers.collect();
         Ok(Parties {
             id,
             decider,
             others: others.collect(),
-            readers: self.participants_that(|held| !held.wrote),
+            readers,
         })
     }
 
@@ -261,7 +272,7 @@ impl Session {
             }
             Err(Trouble::Lost) => {
                 participant.connection.broken = true;
-                match participant.wrote {
+                match participant.must_commit() {
                     true => Err(Failure::ShardLost {
                         shard: (&*participant.shard_name).into(),
                     }

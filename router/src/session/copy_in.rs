@@ -10,6 +10,7 @@ use switchyard_wire::frontend;
 
 use super::Session;
 use super::copy::rows_of;
+use super::given_values::{GivenValues, without_columns};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::Show;
@@ -31,8 +32,11 @@ struct Copying<'a> {
     copy: &'a CopyIn,
     plan: &'a Plan,
     need: Need,
+    /// What shards are sent.
     sql: &'a [u8],
     rows: Distributor,
+    /// Where values come from that the client leaves out.
+    values: Option<GivenValues>,
     /// By shard.
     parts: Vec<Part>,
     /// The shard that is asked first.
@@ -91,17 +95,29 @@ impl Session {
         sql: &[u8],
     ) -> Result<u64, Trouble> {
         let shards = self.database.shards.len();
+        let cancels = self.cancel.slot().requests();
+        let text = copy.text(sql).ok_or(Failure::Retry)?;
         let mut copying = Copying {
             copy,
             plan: &routed.plan,
             need: self.need(routed.plan.access, routed.hint),
-            sql,
+            sql: &text,
             rows: Distributor::everywhere(shards),
+            values: None,
             parts: vec![Part::default(); shards],
             first: self.any_shard(),
             failed: None,
         };
-        let copied = self.copy_all(&mut copying).await;
+        let copied = match Box::pin(self.open_values(copy, cancels)).await {
+            Ok(values) => {
+                copying.values = values;
+                self.copy_all(&mut copying).await
+            }
+            Err(trouble) => Err(trouble),
+        };
+        if let Some(values) = copying.values.take() {
+            Box::pin(self.close_values(values)).await;
+        }
         let Err(trouble) = copied else {
             return self.copied_rows(&copying).await;
         };
@@ -160,11 +176,18 @@ impl Session {
                     self.begin_part(copying, shard).await?;
                 }
             }
-            CopiedRows::Keyed(format, key) => {
+            CopiedRows::Keyed(format, key, added) => {
                 let format = self.as_server_reads(copying, format)?;
-                copying.rows = Distributor::by_key(&format, key.clone(), shards);
+                let rows = Distributor::by_key(&format, key.clone(), shards);
+                let names = added.iter().map(|column| column.name.to_string());
+                copying.rows = match added.is_empty() {
+                    true => rows,
+                    false => rows.adding(&format, names.collect()),
+                };
             }
         }
+        let response = without_columns(&response, copying.copy.added().len());
+        let response = response.ok_or(Failure::Retry)?;
         self.client.output.extend_from_slice(&response);
         self.client.flush().await.map_err(client_gone)?;
         self.divide_input(copying).await?;
@@ -257,7 +280,9 @@ impl Session {
     async fn divide_input(&mut self, copying: &mut Copying<'_>) -> Result<(), Trouble> {
         loop {
             let input = self.take_copy_data(copying)?;
-            copying.rows.divide(matches!(input, Some(Input::Done)));
+            let last = matches!(input, Some(Input::Done));
+            self.give_values(copying, last).await?;
+            copying.rows.divide(last);
             self.begin_parts(copying).await?;
             if copying.rows.astray().is_some() {
                 return self.ask_what_is_wrong(copying).await;
@@ -270,6 +295,19 @@ impl Session {
             let wants_input = copying.waiting() < WAITING_LIMIT;
             self.let_flow(copying, wants_input).await?;
         }
+    }
+
+    /// Has values for all rows that have come, where the client leaves some out.
+    async fn give_values(&mut self, copying: &mut Copying<'_>, last: bool) -> Result<(), Trouble> {
+        let Some(values) = &mut copying.values else {
+            return Ok(());
+        };
+        let wanted = copying.rows.wants(last);
+        if wanted > 0 {
+            let given = Box::pin(self.values_for(wanted, values, copying.copy)).await?;
+            given.into_iter().for_each(|row| copying.rows.give(row));
+        }
+        Ok(())
     }
 
     /// Takes the messages that the client has sent whole, up to the end of its data. `None`: there are none.
@@ -366,11 +404,8 @@ impl Session {
             let before = client.hold();
             let said = next_now(client, participant, Show::All);
             let shown = client.unhold(before);
-            let lines = copying.rows.lines();
-            let lane = copying.rows.lanes().get(shard.position());
-            let lane = lane.ok_or(Failure::Retry)?;
             let part = &mut copying.parts[shard.position()];
-            for told in copied_lines(&shown, &copying.copy.table, &lane.lines, lines) {
+            for told in copied_lines(&shown, &copying.copy.table, &copying.rows, shard.position()) {
                 if !is_error(&told.message) {
                     client.output.extend_from_slice(&told.message);
                     continue;

@@ -76,7 +76,7 @@ impl Session {
             .into());
         }
         let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
-        let home = match plan.fetches.iter().any(on_first) {
+        let home = match plan.at_first || plan.fetches.iter().any(on_first) {
             true => ShardIndex::FIRST,
             false => self.any_shard(),
         };
@@ -87,7 +87,7 @@ impl Session {
         if let Some(part) = rows.filter(|_| fill == Fill::Given && plan.views.is_empty()) {
             let fetched = Box::pin(self.fetch_part(plan, part, asked)).await;
             match self.or_abandoned(fetched).await? {
-                Fetched::Rows(text, given) => return self.furnish_given(text, given).await,
+                Fetched::Rows(text, given) => return self.furnish_given(home, text, given).await,
                 Fetched::Failed(said) => return Ok(Furnishing::Failed(said)),
                 Fetched::Not => {}
             }
@@ -130,10 +130,11 @@ impl Session {
     /// A workspace for a text with which all rows are given.
     async fn furnish_given(
         &mut self,
+        home: ShardIndex,
         text: Vec<u8>,
         given: Vec<Option<Bytes>>,
     ) -> Result<Furnishing, Trouble> {
-        let backend = self.take_workspace(self.any_shard()).await?;
+        let backend = self.take_workspace(home).await?;
         let mut workspace = Workspace::new(backend, 0);
         match self.opening(&mut workspace, &[]).await {
             Ok(opening) => {

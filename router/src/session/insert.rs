@@ -193,9 +193,7 @@ impl Session {
     /// One of the shards, which computes what is computed once.
     async fn join_one(&mut self, insert: &Insert, asked: &Inserting<'_>) -> Result<usize, Trouble> {
         if insert.takes_next {
-            let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
-            self.prepare_next(index)?;
-            return Ok(index);
+            return self.join_sequences().await;
         }
         let joined = |held: &&Participant| held.in_block && held.is_primary;
         let joined = self.participants.iter().find(joined);

@@ -79,6 +79,9 @@ impl Session {
         let fill = [steps.fill.as_bytes(), text].concat();
         let messages = |output: &mut BytesMut| asked.encode(output, &fill, Format::Binary);
         workspace.send(&mut self.client, messages).await?;
+        if from.takes_next() {
+            self.join_sequences_apart().await?;
+        }
         let mut targets: Vec<(ShardIndex, usize)> = Vec::new();
         for shard in from.shards().iter() {
             let index = self.join(shard, Need::Primary).await?;
@@ -140,7 +143,7 @@ impl Session {
             let Ok(Message::DataRow(row)) = decode_message(message) else {
                 return Err(Failure::Retry);
             };
-            let key = row.iter().nth(from.key()).ok_or(Failure::Retry)?;
+            let key = row.iter().nth(steps.key).ok_or(Failure::Retry)?;
             let shard = from.shard(key).ok_or_else(|| Failure::Unsupported {
                 what: "a row whose shard its key does not say".into(),
                 hint: "Every key must have a shard.",

@@ -24,6 +24,7 @@ mod fetch;
 mod few_rows;
 mod finish;
 mod furnish;
+mod given_values;
 mod insert;
 mod insert_query;
 mod learn;

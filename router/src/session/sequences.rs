@@ -4,9 +4,13 @@
 //! Such state is the client's within a transaction block, and as long as the backend stays with it. A block that uses
 //! sequences begins on a backend that remembers nothing of other clients. Elsewhere what would need the state is refused.
 
+use switchyard_schema::ShardIndex;
+
 use super::Session;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Sequences;
+use crate::execute::participants::Need;
+use crate::execute::relay::Trouble;
 use crate::plan::Plan;
 
 impl Session {
@@ -43,9 +47,25 @@ impl Session {
         self.block.is_some() || held.is_some_and(|held| self.participants.keeps(held))
     }
 
-    /// The same for the next values of sequences, which the router asks for.
-    pub(super) fn prepare_next(&mut self, index: usize) -> Result<(), Failure> {
-        self.prepare_sequences(index, true, false)
+    /// The first shard joins, whose sequences are everybody's, to give values for rows of other shards.
+    pub(super) async fn join_sequences(&mut self) -> Result<usize, Trouble> {
+        let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
+        self.prepare_sequences(index, true, false)?;
+        self.participants.at(index)?.gave_next = true;
+        Ok(index)
+    }
+
+    /// The same where a connection apart gives them, which keeps what it remembers of them to itself.
+    pub(super) async fn join_sequences_apart(&mut self) -> Result<(), Trouble> {
+        let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
+        self.participants.at(index)?.gave_next = true;
+        self.participants.sequences_elsewhere = true;
+        for participant in self.participants.iter_mut() {
+            if participant.sequences == Sequences::Own {
+                participant.sequences = Sequences::Mixed;
+            }
+        }
+        Ok(())
     }
 
     fn prepare_sequences(&mut self, index: usize, uses: bool, reads: bool) -> Result<(), Failure> {

@@ -126,10 +126,10 @@ impl<'a> Analyser<'a> {
                     self.store(relation, sharding, StoredKeys::Values(keys));
                 }
             }
-            (None, Some(query)) => self.insert_query(key, query, scope)?,
+            (None, Some(query)) => self.insert_query(key, listed, query, scope)?,
             (None, None) => {
                 if let Some((relation, sharding, _)) = key {
-                    let key = self.missing_key(relation, sharding)?;
+                    let key = self.next_key(relation, sharding)?;
                     self.store(relation, sharding, StoredKeys::Values(vec![key]));
                 }
             }
@@ -180,12 +180,19 @@ impl<'a> Analyser<'a> {
     fn insert_query(
         &mut self,
         key: Option<(&'a Relation, &'a Sharding, Option<usize>)>,
+        listed: &[String],
         query: &'a Query,
         scope: ScopeId,
     ) -> Result<(), Stop> {
         let leaf = self.analysis.facts.scope(Some(scope));
-        let (columns, _, ragged) = self.positional(query, leaf)?;
+        let (columns, open, ragged) = self.positional(query, leaf)?;
         self.analysis.facts.merge(leaf, scope);
+        if let Some((relation, ..)) = key
+            && listed.is_empty()
+        {
+            let known = if open || ragged { 0 } else { columns.len() };
+            self.left_out(relation, known);
+        }
         if self.analysis.writes_reference.is_some()
             && (query.limit_clause.is_some() || query.fetch.is_some())
         {
@@ -197,6 +204,9 @@ impl<'a> Analyser<'a> {
             return Ok(());
         };
         let keys = match position {
+            None if self.analysis.takes_next.is_some() => {
+                StoredKeys::Values(vec![self.next_key(relation, sharding)?])
+            }
             None => StoredKeys::Values(vec![self.missing_key(relation, sharding)?]),
             Some(position) => match columns.get(position).and_then(|output| output.column) {
                 Some(column) if !ragged => StoredKeys::Column(column, scope),
@@ -212,6 +222,33 @@ impl<'a> Analyser<'a> {
         };
         self.store(relation, sharding, keys);
         Ok(())
+    }
+
+    /// Columns behind the first ones, which a query may not return: of those that take values of sequences note is taken.
+    fn left_out(&mut self, relation: &'a Relation, known: usize) {
+        for column in relation.columns.iter().skip(known) {
+            if let DefaultValue::Sequence | DefaultValue::Identity = column.default {
+                let refusal = takes_next_refusal(relation, column);
+                self.analysis.takes_next.get_or_insert(refusal);
+            }
+        }
+    }
+
+    /// The key of rows that do not give one, if it may be the next value of a sequence.
+    fn next_key(
+        &mut self,
+        relation: &'a Relation,
+        sharding: &'a Sharding,
+    ) -> Result<KeyExpr, Stop> {
+        let column = relation.columns.get(sharding.column);
+        match column.map(|column| column.default) {
+            Some(DefaultValue::Sequence | DefaultValue::Identity) => {
+                let refusal = unknown_key(relation, sharding);
+                self.analysis.computed.get_or_insert(refusal);
+                Ok(computed())
+            }
+            _ => self.missing_key(relation, sharding),
+        }
     }
 
     /// The literal or parameter that a plain SELECT returns as its n-th column.
@@ -323,6 +360,13 @@ impl<'a> Analyser<'a> {
                 // So is this, on the first shard, whose sequence is everybody's.
                 DefaultValue::Sequence | DefaultValue::Identity
                     if target.sharding().is_some() && self.folded.is_some() => {}
+                // And here where the query runs, if it can be run there.
+                DefaultValue::Sequence | DefaultValue::Identity
+                    if target.sharding().is_some() && rows.is_none() =>
+                {
+                    let refusal = takes_next_refusal(relation, column);
+                    self.analysis.takes_next.get_or_insert(refusal);
+                }
                 DefaultValue::Moment if self.folded.is_some() => {
                     self.diverges_by_default(column);
                     self.analysis.moments = true;
@@ -342,13 +386,7 @@ impl<'a> Analyser<'a> {
         match column.default {
             DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated => {}
             DefaultValue::Sequence | DefaultValue::Identity if sharded => {
-                return Err(Refusal::not_supported(format!(
-                    "column \"{}\" of the sharded table \"{}\" takes its value from a sequence",
-                    column.name, relation.name
-                ))
-                .detail("Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.")
-                .hint(format!("Give the column \"{}\" a value in the INSERT.", column.name))
-                .into());
+                return Err(takes_next_refusal(relation, column).into());
             }
             DefaultValue::Own => self.diverges_by_default(column),
             DefaultValue::Sequence
@@ -445,6 +483,18 @@ fn unknown_key(relation: &Relation, sharding: &Sharding) -> Refusal {
     Refusal::not_supported(format!("the shard of the new rows of table \"{}\" is not known", relation.name))
         .detail(format!("The shard key \"{key}\" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from."))
         .hint("Compute the shard key first and pass it as a value.")
+}
+
+fn takes_next_refusal(relation: &Relation, column: &Column) -> Refusal {
+    Refusal::not_supported(format!(
+        "column \"{}\" of the sharded table \"{}\" takes its value from a sequence",
+        column.name, relation.name
+    ))
+    .detail("Each shard's own values would not be unique, and the router cannot give any here.")
+    .hint(format!(
+        "Give the column \"{}\" a value in the INSERT.",
+        column.name
+    ))
 }
 
 fn computed() -> KeyExpr {

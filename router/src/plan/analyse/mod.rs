@@ -199,6 +199,8 @@ pub(super) struct Analysis {
     pub(super) target: Option<(TableName, Vec<String>)>,
     /// Keys of rows have to be computed first; what is said where they cannot be.
     pub(super) computed: Option<Refusal>,
+    /// Rows that a query makes, or that are nothing but defaults, take values of sequences; what is said where they cannot be given.
+    pub(super) takes_next: Option<Refusal>,
     /// The rows of an INSERT that is the whole statement.
     pub(super) inserted: Option<Inserted>,
     /// The primary must run it: a volatile function, an unlogged table.

@@ -28,9 +28,8 @@ COPY keyed (v) FROM STDIN
 
 -- A sequence of each shard's own.
 COPY tickets (user_id, subject) FROM STDIN
---> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
---> DETAIL: Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.
---> HINT: Copy a value into the column "id".
+--> Copy of rows of text by field 1, bigint
+-->   Values given for id
 -->   May use a sequence
 
 COPY tickets FROM STDIN

@@ -120,7 +120,7 @@ UPDATE profiles SET user_id = NULL WHERE user_id = 5
 
 UPDATE tickets SET id = DEFAULT WHERE user_id = 5
 --> Refuse 0A000: column "id" of the sharded table "tickets" takes its value from a sequence
---> DETAIL: Only where rows are listed behind VALUES are such values given by the router: each shard's own would not be unique.
+--> DETAIL: Each shard's own values would not be unique, and the router cannot give any here.
 --> HINT: Give the column "id" a value in the INSERT.
 
 DELETE FROM users WHERE id = 5

@@ -64,6 +64,8 @@ pub struct Workspace {
     pub joins: Vec<BindJoin>,
     /// What executions have found out about those.
     pub learned: Arc<Learned>,
+    /// It is where the first shard is, whose sequences are everybody's.
+    pub at_first: bool,
     /// Why a workspace has to answer.
     pub reason: String,
     /// A part that the shards can do of it: then the rows of that part are fetched instead, and finished.
