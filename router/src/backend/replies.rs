@@ -119,6 +119,13 @@ pub(crate) struct CommandTag {
 }
 
 impl CommandTag {
+    /// The tag of a CommandComplete body.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        let mut tag = Self::default();
+        tag.read(body);
+        tag
+    }
+
     /// Becomes the tag of a CommandComplete body, which ends with a zero.
     fn read(&mut self, body: &[u8]) {
         self.length = body.len().saturating_sub(1).min(self.bytes.len());

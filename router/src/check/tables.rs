@@ -133,6 +133,8 @@ mod tests {
                 parent: None,
                 definition: None,
                 unlogged: false,
+                rules: false,
+                policies: false,
             }],
             columns: columns.iter().enumerate().map(row).collect(),
             ..Introspection::default()

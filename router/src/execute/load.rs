@@ -11,7 +11,7 @@ use super::participant::Participant;
 use super::participants::Participants;
 use super::relay::{Trouble, fill};
 use super::workspace::{CHUNK, COPY_END, COPY_HEADER, Workspace, take_part, write_all};
-use crate::backend::Show;
+use crate::backend::{CommandTag, Show};
 
 /// Copies the rows of a query, which these messages ask the workspace for in binary, into a table by this COPY; their number.
 pub(crate) async fn load(
@@ -43,17 +43,17 @@ pub(crate) async fn load(
     write_all(client, &mut target.connection).await?;
     let ended = end(client, target, show).await;
     let rows = poured?;
-    ended.map(|()| rows)
+    ended.map(|_| rows)
 }
 
-/// Divides the rows that a workspace answers with, up to ReadyForQuery, among participants that have begun a binary COPY; their number.
+/// Divides the rows that a workspace answers with, up to ReadyForQuery, among participants that have begun a binary COPY.
 pub(crate) async fn divide(
     client: &mut Client,
     workspace: &mut Workspace,
     participants: &mut Participants,
     place: impl Fn(&[u8]) -> Result<usize, Failure>,
-) -> Result<u64, Trouble> {
-    let (mut rows, mut failed) = (0, false);
+) -> Result<(), Trouble> {
+    let mut failed = false;
     loop {
         let source = &mut workspace.backend;
         match next(client, source, Show::Errors).await? {
@@ -66,7 +66,6 @@ pub(crate) async fn divide(
                     if output.len() >= CHUNK {
                         write_all(client, &mut target.connection).await?;
                     }
-                    rows += 1;
                 }
             }
             Said::Error => failed = true,
@@ -74,19 +73,20 @@ pub(crate) async fn divide(
                 workspace.answer_noted();
                 return match failed {
                     true => Err(Trouble::Told),
-                    false => Ok(rows),
+                    false => Ok(()),
                 };
             }
         }
     }
 }
 
-/// Ends the COPY of a participant: well, or because of trouble that the client hears of.
+/// Ends the COPY of a participant: well, or because of trouble that the client hears of. The number of rows that are stored: triggers may
+/// have left some out.
 pub(crate) async fn finish(
     client: &mut Client,
     target: &mut Participant,
     well: bool,
-) -> Result<(), Trouble> {
+) -> Result<u64, Trouble> {
     let output = &mut target.connection.output;
     let show = match well {
         true => {
@@ -119,7 +119,7 @@ pub(crate) async fn begin(
             Ok(())
         }
         Said::Error => match end(client, target, Show::Errors).await {
-            Ok(()) => Err(Trouble::Told),
+            Ok(_) => Err(Trouble::Told),
             Err(trouble) => Err(trouble),
         },
         Said::Message(header) => Err(violation(target, Some(header.tag))),
@@ -182,18 +182,23 @@ async fn pour(
     }
 }
 
-/// Reads to the end of the COPY.
-async fn end(client: &mut Client, target: &mut Participant, show: Show) -> Result<(), Trouble> {
-    let mut failed = false;
+/// Reads to the end of the COPY; how many rows it has stored.
+async fn end(client: &mut Client, target: &mut Participant, show: Show) -> Result<u64, Trouble> {
+    let (mut rows, mut failed) = (0, false);
     loop {
         match next(client, target, show).await? {
-            Said::Message(header) => target.connection.input.advance(header.len),
+            Said::Message(header) => {
+                let message = target.connection.input.split_to(header.len);
+                if header.tag == b'C' {
+                    rows = CommandTag::of(message.get(HEADER..).unwrap_or_default()).rows();
+                }
+            }
             Said::Error => failed = true,
             Said::Ready => {
                 target.unread = false;
                 return match failed {
                     true => Err(Trouble::Told),
-                    false => Ok(()),
+                    false => Ok(rows),
                 };
             }
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
-use super::analyse::write::{trigger_refused, uses_sequences};
+use super::analyse::write::{rekeys, trigger_refused, uses_sequences};
 use super::bind::unquote;
 use super::command::{Command, CopyDirection};
 use super::edits::Edits;
@@ -162,6 +162,9 @@ fn keyed(
     (binary, words): (bool, Words<'_>),
 ) -> Result<CopiedRows, Refusal> {
     runs_triggers(relation)?;
+    if let Some(function) = &relation.triggers.rekeys_inserted {
+        return Err(rekeys(relation, function));
+    }
     let column = relation.columns.get(sharding.column);
     let column = column.ok_or_else(|| {
         Refusal::not_supported(format!("the table \"{}\" has no shard key", relation.name))

@@ -1,5 +1,8 @@
 //! From catalogue rows and configuration to [`Relations`].
 
+mod stays;
+mod triggers;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -42,6 +45,8 @@ impl Relations {
         builder.views();
         builder.defaults();
         builder.triggers();
+        builder.rules();
+        builder.stays();
         builder.finish()
     }
 }
@@ -105,6 +110,8 @@ impl<'a> Builder<'a> {
                 definition: row.definition.clone(),
                 unlogged: row.unlogged,
                 triggers: Triggers::default(),
+                rules: false,
+                stays: None,
             };
             self.relations.insert(row.oid, relation);
         }
@@ -467,73 +474,6 @@ impl<'a> Builder<'a> {
                 column.expression = expression;
             }
         }
-    }
-
-    fn triggers(&mut self) {
-        let code: HashMap<i64, &FunctionRow> = self
-            .found
-            .functions
-            .iter()
-            .map(|row| (row.oid, row))
-            .collect();
-        for trigger in &self.found.triggers {
-            let (Some(relation), Some(function)) = (
-                self.relations.get(&trigger.relation),
-                code.get(&trigger.function),
-            ) else {
-                continue;
-            };
-            let found = self.trigger(relation, function);
-            if let Some(relation) = self.relations.get_mut(&trigger.relation) {
-                let known = &mut relation.triggers;
-                known.unsharded = known.unsharded.take().or(found.unsharded);
-                known.elsewhere = known.elsewhere.take().or(found.elsewhere);
-                known.reference = known.reference.take().or(found.reference);
-                known.unseen = known.unseen.take().or(found.unseen);
-                known.varying.extend(found.varying);
-                known.varying.sort();
-                known.each_statement |= !trigger.each_row;
-                known.changes.add(&found.changes);
-            }
-        }
-    }
-
-    /// What one trigger of a table may touch, by the words of its function's code.
-    fn trigger(&self, relation: &Relation, function: &FunctionRow) -> Triggers {
-        let mut found = Triggers::default();
-        let Some(source) = &function.source else {
-            return found;
-        };
-        let words: HashSet<String> = words(source).collect();
-        let colocated = |other: &Sharding| {
-            relation
-                .sharding()
-                .is_some_and(|own| own.map.colocated_with(&other.map))
-        };
-        for other in self
-            .relations
-            .values()
-            .filter(|other| words.contains(&other.name.name))
-        {
-            match &other.placement {
-                Placement::Unsharded => found.unsharded = Some(other.name.clone()),
-                Placement::Reference if words.iter().any(|word| is_write(word)) => {
-                    found.reference = Some(other.name.clone());
-                }
-                Placement::Sharded(other) if colocated(other) => {}
-                Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_) => {
-                    found.elsewhere = Some(other.name.clone());
-                }
-                Placement::Reference | Placement::Catalog => {}
-            }
-        }
-        let hidden =
-            !matches!(function.language.as_str(), "sql" | "plpgsql") || words.contains("execute");
-        found.unseen = hidden.then(|| function.name.clone());
-        found.changes = self.changes.get(&function.oid).cloned().unwrap_or_default();
-        let varies = |word: &String| self.word_volatility(word) != Volatility::Immutable;
-        found.varying = words.iter().filter(|word| varies(word)).cloned().collect();
-        found
     }
 
     fn finish(self) -> Relations {

@@ -19,17 +19,21 @@ pub struct Introspection {
     pub functions: Vec<FunctionRow>,
     /// Rows of [`TRIGGERS`].
     pub triggers: Vec<TriggerRow>,
+    /// Rows of [`FOREIGN_KEYS`].
+    pub foreign_keys: Vec<ForeignKeyRow>,
 }
 
 /// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
-/// definition text or NULL, unlogged bool.
+/// definition text or NULL, unlogged bool, rules bool, policies bool.
 pub const RELATIONS: &str = "\
 SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        (SELECT i.inhparent::pg_catalog.int8 FROM pg_catalog.pg_inherits i
          WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1),
        CASE WHEN c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
             THEN pg_catalog.pg_get_viewdef(c.oid) END,
-       c.relpersistence = 'u'
+       c.relpersistence = 'u',
+       EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'),
+       c.relrowsecurity
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'pg_toast'";
 
@@ -50,6 +54,10 @@ pub struct RelationRow {
     pub definition: Option<String>,
     /// Not replicated.
     pub unlogged: bool,
+    /// It has rules for statements that write it.
+    pub rules: bool,
+    /// `pg_class.relrowsecurity`
+    pub policies: bool,
 }
 
 /// Two columns: the type in SQL of an attribute `a` with type `t`, collation `l` in schema `s` and this modifier, NULL unless it is one
@@ -120,7 +128,8 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
             WHEN CASE WHEN l.collprovider = 'd' THEN d.provider ELSE l.collprovider::pg_catalog.text END = 'c'
              AND CASE WHEN l.collprovider = 'd' THEN d.datcollate ELSE l.collcollate END IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8') THEN 'C'
             ELSE l.collname::pg_catalog.text END,
-       CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(f.adbin, f.adrelid)
+       CASE WHEN a.attgenerated = '' THEN coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid),
+                                                   CASE WHEN t.typtype = 'd' THEN pg_catalog.pg_get_expr(t.typdefaultbin, 0) END)
             ELSE NULL END,
        a.attidentity <> '', a.attgenerated <> '',
        ", sql_type!("a.atttypmod"), "
@@ -245,9 +254,9 @@ pub struct FunctionRow {
     pub fixed: bool,
 }
 
-/// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool.
+/// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool, before bool, of INSERT bool, of UPDATE bool.
 pub const TRIGGERS: &str = "\
-SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8, t.tgtype & 1 = 1
+SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8, t.tgtype & 1 = 1, t.tgtype & 2 = 2, t.tgtype & 4 = 4, t.tgtype & 16 = 16
   FROM pg_catalog.pg_trigger t
  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'";
 
@@ -260,4 +269,27 @@ pub struct TriggerRow {
     pub function: i64,
     /// It runs for each row, and not once for a statement.
     pub each_row: bool,
+    /// It runs before the row is written.
+    pub before: bool,
+    /// It runs where rows are inserted.
+    pub on_insert: bool,
+    /// It runs where rows are updated.
+    pub on_update: bool,
+}
+
+/// Foreign keys. Columns: the referring table int8, the one that is referred to int8, `pg_constraint.confupdtype` text.
+pub const FOREIGN_KEYS: &str = "\
+SELECT f.conrelid::pg_catalog.int8, f.confrelid::pg_catalog.int8, f.confupdtype::pg_catalog.text
+  FROM pg_catalog.pg_constraint f
+ WHERE f.contype = 'f'";
+
+/// One row of [`FOREIGN_KEYS`].
+#[derive(Debug, Clone)]
+pub struct ForeignKeyRow {
+    /// The oid of the table whose rows refer to others.
+    pub from: i64,
+    /// The oid of the table that they refer to.
+    pub to: i64,
+    /// What becomes of them when those are updated: `pg_constraint.confupdtype`.
+    pub on_update: String,
 }

@@ -12,6 +12,7 @@ mod code;
 pub(crate) mod fixture;
 mod functions;
 pub mod introspect;
+mod keeps;
 mod reading;
 mod search_path;
 
@@ -65,6 +66,11 @@ pub struct Relation {
     pub unlogged: bool,
     /// What its triggers may do besides.
     pub triggers: Triggers,
+    /// Rules make other statements of those that write it, which may reach rows that are not on the first shard only.
+    pub rules: bool,
+    /// Why an UPDATE cannot move its rows to other shards: what one server does with a row whose shard key changes, a shard that loses the
+    /// row and another that gets it would not do.
+    pub stays: Option<&'static str>,
 }
 
 /// What the triggers of a table may touch when a row is written: they run on the shard of the row.
@@ -84,6 +90,10 @@ pub struct Triggers {
     pub each_statement: bool,
     /// The settings their code may change.
     pub changes: Changes,
+    /// A function that may change the shard key of a row that is inserted, before it is stored.
+    pub rekeys_inserted: Option<String>,
+    /// The same of a row that is updated.
+    pub rekeys_updated: Option<String>,
 }
 
 /// What a relation is.

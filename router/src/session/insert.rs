@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardIndex;
 use switchyard_wire::Format;
 use switchyard_wire::backend::{Column, Message};
+use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::{self, Bind};
 use tokio::time::timeout;
 
@@ -17,7 +18,7 @@ use super::part::{error_position, place_error};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use super::workspace::columns;
-use crate::backend::Show;
+use crate::backend::{CommandTag, Show};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
@@ -473,10 +474,7 @@ fn refused(sql: &[u8], part: &Part, mut said: BytesMut) -> Refused {
 
 /// The number of rows in a whole CommandComplete message.
 fn stored(message: &[u8]) -> u64 {
-    let body = message.get(switchyard_wire::frame::HEADER..);
-    let tag = body.and_then(|body| std::str::from_utf8(body).ok());
-    let count = tag.and_then(|tag| tag.trim_end_matches('\0').rsplit(' ').next());
-    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    CommandTag::of(message.get(HEADER..).unwrap_or_default()).rows()
 }
 
 /// One result: each shard returns its rows in their order, and all of them unless a trigger or a conflict has left some out.

@@ -66,7 +66,7 @@ impl Session {
         })
     }
 
-    /// Runs the query in the workspace, and brings its rows to their shards; their number.
+    /// Runs the query in the workspace, and brings its rows to their shards; how many are stored.
     async fn divide_rows(
         &mut self,
         from: &FromQuery,
@@ -89,7 +89,7 @@ impl Session {
             targets.push((shard, index));
         }
         let mut begun = Vec::with_capacity(targets.len());
-        let mut outcome = Ok(0);
+        let mut outcome = Ok(());
         for (shard, index) in &targets {
             let participant = self.participants.at(*index)?;
             participant.note_run(inserting.plan);
@@ -105,20 +105,25 @@ impl Session {
         if outcome.is_ok() {
             outcome = self.divide_among(from, workspace, steps, &begun).await;
         }
+        let mut stored = 0;
         for (shard, index) in begun {
             let participant = self.participants.at(index)?;
             if participant.connection.broken {
                 continue;
             }
-            let ended = finish(&mut self.client, participant, outcome.is_ok()).await;
-            if let (Err(trouble), Ok(_)) = (ended, &outcome) {
-                if let Some(block) = &mut self.block {
-                    block.failed.get_or_insert(FailedOn::Shard(shard));
+            match finish(&mut self.client, participant, outcome.is_ok()).await {
+                Ok(rows) => stored += rows,
+                Err(trouble) if outcome.is_ok() => {
+                    if let Some(block) = &mut self.block {
+                        block.failed.get_or_insert(FailedOn::Shard(shard));
+                    }
+                    outcome = Err(trouble);
                 }
-                outcome = Err(trouble);
+                // The client hears of the trouble there was before.
+                Err(_) => {}
             }
         }
-        outcome
+        outcome.map(|()| stored)
     }
 
     /// Reads the rows from the workspace, each for the participant of its shard.
@@ -128,7 +133,7 @@ impl Session {
         workspace: &mut Workspace,
         steps: &Steps,
         targets: &[(ShardIndex, usize)],
-    ) -> Result<u64, Trouble> {
+    ) -> Result<(), Trouble> {
         let own = Asked {
             sql: steps.take.as_bytes(),
             params: None,

@@ -5,18 +5,19 @@
 use super::link::{Link, LinkError, TextRow};
 use crate::relations::Introspection;
 use crate::relations::introspect::{
-    COLUMNS, ColumnRow, FUNCTIONS, FunctionRow, RELATIONS, RelationRow, TRIGGERS, TriggerRow,
-    UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES, ViewUseRow,
+    COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, RELATIONS,
+    RelationRow, TRIGGERS, TriggerRow, UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES, ViewUseRow,
 };
 
 /// Something that changes whenever what [`introspect`] reads may have changed, and is cheap to ask for.
 /// Built-in objects and temporary ones are left out, and so is what changes when rows are rewritten only.
 const FINGERPRINT: &str = "\
 WITH class AS (
-    SELECT c.oid, c.relnamespace, c.relname, c.relkind, c.relpersistence FROM pg_catalog.pg_class c
+    SELECT c.oid, c.relnamespace, c.relname, c.relkind, c.relpersistence, c.relrowsecurity FROM pg_catalog.pg_class c
      WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I')),
 versions (kind, object, version) AS (
-    SELECT 'class', c.oid, c.relnamespace || '.' || c.relname || c.relkind::text || c.relpersistence::text FROM class c
+    SELECT 'class', c.oid, c.relnamespace || '.' || c.relname || c.relkind::text || c.relpersistence::text || c.relrowsecurity::text
+      FROM class c
     UNION ALL
     SELECT 'attribute', c.oid, a.attnum || '.' || a.xmin::text
       FROM pg_catalog.pg_attribute a JOIN class c ON c.oid = a.attrelid WHERE a.attnum > 0
@@ -27,6 +28,8 @@ versions (kind, object, version) AS (
     UNION ALL
     SELECT 'trigger', t.oid, t.xmin::text
       FROM pg_catalog.pg_trigger t JOIN class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+    UNION ALL
+    SELECT 'foreign key', f.oid, f.xmin::text FROM pg_catalog.pg_constraint f WHERE f.contype = 'f'
     UNION ALL
     SELECT 'inherits', c.oid, i.inhparent || '.' || i.inhseqno
       FROM pg_catalog.pg_inherits i JOIN class c ON c.oid = i.inhrelid
@@ -78,6 +81,7 @@ async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
     let view_uses = link.ask(VIEW_USES).await?;
     let functions = link.ask(FUNCTIONS).await?;
     let triggers = link.ask(TRIGGERS).await?;
+    let foreign_keys = link.ask(FOREIGN_KEYS).await?;
     Ok(Introspection {
         relations: all(relations, relation).ok_or(LinkError::Unexpected("relations"))?,
         columns: all(columns, column).ok_or(LinkError::Unexpected("columns"))?,
@@ -86,6 +90,8 @@ async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
         view_uses: all(view_uses, view_use).ok_or(LinkError::Unexpected("views"))?,
         functions: all(functions, function).ok_or(LinkError::Unexpected("functions"))?,
         triggers: all(triggers, trigger).ok_or(LinkError::Unexpected("triggers"))?,
+        foreign_keys: all(foreign_keys, foreign_key)
+            .ok_or(LinkError::Unexpected("foreign keys"))?,
     })
 }
 
@@ -136,6 +142,8 @@ fn relation(row: &mut Values) -> Option<RelationRow> {
         parent: row.optional_number()?,
         definition: row.optional()?,
         unlogged: row.flag()?,
+        rules: row.flag()?,
+        policies: row.flag()?,
     })
 }
 
@@ -177,6 +185,17 @@ fn trigger(row: &mut Values) -> Option<TriggerRow> {
         relation: row.number()?,
         function: row.number()?,
         each_row: row.flag()?,
+        before: row.flag()?,
+        on_insert: row.flag()?,
+        on_update: row.flag()?,
+    })
+}
+
+fn foreign_key(row: &mut Values) -> Option<ForeignKeyRow> {
+    Some(ForeignKeyRow {
+        from: row.number()?,
+        to: row.number()?,
+        on_update: row.text()?,
     })
 }
 

@@ -20,6 +20,7 @@ impl<'a> Analyser<'a> {
         assignments: &'a [Assignment],
         scope: ScopeId,
     ) -> Result<(), Stop> {
+        self.updates(target)?;
         for assignment in assignments {
             match &assignment.target {
                 AssignmentTarget::ColumnName(column) => {
@@ -282,6 +283,7 @@ impl<'a> Analyser<'a> {
         let [row] = rows.as_slice() else {
             return Err(Stop::Opaque("MERGE that inserts several rows"));
         };
+        self.inserts(target)?;
         for expr in row.iter().filter(|expr| !is_default(expr)) {
             self.expr(expr, scope, false)?;
         }

@@ -29,6 +29,7 @@ impl<'a> Analyser<'a> {
         }
         let instances = self.analysis.instances.len();
         let (target, mut item) = self.target(table, scope)?;
+        self.inserts(target)?;
         // New rows are placed by the keys they store, not found by a condition.
         self.analysis.instances.truncate(instances);
         if let Some(alias) = &insert.table_alias {

@@ -112,6 +112,9 @@ impl<'a> Analyser<'a> {
         let changed = &mut self.analysis.changed;
         changed.get_or_insert_with(|| relation.name.clone());
         let reference = matches!(relation.placement, Placement::Reference) && !self.alone;
+        if relation.rules && !self.alone {
+            return Err(rewritten(relation).into());
+        }
         if reference && relation.kind != RelationKind::Table {
             return Err(Refusal::not_supported(format!(
                 "writing through the view \"{}\" is not supported",
@@ -199,6 +202,28 @@ impl<'a> Analyser<'a> {
         Ok(())
     }
 
+    /// Rows of the target are inserted: its triggers leave the shard key as it is.
+    pub(super) fn inserts(&self, target: WriteTarget<'a>) -> Result<(), Stop> {
+        let Some((relation, _)) = target.sharding() else {
+            return Ok(());
+        };
+        match &relation.triggers.rekeys_inserted {
+            Some(function) => Err(rekeys(relation, function).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same where rows are updated.
+    pub(super) fn updates(&self, target: WriteTarget<'a>) -> Result<(), Stop> {
+        let Some((relation, _)) = target.sharding() else {
+            return Ok(());
+        };
+        match &relation.triggers.rekeys_updated {
+            Some(function) => Err(rekeys(relation, function).into()),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn push_item(&mut self, item: Item) {
         self.items.push(item);
         let id = self.items.len() - 1;
@@ -249,6 +274,33 @@ impl<'a> Analyser<'a> {
         self.push_item(item);
         Ok((target, Tree::Leaf(self.items.len() - 1)))
     }
+}
+
+/// Rules of a table make other statements of the one that the router sees.
+fn rewritten(relation: &Relation) -> Refusal {
+    let message = format!(
+        "writing \"{}\" is not supported: it has rules for statements that write it",
+        relation.name
+    );
+    Refusal::not_supported(message)
+        .detail("The statements that they make would run on the shard of the row and see that shard only.")
+        .hint("Use triggers in place of rules.")
+}
+
+/// A trigger changes the shard key of rows, perhaps.
+pub(in crate::plan) fn rekeys(relation: &Relation, function: &str) -> Refusal {
+    let key = relation.key_column().map_or("", |column| &column.name);
+    let message = format!(
+        "writing table \"{}\" is not supported: a trigger of it may change the shard key",
+        relation.name
+    );
+    Refusal::not_supported(message)
+        .detail(format!(
+            "Function \"{function}\" runs on a shard that is chosen by the key that the row has before."
+        ))
+        .hint(format!(
+            "Write the function in PL/pgSQL, without assigning to NEW or NEW.{key} and without returning another row."
+        ))
 }
 
 /// The keyword DEFAULT, which sqlparser takes for a name.

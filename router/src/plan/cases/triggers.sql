@@ -69,3 +69,38 @@ DELETE FROM summed
 DELETE FROM summed WHERE id = 5
 --> PassThrough to the shard of summed = integer[0] (primary)
 -->   Shards: s0
+
+-- one that may change the shard key
+INSERT INTO rekeyed VALUES (1, 'x')
+--> Refuse 0A000: writing table "rekeyed" is not supported: a trigger of it may change the shard key
+--> DETAIL: Function "rekey_it" runs on a shard that is chosen by the key that the row has before.
+--> HINT: Write the function in PL/pgSQL, without assigning to NEW or NEW.id and without returning another row.
+
+INSERT INTO rekeyed SELECT id, name FROM users
+--> Refuse 0A000: writing table "rekeyed" is not supported: a trigger of it may change the shard key
+--> DETAIL: Function "rekey_it" runs on a shard that is chosen by the key that the row has before.
+--> HINT: Write the function in PL/pgSQL, without assigning to NEW or NEW.id and without returning another row.
+
+UPDATE rekeyed SET v = 'x' WHERE id = 1
+--> Refuse 0A000: writing table "rekeyed" is not supported: a trigger of it may change the shard key
+--> DETAIL: Function "rekey_it" runs on a shard that is chosen by the key that the row has before.
+--> HINT: Write the function in PL/pgSQL, without assigning to NEW or NEW.id and without returning another row.
+
+COPY rekeyed FROM STDIN
+--> Refuse 0A000: writing table "rekeyed" is not supported: a trigger of it may change the shard key
+--> DETAIL: Function "rekey_it" runs on a shard that is chosen by the key that the row has before.
+--> HINT: Write the function in PL/pgSQL, without assigning to NEW or NEW.id and without returning another row.
+
+DELETE FROM rekeyed
+--> Write on all shards (primary)
+
+-- rules
+INSERT INTO ruled VALUES (1)
+--> Refuse 0A000: writing "ruled" is not supported: it has rules for statements that write it
+--> DETAIL: The statements that they make would run on the shard of the row and see that shard only.
+--> HINT: Use triggers in place of rules.
+
+DELETE FROM ruled WHERE id = 1
+--> Refuse 0A000: writing "ruled" is not supported: it has rules for statements that write it
+--> DETAIL: The statements that they make would run on the shard of the row and see that shard only.
+--> HINT: Use triggers in place of rules.
