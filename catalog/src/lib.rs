@@ -7,10 +7,11 @@
 //! its epoch only grows; what a reader sees is one transaction's state.
 //!
 //! Reading order: [`Catalog`] connects and migrates; [`Snapshot`] is what it holds; [`follow`](Catalog::follow) reports
-//! changes; [`differences`] compares with the file.
+//! changes; [`differences`] compares with the file; [`Catalog::distribute`] changes where one table's rows are.
 
 mod access;
 mod difference;
+mod distribute;
 mod error;
 mod follow;
 mod migrations;
@@ -20,6 +21,7 @@ mod write;
 
 pub use access::{Catalog, Credentials};
 pub use difference::differences;
+pub use distribute::{Decision, Recorded};
 pub use error::Error;
 pub use follow::{Follower, Link};
 pub use migrations::LATEST;

@@ -12,11 +12,18 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] = [Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../migrations/0001_initial.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "initial",
+        sql: include_str!("../migrations/0001_initial.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "decisions",
+        sql: include_str!("../migrations/0002_decisions.sql"),
+    },
+];
 
 /// The version this program migrates to.
 pub const LATEST: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;

@@ -126,7 +126,7 @@ fn ssl_mode(mode: SslMode) -> &'static str {
     }
 }
 
-async fn insert_table(
+pub(crate) async fn insert_table(
     connection: &mut PgConnection,
     database: &Database,
     table: &Table,

@@ -217,6 +217,14 @@ impl Settings {
         })
     }
 
+    /// Where the catalog is and who the router is there; none if none is configured.
+    #[must_use]
+    pub fn catalog_credentials(&self) -> Option<switchyard_catalog::Credentials> {
+        let password = self.catalog_password.as_ref().map(Password::reveal);
+        let catalog = self.file.catalog.as_ref()?;
+        Some(switchyard_catalog::Credentials::new(catalog, password))
+    }
+
     /// Whom the router is when it looks after nodes itself: the first user that is an admin, else the first.
     #[must_use]
     pub fn monitor_user(&self) -> Option<&User> {

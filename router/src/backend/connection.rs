@@ -277,10 +277,7 @@ impl Connection {
                         .collect(),
                 ),
                 Message::ErrorResponse(fields) => {
-                    failure = Some(QueryError::Server {
-                        sqlstate: sqlstate(&fields),
-                        message: field(&fields, b'M'),
-                    });
+                    failure = Some(server_error(&fields));
                 }
                 Message::ParameterStatus { name, value } => self.note_parameter(name, value),
                 Message::ReadyForQuery(status) => {
@@ -421,6 +418,13 @@ fn sqlstate(fields: &backend::Fields<'_>) -> SqlState {
         .get(b'C')
         .and_then(SqlState::parse)
         .unwrap_or(SqlState::INTERNAL_ERROR)
+}
+
+pub(super) fn server_error(fields: &backend::Fields<'_>) -> QueryError {
+    QueryError::Server {
+        sqlstate: sqlstate(fields),
+        message: field(fields, b'M'),
+    }
 }
 
 pub(super) fn refused(fields: &backend::Fields<'_>) -> ConnectError {

@@ -9,6 +9,7 @@ mod pool;
 mod prepared;
 mod replies;
 mod settings;
+pub(crate) mod transfer;
 mod turn;
 
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};

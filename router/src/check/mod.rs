@@ -12,7 +12,7 @@ use std::sync::Arc;
 use switchyard_catalog::{Catalog, Credentials, Snapshot};
 use switchyard_schema::{BucketMap, Database, Distribution};
 
-use crate::config::{Password, Settings};
+use crate::config::Settings;
 use crate::topology::builder::{Builder, DatabaseState};
 pub use report::Report;
 use report::{CatalogReport, DatabaseReport, ShardReport, TableReport};
@@ -39,8 +39,7 @@ pub async fn check(settings: &Settings) -> Report {
 
 async fn catalog(settings: &Settings, report: &mut Report) -> Option<Snapshot> {
     let configured = settings.file.catalog.as_ref()?;
-    let password = settings.catalog_password.as_ref().map(Password::reveal);
-    let credentials = Credentials::new(configured, password);
+    let credentials = settings.catalog_credentials()?;
     let address = format!(
         "{}:{}/{}",
         configured.host, configured.port, configured.database

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{Password, Settings};
+use crate::config::Settings;
 
 /// How long the router tries to reach the catalog when it starts.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -63,11 +63,9 @@ impl Actual {
     /// Connects, fills the catalog from the file if it is empty, reads it and begins to follow it. `None` if none is
     /// configured.
     pub(super) async fn read(settings: &Settings) -> Result<Option<Self>, Error> {
-        let Some(configured) = &settings.file.catalog else {
+        let Some(credentials) = settings.catalog_credentials() else {
             return Ok(None);
         };
-        let password = settings.catalog_password.as_ref().map(Password::reveal);
-        let credentials = Credentials::new(configured, password);
         let catalog = connect(&credentials).await?;
         if catalog.initialise(&settings.file.databases).await? {
             info!("the catalog was empty and has been filled from the configuration");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use switchyard_catalog::Snapshot;
+use switchyard_catalog::{CatalogDatabase, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -232,6 +232,7 @@ impl Control {
             kept
         });
         for (name, actual) in &snapshot.databases {
+            self.require_moved(name, actual);
             let entry = self.databases.entry(name.clone());
             entry
                 .or_insert_with(|| {
@@ -240,6 +241,19 @@ impl Control {
                 .accept(actual);
         }
         self.publish();
+    }
+
+    /// Where tables are distributed otherwise than before, a replica has to have the rows that have been moved, or at least the lock
+    /// that the tables are under until they are there.
+    fn require_moved(&self, name: &str, actual: &CatalogDatabase) {
+        let topology = self.published.snapshot();
+        let Some(database) = topology.database(name) else {
+            return;
+        };
+        if database.schema.tables != actual.database.tables {
+            let shards = database.shards.iter();
+            shards.for_each(|shard| shard.samples().require_next());
+        }
     }
 
     /// Serves a request and all that have come meanwhile.

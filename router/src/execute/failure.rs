@@ -24,6 +24,13 @@ pub(crate) enum Failure {
         sqlstate: SqlState,
         message: Box<str>,
     },
+    /// In PostgreSQL's own words.
+    #[error("{message} (shard \"{shard}\")")]
+    ShardSays {
+        shard: Box<str>,
+        sqlstate: SqlState,
+        message: Box<str>,
+    },
     #[error("the connection to shard \"{shard}\" was lost")]
     ShardLost { shard: Box<str> },
     #[error(
@@ -103,8 +110,8 @@ pub(crate) enum Failure {
         "a statement on another connection than the one whose settings code may have changed is not supported"
     )]
     SettingsElsewhere,
-    #[error("DISCARD ALL cannot run inside a transaction block")]
-    DiscardInBlock,
+    #[error("{0} cannot run inside a transaction block")]
+    NotInBlock(&'static str),
     #[error("could not lock the rows: they change too often")]
     RowsChange,
     #[error("the tables' distribution changed during the statement")]
@@ -117,10 +124,10 @@ impl Failure {
             Self::Refused(refusal) => {
                 SqlState::parse(refusal.sqlstate.as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
             }
-            Self::ShardRefused { sqlstate, .. } => *sqlstate,
+            Self::ShardRefused { sqlstate, .. } | Self::ShardSays { sqlstate, .. } => *sqlstate,
             Self::ShardDown { .. } | Self::ShardLost { .. } => SqlState::CONNECTION_FAILURE,
             Self::BadRoute(_) | Self::BadLayer(_) => SqlState::INVALID_PARAMETER_VALUE,
-            Self::DiscardInBlock => SqlState::ACTIVE_SQL_TRANSACTION,
+            Self::NotInBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
             Self::CopiesDiffer { .. } => SqlState::INTERNAL_ERROR,
             Self::OutcomeUnknown { .. } => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             Self::WorkspacesBusy { .. }

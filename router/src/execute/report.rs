@@ -39,6 +39,14 @@ pub(crate) fn warning(output: &mut BytesMut, sqlstate: SqlState, message: &str) 
     );
 }
 
+/// A notice: what may be good to know.
+pub(crate) fn notice(output: &mut BytesMut, sqlstate: SqlState, message: &str) {
+    encode::notice(
+        output,
+        &ErrorReport::new(Severity::Notice, sqlstate, message),
+    );
+}
+
 /// PostgreSQL's own error, untouched, with the shard's name added to its context. Where it names a statement by the
 /// router's number, the client's own name takes its place; where it was `query_timeout` that cancelled, it says so.
 pub(crate) fn error_of_shard(

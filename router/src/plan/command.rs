@@ -101,6 +101,8 @@ pub enum Command {
     Ddl,
     /// `CREATE TABLE AS` and `SELECT INTO` of rows of several shards.
     CreateAs,
+    /// `SELECT create_distributed_table(…)` and its friends.
+    Distribute,
     /// `VACUUM`, `ANALYZE`, `CHECKPOINT`, `CLUSTER`, `REINDEX`, …: no rows, no schema change.
     Maintenance,
     /// `DO`

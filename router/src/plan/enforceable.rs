@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use postgres_protocol::escape::escape_literal;
-use switchyard_schema::{Database, Distribution, Table};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_schema::{Database, Distribution, Table, TableName};
 
 use super::refusal::Refusal;
 
@@ -33,6 +33,27 @@ pub(crate) fn query(database: &Database) -> Option<String> {
         );
     }
     (!configured.is_empty()).then(|| QUERY.replace("$CONFIGURED", &configured))
+}
+
+/// Asks for what there is of this table, new or not: it is about to be what `database` says of it.
+pub(crate) fn query_of(database: &Database, table: &TableName) -> Option<String> {
+    let query = query(database)?;
+    let name = format!(
+        "{}.{}",
+        escape_identifier(&table.schema),
+        escape_identifier(&table.name)
+    );
+    let tree = format!(
+        "(SELECT {literal}::pg_catalog.regclass::pg_catalog.oid UNION
+         SELECT relid FROM pg_catalog.pg_partition_tree({literal}::pg_catalog.regclass))",
+        literal = escape_literal(&name)
+    );
+    let is_new = |version: &str| format!("pg_catalog.age({version}) <= began.age");
+    let query = query
+        .replace(&is_new("c.xmin"), &format!("c.oid IN {tree}"))
+        .replace(&is_new("i.xmin"), &format!("i.indrelid IN {tree}"));
+    let foreign = format!("(f.conrelid IN {tree} OR f.confrelid IN {tree})");
+    Some(query.replace(&is_new("f.xmin"), &foreign))
 }
 
 /// Tables with the same number are colocated if their keys' types are the same.

@@ -18,6 +18,7 @@ pub mod copy_in;
 pub(crate) mod create_as;
 mod ddl;
 mod decide;
+pub(crate) mod distribute;
 mod edits;
 pub(crate) mod enforceable;
 pub mod explain;
@@ -456,6 +457,9 @@ impl Planner<'_> {
             first.is_some_and(|token| queries.iter().any(|word| token.is_word(self.sql, word)));
         if !query {
             return self.utility(tokens);
+        }
+        if let Some(plan) = self.distribute(tokens) {
+            return plan;
         }
         let is_into = |token: &Token| token.is_word(self.sql, "into");
         if !self.alone

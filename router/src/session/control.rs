@@ -47,6 +47,7 @@ impl Session {
             } => self.sql_prepare(name, types, statement, sent).await,
             Command::Execute { name, arguments } => self.sql_execute(name, arguments, sent).await,
             Command::Deallocate(name) => self.sql_deallocate(name.as_deref()).await,
+            Command::Distribute => Box::pin(self.distribute_simple(sent.sql())).await,
             Command::Empty => {
                 encode::empty_query(&mut self.client.output);
                 Ok(Ready::ToBeSaid)
@@ -302,7 +303,7 @@ impl Session {
         match what {
             Discard::All => {
                 if self.block.is_some() {
-                    return Err(Failure::DiscardInBlock.into());
+                    return Err(Failure::NotInBlock("DISCARD ALL").into());
                 }
                 self.close_all_cursors().await;
                 self.statements.clear();

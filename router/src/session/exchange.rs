@@ -16,6 +16,7 @@ impl Session {
         if let Some(index) = self.join_now(shard, need) {
             return Ok(index);
         }
+        self.is_placed_as_planned()?;
         let Self {
             participants,
             database,
@@ -23,13 +24,28 @@ impl Session {
             block,
             ..
         } = self;
-        Box::pin(participants.join(database, shard, need, settings, block.as_ref()))
-            .await
-            .map_err(Trouble::from)
+        let joining = participants.join(database, shard, need, settings, block.as_ref());
+        let index = Box::pin(joining).await?;
+        // It may have waited for long.
+        self.is_placed_as_planned()?;
+        Ok(index)
+    }
+
+    /// Rows are still where the present request takes them to be.
+    fn is_placed_as_planned(&self) -> Result<(), Failure> {
+        let published = &self.worker.services.topology;
+        if published.generation() == self.generation {
+            return Ok(());
+        }
+        match published.load().database(&self.database.name) {
+            Some(now) if !now.places_like(&self.database) => Err(Failure::Retry),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The same where nothing has to be waited for, as mostly.
     pub(super) fn join_now(&mut self, shard: ShardIndex, need: Need) -> Option<usize> {
+        self.is_placed_as_planned().ok()?;
         let Self {
             participants,
             database,

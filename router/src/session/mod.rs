@@ -16,6 +16,7 @@ mod copy;
 mod copy_in;
 mod create_as;
 mod cursors;
+mod distribute;
 mod exchange;
 mod explain;
 mod extended;

@@ -331,6 +331,7 @@ impl Session {
             | Command::Deallocate(_)
             | Command::Declare { .. }
             | Command::CloseCursor(None)
+            | Command::Distribute
             | Command::Empty => None,
             _ => Some(self.any_shard()),
         }

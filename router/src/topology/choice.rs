@@ -104,12 +104,12 @@ impl Shard {
             _ if self.nodes.len() == 1 => None,
             (_, Consistency::Session) => self.choose(policy, client, turn, |node| {
                 let (incarnation, passed) = node.passed();
-                floor
-                    .admits(node.id, incarnation, passed)
-                    .then_some(incarnation)
+                let admits = self.samples().admit(passed);
+                (admits && floor.admits(node.id, incarnation, passed)).then_some(incarnation)
             }),
             (_, Consistency::Eventual { max_lag }) => self.choose(policy, client, turn, |node| {
-                (node.lag() <= max_lag).then(|| node.incarnation())
+                let admits = self.samples().admit(node.passed().1);
+                (admits && node.lag() <= max_lag).then(|| node.incarnation())
             }),
         };
         match replica {

@@ -33,6 +33,8 @@ pub enum Consistency {
 #[derive(Debug, Default)]
 pub struct Samples {
     started: AtomicU64,
+    /// The sample that every replica must have passed to serve anybody.
+    least: AtomicU64,
     wake: Arc<Notify>,
     passed: Notify,
 }
@@ -62,6 +64,17 @@ impl Samples {
     #[must_use]
     pub fn next(&self) -> u64 {
         self.started() + 1
+    }
+
+    /// From now on replicas serve nobody before they have passed a sample that begins after now: rows have come from other shards.
+    pub fn require_next(&self) {
+        self.least.fetch_max(self.next(), Ordering::SeqCst);
+    }
+
+    /// Whether a replica that passed `passed` may serve at all.
+    #[must_use]
+    pub fn admit(&self, passed: u64) -> bool {
+        passed >= self.least.load(Ordering::Relaxed)
     }
 
     /// A replica has passed a further sample: those who wait look again.

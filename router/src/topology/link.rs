@@ -1,5 +1,6 @@
 //! The control thread's own connections to nodes: for looking at them, never for a client's statements.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_wire::SqlState;
@@ -8,13 +9,14 @@ use super::Node;
 pub use crate::backend::TextRow;
 use crate::backend::{ConnectError, ConnectOptions, Connection, QueryError};
 use crate::config::{Password, User};
+use crate::startup::cancel::CancelTarget;
 use crate::startup::tls::NodeTls;
 
 /// As whom the control thread looks at nodes, and how long a node may take to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor {
     /// The user's name.
-    pub user: std::sync::Arc<str>,
+    pub user: Arc<str>,
     /// The user's password.
     pub password: Option<Password>,
     /// How long connecting may take.
@@ -28,7 +30,7 @@ impl Visitor {
     #[must_use]
     pub fn new(user: &User, connect_timeout: Duration, answer_timeout: Duration) -> Self {
         Self {
-            user: std::sync::Arc::clone(&user.name),
+            user: Arc::clone(&user.name),
             password: user.password.clone(),
             connect_timeout,
             answer_timeout,
@@ -71,6 +73,15 @@ pub enum LinkError {
     Unexpected(&'static str),
 }
 
+impl From<QueryError> for LinkError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Server { sqlstate, message } => Self::Refused { sqlstate, message },
+            QueryError::Io(_) | QueryError::Protocol(_) => Self::Lost(error.to_string()),
+        }
+    }
+}
+
 impl Link {
     /// Connects to the database on the node.
     ///
@@ -107,12 +118,17 @@ impl Link {
         let answer = tokio::time::timeout(self.answer_timeout, asking).await;
         answer
             .map_err(|_| LinkError::Timeout)?
-            .map_err(|error| match error {
-                QueryError::Server { sqlstate, message } => {
-                    LinkError::Refused { sqlstate, message }
-                }
-                QueryError::Io(_) | QueryError::Protocol(_) => LinkError::Lost(error.to_string()),
-            })
+            .map_err(LinkError::from)
+    }
+
+    /// How what it runs can be cancelled.
+    pub(crate) fn target(&self) -> &Arc<CancelTarget> {
+        &self.connection.target
+    }
+
+    /// The connection itself, for more than questions.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     /// What the server reported at connect.

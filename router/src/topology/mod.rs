@@ -130,6 +130,17 @@ pub struct DatabaseTopology {
     pub parameters: Arc<[(Box<str>, Box<str>)]>,
 }
 
+impl DatabaseTopology {
+    /// Whether both have every row at the same place.
+    #[must_use]
+    pub fn places_like(&self, other: &Self) -> bool {
+        let same_schema = Arc::ptr_eq(&self.schema, &other.schema);
+        (same_schema || self.schema.tables == other.schema.tables)
+            && self.epoch == other.epoch
+            && (Arc::ptr_eq(&self.buckets, &other.buckets) || self.buckets == other.buckets)
+    }
+}
+
 /// One horizontal part of a database: a primary and its replicas.
 #[derive(Debug)]
 pub struct Shard {

@@ -20,6 +20,8 @@ use postgres_protocol::escape::escape_literal;
 const MAX_BYTES: usize = 199;
 /// What comes first in each.
 const PREFIX: &str = "switchyard";
+/// The decider of transactions that change where a table's rows are, in the place of a shard's name: no shard is called so.
+pub(crate) const CATALOG: &str = "(catalog)";
 
 /// The name of a transaction on several shards, under which its parts are prepared
 /// (<https://www.postgresql.org/docs/current/sql-prepare-transaction.html>). It says who decides, so that any router can

@@ -12,16 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_catalog::Catalog;
 use switchyard_wire::SqlState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use super::GlobalId;
+use super::{CATALOG, GlobalId};
 use crate::config::Settings;
+use crate::distribute::switchover::cancel_waiting;
 use crate::topology::link::{Link, LinkError, TextRow, Visitor};
 use crate::topology::links::Links;
-use crate::topology::{DatabaseTopology, Node, NodeId, Published, Shard};
+use crate::topology::{DatabaseTopology, Node, NodeId, Observed, Published, Shard};
 
 /// Between two looks at all primaries.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// A transaction that has no row for so long after a part of it was prepared is rolled back, though the decider's backend is in a
 /// transaction: that may be its next one. If it comes to write its row after all, it finds this one and fails.
 const TOO_LONG: Duration = Duration::from_millis(2500);
+/// So long a session has for a change of where a table's rows are: to have it decided, and to end it then.
+const CHANGE_GRACE: Duration = Duration::from_secs(3);
 /// Between two looks for decisions that nobody needs any more.
 const CLEANING: Duration = Duration::from_secs(30);
 /// Requests that may wait.
@@ -359,6 +363,9 @@ impl Recovery {
         id: &GlobalId,
         doubt: &InDoubt,
     ) -> Result<Option<Outcome>, LinkError> {
+        if *id.decider == *CATALOG {
+            return self.end_of_change(database, id, doubt).await;
+        }
         let Some(decider) = shard_named(database, &id.decider) else {
             error!(transaction = %id, "its decider is no shard of this database: it stays prepared until somebody ends it");
             return Ok(None);
@@ -376,6 +383,66 @@ impl Recovery {
             true => Outcome::Committed,
             false => Outcome::RolledBack,
         }))
+    }
+
+    /// Ends a transaction that changes where a table's rows are, as the catalog says. Its session is left the time to do so itself.
+    async fn end_of_change(
+        &mut self,
+        database: &DatabaseTopology,
+        id: &GlobalId,
+        doubt: &InDoubt,
+    ) -> Result<Option<Outcome>, LinkError> {
+        if doubt.parts.is_empty() || doubt.age < CHANGE_GRACE {
+            return Ok(None);
+        }
+        let Some(credentials) = self.links.settings().catalog_credentials() else {
+            error!(transaction = %id, "there is no catalog to ask: it stays prepared until somebody ends it");
+            return Ok(None);
+        };
+        let unreachable =
+            |error: switchyard_catalog::Error| LinkError::Unreachable(error.to_string());
+        let catalog = Catalog::open(&credentials).await.map_err(unreachable)?;
+        let decision = catalog
+            .give_up(&id.to_string())
+            .await
+            .map_err(unreachable)?;
+        catalog.close().await;
+        if decision.committed && decision.age < CHANGE_GRACE {
+            return Ok(None);
+        }
+        for part in &doubt.parts {
+            if decision.committed {
+                self.cancel_waiting(database, part).await?;
+            }
+            self.end_part(database, part, id, decision.committed)
+                .await?;
+        }
+        Ok(Some(match decision.committed {
+            true => Outcome::Committed,
+            false => Outcome::RolledBack,
+        }))
+    }
+
+    /// What waits for the table on the nodes of a shard has been planned for where its rows were.
+    async fn cancel_waiting(
+        &self,
+        database: &DatabaseTopology,
+        part: &Part,
+    ) -> Result<(), LinkError> {
+        let settings = self.links.settings();
+        let Some(user) = settings.monitor_user() else {
+            return Ok(());
+        };
+        let visitor = Visitor::new(user, settings.file.router.timeouts.connect, ANSWER);
+        let shards = database.shards.iter();
+        let shard = shards.filter(|shard| shard.name == part.shard);
+        for node in shard.flat_map(|shard| &shard.nodes) {
+            if let Observed::Primary | Observed::Standby = node.observed() {
+                let mut link = Link::open(&visitor, node, &database.name).await?;
+                cancel_waiting(&mut link).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the transaction is committed. What is not decided is rolled back, unless its session is at it.

@@ -139,6 +139,11 @@ impl Session {
                 Ok(())
             }
             Command::Copy(_) => Box::pin(self.execute_copy(statement)).await,
+            Command::Distribute => {
+                self.distribute(statement.sql()).await?;
+                self.distributed();
+                Ok(())
+            }
             _ => self.execute_control(plan, statement).await,
         }
     }

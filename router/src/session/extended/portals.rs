@@ -14,6 +14,7 @@ use crate::execute::participant::Participant;
 use crate::execute::relay::Trouble;
 use crate::plan::{Access, Command, Operator, Pin, Plan, Values};
 use crate::session::Session;
+use crate::session::distribute::description;
 use crate::session::learn::settings_of_several;
 use crate::session::route::{Cursor, bind_settings};
 use crate::session::simple::is_end;
@@ -325,6 +326,11 @@ impl Session {
                 .find(|cursor| cursor.name.as_bytes() == name)
                 .map(|cursor| cursor.shard)
                 .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?,
+            Some(Portal::Session { plan, statement }) if plan.command == Command::Distribute => {
+                let description = description(statement.sql());
+                self.reply(|output| output.extend_from_slice(&description));
+                return Ok(());
+            }
             Some(Portal::Session { .. } | Portal::CreateAs { .. }) => {
                 self.reply(encode::no_data);
                 return Ok(());

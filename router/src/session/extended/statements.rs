@@ -12,6 +12,7 @@ use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Command, Operator, Plan};
 use crate::session::Session;
+use crate::session::distribute::description;
 use crate::session::route::Planned;
 use crate::session::statement::{Origin, SessionStatement, Statement, StatementText};
 
@@ -157,6 +158,7 @@ impl Session {
                     let executed = self.statement_named(name.as_bytes())?;
                     Box::pin(self.describe_executed(&executed)).await?.columns
                 }
+                Command::Distribute => Some(description(prepared.statement.sql()).freeze()),
                 _ => None,
             };
             self.reply(|output| {

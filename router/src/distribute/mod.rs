@@ -1,0 +1,316 @@
+//! Where a table's rows are to be from now on: moves them and records it, or changes nothing (ADR 0020).
+//!
+//! [`run`] does it on connections of its own to the primaries, as the session's user, in one transaction of all shards: the table is locked,
+//! its rows are moved ([`moves`]), every part is prepared, and the catalog decides ([`switchover`]). Invariant: nobody reads or writes
+//! the table between the lock and the moment at which every router plans by what the catalog says then.
+//!
+//! Collaborators: [`crate::plan`] reads the call, a session makes it; [`crate::two_phase::recovery`] ends what a router leaves prepared.
+
+mod moves;
+mod places;
+pub(crate) mod switchover;
+mod table;
+
+use std::sync::Arc;
+
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_catalog::CatalogDatabase;
+use switchyard_schema::{Database, Distribution, Method, ShardKey, Table, TableName};
+
+use crate::execute::failure::Failure;
+use crate::plan::Refusal;
+use crate::plan::distribute::Distribute;
+use crate::plan::enforceable;
+use crate::relations::Relations;
+use crate::startup::cancel::CancelSlot;
+use crate::topology::DatabaseTopology;
+use crate::topology::loader;
+use crate::worker::Services;
+use places::Places;
+use table::Found;
+
+/// What is asked for, by whom, and of what.
+pub(crate) struct Request<'a> {
+    pub(crate) services: &'a Services,
+    pub(crate) database: &'a DatabaseTopology,
+    /// Whom the session is logged in as.
+    pub(crate) user: &'a str,
+    /// What makes a new connection one of the session's.
+    pub(crate) settings: String,
+    /// Where cancel requests for the session find what works for it.
+    pub(crate) slot: &'a CancelSlot,
+    pub(crate) wanted: &'a Distribute,
+}
+
+/// A change that is certain to be right.
+struct Change {
+    table: TableName,
+    /// `None`: unsharded.
+    before: Option<Distribution>,
+    after: Option<Distribution>,
+    /// The database as it will be.
+    schema: Database,
+}
+
+impl Change {
+    /// The table's name in SQL.
+    fn sql_name(&self) -> String {
+        let TableName { schema, name } = &self.table;
+        format!("{}.{}", escape_identifier(schema), escape_identifier(name))
+    }
+}
+
+/// Does what is asked for; what is good to know then.
+pub(crate) async fn run(request: &Request<'_>) -> Result<String, Failure> {
+    let settings = request.services.settings.load_full();
+    let Some(credentials) = settings.catalog_credentials() else {
+        return Err(no_catalog(request.wanted).into());
+    };
+    let mut places = Places::open(request, &settings).await?;
+    let found = table::find(&mut places, request.wanted.table()).await?;
+    let change = match &found {
+        Some(found) => change(request, &mut places, found).await?,
+        None => forget(request, &mut places).await?,
+    };
+    let is_there = found.is_some();
+    if is_there {
+        places.lock(&change, &settings).await?;
+        places.compare(&change).await?;
+        if let Some(query) = enforceable::query_of(&change.schema, &change.table)
+            && let Some(row) = places.ask(0, &query).await?.pop()
+        {
+            let row = row.into_iter().next().flatten().unwrap_or_default();
+            return Err(Failure::Refused(Box::new(enforceable::refusal(&row))));
+        }
+        moves::run(&mut places, &change, &request.database.buckets).await?;
+    }
+    let known = CatalogDatabase {
+        database: Arc::clone(&request.database.schema),
+        buckets: Arc::clone(&request.database.buckets),
+        epoch: request.database.epoch,
+    };
+    switchover::run(request, &credentials, &mut places, &change, &known).await?;
+    tracing::info!(database = %request.database.name, table = %change.table, function = request.wanted.function(), "a table's rows are where they were asked to be");
+    Ok(in_file(&change))
+}
+
+/// What the change is, if nothing speaks against it.
+async fn change(
+    request: &Request<'_>,
+    places: &mut Places<'_>,
+    found: &Found,
+) -> Result<Change, Failure> {
+    let schema = &request.database.schema;
+    let table = &found.name;
+    found.is_suitable(request.wanted)?;
+    let before = schema.table(table).map(|table| table.distribution.clone());
+    let after = match request.wanted {
+        Distribute::Sharded {
+            column,
+            colocate_with,
+            ..
+        } => Some(sharded(schema, places, column, colocate_with.as_deref()).await?),
+        Distribute::Reference { .. } => Some(Distribution::Reference),
+        Distribute::Unsharded { .. } => None,
+    };
+    match (&before, &after) {
+        (Some(_), Some(_)) => {
+            return Err(
+                refused("42P16", format!("table \"{table}\" is already distributed"))
+                    .hint("Call undistribute_table first.")
+                    .into(),
+            );
+        }
+        (None, None) => {
+            return Err(refused("42809", format!("table \"{table}\" is not distributed")).into());
+        }
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    let change = changed(schema, table, before, after);
+    if let Some(Distribution::Sharded(key)) = &change.after {
+        found.has_column(places, &key.column).await?;
+        found.is_read_by_no_materialized_view(places).await?;
+        fits(request, places, &change, key).await?;
+    }
+    Ok(change)
+}
+
+/// A table that is gone can be forgotten.
+async fn forget(request: &Request<'_>, places: &mut Places<'_>) -> Result<Change, Failure> {
+    let text = request.wanted.table();
+    let missing = || refused("42P01", format!("relation \"{text}\" does not exist"));
+    let schema = &request.database.schema;
+    let parts = format!(
+        "SELECT part FROM pg_catalog.unnest(pg_catalog.parse_ident({})) AS part",
+        escape_literal(text)
+    );
+    let parts = places.ask(0, &parts).await?;
+    let parts: Vec<&str> = parts
+        .iter()
+        .filter_map(|row| row.first()?.as_deref())
+        .collect();
+    let is_meant = |table: &&Table| match parts[..] {
+        [name] => table.name.schema == "public" && table.name.name == name,
+        [schema, name] => table.name.schema == schema && table.name.name == name,
+        _ => false,
+    };
+    let table = schema.tables.iter().find(is_meant);
+    match (request.wanted, table) {
+        (Distribute::Unsharded { .. }, Some(table)) => Ok(changed(
+            schema,
+            &table.name,
+            Some(table.distribution.clone()),
+            None,
+        )),
+        _ => Err(missing().into()),
+    }
+}
+
+fn changed(
+    schema: &Database,
+    table: &TableName,
+    before: Option<Distribution>,
+    after: Option<Distribution>,
+) -> Change {
+    let mut schema = schema.clone();
+    schema.tables.retain(|known| known.name != *table);
+    if let Some(distribution) = &after {
+        schema.tables.push(Table {
+            name: table.clone(),
+            distribution: distribution.clone(),
+        });
+    }
+    Change {
+        table: table.clone(),
+        before,
+        after,
+        schema,
+    }
+}
+
+/// By hash, or as the table it is to be colocated with.
+async fn sharded(
+    schema: &Database,
+    places: &mut Places<'_>,
+    column: &str,
+    colocate_with: Option<&str>,
+) -> Result<Distribution, Failure> {
+    let key = |method, colocate_with| {
+        Distribution::Sharded(ShardKey {
+            column: column.to_owned(),
+            method,
+            colocate_with,
+        })
+    };
+    let Some(other) = colocate_with else {
+        return Ok(key(Method::Hash, None));
+    };
+    let missing = || refused("42P01", format!("relation \"{other}\" does not exist"));
+    let found = table::find(places, other).await?.ok_or_else(missing)?;
+    let distribution = schema.table(&found.name).map(|table| &table.distribution);
+    match distribution {
+        Some(Distribution::Sharded(known)) => Ok(key(known.method.clone(), Some(found.name))),
+        Some(Distribution::Reference) | None => {
+            let message = format!("table \"{}\" is not distributed by a column", found.name);
+            Err(refused("42809", message)
+                .detail("No table can be colocated with it.")
+                .into())
+        }
+    }
+}
+
+/// Whether the column can be the key, and equal keys meet those of the table it is to be colocated with.
+async fn fits(
+    request: &Request<'_>,
+    places: &mut Places<'_>,
+    change: &Change,
+    key: &ShardKey,
+) -> Result<(), Failure> {
+    let introspection = loader::introspect(places.link(0)).await;
+    let introspection = introspection.map_err(|error| places.failure(0, error))?;
+    let buckets = Some(&request.database.buckets);
+    let relations = Relations::build(&change.schema, &introspection, buckets);
+    let known = request.database.relations.problems();
+    let is_new = |problem: &&crate::relations::Problem| !known.contains(problem);
+    if let Some(problem) = relations.problems().iter().find(is_new) {
+        let message = format!(
+            "table \"{}\" cannot be distributed by column \"{}\"",
+            change.table, key.column
+        );
+        return Err(refused("0A000", message)
+            .detail(format!(
+                "Of table \"{}\": {}.",
+                problem.table, problem.message
+            ))
+            .into());
+    }
+    let sharding = |table: &TableName| relations.get(&table.schema, &table.name)?.sharding();
+    if let Some(other) = &key.colocate_with
+        && let (Some(own), Some(others)) = (sharding(&change.table), sharding(other))
+        && !own.map.colocated_with(&others.map)
+    {
+        let message = format!(
+            "cannot colocate tables \"{other}\" and \"{}\"",
+            change.table
+        );
+        return Err(refused("42804", message)
+            .detail(format!(
+                "The types of their shard keys, {} and {}, do not match.",
+                others.map.key_type().name(),
+                own.map.key_type().name()
+            ))
+            .into());
+    }
+    Ok(())
+}
+
+fn refused(sqlstate: &'static str, message: String) -> Refusal {
+    Refusal::certain(sqlstate, message)
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+fn no_catalog(wanted: &Distribute) -> Refusal {
+    let message = format!("{} needs a catalog", wanted.function());
+    let entry = match wanted {
+        Distribute::Sharded { table, column, .. } => format!(
+            "[[databases.tables]] name = \"{table}\", shard_key = \"{column}\", method = \"hash\""
+        ),
+        Distribute::Reference { table } => {
+            format!("[[databases.tables]] name = \"{table}\", method = \"reference\"")
+        }
+        Distribute::Unsharded { table } => {
+            format!("without the [[databases.tables]] of \"{table}\"")
+        }
+    };
+    refused("55000", message)
+        .detail("Without [catalog] the router's configuration file is the whole truth, and only its owner changes it.")
+        .hint(format!("Configure [catalog]; or, while the table is empty, change the file and reload: {entry}."))
+}
+
+/// What the configuration file should say.
+fn in_file(change: &Change) -> String {
+    let table = &change.table;
+    match &change.after {
+        None => format!(
+            "the catalog has it; take the entry of \"{table}\" out of the configuration file, too"
+        ),
+        Some(Distribution::Reference) => format!(
+            "the catalog has it; add it to the configuration file, too: [[databases.tables]] name = \"{table}\", method = \"reference\""
+        ),
+        Some(Distribution::Sharded(key)) => {
+            let colocated = key.colocate_with.as_ref();
+            let colocated = colocated.map(|other| format!(", colocate_with = \"{other}\""));
+            format!(
+                "the catalog has it; add it to the configuration file, too: [[databases.tables]] name = \"{table}\", shard_key = \"{}\", method = \"{}\"{}",
+                key.column,
+                key.method.name(),
+                colocated.unwrap_or_default()
+            )
+        }
+    }
+}

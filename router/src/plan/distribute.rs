@@ -1,0 +1,351 @@
+//! Where a table's rows are to be, asked for as in Citus: `SELECT create_distributed_table('t', 'key')` and its friends.
+//!
+//! They are no functions of the servers: such a call, alone in its statement, is the router's own. A database that has a function of the
+//! name keeps it.
+
+use super::command::Command;
+use super::refusal::Refusal;
+use super::words::Words;
+use super::{Access, Operator, Plan, Planner, parse, utility};
+use crate::relations::constant;
+use crate::sql::{Token, TokenKind};
+
+/// What such a call asks for. Tables are as the client wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Distribute {
+    /// `create_distributed_table`: each row on the shard of its key.
+    Sharded {
+        /// The table.
+        table: String,
+        /// The column that is the key.
+        column: String,
+        /// A table that has its rows where this one is to have them.
+        colocate_with: Option<String>,
+    },
+    /// `create_reference_table`: whole on every shard.
+    Reference {
+        /// The table.
+        table: String,
+    },
+    /// `undistribute_table`: whole on the first shard.
+    Unsharded {
+        /// The table.
+        table: String,
+    },
+}
+
+/// A function of Citus' that has something to do with it.
+struct Signature {
+    name: &'static str,
+    parameters: &'static [&'static str],
+    /// So many must be given.
+    required: usize,
+}
+
+const SHARDED: Signature = Signature {
+    name: "create_distributed_table",
+    parameters: &[
+        "table_name",
+        "distribution_column",
+        "distribution_type",
+        "colocate_with",
+        "shard_count",
+    ],
+    required: 2,
+};
+const REFERENCE: Signature = Signature {
+    name: "create_reference_table",
+    parameters: &["table_name"],
+    required: 1,
+};
+const UNSHARDED: Signature = Signature {
+    name: "undistribute_table",
+    parameters: &["table_name", "cascade_via_foreign_keys"],
+    required: 1,
+};
+
+/// Functions of the same kind that nothing here does, and what does it.
+const OTHERS: [(&str, &str); 4] = [
+    (
+        "create_distributed_table_concurrently",
+        "Call create_distributed_table, which locks the table.",
+    ),
+    (
+        "alter_distributed_table",
+        "Call undistribute_table, and create_distributed_table again.",
+    ),
+    (
+        "truncate_local_data_after_distributing_table",
+        "There is nothing left to be removed: create_distributed_table has moved the rows.",
+    ),
+    (
+        "citus_add_local_table_to_metadata",
+        "A table that is not distributed is on the first shard, and needs no entry.",
+    ),
+];
+
+/// A value of a call: a constant's text, or NULL.
+type Value = Option<String>;
+
+impl Distribute {
+    /// The table that it is about.
+    pub(crate) fn table(&self) -> &str {
+        match self {
+            Self::Sharded { table, .. } | Self::Reference { table } | Self::Unsharded { table } => {
+                table
+            }
+        }
+    }
+
+    /// The function's name.
+    pub(crate) fn function(&self) -> &'static str {
+        match self {
+            Self::Sharded { .. } => SHARDED.name,
+            Self::Reference { .. } => REFERENCE.name,
+            Self::Unsharded { .. } => UNSHARDED.name,
+        }
+    }
+
+    /// Reads the text of a statement that has been planned as such a call.
+    pub(crate) fn read(sql: &[u8]) -> Result<Self, Refusal> {
+        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+        let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
+        let mut words = Words::new(sql, &tokens);
+        words.eat("select");
+        let name = words.name().unwrap_or_default();
+        if let Some((name, hint)) = OTHERS.iter().find(|(other, _)| *other == name) {
+            return Err(Refusal::certain("0A000", format!("{name} is not supported")).hint(*hint));
+        }
+        let known = [&SHARDED, &REFERENCE, &UNSHARDED];
+        let signature = known.into_iter().find(|known| known.name == name);
+        let signature = signature.unwrap_or(&SHARDED);
+        let mut values = signature.values(sql, &tokens, &mut words)?.into_iter();
+        let mut next = || values.next().flatten();
+        let table = next();
+        let table = table.ok_or_else(|| null(signature, "table_name"))?;
+        match signature.name {
+            "create_reference_table" => Ok(Self::Reference { table }),
+            "undistribute_table" => match next().as_deref() {
+                None | Some("false") => Ok(Self::Unsharded { table }),
+                Some(_) => Err(not_taken("cascade_via_foreign_keys").hint(
+                    "Drop the foreign keys, or undistribute the tables that they are of first.",
+                )),
+            },
+            _ => Self::sharded(table, [next(), next(), next(), next()]),
+        }
+    }
+
+    fn sharded(table: String, values: [Value; 4]) -> Result<Self, Refusal> {
+        let [column, kind, colocate_with, count] = values;
+        let column = column.ok_or_else(|| null(&SHARDED, "distribution_column"))?;
+        match kind.as_deref() {
+            None | Some("hash") => {}
+            Some(_) => {
+                return Err(not_taken("distribution_type other than 'hash'")
+                    .hint("Tables by modulo, range and list are described in the configuration file; colocate_with follows them."));
+            }
+        }
+        if count.is_some() {
+            return Err(not_taken("shard_count").detail(
+                "A hash key falls in one of 16,384 buckets, whatever the number of shards.",
+            ));
+        }
+        let colocate_with = match colocate_with.as_deref() {
+            None | Some("default") => None,
+            Some("none") => {
+                return Err(not_taken("colocate_with => 'none'")
+                    .detail("Equal hash keys of all tables are on one shard."));
+            }
+            Some(_) => colocate_with,
+        };
+        Ok(Self::Sharded {
+            table,
+            column,
+            colocate_with,
+        })
+    }
+}
+
+impl Signature {
+    /// The values of the parameters, in order; those not given are NULL.
+    fn values(
+        &self,
+        sql: &[u8],
+        tokens: &[Token],
+        words: &mut Words<'_>,
+    ) -> Result<Vec<Value>, Refusal> {
+        let wrong = || {
+            let name = self.name;
+            let parameters = self.parameters.join(", ");
+            Refusal::certain("42883", format!("{name} does not take these arguments")).hint(
+                format!("Its arguments are constants: {name}({parameters})."),
+            )
+        };
+        let arguments = words.list().ok_or_else(wrong)?;
+        let mut values = vec![None; self.parameters.len()];
+        let mut given = vec![false; self.parameters.len()];
+        for (position, range) in arguments.iter().enumerate() {
+            let inside = |token: &&Token| token.start >= range.start && token.end <= range.end;
+            let argument: Vec<Token> = tokens.iter().filter(inside).copied().collect();
+            let mut words = Words::new(sql, &argument);
+            let mut named = words.clone();
+            let name = named.name();
+            let place = match named.eat_symbol("=>") || named.eat_symbol(":=") {
+                true => {
+                    words = named;
+                    let of_name = |parameter: &str| Some(parameter) == name.as_deref();
+                    self.parameters
+                        .iter()
+                        .position(|parameter| of_name(parameter))
+                }
+                false => Some(position),
+            };
+            let place = place.filter(|place| *place < values.len() && !given[*place]);
+            let place = place.ok_or_else(wrong)?;
+            given[place] = true;
+            values[place] = value(sql, &mut words).ok_or_else(wrong)?;
+        }
+        match given.iter().take(self.required).all(|given| *given) {
+            true => Ok(values),
+            false => Err(wrong()),
+        }
+    }
+}
+
+/// A constant, with a cast perhaps.
+fn value(sql: &[u8], words: &mut Words<'_>) -> Option<Value> {
+    let token = words.next()?;
+    let value = match token.kind {
+        TokenKind::String | TokenKind::OtherString => Some(constant(sql, token)?),
+        TokenKind::Integer => Some(String::from_utf8_lossy(token.text(sql)).into_owned()),
+        TokenKind::Word if token.is_word(sql, "null") => None,
+        TokenKind::Word if token.is_word(sql, "true") => Some("true".to_owned()),
+        TokenKind::Word if token.is_word(sql, "false") => Some("false".to_owned()),
+        TokenKind::Word
+        | TokenKind::QuotedIdent
+        | TokenKind::Decimal
+        | TokenKind::OtherNumber
+        | TokenKind::UnicodeIdent
+        | TokenKind::Param
+        | TokenKind::Operator
+        | TokenKind::Punct(_) => return None,
+    };
+    if words.eat_symbol("::") {
+        words.qualified_name()?;
+    }
+    words.is_done().then_some(value)
+}
+
+fn null(signature: &Signature, parameter: &str) -> Refusal {
+    let name = signature.name;
+    Refusal::certain("22004", format!("{parameter} of {name} cannot be NULL"))
+}
+
+fn not_taken(what: &str) -> Refusal {
+    Refusal::certain("0A000", format!("{what} is not supported"))
+}
+
+impl Planner<'_> {
+    /// The plan of such a call, if the statement is one.
+    pub(super) fn distribute(&self, tokens: &[Token]) -> Option<Plan> {
+        let mut words = Words::new(self.sql, tokens);
+        if !words.eat("select") {
+            return None;
+        }
+        let name = words.name()?;
+        let known = [SHARDED.name, REFERENCE.name, UNSHARDED.name];
+        let others = OTHERS.iter().map(|(name, _)| *name);
+        let is_known = known.into_iter().chain(others).any(|known| known == name);
+        if !is_known || !self.context.relations.functions_named(&name).is_empty() {
+            return None;
+        }
+        words.list()?;
+        let plan = || utility::plan(Operator::Session, Access::Write, Command::Distribute);
+        words.is_done().then(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Distribute;
+
+    fn sharded(colocate_with: Option<&str>) -> Distribute {
+        Distribute::Sharded {
+            table: "shop.t".into(),
+            column: "Key".into(),
+            colocate_with: colocate_with.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn calls_are_read() {
+        for (sql, expected) in [
+            (
+                "SELECT create_distributed_table('shop.t', 'Key')",
+                sharded(None),
+            ),
+            (
+                "select Create_Distributed_Table ( 'shop.t'::regclass , 'Key', 'hash', 'u' );",
+                sharded(Some("u")),
+            ),
+            (
+                "SELECT create_distributed_table(distribution_column := $$Key$$, table_name => 'shop.t', colocate_with => 'default')",
+                sharded(None),
+            ),
+            (
+                "SELECT create_distributed_table('shop.t', 'Key', colocate_with => 'u', shard_count => NULL)",
+                sharded(Some("u")),
+            ),
+            (
+                "SELECT create_reference_table('t')",
+                Distribute::Reference { table: "t".into() },
+            ),
+            (
+                "SELECT undistribute_table('t', cascade_via_foreign_keys => false)",
+                Distribute::Unsharded { table: "t".into() },
+            ),
+        ] {
+            assert_eq!(Distribute::read(sql.as_bytes()), Ok(expected), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_taken_says_why() {
+        for (sql, sqlstate) in [
+            ("SELECT create_distributed_table('t')", "42883"),
+            (
+                "SELECT create_distributed_table('t', 'a', 'hash', 'u', 4, 5)",
+                "42883",
+            ),
+            ("SELECT create_distributed_table('t', 'a' || 'b')", "42883"),
+            (
+                "SELECT create_distributed_table('t', 'a', nosuch => 1)",
+                "42883",
+            ),
+            (
+                "SELECT create_distributed_table('t', 'a', table_name => 't')",
+                "42883",
+            ),
+            ("SELECT create_distributed_table('t', $1)", "42883"),
+            ("SELECT create_distributed_table('t', NULL)", "22004"),
+            ("SELECT create_reference_table(NULL)", "22004"),
+            (
+                "SELECT create_distributed_table('t', 'a', 'range')",
+                "0A000",
+            ),
+            (
+                "SELECT create_distributed_table('t', 'a', shard_count => 4)",
+                "0A000",
+            ),
+            (
+                "SELECT create_distributed_table('t', 'a', colocate_with => 'none')",
+                "0A000",
+            ),
+            ("SELECT undistribute_table('t', true)", "0A000"),
+            ("SELECT alter_distributed_table('t')", "0A000"),
+        ] {
+            let refusal = Distribute::read(sql.as_bytes()).unwrap_err();
+            assert_eq!(refusal.sqlstate, sqlstate, "{sql}: {refusal}");
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! `create_distributed_table` and its friends: empty tables and filled ones, at the clients and at the kills that come meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::{Bed, BedSpec, Client, Login, eventually};
+
+fn bed() -> Bed {
+    Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 1).with_catalog()))
+}
+
+fn on_shards(bed: &Bed, sql: &str) -> Vec<String> {
+    let shards = bed.cluster().shards().iter();
+    shards
+        .map(|shard| bed.cluster().sql(shard.primary.as_ref(), sql).unwrap())
+        .collect()
+}
+
+fn catalog(bed: &Bed, sql: &str) -> String {
+    let node = bed.cluster().catalog().unwrap();
+    bed.cluster()
+        .superuser_sql(node, "switchyard", sql)
+        .unwrap()
+}
+
+fn value(client: &mut Client, sql: &str) -> String {
+    client.run(sql).succeeded().value()
+}
+
+const FILL: &str = "CREATE TABLE things (id bigint, name text, twice bigint GENERATED ALWAYS AS (id * 2) STORED, PRIMARY KEY (id));
+    INSERT INTO things (id, name) SELECT n, 'thing ' || n FROM generate_series(1, 2000) AS n";
+
+/// What a client sees of the table.
+fn seen(client: &mut Client) -> String {
+    value(
+        client,
+        "SELECT count(*) || ' ' || sum(id) || ' ' || sum(twice) || ' ' || count(DISTINCT name) FROM things",
+    )
+}
+
+const ALL: &str = "2000 2001000 4002000 2000";
+
+#[test]
+fn empty_tables_are_distributed() {
+    let bed = bed();
+    let (mut client, second) = (bed.client(), bed.another_router("", &|node| node.port()));
+    let mut other = Client::connect(&Login::new(second.port()));
+    for sql in [
+        "CREATE TABLE things (id bigint PRIMARY KEY, name text)",
+        "CREATE TABLE parts (thing int8, part int, PRIMARY KEY (thing, part))",
+        "CREATE TABLE kinds (kind text PRIMARY KEY)",
+    ] {
+        client.run(sql).succeeded();
+    }
+    let began = Instant::now();
+    let reply = client.run("SELECT create_distributed_table('things', 'id')");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(reply.tag.as_deref(), Some("SELECT 1"), "{reply:?}");
+    assert_eq!(reply.columns.unwrap()[0].name, "create_distributed_table");
+    let notice = client.notices.pop().unwrap();
+    assert!(
+        notice
+            .message()
+            .contains("name = \"things\", shard_key = \"id\", method = \"hash\"")
+    );
+    // By the other protocol, too.
+    let reply = client.extended(
+        "SELECT create_distributed_table('parts', 'thing', colocate_with => 'things')",
+        &[],
+        0,
+    );
+    assert_eq!(reply.tag.as_deref(), Some("SELECT 1"), "{reply:?}");
+    assert_eq!(reply.columns.unwrap()[0].name, "create_distributed_table");
+    client
+        .run("SELECT create_reference_table('public.kinds')")
+        .succeeded();
+    // Every router knows by now.
+    for client in [&mut client, &mut other] {
+        let plan = client
+            .run("EXPLAIN SELECT * FROM things JOIN parts ON thing = id")
+            .succeeded();
+        assert!(plan.value().starts_with("Append of"), "{plan:?}");
+    }
+    other
+        .run("INSERT INTO things SELECT n, 'x' FROM generate_series(1, 100) AS n")
+        .succeeded();
+    other
+        .run("INSERT INTO kinds VALUES ('a'), ('b')")
+        .succeeded();
+    let counts = on_shards(&bed, "SELECT count(*) FROM things");
+    assert!(
+        counts.iter().all(|count| count != "0" && count != "100"),
+        "{counts:?}"
+    );
+    assert_eq!(on_shards(&bed, "SELECT count(*) FROM kinds"), ["2", "2"]);
+    // And a foreign key that could not have been there before.
+    client
+        .run("ALTER TABLE parts ADD FOREIGN KEY (thing) REFERENCES things")
+        .succeeded();
+    assert_eq!(
+        on_shards(&bed, "SELECT count(*) FROM pg_prepared_xacts"),
+        ["0", "0"]
+    );
+}
+
+#[test]
+fn filled_tables_are_moved() {
+    let bed = bed();
+    let mut client = bed.client();
+    for reply in client.simple(FILL) {
+        reply.succeeded();
+    }
+    client.run("CREATE TABLE log (what text)").succeeded();
+    client
+        .run("CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (TG_OP); RETURN NULL; END'")
+        .succeeded();
+    client
+        .run("CREATE TRIGGER note AFTER INSERT OR DELETE ON things FOR EACH ROW EXECUTE FUNCTION note()")
+        .succeeded();
+    assert_eq!(seen(&mut client), ALL);
+    client
+        .run("SELECT create_distributed_table('things', 'id')")
+        .succeeded();
+    assert_eq!(seen(&mut client), ALL);
+    let counts = on_shards(&bed, "SELECT count(*) FROM things");
+    let counts: Vec<u32> = counts.iter().map(|count| count.parse().unwrap()).collect();
+    assert!(
+        counts.iter().all(|count| *count > 500) && counts.iter().sum::<u32>() == 2000,
+        "{counts:?}"
+    );
+    // Each is where it is looked for, on replicas too.
+    for id in (1..2000).step_by(97) {
+        let found = value(
+            &mut client,
+            &format!("SELECT name FROM things WHERE id = {id}"),
+        );
+        assert_eq!(found, format!("thing {id}"));
+    }
+    assert_eq!(on_shards(&bed, "SELECT count(*) FROM log"), ["0", "0"]);
+    assert_eq!(
+        on_shards(
+            &bed,
+            "SELECT tgenabled FROM pg_trigger WHERE tgname = 'note'"
+        ),
+        ["O", "O"]
+    );
+    moved_back(&bed, &mut client);
+}
+
+/// To the first shard, to all of them, and forgotten.
+fn moved_back(bed: &Bed, client: &mut Client) {
+    client
+        .run("SELECT undistribute_table('things')")
+        .succeeded();
+    assert_eq!(seen(client), ALL);
+    assert_eq!(on_shards(bed, "SELECT count(*) FROM things"), ["2000", "0"]);
+    client
+        .run("SELECT create_reference_table('things')")
+        .succeeded();
+    assert_eq!(
+        on_shards(bed, "SELECT count(*) FROM things"),
+        ["2000", "2000"]
+    );
+    assert_eq!(seen(client), ALL);
+    client
+        .run("SELECT undistribute_table('things')")
+        .succeeded();
+    assert_eq!(on_shards(bed, "SELECT count(*) FROM things"), ["2000", "0"]);
+    // One that is gone is forgotten.
+    client
+        .run("SELECT create_reference_table('things')")
+        .succeeded();
+    client.run("DROP TABLE things").succeeded();
+    client
+        .run("SELECT undistribute_table('things')")
+        .succeeded();
+    assert_eq!(
+        catalog(
+            bed,
+            "SELECT count(*) FROM switchyard.tables WHERE name = 'things'"
+        ),
+        "0"
+    );
+}
+
+#[track_caller]
+fn refused(client: &mut Client, sql: &str, sqlstate: &str, message: &str) {
+    for extended in [false, true] {
+        let reply = match extended {
+            false => client.run(sql),
+            true => client.extended(sql, &[], 0),
+        };
+        let failure = reply.failure.unwrap_or_else(|| panic!("{sql} is accepted"));
+        assert_eq!(failure.sqlstate(), sqlstate, "{sql}: {failure:?}");
+        assert_eq!(failure.message(), message, "{sql}");
+        assert_eq!(client.status, b'I');
+    }
+}
+
+/// Calls, with the SQLSTATE and the message of each.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "create_distributed_table('nosuch', 'id')",
+        "42P01",
+        "relation \"nosuch\" does not exist",
+    ),
+    (
+        "create_reference_table('nosuch')",
+        "42P01",
+        "relation \"nosuch\" does not exist",
+    ),
+    (
+        "undistribute_table('nosuch')",
+        "42P01",
+        "relation \"nosuch\" does not exist",
+    ),
+    (
+        "undistribute_table('t')",
+        "42809",
+        "table \"t\" is not distributed",
+    ),
+    (
+        "create_distributed_table('t', 'nosuch')",
+        "42703",
+        "column \"nosuch\" of relation \"t\" does not exist",
+    ),
+    (
+        "create_distributed_table('t', 'at')",
+        "0A000",
+        "table \"t\" cannot be distributed by column \"at\"",
+    ),
+    (
+        "create_distributed_table('t', 'id')",
+        "0A000",
+        "unique constraint \"t_email_key\" of table \"t\" cannot hold across shards",
+    ),
+    (
+        "create_distributed_table('u', 'id')",
+        "0A000",
+        "foreign key \"child_id_fkey\" of table \"child\" cannot hold across shards",
+    ),
+    (
+        "create_distributed_table('child', 'id')",
+        "0A000",
+        "foreign key \"child_id_fkey\" of table \"child\" cannot hold across shards",
+    ),
+    (
+        "create_distributed_table('seen', 'id')",
+        "0A000",
+        "table \"seen\" cannot be distributed: the materialized view \"m\" reads it",
+    ),
+    (
+        "create_distributed_table('v', 'id')",
+        "42809",
+        "\"v\" is not a table",
+    ),
+    (
+        "create_distributed_table('users', 'id')",
+        "42P16",
+        "table \"users\" is already distributed",
+    ),
+    (
+        "create_reference_table('users')",
+        "42P16",
+        "table \"users\" is already distributed",
+    ),
+    (
+        "create_distributed_table('words', 'word', colocate_with => 'users')",
+        "42804",
+        "cannot colocate tables \"users\" and \"words\"",
+    ),
+    (
+        "create_distributed_table('words', 'word', colocate_with => 'countries')",
+        "42809",
+        "table \"countries\" is not distributed by a column",
+    ),
+    (
+        "create_distributed_table('words', 'word', colocate_with => 'nosuch')",
+        "42P01",
+        "relation \"nosuch\" does not exist",
+    ),
+    (
+        "create_distributed_table('pg_class', 'oid')",
+        "42501",
+        "must be owner of table pg_class",
+    ),
+    (
+        "create_distributed_table('words')",
+        "42883",
+        "create_distributed_table does not take these arguments",
+    ),
+];
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let bed = bed();
+    let mut client = bed.client();
+    for sql in [
+        "CREATE TABLE t (id int PRIMARY KEY, email text UNIQUE, at point)",
+        "CREATE TABLE u (id int PRIMARY KEY)",
+        "CREATE TABLE child (id int REFERENCES u)",
+        "CREATE VIEW v AS SELECT * FROM u",
+        "CREATE TABLE seen (id int)",
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM seen",
+        "CREATE TABLE words (word text, n int)",
+    ] {
+        client.run(sql).succeeded();
+    }
+    let before = catalog(&bed, "SELECT number FROM switchyard.revision");
+    for (sql, sqlstate, message) in REFUSED {
+        refused(&mut client, &format!("SELECT {sql}"), sqlstate, message);
+    }
+    // What every shard has may be referred to.
+    client.run("SELECT create_reference_table('u')").succeeded();
+    client.run("BEGIN").succeeded();
+    let failure = client
+        .run("SELECT create_reference_table('words')")
+        .failure
+        .unwrap();
+    assert_eq!(failure.sqlstate(), "25001");
+    client.run("ROLLBACK").succeeded();
+    let after = catalog(&bed, "SELECT number FROM switchyard.revision");
+    assert_eq!(
+        before.parse::<u32>().unwrap() + 2,
+        after.parse::<u32>().unwrap()
+    );
+}
+
+#[test]
+fn without_a_catalog_it_is_refused() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
+    let mut client = bed.client();
+    client.run("CREATE TABLE t (id int)").succeeded();
+    let failure = client
+        .run("SELECT create_distributed_table('t', 'id')")
+        .failure
+        .unwrap();
+    assert_eq!(failure.sqlstate(), "55000");
+    assert_eq!(
+        failure.message(),
+        "create_distributed_table needs a catalog"
+    );
+    assert!(
+        failure
+            .field('H')
+            .contains("name = \"t\", shard_key = \"id\", method = \"hash\""),
+        "{failure:?}"
+    );
+}
+
+/// What fails on the second shard leaves the first as it was.
+#[test]
+fn a_failure_on_the_second_shard_leaves_nothing() {
+    let bed = bed();
+    let mut client = bed.client();
+    for reply in client.simple(FILL) {
+        reply.succeeded();
+    }
+    let second = bed.cluster().shard(1).primary.as_ref();
+    // The key of one row that is to go there is taken.
+    let check = "ALTER TABLE things ADD CONSTRAINT odd CHECK (id <> 1234 AND id <> 1235 AND id <> 1236 AND id <> 1237 AND id <> 1238)";
+    bed.cluster().sql(second, check).unwrap();
+    let failure = client
+        .run("SELECT create_distributed_table('things', 'id')")
+        .failure
+        .unwrap();
+    assert_eq!(failure.sqlstate(), "23514", "{failure:?}");
+    assert!(failure.message().ends_with("(shard \"s1\")"), "{failure:?}");
+    assert_eq!(
+        on_shards(&bed, "SELECT count(*) FROM things"),
+        ["2000", "0"]
+    );
+    assert_eq!(
+        on_shards(&bed, "SELECT count(*) FROM pg_prepared_xacts"),
+        ["0", "0"]
+    );
+    assert_eq!(seen(&mut client), ALL);
+    let shared = "ALTER TABLE things DROP CONSTRAINT odd; ALTER TABLE things ADD COLUMN more int";
+    bed.cluster().sql(second, shared).unwrap();
+    let failure = client
+        .run("SELECT create_distributed_table('things', 'id')")
+        .failure
+        .unwrap();
+    assert_eq!(
+        failure.message(),
+        "table \"things\" is not the same on shard \"s1\""
+    );
+    bed.cluster()
+        .sql(
+            second,
+            "ALTER TABLE things DROP COLUMN more; INSERT INTO things (id) VALUES (1)",
+        )
+        .unwrap();
+    let failure = client
+        .run("SELECT create_distributed_table('things', 'id')")
+        .failure
+        .unwrap();
+    assert_eq!(failure.sqlstate(), "55000", "{failure:?}");
+    bed.cluster().sql(second, "TRUNCATE things").unwrap();
+    client
+        .run("SELECT create_distributed_table('things', 'id')")
+        .succeeded();
+    assert_eq!(seen(&mut client), ALL);
+}
+
+/// What a client has met that reads and writes all the time.
+#[derive(Default)]
+struct Busy {
+    reads: u32,
+    errors: Vec<String>,
+    /// The rows whose INSERT has been acknowledged.
+    stored: Vec<usize>,
+}
+
+impl Busy {
+    /// Works until it is told to stop: every other client in transaction blocks.
+    fn work(port: u16, number: usize, stop: &AtomicBool) -> Busy {
+        let mut client = Client::connect(&Login::new(port));
+        let mut busy = Busy::default();
+        let mut id = 10_000 * (number + 1);
+        while !stop.load(Ordering::Relaxed) {
+            id += 1;
+            match busy.transaction(&mut client, id, number % 2 == 1) {
+                Ok(()) => busy.stored.push(id),
+                Err(sqlstate) => busy.errors.push(sqlstate),
+            }
+        }
+        busy
+    }
+
+    /// Reads all rows and adds one.
+    fn transaction(&mut self, client: &mut Client, id: usize, block: bool) -> Result<(), String> {
+        let run = |client: &mut Client, sql: &str| {
+            let reply = client.run(sql);
+            match &reply.failure {
+                Some(failure) => Err(failure.sqlstate().to_owned()),
+                None => Ok(reply),
+            }
+        };
+        if block {
+            run(client, "BEGIN")?;
+        }
+        let done = run(client, "SELECT count(*) FROM things WHERE id <= 2000").and_then(|count| {
+            assert_eq!(count.value(), "2000");
+            self.reads += 1;
+            run(
+                client,
+                &format!("INSERT INTO things (id, name) VALUES ({id}, 'new')"),
+            )
+        });
+        if block {
+            let end = run(client, "COMMIT")?;
+            if done.is_ok() {
+                assert_eq!(end.tag.as_deref(), Some("COMMIT"));
+            }
+        }
+        done.map(drop)
+    }
+}
+
+/// Clients that read and write all the time, on two routers, see all rows or an error.
+#[test]
+fn nobody_sees_half_of_it() {
+    let bed = bed();
+    let second = bed.another_router("", &|node| node.port());
+    let mut client = bed.client();
+    for reply in client.simple(FILL) {
+        reply.succeeded();
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let ports = [bed.router().port(), second.port()];
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            let (port, stop) = (ports[number / 2], Arc::clone(&stop));
+            spawn(move || Busy::work(port, number, &stop))
+        })
+        .collect();
+    for _ in 0..2 {
+        for call in [
+            "create_distributed_table('things', 'id')",
+            "undistribute_table('things')",
+        ] {
+            client.run(&format!("SELECT {call}")).succeeded();
+            // Some go on between the changes.
+            client.run("SELECT pg_sleep(0.5)").succeeded();
+        }
+    }
+    client
+        .run("SELECT create_distributed_table('things', 'id')")
+        .succeeded();
+    stop.store(true, Ordering::Relaxed);
+    for busy in clients {
+        let busy = busy.join().unwrap();
+        assert!(busy.reads > 20, "{} reads", busy.reads);
+        let expected = ["57014", "40001"];
+        let known = |error: &String| expected.contains(&&**error);
+        assert!(busy.errors.iter().all(known), "{:?}", busy.errors);
+        // What was acknowledged is there once, where it is looked for.
+        for id in busy.stored {
+            let sql = format!("SELECT count(*) FROM things WHERE id = {id}");
+            assert_eq!(value(&mut client, &sql), "1", "{id}");
+        }
+    }
+    assert_eq!(
+        on_shards(&bed, "SELECT count(*) FROM pg_prepared_xacts"),
+        ["0", "0"]
+    );
+}
+
+/// A router that dies at any moment leaves all of it or nothing, and others end what it has prepared.
+#[test]
+fn a_router_that_dies_leaves_all_or_nothing() {
+    let bed = bed();
+    let second = bed.another_router("", &|node| node.port());
+    let mut client = Client::connect(&Login::new(second.port()));
+    for reply in client.simple(FILL) {
+        reply.succeeded();
+    }
+    let mut outcomes = Vec::new();
+    for delay in [5, 20, 40, 80, 200, 700] {
+        let victim = bed.another_router("", &|node| node.port());
+        let mut doomed = Client::connect(&Login::new(victim.port()));
+        let asking =
+            spawn(move || doomed.try_run("SELECT create_distributed_table('things', 'id')"));
+        sleep(Duration::from_millis(delay));
+        drop(victim);
+        asking.join().unwrap();
+        eventually("nothing is left prepared", || {
+            on_shards(&bed, "SELECT count(*) FROM pg_prepared_xacts") == ["0", "0"]
+                && on_shards(
+                    &bed,
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted OR mode = 'AccessExclusiveLock'",
+                ) == ["0", "0"]
+        });
+        assert_eq!(seen(&mut client), ALL);
+        let recorded = catalog(
+            &bed,
+            "SELECT count(*) FROM switchyard.tables WHERE name = 'things'",
+        );
+        let counts = on_shards(&bed, "SELECT count(*) FROM things");
+        assert_eq!(
+            recorded == "0",
+            counts == ["2000", "0"],
+            "{recorded} {counts:?}"
+        );
+        if recorded != "0" {
+            client
+                .run("SELECT undistribute_table('things')")
+                .succeeded();
+        }
+        outcomes.push(recorded);
+    }
+    assert!(outcomes.contains(&"1".to_owned()), "{outcomes:?}");
+}
