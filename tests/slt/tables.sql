@@ -32,3 +32,12 @@ CREATE TABLE posts (author integer NOT NULL, number bigserial, word text DEFAULT
 CREATE TABLE issued (id integer GENERATED ALWAYS AS IDENTITY (START 100 INCREMENT 10), shop integer, PRIMARY KEY (shop, id));
 CREATE SEQUENCE tickets START 7;
 CREATE TABLE queued (ticket text DEFAULT 'T' || nextval('tickets') PRIMARY KEY, who text);
+-- Rows that move.
+CREATE TABLE places (owner integer, number integer, word varchar(9) DEFAULT 'none', weight numeric(8,2), made timestamptz,
+    doubled integer GENERATED ALWAYS AS (number * 2) STORED, kind colour, tags text[], data bytea, country text REFERENCES countries,
+    serial integer GENERATED ALWAYS AS IDENTITY, CHECK (number < 900), PRIMARY KEY (owner, number)) PARTITION BY RANGE (owner);
+CREATE TABLE places_low PARTITION OF places FOR VALUES FROM (MINVALUE) TO (100);
+CREATE TABLE places_high PARTITION OF places FOR VALUES FROM (100) TO (1000);
+CREATE TABLE loose (id bigint, word text);
+CREATE TABLE houses (id integer PRIMARY KEY, street text);
+CREATE TABLE rooms (house integer REFERENCES houses ON DELETE CASCADE, number integer, PRIMARY KEY (house, number));

@@ -1,6 +1,6 @@
 //! Rows that a workspace answers with, on their way into a table of a shard.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::encode;
 
@@ -78,6 +78,24 @@ pub(crate) async fn divide(
             }
         }
     }
+}
+
+/// Stores rows in a table by this COPY, each of them the body of a row in binary; how many are stored.
+pub(crate) async fn store(
+    client: &mut Client,
+    target: &mut Participant,
+    copy: &str,
+    rows: &[Bytes],
+) -> Result<u64, Trouble> {
+    target.unread = true;
+    begin(client, target, copy).await?;
+    for row in rows {
+        encode::copy_data(&mut target.connection.output, row);
+        if target.connection.output.len() >= CHUNK {
+            write_all(client, &mut target.connection).await?;
+        }
+    }
+    finish(client, target, true).await
 }
 
 /// Ends the COPY of a participant: well, or because of trouble that the client hears of. The number of rows that are stored: triggers may

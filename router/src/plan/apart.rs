@@ -78,6 +78,7 @@ impl Planner<'_> {
             | Operator::Write(_)
             | Operator::Insert(_)
             | Operator::InsertQuery(_)
+            | Operator::Move(_)
             | Operator::CopyIn(_)
             | Operator::Workspace(_) => {}
         }

@@ -79,6 +79,11 @@ pub enum Command {
         /// The cursor's name.
         name: String,
     },
+    /// `UPDATE … WHERE CURRENT OF name`, `DELETE … WHERE CURRENT OF name`
+    OfCursor {
+        /// The cursor's name.
+        name: String,
+    },
     /// `CLOSE name`, `ALL` is `None`.
     CloseCursor(Option<String>),
     /// `LISTEN channel`

@@ -246,8 +246,8 @@ pub(super) fn scattered(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> 
     }
 }
 
-/// The same, whatever functions the shards would each compute a value of.
-pub(super) fn parts(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
+/// Whether nothing in it needs rows of several shards, or what is on one shard only, in one place.
+pub(super) fn in_one_place(analysis: &Analysis) -> Result<(), Refusal> {
     // What a view or a function reads is on other shards, too.
     if let Some(refusal) = analysis.merge.as_ref().or(analysis.reads_views.as_ref()) {
         return Err(refusal.clone());
@@ -276,6 +276,12 @@ pub(super) fn parts(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
             "combining a sharded table with a temporary table or the system catalogue is not supported across shards yet",
         ));
     }
+    Ok(())
+}
+
+/// The same as [`scattered`], whatever functions the shards would each compute a value of.
+pub(super) fn parts(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
+    in_one_place(analysis)?;
     let facts = &analysis.facts;
     let top: Option<ScopeId> = analysis.top.map(|top| facts.find(top));
     let anchors: Vec<&Instance> = analysis
@@ -295,12 +301,17 @@ pub(super) fn parts(analysis: &Analysis) -> Result<Vec<&Instance>, Refusal> {
             .any(|anchor| known.same(instance.key, anchor.key))
             && (Some(facts.find(instance.scope)) != top || known.same(instance.key, first.key));
         if !tied || !instance.map.colocated_with(&first.map) {
-            return Err(Refusal::not_supported(format!("joining \"{}\" and \"{}\" across shards is not supported yet", first.name, instance.name))
-                .detail("Their shard keys are not known to be equal, or the tables are not colocated.")
-                .hint("Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows."));
+            return Err(apart(first, instance));
         }
     }
     Ok(anchors)
+}
+
+/// Rows of both may be on different shards.
+pub(super) fn apart(first: &Instance, other: &Instance) -> Refusal {
+    Refusal::not_supported(format!("joining \"{}\" and \"{}\" across shards is not supported yet", first.name, other.name))
+        .detail("Their shard keys are not known to be equal, or the tables are not colocated.")
+        .hint("Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.")
 }
 
 fn several_written(analysis: &Analysis) -> Refusal {

@@ -125,6 +125,10 @@ fn write_plan(
             write_workspace(steps, workspace, plan, names, query)?;
         }
         Operator::Write(write) => write_write(out, (write, plan), names, values)?,
+        Operator::Move(of) => {
+            write_write(out, (&of.write, plan), names, values)?;
+            writeln!(out, "  Rows that change their shard key move")?;
+        }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::InsertQuery(insert) => {
             writeln!(out, "Insert of a query's rows, each on its shard")?;

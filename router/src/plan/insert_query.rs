@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
 use sqlparser::ast::{SetExpr, Statement};
-use switchyard_schema::{Key, KeyMap, ShardIndex, ShardSet, TableName};
+use switchyard_schema::{KeyMap, ShardIndex, ShardSet, TableName};
 
 use super::analyse::{self, Analysis, differs_in_triggers};
 use super::apart::{Understood, several};
@@ -131,14 +131,7 @@ impl FromQuery {
 
     /// The shard of a row with this key, in binary. One that PostgreSQL refuses goes to any.
     pub(crate) fn shard(&self, key: Option<&[u8]>) -> Option<ShardIndex> {
-        let Some(key) = key else {
-            return match self.stored.not_null {
-                true => self.map.shards().first(),
-                false => self.map.shard_of(None).ok(),
-            };
-        };
-        let key = Key::from_binary(self.map.key_type(), key).ok()?;
-        self.map.shard_of(Some(&key)).ok()
+        self.stored.shard(&self.map, key)
     }
 
     /// Whether rows take values of sequences: the workspace is where the first shard is, then.

@@ -29,13 +29,16 @@ pub mod learned;
 pub mod lock;
 pub mod merge;
 pub mod moment;
+pub(crate) mod moving;
 pub mod needed;
+mod of_cursor;
 mod opaque;
 mod parse;
 mod refusal;
 mod route;
 mod rows;
 mod setting;
+mod shares;
 mod types;
 mod utility;
 mod within;
@@ -54,6 +57,7 @@ pub use insert::Insert;
 pub use insert_query::FromQuery;
 pub use lock::Lock;
 pub use merge::{Finish, Merge};
+pub use moving::Move;
 pub use refusal::Refusal;
 pub use route::{
     KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
@@ -160,6 +164,7 @@ impl Plan {
             Operator::Merge(merge) => merge.size(),
             Operator::Lock(lock) => lock.size(),
             Operator::Write(write) => write.size(),
+            Operator::Move(of) => of.size(),
             Operator::Insert(insert) => insert.size(),
             Operator::InsertQuery(insert) => insert.workspace.size() + 1024,
             Operator::PassThrough(_)
@@ -196,6 +201,8 @@ pub enum Operator {
     /// Several shards change rows of their own, one after the other in one transaction; their counts are added, and the rows they
     /// return appended.
     Write(Box<Write>),
+    /// The same, and rows whose shard keys it changes move to the shards they belong to then.
+    Move(Box<Move>),
     /// Each shard is sent the rows that it stores.
     Insert(Box<Insert>),
     /// A workspace runs a query, and each shard is sent the rows that it stores.
@@ -216,6 +223,7 @@ impl Operator {
             Operator::Merge(merge) => merge.params(),
             Operator::Lock(lock) => lock.params(),
             Operator::Write(write) => write.params(),
+            Operator::Move(of) => of.params(),
             Operator::Insert(insert) => insert.params(),
             Operator::InsertQuery(insert) => insert.workspace.params(),
             Operator::Workspace(workspace) => workspace.params(),
@@ -467,6 +475,9 @@ impl Planner<'_> {
             && let Some(created) = create_as::CreateAs::read(self.sql, tokens)
             && let Some(plan) = self.create_as(&created)
         {
+            return plan;
+        }
+        if let Some(plan) = self.of_cursor(tokens) {
             return plan;
         }
         let Some(text) = parse::readable(self.sql, tokens) else {

@@ -56,7 +56,12 @@ impl Planner<'_> {
             | Operator::CopyIn(_)
             | Operator::Refuse(_) => plan,
             // A plan for several rows is there for other values only.
-            Operator::Insert(_) | Operator::InsertQuery(_) => {
+            // What the shards plan is the update.
+            Operator::Move(of) if !analyze => Plan {
+                operator: Operator::Write(Box::new(of.write.clone())),
+                ..plan
+            },
+            Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_) => {
                 refused(Refusal::not_supported("EXPLAIN of this statement"), command)
             }
             // What every shard does one can say.
@@ -254,7 +259,10 @@ impl Planner<'_> {
         if let Some(several) = &plan.several
             && matches!(
                 several.operator,
-                Operator::Write(_) | Operator::Insert(_) | Operator::InsertQuery(_)
+                Operator::Write(_)
+                    | Operator::Move(_)
+                    | Operator::Insert(_)
+                    | Operator::InsertQuery(_)
             )
         {
             let message = "a write of several shards is not supported in this statement";

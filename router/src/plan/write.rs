@@ -4,6 +4,11 @@
 //! one transaction. Invariants: together the shards do what one server would do with all the rows; what a shard would compute by
 //! itself, and one server only once, is not among it. Collaborators: `decide` says where rows are; `session::write` runs it.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few statements write, of which few are not looked into"
+)]
+
 use sqlparser::ast::{Insert, SetExpr, Statement};
 use switchyard_schema::{ShardIndex, TableName};
 
@@ -12,8 +17,10 @@ use super::apart::{Understood, several};
 use super::decide;
 use super::given::{Given, GivenText};
 use super::moment::Moments;
+use super::moving::changes_keys;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, Target};
+use super::shares::Shares;
 use super::{Broadcast, Context, Operator, Plan, Planner};
 use crate::relations::{Placement, RelationKind};
 use crate::sql::Token;
@@ -67,11 +74,15 @@ impl Write {
 impl Planner<'_> {
     /// Plans a write of several shards, where it is one or may turn out to be.
     pub(super) fn written(&self, plan: &mut Plan, (analysis, statement, tokens): Understood<'_>) {
-        let changes = matches!(
-            statement,
-            Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_)
-        );
-        let changes = changes || matches!(statement, Statement::Insert(of) if is_of_rows(of));
+        let changes = match statement {
+            Statement::Query(query) => match &*query.body {
+                SetExpr::Insert(Statement::Insert(of)) => is_of_rows(of),
+                _ => true,
+            },
+            Statement::Insert(of) => is_of_rows(of),
+            Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => true,
+            _ => false,
+        };
         // Each shard would take values of its own.
         let changes = changes && analysis.takes_next.is_none();
         match &mut plan.operator {
@@ -87,12 +98,9 @@ impl Planner<'_> {
                 };
             }
             Operator::Refuse(refusal) if changes => {
-                let write = match analysis.writes_reference {
-                    None => self.write(analysis, tokens),
-                    Some(_) => Err((**refusal).clone()),
-                };
-                match self.or_given(write, (analysis, statement, tokens), &mut plan.guards) {
-                    Ok(write) => plan.operator = Operator::Write(Box::new(write)),
+                let refused = analysis.writes_reference.as_ref().map(|_| &**refusal);
+                match self.change(refused, (analysis, statement, tokens), &mut plan.guards) {
+                    Ok(operator) => plan.operator = operator,
                     Err(why) => **refusal = why,
                 }
             }
@@ -100,9 +108,8 @@ impl Planner<'_> {
                 several: Some(refusal),
                 ..
             })) if changes => {
-                let write = self.write(analysis, tokens);
-                match self.or_given(write, (analysis, statement, tokens), &mut plan.guards) {
-                    Ok(write) => plan.several = several(plan, Operator::Write(Box::new(write))),
+                match self.change(None, (analysis, statement, tokens), &mut plan.guards) {
+                    Ok(operator) => plan.several = several(plan, operator),
                     Err(why) => **refusal = why,
                 }
             }
@@ -116,13 +123,32 @@ impl Planner<'_> {
             | Operator::Write(_)
             | Operator::Insert(_)
             | Operator::InsertQuery(_)
+            | Operator::Move(_)
             | Operator::CopyIn(_)
             | Operator::Refuse(_) => {}
         }
     }
 
-    fn write(&self, analysis: &Analysis, tokens: &[Token]) -> Result<Write, Refusal> {
-        let target = target(analysis)?;
+    /// How several shards do it, unless it is refused as it is: with rows given, then, or not at all.
+    fn change(
+        &self,
+        refused: Option<&Refusal>,
+        written: Understood<'_>,
+        guards: &mut Vec<u32>,
+    ) -> Result<Operator, Refusal> {
+        let write = match refused {
+            Some(refusal) => Err(refusal.clone()),
+            None => self.write(written),
+        };
+        let write = self.or_given(write, written, guards)?;
+        Ok(match changes_keys(written.0, written.1) {
+            true => Operator::Move(Box::new(self.moved(write, written)?)),
+            false => Operator::Write(Box::new(write)),
+        })
+    }
+
+    fn write(&self, (analysis, statement, tokens): Understood<'_>) -> Result<Write, Refusal> {
+        let target = target(analysis, changes_keys(analysis, statement))?;
         Ok(Write {
             target,
             moments: self.moments_of(analysis, tokens)?,
@@ -193,7 +219,7 @@ impl Planner<'_> {
             let elsewhere = analysis.temporary || analysis.reads_views.is_some();
             (!elsewhere).then_some(Target::Shard(ShardIndex::FIRST))?
         } else {
-            target(&analysis).ok()?
+            target(&analysis, changes_keys(&analysis, statement)).ok()?
         };
         let given: Option<Vec<(Given, Target)>> = names
             .iter()
@@ -244,28 +270,19 @@ fn is_of_rows(insert: &Insert) -> bool {
     !matches!(&*query.body, SetExpr::Values(_)) && !is_ordered
 }
 
-/// The shards of a write of which each shard can do its part; `Err` is why they cannot.
-fn target(analysis: &Analysis) -> Result<Target, Refusal> {
+/// The shards of a write of which each shard can do its part; `Err` is why they cannot. Rows may move from one to another, or not.
+fn target(analysis: &Analysis, may_move: bool) -> Result<Target, Refusal> {
     let facts = &analysis.facts;
-    let top = analysis.top.map(|top| facts.find(top));
-    let inside = analysis
-        .written
-        .iter()
-        .find(|scope| Some(facts.find(**scope)) != top);
-    if inside.is_some() {
-        return Err(Refusal::not_supported(
-            "a common table expression that writes, in a statement over several shards, is not supported yet",
-        ));
-    }
-    let anchors = decide::parts(analysis)?;
-    for stored in &analysis.stored {
+    let Shares { tables, returned } = Shares::of(analysis)?;
+    for stored in analysis.stored.iter().filter(|_| !may_move) {
         let stays = match &stored.keys {
             StoredKeys::Column(column, scope) => {
                 let known = facts.known(*scope);
                 let same = |anchor: &&Instance| {
                     known.same(*column, anchor.key) && anchor.map.colocated_with(&stored.map)
                 };
-                anchors.iter().any(same) && decide::is_stored_as_it_is(analysis, stored, *column)
+                tables.iter().chain(&returned).any(same)
+                    && decide::is_stored_as_it_is(analysis, stored, *column)
             }
             StoredKeys::Values(_) => false,
         };
@@ -278,7 +295,7 @@ fn target(analysis: &Analysis) -> Result<Target, Refusal> {
             .hint("Delete the rows and insert them with the new keys."));
         }
     }
-    Ok(decide::targets(analysis, &anchors))
+    Ok(decide::targets(analysis, &tables))
 }
 
 /// The tables besides the one that is written whose rows can be given: those of which other shards have rows that matter, or all.

@@ -62,6 +62,13 @@ impl Session {
             Command::Fetch { name } if let Some(at) = self.cursor_apart(name) => {
                 self.fetch_apart(at, sent).await
             }
+            Command::OfCursor { name } if self.cursor_apart(name).is_some() => {
+                Err(Failure::Unsupported {
+                    what: "WHERE CURRENT OF a cursor over rows of several shards".into(),
+                    hint: "Find the row by its key.",
+                }
+                .into())
+            }
             Command::CloseCursor(Some(name)) if let Some(at) = self.cursor_apart(name) => {
                 self.close_cursor(at).await
             }

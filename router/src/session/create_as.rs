@@ -163,7 +163,7 @@ impl Session {
         let participant = self.participants.at(index)?;
         participant.note_run(plan);
         let sql = std::str::from_utf8(sql).map_err(|_| Failure::NotUtf8)?;
-        self.ask(index, sql, Format::Text, asked).await?;
+        self.ask(index, sql, &[Format::Text], asked).await?;
         let (client, participant, _) = self.exchanging(index)?;
         let mut failed = false;
         loop {

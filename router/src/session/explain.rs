@@ -340,7 +340,7 @@ impl Session {
         asked: &Asked<'_>,
     ) -> Result<Vec<String>, Trouble> {
         let index = self.join(shard, asked.need).await?;
-        let plan = match self.ask(index, sql, Format::Text, asked).await {
+        let plan = match self.ask(index, sql, &[Format::Text], asked).await {
             Ok(()) => {
                 let (client, source, _) = self.exchanging(index)?;
                 let plan = lines(client, source).await;

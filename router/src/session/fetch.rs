@@ -233,7 +233,7 @@ impl Session {
         };
         let index = self.join(shard, asked.need).await?;
         let explain = format!("EXPLAIN {query}");
-        self.ask(index, &explain, Format::Text, asked).await?;
+        self.ask(index, &explain, &[Format::Text], asked).await?;
         let (client, source, _) = self.exchanging(index)?;
         let lines = lines(client, source).await;
         source.unread = matches!(&lines, Err(trouble) if !matches!(trouble, Trouble::Told));
@@ -285,7 +285,7 @@ impl Session {
         let mut sources = Vec::with_capacity(shards.len());
         for shard in shards.iter() {
             let index = self.join(shard, asked.need).await?;
-            self.ask(index, query, Format::Binary, asked).await?;
+            self.ask(index, query, &[Format::Binary], asked).await?;
             sources.push(index);
         }
         let table = escape_identifier(&fetch.relation.name);
@@ -312,7 +312,7 @@ impl Session {
         &mut self,
         index: usize,
         query: &str,
-        format: Format,
+        results: &[Format],
         asked: &Asked<'_>,
     ) -> Result<(), Trouble> {
         let Self {
@@ -339,7 +339,7 @@ impl Session {
         let shard = source.shard;
         let connection = &mut *source.connection;
         connection.unnamed = None;
-        asked.encode_for(shard, &mut connection.output, query.as_bytes(), &[format]);
+        asked.encode_for(shard, &mut connection.output, query.as_bytes(), results);
         source.unread = true;
         if connection.flush().await.is_err() {
             return Err(Trouble::Lost);

@@ -40,7 +40,7 @@ impl Session {
         let mut sources = Vec::with_capacity(shards.len());
         for shard in shards.iter() {
             let index = self.join(shard, asked.need).await?;
-            self.ask(index, query, Format::Binary, asked).await?;
+            self.ask(index, query, &[Format::Binary], asked).await?;
             sources.push(index);
         }
         let mut few = FewRows::All(Arrays::new(given.types().map(|(oid, _)| oid)));

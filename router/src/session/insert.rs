@@ -59,21 +59,26 @@ pub(super) struct Inserted {
     pub(super) rows: Vec<Bytes>,
     /// How many rows have been stored.
     pub(super) count: u64,
+    /// The command tag without that number; empty for INSERT.
+    pub(super) command: &'static str,
 }
 
 impl Inserted {
     /// The command tag.
     pub(super) fn tag(&self) -> String {
-        format!("INSERT 0 {}", self.count)
+        match self.command {
+            "" => format!("INSERT 0 {}", self.count),
+            command => format!("{command} {}", self.count),
+        }
     }
 }
 
 /// What one shard has answered.
 #[derive(Debug, Default)]
-struct Answer {
+pub(super) struct Answer {
     description: Option<Bytes>,
-    rows: VecDeque<Bytes>,
-    count: u64,
+    pub(super) rows: VecDeque<Bytes>,
+    pub(super) count: u64,
     /// It has refused.
     failed: bool,
 }
@@ -127,6 +132,8 @@ impl Session {
     pub(super) async fn insert_rows(&mut self, asked: &Inserting<'_>) -> Result<Inserted, Trouble> {
         let outcome = if let Operator::InsertQuery(from) = &asked.plan.operator {
             Box::pin(self.insert_query(from, asked)).await
+        } else if let Operator::Move(of) = &asked.plan.operator {
+            Box::pin(self.move_rows(of, asked)).await
         } else {
             Box::pin(self.insert_parts(asked)).await
         };
@@ -237,23 +244,12 @@ impl Session {
                 need: Need::Primary,
                 cancels: asked.cancels,
             };
-            self.ask(index, &query, Format::Text, &own).await?;
-            let before = self.client.hold();
+            self.ask(index, &query, &[Format::Text], &own).await?;
             let mut returned = 0;
-            let answer = self.rows_answered(index, asked.plan, &mut returned).await;
-            let mut said = self.client.unhold(before);
-            let answer = answer?;
-            if answer.failed {
-                // It speaks of places in a text of ours.
-                place_error(&mut said, 0, |_| None);
-                self.client.output.extend_from_slice(&said);
-                let shard = self.participants.at(index)?.shard;
-                if let Some(block) = &mut self.block {
-                    block.failed.get_or_insert(FailedOn::Shard(shard));
-                }
-                return Err(Trouble::Told);
-            }
-            self.client.output.extend_from_slice(&said);
+            // An error speaks of places in a text of ours.
+            let answer = self
+                .rows_or_error(index, asked.plan, &mut returned, |_| None)
+                .await?;
             computed.extend(answer.values().ok_or(Failure::Retry)?);
         }
         Ok(computed)
@@ -293,6 +289,31 @@ impl Session {
             }
         }
         Ok(indexes)
+    }
+
+    /// Reads a shard's answer to its end. An error is the client's, with the place it has in its text.
+    pub(super) async fn rows_or_error(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+        returned: &mut usize,
+        origin: impl Fn(usize) -> Option<usize>,
+    ) -> Result<Answer, Trouble> {
+        let before = self.client.hold();
+        let answer = self.rows_answered(index, plan, returned).await;
+        let mut said = self.client.unhold(before);
+        let answer = answer?;
+        if !answer.failed {
+            self.client.output.extend_from_slice(&said);
+            return Ok(answer);
+        }
+        place_error(&mut said, 0, origin);
+        self.client.output.extend_from_slice(&said);
+        let shard = self.participants.at(index)?.shard;
+        if let Some(block) = &mut self.block {
+            block.failed.get_or_insert(FailedOn::Shard(shard));
+        }
+        Err(Trouble::Told)
     }
 
     /// Reads a shard's answer to its end. What it says besides is in the client's output.
@@ -493,5 +514,6 @@ fn put_together(shards: &[ShardIndex], mut answers: Vec<(ShardIndex, Answer)>) -
         description,
         rows,
         count,
+        command: "",
     }
 }

@@ -156,7 +156,7 @@ impl Session {
         sql: &str,
         asked: &Asked<'_>,
     ) -> Result<Option<String>, Trouble> {
-        self.ask(index, sql, Format::Text, asked).await?;
+        self.ask(index, sql, &[Format::Text], asked).await?;
         let Self {
             client,
             participants,

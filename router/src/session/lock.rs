@@ -246,7 +246,7 @@ impl Session {
             need,
             cancels: asked.cancels,
         };
-        self.ask(index, query, Format::Text, &own).await?;
+        self.ask(index, query, &[Format::Text], &own).await?;
         let (client, source, _) = self.exchanging(index)?;
         let locked = lines(client, source).await;
         let told = matches!(&locked, Err(Trouble::Told));

@@ -32,6 +32,7 @@ mod learn;
 mod listing;
 mod lock;
 mod merge;
+mod moving;
 mod open;
 mod part;
 mod relations;
@@ -401,9 +402,11 @@ impl Session {
                 RouteKind::Primary
             }
             Operator::InsertQuery(_) => RouteKind::Workspace,
-            Operator::Lock(_) | Operator::Write(_) | Operator::Insert(_) | Operator::CopyIn(_) => {
-                RouteKind::Scatter
-            }
+            Operator::Lock(_)
+            | Operator::Write(_)
+            | Operator::Move(_)
+            | Operator::Insert(_)
+            | Operator::CopyIn(_) => RouteKind::Scatter,
             Operator::Broadcast(_) => RouteKind::Broadcast,
             Operator::Workspace(_) => RouteKind::Workspace,
             Operator::Session => RouteKind::Local,

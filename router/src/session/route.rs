@@ -273,6 +273,7 @@ impl Session {
             Operator::Session
             | Operator::Workspace(_)
             | Operator::InsertQuery(_)
+            | Operator::Move(_)
             | Operator::Refuse(_) => {
                 return Ok(ShardSet::empty());
             }
@@ -311,7 +312,10 @@ impl Session {
             {
                 None
             }
-            Command::Fetch { name } | Command::CloseCursor(Some(name)) => {
+            Command::OfCursor { name } if self.cursor_apart(name).is_some() => None,
+            Command::Fetch { name }
+            | Command::OfCursor { name }
+            | Command::CloseCursor(Some(name)) => {
                 let cursor = self.cursors.iter().find(|cursor| cursor.name == *name);
                 Some(cursor.map_or_else(|| self.any_shard(), |cursor| cursor.shard))
             }

@@ -120,7 +120,9 @@ impl Session {
                 .execute_merged(name, prepared, merge, routed, arguments)
                 .await;
         }
-        if let Operator::Insert(_) | Operator::InsertQuery(_) = &routed.plan.operator {
+        if let Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_) =
+            &routed.plan.operator
+        {
             return self.execute_insert_of(prepared, routed, arguments).await;
         }
         let message = call(&prepared.statement, arguments);

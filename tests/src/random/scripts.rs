@@ -195,7 +195,7 @@ impl Sides {
             }
             answers.push(expected);
             let different = match self.plain.status {
-                b'I' => self.stored(tables),
+                b'I' => self.stored(tables).or_else(|| self.found(tables)),
                 b'T' => self.seen(step.table),
                 _ => None,
             };
@@ -226,6 +226,32 @@ impl Sides {
                     let name = table.name;
                     return Some(format!(
                         "what is stored of {name} differs\n  plain:  {expected:?}\n  shards: {found:?}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// What is not found by its shard key.
+    fn found(&mut self, tables: &[&Table]) -> Option<String> {
+        let sharded =
+            |table: &&&Table| !matches!(table.method, Method::Reference | Method::Unsharded);
+        for Table { name, key, .. } in tables.iter().filter(sharded) {
+            let keys =
+                format!("SELECT DISTINCT quote_literal({key}) FROM {name} WHERE {key} IS NOT NULL");
+            let keys = self.plain.run(&keys).succeeded().texts();
+            let keys = keys
+                .iter()
+                .flatten()
+                .map(|literal| format!("{key} = {literal}"));
+            for condition in keys.chain([format!("{key} IS NULL")]) {
+                let count = format!("SELECT count(*) FROM {name} WHERE {condition}");
+                let count = |client: &mut Client| client.run(&count).succeeded().value();
+                let (expected, found) = (count(&mut self.plain), count(&mut self.router));
+                if expected != found {
+                    return Some(format!(
+                        "of {name} with {condition} {found} are found, not {expected}"
                     ));
                 }
             }

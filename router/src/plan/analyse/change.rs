@@ -8,6 +8,7 @@ use sqlparser::ast::{
 
 use super::facts::ScopeId;
 use super::from::{On, Tree};
+use super::insert::computed;
 use super::names::{Frame, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
 use super::{Analyser, Stop, StoredKeys};
@@ -75,13 +76,17 @@ impl<'a> Analyser<'a> {
         match value.and_then(|value| self.key_expr(value)) {
             Some(value) => self.store(relation, sharding, StoredKeys::Values(vec![value])),
             None => {
-                return Err(Refusal::not_supported(format!(
+                let refusal = Refusal::not_supported(format!(
                     "changing the shard key \"{column}\" of table \"{}\" is not supported",
                     relation.name
                 ))
                 .detail("The row would have to move to another shard.")
-                .hint("Delete the row and insert it with the new key.")
-                .into());
+                .hint("Delete the row and insert it with the new key.");
+                if !self.moves {
+                    return Err(refusal.into());
+                }
+                self.analysis.computed.get_or_insert(refusal);
+                self.store(relation, sharding, StoredKeys::Values(vec![computed()]));
             }
         }
         Ok(())
@@ -141,7 +146,10 @@ impl<'a> Analyser<'a> {
             }
         }
         self.join_all(trees, update.selection.as_ref(), scope)?;
+        // What other statements find is not all that they would have to move.
+        self.moves = self.frames.len() == 1;
         self.assignments(target, &update.assignments, scope)?;
+        self.moves = false;
         let mut returned = self.returning(update.returning.as_ref(), scope)?;
         // What RETURNING returns is the new value.
         if !self.analysis.stored.is_empty() {

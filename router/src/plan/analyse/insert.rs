@@ -498,7 +498,7 @@ fn takes_next_refusal(relation: &Relation, column: &Column) -> Refusal {
     ))
 }
 
-fn computed() -> KeyExpr {
+pub(super) fn computed() -> KeyExpr {
     KeyExpr {
         source: Source::Computed,
         negative: false,

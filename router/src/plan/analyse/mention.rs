@@ -139,14 +139,16 @@ impl<'a> Analyser<'a> {
     /// The columns of a CTE where it is mentioned.
     fn cte(&mut self, position: usize, scope: ScopeId) -> Result<(Vec<Output>, bool), Stop> {
         self.spend()?;
-        self.ctes[position].used = true;
         let cte = self.ctes[position].clone();
+        self.ctes[position].used = true;
         let (mut columns, open) = match cte.body {
             CteBody::Itself => (Vec::new(), true),
             CteBody::Write {
                 columns,
                 scope: inside,
+                target,
             } => {
+                let mut key = None;
                 let outputs = columns.into_iter().map(|output| {
                     let column = output.column.map(|inner| {
                         let outer = self
@@ -161,12 +163,29 @@ impl<'a> Analyser<'a> {
                                 of: inside,
                             },
                         );
+                        if target.as_ref().is_some_and(|target| target.key == inner) {
+                            key = Some(outer);
+                        }
                         outer
                     });
                     Output { column, ..output }
                 });
                 let outputs = outputs.collect::<Vec<_>>();
                 self.analysis.facts.export(inside, scope);
+                if let Some(target) = target {
+                    let own = || {
+                        let family = self.analysis.facts.family(target.key);
+                        self.analysis.facts.column(family, scope)
+                    };
+                    let key = key.unwrap_or_else(own);
+                    self.analysis.returned_twice |= cte.used;
+                    self.analysis.returned.push(Instance {
+                        name: cte.name.as_str().into(),
+                        map: target.map,
+                        key,
+                        scope,
+                    });
+                }
                 let open = outputs.iter().any(|output| output.name.is_none());
                 (outputs, open)
             }

@@ -149,6 +149,10 @@ pub(super) struct Analysis {
     /// The main rows of the statement's top level.
     pub(super) top: Option<ScopeId>,
     pub(super) instances: Vec<Instance>,
+    /// Mentions of common table expressions that write a sharded table: where what they return is.
+    pub(super) returned: Vec<Instance>,
+    /// One of them is mentioned twice.
+    pub(super) returned_twice: bool,
     pub(super) stored: Vec<Stored>,
     /// Something that exists on the first shard only; its name.
     pub(super) first_shard: Option<String>,
@@ -249,6 +253,8 @@ enum CteBody<'a> {
     Write {
         columns: Vec<Output>,
         scope: ScopeId,
+        /// The sharded table that it writes.
+        target: Option<Instance>,
     },
 }
 
@@ -278,6 +284,10 @@ pub(super) struct Analyser<'a> {
     depth: u32,
     /// What is walked is an item of FROM: it is computed once, and not for each row.
     in_from: bool,
+    /// The sharded table that the last write walked writes.
+    written: Option<Instance>,
+    /// The statement is an UPDATE, whose rows may move to other shards.
+    moves: bool,
     /// Nodes left before the statement counts as too complex: CTEs are walked at each mention.
     budget: u32,
 }
@@ -313,6 +323,8 @@ pub(super) fn analyse<'a>(
         outward: 0,
         depth: 0,
         in_from: false,
+        written: None,
+        moves: false,
         budget: BUDGET,
     };
     analyser.analysis.names_own_tables = own_table::names_own_tables(sql, tokens);

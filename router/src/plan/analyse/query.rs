@@ -473,6 +473,7 @@ impl<'a> Analyser<'a> {
                     CteBody::Write {
                         columns,
                         scope: inside,
+                        target: self.written.take(),
                     }
                 }
             };

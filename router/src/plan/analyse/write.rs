@@ -128,6 +128,10 @@ impl<'a> Analyser<'a> {
         }
         item.schema = Some(relation.name.schema.clone());
         (item.columns, item.open) = (self.mention(relation, scope)?, false);
+        let sharded = relation.sharding().is_some() && !self.alone;
+        self.written = sharded
+            .then(|| self.analysis.instances.last().cloned())
+            .flatten();
         let words = ["insert", "merge", "default"];
         let is_new = |token: &Token| words.iter().any(|word| token.is_word(self.sql, word));
         self.analysis.effects.uses_sequences |= match self.tokens.iter().any(is_new) {

@@ -102,9 +102,7 @@ WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) INSERT INTO order_i
 -->   Shards: s0
 
 WITH d AS (DELETE FROM orders RETURNING *) SELECT * FROM d
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "orders" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 WITH d AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT * FROM d JOIN users u ON u.id = d.user_id
 --> PassThrough to the shard of orders = integer[0] (primary)

@@ -357,9 +357,9 @@ CREATE TABLE t AS SELECT nextval('s'), id FROM users
 --> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
 
 CREATE TABLE t AS WITH gone AS (DELETE FROM orders RETURNING *) SELECT * FROM gone
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "orders" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: storing rows of the sharded table "orders" by this query is not supported
+--> DETAIL: It does more than read, and cannot be run apart from the shards.
+--> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
 
 CREATE TABLE t AS SELECT * FROM nobody_knows
 --> Broadcast to all shards (schema)

@@ -53,13 +53,10 @@ SELECT * FROM order_view WHERE code BETWEEN SYMMETRIC 1 AND 2
 -->   Fetch order_view (code, name) from all shards
 
 DELETE FROM users WHERE CURRENT OF c
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed to the end). It is no query.
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> Session: OfCursor { name: "c" }
 
 DELETE FROM settings WHERE CURRENT OF c
 --> PassThrough to shard s0 (primary)
--->   May use a sequence
 
 SELECT xmlelement(name foo, key) FROM settings
 --> PassThrough to shard s0 (primary)

@@ -70,7 +70,7 @@ UPDATE users SET name = now()::text WHERE id = 5
 -- changing the shard key
 UPDATE users SET id = 6 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
--->   Refuse storing rows of table "users" with other shard keys than those of the rows they are made of is not supported across shards
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 UPDATE users SET id = 7 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
@@ -78,7 +78,7 @@ UPDATE users SET id = 7 WHERE id = 5
 
 UPDATE users SET id = 1 WHERE id = 5
 --> PassThrough to the shard of users = integer[1], users stored = integer[0] (primary)
--->   Refuse storing rows of table "users" with other shard keys than those of the rows they are made of is not supported across shards
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 UPDATE users SET id = id WHERE id = 5
 --> PassThrough to the shard of users = integer[0] (primary)
@@ -92,23 +92,23 @@ UPDATE users SET id = $1 WHERE id = $2
 --> PassThrough to the shard of users = $2, users stored = $1 (primary)
 
 UPDATE users SET id = id + 1 WHERE id = 5
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: The row would have to move to another shard.
---> HINT: Delete the row and insert it with the new key.
+--> Write on the shard of users = integer[1] (primary)
+-->   Shards: s0
+-->   Rows that change their shard key move
 
 UPDATE users SET (id, name) = (5, 'x') WHERE id = 5
 --> PassThrough to the shard of users = integer[2], users stored = integer[0] (primary)
 -->   Shards: s0
 
 UPDATE users SET (id, name) = (SELECT 5, 'x') WHERE id = 5
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: The row would have to move to another shard.
---> HINT: Delete the row and insert it with the new key.
+--> Write on the shard of users = integer[2] (primary)
+-->   Shards: s0
+-->   Rows that change their shard key move
 
 UPDATE users SET id = DEFAULT WHERE id = 5
---> Refuse 0A000: changing the shard key "id" of table "users" is not supported
---> DETAIL: The row would have to move to another shard.
---> HINT: Delete the row and insert it with the new key.
+--> Write on the shard of users = integer[0] (primary)
+-->   Shards: s0
+-->   Rows that change their shard key move
 
 UPDATE orders SET user_id = NULL WHERE user_id = 5
 --> PassThrough to the shard of orders = integer[0], orders stored = null (primary)
@@ -256,14 +256,11 @@ COPY (UPDATE users SET name = 'x' WHERE id IN ($1, $2) RETURNING id) TO STDOUT
 --> PassThrough to the shards of users in ($1, $2) (primary)
 
 WITH gone AS (DELETE FROM users RETURNING id) SELECT count(*) FROM gone
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
 
 WITH gone AS (DELETE FROM users RETURNING id) DELETE FROM orders
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Write on all shards (primary)
 
 -- merge
 MERGE INTO users u USING orders o ON u.id = o.user_id AND o.user_id = 5 WHEN MATCHED THEN UPDATE SET name = o.status

@@ -25,7 +25,11 @@ impl Session {
         prepared: Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        let returns = matches!(&prepared.plan.operator, Operator::Insert(insert) if insert.returns);
+        let returns = match &prepared.plan.operator {
+            Operator::Insert(insert) => insert.returns,
+            Operator::Move(of) => of.returns,
+            _ => false,
+        };
         // PostgreSQL parses the client's own text, once: it says what is wrong with it, and where.
         if prepared.statement.is_described() && !returns {
             self.local_parse_complete(bind.statement);

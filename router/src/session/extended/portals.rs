@@ -205,7 +205,7 @@ impl Session {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
         match (&prepared.plan.operator, shards.only()) {
-            (Operator::Insert(_) | Operator::InsertQuery(_), _) => {
+            (Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_), _) => {
                 Box::pin(self.bind_insert(prepared, bind)).await
             }
             (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,

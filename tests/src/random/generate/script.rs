@@ -92,11 +92,12 @@ impl Writer {
         let tables: Vec<(usize, &'static Table)> =
             TABLES.iter().map(|table| (weight(table), table)).collect();
         let table = self.chance().weighted(&tables);
-        let statement = match self.chance().below(10) {
+        let statement = match self.chance().below(12) {
             0..2 => self.insert(table),
             2 => self.insert_query(table),
             3..8 => self.update(table),
-            _ => self.delete(table),
+            8..10 => self.delete(table),
+            _ => self.common(table),
         };
         Step {
             text: Text::of_expr(&statement),
@@ -168,7 +169,45 @@ impl Writer {
         Expr::of(Type::Bool, &text, parts)
     }
 
+    /// A common table expression that writes, and what is made of what it returns.
+    fn common(&mut self, table: &'static Table) -> Expr {
+        let write = match self.chance().percent(50) {
+            true => self.update_returning(table, Some("*")),
+            false => self.delete_returning(table, Some("*")),
+        };
+        let name = self.generator.name("w");
+        let main = match self.chance().below(4) {
+            0 => format!("SELECT {name}.id FROM {name}"),
+            1 => format!("SELECT * FROM {name} WHERE {name}.id % 2 = 0"),
+            2 => format!(
+                "SELECT t.*, {name}.id FROM {name} JOIN {} t ON t.{key} = {name}.{key}",
+                table.name,
+                key = table.key
+            ),
+            _ => {
+                self.inserted += 1;
+                let first = 10 * NEW * self.inserted;
+                let value = |column: &Column| match column.name {
+                    "id" => format!("{first} + {name}.id"),
+                    column => format!("{name}.{column}"),
+                };
+                let values: Vec<String> = table.columns.iter().map(value).collect();
+                format!(
+                    "INSERT INTO {} SELECT {} FROM {name}",
+                    table.name,
+                    values.join(", ")
+                )
+            }
+        };
+        let text = format!("WITH {name} AS ({{}}) {main}");
+        Expr::of(Type::Bool, &text, vec![write.into()])
+    }
+
     fn update(&mut self, table: &'static Table) -> Expr {
+        self.update_returning(table, None)
+    }
+
+    fn update_returning(&mut self, table: &'static Table, returned: Option<&str>) -> Expr {
         let alias = self.see(table);
         let free = |column: &&Column| column.name != "id" && column.name != table.key;
         let columns: Vec<&Column> = table.columns.iter().filter(free).collect();
@@ -185,7 +224,10 @@ impl Writer {
             let depth = self.chance().below(3);
             parts.push(self.generator.expr(column.ty, depth).into());
         }
-        let rest = self.which(table, &alias, &mut parts);
+        if returned.is_none() && self.chance().percent(25) {
+            sets.extend(self.other_key(table, &alias, &mut parts));
+        }
+        let rest = self.which(table, &alias, &mut parts, returned);
         let text = format!(
             "UPDATE {} {alias} SET {}{rest}",
             table.name,
@@ -195,10 +237,41 @@ impl Writer {
         Expr::of(Type::Bool, &text, parts)
     }
 
+    /// Another shard key for the rows.
+    fn other_key(
+        &mut self,
+        table: &'static Table,
+        alias: &str,
+        parts: &mut Vec<Part>,
+    ) -> Option<String> {
+        let key = table
+            .columns
+            .iter()
+            .find(|column| column.name == table.key)?;
+        if key.name == "id" {
+            self.inserted += 1;
+            return Some(format!(
+                "id = {alias}.id + {}",
+                10 * NEW * self.inserted + 1
+            ));
+        }
+        let depth = self.chance().below(2);
+        let value = match self.chance().percent(30) {
+            true => self.generator.constant(key.ty),
+            false => self.generator.expr(key.ty, depth),
+        };
+        parts.push(value.into());
+        Some(format!("{} = {{}}", key.name))
+    }
+
     fn delete(&mut self, table: &'static Table) -> Expr {
+        self.delete_returning(table, None)
+    }
+
+    fn delete_returning(&mut self, table: &'static Table, returned: Option<&str>) -> Expr {
         let alias = self.see(table);
         let mut parts = Vec::new();
-        let rest = self.which(table, &alias, &mut parts);
+        let rest = self.which(table, &alias, &mut parts, returned);
         self.generator.scopes.pop();
         let text = format!("DELETE FROM {} {alias}{rest}", table.name);
         Expr::of(Type::Bool, &text, parts)
@@ -219,14 +292,24 @@ impl Writer {
         alias
     }
 
-    /// What follows: which rows, and what is returned of them.
-    fn which(&mut self, table: &'static Table, alias: &str, parts: &mut Vec<Part>) -> String {
+    /// What follows: which rows, and what is returned of them, this or anything.
+    fn which(
+        &mut self,
+        table: &'static Table,
+        alias: &str,
+        parts: &mut Vec<Part>,
+        returned: Option<&str>,
+    ) -> String {
         let mut text = String::new();
         if self.chance().percent(85) {
             self.generator.pinned = self.chance().percent(20);
             self.generator.subqueries = usize::from(self.chance().percent(30));
             parts.push(self.generator.filter().into());
             text.push_str(" WHERE {}");
+        }
+        if let Some(returned) = returned {
+            text.push_str(&format!(" RETURNING {returned}"));
+            return text;
         }
         match self.chance().below(6) {
             0 => text.push_str(" RETURNING *"),
