@@ -40,7 +40,8 @@ pub(super) fn decide(analysis: &Analysis) -> Operator {
     if analysis.instances.is_empty() && analysis.stored.is_empty() {
         return Operator::PassThrough(unkeyed(analysis));
     }
-    if let Some(refusal) = &analysis.takes_next {
+    let of_sequences = analysis.takes_next.as_ref();
+    if let Some(refusal) = of_sequences.or(analysis.sequence_values.as_ref()) {
         return Operator::Refuse(Box::new(refusal.clone()));
     }
     let needs = match needs(analysis) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use postgres_protocol::escape::escape_literal;
 use switchyard_schema::{KeyType, ShardIndex, ShardSet};
 
-use super::analyse::{Analysis, KeyColumn, SequenceColumn};
+use super::analyse::{Analysis, KeyColumn, SEQUENCE_CALLS, SequenceColumn};
 use super::apart::several;
 use super::decide::stored_need;
 use super::edits::Edits;
@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::route::{KeyExpr, KeySet, Need, Param, Source, Target, Values};
 use super::rows::Rows;
 use super::{Operator, Plan, Planner};
-use crate::sql::Token;
+use crate::sql::{self, Token, TokenKind};
 
 /// An INSERT of a list of rows whose keys are known at binding.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub struct Insert {
     sequences: Vec<SequenceColumn>,
     /// Values come from sequences, keys included: the first shard computes, whose sequences are everybody's.
     pub(crate) takes_next: bool,
+    /// Some of them are written as calls.
+    calls_sequences: bool,
 }
 
 /// What PostgreSQL has to compute before rows can be stored, and what it has computed.
@@ -89,9 +91,20 @@ impl Computed {
             return Some("NULL".to_owned());
         };
         let literal = escape_literal(std::str::from_utf8(text).ok()?);
-        // Another type is refused before.
-        let name = catalog_name(KeyType::from_oid(self.oid)?);
-        Some(format!("{}::pg_catalog.{name}", literal.trim_start()))
+        Some(format!(
+            "{}::pg_catalog.{}",
+            literal.trim_start(),
+            self.type_name()?
+        ))
+    }
+
+    /// The name of its type, if it has one here. Keys of another are refused before.
+    pub(crate) fn type_name(&self) -> Option<&'static str> {
+        match self.oid {
+            700 => Some("float4"),
+            701 => Some("float8"),
+            oid => Some(catalog_name(KeyType::from_oid(oid)?)),
+        }
     }
 }
 
@@ -116,6 +129,20 @@ fn catalog_name(key_type: KeyType) -> &'static str {
 
 /// A place in a text, and what stands there instead.
 type Edit = (Range<usize>, Vec<u8>);
+
+/// A value of a row that comes from a sequence.
+enum Taken<'a> {
+    /// The default of a column.
+    Default(&'a SequenceColumn),
+    /// What is written at this place of the text.
+    Call(Range<usize>),
+}
+
+/// Whether a function of sequences is called in a value.
+fn calls_sequence(sql: &[u8], value: &[Token]) -> bool {
+    let is_call = |token: &Token| SEQUENCE_CALLS.iter().any(|name| token.is_word(sql, name));
+    value.iter().any(is_call)
+}
 
 /// Whether a row leaves the value at this position to its default.
 fn takes_default(sql: &[u8], values: &[&[Token]], position: Option<usize>) -> bool {
@@ -178,16 +205,31 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
         computes_keys: computes,
         sequences: rows.sequences.clone(),
         takes_next: rows.takes_next,
+        calls_sequences: rows.calls_sequences,
     }))
 }
 
 impl Planner<'_> {
+    /// Whether a function of sequences may be called by a name in quotes, by which it is not found in the text.
+    fn hides_sequence_call(&self) -> bool {
+        self.tokens.iter().any(|token| {
+            let quoted = matches!(token.kind, TokenKind::QuotedIdent | TokenKind::UnicodeIdent);
+            let name = sql::name(token, self.sql);
+            quoted && name.is_none_or(|name| SEQUENCE_CALLS.contains(&&*name))
+        })
+    }
+
     /// Plans an INSERT of a list of rows, where it is one whose keys have to be computed, or that may turn out to be of several shards.
     pub(super) fn inserted(&self, plan: &mut Plan, analysis: &Analysis) {
         let Some(mut insert) = insert(analysis) else {
             return;
         };
         let moments = insert.as_ref().is_ok_and(|insert| insert.moments);
+        if insert.as_ref().is_ok_and(|insert| insert.calls_sequences) && self.hides_sequence_call()
+        {
+            let refusal = Refusal::not_supported("a quoted name of a function of sequences");
+            insert = Err(refusal.hint("Write it without quotes."));
+        }
         if moments && Moments::are_disguised(self.sql, self.tokens) {
             let refusal = Refusal::not_supported(
                 "the time in this INSERT of rows of several shards is not supported",
@@ -258,14 +300,37 @@ impl Insert {
         let mut next = Vec::new();
         for row in 0..rows.len() {
             let values = rows.values(&tokens, row);
-            let columns = self.sequences.iter();
-            let taken = columns.filter(|column| takes_default(sql, &values, column.position));
-            next.extend(taken.map(|column| format!("({})", column.next)));
+            for taken in self.taken(sql, &values) {
+                let text = match taken {
+                    Taken::Default(column) => column.next.to_string(),
+                    Taken::Call(place) => String::from_utf8(sql.get(place)?.to_vec()).ok()?,
+                };
+                let text = clock.map_or(text.clone(), |clock| Moments::given(&text, clock));
+                next.push(format!("({text})"));
+            }
         }
         Some(Ahead {
             keys: texts.collect::<Option<Vec<String>>>()?,
             next,
         })
+    }
+
+    /// The values of a row that come from sequences.
+    fn taken(&self, sql: &[u8], values: &[&[Token]]) -> Vec<Taken<'_>> {
+        let columns = self.sequences.iter();
+        let defaults = columns.filter(|column| takes_default(sql, values, column.position));
+        let mut taken: Vec<Taken<'_>> = defaults.map(Taken::Default).collect();
+        if self.calls_sequences {
+            let others = values.iter().enumerate();
+            // A key has been computed by itself.
+            let others = others.filter(|(at, _)| Some(*at) != self.key.position);
+            let calls = others.filter(|(_, value)| calls_sequence(sql, value));
+            taken.extend(calls.filter_map(|(_, value)| {
+                let (first, last) = (value.first()?, value.last()?);
+                Some(Taken::Call(first.start as usize..last.end as usize))
+            }));
+        }
+        taken
     }
 
     /// The keys of the rows.
@@ -417,15 +482,17 @@ impl Insert {
         edits: &mut Vec<Edit>,
     ) -> Option<String> {
         let mut added = String::new();
-        for column in &self.sequences {
-            if !takes_default(sql, values, column.position) {
-                continue;
-            }
+        for taken in self.taken(sql, values) {
             let value = next.next()?.literal()?;
-            match column.position.and_then(|at| values.get(at)?.first()) {
-                Some(word) => {
-                    edits.push((word.start as usize..word.end as usize, value.into_bytes()));
+            let place = match taken {
+                Taken::Call(place) => Some(place),
+                Taken::Default(column) => {
+                    let word = column.position.and_then(|at| values.get(at)?.first());
+                    word.map(|word| word.start as usize..word.end as usize)
                 }
+            };
+            match place {
+                Some(place) => edits.push((place, value.into_bytes())),
                 None => added.push_str(&format!(", {value}")),
             }
         }

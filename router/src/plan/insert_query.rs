@@ -251,7 +251,7 @@ impl Planner<'_> {
         if !is_made {
             return Err("The query does not return the shard key.".to_owned());
         }
-        workspace.at_first = defaults.iter().any(next);
+        workspace.at_first |= defaults.iter().any(next);
         let columns = match listed.as_slice() {
             [] => relation
                 .columns
@@ -314,7 +314,10 @@ impl Planner<'_> {
             Err(_) if analysis.may_change => {
                 return Err("The query calls a function that may change something.".to_owned());
             }
-            workspace => workspace.unwrap_or_default(),
+            workspace => workspace.unwrap_or_else(|_| Workspace {
+                at_first: analysis.calls_next,
+                ..Workspace::default()
+            }),
         };
         Ok((workspace, analysis.moments, guards))
     }

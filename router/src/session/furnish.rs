@@ -75,6 +75,9 @@ impl Session {
             }
             .into());
         }
+        if plan.at_first {
+            self.note_sequences_apart();
+        }
         let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
         let home = match plan.at_first || plan.fetches.iter().any(on_first) {
             true => ShardIndex::FIRST,

@@ -201,7 +201,7 @@ impl Session {
     /// One of the shards, which computes what is computed once.
     async fn join_one(&mut self, insert: &Insert, asked: &Inserting<'_>) -> Result<usize, Trouble> {
         if insert.takes_next {
-            return self.join_sequences().await;
+            return self.join_sequences(asked.plan.effects).await;
         }
         let joined = |held: &&Participant| held.in_block && held.is_primary;
         let joined = self.participants.iter().find(joined);
@@ -250,7 +250,15 @@ impl Session {
             let answer = self
                 .rows_or_error(index, asked.plan, &mut returned, |_| None)
                 .await?;
-            computed.extend(answer.values().ok_or(Failure::Retry)?);
+            let values = answer.values().ok_or(Failure::Retry)?;
+            if values.iter().any(|value| value.type_name().is_none()) {
+                let (what, hint) = (
+                    "a value of this type that is computed before its row is stored".into(),
+                    "Cast it to a number or to text.",
+                );
+                return Err(Failure::Unsupported { what, hint }.into());
+            }
+            computed.extend(values);
         }
         Ok(computed)
     }

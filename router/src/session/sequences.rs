@@ -11,7 +11,7 @@ use crate::execute::failure::Failure;
 use crate::execute::participant::Sequences;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::Plan;
+use crate::plan::{Effects, Plan};
 
 impl Session {
     /// Makes sure that a statement about to run on a participant finds the client's own state there, or none.
@@ -48,9 +48,9 @@ impl Session {
     }
 
     /// The first shard joins, whose sequences are everybody's, to give values for rows of other shards.
-    pub(super) async fn join_sequences(&mut self) -> Result<usize, Trouble> {
+    pub(super) async fn join_sequences(&mut self, effects: Effects) -> Result<usize, Trouble> {
         let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
-        self.prepare_sequences(index, true, false)?;
+        self.prepare_sequences(index, true, effects.reads_sequence_state)?;
         self.participants.at(index)?.gave_next = true;
         Ok(index)
     }
@@ -59,13 +59,18 @@ impl Session {
     pub(super) async fn join_sequences_apart(&mut self) -> Result<(), Trouble> {
         let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
         self.participants.at(index)?.gave_next = true;
+        self.note_sequences_apart();
+        Ok(())
+    }
+
+    /// A connection apart takes values of sequences: what participants remember of them is not the latest any more.
+    pub(super) fn note_sequences_apart(&mut self) {
         self.participants.sequences_elsewhere = true;
         for participant in self.participants.iter_mut() {
             if participant.sequences == Sequences::Own {
                 participant.sequences = Sequences::Mixed;
             }
         }
-        Ok(())
     }
 
     fn prepare_sequences(&mut self, index: usize, uses: bool, reads: bool) -> Result<(), Failure> {

@@ -166,7 +166,9 @@ impl<'a> Analyser<'a> {
         } else if function.volatility == Volatility::Volatile && !(builtin && name == "set_config")
         {
             self.analysis.primary = true;
-            if function.reads.is_none() {
+            if builtin && name == "nextval" {
+                self.analysis.calls_next = true;
+            } else if function.reads.is_none() {
                 self.analysis.may_change = true;
                 self.analysis.effects.dirty |= function.user_code;
                 self.analysis.effects.uses_sequences |= function.user_code;

@@ -15,6 +15,9 @@ use crate::plan::refusal::Refusal;
 use crate::plan::route::{KeyExpr, KeySet, Source};
 use crate::relations::{Column, DefaultValue, Relation, Sharding};
 
+/// PostgreSQL's functions of sequences.
+pub(in crate::plan) const SEQUENCE_CALLS: [&str; 4] = ["nextval", "currval", "lastval", "setval"];
+
 impl<'a> Analyser<'a> {
     pub(super) fn insert(
         &mut self,
@@ -54,6 +57,8 @@ impl<'a> Analyser<'a> {
             inserted.returns = insert.returning.is_some();
             inserted.calls = folded.calls();
             inserted.overrides = folded.overrides();
+            inserted.calls_sequences = self.analysis.sequence_values.is_some();
+            inserted.takes_next |= inserted.calls_sequences;
             self.analysis.inserted = Some(inserted);
         }
         let excluded = Item {
@@ -152,13 +157,39 @@ impl<'a> Analyser<'a> {
             }
             let computed =
                 self.folded.is_some() && key == Some(position) && self.key_expr(expr).is_none();
-            let before = computed.then(|| self.analysis.merge.clone());
+            let may_call = self.folded.is_some() && self.analysis.first_shard.is_none();
+            let before = (computed || may_call).then(|| self.analysis.merge.clone());
+            let catalog = self.analysis.catalog;
             self.expr(expr, scope, false)?;
-            if let Some(before) = before {
+            let calls = may_call && self.takes_sequence_call();
+            if calls {
+                self.analysis.catalog = catalog;
+            }
+            if let Some(before) = before.filter(|_| computed || calls) {
                 self.analysis.merge = before;
             }
         }
         Ok(())
+    }
+
+    /// Whether a value of a sharded table's row is of the first shard for the sake of a sequence: then it is computed there, whatever
+    /// else is in it.
+    fn takes_sequence_call(&mut self) -> bool {
+        let first = self.analysis.first_shard.as_deref();
+        let name = first.and_then(|name| name.strip_suffix("()"));
+        let calls = name.is_some_and(|name| SEQUENCE_CALLS.contains(&name));
+        if calls && self.analysis.target.is_some() {
+            let refusal = Refusal::not_supported(format!(
+                "function \"{}\" is not supported in these rows of a sharded table",
+                name.unwrap_or_default()
+            ))
+            .detail("Each shard has a sequence of its own, of which only the first's counts.")
+            .hint("Call it first and pass its value.");
+            self.analysis.sequence_values.get_or_insert(refusal);
+            self.analysis.first_shard = None;
+            return true;
+        }
+        false
     }
 
     /// The key of a row of the statement, which may be one that has to be computed.
@@ -557,6 +588,7 @@ fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Ins
         key: None,
         sequences: Vec::new(),
         takes_next: false,
+        calls_sequences: false,
     };
     let key = target.sharding().map(|(_, sharding)| sharding.column);
     for (at, column) in all.iter().enumerate() {

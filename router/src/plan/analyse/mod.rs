@@ -28,7 +28,7 @@ mod value;
 pub(super) mod write;
 
 pub(super) use call::{differs_in_triggers, only_computes, reads_catalogue, runs_text};
-pub(super) use insert::inserted_rows;
+pub(super) use insert::{SEQUENCE_CALLS, inserted_rows};
 
 use std::sync::Arc;
 
@@ -107,6 +107,8 @@ pub(super) struct Inserted {
     pub(super) sequences: Vec<SequenceColumn>,
     /// Some values come from sequences, the key's included.
     pub(super) takes_next: bool,
+    /// Some are written as calls.
+    pub(super) calls_sequences: bool,
 }
 
 /// A column of rows that are inserted which takes its value from a sequence.
@@ -203,6 +205,10 @@ pub(super) struct Analysis {
     pub(super) target: Option<(TableName, Vec<String>)>,
     /// Keys of rows have to be computed first; what is said where they cannot be.
     pub(super) computed: Option<Refusal>,
+    /// A function gives the next value of a sequence.
+    pub(super) calls_next: bool,
+    /// Values in rows of the statement are those of sequences, or made of such; what is said where they cannot be computed first.
+    pub(super) sequence_values: Option<Refusal>,
     /// Rows that a query makes, or that are nothing but defaults, take values of sequences; what is said where they cannot be given.
     pub(super) takes_next: Option<Refusal>,
     /// The rows of an INSERT that is the whole statement.

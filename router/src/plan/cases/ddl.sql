@@ -352,9 +352,10 @@ CREATE TABLE t AS SELECT id FROM users FOR UPDATE
 --> HINT: Create the table with its columns first; COPY (query) TO STDOUT and COPY table FROM STDIN bring the rows.
 
 CREATE TABLE t AS SELECT nextval('s'), id FROM users
---> Refuse 0A000: function "nextval" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own. A function in it may change something.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Workspace (primary)
+-->   Reason: rows of sharded tables are stored in one place
+-->   Fetch users (id) from all shards
+-->   May use a sequence
 
 CREATE TABLE t AS WITH gone AS (DELETE FROM orders RETURNING *) SELECT * FROM gone
 --> Refuse 0A000: storing rows of the sharded table "orders" by this query is not supported

@@ -139,8 +139,8 @@ INSERT INTO tickets (id, user_id, subject) VALUES (DEFAULT, 5, 'x')
 -->   May use a sequence
 
 INSERT INTO tickets (id, user_id, subject) VALUES (nextval('tickets_id_seq'), 1, 'x')
---> PassThrough to the shard of tickets stored = integer[1], first shard only (primary)
--->   Refuse the statement needs the first shard and another one together
+--> Insert of rows of tickets stored = integer[1]
+-->   Shards of the rows: s1
 -->   May use a sequence
 
 INSERT INTO audit_log (message) VALUES ('x')
@@ -478,9 +478,8 @@ INSERT INTO profiles (user_id) VALUES (1 + 1), ($1)
 --> Insert of rows of profiles stored in (a value computed first, $1)
 
 INSERT INTO profiles (user_id) VALUES (nextval('some_seq')), (5)
---> Refuse 0A000: the shard of the new rows of table "profiles" is not known
---> DETAIL: It is computed with "nextval()", which is on the first shard only.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of rows of profiles stored in (a value computed first, integer[1])
+-->   May use a sequence
 
 INSERT INTO profiles (user_id) VALUES ((SELECT max(id) FROM users))
 --> Refuse 0A000: the shard of the new rows of table "profiles" is not known
@@ -494,9 +493,11 @@ INSERT INTO profiles (user_id, bio) SELECT id, 'x' FROM orders ON CONFLICT DO NO
 --> HINT: Delete the rows and insert them with the new keys.
 
 INSERT INTO profiles (user_id) SELECT nextval('some_seq') FROM users
---> Refuse 0A000: function "nextval" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own. A function in it may change something.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id) from all shards
+-->   May use a sequence
 
 INSERT INTO profiles (user_id) SELECT g FROM generate_series(1, 10) AS g
 --> Insert of a query's rows, each on its shard

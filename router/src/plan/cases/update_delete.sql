@@ -304,3 +304,14 @@ UPDATE users SET name = 'x' WHERE EXISTS (SELECT e.kind FROM events e WHERE e.ki
 --> Refuse 0A000: joining "users" and "events" across shards is not supported yet
 --> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
 --> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+-- One value for each row.
+UPDATE orders SET total = nextval('tickets_id_seq') WHERE user_id = 5
+--> PassThrough to the shard of orders = integer[1], first shard only (primary)
+-->   Shards: s0
+-->   May use a sequence
+
+UPDATE orders SET total = nextval('tickets_id_seq')
+--> Refuse 0A000: function "nextval" is not supported across shards yet
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.

@@ -202,6 +202,7 @@ pub(super) fn workspace(
             own: analysis.own_views.clone(),
             wildcard: uses.any_column(),
             looks_again: analysis.looks_again,
+            at_first: analysis.calls_next,
             settled,
             reason,
             ..Workspace::default()
@@ -231,7 +232,7 @@ pub(super) fn workspace(
     if splice::is_ambiguous(text.sql(), tokens, &|name| workspace.makes(name)) {
         return Err("A schema's name is also another name in it.".to_owned());
     }
-    let may_give = matches!(context.layer, Layer::Auto | Layer::BindJoin);
+    let may_give = matches!(context.layer, Layer::Auto | Layer::BindJoin) && !analysis.calls_next;
     if all_in_text && !nodes.gives_rows() && may_give {
         let wanted = Wanted::of(&uses, &workspace.settled, text)?;
         workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &wanted);
@@ -315,7 +316,8 @@ fn only_reads(analysis: &Analysis) -> Result<(), String> {
         return Err(format!("\"{name}\" is not known to the router."));
     }
     let effects = analysis.effects;
-    if effects.dirty || effects.uses_sequences || effects.reads_sequence_state {
+    let uses_sequences = effects.uses_sequences && !analysis.calls_next;
+    if effects.dirty || uses_sequences || effects.reads_sequence_state {
         return not("A function in it uses the state of its session.");
     }
     if effects.seeds_random || !effects.pins.is_empty() || !analysis.settings.is_empty() {
