@@ -89,6 +89,7 @@ pub async fn explain(
         temporary: &[],
         layer: Layer::Auto,
         given: &[],
+        in_trigger: false,
     };
     let plan = crate::plan::plan(sql, &scan, &context);
     let values = Values {

@@ -24,6 +24,10 @@ method    = \"modulo\"
 [[databases.tables]]
 name   = \"cities\"
 method = \"reference\"
+
+[[databases.tables]]
+name   = \"numbers\"
+method = \"reference\"
 ";
 
 fn bed() -> Bed {
@@ -87,6 +91,8 @@ fn what_cannot_hold_across_shards_is_refused() {
         "CREATE TABLE people (id int PRIMARY KEY, email text, city text REFERENCES cities, UNIQUE (email, id))",
         "CREATE TABLE letters (person int REFERENCES people, number int, PRIMARY KEY (person, number), UNIQUE (number, person))",
         "CREATE TABLE shelves (id int PRIMARY KEY, owner int)",
+        "CREATE TABLE numbers (id int PRIMARY KEY)",
+        "ALTER TABLE letters ADD FOREIGN KEY (person, number) REFERENCES letters ON DELETE SET NULL (number)",
         "CREATE TABLE notes (id int PRIMARY KEY, note text UNIQUE, city text REFERENCES cities)",
         "CREATE INDEX ON people (email)",
         "ALTER TABLE people ADD CHECK (id > 0), ADD COLUMN born date",
@@ -124,6 +130,8 @@ fn what_cannot_hold_across_shards_is_refused() {
         .succeeded();
 }
 
+const FOLLOWS: &str = "It changes the shard key \"person\" of rows that refer to another when that is changed or deleted, and they would have to move.";
+
 fn foreign_keys_are_refused(client: &mut Client) {
     let foreign =
         |table: &str| format!("foreign key \"f\" of table \"{table}\" cannot hold across shards");
@@ -147,6 +155,21 @@ fn foreign_keys_are_refused(client: &mut Client) {
             "ALTER TABLE notes ADD CONSTRAINT f FOREIGN KEY (id) REFERENCES people",
             "notes",
             "\"notes\" is whole on a shard, and the rows of \"people\" are not.",
+        ),
+        (
+            "ALTER TABLE letters ADD CONSTRAINT f FOREIGN KEY (person) REFERENCES people ON DELETE SET NULL",
+            "letters",
+            FOLLOWS,
+        ),
+        (
+            "ALTER TABLE letters ADD CONSTRAINT f FOREIGN KEY (person) REFERENCES people ON UPDATE SET DEFAULT",
+            "letters",
+            FOLLOWS,
+        ),
+        (
+            "ALTER TABLE people ADD CONSTRAINT f FOREIGN KEY (id) REFERENCES numbers ON UPDATE CASCADE",
+            "people",
+            "It changes the shard key \"id\" of rows that refer to another when that is changed or deleted, and they would have to move.",
         ),
         (
             "ALTER TABLE cities ADD COLUMN chief int CONSTRAINT f REFERENCES people",

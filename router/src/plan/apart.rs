@@ -79,6 +79,7 @@ impl Planner<'_> {
             | Operator::Insert(_)
             | Operator::InsertQuery(_)
             | Operator::Move(_)
+            | Operator::Steps(_)
             | Operator::CopyIn(_)
             | Operator::Workspace(_) => {}
         }

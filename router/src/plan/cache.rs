@@ -374,6 +374,7 @@ mod tests {
             temporary: &[],
             layer: crate::plan::Layer::Auto,
             given: &[],
+            in_trigger: false,
         };
         let plan = Arc::new(plan(sql, &scan, &context));
         cache.insert(sql.as_bytes(), &scan, id, Arc::clone(&plan));

@@ -67,6 +67,7 @@ impl Setting {
             temporary: &self.temporary,
             layer: self.layer,
             given: &[],
+            in_trigger: false,
         };
         (plan(sql, &scan, &context), scan)
     }
@@ -346,6 +347,7 @@ fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
             temporary: &[],
             layer: Layer::Auto,
             given: &[],
+            in_trigger: false,
         };
         explain(&plan(sql, &scan, &context), &setting.relations, sql, None)
     };

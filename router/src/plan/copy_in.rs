@@ -20,6 +20,7 @@ use super::edits::Edits;
 use super::moment::{Clock, Moments};
 use super::parse;
 use super::refusal::Refusal;
+use super::trigger_code::strays;
 use super::utility::{plan, refused};
 use super::words::Words;
 use super::{Access, Operator, Plan, Planner};
@@ -126,7 +127,10 @@ impl Planner<'_> {
         }
         let rows = match &relation.placement {
             Placement::Sharded(sharding) if relation.kind == RelationKind::Table => {
-                keyed(relation, sharding, listed, (binary, words))
+                match strays(relation, self.context) {
+                    Some(what) => Err(trigger_refused(relation, &what)),
+                    None => keyed(relation, sharding, listed, (binary, words)),
+                }
             }
             Placement::Reference if relation.kind == RelationKind::Table => {
                 copies(relation, listed).map(|()| CopiedRows::Everywhere)

@@ -113,6 +113,16 @@ WHERE f.contype = 'f' AND pg_catalog.age(f.xmin) <= began.age AND (child.oid IS 
          JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = pair.own AND a.attname = child.key
          JOIN pg_catalog.pg_attribute b ON b.attrelid = f.confrelid AND b.attnum = pair.other AND b.attname = parent.key
     WHERE a.atttypid = b.atttypid), false)
+UNION ALL
+SELECT pg_catalog.concat_ws(E'\\t', 'follows', t.relname, f.conname, child.key)
+FROM began, pg_catalog.pg_constraint f JOIN pg_catalog.pg_class t ON t.oid = f.conrelid
+     JOIN placed child ON child.oid = f.conrelid AND child.colocation >= 0
+     JOIN placed parent ON parent.oid = f.confrelid
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attname = child.key AND a.attnum = ANY (f.conkey)
+WHERE f.contype = 'f' AND pg_catalog.age(f.xmin) <= began.age
+  AND (f.confupdtype IN ('n', 'd') OR f.confupdtype = 'c' AND parent.colocation = -1
+       OR f.confdeltype IN ('n', 'd')
+          AND coalesce(nullif(pg_catalog.to_jsonb(f) -> 'confdelsetcols', 'null') @> pg_catalog.to_jsonb(a.attnum), true))
 LIMIT 1";
 
 /// The refusal that a row of [`query`] means.
@@ -141,6 +151,11 @@ pub(crate) fn refusal(row: &str) -> Refusal {
         ("foreign", _) => cannot("foreign key")
             .detail(format!("\"{table}\" is whole on a shard, and the rows of \"{other}\" are not."))
             .hint(format!("Shard \"{table}\" by the same key, or make \"{other}\" a reference table.")),
+        ("follows", _) => cannot("foreign key")
+            .detail(format!(
+                "It changes the shard key \"{other}\" of rows that refer to another when that is changed or deleted, and they would have to move."
+            ))
+            .hint(format!("Leave out the action, or name the columns that it sets without \"{other}\": ON DELETE SET NULL (…).")),
         (kind, _) => cannot(match kind {
             "unique" => "unique constraint",
             _ => "exclusion constraint",

@@ -125,6 +125,14 @@ fn write_plan(
             write_workspace(steps, workspace, plan, names, query)?;
         }
         Operator::Write(write) => write_write(out, (write, plan), names, values)?,
+        Operator::Steps(steps) => {
+            write_write(out, (&steps.write, plan), names, values)?;
+            writeln!(
+                out,
+                "  Then a query over {}, on one shard",
+                steps.given.relation.name
+            )?;
+        }
         Operator::Move(of) => {
             write_write(out, (&of.write, plan), names, values)?;
             writeln!(out, "  Rows that change their shard key move")?;

@@ -39,6 +39,8 @@ mod route;
 mod rows;
 mod setting;
 mod shares;
+mod steps;
+mod trigger_code;
 mod types;
 mod utility;
 mod within;
@@ -65,6 +67,7 @@ pub use route::{
 };
 pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
+pub use steps::Steps;
 pub(crate) use within::{copy_has_header, cursor_is_binary, explained, query_within};
 pub use workspace::Workspace;
 pub use write::Write;
@@ -97,6 +100,8 @@ pub struct Context<'a> {
     pub layer: Layer,
     /// Relations whose rows are given with the statement: every shard has all of them.
     pub given: &'a [TableName],
+    /// The statement is one of a trigger's code, all of which is looked into.
+    pub in_trigger: bool,
 }
 
 /// What may answer a read: `SET switchyard.layer`, by which two ways to the same answer can be compared.
@@ -165,6 +170,7 @@ impl Plan {
             Operator::Lock(lock) => lock.size(),
             Operator::Write(write) => write.size(),
             Operator::Move(of) => of.size(),
+            Operator::Steps(steps) => steps.write.size() + 64 * steps.given.columns.len(),
             Operator::Insert(insert) => insert.size(),
             Operator::InsertQuery(insert) => insert.workspace.size() + 1024,
             Operator::PassThrough(_)
@@ -203,6 +209,8 @@ pub enum Operator {
     Write(Box<Write>),
     /// The same, and rows whose shard keys it changes move to the shards they belong to then.
     Move(Box<Move>),
+    /// Several shards change rows of their own, and one of them runs a query over what they return.
+    Steps(Box<Steps>),
     /// Each shard is sent the rows that it stores.
     Insert(Box<Insert>),
     /// A workspace runs a query, and each shard is sent the rows that it stores.
@@ -224,6 +232,7 @@ impl Operator {
             Operator::Lock(lock) => lock.params(),
             Operator::Write(write) => write.params(),
             Operator::Move(of) => of.params(),
+            Operator::Steps(steps) => steps.write.params(),
             Operator::Insert(insert) => insert.params(),
             Operator::InsertQuery(insert) => insert.workspace.params(),
             Operator::Workspace(workspace) => workspace.params(),
@@ -560,6 +569,7 @@ impl Planner<'_> {
         if !self.alone && analysis.writes {
             self.written(&mut plan, (&analysis, statement, tokens));
             self.inserted_from(&mut plan, (&analysis, statement, tokens));
+            self.in_steps(&mut plan, (&analysis, statement, tokens));
         }
         plan
     }

@@ -444,6 +444,7 @@ mod tests {
             temporary: &[],
             layer: Layer::Auto,
             given: &[],
+            in_trigger: false,
         };
         (plan(sql, &scan, &context), scan)
     }

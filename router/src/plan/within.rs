@@ -61,7 +61,10 @@ impl Planner<'_> {
                 operator: Operator::Write(Box::new(of.write.clone())),
                 ..plan
             },
-            Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_) => {
+            Operator::Insert(_)
+            | Operator::InsertQuery(_)
+            | Operator::Move(_)
+            | Operator::Steps(_) => {
                 refused(Refusal::not_supported("EXPLAIN of this statement"), command)
             }
             // What every shard does one can say.
@@ -261,6 +264,7 @@ impl Planner<'_> {
                 several.operator,
                 Operator::Write(_)
                     | Operator::Move(_)
+                    | Operator::Steps(_)
                     | Operator::Insert(_)
                     | Operator::InsertQuery(_)
             )

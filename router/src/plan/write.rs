@@ -124,6 +124,7 @@ impl Planner<'_> {
             | Operator::Insert(_)
             | Operator::InsertQuery(_)
             | Operator::Move(_)
+            | Operator::Steps(_)
             | Operator::CopyIn(_)
             | Operator::Refuse(_) => {}
         }

@@ -76,6 +76,8 @@ pub struct Relation {
 /// What the triggers of a table may touch when a row is written: they run on the shard of the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Triggers {
+    /// Code that mentions sharded tables that are colocated with this one.
+    pub beside: Vec<std::sync::Arc<str>>,
     /// A table that exists on the first shard only.
     pub unsharded: Option<TableName>,
     /// A sharded table that is not colocated with this one.

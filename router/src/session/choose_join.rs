@@ -174,6 +174,7 @@ impl Session {
             temporary: &self.temporary,
             layer: self.layer,
             given: &names,
+            in_trigger: false,
         };
         let planned = plan(asked.sql, &scan, &context);
         let Some(mut plan) = operator(planned, joining.plan) else {

@@ -58,7 +58,7 @@ impl Session {
     }
 
     /// Takes one shard's rows. They are read to their end, also where they are of no use.
-    async fn take_rows(
+    pub(super) async fn take_rows(
         &mut self,
         index: usize,
         given: &Given,

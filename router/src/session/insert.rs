@@ -134,6 +134,8 @@ impl Session {
             Box::pin(self.insert_query(from, asked)).await
         } else if let Operator::Move(of) = &asked.plan.operator {
             Box::pin(self.move_rows(of, asked)).await
+        } else if let Operator::Steps(steps) = &asked.plan.operator {
+            Box::pin(self.run_steps(steps, asked)).await
         } else {
             Box::pin(self.insert_parts(asked)).await
         };
@@ -461,6 +463,15 @@ impl Inserting<'_> {
             literals: &scan.literals,
             params: &params.as_slice(),
         }))
+    }
+
+    /// The formats of the columns that the client gets.
+    pub(super) fn formats(&self, columns: usize) -> Vec<Format> {
+        let wanted = |at| match &self.bound {
+            Some((_, bind)) => bind.result_formats.format(at),
+            None => Format::Text,
+        };
+        (0..columns).map(wanted).collect()
     }
 
     /// Appends the messages that run a shard's text, up to one that is answered by ReadyForQuery.

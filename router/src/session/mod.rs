@@ -42,6 +42,7 @@ mod settings;
 mod simple;
 mod sql_prepared;
 mod statement;
+mod steps;
 mod stop;
 mod workspace;
 mod write;
@@ -405,6 +406,7 @@ impl Session {
             Operator::Lock(_)
             | Operator::Write(_)
             | Operator::Move(_)
+            | Operator::Steps(_)
             | Operator::Insert(_)
             | Operator::CopyIn(_) => RouteKind::Scatter,
             Operator::Broadcast(_) => RouteKind::Broadcast,

@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// A participant that owes nothing.
-    async fn settled(
+    pub(super) async fn settled(
         &mut self,
         shard: ShardIndex,
         asked: &Inserting<'_>,
@@ -97,7 +97,7 @@ impl Session {
     }
 
     /// What has been sent to a participant, if it is still there.
-    fn or_lost(
+    pub(super) fn or_lost(
         &mut self,
         index: usize,
         asked: &Inserting<'_>,
@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// The client has been told an error of this shard.
-    fn failed_on(&mut self, shard: ShardIndex) -> Trouble {
+    pub(super) fn failed_on(&mut self, shard: ShardIndex) -> Trouble {
         if let Some(block) = &mut self.block {
             block.failed.get_or_insert(FailedOn::Shard(shard));
         }
@@ -137,14 +137,8 @@ impl Session {
         let is_own = text == asked.sql;
         let text = String::from_utf8(of.text(&text).ok_or(Failure::Retry)?);
         let text = text.map_err(|_| Failure::NotUtf8)?;
-        let wanted = |at| match &asked.bound {
-            Some((_, bind)) => bind.result_formats.format(at),
-            None => Format::Text,
-        };
-        let formats: Vec<Format> = (0..width)
-            .map(wanted)
-            .chain([Format::Text, Format::Text, Format::Binary])
-            .collect();
+        let mut formats = asked.formats(width);
+        formats.extend([Format::Text, Format::Text, Format::Binary]);
         let (mut leaving, mut returned) = (Places::new(), 0);
         for shard in from.iter() {
             let index = self.settled(shard, asked).await?;

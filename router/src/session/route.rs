@@ -196,6 +196,7 @@ impl Session {
             temporary: &self.temporary,
             layer: self.layer,
             given: &[],
+            in_trigger: false,
         };
         Ok(plan(text, scan, &context))
     }
@@ -274,6 +275,7 @@ impl Session {
             | Operator::Workspace(_)
             | Operator::InsertQuery(_)
             | Operator::Move(_)
+            | Operator::Steps(_)
             | Operator::Refuse(_) => {
                 return Ok(ShardSet::empty());
             }

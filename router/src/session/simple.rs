@@ -285,9 +285,10 @@ impl Session {
             Operator::Workspace(_) => Box::pin(self.in_workspace(routed, sent)).await,
             Operator::Lock(lock) => Box::pin(self.locked(lock, routed, sent)).await,
             Operator::Write(write) => Box::pin(self.write_parts(write, routed, sent)).await,
-            Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_) => {
-                Box::pin(self.insert(routed, sent)).await
-            }
+            Operator::Insert(_)
+            | Operator::InsertQuery(_)
+            | Operator::Move(_)
+            | Operator::Steps(_) => Box::pin(self.insert(routed, sent)).await,
             Operator::CopyIn(copy) => Box::pin(self.copy_in(copy, routed, sent)).await,
             Operator::Refuse(refusal) => {
                 if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {

@@ -120,8 +120,10 @@ impl Session {
                 .execute_merged(name, prepared, merge, routed, arguments)
                 .await;
         }
-        if let Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_) =
-            &routed.plan.operator
+        if let Operator::Insert(_)
+        | Operator::InsertQuery(_)
+        | Operator::Move(_)
+        | Operator::Steps(_) = &routed.plan.operator
         {
             return self.execute_insert_of(prepared, routed, arguments).await;
         }

@@ -11,6 +11,7 @@ use super::names::{Frame, Item, Output, Qualified, relation_name};
 use super::{Analyser, Stop, Stored, StoredKeys, display};
 use crate::plan::refusal::Refusal;
 use crate::plan::route::StoredAs;
+use crate::plan::trigger_code::strays;
 use crate::relations::{
     Column, DefaultValue, Placement, Relation, RelationKind, Resolved, Sharding,
 };
@@ -180,6 +181,11 @@ impl<'a> Analyser<'a> {
             return refuse(format!(
                 "runs code that the router cannot see: function \"{function}\""
             ));
+        }
+        if !self.context.in_trigger
+            && let Some(what) = strays(relation, self.context)
+        {
+            return refuse(what);
         }
         if let Some(table) = &triggers.unsharded {
             self.needs_first_shard(&table.to_string());

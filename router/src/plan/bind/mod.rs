@@ -418,6 +418,7 @@ mod tests {
             temporary: &[],
             layer: crate::plan::Layer::Auto,
             given: &[],
+            in_trigger: false,
         };
         let plan = plan(sql, &scan, &context);
         let target = match &plan.operator {

@@ -145,3 +145,53 @@ SELECT * FROM (WITH u AS (SELECT * FROM users) SELECT * FROM u) t WHERE id = 5
 SELECT * FROM users WHERE id = 5 AND EXISTS (WITH o AS (SELECT * FROM orders WHERE orders.user_id = users.id) SELECT 1 FROM o)
 --> PassThrough to the shard of users = integer[0] (read)
 -->   Shards: s0
+
+-- a query over all that is returned
+WITH d AS (DELETE FROM orders RETURNING user_id, total) SELECT count(*), sum(total) FROM d
+--> Write on all shards (primary)
+-->   Then a query over d, on one shard
+
+WITH d AS (DELETE FROM orders RETURNING user_id, total * 2 AS twice) SELECT count(*), sum(twice) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM d, users
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH d AS (UPDATE orders SET total = 0 WHERE user_id IN ($1, $2) RETURNING *) SELECT max(total) FROM d
+--> PassThrough to the shards of orders in ($1, $2) (primary)
+
+WITH d AS (DELETE FROM orders RETURNING *) SELECT * FROM d ORDER BY total LIMIT 1
+--> Write on all shards (primary)
+-->   Then a query over d, on one shard
+
+COPY (WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM d) TO STDOUT
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+EXPLAIN WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+EXPLAIN ANALYZE WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+CREATE TABLE t AS WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+DECLARE c CURSOR FOR WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+COPY (UPDATE users SET id = id + 1 RETURNING id) TO STDOUT
+--> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported
+--> HINT: Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.
+
+EXPLAIN UPDATE users SET id = id + 1
+--> Write on all shards (primary)
+
+EXPLAIN ANALYZE UPDATE users SET id = id + 1
+--> Refuse 0A000: EXPLAIN of this statement

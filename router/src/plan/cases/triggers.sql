@@ -104,3 +104,31 @@ DELETE FROM ruled WHERE id = 1
 --> Refuse 0A000: writing "ruled" is not supported: it has rules for statements that write it
 --> DETAIL: The statements that they make would run on the shard of the row and see that shard only.
 --> HINT: Use triggers in place of rules.
+
+-- code that uses rows with the same shard key, and others
+INSERT INTO copied VALUES (1, 'x')
+--> PassThrough to the shard of copied stored = integer[0] (primary)
+-->   Shards: s1
+
+COPY copied FROM STDIN
+--> Copy of rows of text by field 1, bigint
+
+INSERT INTO strayed VALUES (1, 1, 'x')
+--> Refuse 0A000: writing table "strayed" is not supported: a trigger of it may use rows with other shard keys
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+COPY strayed FROM STDIN
+--> Refuse 0A000: writing table "strayed" is not supported: a trigger of it may use rows with other shard keys
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+DELETE FROM strayed WHERE id = 1
+--> Refuse 0A000: writing table "strayed" is not supported: a trigger of it may use rows with other shard keys
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+INSERT INTO chained VALUES (1, 'x')
+--> Refuse 0A000: writing table "chained" is not supported: a trigger of it may write table "strayed", a trigger of which may use rows with other shard keys
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+UPDATE paired SET v = 'x' WHERE id = 1
+--> Refuse 0A000: writing table "paired" is not supported: a trigger of it may use rows with other shard keys
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.

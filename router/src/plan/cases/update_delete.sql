@@ -256,8 +256,8 @@ COPY (UPDATE users SET name = 'x' WHERE id IN ($1, $2) RETURNING id) TO STDOUT
 --> PassThrough to the shards of users in ($1, $2) (primary)
 
 WITH gone AS (DELETE FROM users RETURNING id) SELECT count(*) FROM gone
---> Refuse 0A000: aggregates are not supported across shards yet
---> HINT: Restrict the shard key so that one shard has all the rows.
+--> Write on all shards (primary)
+-->   Then a query over gone, on one shard
 
 WITH gone AS (DELETE FROM users RETURNING id) DELETE FROM orders
 --> Write on all shards (primary)

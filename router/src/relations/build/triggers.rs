@@ -77,7 +77,9 @@ impl Builder<'_> {
                 Placement::Reference if words.iter().any(|word| is_write(word)) => {
                     found.reference = Some(other.name.clone());
                 }
-                Placement::Sharded(other) if colocated(other) => {}
+                Placement::Sharded(other) if colocated(other) => {
+                    found.beside = vec![source.as_str().into()];
+                }
                 Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_) => {
                     found.elsewhere = Some(other.name.clone());
                 }
@@ -124,6 +126,7 @@ impl Builder<'_> {
 impl Triggers {
     /// Adds what another trigger may touch.
     fn add(&mut self, other: Triggers) {
+        self.beside.extend(other.beside);
         self.unsharded = self.unsharded.take().or(other.unsharded);
         self.elsewhere = self.elsewhere.take().or(other.elsewhere);
         self.reference = self.reference.take().or(other.reference);

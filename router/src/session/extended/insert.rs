@@ -28,6 +28,7 @@ impl Session {
         let returns = match &prepared.plan.operator {
             Operator::Insert(insert) => insert.returns,
             Operator::Move(of) => of.returns,
+            Operator::Steps(_) => true,
             _ => false,
         };
         // PostgreSQL parses the client's own text, once: it says what is wrong with it, and where.

@@ -205,9 +205,13 @@ impl Session {
             return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
         }
         match (&prepared.plan.operator, shards.only()) {
-            (Operator::Insert(_) | Operator::InsertQuery(_) | Operator::Move(_), _) => {
-                Box::pin(self.bind_insert(prepared, bind)).await
-            }
+            (
+                Operator::Insert(_)
+                | Operator::InsertQuery(_)
+                | Operator::Move(_)
+                | Operator::Steps(_),
+                _,
+            ) => Box::pin(self.bind_insert(prepared, bind)).await,
             (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
             (Operator::Write(write), _) if !write.is_plain() => {

@@ -1,0 +1,299 @@
+//! A query over what a common table expression returns that writes rows of several shards: first it writes, then the query runs with the
+//! rows it has returned.
+//!
+//! Purpose: [`Steps`] says what is written where, and how the rows are given to the rest. Invariant: the rest reads nothing that the write could
+//! have changed, for it would see that, and on one server it does not. Collaborators: [`Write`] is the write; `session::steps` runs both.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few plans and expressions are of interest"
+)]
+
+use std::ops::Range;
+
+use postgres_protocol::escape::escape_identifier;
+use sqlparser::ast::{Cte, Expr, Query, SelectItem, SetExpr, Statement, Value};
+use switchyard_schema::TableName;
+
+use super::analyse::names;
+use super::apart::{Understood, several};
+use super::given::{Given, GivenColumn};
+use super::moment::Moments;
+use super::parse;
+use super::route::{KeyRoute, Target};
+use super::{Access, Operator, Plan, Planner, Write};
+use crate::relations::{Relation, SqlType};
+use crate::sql::{self, Scan, Token, TokenKind};
+
+/// A common table expression that writes, and the rest of its statement.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    /// What is written, and what it calls the present in all of the statement.
+    pub write: Write,
+    /// What it returns, by the name that it has in the rest.
+    pub given: Given,
+}
+
+/// Where the common table expression is in a text.
+struct Place {
+    /// Its definition, from its name on.
+    all: Range<usize>,
+    /// What is in its parentheses.
+    body: Range<usize>,
+}
+
+impl Steps {
+    /// The write in its place, all else blank.
+    pub(crate) fn first(&self, sql: &[u8]) -> Option<Vec<u8>> {
+        let place = place(sql, &self.given.relation.name)?;
+        Some(only(sql, &place.body))
+    }
+
+    /// The rest, to which the rows are given as parameters from this number on.
+    pub(crate) fn second(&self, sql: &[u8], first: usize) -> Option<Vec<u8>> {
+        self.with(sql, &self.given.cte(first))
+    }
+
+    /// The rest, over no rows.
+    fn rest(&self, sql: &[u8]) -> Option<Vec<u8>> {
+        let columns = self.given.columns.iter();
+        let names: Vec<String> = columns
+            .clone()
+            .map(|column| escape_identifier(&column.name))
+            .collect();
+        let values = columns.map(|column| format!("NULL::{}", column.sql_type.name));
+        let values: Vec<String> = values.collect();
+        let name = escape_identifier(&self.given.relation.name);
+        let (names, values) = (names.join(", "), values.join(", "));
+        self.with(sql, &format!("{name} ({names}) AS (SELECT {values})"))
+    }
+
+    /// The text with another definition.
+    fn with(&self, sql: &[u8], definition: &str) -> Option<Vec<u8>> {
+        let place = place(sql, &self.given.relation.name)?;
+        let mut text = sql.get(..place.all.start)?.to_vec();
+        text.extend_from_slice(definition.as_bytes());
+        text.extend_from_slice(sql.get(place.all.end..)?);
+        Some(text)
+    }
+}
+
+/// A part of a text in its place.
+fn only(sql: &[u8], part: &Range<usize>) -> Vec<u8> {
+    let bytes = sql.iter().enumerate();
+    let kept = bytes.map(|(at, byte)| if part.contains(&at) { *byte } else { b' ' });
+    kept.collect()
+}
+
+/// Where the common table expression of this name is defined at the beginning of a statement.
+fn place(sql: &[u8], name: &str) -> Option<Place> {
+    let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+    let is = |at: usize, byte| {
+        tokens.get(at).map(|token: &Token| token.kind) == Some(TokenKind::Punct(byte))
+    };
+    let word = |at: usize, word| {
+        tokens
+            .get(at)
+            .is_some_and(|token: &Token| token.is_word(sql, word))
+    };
+    let mut depth = 0_usize;
+    for at in 1..tokens.len() {
+        if is(at, b'(') {
+            depth += 1;
+        } else if is(at, b')') {
+            depth = depth.checked_sub(1)?;
+        }
+        let begins = word(at - 1, "with") || word(at - 1, "recursive") || is(at - 1, b',');
+        let named = tokens.get(at).and_then(|token| sql::name(token, sql));
+        if depth > 0 || !begins || named.as_deref() != Some(name) {
+            continue;
+        }
+        let mut next = at + 1;
+        if is(next, b'(') {
+            next += tokens
+                .get(next..)?
+                .iter()
+                .position(|token| token.kind == TokenKind::Punct(b')'))?
+                + 1;
+        }
+        if !word(next, "as") {
+            continue;
+        }
+        next += 1 + usize::from(word(next + 1, "not"));
+        next += usize::from(word(next, "materialized"));
+        if !is(next, b'(') {
+            return None;
+        }
+        let mut depth = 0_usize;
+        let end = (next..tokens.len()).find(|at| {
+            depth += usize::from(is(*at, b'('));
+            depth -= usize::from(is(*at, b')'));
+            depth == 0
+        })?;
+        let (open, close) = (tokens.get(next)?, tokens.get(end)?);
+        return Some(Place {
+            all: tokens.get(at)?.start as usize..close.end as usize,
+            body: open.end as usize..close.start as usize,
+        });
+    }
+    None
+}
+
+impl Planner<'_> {
+    /// Plans a query over what a write returns, where shards cannot do their shares of both.
+    pub(super) fn in_steps(&self, plan: &mut Plan, understood: Understood<'_>) {
+        let is_left = match &plan.operator {
+            Operator::Refuse(_) => true,
+            Operator::PassThrough(Target::Keys(KeyRoute {
+                several: Some(_), ..
+            })) => plan.several.is_none(),
+            _ => false,
+        };
+        if !is_left {
+            return;
+        }
+        let Some((steps, guards)) = self.steps(understood) else {
+            return;
+        };
+        plan.guards.extend(guards);
+        let operator = Operator::Steps(Box::new(steps));
+        match plan.operator {
+            Operator::PassThrough(_) => plan.several = several(plan, operator),
+            _ => plan.operator = operator,
+        }
+    }
+
+    fn steps(&self, (analysis, statement, tokens): Understood<'_>) -> Option<(Steps, Vec<u32>)> {
+        let Statement::Query(query) = statement else {
+            return None;
+        };
+        let (cte, returned) = writing(query)?;
+        if analysis.written.len() != 1 || analysis.returned.is_empty() {
+            return None;
+        }
+        let name = names::name(&cte.alias.name).ok()?;
+        let target = analysis.changed.as_ref()?;
+        let relation = self.context.relations.get(&target.schema, &target.name)?;
+        let given = Given {
+            relation: TableName::new("", &*name),
+            columns: columns(relation, returned, cte)?.into(),
+        };
+        let moments = match analysis.moments {
+            true => self.moments(tokens)?,
+            false => Moments::default(),
+        };
+        let mut steps = Steps {
+            write: Write {
+                target: Target::AllShards,
+                moments: Moments::default(),
+                copies: false,
+                given: Vec::new(),
+            },
+            given,
+        };
+        let first = self.apart_from(&steps.first(self.sql)?, self.scan)?;
+        let write = match (first.operator, first.several) {
+            (Operator::Write(write), _) => *write,
+            (Operator::PassThrough(_), Some(several)) => match &several.operator {
+                Operator::Write(write) => (**write).clone(),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        if !write.is_plain() || write.copies {
+            return None;
+        }
+        // The rest has no key that decides where it runs.
+        let mut scan = Scan::new();
+        let text = steps.rest(self.sql)?;
+        scan.scan(&text).ok()?;
+        let second = self.apart_from(&text, &scan)?;
+        let reads = second.access <= Access::PrimaryRead && second.settings.is_empty();
+        if !reads || !matches!(second.operator, Operator::PassThrough(Target::AnyShard)) {
+            return None;
+        }
+        steps.write = Write { moments, ..write };
+        let mut guards = first.guards;
+        guards.retain(|guard| (*guard as usize) < self.scan.literals.len());
+        Some((steps, guards))
+    }
+
+    /// The plan of a text of its own.
+    fn apart_from(&self, text: &[u8], scan: &Scan) -> Option<Plan> {
+        let tokens = parse::tokens(text, 0..u32::try_from(text.len()).ok()?).ok()?;
+        let planner = Planner {
+            sql: text,
+            tokens: &tokens,
+            scan,
+            ..*self
+        };
+        Some(planner.inner(&tokens))
+    }
+}
+
+/// The common table expression that writes, and what it returns, if the rest of the query reads.
+fn writing(query: &Query) -> Option<(&Cte, &[SelectItem])> {
+    let reads = matches!(
+        *query.body,
+        SetExpr::Select(_) | SetExpr::SetOperation { .. } | SetExpr::Query(_)
+    );
+    let ctes = query.with.as_ref().filter(|_| reads)?.cte_tables.iter();
+    let mut writing = ctes.filter_map(|cte| {
+        let returning = match &*cte.query.body {
+            SetExpr::Insert(Statement::Insert(insert)) => &insert.returning,
+            SetExpr::Update(Statement::Update(update)) => &update.returning,
+            SetExpr::Delete(Statement::Delete(delete)) => &delete.returning,
+            _ => return None,
+        };
+        Some((cte, returning.as_deref()?))
+    });
+    writing.next()
+}
+
+/// The columns that are returned, if they are the table's own, or integers.
+fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Vec<GivenColumn>> {
+    let own = |name: &str| {
+        let column = relation.columns.iter().find(|column| column.name == name)?;
+        Some(GivenColumn {
+            name: column.name.clone(),
+            type_oid: column.type_oid,
+            modifier: column.typmod,
+            sql_type: column.sql_type.clone()?,
+        })
+    };
+    let expression = |expr: &Expr| match expr {
+        Expr::Identifier(column) => own(&names::name(column).ok()?),
+        Expr::CompoundIdentifier(parts) => own(&names::name(parts.last()?).ok()?),
+        Expr::Value(value) if matches!(&value.value, Value::Number(digits, _) if digits.parse::<i32>().is_ok()) => {
+            Some(GivenColumn {
+                name: "?column?".to_owned(),
+                type_oid: 23,
+                modifier: -1,
+                sql_type: SqlType {
+                    name: "pg_catalog.int4".into(),
+                    suffix: "".into(),
+                },
+            })
+        }
+        _ => None,
+    };
+    let mut columns = Vec::new();
+    for item in returned {
+        match item {
+            SelectItem::Wildcard(_) => {
+                let all = relation.columns.iter().map(|column| own(&column.name));
+                columns.extend(all.collect::<Option<Vec<_>>>()?);
+            }
+            SelectItem::UnnamedExpr(expr) => columns.push(expression(expr)?),
+            SelectItem::ExprWithAlias { expr, alias } => columns.push(GivenColumn {
+                name: names::name(alias).ok()?.into_owned(),
+                ..expression(expr)?
+            }),
+            _ => return None,
+        }
+    }
+    for (column, named) in columns.iter_mut().zip(&cte.alias.columns) {
+        column.name = names::name(&named.name).ok()?.into_owned();
+    }
+    (!columns.is_empty()).then_some(columns)
+}

@@ -1,0 +1,92 @@
+//! A query over what a common table expression returns that writes rows of several shards: each shard writes its rows, and then one of them
+//! runs the rest with what they have returned.
+
+use switchyard_schema::ShardIndex;
+use switchyard_wire::Format;
+
+use super::Session;
+use super::fetch::Asked;
+use super::few_rows::FewRows;
+use super::insert::{Inserted, Inserting};
+use super::workspace::columns;
+use crate::execute::arrays::{Arrays, MOST_BYTES, MOST_ROWS};
+use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
+use crate::execute::participants::Need;
+use crate::execute::relay::Trouble;
+use crate::plan::Steps;
+
+impl Session {
+    /// Runs both, in a block, which is there.
+    pub(super) async fn run_steps(
+        &mut self,
+        steps: &Steps,
+        asked: &Inserting<'_>,
+    ) -> Result<Inserted, Trouble> {
+        let count = self.database.shards.len();
+        let target = &steps.write.target;
+        let shards = asked.with_values(asked.sql, |values| target.shards(values, count))?;
+        let shards = shards.map_err(Failure::Refused)?;
+        let description = self.describe(asked.sql).await?;
+        let width = columns(&description).map_or(0, |columns| columns.len());
+        let mut own = Asked {
+            sql: asked.sql,
+            params: asked.bound.clone(),
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels: asked.cancels,
+        };
+        let one = shards.first().unwrap_or(ShardIndex::FIRST);
+        let text = self
+            .with_the_time(asked.sql, &steps.write.moments, one)
+            .await?;
+        let text = text.into_owned();
+        let first = utf8(steps.first(&text))?;
+        let mut few = FewRows::All(Arrays::new(steps.given.types().map(|(oid, _)| oid)));
+        for shard in shards.iter() {
+            let index = self.settled(shard, asked).await?;
+            self.participants.at(index)?.note_run(asked.plan);
+            let sent = self.ask(index, &first, &[Format::Binary], &own).await;
+            self.or_lost(index, asked, sent)?;
+            let taken = self.take_rows(index, &steps.given, few).await;
+            few = match taken {
+                Err(Trouble::Lost) => return Err(self.lose(index, asked.plan)),
+                taken => taken?,
+            };
+            if let FewRows::Failed { .. } = few {
+                return Err(self.failed_on(shard));
+            }
+        }
+        own.given = match few {
+            FewRows::All(arrays) => GivenRows::new(arrays.finish().into_iter().map(Some).collect()),
+            FewRows::TooMany => {
+                return Err(Failure::GivenLimit {
+                    table: steps.given.relation.name.as_str().into(),
+                    rows: MOST_ROWS,
+                    bytes: MOST_BYTES,
+                }
+                .into());
+            }
+            FewRows::OfOtherTypes | FewRows::Failed { .. } => return Err(Failure::Retry.into()),
+        };
+        let second = utf8(steps.second(&text, own.parameters() + 1))?;
+        let index = self.settled(one, asked).await?;
+        let sent = self.ask(index, &second, &asked.formats(width), &own).await;
+        self.or_lost(index, asked, sent)?;
+        let mut returned = 0;
+        let answer = self
+            .rows_or_error(index, asked.plan, &mut returned, |_| None)
+            .await?;
+        Ok(Inserted {
+            // Of a portal this has been said.
+            description: asked.bound.is_none().then_some(description),
+            rows: answer.rows.into(),
+            count: answer.count,
+            command: "SELECT",
+        })
+    }
+}
+
+fn utf8(text: Option<Vec<u8>>) -> Result<String, Failure> {
+    String::from_utf8(text.ok_or(Failure::Retry)?).map_err(|_| Failure::NotUtf8)
+}
