@@ -189,6 +189,12 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
         )
         .hint("Leave OVERRIDING out, or give the column a value.")));
     }
+    if analysis.multiplies {
+        return Some(Err(Refusal::not_supported(
+            "a set-returning function in VALUES is not supported where the row's shard depends on what it returns",
+        )
+        .hint("Write INSERT … SELECT.")));
+    }
     // One row is on one shard, which computes what there is to it.
     if let Some(reason) = analysis.merge.as_ref().filter(|_| is_list) {
         return Some(Err(reason.clone()));
@@ -224,6 +230,10 @@ impl Planner<'_> {
         let Some(mut insert) = insert(analysis) else {
             return;
         };
+        let takes_next = analysis
+            .inserted
+            .as_ref()
+            .is_some_and(|rows| rows.takes_next);
         let moments = insert.as_ref().is_ok_and(|insert| insert.moments);
         if insert.as_ref().is_ok_and(|insert| insert.calls_sequences) && self.hides_sequence_call()
         {
@@ -242,6 +252,10 @@ impl Planner<'_> {
             }
             (Operator::PassThrough(Target::Keys(_)), Ok(insert)) => {
                 plan.several = several(plan, Operator::Insert(Box::new(insert)));
+            }
+            // A shard by itself would take the values of its own sequence.
+            (Operator::PassThrough(Target::Keys(_)), Err(refusal)) if takes_next => {
+                plan.operator = Operator::Refuse(Box::new(refusal));
             }
             (Operator::PassThrough(Target::Keys(route)), Err(refusal)) => {
                 route.several = Some(Box::new(refusal));

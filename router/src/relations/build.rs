@@ -652,6 +652,7 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         changes: Changes::default(),
         reads: None,
         dynamic,
+        returns_set: row.returns_set,
     }
 }
 
@@ -660,6 +661,7 @@ fn merge(known: &mut Function, other: &Function) {
     known.volatility = known.volatility.max(other.volatility);
     known.user_code |= other.user_code;
     known.dynamic |= other.dynamic;
+    known.returns_set |= other.returns_set;
     known.changes.add(&other.changes);
     known.reads_unsharded |= other.reads_unsharded;
     known.reads = match (known.reads.take(), &other.reads) {

@@ -30,6 +30,8 @@ pub struct Function {
     pub reads: Option<BTreeSet<TableName>>,
     /// Its code runs text as SQL: what it touches cannot be known.
     pub dynamic: bool,
+    /// Any overload returns any number of rows.
+    pub returns_set: bool,
 }
 
 /// What a function is.

@@ -222,13 +222,13 @@ pub struct ViewUseRow {
 }
 
 /// Functions. Columns: oid int8, schema text, name text, kind text, volatility text, language text, source text or NULL
-/// (NULL for built-in and C functions), fixed bool.
+/// (NULL for built-in and C functions), fixed bool, returns_set bool.
 pub const FUNCTIONS: &str = "\
 SELECT p.oid::pg_catalog.int8, n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.prokind::pg_catalog.text,
        p.provolatile::pg_catalog.text, l.lanname::pg_catalog.text,
        CASE WHEN l.lanname IN ('internal', 'c') OR p.prokind = 'a' OR n.nspname IN ('pg_catalog', 'information_schema') THEN NULL
             ELSE coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) END,
-       p.prosqlbody IS NOT NULL OR p.proconfig IS NOT NULL OR p.prosecdef
+       p.prosqlbody IS NOT NULL OR p.proconfig IS NOT NULL OR p.prosecdef, p.proretset
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang";
@@ -252,6 +252,8 @@ pub struct FunctionRow {
     pub source: Option<String>,
     /// The code's names were resolved when it was made, or it has settings or rights of its own.
     pub fixed: bool,
+    /// `pg_proc.proretset`
+    pub returns_set: bool,
 }
 
 /// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool, before bool, of INSERT bool, of UPDATE bool.

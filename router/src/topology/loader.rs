@@ -209,5 +209,6 @@ fn function(row: &mut Values) -> Option<FunctionRow> {
         language: row.text()?,
         source: row.optional()?,
         fixed: row.flag()?,
+        returns_set: row.flag()?,
     })
 }

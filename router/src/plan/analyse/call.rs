@@ -196,6 +196,7 @@ impl<'a> Analyser<'a> {
         {
             self.needs_first_shard(&format!("{name}()"));
         }
+        self.analysis.multiplies |= function.returns_set && self.is_for_each_row();
         self.changes(&function.changes)?;
         if builtin {
             self.session_state(name);

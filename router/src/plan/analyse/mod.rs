@@ -187,6 +187,8 @@ pub(super) struct Analysis {
     pub(super) varies: Option<Refusal>,
     /// Such a function is one that says what time it is: its value can be given.
     pub(super) moments: bool,
+    /// A row of values calls a function that may return several rows: it stands for as many.
+    pub(super) multiplies: bool,
     /// Why the shards' parts of the rows are more than appended: what the outermost block does.
     pub(super) combines: Option<Refusal>,
     /// What the outermost block does in detail, if it is a SELECT and understood.

@@ -503,3 +503,24 @@ INSERT INTO profiles (user_id) SELECT g FROM generate_series(1, 10) AS g
 --> Insert of a query's rows, each on its shard
 --> Workspace (primary)
 -->   Reason: its rows are stored on other shards
+
+-- functions that return sets: one row of values stands for several, on one shard only if the key is given
+INSERT INTO users (id, age) VALUES (1, generate_series(1, 3))
+--> PassThrough to the shard of users stored = integer[0] (primary)
+-->   Shards: s1
+
+INSERT INTO users (id) VALUES (generate_series(1, 3))
+--> Refuse 0A000: a set-returning function in VALUES is not supported where the row's shard depends on what it returns
+--> HINT: Write INSERT … SELECT.
+
+INSERT INTO users (id, age) VALUES (1, generate_series(1, 3)), (2, 5)
+--> PassThrough to the shards of users stored in (integer[0], integer[3]) (primary)
+-->   Shards: s1
+
+INSERT INTO users (id, age) VALUES (1, (SELECT max(g) FROM generate_series(1, 3) g)), (2, 5)
+--> PassThrough to the shards of users stored in (integer[0], integer[3]) (primary)
+-->   Shards of the rows: s1, s1
+
+INSERT INTO tickets (user_id, subject) VALUES (generate_series(1, 3), 'x')
+--> Refuse 0A000: a set-returning function in VALUES is not supported where the row's shard depends on what it returns
+--> HINT: Write INSERT … SELECT.
