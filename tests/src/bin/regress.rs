@@ -22,7 +22,7 @@ struct Arguments {
     /// The result as JSON.
     #[arg(long)]
     json: bool,
-    /// The share of equal answers, of a hundred, below which this fails.
+    /// The share of equal answers of the files that read, of a hundred, below which this fails.
     #[arg(long)]
     at_least: Option<f64>,
 }
@@ -58,9 +58,15 @@ fn main() -> ExitCode {
         .into_iter()
         .filter(|report| report.accepted > 0)
         .collect();
+    let (written, read): (Vec<FileReport>, Vec<FileReport>) =
+        compared.iter().cloned().partition(|report| report.written);
     let text = match arguments.json {
         true => format!("{:#}\n", report::json(&compared)),
-        false => report::table(&compared),
+        false => [("Reads", &read), ("Reads and writes", &written)]
+            .into_iter()
+            .filter(|(_, reports)| !reports.is_empty())
+            .map(|(title, reports)| format!("{title}\n\n{}\n", report::table(reports)))
+            .collect(),
     };
     let printed = std::io::stdout().write_all(text.as_bytes());
     say(&format!(
@@ -69,7 +75,7 @@ fn main() -> ExitCode {
     ));
     let enough = arguments
         .at_least
-        .is_none_or(|least| report::share(&report::sum(&compared)) >= least);
+        .is_none_or(|least| report::share(&report::sum(&read)) >= least);
     if enough && printed.is_ok() {
         ExitCode::SUCCESS
     } else {

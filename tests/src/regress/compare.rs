@@ -31,6 +31,8 @@ pub enum What {
     Columns,
     /// Rows.
     Rows,
+    /// The rows that a statement has left in the tables.
+    Stored,
     /// The order of the rows, by what can be seen of the ORDER BY or without knowing.
     Order,
 }
@@ -43,6 +45,7 @@ impl What {
             What::Lost => "lost",
             What::Columns => "columns",
             What::Rows => "rows",
+            What::Stored => "what is stored",
             What::Order => "order",
         }
     }
@@ -94,6 +97,9 @@ fn difference(sql: &str, plain: &Reply, router: &Reply) -> Option<What> {
         .flatten()
         .map(|column| FLOATS.contains(&column.type_oid))
         .collect();
+    if lines(&plain.copied) != lines(&router.copied) {
+        return Some(What::Rows);
+    }
     let (expected, found) = (plain.texts(), router.texts());
     if same_list(&expected, &found, &floats) {
         return (tag(plain) != tag(router)).then_some(What::Rows);
@@ -123,6 +129,13 @@ fn difference(sql: &str, plain: &Reply, router: &Reply) -> Option<What> {
         }
         Order::Hidden(_) => Some(What::Order),
     }
+}
+
+/// What COPY has put out, whose rows have no order.
+fn lines(copied: &[u8]) -> Vec<&[u8]> {
+    let mut lines: Vec<&[u8]> = copied.split(|byte| *byte == b'\n').collect();
+    lines.sort_unstable();
+    lines
 }
 
 /// Without the values that may differ a little, so that equal rows sort next to each other.

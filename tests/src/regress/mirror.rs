@@ -26,6 +26,10 @@ pub(super) struct Mirror {
     keys: BTreeSet<Key>,
     /// What went wrong on a shard and not on the plain server.
     troubles: Vec<String>,
+    /// Whether only tables are sharded whose constraints hold over shards: they are to be written to.
+    written: bool,
+    /// The tables and sequences given away in this file.
+    touched: BTreeSet<String>,
 }
 
 /// A lock was in the way.
@@ -82,7 +86,21 @@ SELECT c.relkind, pg_catalog.format('%I.%I', n.nspname, c.relname), rn.nspname, 
      WHERE a.attrelid = r.at AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
        AND coalesce(o.collisdeterministic, true)
        AND a.atttypid = ANY ('{16,17,20,21,23,25,1042,1043,1082,1114,1184,1700,2950}'::pg_catalog.oid[])
+       AND /* enforceable */
      ORDER BY a.attnum LIMIT 1) k ON true";
+
+/// That the constraints of a table, and of its parts, hold over shards if it is sharded by this column: what is unique contains it,
+/// nothing is excluded, and there are no foreign keys (those of colocated tables would do, but columns are chosen table by table).
+const ENFORCEABLE: &str = "\
+NOT EXISTS (
+  SELECT FROM root p JOIN pg_catalog.pg_index i ON i.indrelid = p.relid
+   WHERE p.at = r.at AND (i.indisexclusion OR i.indisunique AND NOT EXISTS (
+     SELECT FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY u (attnum, position)
+       JOIN pg_catalog.pg_attribute ia ON ia.attrelid = i.indrelid AND ia.attnum = u.attnum
+      WHERE ia.attname = a.attname AND u.position <= i.indnkeyatts)))
+AND NOT EXISTS (
+  SELECT FROM root p JOIN pg_catalog.pg_constraint f ON p.relid IN (f.conrelid, f.confrelid)
+   WHERE p.at = r.at AND f.contype = 'f')";
 
 const SEQUENCES: &str = "\
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
@@ -152,7 +170,15 @@ impl Mirror {
             given: BTreeMap::new(),
             keys: BTreeSet::new(),
             troubles: Vec::new(),
+            written: false,
+            touched: BTreeSet::new(),
         }
+    }
+
+    /// A new file begins. Whether only tables are sharded whose constraints hold over shards.
+    pub(super) fn begin(&mut self, written: bool) {
+        self.written = written;
+        self.touched.clear();
     }
 
     /// New sessions, for a new file.
@@ -238,12 +264,12 @@ impl Mirror {
         let tables = self.tables(plain);
         let prints = fingerprints(plain, &tables);
         for table in &tables {
-            let print = format!("{:?} {:?}", table.key, prints.get(&table.name));
+            let print = table.print(&prints);
             if self.given.get(&table.name) == Some(&print) {
                 continue;
             }
             match self.give(plain, table) {
-                Ok(()) => drop(self.given.insert(table.name.clone(), print)),
+                Ok(()) => self.gave(&table.name, print),
                 Err(trouble) => {
                     let is_blocked = trouble.contains(LOCK_NOT_AVAILABLE);
                     if is_blocked {
@@ -264,10 +290,54 @@ impl Mirror {
         if blocked { Err(Blocked) } else { Ok(()) }
     }
 
+    /// The tables that have other rows than were last given away, or are named by one of these words.
+    pub(super) fn changed(&mut self, plain: &mut Client, words: &[String]) -> Vec<String> {
+        let tables = self.tables(plain);
+        let prints = fingerprints(plain, &tables);
+        let concerned = |table: &Table| {
+            let bare = table.name.rsplit('.').next().unwrap_or_default();
+            self.given.get(&table.name) != Some(&table.print(&prints))
+                || words.iter().any(|word| word == bare.trim_matches('"'))
+        };
+        tables
+            .into_iter()
+            .filter(concerned)
+            .map(|table| table.name)
+            .collect()
+    }
+
+    /// The shards have the plain server's rows now, and the state of its sequences, without having been given them.
+    pub(super) fn accept(&mut self, plain: &mut Client) {
+        let tables = self.tables(plain);
+        let prints = fingerprints(plain, &tables);
+        for table in &tables {
+            self.gave(&table.name, table.print(&prints));
+        }
+        for (name, _, state) in sequences(plain) {
+            self.gave(&name, state);
+        }
+    }
+
+    fn gave(&mut self, name: &str, state: String) {
+        if self.given.get(name) != Some(&state) {
+            self.touched.insert(name.to_owned());
+            self.given.insert(name.to_owned(), state);
+        }
+    }
+
+    /// What the shards have of this file's tables is no longer known.
+    pub(super) fn doubt(&mut self) {
+        for name in std::mem::take(&mut self.touched) {
+            self.given.remove(&name);
+        }
+    }
+
     fn tables(&mut self, plain: &mut Client) -> Vec<Table> {
         self.keys.clear();
         let mut tables = Vec::new();
-        for row in texts(&plain.simple(TABLES)) {
+        let enforceable = if self.written { ENFORCEABLE } else { "true" };
+        let sql = TABLES.replace("/* enforceable */", enforceable);
+        for row in texts(&plain.simple(&sql)) {
             let [kind, name, schema, root, column, key, columns, in_text] = row.as_slice() else {
                 continue;
             };
@@ -353,38 +423,53 @@ impl Mirror {
     }
 
     fn sequences(&mut self, plain: &mut Client) {
-        let names: Vec<String> = texts(&plain.simple(SEQUENCES))
-            .into_iter()
-            .flatten()
-            .collect();
-        if names.is_empty() {
-            return;
-        }
-        let one = |name: &String| {
-            format!(
-                "SELECT {}, last_value, is_called FROM {name}",
-                literal(name)
-            )
-        };
-        let all: Vec<String> = names.iter().map(one).collect();
-        for row in texts(&plain.simple(&all.join(" UNION ALL "))) {
-            let [name, last, called] = row.as_slice() else {
-                continue;
-            };
-            let (known, now) = (format!("{SEQUENCE}{name}"), format!("{last} {called}"));
-            if self.given.get(&known) == Some(&now) {
+        for (known, set, state) in sequences(plain) {
+            if self.given.get(&known) == Some(&state) {
                 continue;
             }
-            let set = format!(
-                "SELECT pg_catalog.setval({}, {last}, '{called}')",
-                literal(name)
-            );
             for server in &mut self.servers {
                 server.simple(&set);
             }
-            self.given.insert(known, now);
+            self.gave(&known, state);
         }
     }
+}
+
+impl Table {
+    /// What changes with its rows and its shard key.
+    fn print(&self, prints: &BTreeMap<String, String>) -> String {
+        format!("{:?} {:?}", self.key, prints.get(&self.name))
+    }
+}
+
+/// Of every sequence: the name it is known by, what sets it, and its state.
+fn sequences(plain: &mut Client) -> Vec<(String, String, String)> {
+    let names: Vec<String> = texts(&plain.simple(SEQUENCES))
+        .into_iter()
+        .flatten()
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let one = |name: &String| {
+        format!(
+            "SELECT {}, last_value, is_called FROM {name}",
+            literal(name)
+        )
+    };
+    let all: Vec<String> = names.iter().map(one).collect();
+    let rows = texts(&plain.simple(&all.join(" UNION ALL ")));
+    let rows = rows
+        .into_iter()
+        .filter_map(|row| <[String; 3]>::try_from(row).ok());
+    rows.map(|[name, last, called]| {
+        let set = format!(
+            "SELECT pg_catalog.setval({}, {last}, '{called}')",
+            literal(&name)
+        );
+        (format!("{SEQUENCE}{name}"), set, format!("{last} {called}"))
+    })
+    .collect()
 }
 
 /// How sequences are told from tables in what was given.

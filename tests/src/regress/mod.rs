@@ -18,6 +18,7 @@ mod script;
 mod source;
 mod stand;
 mod statement;
+mod write;
 
 pub use compare::What;
 pub use report::{Difference, FileReport, Outcome};

@@ -12,7 +12,9 @@ use super::compare::{Verdict, What};
 pub struct FileReport {
     /// The file's name, without its ending.
     pub name: String,
-    /// How many reads the plain server answers.
+    /// Whether its writes ran on both sides.
+    pub written: bool,
+    /// How many reads, and writes if they ran on both sides, the plain server answers.
     pub accepted: usize,
     /// How many of them the router answers in the same way.
     pub equal: usize,
@@ -24,7 +26,7 @@ pub struct FileReport {
     pub refused: usize,
     /// How many it answers differently.
     pub different: usize,
-    /// How many reads the plain server has an error for.
+    /// How many it has an error for.
     pub failing: usize,
     /// How many of them have the same SQLSTATE through the router.
     pub failing_same: usize,
@@ -74,9 +76,10 @@ impl Outcome {
 }
 
 impl FileReport {
-    pub(super) fn new(name: &str) -> FileReport {
+    pub(super) fn new(name: &str, written: bool) -> FileReport {
         FileReport {
             name: name.to_owned(),
+            written,
             ..FileReport::default()
         }
     }
@@ -115,7 +118,7 @@ impl FileReport {
 
 /// The sum of several files.
 pub fn sum(reports: &[FileReport]) -> FileReport {
-    let mut total = FileReport::new("all");
+    let mut total = FileReport::new("all", false);
     reports.iter().for_each(|report| total.add_numbers(report));
     total
 }

@@ -9,7 +9,7 @@ use super::report::{Difference, FileReport, Outcome};
 use super::script::{Piece, Script, Statement, Variables};
 use super::source::{Source, Use};
 use super::stand::Stand;
-use super::statement::{Kind, Token, copied_file, permanent, tokens};
+use super::statement::{Kind, Token, permanent, tokens};
 use crate::{Client, Reply};
 
 /// The SQLSTATE of FETCH from a cursor that there is not.
@@ -18,13 +18,13 @@ const NO_SUCH_CURSOR: &str = "34000";
 /// One file that is running: its sessions, and what it has said so far.
 pub(super) struct Run<'a> {
     stand: &'a mut Stand,
-    mirror: &'a mut Mirror,
-    plain: Client,
-    routed: Client,
+    pub(super) mirror: &'a mut Mirror,
+    pub(super) plain: Client,
+    pub(super) routed: Client,
     /// Of the plain server whose rows lie in another order.
     reordered: Client,
-    usage: Use,
-    report: FileReport,
+    pub(super) usage: Use,
+    pub(super) report: FileReport,
     variables: Variables,
     /// What they are where the router's answers are put into variables.
     routed_variables: Variables,
@@ -33,7 +33,7 @@ pub(super) struct Run<'a> {
     /// Settings that a new session of the router has to be given.
     settings: Vec<String>,
     /// Whether the plain server's rows may be others than the shards'.
-    rows_changed: bool,
+    pub(super) rows_changed: bool,
     /// Whether the router has to look at the tables anew.
     defined: bool,
     /// Whether the open transaction block has defined anything.
@@ -68,6 +68,7 @@ impl<'a> Run<'a> {
             .script(name)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         mirror.reconnect();
+        mirror.begin(usage == Use::Written);
         let mut run = Run {
             plain: stand.plain(),
             routed: stand.routed(),
@@ -75,7 +76,7 @@ impl<'a> Run<'a> {
             stand,
             mirror,
             usage,
-            report: FileReport::new(name),
+            report: FileReport::new(name, usage == Use::Written),
             variables: Variables::new(),
             routed_variables: Variables::new(),
             prepared: BTreeMap::new(),
@@ -211,7 +212,7 @@ impl<'a> Run<'a> {
                 // What makes a table of it runs on the shards too.
                 self.mirror.try_repeat(sql);
                 self.reordered.simple(sql);
-                if reads {
+                if reads || self.usage == Use::Written {
                     drop(self.both(statement))
                 } else {
                     drop(self.plain.simple(sql))
@@ -220,13 +221,14 @@ impl<'a> Run<'a> {
             Kind::Execute(name) if self.prepared.get(&name) == Some(&true) => {
                 drop(self.both(statement))
             }
-            Kind::Execute(_) | Kind::Data => self.data(sql),
+            Kind::Execute(_) | Kind::Data => self.data(statement),
             Kind::Setting => self.setting(sql),
-            Kind::Transaction => self.transaction(sql),
-            Kind::CopyIn => self.copy_in(sql, script),
+            Kind::Transaction => self.transaction(statement),
+            Kind::CopyIn => self.copy_in(statement, script),
             Kind::Definition => self.definition(sql),
-            Kind::Maintenance => drop(self.plain.simple(sql)),
-            Kind::Aside => {}
+            Kind::CopyOut | Kind::Wait if self.usage == Use::Written => drop(self.both(statement)),
+            Kind::Maintenance | Kind::Wait => drop(self.plain.simple(sql)),
+            Kind::CopyOut | Kind::Aside => {}
         }
     }
 
@@ -272,27 +274,6 @@ impl<'a> Run<'a> {
             .any(|word| self.explaining.contains(&word))
     }
 
-    /// Changes rows.
-    fn data(&mut self, sql: &str) {
-        self.plain.simple(sql);
-        self.rows_changed = true;
-    }
-
-    fn copy_in(&mut self, sql: &str, script: &mut Script<'_>) {
-        self.rows_changed = true;
-        if let Some((sql, file)) = copied_file(sql) {
-            match std::fs::read(&file) {
-                Ok(data) => drop(self.plain.copy_in(&sql, &data)),
-                Err(error) => self.report.troubles.push(format!("{file}: {error}")),
-            }
-            return;
-        }
-        let data = script.copy_data();
-        self.plain
-            .send(|buffer| postgres_protocol::message::frontend::query(sql, buffer).unwrap());
-        self.plain.replies(Some(data.as_bytes()));
-    }
-
     fn setting(&mut self, sql: &str) {
         let changes_role = |token: Token| matches!(token.text.as_str(), "role" | "authorization");
         if self.usage == Use::Compared && tokens(sql).into_iter().any(changes_role) {
@@ -310,11 +291,16 @@ impl<'a> Run<'a> {
         self.align();
     }
 
-    fn transaction(&mut self, sql: &str) {
+    fn transaction(&mut self, statement: &Statement) {
+        let sql = statement.text.as_str();
         let in_block = self.plain.status != b'I';
-        self.plain.simple(sql);
+        let expected = self.plain.simple(sql);
         self.reordered.simple(sql);
-        self.ask(sql);
+        let found = self.ask(sql);
+        // A block that the router had to begin anew has none of the savepoints.
+        if self.usage == Use::Written && self.undone.is_none() {
+            self.note(statement, &expected, found.as_deref(), None);
+        }
         self.align();
         if self.plain.status == b'I' {
             self.undone = None;
@@ -419,7 +405,7 @@ impl<'a> Run<'a> {
         (expected, found)
     }
 
-    fn note(
+    pub(super) fn note(
         &mut self,
         statement: &Statement,
         expected: &[Reply],
@@ -455,7 +441,10 @@ impl<'a> Run<'a> {
                 self.not_held = Some(reason.clone());
             }
         }
-        if let (Verdict::Different(What::Rows | What::Order), Some(found)) = (&verdict, found) {
+        // The other plain server has none of the rows that the shards were not given.
+        if let (Verdict::Different(What::Rows | What::Order), Some(found)) = (&verdict, found)
+            && self.usage != Use::Written
+        {
             let sql = &statement.text;
             let other = other.unwrap_or_else(|| self.reordered.simple(sql));
             if compare(sql, &other, found) == Verdict::Equal {
@@ -476,9 +465,17 @@ impl<'a> Run<'a> {
     }
 
     /// The router's answer; none if the connection was lost over it, or it did not come in time.
-    fn ask(&mut self, sql: &str) -> Option<Vec<Reply>> {
+    pub(super) fn ask(&mut self, sql: &str) -> Option<Vec<Reply>> {
+        self.asked(|routed| routed.simple(sql))
+    }
+
+    /// The same, by whatever way of asking.
+    pub(super) fn asked(
+        &mut self,
+        ask: impl FnOnce(&mut Client) -> Vec<Reply>,
+    ) -> Option<Vec<Reply>> {
         let routed = &mut self.routed;
-        let answer = catch_unwind(AssertUnwindSafe(|| routed.simple(sql))).ok();
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(routed))).ok();
         if answer.is_none() {
             self.routed = self.stand.routed();
             for setting in &self.settings {
@@ -489,11 +486,12 @@ impl<'a> Run<'a> {
     }
 
     /// Brings the router's transaction block to where the plain server's is.
-    fn align(&mut self) {
+    pub(super) fn align(&mut self) {
         match (self.plain.status, self.routed.status) {
             (b'T', b'E') => self.restart_routed(),
             (b'T' | b'E', b'I') => drop(self.ask("BEGIN")),
             (b'I', b'T' | b'E') => drop(self.ask("ROLLBACK")),
+            (b'E', b'T') if self.usage == Use::Written => drop(self.ask("SELECT 1/0")),
             _ => {}
         }
         match (self.plain.status, self.reordered.status) {
@@ -515,11 +513,16 @@ impl<'a> Run<'a> {
         if self.routed.status != b'I' {
             self.ask("ROLLBACK");
             self.ask("BEGIN");
+            if self.usage == Use::Written {
+                // What the router's block had written is gone.
+                self.mirror.doubt();
+                self.rows_changed = true;
+            }
         }
     }
 
     /// Rows to the shards, tables to the router.
-    fn bring_up_to_date(&mut self) {
+    pub(super) fn bring_up_to_date(&mut self) {
         if self.plain.status == b'E' || !self.sees_everything() {
             return;
         }
@@ -545,7 +548,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the plain server's session may read every table. A file that has taken a role has made its tables before.
-    fn sees_everything(&self) -> bool {
+    pub(super) fn sees_everything(&self) -> bool {
         self.plain
             .parameters
             .get("is_superuser")
@@ -562,7 +565,12 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> FileReport {
         if self.plain.status != b'I' {
-            self.transaction("ROLLBACK");
+            self.transaction(&Statement {
+                line: 0,
+                text: "ROLLBACK".to_owned(),
+                routed: None,
+                ended_by: None,
+            });
         }
         self.definition("RESET ALL");
         for name in std::mem::take(&mut self.temporary) {

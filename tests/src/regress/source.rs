@@ -13,6 +13,8 @@ pub struct Source {
 pub enum Use {
     /// Every read is compared.
     Compared,
+    /// Its writes run on both sides too, and what they store is compared.
+    Written,
     /// It makes what others need; it runs, and nothing is compared.
     Prepares,
 }
@@ -53,12 +55,15 @@ impl Source {
             .lines()
             .map(|line| line.split('#').next().unwrap_or_default().trim());
         all.filter(|line| !line.is_empty())
-            .filter_map(|line| match line.strip_prefix("prepare ") {
-                Some(name) => Some((name.trim(), Use::Prepares)),
-                None => {
-                    let wanted = chosen.is_empty() || chosen.iter().any(|name| name == line);
-                    wanted.then_some((line, Use::Compared))
-                }
+            .map(|line| match line.split_once(' ') {
+                Some(("prepare", name)) => (name, Use::Prepares),
+                Some((_write, name)) => (name, Use::Written),
+                None => (line, Use::Compared),
+            })
+            .filter(|(name, usage)| {
+                *usage == Use::Prepares
+                    || chosen.is_empty()
+                    || chosen.iter().any(|chosen| chosen == name)
             })
             .collect()
     }

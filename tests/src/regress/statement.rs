@@ -25,7 +25,11 @@ pub(super) enum Kind {
     Definition,
     /// Changes how rows are kept, not what they are: on the plain server only.
     Maintenance,
-    /// Nothing to compare: plans, notifications, output in COPY's format.
+    /// Waits for locks or for constraints: on the plain server only, unless writes are compared.
+    Wait,
+    /// `COPY … TO STDOUT`: compared where writes are.
+    CopyOut,
+    /// Nothing to compare: plans, notifications.
     Aside,
 }
 
@@ -136,13 +140,14 @@ impl Kind {
                 Kind::Prepare(second.to_owned(), Kind::of_tokens(body) == Kind::Query)
             }
             "execute" => Kind::Execute(second.to_owned()),
-            "set" if second == "constraints" => Kind::Maintenance,
+            "set" if second == "constraints" => Kind::Wait,
+            "lock" => Kind::Wait,
             "set" | "reset" | "deallocate" | "discard" => Kind::Setting,
             "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint"
             | "release" | "close" => Kind::Transaction,
             "insert" | "update" | "delete" | "merge" | "truncate" => Kind::Data,
             "copy" => copy(tokens),
-            "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" | "lock" => Kind::Maintenance,
+            "vacuum" | "analyze" | "analyse" | "cluster" | "reindex" => Kind::Maintenance,
             "explain" | "show" | "listen" | "notify" | "unlisten" | "checkpoint" | "load" => {
                 Kind::Aside
             }
@@ -179,6 +184,7 @@ fn copy(tokens: &[Token]) -> Kind {
         .find(|token| token.depth == 0 && matches!(token.text.as_str(), "from" | "to"));
     match direction.map(|token| token.text.as_str()) {
         Some("from") => Kind::CopyIn,
+        _ if tokens.iter().any(|token| token.text == "stdout") => Kind::CopyOut,
         _ => Kind::Aside,
     }
 }
@@ -264,7 +270,8 @@ mod tests {
     #[test]
     fn other_statements_have_their_kinds() {
         assert_eq!(Kind::of("copy t (a) from stdin"), Kind::CopyIn);
-        assert_eq!(Kind::of("copy (select 1 from t) to stdout"), Kind::Aside);
+        assert_eq!(Kind::of("copy (select 1 from t) to stdout"), Kind::CopyOut);
+        assert_eq!(Kind::of("copy t to '/a/b.data'"), Kind::Aside);
         assert_eq!(
             Kind::of("prepare q(int) as select $1"),
             Kind::Prepare("q".to_owned(), true)

@@ -1,0 +1,117 @@
+//! Files that write: each statement runs on the plain server and through the router, and what it leaves in the tables is compared.
+//!
+//! While both agree, the shards' rows are the router's own work. Where they do not, the shards are given the plain server's rows
+//! once more, so that one difference is not counted again with every statement after it.
+
+use super::compare::{Verdict, What, compare, show};
+use super::report::{Difference, Outcome};
+use super::run::Run;
+use super::script::{Script, Statement};
+use super::source::Use;
+use super::statement::{copied_file, tokens};
+use crate::{Client, Reply};
+
+impl Run<'_> {
+    /// Changes rows, on both sides if that is compared.
+    pub(super) fn data(&mut self, statement: &Statement) {
+        self.write(statement, &|client, sql| client.simple(sql));
+    }
+
+    /// COPY with its rows behind it in the script, or in a file.
+    pub(super) fn copy_in(&mut self, statement: &Statement, script: &mut Script<'_>) {
+        let (text, data) = match copied_file(&statement.text) {
+            Some((text, file)) => match std::fs::read(&file) {
+                Ok(data) => (text, data),
+                Err(error) => {
+                    self.report.troubles.push(format!("{file}: {error}"));
+                    return;
+                }
+            },
+            None => (
+                statement.text.clone(),
+                script.copy_data().as_bytes().to_vec(),
+            ),
+        };
+        let statement = Statement {
+            text,
+            routed: None,
+            ended_by: None,
+            line: statement.line,
+        };
+        self.write(&statement, &|client, sql| {
+            client.send(|buffer| postgres_protocol::message::frontend::query(sql, buffer).unwrap());
+            client.replies(Some(&data))
+        });
+    }
+
+    /// Whether writes run through the router now. What a session has written that may not see every table cannot be looked at.
+    fn writes_are_compared(&self) -> bool {
+        self.usage == Use::Written && self.sees_everything()
+    }
+
+    fn write(&mut self, statement: &Statement, run: &dyn Fn(&mut Client, &str) -> Vec<Reply>) {
+        if !self.writes_are_compared() {
+            run(&mut self.plain, &statement.text);
+            self.rows_changed = true;
+            return;
+        }
+        self.bring_up_to_date();
+        let expected = run(&mut self.plain, &statement.text);
+        let text = statement.routed.as_deref().unwrap_or(&statement.text);
+        let found = self.asked(|routed| run(routed, text));
+        let both_did = !failed(&expected) && found.as_ref().is_some_and(|found| !failed(found));
+        let stored = match both_did {
+            true => self.stored_otherwise(statement),
+            false => None,
+        };
+        let agreed = failed(&expected) == found.as_ref().is_none_or(|found| failed(found));
+        if let Some(difference) = &stored {
+            self.report.count(&Verdict::Different(What::Stored));
+            self.report.add(difference.clone());
+        } else {
+            self.note(statement, &expected, found.as_deref(), None);
+        }
+        if agreed && stored.is_none() {
+            self.mirror.accept(&mut self.plain);
+            self.align();
+        } else {
+            self.begin_anew();
+        }
+    }
+
+    /// A table in which there are other rows now than on the plain server, of those that the statement names or has changed.
+    fn stored_otherwise(&mut self, statement: &Statement) -> Option<Difference> {
+        let words: Vec<String> = tokens(&statement.text)
+            .into_iter()
+            .map(|token| token.text.trim_matches('"').to_owned())
+            .collect();
+        let mut tables = self.mirror.changed(&mut self.plain, &words).into_iter();
+        tables.find_map(|table| {
+            let sql = format!("SELECT * FROM {table}");
+            let expected = self.plain.simple(&sql);
+            let found = self.ask(&sql).unwrap_or_default();
+            (compare(&sql, &expected, &found) != Verdict::Equal).then(|| Difference {
+                line: statement.line,
+                sql: statement.text.clone(),
+                outcome: Outcome::Different(What::Stored),
+                plain: format!("{table}: {}", show(&expected)),
+                router: format!("{table}: {}", show(&found)),
+            })
+        })
+    }
+
+    /// The router's block, if there is one, begins anew, and the shards are given the plain server's rows.
+    fn begin_anew(&mut self) {
+        if self.routed.status != b'I' {
+            self.ask("ROLLBACK");
+        }
+        self.align();
+        self.mirror.doubt();
+        self.rows_changed = true;
+    }
+}
+
+/// Whether a statement has failed.
+fn failed(replies: &[Reply]) -> bool {
+    replies.iter().any(|reply| reply.failure.is_some())
+}
