@@ -334,6 +334,61 @@ fn pipelines() {
     });
 }
 
+/// COMMIT and ROLLBACK without BEGIN end what the batch has done so far.
+#[test]
+fn a_batch_that_is_ended_by_words() {
+    let mut pair = Pair::new();
+    let one = "INSERT INTO orders (user_id, id, ship_to) VALUES (6, $1, 'no')";
+    let several = "INSERT INTO orders (user_id, id, ship_to) SELECT g, 71000, 'no' FROM generate_series(1, $1::int) g";
+    let failing = "SELECT 1 / (id - 6) FROM users WHERE id = 6";
+    for first in [one, several] {
+        for end in [
+            "COMMIT",
+            "ROLLBACK",
+            "COMMIT AND CHAIN",
+            "ROLLBACK AND CHAIN",
+        ] {
+            for last in [failing, "SELECT 1"] {
+                pair.same(2, |buffer| {
+                    for (sql, value) in [
+                        (first, Some("8")),
+                        (end, None),
+                        (one, Some("71001")),
+                        (last, None),
+                    ] {
+                        parse("", sql, buffer);
+                        bind("", "", value.map(Some).as_slice(), 0, buffer);
+                        execute("", 0, buffer);
+                    }
+                    frontend::sync(buffer);
+                    let left = "DELETE FROM orders WHERE id IN (8, 71000, 71001)";
+                    frontend::query(left, buffer).unwrap();
+                });
+            }
+        }
+    }
+}
+
+/// A batch fails once, wherever what it has written before lies.
+#[test]
+fn a_batch_that_fails_after_writes_of_several_shards() {
+    let mut pair = Pair::new();
+    let one = |id| format!("INSERT INTO orders (user_id, id, ship_to) VALUES ({id}, 72000, 'no')");
+    let several = "INSERT INTO orders (user_id, id, ship_to) VALUES (1, 72001, 'no'), (2, 72001, 'no'), (3, 72001, 'no')";
+    for id in 1..=6 {
+        pair.same(2, |buffer| {
+            for sql in [one(id), several.to_owned(), one(id)] {
+                parse("", &sql, buffer);
+                bind("", "", &[], 0, buffer);
+                execute("", 0, buffer);
+            }
+            frontend::sync(buffer);
+            let left = "SELECT count(*) FROM orders WHERE id >= 72000";
+            frontend::query(left, buffer).unwrap();
+        });
+    }
+}
+
 /// In a block that failed by an error no server has seen, nothing but its end is parsed.
 #[test]
 fn a_failed_block_parses_nothing() {

@@ -205,6 +205,68 @@ fn temporary_tables_and_notify_take_part() {
     assert_eq!(client.run("SELECT a FROM mine").value(), "1");
 }
 
+/// A session that listens is told of what it has notified itself of, though the COMMIT that did so was the router's own.
+#[test]
+fn a_session_hears_itself() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    client.run("LISTEN news").succeeded();
+    transfer(&mut client);
+    client.run("NOTIFY news, 'moved'").succeeded();
+    client.send(|buffer| postgres_protocol::message::frontend::query("COMMIT", buffer).unwrap());
+    let mut heard = 0;
+    loop {
+        let message = client.receive();
+        match message.tag {
+            b'A' => heard += usize::from(message.body.ends_with(b"news\0moved\0")),
+            b'Z' => break,
+            _ => {}
+        }
+    }
+    assert_eq!(heard, 1);
+    assert_eq!(balances(bed), AFTER);
+}
+
+/// A session that acts as somebody else decides as who it is logged in as: nobody else's word counts.
+#[test]
+fn a_session_with_the_authorization_of_another() {
+    // Who may take it is looked at when a connection is made.
+    let anew = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
+    let on_shards = |bed: &Bed, sql: &str| {
+        for shard in [0, 1] {
+            let node = bed.cluster().shard(shard).primary.as_ref();
+            bed.cluster().superuser_sql(node, "shop", sql).unwrap();
+        }
+    };
+    {
+        let (bed, _turn) = bed();
+        on_shards(
+            bed,
+            "CREATE ROLE another; GRANT ALL ON accounts TO another; ALTER ROLE app SUPERUSER",
+        );
+        on_shards(bed, anew);
+    }
+    for guise in ["SET SESSION AUTHORIZATION another", "SET ROLE another"] {
+        let (bed, _turn) = bed();
+        let mut client = bed.client();
+        client.run(guise).succeeded();
+        transfer(&mut client);
+        client.run("COMMIT").succeeded();
+        assert_eq!(balances(bed), AFTER);
+        let last = "SELECT decided_by FROM switchyard.decisions ORDER BY decided_at DESC LIMIT 1";
+        let decider = bed.cluster().shard(0).primary.as_ref();
+        let decided_by = bed.cluster().sql(decider, last).unwrap();
+        assert_eq!(decided_by, "app", "{guise}");
+        assert_eq!(client.run("SELECT current_user").value(), "another");
+    }
+    let (bed, _turn) = bed();
+    on_shards(
+        bed,
+        "REVOKE ALL ON accounts FROM another; DROP ROLE another; ALTER ROLE app NOSUPERUSER",
+    );
+    on_shards(bed, anew);
+}
+
 /// A point of the protocol at which somebody dies: the shard whose connection is watched, the word, the side, and what has
 /// become of the transaction.
 type Point = (usize, &'static [u8], Hold, [&'static str; 2]);

@@ -414,7 +414,9 @@ impl Replies {
                 self.owed.pop_front();
                 pass_or_hide(shown && reply.shows_ready(), header.len)
             }
-            (b'N' | b'A', _) => pass_or_hide(shown, header.len),
+            (b'N', _) => pass_or_hide(shown, header.len),
+            // Comes of no statement, though one may have been the last thing it waited for.
+            (b'A', _) => pass_or_hide(true, header.len),
             (b'S', _) => Step::Stop(Event::Parameter {
                 length: header.len,
                 tell: shown && reply.shows_ready(),

@@ -19,7 +19,7 @@ pub(crate) struct Block {
     pub(crate) read_only: bool,
     /// An error happened; only its end, or a rollback to a savepoint, is accepted.
     pub(crate) failed: Option<FailedOn>,
-    /// Savepoints and settings, oldest first.
+    /// Savepoints, settings and when constraints are checked, oldest first.
     replay: Vec<Replay>,
     /// The session's settings before the block, restored when it is rolled back. They hold on a participant when it
     /// joins.
@@ -54,6 +54,8 @@ enum Replay {
         effective: Arc<Settings>,
     },
     Setting(Box<str>),
+    /// When constraints are checked.
+    Constraints(Box<str>),
 }
 
 impl Block {
@@ -89,7 +91,9 @@ impl Block {
                 Replay::Savepoint { name, .. } => {
                     write!(sql, "; SAVEPOINT {}", escape_identifier(name))
                 }
-                Replay::Setting(statement) => write!(sql, "; {statement}"),
+                Replay::Setting(statement) | Replay::Constraints(statement) => {
+                    write!(sql, "; {statement}")
+                }
             };
         }
         sql
@@ -148,12 +152,18 @@ impl Block {
         self.effective = Arc::new(effective);
     }
 
+    /// Takes note of a `SET CONSTRAINTS`.
+    pub(crate) fn add_constraints(&mut self, statement: &str) {
+        let statement = statement.trim().trim_end_matches(';');
+        self.replay.push(Replay::Constraints(statement.into()));
+    }
+
     /// True when the block has a savepoint of this name.
     pub(crate) fn has_savepoint(&self, name: &str) -> bool {
         self.position(name).is_some()
     }
 
-    /// The steps it has taken so far that may be taken back: savepoints and settings.
+    /// The steps it has taken so far that may be taken back: savepoints and what was set.
     pub(crate) fn steps(&self) -> usize {
         self.replay.len()
     }
@@ -163,13 +173,13 @@ impl Block {
         self.position(savepoint).map_or(0, |position| position + 1)
     }
 
-    /// Forgets the savepoint and all after it, keeping the settings made since.
+    /// Forgets the savepoint and all after it, keeping what was set since.
     pub(crate) fn release_savepoint(&mut self, name: &str) {
         if let Some(position) = self.position(name) {
             let later = self.replay.split_off(position);
             let kept = later
                 .into_iter()
-                .filter(|step| matches!(step, Replay::Setting(_)));
+                .filter(|step| !matches!(step, Replay::Savepoint { .. }));
             self.replay.extend(kept);
         }
     }

@@ -51,7 +51,8 @@ pub(crate) fn next_now(
         match header.tag {
             b'N' | b'A' => {
                 let message = participant.connection.input.split_to(header.len);
-                if show == Show::All {
+                // A notification comes of no statement, though one may have been the last thing it waited for.
+                if show == Show::All || header.tag == b'A' {
                     client.output.extend_from_slice(&message);
                 }
             }

@@ -17,7 +17,7 @@ use super::{Access, Broadcast, Operator};
 pub(super) fn access(analysis: &Analysis) -> Access {
     if analysis.writes || analysis.primary || analysis.temporary {
         Access::Write
-    } else if analysis.locks {
+    } else if analysis.locks || analysis.locks_apart {
         Access::LockingRead
     } else if analysis.primary_read {
         Access::PrimaryRead

@@ -5,6 +5,7 @@
 
 use switchyard_schema::ShardIndex;
 
+use super::analyse::write::trigger_refused;
 use super::command::Command;
 use super::control;
 use super::opaque::Mentions;
@@ -14,7 +15,7 @@ use super::setting;
 use super::setting::unreadable;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
-use crate::relations::{Changes, constant, words_of};
+use crate::relations::{Changes, Placement, Relation, constant, words_of};
 use crate::sql::{self, Token, TokenKind};
 
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
@@ -101,7 +102,7 @@ impl Planner<'_> {
             "lock" => self.lock(tokens),
             "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "security"
             | "import" | "reassign" | "refresh" => self.ddl(tokens, &word, words),
-            "truncate" => self.everywhere(tokens, Command::Other),
+            "truncate" => self.truncate(tokens, &words),
             "analyze" | "analyse" | "checkpoint" => self.everywhere(tokens, Command::Maintenance),
             "vacuum" | "cluster" | "reindex" => self.maintenance(tokens, &word, &words),
             "do" => self.code(tokens, Command::Do),
@@ -201,11 +202,15 @@ impl Planner<'_> {
     fn lock(&self, tokens: &[Token]) -> Plan {
         let mentions = Mentions::of(self.sql, tokens, self.context);
         if self.alone || (mentions.sharded.is_none() && mentions.reference.is_none()) {
-            return plan(Operator::PassThrough(FIRST), Access::Write, Command::Lock);
+            return plan(
+                Operator::PassThrough(FIRST),
+                Access::LockingRead,
+                Command::Lock,
+            );
         }
         plan(
             Operator::Broadcast(Broadcast::Ddl),
-            Access::Write,
+            Access::LockingRead,
             Command::Lock,
         )
     }
@@ -219,6 +224,35 @@ impl Planner<'_> {
             Operator::Broadcast(Broadcast::Ddl)
         };
         plan(operator, Access::Write, command)
+    }
+
+    /// TRUNCATE's triggers run once for a statement, which is once on each shard.
+    fn truncate(&self, tokens: &[Token], words: &Words<'_>) -> Plan {
+        let plan = self.everywhere(tokens, Command::Other);
+        if !matches!(plan.operator, Operator::Broadcast(_)) {
+            return plan;
+        }
+        let cascades = words.has("cascade");
+        let named = |relation: &Relation| {
+            let mut names = tokens.iter().filter_map(|token| sql::name(token, self.sql));
+            names.any(|name| *name == *relation.name.name)
+        };
+        let mut relations = self.context.relations.iter();
+        let fires = |relation: &&Relation| {
+            !matches!(relation.placement, Placement::Unsharded)
+                && relation.triggers.each_statement
+                && (cascades || named(relation))
+        };
+        match relations.find(fires) {
+            Some(relation) => refused(
+                trigger_refused(
+                    relation,
+                    "runs once for a statement, and would run once on each shard",
+                ),
+                Command::Other,
+            ),
+            None => plan,
+        }
     }
 
     fn maintenance(&self, tokens: &[Token], word: &str, words: &Words<'_>) -> Plan {

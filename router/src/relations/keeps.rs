@@ -192,6 +192,7 @@ mod tests {
             language: "plpgsql".to_owned(),
             source: Some(format!("DECLARE n int; BEGIN {body} END")),
             fixed: false,
+            returns_set: false,
         };
         keeps(&function, "id")
     }

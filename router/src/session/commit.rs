@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use postgres_protocol::escape::escape_literal;
 use smallvec::SmallVec;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::TransactionStatus;
 
 use super::Session;
-use crate::backend::QueryError;
+use crate::backend::{QueryError, Settings};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -55,6 +56,17 @@ impl Parties {
     }
 }
 
+/// What makes a session act once more as whom it has taken the authorization of, to the end of its transaction, if it has.
+fn guise(settings: &Settings) -> Option<String> {
+    let user = settings.value_of("session_authorization")?;
+    let mut sql = format!("SET LOCAL SESSION AUTHORIZATION {}", escape_literal(user));
+    if let Some(role) = settings.value_of("role") {
+        sql.push_str("; SET LOCAL ROLE ");
+        sql.push_str(&escape_literal(role));
+    }
+    Some(sql)
+}
+
 impl Session {
     /// Sees to it that there is a block, which is to end with the statement or the query string. True if there was none.
     pub(super) fn begin_implicit(&mut self) -> bool {
@@ -80,7 +92,10 @@ impl Session {
         let writers = self.participants_that(|held| held.wrote);
         let changed = self.participants_that(|held| held.changed);
         let committed = match (writers.len(), changed.is_empty()) {
-            (2.., false) => Box::pin(self.commit_in_two_phases(&writers, &changed)).await,
+            (2.., false) => {
+                let guise = guise(block.effective());
+                Box::pin(self.commit_in_two_phases(&writers, &changed, guise)).await
+            }
             _ => self.commit_at_once(&writers).await,
         };
         if let Err(trouble) = committed {
@@ -142,14 +157,24 @@ impl Session {
         Ok(())
     }
 
-    /// Commits where several shards have been written to.
+    /// Commits where several shards have been written to. `guise`: what makes the session act as somebody else.
     async fn commit_in_two_phases(
         &mut self,
         writers: &[usize],
         changed: &[usize],
+        guise: Option<String>,
     ) -> Result<(), Trouble> {
         let parties = self.parties(writers, changed).await?;
-        if let Err(trouble) = self.prepare_parts(&parties).await {
+        if guise.is_some() {
+            // The decision counts as that of whom the session is logged in as.
+            let unmasked = "SET LOCAL SESSION AUTHORIZATION DEFAULT";
+            self.run_on_decider(&parties, unmasked).await?;
+        }
+        let mut prepared = self.prepare_parts(&parties).await;
+        if let (Ok(()), Some(guise)) = (&prepared, guise) {
+            prepared = self.run_on_decider(&parties, &guise).await;
+        }
+        if let Err(trouble) = prepared {
             self.end_prepared(&parties, false).await;
             return Err(trouble);
         }
@@ -176,6 +201,21 @@ impl Session {
             self.settle_elsewhere(&parties.id).await;
         }
         Ok(())
+    }
+
+    /// Runs a statement of ours in the decider's part.
+    async fn run_on_decider(&mut self, parties: &Parties, sql: &str) -> Result<(), Trouble> {
+        match self.run_on(parties.decider, sql).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Trouble::Told),
+            Err(Trouble::Lost) => {
+                let participant = self.participants.at(parties.decider)?;
+                participant.connection.broken = true;
+                let shard = (&*participant.shard_name).into();
+                Err(Failure::ShardLost { shard }.into())
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Who does what. The decider is the one that may have done what cannot be prepared (temporary tables, NOTIFY): one that is held for

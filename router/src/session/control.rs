@@ -19,7 +19,7 @@ use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
-use crate::plan::{Command, Discard, Isolation, Plan, TransactionModes};
+use crate::plan::{Access, Command, Discard, Isolation, Plan, TransactionModes};
 
 impl Session {
     /// Handles a statement that no plan sends to a shard.
@@ -39,6 +39,7 @@ impl Session {
             Command::SetSessionCharacteristics(modes) => {
                 self.set_characteristics(modes, plan, sent).await
             }
+            Command::SetConstraints if self.block.is_some() => self.set_constraints(sent).await,
             Command::Discard(what) => self.discard(*what).await,
             Command::Prepare {
                 name,
@@ -120,7 +121,8 @@ impl Session {
     }
 
     async fn commit(&mut self, chain: bool) -> Result<Ready, Trouble> {
-        let Some(block) = &self.block else {
+        let chained = |block: &&Block| block.explicit || !chain;
+        let Some(block) = self.block.as_ref().filter(chained) else {
             return self.no_transaction("COMMIT", chain);
         };
         let (explicit, failed) = (block.explicit, block.failed.is_some());
@@ -140,7 +142,8 @@ impl Session {
     }
 
     async fn rollback(&mut self, chain: bool) -> Result<Ready, Trouble> {
-        let Some(block) = &self.block else {
+        let chained = |block: &&Block| block.explicit || !chain;
+        let Some(block) = self.block.as_ref().filter(chained) else {
             return self.no_transaction("ROLLBACK", chain);
         };
         let explicit = block.explicit;
@@ -263,6 +266,21 @@ impl Session {
             self.end_cursors_since(steps).await;
         }
         self.complete("ROLLBACK")
+    }
+
+    /// `SET CONSTRAINTS` in a block: for the shards that are in it, and those that come to it later. There has to be one: it knows the
+    /// names.
+    async fn set_constraints(&mut self, sent: Sent<'_>) -> Result<Ready, Trouble> {
+        if !self.participants.iter().any(|held| held.in_block) {
+            let need = self.need(Access::Read, None);
+            self.join(self.any_shard(), need).await?;
+        }
+        let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+        self.run_on_all(&sql).await?;
+        if let Some(block) = &mut self.block {
+            block.add_constraints(&sql);
+        }
+        self.complete("SET CONSTRAINTS")
     }
 
     fn in_explicit_block(&self, what: &'static str) -> Result<(), Failure> {

@@ -113,7 +113,7 @@ SELECT pg_catalog.format('DROP %s %I.%I CASCADE', k.kind, n.nspname, c.relname)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN (VALUES ('r', 'TABLE'), ('p', 'TABLE'), ('v', 'VIEW'), ('m', 'MATERIALIZED VIEW'), ('S', 'SEQUENCE'),
                ('f', 'FOREIGN TABLE'), ('i', 'INDEX'), ('I', 'INDEX')) k (relkind, kind) ON k.relkind = c.relkind
- WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+ WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'switchyard')
 UNION ALL
 SELECT pg_catalog.format('DROP %s %s CASCADE', CASE p.prokind WHEN 'a' THEN 'AGGREGATE' ELSE 'ROUTINE' END,
                          p.oid::pg_catalog.regprocedure)
@@ -124,11 +124,11 @@ SELECT pg_catalog.format('DROP %s %I.%I CASCADE', CASE t.typtype WHEN 'd' THEN '
                          n.nspname, t.typname)
   FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
   LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^pg_temp'
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'switchyard') AND n.nspname !~ '^pg_temp'
    AND (t.typtype IN ('d', 'e', 'r') OR c.relkind = 'c')
 UNION ALL
 SELECT pg_catalog.format('DROP SCHEMA %I CASCADE', nspname) FROM pg_catalog.pg_namespace
- WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+ WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'switchyard')
 UNION ALL
 SELECT pg_catalog.format('DROP OWNED BY %1$I CASCADE; DROP ROLE %1$I', rolname) FROM pg_catalog.pg_roles
  WHERE rolname !~ '^pg_'";

@@ -162,6 +162,9 @@ impl<'a> Analyser<'a> {
         }
         if builtin && (only_computes(name) || differs_on_a_replica(name)) {
             self.analysis.primary_read = true;
+        } else if builtin && is_advisory(name) {
+            self.analysis.locks_apart = true;
+            self.analysis.may_change = true;
         // The session takes note of what set_config does: it can be done anywhere.
         } else if function.volatility == Volatility::Volatile && !(builtin && name == "set_config")
         {
@@ -377,6 +380,11 @@ fn is_syntax(name: &str) -> bool {
 /// Volatile functions that leave nothing behind, in the database or in the session.
 pub(in crate::plan) fn only_computes(name: &str) -> bool {
     is_own(name)
+}
+
+/// Functions that take or give back advisory locks.
+fn is_advisory(name: &str) -> bool {
+    name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_")
 }
 
 /// Stable functions that answer from the state of their server: a replica is always read-only, and counts its own work.

@@ -229,6 +229,8 @@ pub(super) struct Analysis {
     pub(super) locks_inside: bool,
     /// And some of them may be copies that other shards have, too.
     pub(super) locks_copies: bool,
+    /// It takes locks that are no rows', which end with the transaction: not before what the transaction writes shows.
+    pub(super) locks_apart: bool,
     /// The limits of the outermost block, if they are understood.
     pub(super) limits: Option<Limits>,
     pub(super) effects: Effects,

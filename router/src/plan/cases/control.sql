@@ -248,7 +248,7 @@ LOCK TABLE users IN EXCLUSIVE MODE
 --> Broadcast to all shards (schema)
 
 LOCK settings
---> PassThrough to shard s0 (primary)
+--> PassThrough to shard s0 (locking read: primary)
 
 LOCK countries
 --> Broadcast to all shards (schema)

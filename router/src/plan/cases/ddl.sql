@@ -189,7 +189,8 @@ TRUNCATE users
 --> Broadcast to all shards (schema)
 
 TRUNCATE users, orders RESTART IDENTITY CASCADE
---> Broadcast to all shards (schema)
+--> Refuse 0A000: writing table "summed" is not supported: a trigger of it runs once for a statement, and would run once on each shard
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
 
 TRUNCATE settings
 --> Broadcast to all shards (schema)

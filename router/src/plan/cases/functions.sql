@@ -37,21 +37,21 @@ SELECT nextval('s') FROM users WHERE id = 1
 -->   May use a sequence
 
 SELECT pg_advisory_lock(1)
---> PassThrough to shard s0 (primary)
+--> PassThrough to shard s0 (locking read: primary)
 -->   Pins: AdvisoryLock
 
 SELECT pg_try_advisory_lock(1, 2)
---> PassThrough to shard s0 (primary)
+--> PassThrough to shard s0 (locking read: primary)
 -->   Pins: AdvisoryLock
 
 SELECT pg_advisory_xact_lock(1)
---> PassThrough to shard s0 (primary)
+--> PassThrough to shard s0 (locking read: primary)
 
 SELECT pg_advisory_unlock(1)
---> PassThrough to shard s0 (primary)
+--> PassThrough to shard s0 (locking read: primary)
 
 SELECT pg_advisory_xact_lock(1) FROM users WHERE id = 1
---> PassThrough to the shard of users = integer[1], first shard only (primary)
+--> PassThrough to the shard of users = integer[1], first shard only (locking read: primary)
 -->   Refuse the statement needs the first shard and another one together
 
 SELECT pg_sleep(1)

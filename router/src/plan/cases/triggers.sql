@@ -132,3 +132,15 @@ INSERT INTO chained VALUES (1, 'x')
 UPDATE paired SET v = 'x' WHERE id = 1
 --> Refuse 0A000: writing table "paired" is not supported: a trigger of it may use rows with other shard keys
 --> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- TRUNCATE's run once for a statement
+TRUNCATE summed
+--> Refuse 0A000: writing table "summed" is not supported: a trigger of it runs once for a statement, and would run once on each shard
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+TRUNCATE logged
+--> Broadcast to all shards (schema)
+
+TRUNCATE users CASCADE
+--> Refuse 0A000: writing table "summed" is not supported: a trigger of it runs once for a statement, and would run once on each shard
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.

@@ -211,6 +211,13 @@ impl Session {
             }
             self.begin_in_batch()?;
         }
+        if matches!(
+            plan.command,
+            Command::Commit { .. } | Command::Rollback { .. }
+        ) {
+            // It is what the batch has done that is committed or rolled back.
+            self.keep_writes()?;
+        }
         let mut message = BytesMut::new();
         frontend::encode::query(&mut message, statement.sql());
         let sent = Sent {

@@ -70,9 +70,10 @@ impl Session {
             self.send_unsent().await?;
         }
         if self.block.as_ref().is_some_and(|block| !block.explicit) {
-            let failed = self.batch.skipping;
             self.sync_hidden().await?;
-            if failed {
+            // A shard may have told of an error only now.
+            let failed = |block: &Block| block.failed.is_some();
+            if self.batch.skipping || self.block.as_ref().is_some_and(failed) {
                 self.abort_implicit().await?;
             } else {
                 self.commit_implicit_in_batch().await?;
