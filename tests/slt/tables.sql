@@ -30,6 +30,7 @@ CREATE TABLE tokens (note text, id uuid DEFAULT gen_random_uuid() PRIMARY KEY, m
 CREATE TABLE numbered (id serial PRIMARY KEY, owner text, made timestamptz DEFAULT now());
 CREATE TABLE posts (author integer NOT NULL, number bigserial, word text DEFAULT 'none', short smallserial, PRIMARY KEY (author, number));
 CREATE TABLE issued (id integer GENERATED ALWAYS AS IDENTITY (START 100 INCREMENT 10), shop integer, PRIMARY KEY (shop, id));
+CREATE TABLE stamps (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, word text);
 CREATE SEQUENCE tickets START 7;
 CREATE TABLE queued (ticket text DEFAULT 'T' || nextval('tickets') PRIMARY KEY, who text);
 -- Rows that move.

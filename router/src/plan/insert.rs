@@ -182,8 +182,9 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
     if !computes && !is_list && !rows.takes_next {
         return None;
     }
+    let key_is_identity = rows.key.as_ref().is_some_and(|key| key.is_identity);
     let has_identity = rows.sequences.iter().any(|column| column.is_identity);
-    if has_identity && rows.overrides {
+    if (has_identity || key_is_identity && computes) && rows.overrides {
         return Some(Err(Refusal::not_supported(
             "OVERRIDING with an identity column whose value is not given is not supported across shards",
         )
@@ -474,7 +475,7 @@ impl Insert {
         if !names.is_empty() {
             edits.push(self.columns_with(&names, target)?);
         }
-        if self.sequences.iter().any(|column| column.is_identity) {
+        if self.overrides(sql, tokens, rows) {
             let values = tokens.get(target.len())?.start as usize;
             edits.push((values..values, b"OVERRIDING SYSTEM VALUE ".to_vec()));
         }
@@ -485,6 +486,18 @@ impl Insert {
             edits.extend(moments.edits(sql, tokens, clock, |place| place > last));
         }
         Some(edits)
+    }
+
+    /// Whether the values given in the place of identity columns' defaults have to be said to be meant. Where a row has a value of its
+    /// own, it is PostgreSQL that takes or refuses it.
+    fn overrides(&self, sql: &[u8], tokens: &[Token], rows: &Rows) -> bool {
+        let key = Some(self.key.position).filter(|_| self.key.is_identity && self.computes_keys);
+        let others = self.sequences.iter().filter(|column| column.is_identity);
+        let mut positions = others.map(|column| column.position).chain(key).peekable();
+        let is_left_out = |position: Option<usize>| {
+            (0..rows.len()).all(|row| takes_default(sql, &rows.values(tokens, row), position))
+        };
+        positions.peek().is_some() && positions.all(is_left_out)
     }
 
     /// Writes the next values of sequences in the place of a row's DEFAULTs; those that the row leaves out are returned.

@@ -329,6 +329,7 @@ impl Session {
             | Command::RollbackTo(_)
             | Command::SetTransaction(_)
             | Command::SetSessionCharacteristics(_)
+            | Command::SetConstraints
             | Command::Set { .. }
             | Command::Reset(_)
             | Command::Discard(_)

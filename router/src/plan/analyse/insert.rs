@@ -603,6 +603,7 @@ fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Ins
                 name: escape_identifier(&column.name),
                 position,
                 default: column.expression.clone(),
+                is_identity: matches!(column.default, DefaultValue::Identity),
             });
             continue;
         }

@@ -133,6 +133,8 @@ pub(in crate::plan) struct KeyColumn {
     pub(in crate::plan) position: Option<usize>,
     /// The expression of its default.
     pub(in crate::plan) default: Option<Box<str>>,
+    /// Its default is that of an identity column.
+    pub(in crate::plan) is_identity: bool,
 }
 
 /// Where stored keys come from.
