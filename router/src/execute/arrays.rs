@@ -22,6 +22,8 @@ const COUNT: Range<usize> = 12..16;
 #[derive(Debug)]
 pub(crate) struct Arrays {
     columns: Vec<Column>,
+    most_rows: u32,
+    most_bytes: usize,
     rows: u32,
     bytes: usize,
 }
@@ -45,8 +47,17 @@ pub(crate) enum NotTaken {
 }
 
 impl Arrays {
-    /// For rows with columns of these types.
+    /// For rows with columns of these types, few enough to be given to every shard.
     pub(crate) fn new(types: impl IntoIterator<Item = u32>) -> Self {
+        Self::of_many(types, MOST_ROWS, MOST_BYTES)
+    }
+
+    /// For so many rows, at most, and bytes of them.
+    pub(crate) fn of_many(
+        types: impl IntoIterator<Item = u32>,
+        most_rows: u32,
+        most_bytes: usize,
+    ) -> Self {
         let column = |type_oid| Column {
             type_oid,
             has_null: false,
@@ -54,6 +65,8 @@ impl Arrays {
         };
         Self {
             columns: types.into_iter().map(column).collect(),
+            most_rows,
+            most_bytes,
             rows: 0,
             bytes: 0,
         }
@@ -71,7 +84,7 @@ impl Arrays {
 
     /// Takes the body of a DataRow with binary values.
     pub(crate) fn push(&mut self, row: &[u8]) -> Result<(), NotTaken> {
-        if self.rows >= MOST_ROWS || self.bytes + row.len() > MOST_BYTES {
+        if self.rows >= self.most_rows || self.bytes + row.len() > self.most_bytes {
             return Err(NotTaken::Full);
         }
         let (count, mut values) = row.split_first_chunk().ok_or(NotTaken::Unreadable)?;

@@ -80,6 +80,34 @@ pub(crate) async fn divide(
     }
 }
 
+/// Takes the rows that a workspace answers with, up to ReadyForQuery, each a whole message.
+pub(crate) async fn take_all(
+    client: &mut Client,
+    workspace: &mut Workspace,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Trouble> {
+    let mut failed = false;
+    loop {
+        match next(client, &mut workspace.backend, Show::Errors).await? {
+            Said::Message(header) => {
+                let input = &mut workspace.backend.connection.input;
+                let message = input.split_to(header.len);
+                if header.tag == b'D' {
+                    take(&message)?;
+                }
+            }
+            Said::Error => failed = true,
+            Said::Ready => {
+                workspace.answer_noted();
+                return match failed {
+                    true => Err(Trouble::Told),
+                    false => Ok(()),
+                };
+            }
+        }
+    }
+}
+
 /// Stores rows in a table by this COPY, each of them the body of a row in binary; how many are stored.
 pub(crate) async fn store(
     client: &mut Client,

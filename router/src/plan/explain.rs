@@ -141,7 +141,7 @@ fn write_plan(
         Operator::InsertQuery(insert) => {
             writeln!(out, "Insert of a query's rows, each on its shard")?;
             // The query is planned in a text of its own.
-            let query = FromQuery::query(sql);
+            let query = FromQuery::query(sql, insert.has_conflict());
             let query = query.as_deref().unwrap_or(sql);
             write_workspace(steps, &insert.workspace, plan, names, query)?;
         }

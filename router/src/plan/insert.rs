@@ -44,6 +44,27 @@ pub struct Insert {
     pub(crate) takes_next: bool,
     /// Some of them are written as calls.
     calls_sequences: bool,
+    /// It is one of DEFAULT VALUES, planned [`with_values`].
+    pub(crate) of_defaults: bool,
+}
+
+/// An INSERT of DEFAULT VALUES as one of a row, which is the same.
+pub(crate) fn with_values(sql: &[u8]) -> Option<Vec<u8>> {
+    let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+    let defaults = |three: &[Token]| match three {
+        [table, default, values] => {
+            // Columns that are listed are an error there.
+            table.kind != TokenKind::Punct(b')')
+                && default.is_word(sql, "default")
+                && values.is_word(sql, "values")
+        }
+        _ => false,
+    };
+    let at = tokens.windows(3).position(defaults)?;
+    let (first, last) = (tokens.get(at + 1)?, tokens.get(at + 2)?);
+    let before = sql.get(..first.start as usize)?;
+    let after = sql.get(last.end as usize..)?;
+    Some([before, b"VALUES (DEFAULT)", after].concat())
 }
 
 /// What PostgreSQL has to compute before rows can be stored, and what it has computed.
@@ -201,6 +222,7 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
         return Some(Err(reason.clone()));
     }
     Some(Ok(Insert {
+        of_defaults: false,
         need,
         returns: rows.returns,
         calls: rows.calls,

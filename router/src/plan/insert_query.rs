@@ -10,9 +10,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
-use sqlparser::ast::{SetExpr, Statement};
+use sqlparser::ast::{Insert, SetExpr, Statement};
 use switchyard_schema::{KeyMap, ShardIndex, ShardSet, TableName};
 
+use super::analyse::names;
 use super::analyse::{self, Analysis, differs_in_triggers};
 use super::apart::{Understood, several};
 use super::moment::{Clock, Moments};
@@ -41,6 +42,21 @@ pub struct FromQuery {
     stored: StoredAs,
     /// There are values of the moment in the query, or such defaults.
     pub moments: bool,
+    /// What stands behind the query, if anything does: COPY cannot store the rows, then.
+    pub clauses: Option<Clauses>,
+}
+
+/// ON CONFLICT and RETURNING behind a query.
+#[derive(Debug, Clone)]
+pub struct Clauses {
+    /// There is an ON CONFLICT.
+    on_conflict: bool,
+    /// There is a RETURNING.
+    pub returns: bool,
+    /// What they call the table, in SQL, if that is not its name.
+    alias: Option<String>,
+    /// The table's columns, in SQL: the types of their arrays.
+    types: Vec<(String, u32, Box<str>)>,
 }
 
 /// A column whose default the shards would each compute otherwise: a value of the moment, or the next one of a sequence.
@@ -68,15 +84,17 @@ pub(crate) struct Steps {
     pub(crate) take: String,
     /// Copies those of one shard into the table.
     pub(crate) copy: String,
+    /// The columns of a row, in SQL.
+    all: Vec<String>,
     /// The shard key's position in a row.
     pub(crate) key: usize,
 }
 
 impl FromQuery {
-    /// The query in its place, all else blank.
-    pub(crate) fn query(sql: &[u8]) -> Option<Vec<u8>> {
+    /// The query in its place, all else blank. There may be an ON CONFLICT behind it.
+    pub(crate) fn query(sql: &[u8], on_conflict: bool) -> Option<Vec<u8>> {
         let end = u32::try_from(sql.len()).ok()?;
-        let place = place(sql, &parse::tokens(sql, 0..end).ok()?)?;
+        let place = place(sql, &parse::tokens(sql, 0..end).ok()?, on_conflict)?;
         let bytes = sql.iter().enumerate().take(place.end);
         let kept = bytes.map(|(at, byte)| if place.contains(&at) { *byte } else { b' ' });
         Some(kept.collect())
@@ -100,7 +118,8 @@ impl FromQuery {
             Refusal::not_supported("an INSERT of a query's rows without their shard key")
                 .hint("Let the query return the shard key.")
         })?;
-        let (all, listed) = (all.join(", "), listed.join(", "));
+        let names = all;
+        let (all, listed) = (names.join(", "), listed.join(", "));
         let mut make = format!(
             "CREATE TEMPORARY TABLE {ROWS} AS SELECT {all} FROM {} WITH NO DATA",
             self.table
@@ -120,8 +139,51 @@ impl FromQuery {
             fill: format!("INSERT INTO {ROWS} ({listed}) "),
             take: format!("SELECT {all} FROM {ROWS}"),
             copy: format!("COPY {} ({all}) FROM STDIN (FORMAT binary)", self.table),
+            all: names,
             key,
         })
+    }
+
+    /// Whether there is an ON CONFLICT behind the query.
+    pub(crate) fn has_conflict(&self) -> bool {
+        self.clauses
+            .as_ref()
+            .is_some_and(|clauses| clauses.on_conflict)
+    }
+
+    /// The types of the arrays of rows that are stored with clauses.
+    pub(crate) fn types(&self, steps: &Steps) -> Option<Vec<u32>> {
+        let clauses = self.clauses.as_ref()?;
+        let types = steps.all.iter().map(|name| clauses.type_of(name));
+        types.map(|of| Some(of?.0)).collect()
+    }
+
+    /// Stores rows, which are given as arrays from this parameter on, with the clauses of the statement.
+    pub(crate) fn store(
+        &self,
+        sql: &[u8],
+        steps: &Steps,
+        first: usize,
+        clock: Option<&Clock>,
+    ) -> Option<Vec<u8>> {
+        let clauses = self.clauses.as_ref()?;
+        let end = u32::try_from(sql.len()).ok()?;
+        let place = place(sql, &parse::tokens(sql, 0..end).ok()?, clauses.on_conflict)?;
+        let alias = clauses.alias.as_ref();
+        let alias = alias.map_or(String::new(), |alias| format!(" AS {alias}"));
+        let (mut arrays, mut names) = (Vec::new(), Vec::new());
+        for (at, name) in steps.all.iter().enumerate() {
+            let (_, of) = clauses.type_of(name)?;
+            arrays.push(format!("pg_catalog.unnest(${}::{of}[])", first + at));
+            names.push(format!("c{at}"));
+        }
+        let (all, arrays, names) = (steps.all.join(", "), arrays.join(", "), names.join(", "));
+        let text = format!(
+            "INSERT INTO {}{alias} ({all}) OVERRIDING SYSTEM VALUE SELECT {names} FROM ROWS FROM ({arrays}) AS given ({names}) ",
+            self.table
+        );
+        let clauses = self.at(sql.get(place.end..)?.to_vec(), clock);
+        Some([text.into_bytes(), clauses].concat())
     }
 
     /// The shards that rows may belong to.
@@ -150,8 +212,45 @@ impl FromQuery {
     }
 }
 
+impl Clauses {
+    fn of(insert: &Insert, relation: &Relation) -> Result<Option<Self>, String> {
+        let ordered = insert
+            .source
+            .as_ref()
+            .is_some_and(|query| query.order_by.is_some());
+        if insert.returning.is_some() && ordered {
+            return Err("RETURNING in the order of the query's rows is not supported where they are sent to other shards.".to_owned());
+        }
+        if insert.on.is_none() && insert.returning.is_none() {
+            return Ok(None);
+        }
+        let types = relation.columns.iter().map(|column| {
+            let of = column.sql_type.as_ref()?;
+            Some((
+                escape_identifier(&column.name),
+                column.type_oid,
+                of.name.clone(),
+            ))
+        });
+        let alias = insert.table_alias.as_ref();
+        let alias = alias.and_then(|alias| names::name(&alias.alias).ok());
+        Ok(Some(Self {
+            on_conflict: insert.on.is_some(),
+            returns: insert.returning.is_some(),
+            alias: alias.map(|alias| escape_identifier(&alias)),
+            types: types.flatten().collect(),
+        }))
+    }
+
+    fn type_of(&self, column: &str) -> Option<(u32, &str)> {
+        let mut types = self.types.iter();
+        let (_, oid, name) = types.find(|(name, ..)| name == column)?;
+        Some((*oid, name))
+    }
+}
+
 /// Where the query is.
-fn place(sql: &[u8], tokens: &[Token]) -> Option<Range<usize>> {
+fn place(sql: &[u8], tokens: &[Token], on_conflict: bool) -> Option<Range<usize>> {
     let starts = |token: &Token| {
         let words = ["select", "with", "values", "table"];
         words.iter().any(|word| token.is_word(sql, word))
@@ -176,9 +275,31 @@ fn place(sql: &[u8], tokens: &[Token]) -> Option<Range<usize>> {
             break;
         }
     }
-    let mut last = tokens.iter().rev();
+    let end = clauses(sql, tokens, on_conflict);
+    let mut last = tokens.get(..end)?.iter().rev();
     let last = last.find(|token| token.kind != TokenKind::Punct(b';'))?;
     Some(first?.start as usize..last.end as usize)
+}
+
+/// The number of the token that the clauses behind the query begin with.
+fn clauses(sql: &[u8], tokens: &[Token], on_conflict: bool) -> usize {
+    let is = |at: usize, word| tokens.get(at).is_some_and(|token| token.is_word(sql, word));
+    let (mut depth, mut end) = (0_usize, tokens.len());
+    let mut conflict = None;
+    for (at, token) in tokens.iter().enumerate() {
+        match token.kind {
+            TokenKind::Punct(b'(') => depth += 1,
+            TokenKind::Punct(b')') => depth = depth.saturating_sub(1),
+            _ if depth > 0 => {}
+            // A reserved word.
+            _ if is(at, "returning") => end = end.min(at),
+            _ if on_conflict && is(at, "on") && is(at + 1, "conflict") && at < end => {
+                conflict = Some(at);
+            }
+            _ => {}
+        }
+    }
+    conflict.unwrap_or(end)
 }
 
 impl Planner<'_> {
@@ -201,13 +322,10 @@ impl Planner<'_> {
             })) if plan.several.is_none() => refusal,
             _ => return,
         };
-        let clauses = insert.on.is_some() || insert.returning.is_some();
-        let refused = if clauses {
-            Err("ON CONFLICT and RETURNING are not supported where rows of a query are sent to other shards.".to_owned())
-        } else if matches!(&*query.body, SetExpr::Insert(_)) || analysis.written.len() > 1 {
+        let refused = if matches!(&*query.body, SetExpr::Insert(_)) || analysis.written.len() > 1 {
             Err("A common table expression in it writes.".to_owned())
         } else {
-            self.rows_of_query(analysis, target)
+            self.rows_of_query(analysis, target, insert)
         };
         match refused {
             Err(why) => refusal.explain(&why),
@@ -226,6 +344,7 @@ impl Planner<'_> {
         &self,
         whole: &Analysis,
         (relation, listed): &(TableName, Vec<String>),
+        insert: &Insert,
     ) -> Result<(FromQuery, Vec<u32>), String> {
         let relations = self.context.relations;
         let relation = relations.get(&relation.schema, &relation.name);
@@ -240,7 +359,15 @@ impl Planner<'_> {
         {
             return Err("A trigger of it would do something else on each shard.".to_owned());
         }
-        let query = FromQuery::query(self.sql).ok_or("The query is not found in its text.")?;
+        let clauses = Clauses::of(insert, relation)?;
+        if clauses
+            .as_ref()
+            .is_some_and(|clauses| clauses.types.len() < relation.columns.len())
+        {
+            return Err("Columns of types that users have made, or arrays, cannot be given to a statement with ON CONFLICT or RETURNING.".to_owned());
+        }
+        let query = FromQuery::query(self.sql, insert.on.is_some());
+        let query = query.ok_or("The query is not found in its text.")?;
         let (mut workspace, moments, guards) = self.of_query(&query)?;
         let key = relation.key_column().ok_or("The table has no shard key.")?;
         let defaults = defaults(relation, listed)?;
@@ -272,6 +399,7 @@ impl Planner<'_> {
             key: key_name,
             moments: moments || whole.moments || defaults.iter().any(|column| column.of_moment),
             defaults,
+            clauses,
             map: Arc::clone(&sharding.map),
             stored: StoredAs {
                 typmod: key.typmod,

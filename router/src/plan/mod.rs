@@ -489,6 +489,9 @@ impl Planner<'_> {
         if let Some(plan) = self.of_cursor(tokens) {
             return plan;
         }
+        if let Some(plan) = self.of_defaults(tokens) {
+            return plan;
+        }
         let Some(text) = parse::readable(self.sql, tokens) else {
             return self.opaque(tokens, Command::Other, "not UTF-8");
         };
@@ -509,6 +512,30 @@ impl Planner<'_> {
         plan.guards.sort_unstable();
         plan.guards.dedup();
         plan
+    }
+
+    /// The plan of an INSERT of DEFAULT VALUES, if something of the row is computed first.
+    fn of_defaults(&self, tokens: &[Token]) -> Option<Plan> {
+        let inserts = tokens.first()?.is_word(self.sql, "insert");
+        if self.alone || !inserts || tokens.len() != self.tokens.len() {
+            return None;
+        }
+        let text = insert::with_values(self.sql)?;
+        let mut scan = Scan::new();
+        scan.scan(&text).ok()?;
+        let tokens = parse::tokens(&text, 0..u32::try_from(text.len()).ok()?).ok()?;
+        let planner = Planner {
+            sql: &text,
+            tokens: &tokens,
+            scan: &scan,
+            ..*self
+        };
+        let mut plan = planner.inner(&tokens);
+        let Operator::Insert(insert) = &mut plan.operator else {
+            return None;
+        };
+        insert.of_defaults = true;
+        Some(plan)
     }
 
     /// The syntax tree of a statement; of rows to be inserted that are alike, it has the first.

@@ -26,7 +26,7 @@ use crate::execute::messages::{Said, next, violation};
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, decode_message};
-use crate::plan::insert::{Ahead, Computed, Part};
+use crate::plan::insert::{Ahead, Computed, Part, with_values};
 use crate::plan::moment::Clock;
 use crate::plan::{Insert, Operator, Param, Plan, Values};
 use crate::sql::Scan;
@@ -136,6 +136,17 @@ impl Session {
             Box::pin(self.move_rows(of, asked)).await
         } else if let Operator::Steps(steps) = &asked.plan.operator {
             Box::pin(self.run_steps(steps, asked)).await
+        } else if let Operator::Insert(insert) = &asked.plan.operator
+            && insert.of_defaults
+        {
+            let text = with_values(asked.sql).ok_or(Failure::Retry)?;
+            let bound = asked.bound.clone();
+            let asked = Inserting {
+                sql: &text,
+                bound,
+                ..*asked
+            };
+            Box::pin(self.insert_parts(&asked)).await
         } else {
             Box::pin(self.insert_parts(asked)).await
         };

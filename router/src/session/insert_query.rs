@@ -1,25 +1,30 @@
 //! INSERT of what a query returns, by way of a workspace: it runs the query and gives the rows the table's types, and each shard copies
 //! its own into the table, all of them at a time.
 
+use std::collections::BTreeMap;
+
 use bytes::BytesMut;
 use switchyard_schema::ShardIndex;
 use switchyard_wire::Format;
 use switchyard_wire::backend::Message;
+use switchyard_wire::frame::HEADER;
 
 use super::Session;
 use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
-use super::insert::{Inserted, Inserting};
+use super::insert::{Inserted, Inserting, MOST_RETURNED};
 use super::workspace::columns;
+use crate::execute::arrays::{Arrays, NotTaken};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
-use crate::execute::load::{begin, divide, finish};
+use crate::execute::load::{begin, divide, finish, take_all};
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, decode_message};
 use crate::execute::workspace::Workspace;
 use crate::plan::FromQuery;
 use crate::plan::insert_query::Steps;
+use crate::plan::moment::Clock;
 
 impl Session {
     /// Inserts the rows of a query, in a block, which is there.
@@ -28,7 +33,7 @@ impl Session {
         from: &FromQuery,
         inserting: &Inserting<'_>,
     ) -> Result<Inserted, Trouble> {
-        let query = FromQuery::query(inserting.sql).ok_or(Failure::Retry)?;
+        let query = FromQuery::query(inserting.sql, from.has_conflict()).ok_or(Failure::Retry)?;
         let fetches =
             inserting.with_values(&query, |values| self.fetches(&from.workspace, values))??;
         let asked = Asked {
@@ -56,9 +61,24 @@ impl Session {
             Furnishing::Failed(said) => return Err(self.failed_in_part(&said)),
         };
         let text = from.at(text, clock.as_ref());
-        let outcome = self
-            .divide_rows(from, &mut workspace, &steps, &text, (inserting, &asked))
-            .await;
+        let filled = self.fill(from, &mut workspace, &steps, &text, &asked).await;
+        if from.clauses.is_some() {
+            let rows = match filled {
+                Ok(()) => self.take_divided(from, &mut workspace, &steps).await,
+                Err(trouble) => Err(trouble),
+            };
+            let rows = self.leave_workspace(workspace, rows).await?;
+            return self
+                .store_with_clauses(from, &steps, rows, (inserting, clock.as_ref()))
+                .await;
+        }
+        let outcome = match filled {
+            Ok(()) => {
+                self.divide_rows(from, &mut workspace, &steps, inserting)
+                    .await
+            }
+            Err(trouble) => Err(trouble),
+        };
         let count = self.leave_workspace(workspace, outcome).await?;
         Ok(Inserted {
             count,
@@ -66,15 +86,86 @@ impl Session {
         })
     }
 
-    /// Runs the query in the workspace, and brings its rows to their shards; how many are stored.
-    async fn divide_rows(
+    /// Takes the rows out of the workspace, as arrays for their shards.
+    async fn take_divided(
+        &mut self,
+        from: &FromQuery,
+        workspace: &mut Workspace,
+        steps: &Steps,
+    ) -> Result<BTreeMap<ShardIndex, Arrays>, Trouble> {
+        let types = from.types(steps).ok_or(Failure::Retry)?;
+        self.ask_divided(workspace, steps).await?;
+        let (mut divided, mut bytes) = (BTreeMap::new(), 0);
+        let take = |message: &[u8]| {
+            bytes += message.len();
+            let arrays = divided.entry(shard_of(from, steps, message)?);
+            let arrays = arrays
+                .or_insert_with(|| Arrays::of_many(types.iter().copied(), u32::MAX, MOST_RETURNED));
+            let taken = arrays.push(message.get(HEADER..).unwrap_or_default());
+            match taken {
+                Ok(()) if bytes <= MOST_RETURNED => Ok(()),
+                Ok(()) | Err(NotTaken::Full) => {
+                    let limit = MOST_RETURNED as u64;
+                    Err(Failure::FetchLimit { limit })
+                }
+                Err(NotTaken::Unreadable) => Err(Failure::Retry),
+            }
+        };
+        take_all(&mut self.client, workspace, take).await?;
+        Ok(divided)
+    }
+
+    /// Stores rows on their shards by a statement with the clauses of the client's.
+    async fn store_with_clauses(
+        &mut self,
+        from: &FromQuery,
+        steps: &Steps,
+        rows: BTreeMap<ShardIndex, Arrays>,
+        (inserting, clock): (&Inserting<'_>, Option<&Clock>),
+    ) -> Result<Inserted, Trouble> {
+        let mut inserted = Inserted::default();
+        let mut width = 0;
+        if from.clauses.as_ref().is_some_and(|clauses| clauses.returns) {
+            let description = self.describe(inserting.sql).await?;
+            width = columns(&description).map_or(0, |columns| columns.len());
+            // Of a portal this has been said.
+            inserted.description = inserting.bound.is_none().then_some(description);
+        }
+        let mut asked = Asked {
+            sql: inserting.sql,
+            params: inserting.bound.clone(),
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels: inserting.cancels,
+        };
+        let text = from.store(inserting.sql, steps, asked.parameters() + 1, clock);
+        let text = String::from_utf8(text.ok_or(Failure::Retry)?).map_err(|_| Failure::NotUtf8)?;
+        let formats = inserting.formats(width);
+        let mut returned = 0;
+        for (shard, arrays) in rows {
+            let index = self.settled(shard, inserting).await?;
+            self.participants.at(index)?.note_run(inserting.plan);
+            asked.given = GivenRows::new(arrays.finish().into_iter().map(Some).collect());
+            let sent = self.ask(index, &text, &formats, &asked).await;
+            self.or_lost(index, inserting, sent)?;
+            let answer = self
+                .rows_or_error(index, inserting.plan, &mut returned, |_| None)
+                .await?;
+            inserted.count += answer.count;
+            inserted.rows.extend(answer.rows);
+        }
+        Ok(inserted)
+    }
+
+    /// Runs the query in the workspace.
+    async fn fill(
         &mut self,
         from: &FromQuery,
         workspace: &mut Workspace,
         steps: &Steps,
         text: &[u8],
-        (inserting, asked): (&Inserting<'_>, &Asked<'_>),
-    ) -> Result<u64, Trouble> {
+        asked: &Asked<'_>,
+    ) -> Result<(), Trouble> {
         workspace.run(&mut self.client, &steps.make).await?;
         let fill = [steps.fill.as_bytes(), text].concat();
         let messages = |output: &mut BytesMut| asked.encode(output, &fill, Format::Binary);
@@ -82,6 +173,17 @@ impl Session {
         if from.takes_next() {
             self.join_sequences_apart().await?;
         }
+        Ok(())
+    }
+
+    /// Brings the rows from the workspace to their shards; how many are stored.
+    async fn divide_rows(
+        &mut self,
+        from: &FromQuery,
+        workspace: &mut Workspace,
+        steps: &Steps,
+        inserting: &Inserting<'_>,
+    ) -> Result<u64, Trouble> {
         let mut targets: Vec<(ShardIndex, usize)> = Vec::new();
         for shard in from.shards().iter() {
             let index = self.join(shard, Need::Primary).await?;
@@ -134,25 +236,9 @@ impl Session {
         steps: &Steps,
         targets: &[(ShardIndex, usize)],
     ) -> Result<(), Trouble> {
-        let own = Asked {
-            sql: steps.take.as_bytes(),
-            params: None,
-            given: GivenRows::default(),
-            need: Need::Primary,
-            cancels: 0,
-        };
-        let messages =
-            |output: &mut BytesMut| own.encode(output, steps.take.as_bytes(), Format::Binary);
-        workspace.ask(&mut self.client, messages).await?;
+        self.ask_divided(workspace, steps).await?;
         let place = |message: &[u8]| {
-            let Ok(Message::DataRow(row)) = decode_message(message) else {
-                return Err(Failure::Retry);
-            };
-            let key = row.iter().nth(steps.key).ok_or(Failure::Retry)?;
-            let shard = from.shard(key).ok_or_else(|| Failure::Unsupported {
-                what: "a row whose shard its key does not say".into(),
-                hint: "Every key must have a shard.",
-            })?;
+            let shard = shard_of(from, steps, message)?;
             let target = targets.iter().find(|(of, _)| *of == shard);
             target.map(|(_, index)| *index).ok_or(Failure::Retry)
         };
@@ -163,4 +249,34 @@ impl Session {
         } = self;
         divide(client, workspace, participants, place).await
     }
+
+    /// Asks the workspace for the rows, in binary.
+    async fn ask_divided(
+        &mut self,
+        workspace: &mut Workspace,
+        steps: &Steps,
+    ) -> Result<(), Trouble> {
+        let own = Asked {
+            sql: steps.take.as_bytes(),
+            params: None,
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels: 0,
+        };
+        let messages =
+            |output: &mut BytesMut| own.encode(output, steps.take.as_bytes(), Format::Binary);
+        workspace.ask(&mut self.client, messages).await
+    }
+}
+
+/// The shard of a row, which is a whole message.
+fn shard_of(from: &FromQuery, steps: &Steps, message: &[u8]) -> Result<ShardIndex, Failure> {
+    let Ok(Message::DataRow(row)) = decode_message(message) else {
+        return Err(Failure::Retry);
+    };
+    let key = row.iter().nth(steps.key).ok_or(Failure::Retry)?;
+    from.shard(key).ok_or_else(|| Failure::Unsupported {
+        what: "a row whose shard its key does not say".into(),
+        hint: "Every key must have a shard.",
+    })
 }

@@ -97,9 +97,7 @@ INSERT INTO keyed (id, v) VALUES (DEFAULT, 'x')
 --> Insert of rows of keyed stored = a value computed first
 
 INSERT INTO keyed DEFAULT VALUES
---> Refuse 0A000: the shard key "id" of table "keyed" must be given
---> DETAIL: Its default value is computed where the row is stored, and where that is depends on it.
---> HINT: Give the shard key a value in the INSERT.
+--> Insert of rows of keyed stored = a value computed first
 
 INSERT INTO keyed (id, v) VALUES (gen_random_uuid(), 'x')
 --> Insert of rows of keyed stored = a value computed first
@@ -436,7 +434,7 @@ INSERT INTO profiles (user_id, bio) SELECT user_id, status FROM orders WHERE use
 
 INSERT INTO profiles (user_id) SELECT user_id FROM orders ORDER BY total RETURNING user_id
 --> Refuse 0A000: storing rows of table "profiles" on several shards in one statement is not supported yet
---> DETAIL: ON CONFLICT and RETURNING are not supported where rows of a query are sent to other shards.
+--> DETAIL: RETURNING in the order of the query's rows is not supported where they are sent to other shards.
 --> HINT: Restrict the shard key of the rows it comes from to one value.
 
 INSERT INTO profiles (user_id) SELECT user_id FROM orders LIMIT 5
@@ -488,9 +486,10 @@ INSERT INTO profiles (user_id) VALUES ((SELECT max(id) FROM users))
 
 -- rows of a query: where their keys do not stay
 INSERT INTO profiles (user_id, bio) SELECT id, 'x' FROM orders ON CONFLICT DO NOTHING
---> Refuse 0A000: storing rows of table "profiles" with other shard keys than those of the rows they are made of is not supported across shards
---> DETAIL: The rows may have to move to another shard. ON CONFLICT and RETURNING are not supported where rows of a query are sent to other shards.
---> HINT: Delete the rows and insert them with the new keys.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (id) from all shards
 
 INSERT INTO profiles (user_id) SELECT nextval('some_seq') FROM users
 --> Insert of a query's rows, each on its shard
@@ -524,3 +523,20 @@ INSERT INTO users (id, age) VALUES (1, (SELECT max(g) FROM generate_series(1, 3)
 INSERT INTO tickets (user_id, subject) VALUES (generate_series(1, 3), 'x')
 --> Refuse 0A000: a set-returning function in VALUES is not supported where the row's shard depends on what it returns
 --> HINT: Write INSERT … SELECT.
+
+-- nothing but defaults
+INSERT INTO keyed DEFAULT VALUES RETURNING id
+--> Insert of rows of keyed stored = a value computed first
+
+INSERT INTO keyed (v) DEFAULT VALUES
+--> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
+--> DETAIL: It may touch the sharded table "keyed" (not parsed). It is no query.
+--> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+INSERT INTO tickets DEFAULT VALUES
+--> Insert of rows of tickets stored = null
+-->   Shards of the rows: s0
+-->   May use a sequence
+
+INSERT INTO settings DEFAULT VALUES
+--> PassThrough to shard s0 (primary)

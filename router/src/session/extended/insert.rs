@@ -27,6 +27,9 @@ impl Session {
     ) -> Result<(), Trouble> {
         let returns = match &prepared.plan.operator {
             Operator::Insert(insert) => insert.returns,
+            Operator::InsertQuery(from) => {
+                from.clauses.as_ref().is_some_and(|clauses| clauses.returns)
+            }
             Operator::Move(of) => of.returns,
             Operator::Steps(_) => true,
             _ => false,

@@ -138,13 +138,17 @@ impl Writer {
             false => *self.chance().pick(&TABLES.iter().collect::<Vec<_>>()),
         };
         let stays = source.name == table.name && self.chance().percent(50);
+        // Rows that are there already, each once.
+        let again = source.name == table.name && table.key == "id" && self.chance().percent(40);
         let alias = self.see(source);
         self.inserted += 1;
         let first = 10 * NEW * self.inserted;
         let mut parts: Vec<Part> = Vec::new();
         let mut columns = Vec::new();
         for column in table.columns {
-            if column.name == "id" {
+            if column.name == "id" && again {
+                columns.push(format!("{alias}.id + {}", first * (self.inserted % 2)));
+            } else if column.name == "id" {
                 columns.push(format!("{first} + {alias}.id"));
             } else if stays && column.name == table.key {
                 columns.push(format!("{alias}.{}", column.name));
@@ -159,6 +163,14 @@ impl Writer {
             parts.push(self.generator.filter().into());
             rest.push_str(" WHERE {}");
         }
+        if again {
+            let column = table.columns.last().map_or("id", |column| column.name);
+            rest.push_str(&format!(
+                " ON CONFLICT (id) DO UPDATE SET {column} = excluded.{column}"
+            ));
+        }
+        let returning = [(3, ""), (1, " RETURNING *"), (1, " RETURNING id")];
+        rest.push_str(self.chance().weighted(&returning));
         self.generator.scopes.pop();
         let text = format!(
             "INSERT INTO {} SELECT {} FROM {} AS {alias}{rest}",
