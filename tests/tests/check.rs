@@ -183,6 +183,108 @@ fn tables_that_do_not_fit_are_problems() {
     bed.finds("table names");
 }
 
+/// Each is done on the second shard, found, and undone.
+const DRIFT: &[(&str, &str, &str)] = &[
+    (
+        "CREATE INDEX by_country ON users (country)",
+        "index public.by_country is missing on shard \"s0\"",
+        "DROP INDEX by_country",
+    ),
+    (
+        "ALTER TABLE users ADD CONSTRAINT named CHECK (name <> '')",
+        "constraint public.users.named is missing on shard \"s0\"",
+        "ALTER TABLE users DROP CONSTRAINT named",
+    ),
+    (
+        "ALTER TABLE users ALTER COLUMN name SET DEFAULT 'x'",
+        "column public.users.name differs: text NOT NULL on shard \"s0\"; text NOT NULL DEFAULT 'x'::text on shard \"s1\"",
+        "ALTER TABLE users ALTER COLUMN name DROP DEFAULT",
+    ),
+    (
+        "CREATE TABLE more (id int PRIMARY KEY, t text)",
+        "table public.more is missing on shard \"s0\"",
+        "DROP TABLE more",
+    ),
+    (
+        "ALTER TYPE mood ADD VALUE 'glad'",
+        "type public.mood differs: owner app, ENUM ('sad') on shard \"s0\"; owner app, ENUM ('sad', 'glad') on shard \"s1\"",
+        "DROP TYPE mood; CREATE TYPE mood AS ENUM ('sad')",
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 3 * $1'",
+        "function public.twice(integer) differs: between shard \"s0\" and shard \"s1\"",
+        "CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1'",
+    ),
+    (
+        "CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "trigger public.users.t is missing on shard \"s0\"",
+        "DROP TRIGGER t ON users",
+    ),
+    (
+        "CREATE OR REPLACE VIEW named AS SELECT name, id FROM users WHERE id > 0",
+        "view public.named differs: between shard",
+        "DROP VIEW named; CREATE VIEW named AS SELECT name, id FROM users",
+    ),
+    (
+        "GRANT SELECT ON users TO PUBLIC",
+        "privileges on table public.users differs: ",
+        "REVOKE SELECT ON users FROM PUBLIC",
+    ),
+    (
+        "ALTER SEQUENCE numbers INCREMENT 10",
+        "sequence public.numbers differs: ",
+        "ALTER SEQUENCE numbers INCREMENT 1",
+    ),
+    (
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+        "table public.users differs: owner app on shard \"s0\"; owner app, row security on shard \"s1\"",
+        "ALTER TABLE users DISABLE ROW LEVEL SECURITY",
+    ),
+    (
+        "CREATE SCHEMA inner_ones",
+        "schema inner_ones is missing on shard \"s0\"",
+        "DROP SCHEMA inner_ones",
+    ),
+];
+
+#[test]
+fn what_is_defined_otherwise_on_a_shard_is_named() {
+    let bed = Bed::start(ClusterSpec::for_tests(2, 0));
+    for shard in 0..2 {
+        bed.sql(
+            shard,
+            "CREATE TYPE mood AS ENUM ('sad'); CREATE SEQUENCE numbers;
+             CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 2 * $1';
+             CREATE VIEW named AS SELECT name, id FROM users",
+        );
+    }
+    let (code, out) = bed.check();
+    assert_eq!(code, Some(0), "{out}");
+    for (change, problem, undo) in DRIFT {
+        bed.sql(1, change);
+        bed.finds(problem);
+        bed.sql(1, undo);
+    }
+    let second = bed.cluster.shard(1).primary.as_ref();
+    for (change, problem) in [
+        (
+            "CREATE EXTENSION pgcrypto",
+            "extension pgcrypto is missing on shard \"s0\"",
+        ),
+        (
+            "ALTER ROLE app CREATEDB",
+            "role app differs: createdb login on shard \"s1\"; login on shard \"s0\"",
+        ),
+        (
+            "ALTER DATABASE shop SET work_mem = '5MB'",
+            "settings of the database is missing on shard \"s0\"",
+        ),
+    ] {
+        bed.cluster.superuser_sql(second, "shop", change).unwrap();
+        bed.finds(problem);
+    }
+}
+
 #[test]
 fn the_catalog_and_the_file_are_compared() {
     let bed = Bed::start(ClusterSpec::for_tests(2, 0).with_catalog());

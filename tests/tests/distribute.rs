@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::cluster::{ClusterSpec, Stop};
 use switchyard_tests::{Bed, BedSpec, Client, Login, eventually};
 
 fn bed() -> Bed {
@@ -558,4 +558,27 @@ fn a_router_that_dies_leaves_all_or_nothing() {
         outcomes.push(recorded);
     }
     assert!(outcomes.contains(&"1".to_owned()), "{outcomes:?}");
+}
+
+/// Without the catalog nothing is recorded, and nothing stays locked.
+#[test]
+fn a_catalog_that_is_away_changes_nothing() {
+    let bed = bed();
+    let mut client = bed.client();
+    for reply in client.simple(FILL) {
+        reply.succeeded();
+    }
+    let node = bed.cluster().catalog().unwrap();
+    node.stop(Stop::Immediate).unwrap();
+    let call = "SELECT create_distributed_table('things', 'id')";
+    let failure = client.run(call).failure.unwrap();
+    assert_eq!(failure.sqlstate(), "08006", "{failure:?}");
+    assert_eq!(seen(&mut client), ALL);
+    let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'";
+    eventually("nothing is locked", || on_shards(&bed, locks) == ["0", "0"]);
+    node.start().unwrap();
+    eventually("the catalog is there", || {
+        client.run(call).failure.is_none()
+    });
+    assert_eq!(seen(&mut client), ALL);
 }

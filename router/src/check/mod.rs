@@ -3,6 +3,7 @@
 //! Looks and changes nothing. Every problem is reported at once; see `docs/operation.md` for the list.
 //! Collaborators: [`crate::topology`]'s links and loader, [`crate::relations`], the catalog.
 
+mod drift;
 mod report;
 mod servers;
 mod tables;
@@ -106,6 +107,18 @@ async fn check_database(
     };
     let visited = servers::visit(settings, name, shards, report).await;
     tables::check(&state, shards, &visited, report);
+    let defined: Vec<(&str, &[drift::Object])> = visited
+        .iter()
+        .filter_map(|visited| {
+            let shard = shards.get(visited.shard)?;
+            Some((&*shard.name, visited.defined.as_deref()?))
+        })
+        .collect();
+    for difference in drift::differences(&defined) {
+        report
+            .problems
+            .push(format!("database \"{name}\": {difference}"));
+    }
     let buckets = state.buckets.counts(database.shards.len());
     report.databases.push(DatabaseReport {
         name: name.clone(),

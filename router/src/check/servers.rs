@@ -5,6 +5,7 @@ use std::sync::Arc;
 use switchyard_schema::Role;
 use tokio::task::JoinSet;
 
+use super::drift::{self, Object};
 use super::report::{NodeReport, Report};
 use crate::config::{Settings, User};
 use crate::relations::Introspection;
@@ -34,6 +35,8 @@ pub(super) struct Visited {
     system: Option<String>,
     /// A primary's catalogue.
     pub(super) catalogue: Option<Introspection>,
+    /// All that is defined on a primary.
+    pub(super) defined: Option<Vec<Object>>,
     problems: Vec<String>,
 }
 
@@ -121,6 +124,7 @@ async fn visit_node(
         facts: None,
         system: None,
         catalogue: None,
+        defined: None,
         problems: Vec::new(),
     };
     if let Err(error) = ask(&mut visited, database, visitor).await {
@@ -149,6 +153,7 @@ async fn ask(visited: &mut Visited, database: &str, visitor: &Visitor) -> Result
     };
     if visited.node.role == Role::Primary {
         visited.catalogue = Some(loader::introspect(&mut link).await?);
+        visited.defined = Some(drift::read(&mut link).await?);
     }
     Ok(())
 }

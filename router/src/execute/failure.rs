@@ -114,6 +114,14 @@ pub(crate) enum Failure {
     NotInBlock(&'static str),
     #[error("could not lock the rows: they change too often")]
     RowsChange,
+    /// A statement that is run on one shard after the other has come to an end too early.
+    #[error("{failure}")]
+    Halfway {
+        failure: Box<Failure>,
+        /// How far it has come.
+        detail: Box<str>,
+        hint: Box<str>,
+    },
     #[error("the tables' distribution changed during the statement")]
     Retry,
 }
@@ -144,6 +152,7 @@ impl Failure {
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Cancelled(reason) => reason.sqlstate(),
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
+            Self::Halfway { failure, .. } => failure.sqlstate(),
             Self::Undecidable { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NotUtf8 | Self::SettingsElsewhere | Self::Unsupported { .. } => {
                 SqlState::FEATURE_NOT_SUPPORTED
@@ -166,6 +175,7 @@ impl Failure {
     pub(crate) fn detail(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.detail.as_deref(),
+            Self::Halfway { detail, .. } => Some(detail),
             _ => None,
         }
     }
@@ -173,6 +183,7 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.hint.as_deref(),
+            Self::Halfway { hint, .. } => Some(hint),
             Self::Undecidable { .. } => Some(
                 "Let the router's first administrator create a schema in the database: GRANT CREATE ON DATABASE … TO ….",
             ),

@@ -40,6 +40,9 @@ impl Planner<'_> {
                 Command::Ddl,
             );
         }
+        if let Some(plan) = self.concurrently(verb, &words) {
+            return plan;
+        }
         if let Some(refusal) = outside_block(verb, &words) {
             return refused(refusal, Command::Ddl);
         }

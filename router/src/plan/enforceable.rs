@@ -125,6 +125,11 @@ WHERE f.contype = 'f' AND pg_catalog.age(f.xmin) <= began.age
           AND coalesce(nullif(pg_catalog.to_jsonb(f) -> 'confdelsetcols', 'null') @> pg_catalog.to_jsonb(a.attnum), true))
 LIMIT 1";
 
+/// The refusal of uniqueness without the shard key.
+pub(crate) fn without_key(table: &str, constraint: &str, key: &str) -> Refusal {
+    refusal(&format!("unique\t{table}\t{constraint}\t{key}"))
+}
+
 /// The refusal that a row of [`query`] means.
 pub(crate) fn refusal(row: &str) -> Refusal {
     let mut parts = row.split('\t');

@@ -79,6 +79,15 @@ pub(crate) fn steps(
     steps
 }
 
+/// Where such a statement goes.
+fn broadcast(kind: Broadcast) -> &'static str {
+    match kind {
+        Broadcast::Ddl => "all shards (schema)",
+        Broadcast::Stepwise => "one shard after the other (no transaction)",
+        Broadcast::Reference => "all shards (reference table)",
+    }
+}
+
 fn write_plan(
     steps: &mut Steps,
     plan: &Plan,
@@ -112,10 +121,7 @@ fn write_plan(
             write_shards(out, &merge.target, names, values)?;
             super::merge::explain::write(out, merge, &query_within(sql, &plan.command))?;
         }
-        Operator::Broadcast(Broadcast::Ddl) => writeln!(out, "Broadcast to all shards (schema)")?,
-        Operator::Broadcast(Broadcast::Reference) => {
-            writeln!(out, "Broadcast to all shards (reference table)")?
-        }
+        Operator::Broadcast(kind) => writeln!(out, "Broadcast to {}", broadcast(*kind))?,
         Operator::Session => writeln!(out, "Session: {:?}", plan.command)?,
         Operator::Workspace(workspace) => {
             // A query whose rows are stored is planned in a text of its own.

@@ -40,6 +40,7 @@ mod rows;
 mod setting;
 mod shares;
 mod steps;
+pub(crate) mod stepwise;
 mod trigger_code;
 mod types;
 mod utility;
@@ -195,8 +196,8 @@ pub enum Operator {
     Append(Target),
     /// A text made from the original goes to several shards, and their rows are merged.
     Merge(Box<Merge>),
-    /// The original bytes go to all shards in one transaction: the first shard first, and when it has succeeded the
-    /// others; the answer is the first shard's.
+    /// The original bytes go to all shards, in one transaction where there can be one: the first shard first, and when it has
+    /// succeeded the others; the answer is the first shard's.
     Broadcast(Broadcast),
     /// The session handles it itself.
     Session,
@@ -251,6 +252,8 @@ impl Operator {
 pub enum Broadcast {
     /// It changes the schema.
     Ddl,
+    /// PostgreSQL runs it in no transaction block: on one shard after the other, each by itself. The answer is the first one's.
+    Stepwise,
     /// It writes a reference table. Every shard must report the same number of rows.
     Reference,
 }

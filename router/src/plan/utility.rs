@@ -13,6 +13,7 @@ use super::refusal::{Refusal, SYNTAX_ERROR};
 use super::route::Target;
 use super::setting;
 use super::setting::unreadable;
+use super::stepwise::stepwise;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Changes, Placement, Relation, constant, words_of};
@@ -273,7 +274,7 @@ impl Planner<'_> {
         }
         let plan = self.everywhere(tokens, Command::Maintenance);
         if matches!(plan.operator, Operator::Broadcast(_)) && !in_block {
-            return self.not_in_block(word, plan.command);
+            return stepwise(plan.command);
         }
         plan
     }
@@ -287,14 +288,6 @@ impl Planner<'_> {
                 && !OPTIONS.iter().any(|option| last.is_word(self.sql, option))
         });
         names_one && mentions.sharded.is_none() && mentions.reference.is_none()
-    }
-
-    fn not_in_block(&self, what: &str, command: Command) -> Plan {
-        let what = what.to_ascii_uppercase();
-        let refusal = Refusal::not_supported(format!("{what} cannot run on all shards together"))
-            .detail("PostgreSQL does not run it inside a transaction block.")
-            .hint("Run it on one shard after the other: /* switchyard: shard=… */.");
-        refused(refusal, command)
     }
 
     fn load(&self) -> Plan {

@@ -191,6 +191,19 @@ impl Session {
         let Some(query) = enforceable::query(&self.database.schema) else {
             return Ok(());
         };
+        match self.ask_lines(index, &query, plan).await?.first() {
+            Some(row) => Err(Failure::Refused(Box::new(enforceable::refusal(row))).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a participant a question of ours, on behalf of a statement with this plan; the answer is of one column.
+    pub(super) async fn ask_lines(
+        &mut self,
+        index: usize,
+        query: &str,
+        plan: &Plan,
+    ) -> Result<Vec<String>, Trouble> {
         self.settle_one(index, plan).await?;
         let (client, participant, _) = self.exchanging(index)?;
         frontend::encode::query(&mut participant.connection.output, query.as_bytes());
@@ -200,16 +213,12 @@ impl Session {
             Err(_) => Err(Trouble::Lost),
         };
         match rows {
-            Ok(rows) => match rows.first() {
-                Some(row) => Err(Failure::Refused(Box::new(enforceable::refusal(row))).into()),
-                None => Ok(()),
-            },
             Err(Trouble::Lost) => Err(self.lose(index, plan)),
-            Err(trouble) => Err(trouble),
+            rows => rows,
         }
     }
 
-    async fn run_hidden(
+    pub(super) async fn run_hidden(
         &mut self,
         index: usize,
         plan: &Plan,

@@ -43,6 +43,7 @@ mod simple;
 mod sql_prepared;
 mod statement;
 mod steps;
+mod stepwise;
 mod stop;
 mod workspace;
 mod write;

@@ -17,7 +17,7 @@ use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::metrics::clock::Tick;
-use crate::plan::{Access, Command, Operator, Plan};
+use crate::plan::{Access, Broadcast, Command, Operator, Plan};
 
 /// How often a read whose connection was lost is run again.
 const READ_RETRIES: usize = 2;
@@ -277,6 +277,7 @@ impl Session {
                 Box::pin(self.append(routed, sent)).await
             }
             Operator::Merge(merge) => Box::pin(self.merge(merge, routed, sent)).await,
+            Operator::Broadcast(Broadcast::Stepwise) => Box::pin(self.stepwise(plan, sent)).await,
             Operator::Broadcast(kind) => self.broadcast(plan, *kind, sent).await,
             Operator::Session => Box::pin(self.control(plan, sent)).await,
             Operator::Workspace(_) if plan.command == Command::CreateAs => {

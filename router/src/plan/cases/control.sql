@@ -395,14 +395,10 @@ CHECKPOINT
 --> Broadcast to all shards (schema)
 
 VACUUM
---> Refuse 0A000: VACUUM cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Broadcast to one shard after the other (no transaction)
 
 VACUUM users
---> Refuse 0A000: VACUUM cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Broadcast to one shard after the other (no transaction)
 
 ANALYZE
 --> Broadcast to all shards (schema)
@@ -411,9 +407,7 @@ ANALYZE users
 --> Broadcast to all shards (schema)
 
 CLUSTER
---> Refuse 0A000: CLUSTER cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Broadcast to one shard after the other (no transaction)
 
 CLUSTER users USING users_pkey
 --> Broadcast to all shards (schema)
@@ -422,14 +416,10 @@ REINDEX TABLE users
 --> Broadcast to all shards (schema)
 
 REINDEX TABLE CONCURRENTLY users
---> Refuse 0A000: REINDEX cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Broadcast to one shard after the other (no transaction)
 
 REINDEX DATABASE shop
---> Refuse 0A000: REINDEX cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Broadcast to one shard after the other (no transaction)
 
 -- no statement at all
 ;

@@ -50,14 +50,12 @@ CREATE INDEX ON users (name)
 --> Broadcast to all shards (schema)
 
 CREATE UNIQUE INDEX CONCURRENTLY i ON users (name)
---> Refuse 0A000: CREATE … CONCURRENTLY cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Refuse 0A000: unique constraint "i" of table "users" cannot hold across shards
+--> DETAIL: It does not contain the shard key "id", so that rows that exclude each other could be on different shards.
+--> HINT: Let it contain "id" too, compared with =.
 
 DROP INDEX CONCURRENTLY i
---> Refuse 0A000: DROP … CONCURRENTLY cannot run on all shards together
---> DETAIL: PostgreSQL does not run it inside a transaction block.
---> HINT: Run it on one shard after the other: /* switchyard: shard=… */.
+--> Broadcast to one shard after the other (no transaction)
 
 DROP INDEX i
 --> Broadcast to all shards (schema)

@@ -11,7 +11,8 @@ use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
-use crate::plan::{Command, CopyDirection, Operator, Plan};
+use crate::plan::stepwise::Stepwise;
+use crate::plan::{Broadcast, Command, CopyDirection, Operator, Plan};
 use crate::session::Session;
 use crate::session::explain::query_plan;
 use crate::session::fetch::Asked;
@@ -132,6 +133,9 @@ impl Session {
         plan: &Plan,
         statement: &Arc<Statement>,
     ) -> Result<(), Trouble> {
+        if let Operator::Broadcast(Broadcast::Stepwise) = plan.operator {
+            return Box::pin(self.execute_stepwise(plan, statement)).await;
+        }
         match plan.command {
             // It begins once the rest of the input can be taken for its rows.
             Command::Copy(CopyDirection::In) => {
@@ -146,6 +150,28 @@ impl Session {
             }
             _ => self.execute_control(plan, statement).await,
         }
+    }
+
+    /// Runs it on one shard after the other, by simple queries, which are transactions of their own.
+    async fn execute_stepwise(
+        &mut self,
+        plan: &Plan,
+        statement: &Statement,
+    ) -> Result<(), Trouble> {
+        self.settle().await?;
+        if self.batch.has_written() {
+            let what = Stepwise::read(statement.sql()).what();
+            return Err(Failure::NotInBlock(what).into());
+        }
+        self.sync_hidden().await?;
+        self.batch.parsed.clear();
+        let mut message = BytesMut::new();
+        frontend::encode::query(&mut message, statement.sql());
+        let sent = Sent {
+            message: &message,
+            alone: false,
+        };
+        self.stepwise(plan, sent).await.map(|_| ())
     }
 
     /// Copies rows of several shards, which are asked for by simple queries.

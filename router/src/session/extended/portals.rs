@@ -12,7 +12,7 @@ use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::Trouble;
-use crate::plan::{Access, Command, Operator, Pin, Plan, Values};
+use crate::plan::{Access, Broadcast, Command, Operator, Pin, Plan, Values};
 use crate::session::Session;
 use crate::session::distribute::description;
 use crate::session::learn::settings_of_several;
@@ -213,6 +213,11 @@ impl Session {
                 _,
             ) => Box::pin(self.bind_insert(prepared, bind)).await,
             (Operator::Lock(_), None) => Box::pin(self.bind_locked(prepared, bind)).await,
+            (Operator::Broadcast(Broadcast::Stepwise), _) => {
+                self.send_unsent().await?;
+                self.bind_here(&prepared, bind);
+                Ok(())
+            }
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
             (Operator::Write(write), _) if !write.is_plain() => {
                 Box::pin(self.bind_written(shards, &prepared, bind)).await
