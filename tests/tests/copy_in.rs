@@ -361,6 +361,19 @@ fn statements_that_postgresql_refuses() {
     }
 }
 
+/// PostgreSQL has said that it waits for rows when it finds that it takes none.
+#[test]
+fn a_refusal_behind_the_response() {
+    let (bed, _turn) = bed();
+    for mut client in [bed.oracle(), bed.client()] {
+        for data in [&b""[..], b"1\ta\tb\n"] {
+            let reply = client.copy_in("COPY items FROM STDIN (FREEZE)", data);
+            assert_eq!(reply.sqlstate(), Some("55000"), "{reply:?}");
+        }
+        assert_eq!(client.run("SELECT count(*) FROM items").value(), "0");
+    }
+}
+
 #[test]
 fn tables_of_all_kinds() {
     let (bed, _turn) = bed();

@@ -31,6 +31,8 @@ pub(crate) struct Block {
     pub(crate) unsure: Vec<(ShardIndex, bool, Box<str>)>,
     /// The schema has been changed in it.
     pub(crate) changed_schema: bool,
+    /// Temporary relations have been made in it, or may have been renamed or dropped.
+    pub(crate) changed_temporary: bool,
     /// Tables have been locked in it against every other session, the session's own workspaces too.
     pub(crate) locks_tables: bool,
     /// When it began, once a statement on several shards has asked.
@@ -70,6 +72,7 @@ impl Block {
             effective: Arc::clone(settings),
             unsure: Vec::new(),
             changed_schema: false,
+            changed_temporary: false,
             locks_tables: false,
             began: None,
         }

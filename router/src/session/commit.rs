@@ -112,6 +112,8 @@ impl Session {
         }
         if block.changed_schema {
             self.schema_changed().await;
+        } else if block.changed_temporary {
+            Box::pin(self.learn_temporary()).await;
         }
         Ok(())
     }

@@ -184,6 +184,9 @@ impl Session {
             return Ok(());
         };
         self.take_settings(Arc::clone(block.settings_before()));
+        if block.changed_temporary {
+            Box::pin(self.learn_temporary()).await;
+        }
         Ok(())
     }
 
@@ -260,10 +263,14 @@ impl Session {
         if let Some(block) = &mut self.block {
             let steps = block.steps_to(name);
             let settings = block.rollback_to_savepoint(name);
+            let changed_temporary = block.changed_temporary;
             if let Some(settings) = settings {
                 self.take_settings(settings);
             }
             self.end_cursors_since(steps).await;
+            if changed_temporary {
+                Box::pin(self.learn_temporary()).await;
+            }
         }
         self.complete("ROLLBACK")
     }

@@ -190,6 +190,8 @@ impl Session {
         let response = response.ok_or(Failure::Retry)?;
         self.client.output.extend_from_slice(&response);
         self.client.flush().await.map_err(client_gone)?;
+        // It may have said more at once: that it takes none after all.
+        self.hear_part(copying, copying.first)?;
         self.divide_input(copying).await?;
         self.end_parts(copying).await
     }

@@ -344,13 +344,16 @@ impl Session {
         }
     }
 
-    /// Takes note of a temporary relation that may exist from now on. Its name is never forgotten while the session lasts:
-    /// whether a DROP or a rollback has ended it, PostgreSQL knows.
+    /// Takes note of a temporary relation that may exist from now on. Once it may be gone, the session that has it is
+    /// [asked](Self::learn_temporary).
     pub(super) fn note_temporary(&mut self, plan: &Plan) {
         if let Some(name) = &plan.temporary
             && !self.temporary.contains(name)
         {
             self.temporary.push(name.clone());
+            if let Some(block) = &mut self.block {
+                block.changed_temporary = true;
+            }
             self.context = None;
         }
     }

@@ -47,6 +47,8 @@ pub(super) struct Run<'a> {
     undone: Option<String>,
     /// Why it refused a cursor that outlives its transaction.
     not_held: Option<String>,
+    /// Whether the shards' rows are others than the plain server's, and are to stay so until its session may see every table.
+    pub(super) strayed: bool,
     /// Where the plain server's log was last seen.
     position: String,
     /// Relations that the script called temporary.
@@ -88,6 +90,7 @@ impl<'a> Run<'a> {
             set_in_block: false,
             undone: None,
             not_held: None,
+            strayed: false,
             position: String::new(),
             temporary: Vec::new(),
             explaining: BTreeSet::new(),
@@ -433,6 +436,9 @@ impl<'a> Run<'a> {
         {
             verdict = Verdict::Refused(undone.clone());
         }
+        if let (Verdict::Different(_), true) = (&verdict, self.strayed) {
+            verdict = Verdict::Refused("it follows a statement that was refused".to_owned());
+        }
         if let Verdict::Refused(reason) = &verdict {
             if self.plain.status == b'T' {
                 self.undone = Some(reason.clone());
@@ -544,7 +550,7 @@ impl<'a> Run<'a> {
             self.restart_block();
             let _ = self.mirror.follow(&mut self.plain);
         }
-        self.rows_changed = false;
+        (self.rows_changed, self.strayed) = (false, false);
     }
 
     /// Whether the plain server's session may read every table. A file that has taken a role has made its tables before.

@@ -108,6 +108,7 @@ impl Run<'_> {
         self.align();
         self.mirror.doubt();
         self.rows_changed = true;
+        self.strayed = !self.sees_everything();
     }
 }
 
