@@ -11,7 +11,6 @@
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
-use switchyard_schema::TableName;
 
 use super::analyse::write::{rekeys, trigger_refused, uses_sequences};
 use super::bind::unquote;
@@ -125,6 +124,8 @@ impl Planner<'_> {
             let refusal = Refusal::not_supported(message).hint("Copy FROM STDIN.");
             return refused(refusal, Command::Copy(CopyDirection::Server));
         }
+        let mut behind = words.clone();
+        let condition = behind.skip_past("where").then(|| behind.rest());
         let rows = match &relation.placement {
             Placement::Sharded(sharding) if relation.kind == RelationKind::Table => {
                 match strays(relation, self.context) {
@@ -145,6 +146,11 @@ impl Planner<'_> {
                 relation.name
             ))),
         };
+        let copies = matches!(relation.placement, Placement::Reference);
+        let rows = match condition.and_then(|condition| self.computed_apart(condition, copies)) {
+            Some(name) => Err(condition_apart(&name)),
+            None => rows,
+        };
         let rows = rows.unwrap_or_else(|refusal| CopiedRows::Untold(Box::new(refusal)));
         let copy = CopyIn {
             table: relation.name.name.as_str().into(),
@@ -157,6 +163,14 @@ impl Planner<'_> {
         plan.guards = (0..literals).collect();
         plan
     }
+}
+
+fn condition_apart(name: &str) -> Refusal {
+    Refusal::not_supported(format!(
+        "function \"{name}\" in the WHERE of a COPY is not supported across shards"
+    ))
+    .detail("Each shard would compute a result of its own for its rows.")
+    .hint("Copy into a table of the first shard, and INSERT … SELECT from there.")
 }
 
 fn keyed(
@@ -240,6 +254,7 @@ fn default_value(
             DefaultValue::Stable
             | DefaultValue::Moment
             | DefaultValue::Volatile
+            | DefaultValue::Elsewhere
             | DefaultValue::Sequence
             | DefaultValue::Identity,
             _,
@@ -256,9 +271,9 @@ fn default_value(
 /// Triggers run on the shard of the row.
 fn runs_triggers(relation: &Relation) -> Result<(), Refusal> {
     let triggers = &relation.triggers;
-    let table = |table: &TableName| format!("uses the table \"{table}\"");
-    let elsewhere = triggers.elsewhere.as_ref().or(triggers.unsharded.as_ref());
-    let what = elsewhere.map(table);
+    let elsewhere = triggers.elsewhere.as_ref().map(ToString::to_string);
+    let elsewhere = elsewhere.or_else(|| triggers.unsharded.clone());
+    let what = elsewhere.map(|table| format!("uses the table \"{table}\""));
     let what = what.or_else(|| {
         let table = triggers.reference.as_ref()?;
         Some(format!("may write the reference table \"{table}\""))
@@ -295,9 +310,14 @@ fn triggers_set(relation: &Relation) -> bool {
 /// Every shard has to store the same.
 fn copies(relation: &Relation, listed: &[String]) -> Result<(), Refusal> {
     let triggers = &relation.triggers;
-    let table = triggers.unsharded.as_ref().or(triggers.elsewhere.as_ref());
-    let code = triggers.unseen.as_ref().or(triggers.varying.first());
-    let what = table.map(ToString::to_string).or_else(|| code.cloned());
+    let table = || triggers.elsewhere.as_ref().map(ToString::to_string);
+    let code = || {
+        triggers
+            .unseen
+            .clone()
+            .or_else(|| triggers.varying.first().cloned())
+    };
+    let what = triggers.unsharded.clone().or_else(table).or_else(code);
     if let Some(what) = what {
         return Err(trigger_refused(relation, &format!("uses \"{what}\"")));
     }
@@ -313,6 +333,7 @@ fn copies(relation: &Relation, listed: &[String]) -> Result<(), Refusal> {
             | DefaultValue::Stable
             | DefaultValue::Moment
             | DefaultValue::Own
+            | DefaultValue::Elsewhere
             | DefaultValue::Volatile => {
                 return Err(Refusal::not_supported(format!(
                     "the rows of the reference table \"{}\" would differ from shard to shard",
@@ -390,7 +411,7 @@ impl Options {
                 options.old_option(&mut words)?;
             }
         }
-        // A condition is the shards' own affair.
+        // A condition is the shards' own affair, where each row is all that it looks at.
         (words.is_done() || words.is("where")).then_some(options)
     }
 

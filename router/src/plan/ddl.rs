@@ -220,11 +220,14 @@ impl Planner<'_> {
         }
         if action.eat("alter") {
             action.eat("column");
-            return if action.name()? == key && action.has("type") {
-                refuse("changing the type of the shard key")
-            } else {
-                None
-            };
+            if action.name()? == key && action.has("type") {
+                return refuse("changing the type of the shard key");
+            }
+            if !action.has("type") {
+                return None;
+            }
+            let apart = self.computed_apart(whole.rest(), false);
+            return apart.map(|name| computed_apart(relation, &name));
         }
         if action.eat("drop") {
             if action.is("constraint") {
@@ -237,6 +240,9 @@ impl Planner<'_> {
             } else {
                 None
             };
+        }
+        if let (true, Some(name)) = (action.is("add"), self.computed_apart(whole.rest(), false)) {
+            return Some(computed_apart(relation, &name));
         }
         let sequences = ["serial", "bigserial", "smallserial", "identity", "nextval"];
         if action.eat("add") && sequences.iter().any(|word| whole.has(word)) {
@@ -291,6 +297,16 @@ impl Planner<'_> {
                         ))
             })
     }
+}
+
+/// Rows that are there get values that each shard would compute by itself.
+fn computed_apart(relation: &Relation, name: &str) -> Refusal {
+    Refusal::not_supported(format!(
+        "this change of the sharded table \"{}\" is not supported: it computes \"{name}\" for the rows that are there",
+        relation.name
+    ))
+    .detail("Each shard would compute a result of its own.")
+    .hint("Add a column without a default, UPDATE it, and set the default by ALTER COLUMN … SET DEFAULT then.")
 }
 
 /// What PostgreSQL does not run in a transaction block, or what is about one server and not about a database.

@@ -468,7 +468,7 @@ fn defaults(relation: &Relation, listed: &[String]) -> Result<Vec<Default>, Stri
                 expression: expression.clone(),
                 of_moment: column.default == DefaultValue::Moment,
             }),
-            (DefaultValue::Stable | DefaultValue::Volatile, _) => {
+            (DefaultValue::Stable | DefaultValue::Volatile | DefaultValue::Elsewhere, _) => {
                 return Err(format!(
                     "Each shard would compute a default of its own for column \"{}\".",
                     column.name

@@ -13,6 +13,7 @@ mod bind;
 pub mod bind_join;
 pub mod cache;
 mod command;
+mod computed;
 mod control;
 pub mod copy_in;
 pub(crate) mod create_as;

@@ -2,7 +2,6 @@
 
 use switchyard_schema::ShardIndex;
 
-use super::analyse::runs_text;
 use super::command::Command;
 use super::parse::Opaque;
 use super::refusal::Refusal;
@@ -10,7 +9,7 @@ use super::route::Target;
 use super::utility::{is_temporary, plan, refused};
 use super::workspace;
 use super::{Access, Context, Operator, Plan, Planner};
-use crate::relations::Placement;
+use crate::relations::{Placement, runs_text};
 use crate::sql::{self, Lexer, Token, TokenKind};
 
 /// What the names in a statement may refer to, whatever their place. Constants count: they may hold code.

@@ -16,7 +16,7 @@ use super::setting::unreadable;
 use super::stepwise::stepwise;
 use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
-use crate::relations::{Changes, Placement, Relation, constant, words_of};
+use crate::relations::{Changes, Relation, constant, words_of};
 use crate::sql::{self, Token, TokenKind};
 
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
@@ -103,7 +103,7 @@ impl Planner<'_> {
             "lock" => self.lock(tokens),
             "create" | "alter" | "drop" | "comment" | "grant" | "revoke" | "security"
             | "import" | "reassign" | "refresh" => self.ddl(tokens, &word, words),
-            "truncate" => self.truncate(tokens, &words),
+            "truncate" => self.truncate(tokens),
             "analyze" | "analyse" | "checkpoint" => self.everywhere(tokens, Command::Maintenance),
             "vacuum" | "cluster" | "reindex" => self.maintenance(tokens, &word, &words),
             "do" => self.code(tokens, Command::Do),
@@ -216,6 +216,35 @@ impl Planner<'_> {
         )
     }
 
+    /// Rows are everywhere, but for those of unsharded tables. Triggers would run on each shard.
+    fn truncate(&self, tokens: &[Token]) -> Plan {
+        let mentions = Mentions::of(self.sql, tokens, self.context);
+        let cascades = tokens
+            .iter()
+            .any(|token| token.is_word(self.sql, "cascade"));
+        let function = |relation: &Relation| match cascades {
+            true => relation.on_truncate_cascade.clone(),
+            false => relation.on_truncate.clone(),
+        };
+        let named = |token: &Token| {
+            let name = sql::name(token, self.sql)?;
+            let mut relations = self.context.relations.named(&name);
+            relations.find_map(|relation| Some((relation, function(relation)?)))
+        };
+        if let (false, Some((relation, function))) = (self.alone, tokens.iter().find_map(named)) {
+            let what = format!(
+                "runs function \"{function}\" once for a statement, and would run it once on each shard"
+            );
+            let refusal =
+                trigger_refused(relation, &what).hint("Use DELETE, or disable the trigger.");
+            return refused(refusal, Command::Other);
+        }
+        if mentions.sharded.is_none() && mentions.reference.is_none() && !cascades {
+            return plan(Operator::PassThrough(FIRST), Access::Write, Command::Other);
+        }
+        self.everywhere(tokens, Command::Other)
+    }
+
     /// On every shard, or where a temporary table is.
     fn everywhere(&self, tokens: &[Token], command: Command) -> Plan {
         let mentions = Mentions::of(self.sql, tokens, self.context);
@@ -225,35 +254,6 @@ impl Planner<'_> {
             Operator::Broadcast(Broadcast::Ddl)
         };
         plan(operator, Access::Write, command)
-    }
-
-    /// TRUNCATE's triggers run once for a statement, which is once on each shard.
-    fn truncate(&self, tokens: &[Token], words: &Words<'_>) -> Plan {
-        let plan = self.everywhere(tokens, Command::Other);
-        if !matches!(plan.operator, Operator::Broadcast(_)) {
-            return plan;
-        }
-        let cascades = words.has("cascade");
-        let named = |relation: &Relation| {
-            let mut names = tokens.iter().filter_map(|token| sql::name(token, self.sql));
-            names.any(|name| *name == *relation.name.name)
-        };
-        let mut relations = self.context.relations.iter();
-        let fires = |relation: &&Relation| {
-            !matches!(relation.placement, Placement::Unsharded)
-                && relation.triggers.each_statement
-                && (cascades || named(relation))
-        };
-        match relations.find(fires) {
-            Some(relation) => refused(
-                trigger_refused(
-                    relation,
-                    "runs once for a statement, and would run once on each shard",
-                ),
-                Command::Other,
-            ),
-            None => plan,
-        }
     }
 
     fn maintenance(&self, tokens: &[Token], word: &str, words: &Words<'_>) -> Plan {

@@ -11,6 +11,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::analyse::mention::{secured, varying_policy};
 use super::command::{Command, CopyDirection};
 use super::refusal::Refusal;
 use super::route::Target;
@@ -314,6 +315,11 @@ fn serving(mut plan: Plan, command: &Command) -> Plan {
 /// COPY of a relation that is not on the first shard alone.
 fn copy_out_of(relation: &Relation, direction: CopyDirection) -> Plan {
     let any = Operator::PassThrough(Target::AnyShard);
+    let varying = relation.policies.varying.as_ref();
+    let apart = varying.map(|name| varying_policy(relation, name));
+    if let Some(refusal) = secured(relation).or(apart) {
+        return refused(refusal, Command::Copy(direction));
+    }
     let operator = match (&relation.placement, direction) {
         (Placement::Reference, _) => any,
         // PostgreSQL copies tables only, and says so.

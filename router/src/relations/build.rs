@@ -1,5 +1,8 @@
 //! From catalogue rows and configuration to [`Relations`].
 
+mod code;
+mod defaults;
+mod policies;
 mod stays;
 mod triggers;
 
@@ -11,13 +14,13 @@ use switchyard_schema::{
     BucketMap, Collation, Database, Distribution, KeyMap, KeyType, ShardKey, Table, TableName,
 };
 
+use self::code::Touched;
 use super::code::{calls, words};
 use super::introspect::{ColumnRow, FunctionRow, Introspection, RelationRow};
 use super::reading::reading;
 use super::{
-    ByName, Changes, Column, DefaultValue, Function, FunctionKind, Placement, Relation,
-    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, differs, is_moment, is_own,
-    is_system_schema,
+    ByName, Changes, Column, DefaultValue, Function, FunctionKind, Placement, Policies, Relation,
+    RelationKind, Relations, Sharding, SqlType, Triggers, Volatility, is_system_schema,
 };
 
 /// Something configuration and servers disagree about.
@@ -38,13 +41,17 @@ impl Relations {
     ) -> Relations {
         let mut builder = Builder::new(database, found, buckets);
         builder.tables();
+        builder.names();
         // Functions read views and views call functions: repeat until nothing changes.
         while builder.functions_that_read() | builder.views_that_read() {}
+        builder.code();
+        builder.touched();
         builder.changes();
         builder.functions();
         builder.views();
         builder.defaults();
         builder.triggers();
+        builder.policies();
         builder.rules();
         builder.stays();
         builder.finish()
@@ -61,6 +68,16 @@ struct Builder<'a> {
     reads: HashMap<i64, TableName>,
     /// Functions by oid: the settings each may change.
     changes: HashMap<i64, Changes>,
+    /// Relations by their names, without PostgreSQL's.
+    named: HashMap<String, Vec<i64>>,
+    /// The names of PostgreSQL's functions that are volatile, or about numbers of transactions.
+    builtins: HashSet<String>,
+    /// Functions with code by oid: its words.
+    code: HashMap<i64, HashSet<String>>,
+    /// The same: what it touches.
+    touched: HashMap<i64, Touched>,
+    /// And by their names.
+    touched_by_name: HashMap<String, Touched>,
     problems: Vec<Problem>,
 }
 
@@ -81,8 +98,29 @@ impl<'a> Builder<'a> {
             functions: ByName::default(),
             reads: HashMap::new(),
             changes: HashMap::new(),
+            named: HashMap::new(),
+            builtins: HashSet::new(),
+            code: HashMap::new(),
+            touched: HashMap::new(),
+            touched_by_name: HashMap::new(),
             problems: Vec::new(),
         }
+    }
+
+    /// What names in code may mean.
+    fn names(&mut self) {
+        for (oid, relation) in &self.relations {
+            if !matches!(relation.placement, Placement::Catalog) {
+                let named = self.named.entry(relation.name.name.clone()).or_default();
+                named.push(*oid);
+            }
+        }
+        let functions = self.found.functions.iter();
+        let kept = functions.filter(|row| {
+            let numbers = matches!(&*row.name, "pg_current_xact_id" | "txid_current");
+            row.schema == "pg_catalog" && (row.volatility == "v" || numbers)
+        });
+        self.builtins = kept.map(|row| row.name.clone()).collect();
     }
 
     fn tables(&mut self) {
@@ -110,6 +148,10 @@ impl<'a> Builder<'a> {
                 definition: row.definition.clone(),
                 unlogged: row.unlogged,
                 triggers: Triggers::default(),
+                cascades: Vec::new(),
+                on_truncate: None,
+                on_truncate_cascade: None,
+                policies: Policies::default(),
                 rules: false,
                 stays: None,
             };
@@ -279,19 +321,15 @@ impl<'a> Builder<'a> {
 
     /// What is known of functions.
     fn functions(&mut self) {
-        let (unsharded, reference) = (self.names_of(is_unsharded), self.names_of(is_reference));
         let mut reading = reading(self.found, &self.relations);
         for row in &self.found.functions {
             let mut function = function(row, self.reads.get(&row.oid));
             function.changes = self.changes.get(&row.oid).cloned().unwrap_or_default();
             function.reads = reading.remove(&row.oid);
-            if let Some(source) = &row.source {
-                let words: Vec<String> = words(source).collect();
-                function.reads_unsharded = words.iter().any(|word| unsharded.contains_key(word));
-                if words.iter().any(|word| is_write(word)) {
-                    function.writes_reference =
-                        words.iter().find_map(|word| reference.get(word)).cloned();
-                }
+            if let Some(touched) = self.touched.get(&row.oid) {
+                function.reads_unsharded = touched.tables || touched.sequences;
+                function.writes_reference.clone_from(&touched.reference);
+                function.dynamic = touched.dynamic;
             }
             let known = self.functions.entry(row.name.as_str().into()).or_default();
             match known
@@ -400,39 +438,6 @@ impl<'a> Builder<'a> {
             .unwrap_or(Volatility::Immutable)
     }
 
-    /// Whether an expression of PostgreSQL's printing calls nothing that gives several rows one value of the moment, or that does more
-    /// than compute one.
-    fn is_own(&self, text: &str) -> bool {
-        let mut words = calls(text);
-        words.all(|word| {
-            self.computes(&word, &|volatility| volatility == Volatility::Immutable)
-                || is_own(&word) && self.is_builtin(&word)
-        })
-    }
-
-    /// Whether what it calls is the same everywhere, but for values of the moment and those that each row has for itself.
-    fn is_of_moment(&self, text: &str) -> bool {
-        let mut words = calls(text);
-        words.all(|word| {
-            is_moment(&word)
-                || is_own(&word) && self.is_builtin(&word)
-                || self.computes(&word, &|volatility| volatility == Volatility::Immutable)
-                || self.is_builtin(&word)
-                    && !differs(&word)
-                    && self.computes(&word, &|volatility| volatility < Volatility::Volatile)
-        })
-    }
-
-    fn is_builtin(&self, name: &str) -> bool {
-        let known = self.functions.get(name).map_or(&[][..], Vec::as_slice);
-        !known.is_empty() && known.iter().all(|known| &*known.schema == "pg_catalog")
-    }
-
-    fn computes(&self, name: &str, is_so: &dyn Fn(Volatility) -> bool) -> bool {
-        let known = self.functions.get(name).map_or(&[][..], Vec::as_slice);
-        !known.is_empty() && known.iter().all(|known| is_so(known.volatility))
-    }
-
     fn word_volatility(&self, word: &str) -> Volatility {
         if word.starts_with("current_")
             || matches!(
@@ -447,33 +452,6 @@ impl<'a> Builder<'a> {
             .map(|function| function.volatility)
             .max()
             .unwrap_or(Volatility::Immutable)
-    }
-
-    fn defaults(&mut self) {
-        for row in &self.found.columns {
-            let Some(default) = &row.default else {
-                continue;
-            };
-            let value = if words(default).any(|word| word == "nextval") {
-                DefaultValue::Sequence
-            } else {
-                match self.volatility(default) {
-                    Volatility::Immutable => DefaultValue::Immutable,
-                    Volatility::Volatile if self.is_own(default) => DefaultValue::Own,
-                    _ if self.is_of_moment(default) => DefaultValue::Moment,
-                    Volatility::Stable => DefaultValue::Stable,
-                    Volatility::Volatile => DefaultValue::Volatile,
-                }
-            };
-            let expression = Some(default.as_str().into());
-            let relation = self.relations.get_mut(&row.relation);
-            if let Some(column) =
-                relation.and_then(|r| r.columns.iter_mut().find(|column| column.name == row.name))
-            {
-                column.default = value;
-                column.expression = expression;
-            }
-        }
     }
 
     fn finish(self) -> Relations {
@@ -634,24 +612,17 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         "s" => Volatility::Stable,
         _ => Volatility::Volatile,
     };
-    let source = row.source.as_deref();
-    // PL/pgSQL runs text by EXECUTE; other languages than SQL have calls of their own for it.
-    let dynamic = match row.language.as_str() {
-        "sql" => false,
-        "plpgsql" => source.is_some_and(|source| words(source).any(|word| word == "execute")),
-        _ => source.is_some(),
-    };
     Function {
         schema: row.schema.as_str().into(),
         kind,
         volatility,
-        user_code: source.is_some(),
+        user_code: row.source.is_some(),
         reads_sharded: reads.cloned(),
         reads_unsharded: false,
         writes_reference: None,
         changes: Changes::default(),
         reads: None,
-        dynamic,
+        dynamic: false,
         returns_set: row.returns_set,
     }
 }

@@ -19,16 +19,16 @@ pub struct Function {
     pub user_code: bool,
     /// A sharded table its code mentions, directly or through functions it mentions.
     pub reads_sharded: Option<TableName>,
-    /// Its code mentions a table that exists on the first shard only.
+    /// Its code mentions what the first shard alone has, directly or through functions it mentions: a table, a sequence, locks.
     pub reads_unsharded: bool,
-    /// A reference table its code mentions, if the code also writes.
+    /// A reference table its code, or that of a function it mentions, mentions and may write.
     pub writes_reference: Option<TableName>,
     /// The settings its code may change, directly or through functions it mentions.
     pub changes: Changes,
     /// If its code does nothing but read and compute, whatever its volatility: the relations it may read, which it finds
     /// by their names alone.
     pub reads: Option<BTreeSet<TableName>>,
-    /// Its code runs text as SQL: what it touches cannot be known.
+    /// Its code, or that of a function it mentions, runs text as SQL: what it touches cannot be known.
     pub dynamic: bool,
     /// Any overload returns any number of rows.
     pub returns_set: bool,
@@ -45,6 +45,33 @@ pub enum FunctionKind {
     Window,
     /// An aggregate.
     Aggregate,
+}
+
+/// Functions whose argument is run as SQL or names a table.
+const RUNS_TEXT: &[&str] = &[
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "database_to_xmlschema",
+    "query_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "schema_to_xmlschema",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "table_to_xmlschema",
+    "ts_rewrite",
+    "ts_stat",
+    "pg_logical_slot_get_changes",
+    "pg_logical_slot_peek_changes",
+];
+
+/// Whether a function of PostgreSQL's runs its argument as SQL or reads the table it names.
+pub(crate) fn runs_text(name: &str) -> bool {
+    RUNS_TEXT.contains(&name)
 }
 
 /// Whether a volatile function of PostgreSQL's gives each row a value of its own, and does no more.
@@ -64,6 +91,18 @@ pub(crate) fn is_own(name: &str) -> bool {
             | "uuidv4"
             | "uuidv7"
     )
+}
+
+/// Whether a volatile function of PostgreSQL's, or one that gives the transaction a number, is about what the first shard keeps for all:
+/// sequences, large objects, advisory locks, notifications, the state of the server.
+pub(crate) fn is_of_first_shard(name: &str, volatility: Volatility) -> bool {
+    let kept = matches!(
+        name,
+        "currval" | "lastval" | "loread" | "lowrite" | "nextval" | "setval"
+    );
+    let prefixed = || ["lo_", "pg_"].iter().any(|prefix| name.starts_with(prefix));
+    matches!(name, "pg_current_xact_id" | "txid_current")
+        || volatility == Volatility::Volatile && !is_own(name) && (kept || prefixed())
 }
 
 /// Whether a stable function of PostgreSQL's may give something else on another server or at another moment.

@@ -21,6 +21,8 @@ pub struct Introspection {
     pub triggers: Vec<TriggerRow>,
     /// Rows of [`FOREIGN_KEYS`].
     pub foreign_keys: Vec<ForeignKeyRow>,
+    /// Rows of [`POLICIES`].
+    pub policies: Vec<PolicyRow>,
 }
 
 /// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
@@ -256,9 +258,11 @@ pub struct FunctionRow {
     pub returns_set: bool,
 }
 
-/// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool, before bool, of INSERT bool, of UPDATE bool.
+/// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool, before bool, of INSERT bool, of UPDATE bool,
+/// of INSERT, UPDATE or DELETE bool, of TRUNCATE bool, definition text or NULL (NULL if it has no condition).
 pub const TRIGGERS: &str = "\
-SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8, t.tgtype & 1 = 1, t.tgtype & 2 = 2, t.tgtype & 4 = 4, t.tgtype & 16 = 16
+SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8, t.tgtype & 1 = 1, t.tgtype & 2 = 2, t.tgtype & 4 = 4, t.tgtype & 16 = 16,
+       t.tgtype & 28 <> 0, t.tgtype & 32 = 32, CASE WHEN t.tgqual IS NOT NULL THEN pg_catalog.pg_get_triggerdef(t.oid) END
   FROM pg_catalog.pg_trigger t
  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'";
 
@@ -277,11 +281,18 @@ pub struct TriggerRow {
     pub on_insert: bool,
     /// It runs where rows are updated.
     pub on_update: bool,
+    /// It runs where rows are inserted, updated or deleted.
+    pub on_rows: bool,
+    /// It runs where the table is truncated.
+    pub on_truncate: bool,
+    /// Its definition, if that has a condition.
+    pub condition: Option<String>,
 }
 
-/// Foreign keys. Columns: the referring table int8, the one that is referred to int8, `pg_constraint.confupdtype` text.
+/// Foreign keys. Columns: the referring table int8, the one that is referred to int8, `pg_constraint.confupdtype` text,
+/// `pg_constraint.confdeltype` text.
 pub const FOREIGN_KEYS: &str = "\
-SELECT f.conrelid::pg_catalog.int8, f.confrelid::pg_catalog.int8, f.confupdtype::pg_catalog.text
+SELECT f.conrelid::pg_catalog.int8, f.confrelid::pg_catalog.int8, f.confupdtype::pg_catalog.text, f.confdeltype::pg_catalog.text
   FROM pg_catalog.pg_constraint f
  WHERE f.contype = 'f'";
 
@@ -294,4 +305,22 @@ pub struct ForeignKeyRow {
     pub to: i64,
     /// What becomes of them when those are updated: `pg_constraint.confupdtype`.
     pub on_update: String,
+    /// And when those are deleted: `pg_constraint.confdeltype`.
+    pub on_delete: String,
+}
+
+/// Row security policies in force. Columns: the table int8, its conditions text.
+pub const POLICIES: &str = "\
+SELECT p.polrelid::pg_catalog.int8,
+       pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
+  FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
+ WHERE c.relrowsecurity";
+
+/// One row of [`POLICIES`].
+#[derive(Debug, Clone)]
+pub struct PolicyRow {
+    /// The table's oid.
+    pub relation: i64,
+    /// Its conditions, of PostgreSQL's printing.
+    pub conditions: String,
 }

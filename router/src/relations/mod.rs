@@ -25,7 +25,7 @@ pub use build::Problem;
 pub use changes::{Changes, constant};
 pub(crate) use code::words as words_of;
 pub use functions::{Function, FunctionKind, Volatility};
-pub(crate) use functions::{differs, is_moment, is_momentary, is_own};
+pub(crate) use functions::{differs, is_moment, is_momentary, is_own, runs_text};
 pub use introspect::Introspection;
 pub use search_path::SearchPath;
 
@@ -66,6 +66,14 @@ pub struct Relation {
     pub unlogged: bool,
     /// What its triggers may do besides.
     pub triggers: Triggers,
+    /// The tables whose rows change or go with its rows, by foreign keys.
+    pub cascades: Vec<TableName>,
+    /// A function that a trigger runs where it is truncated, and that touches what is not on the first shard, or would run on each.
+    pub on_truncate: Option<String>,
+    /// The same where it is truncated with the tables that refer to it.
+    pub on_truncate_cascade: Option<String>,
+    /// What its row security policies may touch.
+    pub policies: Policies,
     /// Rules make other statements of those that write it, which may reach rows that are not on the first shard only.
     pub rules: bool,
     /// Why an UPDATE cannot move its rows to other shards: what one server does with a row whose shard key changes, a shard that loses the
@@ -78,8 +86,8 @@ pub struct Relation {
 pub struct Triggers {
     /// Code that mentions sharded tables that are colocated with this one.
     pub beside: Vec<std::sync::Arc<str>>,
-    /// A table that exists on the first shard only.
-    pub unsharded: Option<TableName>,
+    /// What the first shard alone has: a table, a sequence, a function that is about such.
+    pub unsharded: Option<String>,
     /// A sharded table that is not colocated with this one.
     pub elsewhere: Option<TableName>,
     /// A reference table, in code that writes.
@@ -96,6 +104,15 @@ pub struct Triggers {
     pub rekeys_inserted: Option<String>,
     /// The same of a row that is updated.
     pub rekeys_updated: Option<String>,
+}
+
+/// What the row security policies of a table may touch: they are applied on each shard to the rows there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// What they use of which another shard has other rows: a table, or a function that uses one.
+    pub elsewhere: Option<String>,
+    /// A function in them of which each shard would have a value of its own.
+    pub varying: Option<String>,
 }
 
 /// What a relation is.
@@ -184,6 +201,8 @@ pub enum DefaultValue {
     Sequence,
     /// The next value of an identity column's sequence.
     Identity,
+    /// What code of the user's makes, which may use tables, or what cannot be seen: where it runs matters.
+    Elsewhere,
     /// A value of the moment, which all rows of a transaction share, or one made of such; nothing in it depends on the server otherwise.
     Moment,
     /// A value that each row has for itself, made by functions of PostgreSQL's that do no more.

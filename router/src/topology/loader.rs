@@ -5,8 +5,9 @@
 use super::link::{Link, LinkError, TextRow};
 use crate::relations::Introspection;
 use crate::relations::introspect::{
-    COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, RELATIONS,
-    RelationRow, TRIGGERS, TriggerRow, UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES, ViewUseRow,
+    COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, POLICIES, PolicyRow,
+    RELATIONS, RelationRow, TRIGGERS, TriggerRow, UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES,
+    ViewUseRow,
 };
 
 /// Something that changes whenever what [`introspect`] reads may have changed, and is cheap to ask for.
@@ -28,6 +29,8 @@ versions (kind, object, version) AS (
     UNION ALL
     SELECT 'trigger', t.oid, t.xmin::text
       FROM pg_catalog.pg_trigger t JOIN class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+    UNION ALL
+    SELECT 'policy', p.oid, p.xmin::text FROM pg_catalog.pg_policy p
     UNION ALL
     SELECT 'foreign key', f.oid, f.xmin::text FROM pg_catalog.pg_constraint f WHERE f.contype = 'f'
     UNION ALL
@@ -82,6 +85,7 @@ async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
     let functions = link.ask(FUNCTIONS).await?;
     let triggers = link.ask(TRIGGERS).await?;
     let foreign_keys = link.ask(FOREIGN_KEYS).await?;
+    let policies = link.ask(POLICIES).await?;
     Ok(Introspection {
         relations: all(relations, relation).ok_or(LinkError::Unexpected("relations"))?,
         columns: all(columns, column).ok_or(LinkError::Unexpected("columns"))?,
@@ -92,6 +96,7 @@ async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
         triggers: all(triggers, trigger).ok_or(LinkError::Unexpected("triggers"))?,
         foreign_keys: all(foreign_keys, foreign_key)
             .ok_or(LinkError::Unexpected("foreign keys"))?,
+        policies: all(policies, policy).ok_or(LinkError::Unexpected("policies"))?,
     })
 }
 
@@ -188,6 +193,9 @@ fn trigger(row: &mut Values) -> Option<TriggerRow> {
         before: row.flag()?,
         on_insert: row.flag()?,
         on_update: row.flag()?,
+        on_rows: row.flag()?,
+        on_truncate: row.flag()?,
+        condition: row.optional()?,
     })
 }
 
@@ -196,6 +204,7 @@ fn foreign_key(row: &mut Values) -> Option<ForeignKeyRow> {
         from: row.number()?,
         to: row.number()?,
         on_update: row.text()?,
+        on_delete: row.text()?,
     })
 }
 
@@ -210,5 +219,12 @@ fn function(row: &mut Values) -> Option<FunctionRow> {
         source: row.optional()?,
         fixed: row.flag()?,
         returns_set: row.flag()?,
+    })
+}
+
+fn policy(row: &mut Values) -> Option<PolicyRow> {
+    Some(PolicyRow {
+        relation: row.number()?,
+        conditions: row.text()?,
     })
 }

@@ -8,45 +8,18 @@ use crate::plan::refusal::Refusal;
 use crate::plan::workspace::read_by_text;
 use crate::plan::{Context, Pin};
 use crate::relations::{
-    self, Function as Known, FunctionKind, Volatility, is_moment, is_momentary, is_own,
+    self, Function as Known, FunctionKind, Volatility, is_moment, is_momentary, is_own, runs_text,
 };
 
 /// Volatile functions of PostgreSQL's that only compute, besides those that [give every row its own value](is_own): which server runs
 /// them does not matter.
 const STATELESS: &[&str] = &["setseed", "set_config"];
 
-/// Functions whose argument is run as SQL or names a table.
-const RUNS_TEXT: &[&str] = &[
-    "cursor_to_xml",
-    "cursor_to_xmlschema",
-    "database_to_xml",
-    "database_to_xml_and_xmlschema",
-    "database_to_xmlschema",
-    "query_to_xml",
-    "query_to_xml_and_xmlschema",
-    "query_to_xmlschema",
-    "schema_to_xml",
-    "schema_to_xml_and_xmlschema",
-    "schema_to_xmlschema",
-    "table_to_xml",
-    "table_to_xml_and_xmlschema",
-    "table_to_xmlschema",
-    "ts_rewrite",
-    "ts_stat",
-    "pg_logical_slot_get_changes",
-    "pg_logical_slot_peek_changes",
-];
-
 /// Aggregates whose result does not depend on the order of their input.
 const ORDERLESS: &[&str] = &[
     "avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "every", "max", "min",
     "sum",
 ];
-
-/// Whether a function of PostgreSQL's runs its argument as SQL or reads the table it names.
-pub(in crate::plan) fn runs_text(name: &str) -> bool {
-    RUNS_TEXT.contains(&name)
-}
 
 impl<'a> Analyser<'a> {
     /// Notes the call of a function by name.
@@ -341,14 +314,17 @@ pub(in crate::plan) fn differs_in_triggers(context: &Context<'_>, name: &str) ->
     if is_syntax(name) {
         return is_momentary(name);
     }
-    let relations = context.relations;
-    let mut known = relations.functions(context.search_path, None, name);
+    let mut known = context.relations.functions(context.search_path, None, name);
     known.any(|function| {
         let builtin = &*function.schema == "pg_catalog";
         let moment = is_momentary(name) && name != "version";
         let volatile = function.volatility == Volatility::Volatile;
         let computes = builtin && only_computes(name);
-        !builtin && function.volatility != Volatility::Immutable || moment || volatile && !computes
+        let of_its_server = builtin && name != "version" && relations::differs(name);
+        !builtin && function.volatility != Volatility::Immutable
+            || moment
+            || of_its_server
+            || volatile && !computes
     })
 }
 

@@ -420,8 +420,12 @@ impl<'a> Analyser<'a> {
             DefaultValue::Sequence | DefaultValue::Identity if sharded => {
                 return Err(takes_next_refusal(relation, column).into());
             }
+            DefaultValue::Elsewhere if sharded => {
+                return Err(default_elsewhere(relation, column).into());
+            }
             DefaultValue::Own => self.diverges_by_default(column),
-            DefaultValue::Sequence
+            DefaultValue::Elsewhere
+            | DefaultValue::Sequence
             | DefaultValue::Identity
             | DefaultValue::Stable
             | DefaultValue::Moment
@@ -527,6 +531,17 @@ fn takes_next_refusal(relation: &Relation, column: &Column) -> Refusal {
         "Give the column \"{}\" a value in the INSERT.",
         column.name
     ))
+}
+
+/// What is stored would depend on the shard.
+pub(in crate::plan) fn default_elsewhere(relation: &Relation, column: &Column) -> Refusal {
+    let message = format!(
+        "the default of column \"{}\" of table \"{}\" is not supported",
+        column.name, relation.name
+    );
+    Refusal::not_supported(message)
+        .detail("It is made by code that may use tables, which would run on the shard of the row and see that shard only.")
+        .hint("Compute the value first and pass it as a parameter.")
 }
 
 pub(super) fn computed() -> KeyExpr {

@@ -99,6 +99,15 @@ impl<'a> Analyser<'a> {
         if !self.analysis.read.contains(&relation.name) {
             self.analysis.read.push(relation.name.clone());
         }
+        if !self.alone {
+            if let Some(refusal) = secured(relation) {
+                return Err(refusal.into());
+            }
+            if let Some(name) = &relation.policies.varying {
+                self.needs_merge(|| varying_policy(relation, name));
+                self.analysis.secured_apart = Some(varying_policy(relation, name));
+            }
+        }
         self.analysis.primary |= relation.unlogged || relation.volatility == Volatility::Volatile;
         // Those that read sharded tables are looked into where they are made anew.
         self.analysis.may_change |= relation.volatility == Volatility::Volatile
@@ -253,6 +262,26 @@ pub(super) fn broken(relation: &Relation, reason: &str) -> Refusal {
     .hint("Correct the table or its entry in the router's configuration.");
     refusal.analyse_first = false;
     refusal
+}
+
+/// The refusal of a relation whose policies use what another shard has otherwise.
+pub(in crate::plan) fn secured(relation: &Relation) -> Option<Refusal> {
+    let used = relation.policies.elsewhere.as_ref()?;
+    let message = format!(
+        "table \"{}\" is not supported: its row security policies use \"{used}\"",
+        relation.name
+    );
+    let refusal = Refusal::not_supported(message)
+        .detail("Policies are applied on the shard of the rows and see that shard only.");
+    Some(refusal.hint("Let policies use reference tables, or settings."))
+}
+
+pub(in crate::plan) fn varying_policy(relation: &Relation, name: &str) -> Refusal {
+    Refusal::not_supported(format!(
+        "table \"{}\" is not supported across shards: its row security policies use \"{name}\"",
+        relation.name
+    ))
+    .detail("Each shard would compute a value of its own.")
 }
 
 fn volatile_view(relation: &Relation) -> Refusal {

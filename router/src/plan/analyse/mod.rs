@@ -16,7 +16,7 @@ pub(super) mod facts;
 mod from;
 mod insert;
 mod joins;
-mod mention;
+pub(super) mod mention;
 pub(super) mod names;
 mod own_table;
 pub(super) mod predicate;
@@ -27,7 +27,7 @@ mod setting;
 mod value;
 pub(super) mod write;
 
-pub(super) use call::{differs_in_triggers, only_computes, reads_catalogue, runs_text};
+pub(super) use call::{differs_in_triggers, only_computes, reads_catalogue};
 pub(super) use insert::{SEQUENCE_CALLS, inserted_rows};
 
 use std::sync::Arc;
@@ -180,6 +180,8 @@ pub(super) struct Analysis {
     pub(super) looks_again: bool,
     /// A view or function that reads sharded tables is read: no shard can, whatever the keys.
     pub(super) reads_views: Option<Refusal>,
+    /// Row security policies would not be the same condition on each shard; why.
+    pub(super) secured_apart: Option<Refusal>,
     /// A relation or function that is not known.
     pub(super) unknown: Option<String>,
     /// Why no shard's part of the rows can be told from its own rows alone: the first reason found below the outermost block.

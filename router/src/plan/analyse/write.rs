@@ -142,9 +142,25 @@ impl<'a> Analyser<'a> {
         self.changes(&relation.triggers.changes)?;
         if !self.alone {
             self.triggers(relation)?;
+            let deletes = ["update", "delete", "merge"];
+            let cascades = |token: &Token| deletes.iter().any(|word| token.is_word(self.sql, word));
+            if self.tokens.iter().any(cascades) {
+                self.cascades(relation)?;
+            }
         }
         let relation = if self.alone { None } else { Some(relation) };
         Ok((WriteTarget { relation }, item))
+    }
+
+    /// What the triggers may touch of tables whose rows change or go with the target's.
+    fn cascades(&mut self, relation: &Relation) -> Result<(), Stop> {
+        for name in &relation.cascades {
+            if let Some(child) = self.context.relations.get(&name.schema, &name.name) {
+                self.changes(&child.triggers.changes)?;
+                self.triggers(child)?;
+            }
+        }
+        Ok(())
     }
 
     /// What the target's triggers may touch: they run on the shard of the row.
@@ -152,11 +168,8 @@ impl<'a> Analyser<'a> {
         let triggers = &relation.triggers;
         let refuse = |what: String| Err(Stop::from(trigger_refused(relation, &what)));
         if matches!(relation.placement, Placement::Reference) {
-            let differs = triggers
-                .unsharded
-                .as_ref()
-                .or(triggers.elsewhere.as_ref())
-                .map(ToString::to_string);
+            let elsewhere = || triggers.elsewhere.as_ref().map(ToString::to_string);
+            let differs = triggers.unsharded.clone().or_else(elsewhere);
             let differs = differs
                 .or_else(|| triggers.unseen.clone())
                 .or_else(|| triggers.varying.first().cloned());
@@ -187,8 +200,8 @@ impl<'a> Analyser<'a> {
         {
             return refuse(what);
         }
-        if let Some(table) = &triggers.unsharded {
-            self.needs_first_shard(&table.to_string());
+        if let Some(what) = &triggers.unsharded {
+            self.needs_first_shard(what);
         }
         let mut varying = triggers.varying.iter();
         let varying = varying.find(|name| differs_in_triggers(self.context, name));
@@ -340,7 +353,10 @@ pub(in crate::plan) fn uses_sequences(relation: &Relation) -> bool {
     let default = |column: &Column| {
         matches!(
             column.default,
-            DefaultValue::Sequence | DefaultValue::Identity | DefaultValue::Volatile
+            DefaultValue::Sequence
+                | DefaultValue::Identity
+                | DefaultValue::Volatile
+                | DefaultValue::Elsewhere
         )
     };
     has_code(relation) || relation.columns.iter().any(default)

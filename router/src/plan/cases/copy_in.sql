@@ -75,3 +75,39 @@ COPY rates (code, rate) FROM STDIN
 COPY copying FROM STDIN
 --> Refuse 0A000: writing table "copying" is not supported: a trigger of it may write the reference table "countries"
 --> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- conditions
+COPY users FROM STDIN WHERE age > 5 AND lower(name) = 'x'
+--> Copy of rows of text by field 1, bigint
+-->   Guards: [0, 1]
+
+COPY users FROM STDIN WHERE random() < 0.5
+--> Copy of rows of text by field 1, bigint
+-->   Guards: [0]
+
+COPY users FROM STDIN WHERE name = of_setting()
+--> Refuse 0A000: function "of_setting" in the WHERE of a COPY is not supported across shards
+--> DETAIL: Each shard would compute a result of its own for its rows.
+--> HINT: Copy into a table of the first shard, and INSERT … SELECT from there.
+
+COPY users FROM STDIN (FORMAT csv) WHERE nextval('audit_log_id_seq') < 5
+--> Refuse 0A000: function "nextval" in the WHERE of a COPY is not supported across shards
+--> DETAIL: Each shard would compute a result of its own for its rows.
+--> HINT: Copy into a table of the first shard, and INSERT … SELECT from there.
+-->   Guards: [0, 1]
+
+COPY users FROM STDIN WHERE created < now()
+--> Refuse 0A000: function "now" in the WHERE of a COPY is not supported across shards
+--> DETAIL: Each shard would compute a result of its own for its rows.
+--> HINT: Copy into a table of the first shard, and INSERT … SELECT from there.
+
+COPY users FROM STDIN WHERE created::date < current_date
+--> Refuse 0A000: function "current_date" in the WHERE of a COPY is not supported across shards
+--> DETAIL: Each shard would compute a result of its own for its rows.
+--> HINT: Copy into a table of the first shard, and INSERT … SELECT from there.
+
+COPY countries FROM STDIN WHERE random() < 0.5
+--> Refuse 0A000: function "random" in the WHERE of a COPY is not supported across shards
+--> DETAIL: Each shard would compute a result of its own for its rows.
+--> HINT: Copy into a table of the first shard, and INSERT … SELECT from there.
+-->   Guards: [0]

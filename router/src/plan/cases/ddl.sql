@@ -187,11 +187,10 @@ TRUNCATE users
 --> Broadcast to all shards (schema)
 
 TRUNCATE users, orders RESTART IDENTITY CASCADE
---> Refuse 0A000: writing table "summed" is not supported: a trigger of it runs once for a statement, and would run once on each shard
---> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+--> Broadcast to all shards (schema)
 
 TRUNCATE settings
---> Broadcast to all shards (schema)
+--> PassThrough to shard s0 (primary)
 
 -- temporary
 CREATE TEMP TABLE t (id int)
@@ -426,3 +425,28 @@ SELECT * INTO db.s.t FROM users
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
 --> DETAIL: It may touch the sharded table "users" (SELECT INTO a qualified name). It may do more than read (INTO).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
+
+-- values for rows that are there
+ALTER TABLE users ADD COLUMN seen timestamptz DEFAULT now()
+--> Refuse 0A000: this change of the sharded table "users" is not supported: it computes "now" for the rows that are there
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Add a column without a default, UPDATE it, and set the default by ALTER COLUMN … SET DEFAULT then.
+
+ALTER TABLE users ADD COLUMN token uuid DEFAULT gen_random_uuid(), ADD COLUMN plain int DEFAULT 5
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ADD COLUMN setting text DEFAULT of_setting()
+--> Refuse 0A000: this change of the sharded table "users" is not supported: it computes "of_setting" for the rows that are there
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Add a column without a default, UPDATE it, and set the default by ALTER COLUMN … SET DEFAULT then.
+
+ALTER TABLE users ALTER COLUMN name TYPE text USING of_setting()
+--> Refuse 0A000: this change of the sharded table "users" is not supported: it computes "of_setting" for the rows that are there
+--> DETAIL: Each shard would compute a result of its own.
+--> HINT: Add a column without a default, UPDATE it, and set the default by ALTER COLUMN … SET DEFAULT then.
+
+ALTER TABLE users ALTER COLUMN age TYPE int8 USING abs(age)
+--> Broadcast to all shards (schema)
+
+ALTER TABLE users ALTER COLUMN created SET DEFAULT now()
+--> Broadcast to all shards (schema)

@@ -135,12 +135,74 @@ UPDATE paired SET v = 'x' WHERE id = 1
 
 -- TRUNCATE's run once for a statement
 TRUNCATE summed
---> Refuse 0A000: writing table "summed" is not supported: a trigger of it runs once for a statement, and would run once on each shard
---> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+--> Broadcast to all shards (schema)
 
 TRUNCATE logged
 --> Broadcast to all shards (schema)
 
 TRUNCATE users CASCADE
---> Refuse 0A000: writing table "summed" is not supported: a trigger of it runs once for a statement, and would run once on each shard
+-- one that reads rows of its own table that may be on other shards
+INSERT INTO checked VALUES (1, 'x')
+--> Broadcast to all shards (schema)
+
+-- one that writes a row of a colocated table with another key
+INSERT INTO spreading VALUES (1, 'x')
+--> Refuse 0A000: writing table "spreading" is not supported: a trigger of it may use rows with other shard keys
 --> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- one that inserts rows with the same key
+INSERT INTO remarking VALUES (1, 'x'), (2, 'x'), (5, 'x')
+--> PassThrough to the shards of remarking stored in (integer[0], integer[2], integer[4]) (primary)
+-->   Shards of the rows: s1, s1, s0
+
+-- with a value of a sequence
+INSERT INTO noting VALUES (1, 'x')
+--> Refuse 0A000: writing table "noting" is not supported: a trigger of it may use rows with other shard keys
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+
+-- one whose code calls what reads a table of the first shard
+INSERT INTO calling VALUES (1, 'x')
+--> PassThrough to the shard of calling stored = integer[0], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+-->   May use a sequence
+
+INSERT INTO calling VALUES (5, 'x')
+--> PassThrough to the shard of calling stored = integer[0], first shard only (primary)
+-->   Shards: s0
+-->   May use a sequence
+
+-- in its condition
+INSERT INTO conditional VALUES (1, 'x')
+--> PassThrough to the shard of conditional stored = integer[0], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+-->   May use a sequence
+
+-- one whose code calls what takes a value of a sequence
+INSERT INTO numbered VALUES (1, 'x')
+--> PassThrough to the shard of numbered stored = integer[0], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+-->   May use a sequence
+
+-- one that writes a table whose trigger writes a table of the first shard
+INSERT INTO linked VALUES (1, 'x')
+--> PassThrough to the shard of linked stored = integer[0], first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+-- TRUNCATE
+TRUNCATE emptied
+--> Refuse 0A000: writing table "emptied" is not supported: a trigger of it runs function "remark_it" once for a statement, and would run it once on each shard
+--> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+--> HINT: Use DELETE, or disable the trigger.
+
+TRUNCATE users CASCADE
+--> Broadcast to all shards (schema)
+
+TRUNCATE emptied_here
+--> PassThrough to shard s0 (primary)
+
+TRUNCATE users
+--> Broadcast to all shards (schema)
+
+INSERT INTO emptied VALUES (1), (5)
+--> PassThrough to the shards of emptied stored in (integer[0], integer[1]) (primary)
+-->   Shards of the rows: s1, s0

@@ -11,8 +11,8 @@ use switchyard_schema::TableName;
 use super::needs::Uses;
 use super::{Making, Workspace, same_names, splice};
 use crate::plan::Context;
-use crate::plan::analyse::{only_computes, reads_catalogue, runs_text};
-use crate::relations::{Function, RelationKind, Resolved, Volatility};
+use crate::plan::analyse::{only_computes, reads_catalogue};
+use crate::relations::{Function, RelationKind, Resolved, Volatility, runs_text};
 use crate::sql::{self, Token, TokenKind};
 
 /// Words of statements that do more than read, and of queries that do.

@@ -303,6 +303,9 @@ fn only_reads(analysis: &Analysis) -> Result<(), String> {
     if analysis.may_change {
         return not("A function in it may change something.");
     }
+    if analysis.secured_apart.is_some() {
+        return not("Row security policies in it would not be one condition for all rows.");
+    }
     if let Some(name) = &analysis.reads_inside {
         return Err(format!("Function \"{name}\" reads a table by itself."));
     }
