@@ -72,12 +72,14 @@ impl<'a> Shares<'a> {
         Ok(())
     }
 
-    /// All other mentions are tied to these.
+    /// All other mentions are tied to those of the parts they stand in: what a write returns is tied to its table as well, wherever it is mentioned.
     fn have_all(&self, analysis: &Analysis) -> Result<(), Refusal> {
         let mut all = analysis.instances.iter().chain(&analysis.returned);
         let loose = all.find(|of| {
             let known = analysis.facts.known(of.scope);
-            let mut anchors = self.tables.iter().chain(&self.returned);
+            let anchors = self.tables.iter().chain(&self.returned);
+            let mut anchors =
+                anchors.filter(|anchor| analysis.facts.is_around(anchor.scope, of.scope));
             !anchors
                 .any(|anchor| known.same(of.key, anchor.key) && of.map.colocated_with(&anchor.map))
         });

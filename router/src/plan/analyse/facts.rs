@@ -129,6 +129,11 @@ impl Facts {
         self.columns[column.0].scope = scope;
     }
 
+    /// Whether a scope is this one, or one around it.
+    pub(in crate::plan) fn is_around(&self, outer: ScopeId, inner: ScopeId) -> bool {
+        self.chain(inner).contains(&self.find(outer))
+    }
+
     /// The scope and all around it.
     fn chain(&self, scope: ScopeId) -> Vec<ScopeId> {
         let mut chain = Vec::new();

@@ -195,3 +195,71 @@ EXPLAIN UPDATE users SET id = id + 1
 
 EXPLAIN ANALYZE UPDATE users SET id = id + 1
 --> Refuse 0A000: EXPLAIN of this statement
+
+-- what a write returns is on its shards, wherever it is used
+WITH d AS (DELETE FROM orders WHERE total < 0 RETURNING user_id) SELECT * FROM users WHERE EXISTS (SELECT 1 FROM d)
+--> Refuse 0A000: joining "orders" and "d" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders WHERE total < 0 RETURNING user_id) SELECT * FROM users WHERE id IN (SELECT user_id FROM d)
+--> Write on all shards (primary)
+
+WITH d AS (DELETE FROM orders WHERE total < 0 RETURNING user_id) UPDATE users SET name = 'x' WHERE EXISTS (SELECT 1 FROM d)
+--> Refuse 0A000: joining "orders" and "d" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders WHERE total < 0 RETURNING user_id) UPDATE users SET name = 'x' WHERE EXISTS (SELECT 1 FROM d WHERE d.user_id = users.id)
+--> Write on all shards (primary)
+
+WITH d AS (DELETE FROM orders WHERE total < 0 RETURNING user_id), u AS (UPDATE users SET name = 'x' WHERE EXISTS (SELECT 1 FROM d) RETURNING id) SELECT id FROM u
+--> Refuse 0A000: joining "orders" and "d" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders WHERE total < 0 RETURNING user_id), u AS (UPDATE users SET name = (SELECT max(user_id)::text FROM d) RETURNING id) SELECT id FROM u
+--> Refuse 0A000: joining "orders" and "d" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT user_id, (SELECT count(*) FROM orders o WHERE o.user_id = d.user_id) FROM d
+--> Write on all shards (primary)
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT user_id, (SELECT count(*) FROM orders) FROM d
+--> Refuse 0A000: joining "orders" and "orders" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT user_id, rank() OVER (ORDER BY user_id) FROM d
+--> Write on all shards (primary)
+-->   Then a query over d, on one shard
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT d.user_id FROM d LEFT JOIN users u ON u.id = d.user_id
+--> Write on all shards (primary)
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT d.user_id, u.id FROM d FULL JOIN users u ON u.id = d.user_id
+--> Refuse 0A000: FULL JOIN is not supported across shards yet
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT u.id FROM users u LEFT JOIN d ON u.id = d.user_id
+--> Write on all shards (primary)
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT x, user_id FROM generate_series(1, 3) x LEFT JOIN d ON user_id = x
+--> Write on all shards (primary)
+-->   Then a query over d, on one shard
+
+WITH d AS (DELETE FROM orders RETURNING user_id) SELECT x FROM generate_series(1, 3) x WHERE x NOT IN (SELECT user_id FROM d)
+--> Write on all shards (primary)
+-->   Then a query over d, on one shard
+
+WITH d AS (DELETE FROM orders RETURNING user_id) INSERT INTO users (id) SELECT user_id FROM d WHERE NOT EXISTS (SELECT 1 FROM d e)
+--> Refuse 0A000: the default of column "created" is not supported across shards
+--> DETAIL: Each shard would compute a value of its own.
+--> HINT: Compute the value first and pass it as a parameter.
+
+WITH i AS (INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y') RETURNING id) SELECT id FROM i
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
+-->   Refuse the default of column "created" is not supported across shards
+
+WITH i AS (INSERT INTO profiles SELECT user_id, 'x' FROM orders RETURNING user_id) SELECT user_id FROM i
+--> Write on all shards (primary)
