@@ -10,7 +10,7 @@ use switchyard_schema::{KeyType, ShardIndex};
 use super::analyse::facts::{ColumnId, ScopeId};
 use super::analyse::{Analysis, Instance, Stored, StoredKeys};
 use super::refusal::Refusal;
-use super::route::{KeyRoute, KeySet, Need, Target};
+use super::route::{KeyRoute, KeySet, Need, StoredAs, Target};
 use super::{Access, Broadcast, Operator};
 
 /// What kind of node may run it.
@@ -166,8 +166,17 @@ pub(super) fn stored_need(analysis: &Analysis, stored: &Stored) -> Need {
         },
         StoredKeys::Column(column, scope) => {
             let same = is_stored_as_it_is(analysis, stored, *column);
-            let keys = analysis.facts.known(*scope).keys(*column);
-            (keys, (!same).then_some(stored.column))
+            let known = analysis.facts.known(*scope);
+            // Whether a row is made of a constant that is NULL is for PostgreSQL to say.
+            let constant = analysis.facts.is_constant(*column, &known);
+            let as_stored = StoredAs {
+                not_null: stored.column.not_null && !constant,
+                ..stored.column
+            };
+            (
+                known.keys(*column),
+                (!same || constant).then_some(as_stored),
+            )
         }
     };
     Need {

@@ -45,6 +45,8 @@ struct Scope {
 struct Column {
     family: KeyFamily,
     scope: ScopeId,
+    /// Its values are constants that the statement has.
+    constant: bool,
 }
 
 /// Scopes, columns and facts of one statement.
@@ -66,8 +68,31 @@ impl Facts {
 
     /// A new column that belongs to the rows of a scope.
     pub(super) fn column(&mut self, family: KeyFamily, scope: ScopeId) -> ColumnId {
-        self.columns.push(Column { family, scope });
+        self.columns.push(Column {
+            family,
+            scope,
+            constant: false,
+        });
         ColumnId(self.columns.len() - 1)
+    }
+
+    /// The same, of constants, any of which may be NULL.
+    pub(super) fn constant_column(
+        &mut self,
+        values: KeySet,
+        family: KeyFamily,
+        scope: ScopeId,
+    ) -> ColumnId {
+        let column = self.column(family, scope);
+        self.columns[column.0].constant = true;
+        self.add(scope, Fact::Keys(column, values));
+        column
+    }
+
+    /// Whether the keys that are known of a column are constants, and not what it has been compared with: NULL is then one of them.
+    pub(in crate::plan) fn is_constant(&self, column: ColumnId, known: &Known<'_>) -> bool {
+        let mut members = (0..self.columns.len()).map(ColumnId);
+        members.any(|member| self.columns[member.0].constant && known.same(member, column))
     }
 
     pub(in crate::plan) fn family(&self, column: ColumnId) -> KeyFamily {

@@ -503,11 +503,9 @@ impl Analyser<'_> {
         if !values.iter().all(|value| value.family() == Some(family)) {
             return None;
         }
-        let column = self.analysis.facts.column(family, scope);
-        self.analysis
-            .facts
-            .add(scope, Fact::Keys(column, KeySet::AnyOf(values)));
-        Some(column)
+        let values = KeySet::AnyOf(values);
+        let facts = &mut self.analysis.facts;
+        Some(facts.constant_column(values, family, scope))
     }
 }
 

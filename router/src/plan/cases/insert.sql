@@ -111,14 +111,14 @@ INSERT INTO users (id) VALUES ((SELECT max(id) FROM users))
 --> HINT: Compute the shard key first and pass it as a value.
 
 INSERT INTO users (id) SELECT 5
---> PassThrough to the shards of users in (integer[0]) (primary)
+--> PassThrough to the shards of users stored in (integer[0]) (primary)
 -->   Shards: s0
 
 INSERT INTO users (id, name) SELECT $1, name FROM countries
 --> PassThrough to the shard of users stored = $1 (primary)
 
 INSERT INTO users (id, name) SELECT $1::int8, name FROM countries LIMIT 1
---> PassThrough to the shards of users in ($1::bigint) (primary)
+--> PassThrough to the shards of users stored in ($1::bigint) (primary)
 
 -- sequences
 INSERT INTO tickets (user_id, subject) VALUES (5, 'x')
@@ -158,7 +158,7 @@ INSERT INTO orders (id, user_id) SELECT order_id, user_id FROM order_items
 --> Write on all shards (primary)
 
 INSERT INTO orders (id, user_id) SELECT id, 5 FROM users WHERE id = 5
---> PassThrough to the shards of users = integer[1], orders in (integer[0]) (primary)
+--> PassThrough to the shards of users = integer[1], orders stored in (integer[0]) (primary)
 -->   Shards: s0
 
 INSERT INTO orders (id, user_id) SELECT 1, u.id FROM users u WHERE u.id = $1 RETURNING id
@@ -221,11 +221,11 @@ INSERT INTO settings SELECT code, name FROM countries
 --> PassThrough to shard s0 (primary)
 
 INSERT INTO users (id, name) SELECT 1, key FROM settings
---> PassThrough to the shards of users in (integer[0]), first shard only (primary)
+--> PassThrough to the shards of users stored in (integer[0]), first shard only (primary)
 -->   Refuse the statement needs the first shard and another one together
 
 INSERT INTO users (id, name) SELECT 5, key FROM settings
---> PassThrough to the shards of users in (integer[0]), first shard only (primary)
+--> PassThrough to the shards of users stored in (integer[0]), first shard only (primary)
 -->   Shards: s0
 
 INSERT INTO users (id) VALUES (5) UNION ALL VALUES (5)
@@ -234,11 +234,11 @@ INSERT INTO users (id) VALUES (5) UNION ALL VALUES (5)
 -->   Reason: its rows are stored on other shards
 
 INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (5, 'a'), (5, 'b')) v (id, name)
---> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
 -->   Shards: s0
 
 INSERT INTO users (id, name) SELECT v.id, v.name FROM (VALUES (1, 'a'), (3, 'b')) v (id, name)
---> PassThrough to the shards of users in (integer[0], integer[2]) (primary)
+--> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)
 -->   Refuse the default of column "created" is not supported across shards
 
 INSERT INTO users (id) SELECT * FROM unnest($1::int8[])
@@ -252,7 +252,7 @@ INSERT INTO users (id) SELECT generate_series(1, 10)
 -->   Reason: its rows are stored on other shards
 
 WITH x AS (SELECT 5 AS id) INSERT INTO users (id) SELECT id FROM x
---> PassThrough to the shards of users in (integer[0]) (primary)
+--> PassThrough to the shards of users stored in (integer[0]) (primary)
 -->   Shards: s0
 
 INSERT INTO users (id, name) WITH x AS (SELECT * FROM users WHERE id = 5) SELECT id, name FROM x
@@ -540,3 +540,28 @@ INSERT INTO tickets DEFAULT VALUES
 
 INSERT INTO settings DEFAULT VALUES
 --> PassThrough to shard s0 (primary)
+
+-- constants that are NULL are keys of rows that are stored, and equal nothing
+INSERT INTO flags (id) SELECT (NULL::int4)::int8 FROM users
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id) from all shards
+
+INSERT INTO events (day) SELECT (NULL::timestamptz)::date FROM settings
+--> PassThrough to the shards of events stored in (null::timestamp with time zone::date), first shard only (primary)
+-->   Refuse the statement needs the first shard and another one together
+
+INSERT INTO events (day) SELECT v.d FROM settings, (VALUES (NULL::date), ('2025-01-01')) AS v (d)
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch settings (key) from shard s0, or read in place
+
+INSERT INTO events (day) SELECT v.d FROM (VALUES (NULL::date), ('2025-01-01')) AS v (d)
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+
+SELECT * FROM events e JOIN (VALUES (NULL::date), ('2025-01-01')) AS v (d) ON e.day = v.d
+--> Append of all shards (read)

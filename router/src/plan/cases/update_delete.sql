@@ -275,11 +275,11 @@ MERGE INTO users u USING orders o ON u.id = o.user_id WHEN MATCHED THEN DELETE
 --> Write on all shards (primary)
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
---> PassThrough to the shards of users in (integer[0]) (primary)
+--> PassThrough to the shards of users in (integer[0]), users stored in (integer[0]) (primary)
 -->   Shards: s0
 
 MERGE INTO users u USING (SELECT $1::int8 AS id) v ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id) VALUES (v.id)
---> PassThrough to the shards of users in ($1::bigint) (primary)
+--> PassThrough to the shards of users in ($1::bigint), users stored in ($1::bigint) (primary)
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
 --> Refuse 0A000: the default of column "created" is not supported across shards
