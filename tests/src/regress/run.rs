@@ -10,6 +10,7 @@ use super::script::{Piece, Script, Statement, Variables};
 use super::source::{Source, Use};
 use super::stand::Stand;
 use super::statement::{Kind, Token, permanent, tokens};
+use super::write::FOLLOWS;
 use crate::{Client, Reply};
 
 /// The SQLSTATE of FETCH from a cursor that there is not.
@@ -436,8 +437,8 @@ impl<'a> Run<'a> {
         {
             verdict = Verdict::Refused(undone.clone());
         }
-        if let (Verdict::Different(_), true) = (&verdict, self.strayed) {
-            verdict = Verdict::Refused("it follows a statement that was refused".to_owned());
+        if let (Verdict::Different(_), true) = (&verdict, self.follows_refusal()) {
+            verdict = Verdict::Refused(FOLLOWS.to_owned());
         }
         if let Verdict::Refused(reason) = &verdict {
             if self.plain.status == b'T' {
@@ -468,6 +469,11 @@ impl<'a> Run<'a> {
         };
         self.report
             .add(difference(statement, outcome, expected, found));
+    }
+
+    /// Whether the router has not done all that the plain server has before.
+    pub(super) fn follows_refusal(&self) -> bool {
+        self.usage == Use::Written && (self.strayed || self.undone.is_some())
     }
 
     /// The router's answer; none if the connection was lost over it, or it did not come in time.
@@ -538,6 +544,13 @@ impl<'a> Run<'a> {
         if self.defined {
             self.stand.announce(self.mirror.keys());
             self.defined = false;
+            if self.usage == Use::Written && self.routed.status != b'I' {
+                // A transaction cannot go on when tables have been given other places.
+                self.restart_routed();
+                self.follow();
+                let reason = "the comparison has begun the router's transaction anew";
+                self.undone = Some(reason.to_owned());
+            }
         }
         self.position = self.log_position();
     }

@@ -11,6 +11,9 @@ use super::source::Use;
 use super::statement::{copied_file, tokens};
 use crate::{Client, Reply};
 
+/// Why an answer is another one where the router has not done all that the plain server has.
+pub(super) const FOLLOWS: &str = "it follows a statement that was refused";
+
 impl Run<'_> {
     /// Changes rows, on both sides if that is compared.
     pub(super) fn data(&mut self, statement: &Statement) {
@@ -62,8 +65,18 @@ impl Run<'_> {
         };
         let agreed = failed(&expected) == found.as_ref().is_none_or(|found| failed(found));
         if let Some(difference) = &stored {
-            self.report.count(&Verdict::Different(What::Stored));
-            self.report.add(difference.clone());
+            let (verdict, outcome) = match self.follows_refusal() {
+                false => (Verdict::Different(What::Stored), difference.outcome.clone()),
+                true => {
+                    let reason = FOLLOWS.to_owned();
+                    (Verdict::Refused(reason.clone()), Outcome::Refused(reason))
+                }
+            };
+            self.report.count(&verdict);
+            self.report.add(Difference {
+                outcome,
+                ..difference.clone()
+            });
         } else {
             self.note(statement, &expected, found.as_deref(), None);
         }
