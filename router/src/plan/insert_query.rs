@@ -6,11 +6,11 @@
     reason = "few plans and defaults are of interest"
 )]
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
-use sqlparser::ast::{Insert, SetExpr, Statement};
+use sqlparser::ast::{Insert, Query, SetExpr, Statement, Visit, Visitor};
 use switchyard_schema::{KeyMap, ShardIndex, ShardSet, TableName};
 
 use super::analyse::names;
@@ -224,6 +224,12 @@ impl Clauses {
         if insert.on.is_none() && insert.returning.is_none() {
             return Ok(None);
         }
+        if has_query(insert) {
+            return Err(
+                "A subquery in ON CONFLICT or RETURNING would see the rows of one shard."
+                    .to_owned(),
+            );
+        }
         let types = relation.columns.iter().map(|column| {
             let of = column.sql_type.as_ref()?;
             Some((
@@ -247,6 +253,18 @@ impl Clauses {
         let (_, oid, name) = types.find(|(name, ..)| name == column)?;
         Some((*oid, name))
     }
+}
+
+/// Whether there is a query in ON CONFLICT or RETURNING.
+fn has_query(insert: &Insert) -> bool {
+    struct Queries;
+    impl Visitor for Queries {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    insert.on.visit(&mut Queries).is_break() || insert.returning.visit(&mut Queries).is_break()
 }
 
 /// Where the query is.

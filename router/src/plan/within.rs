@@ -231,6 +231,13 @@ impl Planner<'_> {
             | (Operator::Append(_) | Operator::Workspace(_), CopyDirection::Out) => {
                 serving(plan, &command)
             }
+            (_, CopyDirection::Out) => refused(
+                Refusal::not_supported(
+                    "COPY of what a statement returns that writes on several shards is not supported",
+                )
+                .hint("Run the statement by itself: its RETURNING gives the rows."),
+                command,
+            ),
             _ => refused(several_to_a_file(), command),
         }
     }

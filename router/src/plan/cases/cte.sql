@@ -187,8 +187,8 @@ DECLARE c CURSOR FOR WITH d AS (DELETE FROM orders RETURNING *) SELECT count(*) 
 --> HINT: Restrict the shard key so that one shard has all the rows.
 
 COPY (UPDATE users SET id = id + 1 RETURNING id) TO STDOUT
---> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported
---> HINT: Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: COPY of what a statement returns that writes on several shards is not supported
+--> HINT: Run the statement by itself: its RETURNING gives the rows.
 
 EXPLAIN UPDATE users SET id = id + 1
 --> Write on all shards (primary)

@@ -565,3 +565,20 @@ INSERT INTO events (day) SELECT v.d FROM (VALUES (NULL::date), ('2025-01-01')) A
 
 SELECT * FROM events e JOIN (VALUES (NULL::date), ('2025-01-01')) AS v (d) ON e.day = v.d
 --> Append of all shards (read)
+
+-- what is returned of rows that are sent to other shards is computed there
+INSERT INTO profiles (user_id, bio) SELECT id, 'x' FROM orders RETURNING user_id
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (id) from all shards
+
+INSERT INTO profiles (user_id, bio) SELECT id, 'x' FROM orders RETURNING user_id IN (SELECT id FROM users)
+--> Refuse 0A000: joining "orders" and "users" across shards is not supported yet
+--> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated. A subquery in ON CONFLICT or RETURNING would see the rows of one shard.
+--> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+
+INSERT INTO users (id) SELECT user_id + 1 FROM orders ON CONFLICT (id) DO UPDATE SET email = (SELECT 'x')
+--> Refuse 0A000: the default of column "created" is not supported across shards
+--> DETAIL: Each shard would compute a value of its own. A subquery in ON CONFLICT or RETURNING would see the rows of one shard.
+--> HINT: Compute the value first and pass it as a parameter.

@@ -249,8 +249,8 @@ EXPLAIN UPDATE users SET name = 'x'
 --> Write on all shards (primary)
 
 COPY (UPDATE users SET name = 'x' RETURNING id) TO STDOUT
---> Refuse 0A000: COPY of rows of several shards to a file or program of a server is not supported
---> HINT: Copy TO STDOUT, or restrict the shard key so that one shard has all the rows.
+--> Refuse 0A000: COPY of what a statement returns that writes on several shards is not supported
+--> HINT: Run the statement by itself: its RETURNING gives the rows.
 
 COPY (UPDATE users SET name = 'x' WHERE id IN ($1, $2) RETURNING id) TO STDOUT
 --> PassThrough to the shards of users in ($1, $2) (primary)
