@@ -371,3 +371,66 @@ fn new_columns() {
         .succeeded();
     assert_eq!(counts.texts(), [["1", "4", "1"]]);
 }
+
+/// What a block has made or replaced is known to its own statements.
+#[test]
+fn definitions_of_the_same_block() {
+    let bed = bed();
+    let mut client = bed.client();
+    done(
+        &mut client,
+        &[
+            "INSERT INTO items SELECT n, 'a', 0 FROM generate_series(1, 4) n",
+            "CREATE FUNCTION of(i bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT i + 1'",
+        ],
+    );
+    runs(&mut client, "RETURN NEW;");
+    client
+        .run("CREATE TRIGGER runs BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION runs()")
+        .succeeded();
+    for (made, used) in [
+        (
+            "CREATE VIEW seen AS SELECT * FROM items",
+            "SELECT count(*) FROM seen",
+        ),
+        (
+            "CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM items'",
+            "SELECT counted()",
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION of(i bigint) RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT count(*) FROM items'",
+            "UPDATE items SET n = of(n)",
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION runs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO words VALUES (NEW.id + 10); RETURN NEW; END $$",
+            "INSERT INTO notes VALUES (1), (2), (3)",
+        ),
+    ] {
+        for extended in [false, true] {
+            client.run("BEGIN").succeeded();
+            client.run(made).succeeded();
+            let reply = match extended {
+                false => client.run(used),
+                true => client.extended(used, &[], 0),
+            };
+            assert_eq!(reply.failure.expect(used).sqlstate(), "0A000", "{used}");
+            client.run("ROLLBACK").succeeded();
+        }
+    }
+    // What has been taken back is not known any more, and a search path stays.
+    done(
+        &mut client,
+        &[
+            "BEGIN",
+            "SAVEPOINT before",
+            "CREATE OR REPLACE FUNCTION of(i bigint) RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT count(*) FROM items'",
+            "SELECT 1",
+            "ROLLBACK TO SAVEPOINT before",
+            "UPDATE items SET n = of(n)",
+            "COMMIT",
+            "INSERT INTO notes VALUES (1), (2), (3)",
+        ],
+    );
+    let numbers = client.run("SELECT DISTINCT n FROM items").succeeded();
+    assert_eq!(numbers.value(), "1");
+}

@@ -31,6 +31,8 @@ pub(crate) struct Block {
     pub(crate) unsure: Vec<(ShardIndex, bool, Box<str>)>,
     /// The schema has been changed in it.
     pub(crate) changed_schema: bool,
+    /// And what is known of the relations is from before.
+    pub(crate) relations_are_old: bool,
     /// Temporary relations have been made in it, or may have been renamed or dropped.
     pub(crate) changed_temporary: bool,
     /// Tables have been locked in it against every other session, the session's own workspaces too.
@@ -72,6 +74,7 @@ impl Block {
             effective: Arc::clone(settings),
             unsure: Vec::new(),
             changed_schema: false,
+            relations_are_old: false,
             changed_temporary: false,
             locks_tables: false,
             began: None,

@@ -264,6 +264,7 @@ impl Session {
             let steps = block.steps_to(name);
             let settings = block.rollback_to_savepoint(name);
             let changed_temporary = block.changed_temporary;
+            block.relations_are_old = block.changed_schema;
             if let Some(settings) = settings {
                 self.take_settings(settings);
             }

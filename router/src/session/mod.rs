@@ -136,6 +136,8 @@ struct Session {
     cursors_apart: Vec<CursorApart>,
     /// So many workspaces have been opened for portals.
     workspaces_opened: u64,
+    /// So many times relations have been read within a block.
+    read_within: u64,
     /// Its key, good as long as this is.
     cancel: CancelRegistration,
     user: Arc<str>,

@@ -135,6 +135,7 @@ fn new(
         layer: Layer::Auto,
         workspaces: Vec::new(),
         workspaces_opened: 0,
+        read_within: 0,
         temporary: Vec::new(),
         context: None,
         statements: ByName::default(),

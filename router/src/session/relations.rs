@@ -1,10 +1,21 @@
 //! Keeping the session's view of the relations true: after its own DDL, and when a name is met that nobody knows.
 
+use std::sync::Arc;
+
+use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::TransactionStatus;
 
 use super::Session;
 use crate::control::RefreshCause;
+use crate::execute::failure::Failure;
+use crate::execute::relay::Trouble;
 use crate::plan::Pin;
+use crate::relations::Relations;
+use crate::topology::link::LinkError;
+use crate::topology::loader::introspect_within;
+
+/// What the published relations' generation never is.
+const NOT_PUBLISHED: u64 = u64::MAX;
 
 /// The temporary relations of a backend's session.
 const TEMPORARY: &str = "\
@@ -17,13 +28,63 @@ impl Session {
         if let Some(block) = &mut self.block {
             block.changed_schema = true;
             block.changed_temporary = true;
+            block.relations_are_old = true;
         }
         self.learn_temporary().await;
+        if self.block.is_some() {
+            return;
+        }
         let control = &self.worker.services.control;
         control
             .refresh(&self.database.name, RefreshCause::Ddl)
             .await;
         self.refresh();
+    }
+
+    /// Reads the relations as the block has made them, if it has changed any, for what is planned in it from now on.
+    pub(super) async fn know_the_blocks(&mut self) -> Result<(), Trouble> {
+        let Some(block) = self.block.as_mut().filter(|block| block.relations_are_old) else {
+            return Ok(());
+        };
+        if block.failed.is_some() {
+            return Ok(());
+        }
+        block.relations_are_old = false;
+        let Some(index) = self.participants.position_of(ShardIndex::FIRST, true) else {
+            return Ok(());
+        };
+        let Some(participant) = self
+            .participants
+            .get_mut(index)
+            .filter(|held| held.in_block)
+        else {
+            return Ok(());
+        };
+        participant.connection.unnamed = None;
+        match introspect_within(&mut participant.connection).await {
+            Ok(found) => {
+                let known = &self.database;
+                let relations = Relations::build(&known.schema, &found, Some(&known.buckets));
+                self.read_within += 1;
+                // No other session's, and no other block's.
+                let generation = 1 << 63 | self.entry.id << 31 | self.read_within & 0x7FFF_FFFF;
+                self.database = Arc::new(known.with_relations(relations, generation));
+                self.generation = NOT_PUBLISHED;
+                self.context = None;
+                Ok(())
+            }
+            Err(LinkError::Refused { sqlstate, message }) => Err(Failure::ShardRefused {
+                shard: (&*participant.shard_name).into(),
+                sqlstate,
+                message: message.into(),
+            }
+            .into()),
+            Err(_) => {
+                let shard = (&*participant.shard_name).into();
+                self.participants.close(&self.database, index);
+                Err(Failure::ShardLost { shard }.into())
+            }
+        }
     }
 
     /// Learns which temporary relations there are, once a statement or the end of a block may have made, renamed or ended some: a name
@@ -53,6 +114,11 @@ impl Session {
 
     /// A name is not known: looks whether it exists by now. True if the relations have changed.
     pub(super) async fn learn_relations(&mut self) -> bool {
+        // A block that has changed the schema has been looked at.
+        let block = self.block.as_ref();
+        if block.is_some_and(|block| block.changed_schema) {
+            return false;
+        }
         let before = self.generation;
         let control = &self.worker.services.control;
         control

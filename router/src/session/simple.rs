@@ -111,6 +111,9 @@ impl Session {
         if message.last() != Some(&0) {
             return Err(Trouble::Protocol("invalid string in message".into()));
         }
+        if self.is_to_know_the_blocks(sent.sql()) {
+            Box::pin(self.know_the_blocks()).await?;
+        }
         let text = match self.route_text(sent.sql()) {
             Ok(text) => text,
             Err(failure) => return Err(Box::pin(self.or_refused(failure, sent.sql())).await),
@@ -139,6 +142,30 @@ impl Session {
                 Ok(Ready::ToBeSaid)
             }
         }
+    }
+
+    /// Whether the relations are to be read as the block has made them, before this is planned. What makes others, or ends the block, need
+    /// not wait for that.
+    fn is_to_know_the_blocks(&self, sql: &[u8]) -> bool {
+        let words: [&[u8]; 8] = [
+            b"alter",
+            b"comment",
+            b"commit",
+            b"create",
+            b"drop",
+            b"end",
+            b"grant",
+            b"rollback",
+        ];
+        let begins = |word: &&[u8]| {
+            sql.get(..word.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+        };
+        let is_old = self
+            .block
+            .as_ref()
+            .is_some_and(|block| block.relations_are_old);
+        is_old && !words.iter().any(begins)
     }
 
     /// A statement is refused for its values. What PostgreSQL finds wrong with it comes first.
@@ -200,6 +227,9 @@ impl Session {
                 message: &message,
                 alone: false,
             };
+            if self.is_to_know_the_blocks(piece.trim_ascii_start()) {
+                Box::pin(self.know_the_blocks()).await?;
+            }
             let text = match self.route_text(&piece) {
                 Ok(text) => text,
                 Err(failure) => return Err(Box::pin(self.or_refused(failure, &piece)).await),

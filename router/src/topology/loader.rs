@@ -3,6 +3,7 @@
 //! Collaborators: the queries and rows belong to [`crate::relations`]; the control thread says when.
 
 use super::link::{Link, LinkError, TextRow};
+use crate::backend::Connection;
 use crate::relations::Introspection;
 use crate::relations::introspect::{
     COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, POLICIES, PolicyRow,
@@ -77,7 +78,43 @@ pub async fn introspect(link: &mut Link) -> Result<Introspection, LinkError> {
     found
 }
 
-async fn read(link: &mut Link) -> Result<Introspection, LinkError> {
+/// Reads the catalogue as the transaction block that the connection is in sees it.
+///
+/// # Errors
+/// [`LinkError`]; the block goes on if the server refused something.
+pub async fn introspect_within(connection: &mut Connection) -> Result<Introspection, LinkError> {
+    connection.ask("SAVEPOINT \"switchyard relations\"").await?;
+    let found = match connection.ask("SET LOCAL search_path TO ''").await {
+        Ok(_) => read(connection).await,
+        Err(error) => Err(error),
+    };
+    // It takes back the search path, too.
+    let ends = ["ROLLBACK TO SAVEPOINT", "RELEASE SAVEPOINT"];
+    for end in ends {
+        let sql = format!("{end} \"switchyard relations\"");
+        connection.ask(&sql).await?;
+    }
+    found
+}
+
+/// What answers questions.
+trait Asked {
+    async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, LinkError>;
+}
+
+impl Asked for Link {
+    async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, LinkError> {
+        Link::ask(self, sql).await
+    }
+}
+
+impl Asked for Connection {
+    async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, LinkError> {
+        Ok(self.simple_query(sql).await?)
+    }
+}
+
+async fn read(link: &mut impl Asked) -> Result<Introspection, LinkError> {
     let relations = link.ask(RELATIONS).await?;
     let columns = link.ask(COLUMNS).await?;
     let unique_indexes = link.ask(UNIQUE_INDEXES).await?;

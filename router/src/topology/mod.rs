@@ -131,6 +131,21 @@ pub struct DatabaseTopology {
 }
 
 impl DatabaseTopology {
+    /// The same with other relations, which plans of no other generation know.
+    #[must_use]
+    pub fn with_relations(&self, relations: Relations, generation: u64) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            shards: self.shards.clone(),
+            schema: Arc::clone(&self.schema),
+            relations: Arc::new(relations),
+            buckets: Arc::clone(&self.buckets),
+            epoch: self.epoch,
+            generation,
+            parameters: Arc::clone(&self.parameters),
+        }
+    }
+
     /// Whether both have every row at the same place.
     #[must_use]
     pub fn places_like(&self, other: &Self) -> bool {

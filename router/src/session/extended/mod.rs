@@ -118,6 +118,14 @@ impl Session {
         if self.batch.is_empty() && self.block.is_none() {
             self.refresh();
         }
+        if self.batch.is_empty()
+            && self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.relations_are_old)
+        {
+            Box::pin(self.know_the_blocks()).await?;
+        }
         let mut input = self.client.take_input();
         let mut handled = 0;
         let outcome = loop {
