@@ -434,3 +434,47 @@ fn definitions_of_the_same_block() {
     let numbers = client.run("SELECT DISTINCT n FROM items").succeeded();
     assert_eq!(numbers.value(), "1");
 }
+
+/// The rows of each copy of a reference table are in an order of their own.
+#[test]
+fn copies_that_could_differ() {
+    let bed = bed();
+    let mut client = bed.client();
+    done(
+        &mut client,
+        &[
+            "INSERT INTO places VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+            "DELETE FROM places WHERE id = 1",
+        ],
+    );
+    let second = &bed.cluster().shards()[1];
+    bed.cluster()
+        .sql(second.primary.as_ref(), "VACUUM places")
+        .unwrap();
+    client.run("INSERT INTO places VALUES (4, 'd')").succeeded();
+    let message = "this write of the reference table \"places\" is not supported";
+    for sql in [
+        "DELETE FROM places WHERE id = (SELECT id FROM places LIMIT 1)",
+        "DELETE FROM places WHERE id IN (SELECT DISTINCT ON (word > 'a') id FROM places)",
+        "DELETE FROM places USING (SELECT id FROM places FETCH FIRST ROW ONLY) x WHERE x.id = places.id",
+        "WITH x AS (SELECT id FROM places OFFSET 1) DELETE FROM places USING x WHERE x.id = places.id",
+        "UPDATE places SET word = (SELECT ARRAY(SELECT id FROM places)::text)",
+        "UPDATE places SET word = x.word FROM places x WHERE x.id <> places.id",
+        "UPDATE places SET word = 'now'::timestamptz",
+        "UPDATE places SET word = current_setting('port')",
+    ] {
+        refused(&mut client, sql, message);
+    }
+    done(
+        &mut client,
+        &[
+            "UPDATE places SET word = x.word FROM places x WHERE x.id = 4 AND places.id = 3",
+            "DELETE FROM places WHERE id = (SELECT id FROM places ORDER BY id LIMIT 1)",
+        ],
+    );
+    for shard in bed.cluster().shards() {
+        let sql = "SELECT string_agg(id || word, ' ' ORDER BY id) FROM places";
+        let rows = bed.cluster().sql(shard.primary.as_ref(), sql).unwrap();
+        assert_eq!(rows, "3d 4d");
+    }
+}

@@ -38,6 +38,9 @@ impl<'a> Analyser<'a> {
         {
             self.set_config(function)?;
         }
+        if name == "current_setting" {
+            self.reads_setting(function)?;
+        }
         if let FunctionArguments::List(list) = &function.args
             && self.runs_constant(schema.as_deref(), &name, &list.args)?
         {
@@ -262,7 +265,7 @@ impl<'a> Analyser<'a> {
     }
 
     /// Copies of a reference table written with this function's result could differ.
-    fn diverges(&mut self, name: &str) {
+    pub(super) fn diverges(&mut self, name: &str) {
         if self.analysis.diverges.is_none() {
             self.analysis.diverges = Some(name.to_owned());
         }

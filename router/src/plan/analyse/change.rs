@@ -145,6 +145,7 @@ impl<'a> Analyser<'a> {
                 return Err(Stop::Opaque("not PostgreSQL's UPDATE"));
             }
         }
+        self.depends_on_match(update);
         self.join_all(trees, update.selection.as_ref(), scope)?;
         // What other statements find is not all that they would have to move.
         self.moves = self.frames.len() == 1;

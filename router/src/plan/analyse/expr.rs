@@ -2,8 +2,8 @@
 
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, Ident, Subscript, WindowFrameBound, WindowSpec,
-    WindowType,
+    FunctionArgumentClause, FunctionArguments, Ident, Query, Subscript, WindowFrameBound,
+    WindowSpec, WindowType,
 };
 
 use super::facts::ScopeId;
@@ -23,8 +23,15 @@ impl<'a> Analyser<'a> {
             Expr::BinaryOp { .. } => self.operators(expr, scope, holds),
             Expr::Nested(inner) => self.expr(inner, scope, holds),
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) => self.name(expr),
-            Expr::Value(_) | Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => Ok(()),
-            Expr::TypedString(typed) => self.data_type(&typed.data_type),
+            Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => Ok(()),
+            Expr::Value(_) => {
+                self.reads_time(expr, None);
+                Ok(())
+            }
+            Expr::TypedString(typed) => {
+                self.reads_time(expr, Some(&typed.data_type));
+                self.data_type(&typed.data_type)
+            }
             Expr::Cast {
                 expr,
                 data_type,
@@ -32,6 +39,7 @@ impl<'a> Analyser<'a> {
                 ..
             } => {
                 self.data_type(data_type)?;
+                self.reads_time(expr, Some(data_type));
                 self.expr(expr, scope, false)
             }
             Expr::InSubquery {
@@ -50,6 +58,9 @@ impl<'a> Analyser<'a> {
                 ..
             } => {
                 self.expr(left, scope, false)?;
+                if let Some(query) = array_of(right) {
+                    return self.subquery(query, scope, None);
+                }
                 let Some(query) = subquery_of(right) else {
                     return self.expr(right, scope, false);
                 };
@@ -185,6 +196,7 @@ impl<'a> Analyser<'a> {
         }
         // ARRAY(SELECT …)
         if let FunctionArguments::Subquery(query) = &function.args {
+            self.depends_on_order(query, "ARRAY");
             return self.subquery(query, scope, None);
         }
         self.called_with(function)?;
@@ -415,4 +427,16 @@ fn is_session_name(ident: &Ident) -> bool {
         && names
             .iter()
             .any(|name| ident.value.eq_ignore_ascii_case(name))
+}
+
+/// The query of `ARRAY(SELECT …)`.
+fn array_of(expr: &Expr) -> Option<&Query> {
+    match expr {
+        Expr::Nested(inner) => array_of(inner),
+        Expr::Function(Function {
+            args: FunctionArguments::Subquery(query),
+            ..
+        }) => Some(query),
+        _ => None,
+    }
 }

@@ -301,6 +301,7 @@ impl<'a> Analyser<'a> {
             }
             None if !with_ordinality => {
                 if sample.is_some() {
+                    self.diverges("TABLESAMPLE");
                     self.needs_merge(|| {
                         Refusal::not_supported("TABLESAMPLE is not supported across shards yet")
                     });

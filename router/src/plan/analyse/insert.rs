@@ -225,13 +225,6 @@ impl<'a> Analyser<'a> {
             let known = if open || ragged { 0 } else { columns.len() };
             self.left_out(relation, known);
         }
-        if self.analysis.writes_reference.is_some()
-            && (query.limit_clause.is_some() || query.fetch.is_some())
-        {
-            self.analysis
-                .diverges
-                .get_or_insert_with(|| "LIMIT".to_owned());
-        }
         let Some((relation, sharding, position)) = key else {
             return Ok(());
         };

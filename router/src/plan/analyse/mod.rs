@@ -11,6 +11,7 @@
 
 mod call;
 mod change;
+mod copies;
 mod expr;
 pub(super) mod facts;
 mod from;

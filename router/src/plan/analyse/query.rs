@@ -221,6 +221,9 @@ impl<'a> Analyser<'a> {
         let features = self.blocks.pop().unwrap_or_default();
         self.unused_ctes(ctes, scope)?;
         self.ctes.truncate(ctes);
+        if features.limit || features.distinct_on {
+            self.depends_on_order(query, "LIMIT or DISTINCT ON");
+        }
         let inner = !self.blocks.is_empty() || self.analysis.writes;
         if inner && features.is_arbitrary() && self.analysis.instances.len() == instances {
             self.needs_merge(|| {

@@ -100,6 +100,11 @@ impl<'a> Analyser<'a> {
         let Some(Argument::Slot(slot)) = self.argument(expr) else {
             return None;
         };
+        self.text_in(slot)
+    }
+
+    /// What stands between the quotes of a literal; the plan is then for this literal only.
+    pub(super) fn text_in(&mut self, slot: u32) -> Option<String> {
         let span = &self.scan.literals.get(slot as usize)?.span;
         let inside = span.start as usize + 1..(span.end as usize).checked_sub(1)?;
         let text = std::str::from_utf8(self.sql.get(inside)?).ok()?;

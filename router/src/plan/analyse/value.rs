@@ -110,6 +110,18 @@ impl Analyser<'_> {
         })
     }
 
+    /// The text that a string is; the plan is then for this string only.
+    pub(super) fn text_of(&mut self, value: &ValueWithSpan) -> Option<String> {
+        let Source::Literal {
+            slot,
+            kind: LiteralKind::String,
+        } = self.constant(value)?.source
+        else {
+            return None;
+        };
+        self.text_in(slot)
+    }
+
     /// Whether the statement mentions a parameter once.
     pub(super) fn is_sole(&self, number: u16) -> bool {
         self.mentioned_once.binary_search(&number).is_ok()

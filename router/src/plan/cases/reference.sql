@@ -39,7 +39,7 @@ INSERT INTO countries SELECT * FROM countries WHERE code = 'x'
 
 INSERT INTO countries SELECT code FROM countries LIMIT 1
 --> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT.
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
 --> HINT: Compute the value first and pass it as a parameter.
 
 INSERT INTO countries SELECT code, row_number() OVER ()::text FROM countries
@@ -66,6 +66,7 @@ INSERT INTO rates (code, rate) VALUES ('kr', 1)
 
 INSERT INTO rates (code, rate, updated) VALUES ('kr', 1, $1)
 --> Broadcast to all shards (reference table)
+-->   Guards: [0]
 
 INSERT INTO rates VALUES ('kr', 1, DEFAULT)
 --> Refuse 0A000: this write of the reference table "rates" is not supported
@@ -81,6 +82,7 @@ INSERT INTO rates VALUES ('kr', 1, now())
 --> Write on all shards (primary)
 -->   Copies of a reference table
 -->   The time is given
+-->   Guards: [0]
 
 UPDATE rates SET updated = current_timestamp
 --> Write on all shards (primary)
@@ -134,9 +136,8 @@ DELETE FROM countries WHERE code IN (SELECT key FROM settings)
 -->   Given: all rows of settings
 
 UPDATE countries SET name = (SELECT value FROM settings LIMIT 1)
---> Write on all shards (primary)
--->   Copies of a reference table
--->   Given: all rows of settings
+--> Refuse 0A000: this write of the reference table "countries" is not supported
+--> DETAIL: It also uses "settings", which exists on the first shard only.
 
 UPDATE country_names SET name = 'x'
 --> Refuse 0A000: writing through the view "country_names" is not supported
@@ -189,3 +190,125 @@ ALTER TABLE countries ADD COLUMN added timestamptz DEFAULT now()
 ALTER TABLE countries ADD COLUMN id serial
 --> Refuse 0A000: this change of the reference table "countries" is not supported
 --> DETAIL: Each shard would compute values of its own: serial.
+
+-- orders that copies have of their own
+DELETE FROM ranks WHERE id IN (SELECT DISTINCT ON (grp) id FROM ranks)
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+DELETE FROM ranks WHERE id = (SELECT id FROM ranks OFFSET 2 LIMIT 1)
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+DELETE FROM ranks WHERE id = (SELECT id FROM ranks ORDER BY grp DESC, id LIMIT 1)
+--> Broadcast to all shards (reference table)
+
+DELETE FROM ranks WHERE id = (SELECT -id AS id FROM ranks ORDER BY id LIMIT 1)
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+DELETE FROM ranks USING (SELECT id FROM ranks FETCH FIRST ROW ONLY) x WHERE x.id = ranks.id
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+WITH x AS (SELECT id FROM ranks LIMIT 1) DELETE FROM ranks USING x WHERE x.id = ranks.id
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+MERGE INTO ranks USING (SELECT id FROM ranks LIMIT 1) x ON ranks.id = x.id WHEN MATCHED THEN DELETE
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO ranks (id, v) VALUES (100, (SELECT v FROM ranks LIMIT 1))
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO ranks SELECT id + 5, v FROM ranks ORDER BY id LIMIT 1
+--> Broadcast to all shards (reference table)
+
+UPDATE ranks SET v = (SELECT ARRAY(SELECT id FROM ranks)::text)
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: ARRAY without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+DELETE FROM ranks WHERE id = ANY (ARRAY(SELECT id FROM ranks WHERE grp = 1))
+--> Broadcast to all shards (reference table)
+
+DELETE FROM ranks WHERE id = ANY (ARRAY(SELECT id FROM ranks LIMIT 2))
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET v = (SELECT id::text FROM ranks TABLESAMPLE SYSTEM (50) ORDER BY id LIMIT 1)
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: TABLESAMPLE.
+--> HINT: Compute the value first and pass it as a parameter.
+
+-- rows that match
+UPDATE ranks SET v = x.v FROM ranks x WHERE x.id <> ranks.id
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: a FROM of which several rows may match one.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET v = x.v FROM ranks x WHERE x.grp = ranks.id
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: a FROM of which several rows may match one.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET v = x.v FROM ranks x WHERE x.id = ranks.grp AND x.v <> 'x'
+--> Broadcast to all shards (reference table)
+-->   Guards: [0]
+
+UPDATE ranks SET v = x.v FROM (VALUES (1, 'a'), (2, 'b')) x (id, v) WHERE x.id = ranks.id
+--> Broadcast to all shards (reference table)
+-->   Guards: [1, 3]
+
+-- the time in strings
+UPDATE ranks SET v = 'now'::timestamptz
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: 'now'.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET v = timestamp 'today'
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: 'today'.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET v = cast('now' AS text)::timestamptz
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: 'now'.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET at = 'NOW '
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: 'NOW'.
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO ranks VALUES (1, 'x', 'yesterday')
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: 'yesterday'.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET at = '2026-01-01'
+--> Broadcast to all shards (reference table)
+-->   Guards: [0]
+
+UPDATE countries SET name = 'now'
+--> Broadcast to all shards (reference table)
+
+-- settings
+UPDATE ranks SET v = current_setting('port')
+--> Refuse 0A000: this write of the reference table "ranks" is not supported
+--> DETAIL: Each shard would compute a value of its own: current_setting.
+--> HINT: Compute the value first and pass it as a parameter.
+
+UPDATE ranks SET v = current_setting('app.user')
+--> Broadcast to all shards (reference table)
+-->   Guards: [0]
