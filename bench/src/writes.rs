@@ -20,8 +20,11 @@ use crate::{Error, router, say};
 const DDL: &str = "
 CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL);
 CREATE TABLE entries (id bigint PRIMARY KEY, account int NOT NULL, amount numeric NOT NULL, note text NOT NULL);
+CREATE TABLE tickets (id bigserial, holder int NOT NULL, note text NOT NULL);
+CREATE TABLE journal (id bigserial, note text NOT NULL);
+CREATE SEQUENCE numbers;
 ";
-/// By modulo, even accounts are on one shard and odd ones on the other.
+/// By modulo, even accounts and holders are on one shard and odd ones on the other. The journal and the sequences are on the first.
 const TABLES: &str = "
 [[databases.tables]]
 name      = \"accounts\"
@@ -32,6 +35,11 @@ method    = \"modulo\"
 name      = \"entries\"
 shard_key = \"id\"
 method    = \"hash\"
+
+[[databases.tables]]
+name      = \"tickets\"
+shard_key = \"holder\"
+method    = \"modulo\"
 ";
 /// Transactions, and INSERTs, in a round.
 const RUNS: u64 = 100;
@@ -136,6 +144,7 @@ impl Stand {
         let mut transactions = [Vec::new(), Vec::new()];
         let mut inserts = [Vec::new(), Vec::new()];
         let mut copies = [Vec::new(), Vec::new()];
+        let mut numbered: [[Vec<f64>; 2]; 4] = Default::default();
         for round in 0..plan.rounds {
             say(&format!("writes: round {} of {}", round + 1, plan.rounds));
             transactions[0].push(transfer(&mut self.router, 0, 2)?);
@@ -147,12 +156,22 @@ impl Stand {
             let rows = rows(plan.copied);
             copies[0].push(copy(&mut self.plain, &rows)?);
             copies[1].push(copy(&mut self.router, &rows)?);
-            for client in [&mut self.plain, &mut self.router] {
+            for (way, client) in [&mut self.plain, &mut self.router].into_iter().enumerate() {
                 client.run("TRUNCATE entries")?;
+                for (of, what) in numbered.iter_mut().zip(Numbered::ALL) {
+                    of[way].push(what.run(client)?);
+                }
+                client.run("TRUNCATE tickets, journal")?;
             }
             self.last = 0;
         }
-        Ok(vec![
+        let numbered = numbered.into_iter().zip(Numbered::ALL);
+        let numbered = numbered.map(|(ms, what)| {
+            let (title, at_most) = what.demand();
+            Comparison::new(title, ["PostgreSQL", "router"], ms, at_most)
+        });
+        let numbered: Vec<Comparison> = numbered.collect();
+        let mut comparisons = vec![
             Comparison::new(
                 "transaction of two updates",
                 ["one shard", "two shards"],
@@ -167,7 +186,70 @@ impl Stand {
             ),
             // At least 0.9 × the rate is at most 1 / 0.9 × the time.
             Comparison::new("COPY FROM", ["PostgreSQL", "router"], copies, 1.0 / 0.9),
-        ])
+        ];
+        comparisons.extend(numbered);
+        Ok(comparisons)
+    }
+}
+
+/// What takes values of sequences.
+#[derive(Debug, Clone, Copy)]
+enum Numbered {
+    /// A client asks for one.
+    Nextval,
+    /// A row of a table that is on the first shard.
+    Journal,
+    /// A row that is on the other shard.
+    Ticket,
+    /// Rows of both shards.
+    Tickets,
+}
+
+impl Numbered {
+    const ALL: [Numbered; 4] = [
+        Numbered::Nextval,
+        Numbered::Journal,
+        Numbered::Ticket,
+        Numbered::Tickets,
+    ];
+
+    /// Its name, and the multiple of one PostgreSQL's time that it may take. A row elsewhere than its sequence takes a transaction of two
+    /// servers, where one statement was.
+    fn demand(self) -> (&'static str, f64) {
+        match self {
+            Numbered::Nextval => ("nextval()", 3.0),
+            Numbered::Journal => ("INSERT, serial, first shard", 1.5),
+            Numbered::Ticket => ("INSERT, serial, other shard", 4.0),
+            Numbered::Tickets => ("INSERT of 1,000 rows, serial", 2.0),
+        }
+    }
+
+    fn sql(self) -> String {
+        match self {
+            Numbered::Nextval => "SELECT nextval('numbers')".to_owned(),
+            Numbered::Journal => "INSERT INTO journal (note) VALUES ('a note')".to_owned(),
+            Numbered::Ticket => {
+                "INSERT INTO tickets (holder, note) VALUES (1, 'a ticket')".to_owned()
+            }
+            Numbered::Tickets => {
+                let rows = (0..INSERTED).map(|row| format!("({row}, 'ticket of {row}')"));
+                let rows: Vec<String> = rows.collect();
+                format!(
+                    "INSERT INTO tickets (holder, note) VALUES {}",
+                    rows.join(", ")
+                )
+            }
+        }
+    }
+
+    /// Milliseconds of one, on average.
+    fn run(self, client: &mut Client) -> io::Result<f64> {
+        let sql = self.sql();
+        let begun = Instant::now();
+        for _ in 0..RUNS {
+            client.run(&sql)?;
+        }
+        Ok(begun.elapsed().as_secs_f64() * 1e3 / RUNS as f64)
     }
 }
 

@@ -550,8 +550,97 @@ fn values_of_sequences_by_the_extended_protocol_are_too() {
     both(&NOT_NUMBERED);
 }
 
+const BOTH_NUMBERS: &str = "SELECT currval('numbered_id_seq'), lastval()";
+
+/// Statements of three clients, one after the other.
+const OUTLIVING: &[(usize, &str)] = &[
+    (0, "SELECT nextval('tickets')"),
+    (1, "SELECT nextval('tickets')"),
+    (0, TICKET),
+    (0, LAST),
+    (1, TICKET),
+    (1, LAST),
+    (0, NUMBER),
+    (0, LAST),
+    (0, TICKET),
+    (
+        0,
+        "SELECT currval('numbered_id_seq') AS mine, 1 + currval('public.tickets'::regclass)",
+    ),
+    (2, TICKET),
+    (2, LAST),
+    // What the block has taken itself, and what was there before.
+    (0, "BEGIN"),
+    (0, TICKET),
+    (0, NUMBER),
+    (0, LAST),
+    (0, TICKET),
+    (0, BOTH_NUMBERS),
+    (0, "COMMIT"),
+    (0, BOTH_NUMBERS),
+    (1, "BEGIN"),
+    (1, "SELECT nextval('tickets')"),
+    (1, "ROLLBACK"),
+    (1, TICKET),
+    // setval() is the session's own, too.
+    (0, "SELECT setval('numbered_id_seq', 500)"),
+    (0, LAST),
+    (1, NUMBER),
+    (0, BOTH_NUMBERS),
+    (1, BOTH_NUMBERS),
+    (0, "SELECT setval('tickets', 7, false)"),
+    (0, TICKET),
+    (2, "SELECT setval('tickets', 70)"),
+    (2, TICKET),
+    (2, LAST),
+    // A statement that fails has taken its value nevertheless.
+    (2, "INSERT INTO counted (id) VALUES (1)"),
+    (2, "INSERT INTO numbered (said) SELECT (1 / 0)::text"),
+    (2, "SELECT 1 / (nextval('tickets') * 0)"),
+    (2, TICKET),
+    (2, "SELECT currval('nowhere')"),
+    (
+        2,
+        "INSERT INTO silent VALUES (currval('tickets') || 'x') RETURNING said",
+    ),
+    (
+        2,
+        "SELECT currval('tickets') FROM silent WHERE said = currval('tickets') || 'x'",
+    ),
+    (2, "UPDATE silent SET said = lastval() RETURNING said"),
+    (
+        2,
+        "INSERT INTO counted (said) VALUES (lastval()) RETURNING said, id = lastval()",
+    ),
+    (0, "DISCARD SEQUENCES"),
+    (0, TICKET),
+    (0, LAST),
+    (1, TICKET),
+    (1, "DISCARD ALL"),
+    (1, TICKET),
+];
+
+/// Whichever connection is lent for the next transaction.
 #[test]
-fn values_of_sequences_are_refused_outside_their_transaction() {
+fn values_of_sequences_outlive_their_transaction() {
+    let _numbered = numbered();
+    both(&NUMBERED);
+    let steps = OUTLIVING;
+    same_queries(&[PLAIN, PLAIN, PLAIN], steps);
+    both(&[
+        "TRUNCATE numbered, counted, silent RESTART IDENTITY",
+        "SELECT setval('tickets', 1000)",
+    ]);
+    let by = |sql: &str| run(sql, &[]).sync();
+    let steps = steps.iter().map(|(client, sql)| (*client, by(sql)));
+    let given = run("SELECT currval($1), $2", &["tickets", "x"]).sync();
+    let steps = steps.chain([(2, given)]);
+    same(&[PLAIN, PLAIN, PLAIN], steps.collect());
+    both(&NOT_NUMBERED);
+}
+
+#[test]
+fn values_that_unseen_code_takes_are_refused_outside_their_transaction() {
     let _numbered = numbered();
     both(&NUMBERED);
     {
@@ -565,9 +654,14 @@ fn values_of_sequences_are_refused_outside_their_transaction() {
                 "{sql}"
             );
         };
-        client.run("SELECT nextval('tickets')").succeeded();
+        client.run("SELECT next_ticket()").succeeded();
         refused(&mut client, TICKET);
         refused(&mut client, LAST);
+        client.run("DISCARD SEQUENCES").succeeded();
+        assert_eq!(client.run(LAST).sqlstate(), Some("55000"));
+        client.run("SELECT nextval('tickets')").succeeded();
+        client.run(LAST).succeeded();
+        refused(&mut client, "EXPLAIN SELECT currval('tickets')");
         refused(&mut client, "SELECT setseed(0.5)");
     }
     both(&NOT_NUMBERED);

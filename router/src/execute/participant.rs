@@ -1,5 +1,6 @@
 //! One backend taking part in what a client does, and what is known of it meanwhile.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -47,9 +48,19 @@ pub(crate) struct Participant {
     pub(crate) pins: Pins,
     /// What its session remembers of sequences.
     pub(crate) sequences: Sequences,
+    /// The sequences of which it does, as expressions in SQL; `None` if it may be others.
+    pub(crate) used_sequences: Option<Vec<Box<str>>>,
+    /// Values of its sequences have been told to the client, which may store them anywhere.
+    pub(crate) told_next: bool,
     /// Values of its sequences are stored on other shards in this block.
     pub(crate) gave_next: bool,
 }
+
+/// Has a transaction wait for the disk when it commits, if anything in the server's log is not there.
+pub(crate) const HAVE_ON_DISK: &str = concat!(
+    "SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < pg_catalog.pg_current_wal_insert_lsn()",
+    " THEN pg_catalog.pg_logical_emit_message(true, 'switchyard', 'values of sequences') END"
+);
 
 /// Whose values of sequences a backend's session remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,20 +100,46 @@ impl Participant {
             bound: (0, SmallVec::new()),
             pins: Pins::NONE,
             sequences: Sequences::Unused,
+            used_sequences: Some(Vec::new()),
+            told_next: false,
             gave_next: false,
         }
     }
 
+    /// Takes note that a statement is about to use these sequences, or others.
+    pub(crate) fn note_sequences(&mut self, of: &Plan) {
+        self.told_next |= of.command == Command::Select;
+        let known = !of.effects.unseen_sequences && !of.sequences.is_empty();
+        match self.used_sequences.as_mut().filter(|_| known) {
+            None => self.used_sequences = None,
+            Some(used) => {
+                for sequence in &of.sequences {
+                    if !used.contains(sequence) {
+                        used.push(sequence.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The sequences whose values are the client's and can be asked for.
+    pub(crate) fn own_sequences(&self) -> Option<&[Box<str>]> {
+        let own = self.sequences == Sequences::Own && !self.connection.broken;
+        self.used_sequences.as_deref().filter(|_| own)
+    }
+
     /// What commits where nothing is prepared. Values of sequences that are stored elsewhere must not come again, whatever happens
     /// here: PostgreSQL does not wait for the disk where a transaction has only taken values that another one has logged.
-    pub(crate) fn commit_sql(&self) -> &'static str {
+    pub(crate) fn commit_sql(&self) -> Cow<'static, str> {
         match self.gave_next && !self.changed {
-            true => concat!(
-                "SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < pg_catalog.pg_current_wal_insert_lsn()",
-                " THEN pg_catalog.pg_logical_emit_message(true, 'switchyard', 'values of sequences') END; COMMIT"
-            ),
-            false => "COMMIT",
+            true => format!("{HAVE_ON_DISK}; COMMIT").into(),
+            false => "COMMIT".into(),
         }
+    }
+
+    /// Whether a server's session is to be asked about sequences, or to have them on its disk, before others get it.
+    pub(crate) fn owes_sequences(&self) -> bool {
+        !self.connection.broken && (self.told_next || self.own_sequences().is_some())
     }
 
     /// Whether the block cannot commit if this participant is lost before it does.

@@ -12,6 +12,7 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::backend::TransactionStatus;
 
 use super::participant::{Participant, Sequences};
+use super::remember::remember;
 use crate::backend::{
     Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Purpose, Settings, Turn,
 };
@@ -19,6 +20,7 @@ use crate::execute::block::Block;
 use crate::execute::client::Client;
 use crate::execute::failure::Failure;
 use crate::metrics::Counters;
+use crate::plan::remembered::Remembered;
 use crate::plan::{Pin, Pins};
 use crate::startup::cancel::{CancelReason, CancelSlot};
 use crate::startup::tls::TlsError;
@@ -78,6 +80,10 @@ pub(crate) struct Participants {
     turn: Option<(ShardIndex, usize)>,
     /// The session has used sequences on a backend that it no longer holds.
     pub(crate) sequences_elsewhere: bool,
+    /// So many workspaces have taken values of sequences and have not been asked for them.
+    pub(crate) sequences_apart: usize,
+    /// What it has taken of sequences on backends that it no longer holds, as far as that is known.
+    pub(crate) remembered: Remembered,
     borrower: Borrower,
     /// The shard whose connection was lost with a part of the open block: the block can only be rolled back.
     lost: Option<Arc<str>>,
@@ -93,6 +99,8 @@ impl Participants {
             turn: None,
             lost: None,
             sequences_elsewhere: false,
+            sequences_apart: 0,
+            remembered: Remembered::default(),
         }
     }
 
@@ -541,7 +549,16 @@ impl Participants {
             if self.keeps(&self.list[index]) {
                 continue;
             }
-            let mut connection = self.list.remove(index).connection;
+            let participant = self.list.remove(index);
+            let owes = participant.owes_sequences();
+            let used = participant.own_sequences().map(<[Box<str>]>::to_vec);
+            let (used, durable) = (used.unwrap_or_default(), participant.told_next);
+            let mut connection = participant.connection;
+            if owes {
+                let asked = (used.as_slice(), durable);
+                let learnt = remember(&mut connection, asked, &mut self.remembered).await;
+                self.sequences_elsewhere |= !learnt;
+            }
             if connection.dirty && !connection.broken && connection.reset().await.is_err() {
                 connection.broken = true;
             }
@@ -568,8 +585,9 @@ impl Participants {
             if self.keeps(&self.list[index]) {
                 continue;
             }
-            let connection = &self.list[index].connection;
-            if connection.dirty && !connection.broken {
+            let participant = &self.list[index];
+            let connection = &participant.connection;
+            if participant.owes_sequences() || connection.dirty && !connection.broken {
                 all = false;
                 continue;
             }
@@ -595,8 +613,9 @@ impl Participants {
         let Some(participant) = self.list.get(index) else {
             return;
         };
-        self.sequences_elsewhere |=
-            participant.sequences != Sequences::Unused && !self.keeps(participant);
+        let lost = participant.sequences != Sequences::Unused;
+        let lost = lost && participant.own_sequences().is_none();
+        self.sequences_elsewhere |= lost && !self.keeps(participant);
         if !participant.used {
             return;
         }

@@ -49,6 +49,8 @@ pub(crate) struct Workspace {
     ahead: u8,
     /// What undoes all has been sent behind the statement.
     undoing: bool,
+    /// The sequences of which it takes values, as expressions in SQL.
+    pub(crate) sequences: Vec<Box<str>>,
 }
 
 impl Workspace {
@@ -62,6 +64,7 @@ impl Workspace {
             rows_planned: false,
             ahead: 0,
             undoing: false,
+            sequences: Vec::new(),
         }
     }
 

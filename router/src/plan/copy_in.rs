@@ -19,6 +19,7 @@ use super::edits::Edits;
 use super::moment::{Clock, Moments};
 use super::parse;
 use super::refusal::Refusal;
+use super::remembered::sequence_of;
 use super::trigger_code::strays;
 use super::utility::{plan, refused};
 use super::words::Words;
@@ -152,12 +153,22 @@ impl Planner<'_> {
             None => rows,
         };
         let rows = rows.unwrap_or_else(|refusal| CopiedRows::Untold(Box::new(refusal)));
+        let sequences = match &rows {
+            CopiedRows::Keyed(_, _, added) => {
+                let taken = added.iter().filter(|column| column.takes_next);
+                taken
+                    .filter_map(|column| sequence_of(&column.expression))
+                    .collect()
+            }
+            CopiedRows::Everywhere | CopiedRows::Untold(_) => Vec::new(),
+        };
         let copy = CopyIn {
             table: relation.name.name.as_str().into(),
             rows,
         };
         let mut plan = plan(Operator::CopyIn(Arc::new(copy)), Access::Write, command);
         plan.effects.uses_sequences = uses_sequences(relation);
+        plan.sequences = sequences;
         // Literals of the text are options.
         let literals = u32::try_from(self.scan.literals.len()).unwrap_or(u32::MAX);
         plan.guards = (0..literals).collect();

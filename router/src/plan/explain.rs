@@ -287,10 +287,16 @@ fn write_write(
     names: &Names<'_>,
     values: Option<&Values<'_>>,
 ) -> fmt::Result {
-    write!(out, "Write on ")?;
+    match write.remembers {
+        true => write!(out, "PassThrough to ")?,
+        false => write!(out, "Write on ")?,
+    }
     write_target(out, &write.target, names)?;
     write_node(out, plan)?;
     write_shards(out, &write.target, names, values)?;
+    if write.remembers {
+        writeln!(out, "  Given: what the session remembers of sequences")?;
+    }
     if write.copies {
         writeln!(out, "  Copies of a reference table")?;
     }

@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::route::{KeyExpr, KeySet, Need, Param, Source, Target, Values};
 use super::rows::Rows;
 use super::{Operator, Plan, Planner};
-use crate::sql::{self, Token, TokenKind};
+use crate::sql::{Token, TokenKind};
 
 /// An INSERT of a list of rows whose keys are known at binding.
 #[derive(Debug, Clone)]
@@ -239,15 +239,6 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
 }
 
 impl Planner<'_> {
-    /// Whether a function of sequences may be called by a name in quotes, by which it is not found in the text.
-    fn hides_sequence_call(&self) -> bool {
-        self.tokens.iter().any(|token| {
-            let quoted = matches!(token.kind, TokenKind::QuotedIdent | TokenKind::UnicodeIdent);
-            let name = sql::name(token, self.sql);
-            quoted && name.is_none_or(|name| SEQUENCE_CALLS.contains(&&*name))
-        })
-    }
-
     /// Plans an INSERT of a list of rows, where it is one whose keys have to be computed, or that may turn out to be of several shards.
     pub(super) fn inserted(&self, plan: &mut Plan, analysis: &Analysis) {
         let Some(mut insert) = insert(analysis) else {
@@ -260,8 +251,10 @@ impl Planner<'_> {
         let moments = insert.as_ref().is_ok_and(|insert| insert.moments);
         if insert.as_ref().is_ok_and(|insert| insert.calls_sequences) && self.hides_sequence_call()
         {
-            let refusal = Refusal::not_supported("a quoted name of a function of sequences");
-            insert = Err(refusal.hint("Write it without quotes."));
+            let refusal = Refusal::not_supported(
+                "a function of sequences by this name in rows of a sharded table",
+            );
+            insert = Err(refusal.hint("Write it without quotes and schema."));
         }
         if moments && Moments::are_disguised(self.sql, self.tokens) {
             let refusal = Refusal::not_supported(

@@ -20,6 +20,7 @@ use super::moment::{Clock, Moments};
 use super::parse;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, StoredAs, Target};
+use super::workspace::sequences_of;
 use super::{Context, Layer, Operator, Plan, Planner, Workspace};
 use crate::relations::{DefaultValue, Relation};
 use crate::sql::{Token, TokenKind};
@@ -397,6 +398,8 @@ impl Planner<'_> {
             return Err("The query does not return the shard key.".to_owned());
         }
         workspace.at_first |= defaults.iter().any(next);
+        // The table's are those of the whole statement.
+        workspace.sequences = sequences_of(whole);
         let columns = match listed.as_slice() {
             [] => relation
                 .columns

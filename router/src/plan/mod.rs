@@ -36,6 +36,7 @@ mod of_cursor;
 mod opaque;
 mod parse;
 mod refusal;
+pub(crate) mod remembered;
 mod route;
 mod rows;
 mod setting;
@@ -151,6 +152,8 @@ pub struct Plan {
     /// A relation or function name that is not known. The session refreshes the relations once and plans again before
     /// it lets a shard answer, because the name may be that of a view of sharded tables made just now.
     pub unknown: Option<String>,
+    /// The sequences it may use, as expressions in SQL.
+    pub sequences: Vec<Box<str>>,
     /// The name of a temporary relation it creates.
     pub temporary: Option<String>,
     /// Settings it changes by `set_config`: the session takes note of them.
@@ -284,6 +287,8 @@ pub struct Effects {
     pub reads_sequence_state: bool,
     /// May advance or set a sequence, which the backend's session remembers for `currval` and `lastval`.
     pub uses_sequences: bool,
+    /// Which sequences those are is not known for certain: code of the user's may use some.
+    pub unseen_sequences: bool,
     /// Seeds `random()`, for the rest of the backend's life.
     pub seeds_random: bool,
 }
@@ -420,6 +425,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn plan(&self) -> Plan {
         let mut plan = self.inner(self.tokens);
+        self.remembering(&mut plan);
         self.unseen_setting(&mut plan);
         let number = |token: &Token| token.parameter(self.sql).unwrap_or(u16::MAX);
         plan.params = self
@@ -582,6 +588,7 @@ impl Planner<'_> {
             key_params: Vec::new(),
             guards: Vec::new(),
             unknown: analysis.unknown.clone(),
+            sequences: analysis.used_sequences.clone(),
             temporary: analysis.creates_temporary.clone(),
             settings: analysis.settings.clone(),
             node: None,

@@ -233,6 +233,11 @@ impl Folded {
         self.calls
     }
 
+    /// Whether some rows are left out, as they are like others.
+    pub(super) fn is_shorter(&self) -> bool {
+        self.rows.len() > self.shapes
+    }
+
     /// Whether there is an OVERRIDING.
     pub(super) fn overrides(&self) -> bool {
         self.overrides

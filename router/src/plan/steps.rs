@@ -188,6 +188,7 @@ impl Planner<'_> {
                 moments: Moments::default(),
                 copies: false,
                 given: Vec::new(),
+                remembers: false,
             },
             given,
         };

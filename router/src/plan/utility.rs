@@ -387,6 +387,7 @@ pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan
         key_params: Vec::new(),
         guards: Vec::new(),
         unknown: None,
+        sequences: Vec::new(),
         temporary: None,
         settings: Vec::new(),
         node: None,

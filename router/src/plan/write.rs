@@ -36,6 +36,8 @@ pub struct Write {
     pub copies: bool,
     /// Tables of which other shards have rows that matter: all of their rows are given with the statement.
     pub given: Vec<(Given, Target)>,
+    /// It reads what the session remembers of sequences, and may have to be given that.
+    pub remembers: bool,
 }
 
 impl Write {
@@ -93,6 +95,7 @@ impl Planner<'_> {
                         moments,
                         copies: true,
                         given: Vec::new(),
+                        remembers: false,
                     })),
                     Err(refusal) => Operator::Refuse(Box::new(refusal)),
                 };
@@ -155,6 +158,7 @@ impl Planner<'_> {
             moments: self.moments_of(analysis, tokens)?,
             copies: false,
             given: Vec::new(),
+            remembers: false,
         })
     }
 
@@ -244,6 +248,7 @@ impl Planner<'_> {
             moments: self.moments_of(&analysis, tokens).ok()?,
             copies,
             given: given?,
+            remembers: false,
         };
         write.text(self.sql.to_vec(), 1)?;
         guards.extend(known);

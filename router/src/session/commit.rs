@@ -1,6 +1,7 @@
 //! Transaction blocks that begin by themselves, and the end of those that are to commit: at once where one shard has been written to, in two phases where several
 //! have ([`crate::two_phase`] says how).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_literal;
@@ -28,7 +29,7 @@ struct Parties {
     /// The others that have written: they prepare.
     others: Indexes,
     /// Those that have not, and how they commit.
-    readers: SmallVec<[(usize, &'static str); 4]>,
+    readers: SmallVec<[(usize, Cow<'static, str>); 4]>,
 }
 
 /// What a participant does in the first phase.
@@ -131,8 +132,8 @@ impl Session {
         let readers = self.participants_that(|held| !held.wrote);
         for index in readers.iter().chain(writers) {
             let commit = self.participants.get(*index);
-            let commit = commit.map_or("COMMIT", Participant::commit_sql);
-            let outcome = self.run_on(*index, commit).await;
+            let commit = commit.map_or("COMMIT".into(), Participant::commit_sql);
+            let outcome = self.run_on(*index, &commit).await;
             let Some(participant) = self.participants.get_mut(*index) else {
                 continue;
             };

@@ -108,7 +108,7 @@ impl Session {
             first: self.any_shard(),
             failed: None,
         };
-        let copied = match Box::pin(self.open_values(copy, cancels)).await {
+        let copied = match Box::pin(self.open_values((copy, &routed.plan), cancels)).await {
             Ok(values) => {
                 copying.values = values;
                 self.copy_all(&mut copying).await

@@ -75,9 +75,6 @@ impl Session {
             }
             .into());
         }
-        if plan.at_first {
-            self.note_sequences_apart();
-        }
         let on_first = |fetch: &Fetch| fetch.home == Some(Home::First);
         let home = match plan.at_first || plan.fetches.iter().any(on_first) {
             true => ShardIndex::FIRST,
@@ -105,6 +102,9 @@ impl Session {
         let backend = self.take_workspace(home).await?;
         let limit = self.fetch_limit();
         let mut workspace = Workspace::new(backend, limit);
+        if plan.at_first {
+            self.take_sequences_apart(&mut workspace, &plan.sequences);
+        }
         let furnished = self.furnish_with(&mut workspace, plan, (rows, &fetches), asked, fill);
         let furnished = match furnished.await {
             Ok(furnished) => self.not_cancelled(asked.cancels).map(|()| furnished),

@@ -18,7 +18,7 @@ use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::plan::moment::Clock;
-use crate::plan::{AddedColumn, CopiedRows, CopyIn};
+use crate::plan::{AddedColumn, CopiedRows, CopyIn, Plan};
 
 /// Where values of rows come from.
 pub(super) struct GivenValues {
@@ -33,7 +33,7 @@ impl Session {
     /// Opens what gives values to the rows of this COPY, if they need any. The session is in a block.
     pub(super) async fn open_values(
         &mut self,
-        copy: &CopyIn,
+        (copy, plan): (&CopyIn, &Plan),
         cancels: u64,
     ) -> Result<Option<GivenValues>, Trouble> {
         let added = copy.added();
@@ -48,6 +48,9 @@ impl Session {
         }
         let backend = self.take_workspace(ShardIndex::FIRST).await?;
         let mut workspace = Workspace::new(backend, 0);
+        if added.iter().any(|column| column.takes_next) {
+            self.take_sequences_apart(&mut workspace, &plan.sequences);
+        }
         let opened = self.open_for(added, &mut workspace).await;
         let opened = opened.and_then(|clock| self.not_cancelled(cancels).map(|()| clock));
         match opened {

@@ -214,7 +214,7 @@ impl Session {
     /// One of the shards, which computes what is computed once.
     async fn join_one(&mut self, insert: &Insert, asked: &Inserting<'_>) -> Result<usize, Trouble> {
         if insert.takes_next {
-            return self.join_sequences(asked.plan.effects).await;
+            return self.join_sequences(asked.plan).await;
         }
         let joined = |held: &&Participant| held.in_block && held.is_primary;
         let joined = self.participants.iter().find(joined);
@@ -249,7 +249,11 @@ impl Session {
     ) -> Result<Vec<Computed>, Trouble> {
         let mut computed = Vec::with_capacity(expressions.len());
         for some in expressions.chunks(MOST_COLUMNS) {
-            let query = format!("SELECT {}", some.join(", "));
+            let mut query = format!("SELECT {}", some.join(", "));
+            if asked.plan.effects.reads_sequence_state {
+                let given = self.with_remembered(query.as_bytes(), asked.plan)?;
+                query = String::from_utf8(given).map_err(|_| Failure::NotUtf8)?;
+            }
             let own = Asked {
                 sql: query.as_bytes(),
                 params: asked.bound.clone(),

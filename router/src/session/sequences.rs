@@ -2,7 +2,9 @@
 //! the seed of `random()`.
 //!
 //! Such state is the client's within a transaction block, and as long as the backend stays with it. A block that uses
-//! sequences begins on a backend that remembers nothing of other clients. Elsewhere what would need the state is refused.
+//! sequences begins on a backend that remembers nothing of other clients. When a backend goes back to its pool, what it remembers of sequences
+//! is asked for, if it is known which ones it may have used; from then on the session gives it with the statements that read it. Where that
+//! cannot be known, what would need the state is refused.
 
 use switchyard_schema::ShardIndex;
 
@@ -11,7 +13,9 @@ use crate::execute::failure::Failure;
 use crate::execute::participant::Sequences;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::{Effects, Plan};
+use crate::execute::remember::remember;
+use crate::execute::workspace::Workspace;
+use crate::plan::{Operator, Plan, Write};
 
 impl Session {
     /// Makes sure that a statement about to run on a participant finds the client's own state there, or none.
@@ -25,8 +29,8 @@ impl Session {
         }
         let effects = plan.effects;
         if effects.uses_sequences || effects.reads_sequence_state {
-            let (uses, reads) = (effects.uses_sequences, effects.reads_sequence_state);
-            self.prepare_sequences(index, uses, reads)?;
+            let given = matches!(&plan.operator, Operator::Write(write) if write.remembers);
+            self.prepare_sequences(index, plan, given)?;
         }
         if effects.seeds_random {
             let stays = self.stays(index);
@@ -48,9 +52,9 @@ impl Session {
     }
 
     /// The first shard joins, whose sequences are everybody's, to give values for rows of other shards.
-    pub(super) async fn join_sequences(&mut self, effects: Effects) -> Result<usize, Trouble> {
+    pub(super) async fn join_sequences(&mut self, plan: &Plan) -> Result<usize, Trouble> {
         let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
-        self.prepare_sequences(index, true, effects.reads_sequence_state)?;
+        self.prepare_sequences(index, plan, true)?;
         self.participants.at(index)?.gave_next = true;
         Ok(index)
     }
@@ -59,26 +63,50 @@ impl Session {
     pub(super) async fn join_sequences_apart(&mut self) -> Result<(), Trouble> {
         let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
         self.participants.at(index)?.gave_next = true;
-        self.note_sequences_apart();
         Ok(())
     }
 
-    /// A connection apart takes values of sequences: what participants remember of them is not the latest any more.
-    pub(super) fn note_sequences_apart(&mut self) {
-        self.participants.sequences_elsewhere = true;
+    /// A workspace is about to take values of these sequences; of none: nobody knows of which. What participants remember of them is not
+    /// the latest any more.
+    pub(super) fn take_sequences_apart(&mut self, workspace: &mut Workspace, of: &[Box<str>]) {
+        let mut known = !of.is_empty();
         for participant in self.participants.iter_mut() {
             if participant.sequences == Sequences::Own {
                 participant.sequences = Sequences::Mixed;
+                known = false;
             }
         }
+        workspace.sequences = of.to_vec();
+        self.participants.sequences_apart += usize::from(!of.is_empty());
+        self.participants.sequences_elsewhere |= !known;
     }
 
-    fn prepare_sequences(&mut self, index: usize, uses: bool, reads: bool) -> Result<(), Failure> {
+    /// Asks a workspace that is at its end for the values it has taken.
+    pub(super) async fn remember_of(&mut self, workspace: &mut Workspace) {
+        if workspace.sequences.is_empty() {
+            return;
+        }
+        let connection = &mut workspace.backend.connection;
+        let remembered = &mut self.participants.remembered;
+        let learnt = !connection.broken
+            && remember(connection, (&workspace.sequences, true), remembered).await;
+        self.participants.sequences_elsewhere |= !learnt;
+        self.participants.sequences_apart -= 1;
+    }
+
+    /// `given`: what the session remembers is given with the statement.
+    fn prepare_sequences(&mut self, index: usize, plan: &Plan, given: bool) -> Result<(), Failure> {
+        let (uses, reads) = (
+            plan.effects.uses_sequences,
+            plan.effects.reads_sequence_state,
+        );
         let stays = self.stays(index);
-        let elsewhere = self.participants.sequences_elsewhere || {
+        let apart = self.participants.sequences_apart > 0;
+        let elsewhere = apart || self.participants.sequences_elsewhere || {
             let mut others = self.participants.iter().enumerate();
             others.any(|(other, held)| other != index && held.sequences != Sequences::Unused)
         };
+        let elsewhere = elsewhere || !given && !self.participants.remembered.is_empty();
         let Some(participant) = self.participants.get_mut(index) else {
             return Ok(());
         };
@@ -87,18 +115,21 @@ impl Session {
         // Between a batch's messages and its Sync a query of ours would end its transaction.
         let in_batch = participant.needs_sync && !participant.in_block;
         match participant.sequences {
-            Sequences::Own => return Ok(()),
+            Sequences::Own => {}
             Sequences::Mixed if reads => return Err(not_here()),
             Sequences::Unused if reads && !uses && elsewhere => return Err(not_here()),
             Sequences::Unused if reads && foreign && in_batch => return Err(not_here()),
             Sequences::Unused | Sequences::Mixed => {}
         }
-        let discard = foreign && !in_batch && (reads || stays);
-        if discard {
+        // Where the backend goes back at once, what is there of others makes what is there uncertain.
+        if foreign && !in_batch && (reads || stays) {
             participant.queue_query("DISCARD SEQUENCES");
             participant.connection.sequences = false;
         }
         if uses {
+            participant.note_sequences(plan);
+        }
+        if uses && participant.sequences != Sequences::Own {
             participant.sequences = match participant.connection.sequences {
                 true => Sequences::Mixed,
                 false => Sequences::Own,
@@ -108,11 +139,35 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a statement that reads what the session remembers of sequences has to be given it.
+    pub(super) fn gives_remembered(&self, write: &Write) -> bool {
+        write.remembers && !self.participants.remembered.is_empty()
+    }
+
+    /// The text with what the session remembers of sequences.
+    pub(super) fn with_remembered(&mut self, sql: &[u8], plan: &Plan) -> Result<Vec<u8>, Failure> {
+        let mut used = plan.sequences.clone();
+        let mut unseen = plan.effects.unseen_sequences || self.participants.sequences_apart > 0;
+        for held in self.participants.iter() {
+            match &held.used_sequences {
+                Some(own) => used.extend(own.iter().cloned()),
+                None => unseen = true,
+            }
+        }
+        if unseen {
+            return Err(not_here());
+        }
+        let remembered = &self.participants.remembered;
+        remembered.text(sql, &used).ok_or(Failure::Retry)
+    }
+
     /// `DISCARD SEQUENCES` has run on all that is held; what is not held is somebody else's.
     pub(super) fn forget_sequences(&mut self) {
         self.participants.sequences_elsewhere = false;
+        self.participants.remembered.clear();
         for participant in self.participants.iter_mut() {
             participant.sequences = Sequences::Unused;
+            participant.used_sequences = Some(Vec::new());
             participant.connection.sequences = false;
         }
     }

@@ -264,7 +264,7 @@ impl Session {
         let passes = matches!(
             routed.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
-        ) || matches!(&routed.plan.operator, Operator::Write(write) if write.is_plain());
+        ) || matches!(&routed.plan.operator, Operator::Write(write) if write.is_plain() && !self.gives_remembered(write));
         if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
             return None;
         }

@@ -304,6 +304,7 @@ impl Session {
         } else {
             workspace.backend.connection.broken = true;
         }
+        self.remember_of(&mut workspace).await;
         self.participants
             .give_back_workspace(workspace.backend)
             .await;

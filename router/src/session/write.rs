@@ -20,7 +20,7 @@ use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::plan::given::Given;
-use crate::plan::{Target, Write};
+use crate::plan::{Plan, Target, Write};
 
 /// What the shards that have run a statement say of it together.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Session {
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Option<BytesMut>, Trouble> {
-        let changes = !write.moments.is_empty() || !write.is_plain();
+        let changes = !self.goes_as_it_is(write);
         let Some(first) = routed.shards.first().filter(|_| changes) else {
             return Ok(None);
         };
@@ -122,7 +122,9 @@ impl Session {
             need: Need::Primary,
             cancels: self.cancel.slot().requests(),
         };
-        let text = self.text_of_parts(write, first, &mut asked).await?;
+        let text = self
+            .changed_text(&routed.plan, write, first, &mut asked)
+            .await?;
         let mut message = BytesMut::new();
         match write.is_plain() {
             true => frontend::encode::query(&mut message, &text),
@@ -131,6 +133,25 @@ impl Session {
         let output = &mut self.client.output;
         output.extend_from_slice(description.as_deref().unwrap_or_default());
         Ok(Some(message))
+    }
+
+    /// Whether the shards are sent what the client has sent.
+    pub(super) fn goes_as_it_is(&self, write: &Write) -> bool {
+        write.moments.is_empty() && write.is_plain() && !self.gives_remembered(write)
+    }
+
+    /// The text that the shards are sent, where it is not the client's: with what the session remembers of sequences, or with the rest.
+    pub(super) async fn changed_text(
+        &mut self,
+        plan: &Plan,
+        write: &Write,
+        first: ShardIndex,
+        asked: &mut Asked<'_>,
+    ) -> Result<Vec<u8>, Trouble> {
+        match self.gives_remembered(write) {
+            true => Ok(self.with_remembered(asked.sql, plan)?),
+            false => self.text_of_parts(write, first, asked).await,
+        }
     }
 
     /// The text that the shards are sent, with the time and the rows that it needs, which are then among what is `asked`.

@@ -1,10 +1,11 @@
 //! Function calls: volatility, aggregates, what a call leaves behind in the session.
 
-use sqlparser::ast::{Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName};
+use sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName};
 
 use super::names::function_name;
 use super::{Analyser, Stop};
 use crate::plan::refusal::Refusal;
+use crate::plan::remembered::sequence_named;
 use crate::plan::workspace::read_by_text;
 use crate::plan::{Context, Pin};
 use crate::relations::{
@@ -40,6 +41,9 @@ impl<'a> Analyser<'a> {
         }
         if name == "current_setting" {
             self.reads_setting(function)?;
+        }
+        if matches!(&*name, "nextval" | "setval") {
+            self.uses_sequence(&function.args);
         }
         if let FunctionArguments::List(list) = &function.args
             && self.runs_constant(schema.as_deref(), &name, &list.args)?
@@ -111,7 +115,7 @@ impl<'a> Analyser<'a> {
             self.is_unknown(name);
             self.analysis.primary = true;
             self.analysis.may_change = true;
-            self.analysis.effects.uses_sequences = true;
+            self.uses_unseen_sequences();
             self.needs_merge(|| {
                 Refusal::not_supported(format!("function \"{name}\" is not supported across shards: it is not known to the router"))
             });
@@ -150,7 +154,9 @@ impl<'a> Analyser<'a> {
             } else if function.reads.is_none() {
                 self.analysis.may_change = true;
                 self.analysis.effects.dirty |= function.user_code;
-                self.analysis.effects.uses_sequences |= function.user_code;
+                if function.user_code {
+                    self.uses_unseen_sequences();
+                }
             }
         }
         if function.volatility != Volatility::Immutable
@@ -232,6 +238,31 @@ impl<'a> Analyser<'a> {
             self.needs_first_shard(&format!("{name}()"));
         }
         Ok(())
+    }
+
+    /// Takes note of the sequence that a call names, if it is a constant.
+    fn uses_sequence(&mut self, arguments: &'a FunctionArguments) {
+        let FunctionArguments::List(list) = arguments else {
+            return;
+        };
+        let named = match list.args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(named))) => named,
+            _ => return self.uses_unseen_sequences(),
+        };
+        let named = match named {
+            Expr::Cast { expr, .. } => expr,
+            named => named,
+        };
+        match self.constant_text(named) {
+            Some(name) => self.analysis.used_sequences.push(sequence_named(&name)),
+            None => self.uses_unseen_sequences(),
+        }
+    }
+
+    /// Sequences may be used, and nobody knows which.
+    pub(super) fn uses_unseen_sequences(&mut self) {
+        self.analysis.effects.uses_sequences = true;
+        self.analysis.effects.unseen_sequences = true;
     }
 
     fn session_state(&mut self, name: &str) {

@@ -12,6 +12,7 @@ use super::names::{Item, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
 use super::{Analyser, Inserted, KeyColumn, SequenceColumn, Stop, StoredKeys};
 use crate::plan::refusal::Refusal;
+use crate::plan::remembered::sequence_of;
 use crate::plan::route::{KeyExpr, KeySet, Source};
 use crate::relations::{Column, DefaultValue, Relation, Sharding};
 
@@ -31,6 +32,8 @@ impl<'a> Analyser<'a> {
             return Err(Stop::Opaque("not PostgreSQL's INSERT"));
         }
         let instances = self.analysis.instances.len();
+        let used = self.analysis.used_sequences.len();
+        let used_some = self.analysis.effects.uses_sequences;
         let (target, mut item) = self.target(table, scope)?;
         self.inserts(target)?;
         // New rows are placed by the keys they store, not found by a condition.
@@ -49,7 +52,19 @@ impl<'a> Analyser<'a> {
             self.analysis.target = Some((relation.name.clone(), listed.clone()));
         }
         let source = insert.source.as_deref();
+        let is_list = source.is_none_or(|source| values_rows(source).is_some());
+        let is_known = target.relation.is_some() && insert.on.is_none();
+        let is_known = is_known && (is_list || !listed.is_empty());
+        if is_known {
+            // Which columns take their defaults, and which sequences are used for them.
+            self.analysis.used_sequences.truncate(used);
+        }
         self.insert_rows(target, &item, &listed, source, scope)?;
+        let analysis = &mut self.analysis;
+        if is_known && analysis.used_sequences.len() == used {
+            let effects = &mut analysis.effects;
+            effects.uses_sequences = used_some || effects.unseen_sequences;
+        }
         if let Some(rows) = source.and_then(values_rows)
             && let Some(folded) = self.folded
         {
@@ -59,6 +74,10 @@ impl<'a> Analyser<'a> {
             inserted.overrides = folded.overrides();
             inserted.calls_sequences = self.analysis.sequence_values.is_some();
             inserted.takes_next |= inserted.calls_sequences;
+            if inserted.calls_sequences && folded.is_shorter() {
+                // Rows that are alike may name others.
+                self.uses_unseen_sequences();
+            }
             self.analysis.inserted = Some(inserted);
         }
         let excluded = Item {
@@ -371,6 +390,10 @@ impl<'a> Analyser<'a> {
             };
             if given && !rows.into_iter().flatten().any(default_in) {
                 continue;
+            }
+            if let DefaultValue::Sequence | DefaultValue::Identity = column.default {
+                let sequence = column.expression.as_deref().and_then(sequence_of);
+                self.analysis.used_sequences.extend(sequence);
             }
             let is_key = target
                 .sharding()

@@ -13,7 +13,7 @@ use super::{Analyser, CteBody, Instance, Stop, display};
 use crate::plan::refusal::Refusal;
 use crate::plan::types::Typed;
 use crate::plan::workspace::OwnView;
-use crate::relations::{Placement, Relation, Resolved, Volatility};
+use crate::relations::{Placement, Relation, RelationKind, Resolved, Volatility};
 
 impl<'a> Analyser<'a> {
     /// The item a relation's name stands for: a CTE, a temporary relation, or one of the catalogue's.
@@ -109,6 +109,8 @@ impl<'a> Analyser<'a> {
             }
         }
         self.analysis.primary |= relation.unlogged || relation.volatility == Volatility::Volatile;
+        // What PostgreSQL has logged of a sequence is ahead of it, and that is what replicas have.
+        self.analysis.primary_read |= relation.kind == RelationKind::Sequence;
         // Those that read sharded tables are looked into where they are made anew.
         self.analysis.may_change |= relation.volatility == Volatility::Volatile
             && !matches!(relation.placement, Placement::ReadsSharded(_));

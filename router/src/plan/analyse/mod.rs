@@ -214,6 +214,8 @@ pub(super) struct Analysis {
     pub(super) computed: Option<Refusal>,
     /// A function gives the next value of a sequence.
     pub(super) calls_next: bool,
+    /// The sequences that are used, as expressions in SQL.
+    pub(super) used_sequences: Vec<Box<str>>,
     /// Values in rows of the statement are those of sequences, or made of such; what is said where they cannot be computed first.
     pub(super) sequence_values: Option<Refusal>,
     /// Rows that a query makes, or that are nothing but defaults, take values of sequences; what is said where they cannot be given.

@@ -10,6 +10,7 @@ use super::from::{Tree, aliased};
 use super::names::{Frame, Item, Output, Qualified, relation_name};
 use super::{Analyser, Stop, Stored, StoredKeys, display};
 use crate::plan::refusal::Refusal;
+use crate::plan::remembered::sequence_of;
 use crate::plan::route::StoredAs;
 use crate::plan::trigger_code::strays;
 use crate::relations::{
@@ -65,6 +66,31 @@ impl<'a> Analyser<'a> {
         returned
     }
 
+    /// Takes note of the sequences that writing a table uses: its code, and its defaults, if some may be taken.
+    fn uses_sequences_of(&mut self, relation: &Relation, defaults: bool) {
+        if has_code(relation) {
+            self.uses_unseen_sequences();
+        }
+        if !defaults || !uses_sequences(relation) {
+            return;
+        }
+        self.analysis.effects.uses_sequences = true;
+        for column in &relation.columns {
+            let counts = matches!(
+                column.default,
+                DefaultValue::Sequence | DefaultValue::Identity
+            );
+            let known = column.expression.as_deref().filter(|_| counts);
+            match known.and_then(sequence_of) {
+                Some(sequence) => self.analysis.used_sequences.push(sequence),
+                None if counts || column.default == DefaultValue::Volatile => {
+                    self.uses_unseen_sequences();
+                }
+                None => {}
+            }
+        }
+    }
+
     pub(super) fn returning(
         &mut self,
         items: Option<&'a Vec<SelectItem>>,
@@ -92,7 +118,7 @@ impl<'a> Analyser<'a> {
         };
         if self.is_temporary(schema.as_deref(), &name) {
             self.analysis.temporary = true;
-            self.analysis.effects.uses_sequences = true;
+            self.uses_unseen_sequences();
             return Ok((WriteTarget { relation: None }, item));
         }
         let relation = match self.relation(schema.as_deref(), &name) {
@@ -106,7 +132,7 @@ impl<'a> Analyser<'a> {
             Resolved::Unknown => {
                 self.is_unknown(&name);
                 self.needs_first_shard(&name);
-                self.analysis.effects.uses_sequences = true;
+                self.uses_unseen_sequences();
                 return Ok((WriteTarget { relation: None }, item));
             }
         };
@@ -135,10 +161,7 @@ impl<'a> Analyser<'a> {
             .flatten();
         let words = ["insert", "merge", "default"];
         let is_new = |token: &Token| words.iter().any(|word| token.is_word(self.sql, word));
-        self.analysis.effects.uses_sequences |= match self.tokens.iter().any(is_new) {
-            true => uses_sequences(relation),
-            false => has_code(relation),
-        };
+        self.uses_sequences_of(relation, self.tokens.iter().any(is_new));
         self.changes(&relation.triggers.changes)?;
         if !self.alone {
             self.triggers(relation)?;

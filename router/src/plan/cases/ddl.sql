@@ -354,6 +354,7 @@ CREATE TABLE t AS SELECT nextval('s'), id FROM users
 -->   Reason: rows of sharded tables are stored in one place
 -->   Fetch users (id) from all shards
 -->   May use a sequence
+-->   Guards: [0]
 
 CREATE TABLE t AS WITH gone AS (DELETE FROM orders RETURNING *) SELECT * FROM gone
 --> Refuse 0A000: storing rows of the sharded table "orders" by this query is not supported

@@ -13,28 +13,34 @@ SELECT pg_is_in_recovery()
 SELECT nextval('s')
 --> PassThrough to shard s0 (primary)
 -->   May use a sequence
+-->   Guards: [0]
 
 SELECT currval('s')
 --> PassThrough to shard s0 (primary)
+-->   Given: what the session remembers of sequences
 -->   Reads the state of a sequence
 
 SELECT lastval()
 --> PassThrough to shard s0 (primary)
+-->   Given: what the session remembers of sequences
 -->   Reads the state of a sequence
 
 SELECT setval('s', 5)
 --> PassThrough to shard s0 (primary)
 -->   May use a sequence
+-->   Guards: [0]
 
 SELECT nextval('s') FROM users WHERE id = 5
 --> PassThrough to the shard of users = integer[1], first shard only (primary)
 -->   Shards: s0
 -->   May use a sequence
+-->   Guards: [0]
 
 SELECT nextval('s') FROM users WHERE id = 1
 --> PassThrough to the shard of users = integer[1], first shard only (primary)
 -->   Refuse the statement needs the first shard and another one together
 -->   May use a sequence
+-->   Guards: [0]
 
 SELECT pg_advisory_lock(1)
 --> PassThrough to shard s0 (locking read: primary)

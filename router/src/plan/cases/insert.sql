@@ -129,7 +129,6 @@ INSERT INTO tickets (user_id, subject) VALUES (5, 'x')
 INSERT INTO tickets (id, user_id, subject) VALUES (1, 5, 'x')
 --> PassThrough to the shard of tickets stored = integer[1] (primary)
 -->   Shards: s0
--->   May use a sequence
 
 INSERT INTO tickets (id, user_id, subject) VALUES (DEFAULT, 5, 'x')
 --> Insert of rows of tickets stored = integer[0]
@@ -140,6 +139,7 @@ INSERT INTO tickets (id, user_id, subject) VALUES (nextval('tickets_id_seq'), 1,
 --> Insert of rows of tickets stored = integer[1]
 -->   Shards of the rows: s1
 -->   May use a sequence
+-->   Guards: [0]
 
 INSERT INTO audit_log (message) VALUES ('x')
 --> PassThrough to shard s0 (primary)
@@ -478,6 +478,7 @@ INSERT INTO profiles (user_id) VALUES (1 + 1), ($1)
 INSERT INTO profiles (user_id) VALUES (nextval('some_seq')), (5)
 --> Insert of rows of profiles stored in (a value computed first, integer[1])
 -->   May use a sequence
+-->   Guards: [0]
 
 INSERT INTO profiles (user_id) VALUES ((SELECT max(id) FROM users))
 --> Refuse 0A000: the shard of the new rows of table "profiles" is not known
@@ -497,6 +498,7 @@ INSERT INTO profiles (user_id) SELECT nextval('some_seq') FROM users
 -->   Reason: its rows are stored on other shards
 -->   Fetch users (id) from all shards
 -->   May use a sequence
+-->   Guards: [0]
 
 INSERT INTO profiles (user_id) SELECT g FROM generate_series(1, 10) AS g
 --> Insert of a query's rows, each on its shard

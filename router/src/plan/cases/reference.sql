@@ -101,7 +101,6 @@ INSERT INTO tags (label) VALUES ('x')
 
 INSERT INTO tags (id, label) VALUES (1, 'x')
 --> Broadcast to all shards (reference table)
--->   May use a sequence
 
 UPDATE countries SET name = steady()
 --> Refuse 0A000: this write of the reference table "countries" is not supported

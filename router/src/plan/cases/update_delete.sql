@@ -310,6 +310,7 @@ UPDATE orders SET total = nextval('tickets_id_seq') WHERE user_id = 5
 --> PassThrough to the shard of orders = integer[1], first shard only (primary)
 -->   Shards: s0
 -->   May use a sequence
+-->   Guards: [0]
 
 UPDATE orders SET total = nextval('tickets_id_seq')
 --> Refuse 0A000: function "nextval" is not supported across shards yet

@@ -66,6 +66,8 @@ pub struct Workspace {
     pub learned: Arc<Learned>,
     /// It is where the first shard is, whose sequences are everybody's.
     pub at_first: bool,
+    /// The sequences of which it takes values there, as expressions in SQL; none: it may be others.
+    pub sequences: Vec<Box<str>>,
     /// Why a workspace has to answer.
     pub reason: String,
     /// A part that the shards can do of it: then the rows of that part are fetched instead, and finished.
@@ -203,6 +205,7 @@ pub(super) fn workspace(
             wildcard: uses.any_column(),
             looks_again: analysis.looks_again,
             at_first: analysis.calls_next,
+            sequences: sequences_of(analysis),
             settled,
             reason,
             ..Workspace::default()
@@ -238,6 +241,14 @@ pub(super) fn workspace(
         workspace.joins = bind_join::joins(&workspace, analysis, statement, context, &wanted);
     }
     Ok(workspace)
+}
+
+/// The sequences that the statement takes values of, if it is known which.
+pub(super) fn sequences_of(analysis: &Analysis) -> Vec<Box<str>> {
+    match analysis.effects.unseen_sequences {
+        true => Vec::new(),
+        false => analysis.used_sequences.clone(),
+    }
 }
 
 /// The conditions that hold for every row that is fetched. What is mentioned inside them only is mentioned no more.

@@ -49,7 +49,7 @@ impl Session {
         let passes = matches!(
             prepared.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
-        ) || matches!(&prepared.plan.operator, Operator::Write(write) if write.is_plain());
+        ) || matches!(&prepared.plan.operator, Operator::Write(write) if write.is_plain() && !self.gives_remembered(write));
         if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
             return Ok(false);
         }
@@ -219,7 +219,7 @@ impl Session {
                 Ok(())
             }
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
-            (Operator::Write(write), _) if !write.is_plain() => {
+            (Operator::Write(write), _) if !write.is_plain() || self.gives_remembered(write) => {
                 Box::pin(self.bind_written(shards, &prepared, bind)).await
             }
             (_, Some(shard)) => self.bind_one(shard, &prepared, bind).await,

@@ -43,11 +43,14 @@ impl Session {
             ..self.asked_by(prepared, bind, cancels)
         };
         let mut description = None;
-        let changed = match (write.is_plain() && write.moments.is_empty(), shards.first()) {
+        let changed = match (self.goes_as_it_is(write), shards.first()) {
             (false, Some(first)) => {
                 let described = self.describe_prepared(bind.statement, prepared).await?;
                 description = described.map(|columns| formatted(&columns, bind));
-                Some(self.text_of_parts(write, first, &mut asked).await?)
+                Some(
+                    self.changed_text(&prepared.plan, write, first, &mut asked)
+                        .await?,
+                )
             }
             _ => None,
         };
