@@ -333,4 +333,11 @@ fn a_dump_by_several_connections_is_refused() {
         errors.contains("importing a snapshot is not supported across shards"),
         "{errors}"
     );
+    // What was dumped by one can be restored by several.
+    let expected = contents(&mut dumps.bed.client());
+    let arguments = ["-Fd", "-N", "switchyard", "-f", "of_one"];
+    dumps.run("pg_dump", dumps.router(), "shop", &arguments);
+    dumps.empty();
+    dumps.run("pg_restore", dumps.router(), "shop", &["-j", "2", "of_one"]);
+    equal(&mut dumps.bed.client(), &expected);
 }

@@ -423,7 +423,8 @@ impl Session {
         self.entry.set_state(ClientState::Active);
     }
 
-    /// Works on the newest topology from now on. Called between transactions only.
+    /// Works on the newest topology from now on. Within a transaction block only where rows are still at their places: what the block has
+    /// seen of them may be older.
     fn refresh(&mut self) {
         let published = &self.worker.services.topology;
         if published.generation() == self.generation {
@@ -431,6 +432,9 @@ impl Session {
         }
         let topology = published.load();
         if let Some(database) = topology.database(&self.database.name) {
+            if self.block.is_some() && !database.places_like(&self.database) {
+                return;
+            }
             self.database = Arc::clone(database);
             self.generation = topology.generation;
             self.context = None;

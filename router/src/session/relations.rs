@@ -23,7 +23,8 @@ SELECT relname FROM pg_catalog.pg_class
 WHERE relnamespace = pg_catalog.pg_my_temp_schema() AND relkind IN ('r', 'p', 'v', 'S', 'f')";
 
 impl Session {
-    /// The schema has been changed by this session: what it plans from now on must know it.
+    /// The schema has been changed by this session: what it plans from now on must know it. Before a block commits nobody else sees what
+    /// it has changed, and reading the catalogue would wait for its locks.
     pub(super) async fn schema_changed(&mut self) {
         if let Some(block) = &mut self.block {
             block.changed_schema = true;
