@@ -22,9 +22,14 @@ const BEGIN: &str = "\
 BEGIN; SET LOCAL row_security = off; SET LOCAL idle_in_transaction_session_timeout = 0;
 SET LOCAL client_connection_check_interval = '1s'";
 
-/// So many seconds the table is waited for, time after time. A transaction that has used it on one shard may wait for it on another, where
+/// So many seconds the table is waited for, time after time. A transaction that has used it on one shard may want it on another, where
 /// it is locked by then: between two attempts it is let go.
 const WAITS: [u32; 5] = [1, 1, 2, 4, 8];
+
+/// Changes of this kind wait for each other on the first shard.
+const ONE_AT_A_TIME: &str = "\
+SET LOCAL lock_timeout = '10s';
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('switchyard.distribute'))";
 
 /// Between two attempts.
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -164,15 +169,29 @@ impl<'a> Places<'a> {
         Ok(())
     }
 
+    /// Asks for the table on all shards at a time. One after the other, whoever reads on several of them would hold one that is still to
+    /// be locked, and wait for one that is.
     async fn lock_once(&mut self, change: &Change, seconds: u32) -> Result<(), Failure> {
+        self.ask(0, &format!("{BEGIN}; {ONE_AT_A_TIME}")).await?;
+        for index in 1..self.len() {
+            self.ask(index, BEGIN).await?;
+        }
         let lock = format!(
-            "{BEGIN}; SET LOCAL lock_timeout = '{seconds}s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = '10s'",
+            "SET LOCAL lock_timeout = '{seconds}s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = '10s'",
             change.sql_name()
         );
         for index in 0..self.len() {
-            self.ask(index, &lock).await?;
+            let sent = self.link(index).connection().send_query(&lock).await;
+            sent.map_err(|error| self.failure(index, error.into()))?;
         }
-        Ok(())
+        let mut locked = Ok(());
+        for index in 0..self.len() {
+            let answer = self.link(index).connection().query_answer().await;
+            if let Err(error) = answer {
+                locked = locked.and(Err(self.failure(index, error.into())));
+            }
+        }
+        locked
     }
 
     /// Statements that wait for the table have been planned for what it was: it must be possible to cancel them.
