@@ -135,8 +135,9 @@ DELETE FROM countries WHERE code IN (SELECT key FROM settings)
 -->   Given: all rows of settings
 
 UPDATE countries SET name = (SELECT value FROM settings LIMIT 1)
---> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: It also uses "settings", which exists on the first shard only.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: all rows of settings
 
 UPDATE country_names SET name = 'x'
 --> Refuse 0A000: writing through the view "country_names" is not supported
