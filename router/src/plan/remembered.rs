@@ -68,7 +68,13 @@ impl Remembered {
             };
             let instead = match (is("currval"), &self.last) {
                 (true, _) => self.current(std::str::from_utf8(sql.get(call.inside)?).ok()?, used),
-                (false, Some((last, _))) if used.is_empty() => {
+                (false, Some((last, Some(sequence)))) if used.is_empty() => format!(
+                    // Of a sequence that has been dropped PostgreSQL says nothing.
+                    "(SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = {sequence}) \
+                     THEN {}::pg_catalog.int8 ELSE pg_catalog.lastval() END AS lastval)",
+                    quoted(*last)
+                ),
+                (false, Some((last, None))) if used.is_empty() => {
                     format!("(SELECT {}::pg_catalog.int8 AS lastval)", quoted(*last))
                 }
                 (false, _) => continue,
