@@ -16,6 +16,8 @@ pub(super) struct Touched {
     pub(super) tables: bool,
     /// It mentions sequences, or functions of PostgreSQL's that are about what only the first shard has.
     pub(super) sequences: bool,
+    /// Besides advisory locks, that is.
+    pub(super) beyond_locks: bool,
     /// It may write.
     pub(super) writes: bool,
     /// A reference table that it may write.
@@ -30,6 +32,7 @@ impl Touched {
         let before = self.clone();
         self.tables |= other.tables;
         self.sequences |= other.sequences;
+        self.beyond_locks |= other.beyond_locks;
         self.writes |= other.writes;
         self.dynamic |= other.dynamic;
         if self.reference.is_none() {
@@ -97,6 +100,9 @@ impl Builder<'_> {
             writes,
             dynamic: words.iter().any(|word| runs_text(word)),
             sequences: words.iter().any(|word| self.is_kept_by_the_first(word)),
+            beyond_locks: words
+                .iter()
+                .any(|word| self.is_kept_by_the_first(word) && !word.contains("_advisory_")),
             ..Touched::default()
         };
         for word in words {
@@ -107,6 +113,7 @@ impl Builder<'_> {
                 let sequence = relation.kind == RelationKind::Sequence;
                 if is_unsharded(&relation.placement) {
                     touched.sequences |= sequence;
+                    touched.beyond_locks |= sequence;
                     touched.tables |= !sequence;
                 }
                 if writes && is_reference(&relation.placement) {

@@ -37,7 +37,8 @@ impl Builder<'_> {
         });
         let code = called.iter().find(|name| {
             let touched = self.touched_by_name.get(*name);
-            let first = touched.is_some_and(|touched| touched.tables || touched.sequences);
+            // Whoever looks at a row takes a lock for it on the row's shard: that is the same lock for all.
+            let first = touched.is_some_and(|touched| touched.tables || touched.beyond_locks);
             let unseen = touched.is_some_and(|touched| touched.dynamic);
             let mut functions = self.found.functions.iter();
             let mut reads =
