@@ -420,8 +420,8 @@ fn what_is_for_a_later_day() {
     let scene = Scene::new();
     let mut client = scene.bed.client();
     for sql in [
-        "WITH gone AS (DELETE FROM orders RETURNING id) SELECT count(*) FROM gone",
-        "UPDATE users SET id = 900001 WHERE id = 1",
+        "COPY (DELETE FROM orders RETURNING id) TO STDOUT",
+        "WITH gone AS (DELETE FROM orders RETURNING id) SELECT count(*) FROM gone, users",
         "SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 3 FOR UPDATE) u",
     ] {
         let failure = client
