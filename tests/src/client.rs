@@ -344,6 +344,26 @@ impl Client {
         replies.remove(0)
     }
 
+    /// A statement outside of blocks that fails with this SQLSTATE and message by either protocol; what is told by the extended one.
+    #[track_caller]
+    pub fn refused(&mut self, sql: &str, sqlstate: &str, message: &str) -> Failure {
+        let of = |client: &mut Client, reply: Reply| {
+            let failure = reply.failure.unwrap_or_else(|| panic!("{sql} is accepted"));
+            assert_eq!(failure.sqlstate(), sqlstate, "{sql}: {failure:?}");
+            assert_eq!(failure.message(), message, "{sql}");
+            assert_eq!(client.status, b'I', "{sql}");
+            failure
+        };
+        let simple = self.run(sql);
+        let simple = of(self, simple);
+        let extended = self.extended(sql, &[], 0);
+        let extended = of(self, extended);
+        for field in ['D', 'H'] {
+            assert_eq!(simple.field(field), extended.field(field), "{sql}");
+        }
+        extended
+    }
+
     /// Runs one statement by the extended protocol with the unnamed statement and portal, parameters in text, results in
     /// `format` (0 text, 1 binary).
     pub fn extended(&mut self, sql: &str, parameters: &[Option<&str>], format: i16) -> Reply {

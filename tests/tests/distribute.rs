@@ -190,20 +190,6 @@ fn moved_back(bed: &Bed, client: &mut Client) {
     );
 }
 
-#[track_caller]
-fn refused(client: &mut Client, sql: &str, sqlstate: &str, message: &str) {
-    for extended in [false, true] {
-        let reply = match extended {
-            false => client.run(sql),
-            true => client.extended(sql, &[], 0),
-        };
-        let failure = reply.failure.unwrap_or_else(|| panic!("{sql} is accepted"));
-        assert_eq!(failure.sqlstate(), sqlstate, "{sql}: {failure:?}");
-        assert_eq!(failure.message(), message, "{sql}");
-        assert_eq!(client.status, b'I');
-    }
-}
-
 /// Calls, with the SQLSTATE and the message of each.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
@@ -315,7 +301,7 @@ fn what_cannot_be_is_refused() {
     }
     let before = catalog(&bed, "SELECT number FROM switchyard.revision");
     for (sql, sqlstate, message) in REFUSED {
-        refused(&mut client, &format!("SELECT {sql}"), sqlstate, message);
+        client.refused(&format!("SELECT {sql}"), sqlstate, message);
     }
     // What every shard has may be referred to.
     client.run("SELECT create_reference_table('u')").succeeded();

@@ -34,18 +34,9 @@ fn bed() -> Bed {
     Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables(MADE, TABLES))
 }
 
-/// Sent in each way; refused for this.
 #[track_caller]
 fn refused(client: &mut Client, sql: &str, message: &str) {
-    for extended in [false, true] {
-        let reply = match extended {
-            false => client.run(sql),
-            true => client.extended(sql, &[], 0),
-        };
-        let failure = reply.failure.expect(sql);
-        assert_eq!(failure.sqlstate(), "0A000", "{sql}");
-        assert_eq!(failure.message(), message, "{sql}");
-    }
+    client.refused(sql, "0A000", message);
 }
 
 fn done(client: &mut Client, statements: &[&str]) {

@@ -28,28 +28,9 @@ fn bed() -> Bed {
     Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables(MADE, TABLES))
 }
 
-/// Sent in each way.
-fn failure(client: &mut Client, sql: &str) -> Option<(String, String)> {
-    let mut told = Vec::new();
-    for extended in [false, true] {
-        let reply = match extended {
-            false => client.run(sql),
-            true => client.extended(sql, &[], 0),
-        };
-        told.push(
-            reply
-                .failure
-                .map(|failure| (failure.sqlstate().to_owned(), failure.message().to_owned())),
-        );
-    }
-    assert_eq!(told[0], told[1], "{sql}");
-    told.pop().flatten()
-}
-
 #[track_caller]
 fn refused(client: &mut Client, sql: &str, message: &str) {
-    let expected = ("0A000".to_owned(), message.to_owned());
-    assert_eq!(failure(client, sql), Some(expected), "{sql}");
+    client.refused(sql, "0A000", message);
 }
 
 /// The ids on each shard; all are where they belong.

@@ -53,31 +53,15 @@ pub(crate) async fn divide(
     participants: &mut Participants,
     place: impl Fn(&[u8]) -> Result<usize, Failure>,
 ) -> Result<(), Trouble> {
-    let mut failed = false;
-    loop {
-        let source = &mut workspace.backend;
-        match next(client, source, Show::Errors).await? {
-            Said::Message(header) => {
-                let message = source.connection.input.split_to(header.len);
-                if header.tag == b'D' {
-                    let target = participants.at(place(&message)?)?;
-                    let output = &mut target.connection.output;
-                    encode::copy_data(output, message.get(HEADER..).unwrap_or_default());
-                    if output.len() >= CHUNK {
-                        write_all(client, &mut target.connection).await?;
-                    }
-                }
-            }
-            Said::Error => failed = true,
-            Said::Ready => {
-                workspace.answer_noted();
-                return match failed {
-                    true => Err(Trouble::Told),
-                    false => Ok(()),
-                };
-            }
+    while let Some(message) = next_row(client, workspace).await? {
+        let target = participants.at(place(&message)?)?;
+        let output = &mut target.connection.output;
+        encode::copy_data(output, message.get(HEADER..).unwrap_or_default());
+        if output.len() >= CHUNK {
+            write_all(client, &mut target.connection).await?;
         }
     }
+    Ok(())
 }
 
 /// Takes the rows that a workspace answers with, up to ReadyForQuery, each a whole message.
@@ -86,6 +70,18 @@ pub(crate) async fn take_all(
     workspace: &mut Workspace,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Trouble> {
+    while let Some(message) = next_row(client, workspace).await? {
+        take(&message)?;
+    }
+    Ok(())
+}
+
+/// The next row that a workspace answers with, a whole message; `None` at ReadyForQuery.
+async fn next_row(
+    client: &mut Client,
+    workspace: &mut Workspace,
+) -> Result<Option<BytesMut>, Trouble> {
+    // Behind an error come no rows.
     let mut failed = false;
     loop {
         match next(client, &mut workspace.backend, Show::Errors).await? {
@@ -93,7 +89,7 @@ pub(crate) async fn take_all(
                 let input = &mut workspace.backend.connection.input;
                 let message = input.split_to(header.len);
                 if header.tag == b'D' {
-                    take(&message)?;
+                    return Ok(Some(message));
                 }
             }
             Said::Error => failed = true,
@@ -101,7 +97,7 @@ pub(crate) async fn take_all(
                 workspace.answer_noted();
                 return match failed {
                     true => Err(Trouble::Told),
-                    false => Ok(()),
+                    false => Ok(None),
                 };
             }
         }
