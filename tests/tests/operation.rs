@@ -309,8 +309,8 @@ fn at_debug_the_log_tells_who_did_what_without_constants() {
         client
             .run("SELECT name FROM users WHERE id = 7 AND name <> 'secret'")
             .succeeded();
-        let moves = "UPDATE users SET id = 8 WHERE id = 7";
-        client.run(moves).failure.unwrap();
+        let refused = "CREATE UNIQUE INDEX ON users (name)";
+        client.run(refused).failure.unwrap();
         client.terminate();
         eventually("the client has left", || {
             router.log().contains("a client has left")
