@@ -1,5 +1,8 @@
 //! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared.
 
+#[path = "two_phase/prepared.rs"]
+mod prepared;
+
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -285,16 +288,34 @@ const POINTS: [Point; 8] = [
 
 /// Lets a transfer come to a point, does what is to be done there, and says what the client was told, if anything.
 fn at_point(proxied: &mut Proxied, point: Point, act: impl FnOnce(&mut Proxied)) -> Option<Reply> {
-    let (shard, word, hold, _) = point;
     let mut client = proxied.client();
     transfer(&mut client);
+    let (shard, word, hold, _) = point;
+    at_word((proxied, client, "COMMIT"), (shard, word, hold), act)
+}
+
+/// The same with a statement of a client's.
+fn at_word(
+    (proxied, mut client, sql): (&mut Proxied, Client, &str),
+    (shard, word, hold): (usize, &'static [u8], Hold),
+    act: impl FnOnce(&mut Proxied),
+) -> Option<Reply> {
     proxied.of_shard(shard).hold_at(word, hold);
     std::thread::scope(|scope| {
-        let committing = scope.spawn(|| client.try_run("COMMIT"));
+        let committing = scope.spawn(|| client.try_run(sql));
         eventually("the point is reached", || proxied.of_shard(shard).is_held());
         act(proxied);
         committing.join().unwrap()
     })
+}
+
+/// Kills the router, and breaks its connections.
+fn kill(proxied: &mut Proxied) {
+    proxied.router_mut().process().kill();
+    for proxy in proxied.proxies() {
+        proxy.cut();
+        proxy.set(Mode::Forward);
+    }
 }
 
 #[test]
@@ -304,12 +325,8 @@ fn a_router_that_is_killed_at_any_point_leaves_nothing_undone() {
         let mut proxied = Proxied::new(bed, "");
         let mut killed = Instant::now();
         let told = at_point(&mut proxied, point, |proxied| {
-            proxied.router_mut().process().kill();
             killed = Instant::now();
-            for proxy in proxied.proxies() {
-                proxy.cut();
-                proxy.set(Mode::Forward);
-            }
+            kill(proxied);
         });
         assert!(told.is_none(), "{point:?}: {told:?}");
         // The bed's own router ends it.

@@ -21,6 +21,15 @@ pub enum Command {
         /// `AND CHAIN`
         chain: bool,
     },
+    /// `PREPARE TRANSACTION 'name'`
+    PrepareTransaction(String),
+    /// `COMMIT PREPARED 'name'`, `ROLLBACK PREPARED 'name'`
+    EndPrepared {
+        /// What the client has called it.
+        name: String,
+        /// `COMMIT`
+        commit: bool,
+    },
     /// `SAVEPOINT name`
     Savepoint(String),
     /// `RELEASE [SAVEPOINT] name`

@@ -2,9 +2,10 @@
 
 use super::command::{Command, Discard, Isolation, SetValue, TransactionModes};
 use super::words::Words;
+use crate::relations::constant;
 use crate::sql::{self, TokenKind};
 
-/// `BEGIN`, `START TRANSACTION`, `COMMIT`, `ROLLBACK`, savepoints. `None`: not one of them, or not well formed.
+/// `BEGIN`, `START TRANSACTION`, `COMMIT`, `ROLLBACK`, `PREPARE TRANSACTION`, savepoints. `None`: not one of them, or not well formed.
 pub(super) fn transaction(words: &Words<'_>) -> Option<Command> {
     let mut words = words.clone();
     let command = if words.eat("begin") {
@@ -12,10 +13,19 @@ pub(super) fn transaction(words: &Words<'_>) -> Option<Command> {
         Command::Begin(modes(&mut words)?)
     } else if words.eat_all(&["start", "transaction"]) {
         Command::Begin(modes(&mut words)?)
-    } else if words.eat_any(&["commit", "end"]) {
-        if words.eat("prepared") {
-            return None;
+    } else if words.eat_all(&["prepare", "transaction"]) {
+        Command::PrepareTransaction(constant(words.sql, words.next()?)?)
+    } else if words.eat_all(&["commit", "prepared"]) {
+        Command::EndPrepared {
+            name: constant(words.sql, words.next()?)?,
+            commit: true,
         }
+    } else if words.eat_all(&["rollback", "prepared"]) {
+        Command::EndPrepared {
+            name: constant(words.sql, words.next()?)?,
+            commit: false,
+        }
+    } else if words.eat_any(&["commit", "end"]) {
         words.eat_any(&["work", "transaction"]);
         Command::Commit {
             chain: chain(&mut words),
@@ -34,9 +44,6 @@ pub(super) fn transaction(words: &Words<'_>) -> Option<Command> {
 }
 
 fn rollback(words: &mut Words<'_>) -> Option<Command> {
-    if words.is("prepared") {
-        return None;
-    }
     words.eat_any(&["work", "transaction"]);
     if words.eat("to") {
         words.eat("savepoint");

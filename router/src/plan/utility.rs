@@ -18,6 +18,7 @@ use super::words::Words;
 use super::{Access, Broadcast, Context, Effects, Operator, Pin, Pins, Plan, Planner};
 use crate::relations::{Changes, Relation, constant, words_of};
 use crate::sql::{self, Token, TokenKind};
+use crate::two_phase::is_reserved;
 
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
 const FIRST_WORDS: &[&str] = &[
@@ -83,7 +84,7 @@ impl Planner<'_> {
     pub(super) fn utility(&self, tokens: &[Token]) -> Plan {
         let words = Words::new(self.sql, tokens);
         if let Some(command) = control::transaction(&words) {
-            return handled(command);
+            return transaction(command);
         }
         if let Some(command) = control::session(&words) {
             return self.session_command(command);
@@ -301,12 +302,20 @@ impl Planner<'_> {
         refused(refusal, Command::Other)
     }
 
+    /// `PREPARE TRANSACTION`, `COMMIT PREPARED` and `ROLLBACK PREPARED` that are not read.
     fn prepared_transaction(&self, words: &Words<'_>) -> Plan {
-        if !words.is("transaction") && !words.is("prepared") {
+        let name = words.rest().get(1).map(|name| name.kind);
+        if !(words.is("transaction") || words.is("prepared"))
+            || name != Some(TokenKind::OtherString)
+        {
             return self.syntax_error();
         }
         refused(
-            Refusal::certain("0A000", "two-phase commit by the client is not supported"),
+            Refusal::certain(
+                "0A000",
+                "a transaction identifier with escapes is not supported",
+            )
+            .hint("Write it as a plain string."),
             Command::Other,
         )
     }
@@ -398,6 +407,19 @@ pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan
 /// A statement the session handles.
 fn handled(command: Command) -> Plan {
     plan(Operator::Session, Access::Read, command)
+}
+
+/// A statement about a transaction.
+fn transaction(command: Command) -> Plan {
+    if let Command::PrepareTransaction(name) | Command::EndPrepared { name, .. } = &command
+        && is_reserved(name)
+    {
+        let message = format!("transaction identifier \"{name}\" is reserved");
+        let refusal = Refusal::certain("42939", message)
+            .detail("The router gives names that begin with \"switchyard.\" to parts of transactions on several shards, and ends them itself.");
+        return refused(refusal, Command::Other);
+    }
+    handled(command)
 }
 
 pub(super) fn refused(refusal: Refusal, command: Command) -> Plan {

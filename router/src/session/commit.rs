@@ -1,7 +1,6 @@
 //! Transaction blocks that begin by themselves, and the end of those that are to commit: at once where one shard has been written to, in two phases where several
 //! have ([`crate::two_phase`] says how).
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_literal;
@@ -16,49 +15,59 @@ use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
 use crate::topology::link::LinkError;
-use crate::two_phase::GlobalId;
 use crate::two_phase::recovery::Outcome;
+use crate::two_phase::{GlobalId, Unnamed};
 
 /// Participants, by their positions.
-type Indexes = SmallVec<[usize; 4]>;
+pub(super) type Indexes = SmallVec<[usize; 4]>;
 
 /// What takes part in a commit of two phases.
-struct Parties {
-    id: GlobalId,
-    decider: usize,
+pub(super) struct Parties {
+    pub(super) id: GlobalId,
+    pub(super) decider: usize,
     /// The others that have written: they prepare.
-    others: Indexes,
-    /// Those that have not, and how they commit.
-    readers: SmallVec<[(usize, Cow<'static, str>); 4]>,
+    pub(super) others: Indexes,
+    /// Those that have not: they commit.
+    readers: Vec<Step>,
 }
 
 /// What a participant does in the first phase.
-struct Step {
+#[derive(Clone)]
+pub(super) struct Step {
     index: usize,
     sql: String,
     /// What PostgreSQL says when it is done.
     tag: &'static [u8],
 }
 
-impl Parties {
-    fn first_phase(&self) -> Vec<Step> {
-        let step = |index: &usize, sql: &str, tag| Step {
-            index: *index,
-            sql: sql.to_owned(),
-            tag,
-        };
-        let prepare = self.id.prepare();
-        let readers = self.readers.iter();
-        let readers = readers.map(|(index, sql)| step(index, sql, b"COMMIT".as_slice()));
-        let others = self.others.iter();
-        let others = others.map(|index| step(index, &prepare, b"PREPARE TRANSACTION"));
-        let decider = step(&self.decider, &self.id.decide(), b"INSERT 0 1");
-        readers.chain(others).chain([decider]).collect()
+impl Step {
+    fn new(index: usize, sql: &str, tag: &'static [u8]) -> Self {
+        let sql = sql.to_owned();
+        Self { index, sql, tag }
     }
 }
 
+impl Parties {
+    /// What all but the decider do in the first phase.
+    pub(super) fn preparations(&self) -> Vec<Step> {
+        let prepare = self.id.prepare();
+        let readers = self.readers.iter().cloned();
+        let others = self.others.iter();
+        let others = others.map(|index| Step::new(*index, &prepare, b"PREPARE TRANSACTION"));
+        readers.chain(others).collect()
+    }
+
+    /// What the decider does then.
+    pub(super) fn decision(&self) -> Step {
+        Step::new(self.decider, &self.id.decide(), b"INSERT 0 1")
+    }
+}
+
+/// The decision counts as that of whom the session is logged in as.
+pub(super) const UNMASKED: &str = "SET LOCAL SESSION AUTHORIZATION DEFAULT";
+
 /// What makes a session act once more as whom it has taken the authorization of, to the end of its transaction, if it has.
-fn guise(settings: &Settings) -> Option<String> {
+pub(super) fn guise(settings: &Settings) -> Option<String> {
     let user = settings.value_of("session_authorization")?;
     let mut sql = format!("SET LOCAL SESSION AUTHORIZATION {}", escape_literal(user));
     if let Some(role) = settings.value_of("role") {
@@ -120,7 +129,7 @@ impl Session {
     }
 
     /// The participants of the block of which this is true.
-    fn participants_that(&self, is_so: impl Fn(&Participant) -> bool) -> Indexes {
+    pub(super) fn participants_that(&self, is_so: impl Fn(&Participant) -> bool) -> Indexes {
         let held = self.participants.iter().enumerate();
         held.filter(|(_, held)| held.in_block && is_so(held))
             .map(|(index, _)| index)
@@ -169,11 +178,11 @@ impl Session {
     ) -> Result<(), Trouble> {
         let parties = self.parties(writers, changed).await?;
         if guise.is_some() {
-            // The decision counts as that of whom the session is logged in as.
-            let unmasked = "SET LOCAL SESSION AUTHORIZATION DEFAULT";
-            self.run_on_decider(&parties, unmasked).await?;
+            self.run_on_decider(&parties, UNMASKED).await?;
         }
-        let mut prepared = self.prepare_parts(&parties).await;
+        let mut steps = parties.preparations();
+        steps.push(parties.decision());
+        let mut prepared = self.take_steps(&steps).await;
         if let (Ok(()), Some(guise)) = (&prepared, guise) {
             prepared = self.run_on_decider(&parties, &guise).await;
         }
@@ -207,7 +216,11 @@ impl Session {
     }
 
     /// Runs a statement of ours in the decider's part.
-    async fn run_on_decider(&mut self, parties: &Parties, sql: &str) -> Result<(), Trouble> {
+    pub(super) async fn run_on_decider(
+        &mut self,
+        parties: &Parties,
+        sql: &str,
+    ) -> Result<(), Trouble> {
         match self.run_on(parties.decider, sql).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(Trouble::Told),
@@ -231,14 +244,26 @@ impl Session {
         let decider = changed.iter().min_by_key(place).copied();
         let decider = decider.ok_or(Failure::Retry)?;
         let participant = self.participants.at(decider)?;
+        let process = participant.connection.target.pid();
+        let id = GlobalId::new(process, &participant.shard_name, &self.user);
+        self.parties_under(id, decider, writers).await
+    }
+
+    /// The same, where it is known who decides. It is seen to that the decision can be recorded.
+    pub(super) async fn parties_under(
+        &mut self,
+        id: Result<GlobalId, Unnamed>,
+        decider: usize,
+        writers: &[usize],
+    ) -> Result<Parties, Trouble> {
+        let participant = self.participants.at(decider)?;
         let node = Arc::clone(participant.connection.node());
         let shard = Arc::clone(&participant.shard_name);
         let undecidable = |reason: Box<str>| Failure::Undecidable {
             shard: (&*shard).into(),
             reason,
         };
-        let id = GlobalId::new(participant.connection.target.pid(), &shard, &self.user)
-            .map_err(|unnamed| undecidable(unnamed.to_string().into()))?;
+        let id = id.map_err(|unnamed| undecidable(unnamed.to_string().into()))?;
         if !node.records_decisions() {
             let resolver = &self.worker.services.resolver;
             let installed = resolver.install(&self.database.name, &node).await;
@@ -254,31 +279,34 @@ impl Session {
             })?;
         }
         let others = writers.iter().copied().filter(|index| *index != decider);
-        let readers = self.participants_that(|held| !held.wrote);
-        let sql = |index: usize| Some(self.participants.get(index)?.commit_sql());
-        let readers = readers.into_iter();
-        let readers = readers.filter_map(|index| Some((index, sql(index)?)));
-        let readers = readers.collect();
         Ok(Parties {
             id,
             decider,
             others: others.collect(),
-            readers,
+            readers: self.readers(),
         })
     }
 
-    /// The first phase, on all at a time: the decider writes that the transaction is committed, the others prepare. Only
-    /// the first error is told.
-    async fn prepare_parts(&mut self, parties: &Parties) -> Result<(), Trouble> {
-        let steps = parties.first_phase();
-        for step in &steps {
+    /// How those commit that have not written.
+    pub(super) fn readers(&self) -> Vec<Step> {
+        let readers = self.participants_that(|held| !held.wrote).into_iter();
+        let readers = readers.filter_map(|index| {
+            let commit = self.participants.get(index)?.commit_sql();
+            Some(Step::new(index, &commit, b"COMMIT"))
+        });
+        readers.collect()
+    }
+
+    /// Steps of the first phase, on all at a time. Only the first error is told.
+    pub(super) async fn take_steps(&mut self, steps: &[Step]) -> Result<(), Trouble> {
+        for step in steps {
             let participant = self.participants.at(step.index)?;
             participant.queue_query(&step.sql);
             // What is lost here is found to be lost when the answer is read.
             participant.connection.broken |= participant.connection.flush().await.is_err();
         }
         let mut outcome = Ok(());
-        for step in &steps {
+        for step in steps {
             let held = self.client.hold();
             let done = self.answer_to(step).await;
             let said = self.client.unhold(held);
@@ -329,7 +357,7 @@ impl Session {
     }
 
     /// Ends what has been prepared, on all at a time. False if one of them did not say that it has.
-    async fn end_prepared(&mut self, parties: &Parties, committed: bool) -> bool {
+    pub(super) async fn end_prepared(&mut self, parties: &Parties, committed: bool) -> bool {
         let sql = parties.id.end(committed);
         let mut asked = Indexes::new();
         let mut all = true;
@@ -376,12 +404,12 @@ impl Session {
         match self.settle_elsewhere(&parties.id).await {
             Outcome::Committed => Ok(()),
             Outcome::RolledBack => Err(Failure::ShardLost { shard }.into()),
-            Outcome::Unknown => Err(Failure::OutcomeUnknown { shard }.into()),
+            Outcome::Prepared | Outcome::Unknown => Err(Failure::OutcomeUnknown { shard }.into()),
         }
     }
 
     /// Has the transaction ended by others than this session's connections.
-    async fn settle_elsewhere(&mut self, id: &GlobalId) -> Outcome {
+    pub(super) async fn settle_elsewhere(&mut self, id: &GlobalId) -> Outcome {
         let resolver = &self.worker.services.resolver;
         resolver.settle(&self.database.name, id.clone()).await
     }

@@ -28,6 +28,12 @@ impl Session {
             Command::Begin(modes) => self.begin(modes, sent).await,
             Command::Commit { chain } => self.commit(*chain).await,
             Command::Rollback { chain } => self.rollback(*chain).await,
+            Command::PrepareTransaction(name) => {
+                Box::pin(self.prepare_transaction(name, sent)).await
+            }
+            Command::EndPrepared { name, commit } => {
+                Box::pin(self.end_prepared_transaction(name, *commit, sent)).await
+            }
             Command::Savepoint(name) => self.savepoint(name).await,
             Command::Release(name) => self.release_savepoint(name).await,
             Command::RollbackTo(name) => self.rollback_to(name).await,
@@ -169,7 +175,7 @@ impl Session {
         self.complete(tag)
     }
 
-    fn warn_no_transaction(&mut self) {
+    pub(super) fn warn_no_transaction(&mut self) {
         report::warning(
             &mut self.client.output,
             SqlState::NO_ACTIVE_SQL_TRANSACTION,

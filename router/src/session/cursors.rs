@@ -271,6 +271,12 @@ impl Session {
         }
     }
 
+    /// Whether the block has declared cursors that would outlive it.
+    pub(super) fn will_hold_a_cursor(&self) -> bool {
+        let held = |cursor: &CursorApart| matches!(cursor.lasts, Lasts::Block { hold: true, .. });
+        self.cursors_apart.iter().any(held)
+    }
+
     /// The block is about to be committed: what is to be held is, all else ends. An error has been shown: then it must not be
     /// committed.
     pub(super) async fn commit_cursors(&mut self) -> Result<(), Trouble> {

@@ -35,6 +35,7 @@ mod merge;
 mod moving;
 mod open;
 mod part;
+mod prepared;
 mod relations;
 mod route;
 mod sequences;

@@ -324,6 +324,8 @@ impl Session {
             Command::Begin(_)
             | Command::Commit { .. }
             | Command::Rollback { .. }
+            | Command::PrepareTransaction(_)
+            | Command::EndPrepared { .. }
             | Command::Savepoint(_)
             | Command::Release(_)
             | Command::RollbackTo(_)

@@ -515,7 +515,10 @@ fn piece_of(sql: &[u8], range: &Range<u32>) -> Vec<u8> {
 pub(super) fn is_end(plan: &Plan) -> bool {
     matches!(
         plan.command,
-        Command::Commit { .. } | Command::Rollback { .. } | Command::RollbackTo(_)
+        Command::Commit { .. }
+            | Command::Rollback { .. }
+            | Command::PrepareTransaction(_)
+            | Command::RollbackTo(_)
     )
 }
 

@@ -4,21 +4,25 @@
 //! of its transaction says, which is on the decider and never changes. A row that says "rolled back" is put there where the
 //! decider's backend is in no transaction that writes, which is the proof that nobody is about to commit, or where no row has been
 //! written for too long; a row that is written and not committed yet is waited for. Even where the proof deceived, the backend that
-//! came to commit would find the row and fail. Any number of
+//! came to commit would find the row and fail. What a client has prepared itself is left to clients for as long as the decider's part of it is there; no
+//! other part is prepared before that one has written its row. Any number of
 //! routers may do this at a time.
+
+mod decisions;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::escape::escape_identifier;
 use switchyard_catalog::Catalog;
 use switchyard_wire::SqlState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use super::{CATALOG, GlobalId};
+use self::decisions::CLEANING;
+use super::{CATALOG, GlobalId, Holder};
 use crate::config::Settings;
 use crate::distribute::switchover::cancel_waiting;
 use crate::topology::link::{Link, LinkError, TextRow, Visitor};
@@ -38,29 +42,10 @@ const GRACE: Duration = Duration::from_millis(1500);
 const TOO_LONG: Duration = Duration::from_millis(2500);
 /// So long a session has for a change of where a table's rows are: to have it decided, and to end it then.
 const CHANGE_GRACE: Duration = Duration::from_secs(3);
-/// Between two looks for decisions that nobody needs any more.
-const CLEANING: Duration = Duration::from_secs(30);
 /// Requests that may wait.
 const REQUESTS: usize = 1024;
 /// The longest an answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
-
-/// Whether decisions can be recorded here.
-const IS_INSTALLED: &str = "\
-SELECT pg_catalog.to_regclass('switchyard.decisions') IS NOT NULL";
-
-/// Sees to it that decisions can be recorded here. The lock keeps two routers from doing so at a time.
-const INSTALL: &str = "\
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('switchyard.decisions'));
-CREATE SCHEMA IF NOT EXISTS switchyard;
-CREATE TABLE IF NOT EXISTS switchyard.decisions (
-    gid pg_catalog.text PRIMARY KEY,
-    committed pg_catalog.bool NOT NULL DEFAULT true,
-    decided_by pg_catalog.name NOT NULL DEFAULT session_user,
-    decided_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now());
-COMMENT ON TABLE switchyard.decisions IS 'Whether transactions on several shards, of which this one decides, are committed.';
-GRANT USAGE ON SCHEMA switchyard TO PUBLIC;
-GRANT SELECT, INSERT (gid, committed) ON switchyard.decisions TO PUBLIC";
 
 /// What is prepared here: name, owner, age in milliseconds.
 const IN_DOUBT: &str = "\
@@ -71,16 +56,6 @@ WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
 /// Whether anything can be prepared here.
 const PREPARES: &str = "SELECT pg_catalog.current_setting('max_prepared_transactions') <> '0'";
 
-/// Decisions that may be of no use any more. One that says "rolled back" keeps its transaction from being committed for as long as
-/// that may be tried.
-const OLD_DECISIONS: &str = "\
-SELECT gid FROM switchyard.decisions AS decided
-WHERE decided_at < pg_catalog.now() - '1 minute'::pg_catalog.interval
-  AND (committed OR NOT EXISTS (
-    SELECT FROM pg_catalog.pg_locks
-    WHERE locktype = 'transactionid' AND granted AND pid::pg_catalog.text = pg_catalog.split_part(decided.gid, '.', 3)))
-LIMIT 10000";
-
 /// How a transaction on several shards has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -88,6 +63,8 @@ pub(crate) enum Outcome {
     Committed,
     /// The same.
     RolledBack,
+    /// A client has prepared it, and will end it.
+    Prepared,
     /// Its decider cannot be asked.
     Unknown,
 }
@@ -370,19 +347,18 @@ impl Recovery {
             error!(transaction = %id, "its decider is no shard of this database: it stays prepared until somebody ends it");
             return Ok(None);
         };
-        let Some(committed) = self
+        let outcome = self
             .decision(database, decider.primary(), id, doubt.age)
-            .await?
-        else {
-            return Ok(None);
+            .await?;
+        let committed = match outcome {
+            Some(Outcome::Committed) => true,
+            Some(Outcome::RolledBack) => false,
+            Some(Outcome::Prepared | Outcome::Unknown) | None => return Ok(outcome),
         };
         for part in &doubt.parts {
             self.end_part(database, part, id, committed).await?;
         }
-        Ok(Some(match committed {
-            true => Outcome::Committed,
-            false => Outcome::RolledBack,
-        }))
+        Ok(outcome)
     }
 
     /// Ends a transaction that changes where a table's rows are, as the catalog says. Its session is left the time to do so itself.
@@ -445,42 +421,38 @@ impl Recovery {
         Ok(())
     }
 
-    /// Whether the transaction is committed. What is not decided is rolled back, unless its session is at it.
+    /// How the decider has decided. What is not decided is rolled back, unless its session is at it, or a client has prepared it.
     async fn decision(
         &mut self,
         database: &DatabaseTopology,
         decider: &Arc<Node>,
         id: &GlobalId,
         age: Duration,
-    ) -> Result<Option<bool>, LinkError> {
+    ) -> Result<Option<Outcome>, LinkError> {
         if !decider.records_decisions() {
             self.install(&database.name, decider).await?;
         }
-        // Whether the session's transaction goes on is asked before whether it has been decided.
-        let working = format!(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND granted AND pid = {})",
-            id.process
-        );
-        let is_working = is_true(&self.ask(database, decider, &working).await?);
-        let gid = escape_literal(&id.to_string());
-        let user = escape_literal(&id.user);
-        // Nobody else's word that it is committed counts.
-        let decided = format!(
-            "SELECT committed AND decided_by = {user} FROM switchyard.decisions WHERE gid = {gid}"
-        );
+        // Whether the decider's part is still there is asked before whether it has been decided.
+        let held = self.ask(database, decider, &id.held()).await?;
+        let is_held = is_true(&held);
+        let decided = id.decision();
         let rows = self.ask(database, decider, &decided).await?;
         if !rows.is_empty() {
-            return Ok(Some(is_true(&rows)));
+            return Ok(Some(ended(&rows)));
         }
-        if is_working && age < TOO_LONG {
-            return Ok(None);
+        match id.holder {
+            Holder::Client(_) if is_held => {
+                let is_prepared = held
+                    .first()
+                    .is_some_and(|row| row.get(1).is_some_and(|it| it.as_deref() == Some("t")));
+                return Ok(is_prepared.then_some(Outcome::Prepared));
+            }
+            Holder::Backend(_) if is_held && age < TOO_LONG => return Ok(None),
+            Holder::Client(_) | Holder::Backend(_) => {}
         }
-        let roll_back = format!(
-            "INSERT INTO switchyard.decisions (gid, committed) VALUES ({gid}, false) ON CONFLICT DO NOTHING"
-        );
-        self.ask(database, decider, &roll_back).await?;
+        self.ask(database, decider, &id.give_up()).await?;
         let rows = self.ask(database, decider, &decided).await?;
-        Ok((!rows.is_empty()).then(|| is_true(&rows)))
+        Ok((!rows.is_empty()).then(|| ended(&rows)))
     }
 
     /// Ends a prepared part, as the user whose it is.
@@ -516,72 +488,6 @@ impl Recovery {
         }
     }
 
-    /// Decisions that may be of no use any more, by the primary they are on.
-    async fn old_decisions(
-        &mut self,
-        database: &DatabaseTopology,
-    ) -> Vec<(Arc<Node>, Vec<GlobalId>)> {
-        self.cleans = Instant::now() + CLEANING;
-        let mut old = Vec::new();
-        for shard in &database.shards {
-            let node = shard.primary();
-            if !node.records_decisions() {
-                continue;
-            }
-            match self.ask(database, node, OLD_DECISIONS).await {
-                Ok(rows) => {
-                    let names = rows.into_iter().filter_map(|row| row.into_iter().next()?);
-                    let ids = names.filter_map(|name| GlobalId::parse(&name)).collect();
-                    old.push((Arc::clone(node), ids));
-                }
-                Err(reason) => {
-                    debug!(shard = %shard.name, %reason, "cannot see old decisions");
-                }
-            }
-        }
-        old
-    }
-
-    /// Removes decisions of which no part is prepared anywhere any more.
-    async fn forget(
-        &mut self,
-        database: &DatabaseTopology,
-        node: &Arc<Node>,
-        ids: &[GlobalId],
-        in_doubt: &BTreeMap<GlobalId, InDoubt>,
-    ) {
-        let is_done = |id: &&GlobalId| !in_doubt.contains_key(*id);
-        let names: Vec<String> = ids
-            .iter()
-            .filter(is_done)
-            .map(|id| escape_literal(&id.to_string()))
-            .collect();
-        if names.is_empty() {
-            return;
-        }
-        let delete = format!(
-            "DELETE FROM switchyard.decisions WHERE gid IN ({})",
-            names.join(", ")
-        );
-        if let Err(reason) = self.ask(database, node, &delete).await {
-            debug!(host = %node.host, port = node.port, %reason, "cannot remove old decisions");
-        }
-    }
-
-    async fn install(&mut self, database: &Arc<str>, node: &Arc<Node>) -> Result<(), LinkError> {
-        let mut installed = self.links.ask(database, node, IS_INSTALLED).await;
-        if installed.as_ref().is_ok_and(|(rows, _)| !is_true(rows)) {
-            installed = self.links.ask(database, node, INSTALL).await;
-        }
-        match &installed {
-            Ok(_) => node.note_records_decisions(true),
-            Err(reason) => {
-                warn!(%database, host = %node.host, port = node.port, %reason, "transactions on several shards cannot be decided");
-            }
-        }
-        installed.map(drop)
-    }
-
     async fn ask(
         &mut self,
         database: &DatabaseTopology,
@@ -608,6 +514,14 @@ fn prepared(row: TextRow) -> Option<(GlobalId, String, Duration)> {
         owner,
         Duration::from_millis(age.try_into().unwrap_or(0)),
     ))
+}
+
+/// What an answer to [`GlobalId::decision`] says.
+fn ended(rows: &[TextRow]) -> Outcome {
+    match is_true(rows) {
+        true => Outcome::Committed,
+        false => Outcome::RolledBack,
+    }
 }
 
 /// Whether the first value is true.

@@ -240,11 +240,12 @@ impl<'a> Analyser<'a> {
     }
 }
 
-/// Views of PostgreSQL's that show settings, statistics or activity of the one server that answers.
+/// Views of PostgreSQL's that show settings, statistics or activity of the one server that answers. The first shard's prepared transactions are those of the
+/// clients.
 fn describes_its_server(name: &str) -> bool {
     name.starts_with("pg_stat_")
         || name.starts_with("pg_statio_")
-        || matches!(name, "pg_settings" | "pg_locks")
+        || matches!(name, "pg_settings" | "pg_locks" | "pg_prepared_xacts")
 }
 
 fn view(relation: &Relation, table: &str) -> Refusal {

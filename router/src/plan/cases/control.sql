@@ -44,13 +44,21 @@ ROLLBACK TRANSACTION TO SAVEPOINT a
 --> Session: RollbackTo("a")
 
 PREPARE TRANSACTION 'x'
---> Refuse 0A000: two-phase commit by the client is not supported
+--> Session: PrepareTransaction("x")
 
 COMMIT PREPARED 'x'
---> Refuse 0A000: two-phase commit by the client is not supported
+--> Session: EndPrepared { name: "x", commit: true }
 
 ROLLBACK PREPARED 'x'
---> Refuse 0A000: two-phase commit by the client is not supported
+--> Session: EndPrepared { name: "x", commit: false }
+
+PREPARE TRANSACTION 'switchyard.x'
+--> Refuse 42939: transaction identifier "switchyard.x" is reserved
+--> DETAIL: The router gives names that begin with "switchyard." to parts of transactions on several shards, and ends them itself.
+
+PREPARE TRANSACTION E'x'
+--> Refuse 0A000: a transaction identifier with escapes is not supported
+--> HINT: Write it as a plain string.
 
 BEGIN NONSENSE
 --> PassThrough to shard s0 (primary)

@@ -16,6 +16,7 @@ use crate::plan::{Broadcast, Command, CopyDirection, Operator, Plan};
 use crate::session::Session;
 use crate::session::explain::query_plan;
 use crate::session::fetch::Asked;
+use crate::session::prepared::ending;
 use crate::session::route::Text;
 use crate::session::simple::Sent;
 use crate::session::statement::{Portal, SessionStatement, Statement};
@@ -148,6 +149,10 @@ impl Session {
                 self.distributed();
                 Ok(())
             }
+            Command::EndPrepared { commit, .. } => {
+                self.end_transaction_of_batch(ending(commit)).await?;
+                self.execute_control(plan, statement).await
+            }
             _ => self.execute_control(plan, statement).await,
         }
     }
@@ -158,13 +163,8 @@ impl Session {
         plan: &Plan,
         statement: &Statement,
     ) -> Result<(), Trouble> {
-        self.settle().await?;
-        if self.batch.has_written() {
-            let what = Stepwise::read(statement.sql()).what();
-            return Err(Failure::NotInBlock(what).into());
-        }
-        self.sync_hidden().await?;
-        self.batch.parsed.clear();
+        self.end_transaction_of_batch(Stepwise::read(statement.sql()).what())
+            .await?;
         let mut message = BytesMut::new();
         frontend::encode::query(&mut message, statement.sql());
         let sent = Sent {
@@ -172,6 +172,17 @@ impl Session {
             alone: false,
         };
         self.stepwise(plan, sent).await.map(|_| ())
+    }
+
+    /// Ends the transaction that the batch has been until now, for what runs in none. It must not have written.
+    async fn end_transaction_of_batch(&mut self, what: &'static str) -> Result<(), Trouble> {
+        self.settle().await?;
+        if self.batch.has_written() {
+            return Err(Failure::NotInBlock(what).into());
+        }
+        self.sync_hidden().await?;
+        self.batch.parsed.clear();
+        Ok(())
     }
 
     /// Copies rows of several shards, which are asked for by simple queries.
