@@ -12,7 +12,7 @@ use crate::body::{DecodeError, Reader};
 use crate::list::{Format, Formats, Oids, Values};
 use crate::startup::ProtocolVersion;
 
-pub use report::{ErrorReport, Fields, Severity};
+pub use report::{Constraint, ErrorReport, Fields, Severity};
 pub use rows::{Column, Columns};
 
 /// Tags of backend messages.

@@ -69,6 +69,8 @@ codes! {
     INVALID_SCHEMA_NAME = b"3F000";
     /// Concurrent change: retry the transaction.
     SERIALIZATION_FAILURE = b"40001";
+    /// `unique_violation`
+    UNIQUE_VIOLATION = b"23505";
     /// The transaction was rolled back, whether statements took effect is not known.
     STATEMENT_COMPLETION_UNKNOWN = b"40003";
     /// Deadlock: retry the transaction.

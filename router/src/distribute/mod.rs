@@ -10,6 +10,7 @@ mod moves;
 mod places;
 pub(crate) mod switchover;
 mod table;
+mod unique;
 
 use std::sync::Arc;
 
@@ -17,11 +18,12 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use switchyard_catalog::CatalogDatabase;
 use switchyard_schema::{Database, Distribution, Method, ShardKey, Table, TableName};
 
+use crate::config::Settings;
 use crate::execute::failure::Failure;
 use crate::plan::Refusal;
 use crate::plan::distribute::Distribute;
 use crate::plan::enforceable;
-use crate::relations::Relations;
+use crate::relations::{GlobalIndex, Problem, Relations};
 use crate::startup::cancel::CancelSlot;
 use crate::topology::DatabaseTopology;
 use crate::topology::loader;
@@ -68,22 +70,21 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<String, Failure> {
     };
     let mut places = Places::open(request, &settings).await?;
     let found = table::find(&mut places, request.wanted.table()).await?;
-    let change = match &found {
-        Some(found) => change(request, &mut places, found).await?,
-        None => forget(request, &mut places).await?,
-    };
-    let is_there = found.is_some();
-    if is_there {
-        places.lock(&change, &settings).await?;
-        places.compare(&change).await?;
-        if let Some(query) = enforceable::query_of(&change.schema, &change.table)
-            && let Some(row) = places.ask(0, &query).await?.pop()
-        {
-            let row = row.into_iter().next().flatten().unwrap_or_default();
-            return Err(Failure::Refused(Box::new(enforceable::refusal(&row))));
+    let change = match (&found, request.wanted) {
+        (None, _) => forget(request, &mut places).await?,
+        (Some(found), Distribute::Unique { column, index, .. }) => {
+            let index = index.as_deref();
+            unique::create(request, (column, index), (&mut places, found), &settings).await?
         }
-        moves::run(&mut places, &change, &request.database.buckets).await?;
-    }
+        (Some(found), Distribute::NotUnique { .. }) => {
+            unique::drop(request, (&mut places, found), &settings).await?
+        }
+        (Some(found), _) => {
+            let change = change(request, &mut places, found).await?;
+            move_rows(request, &mut places, &change, &settings).await?;
+            change
+        }
+    };
     let known = CatalogDatabase {
         database: Arc::clone(&request.database.schema),
         buckets: Arc::clone(&request.database.buckets),
@@ -92,6 +93,24 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<String, Failure> {
     switchover::run(request, &credentials, &mut places, &change, &known).await?;
     tracing::info!(database = %request.database.name, table = %change.table, function = request.wanted.function(), "a table's rows are where they were asked to be");
     Ok(in_file(&change))
+}
+
+/// Brings the rows to where they are to be, with the table locked.
+async fn move_rows(
+    request: &Request<'_>,
+    places: &mut Places<'_>,
+    change: &Change,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    places.lock(change, settings).await?;
+    places.compare(change).await?;
+    if let Some(query) = enforceable::query_of(&change.schema, &change.table)
+        && let Some(row) = places.ask(0, &query).await?.pop()
+    {
+        let row = row.into_iter().next().flatten().unwrap_or_default();
+        return Err(Failure::Refused(Box::new(enforceable::refusal(&row))));
+    }
+    moves::run(places, change, &request.database.buckets).await
 }
 
 /// What the change is, if nothing speaks against it.
@@ -111,8 +130,11 @@ async fn change(
             ..
         } => Some(sharded(schema, places, column, colocate_with.as_deref()).await?),
         Distribute::Reference { .. } => Some(Distribution::Reference),
-        Distribute::Unsharded { .. } => None,
+        Distribute::Unsharded { .. } | Distribute::Unique { .. } | Distribute::NotUnique { .. } => {
+            None
+        }
     };
+    is_of_no_index(request, table)?;
     match (&before, &after) {
         (Some(_), Some(_)) => {
             return Err(
@@ -133,6 +155,20 @@ async fn change(
         fits(request, places, &change, key).await?;
     }
     Ok(change)
+}
+
+/// A global unique index is where its values are, and keeps a table where that is.
+fn is_of_no_index(request: &Request<'_>, table: &TableName) -> Result<(), Failure> {
+    let indexes = request.database.relations.global_indexes();
+    let is_about = |index: &&GlobalIndex| index.table == *table || index.name == *table;
+    let Some(index) = indexes.iter().find(is_about) else {
+        return Ok(());
+    };
+    let (name, of) = (&index.name, &index.table);
+    let message = format!("table \"{of}\" has the global unique index \"{name}\"");
+    Err(refused("55000", message)
+        .hint(format!("Call drop_global_unique_index('{name}') first."))
+        .into())
 }
 
 /// A table that is gone can be forgotten.
@@ -156,7 +192,7 @@ async fn forget(request: &Request<'_>, places: &mut Places<'_>) -> Result<Change
     };
     let table = schema.tables.iter().find(is_meant);
     match (request.wanted, table) {
-        (Distribute::Unsharded { .. }, Some(table)) => Ok(changed(
+        (Distribute::Unsharded { .. } | Distribute::NotUnique { .. }, Some(table)) => Ok(changed(
             schema,
             &table.name,
             Some(table.distribution.clone()),
@@ -219,6 +255,35 @@ async fn sharded(
     }
 }
 
+/// What routers will make of the change.
+async fn as_it_will_be(
+    request: &Request<'_>,
+    places: &mut Places<'_>,
+    change: &Change,
+) -> Result<Relations, Failure> {
+    let introspection = loader::introspect(places.link(0)).await;
+    let introspection = introspection.map_err(|error| places.failure(0, error))?;
+    let buckets = Some(&request.database.buckets);
+    Ok(Relations::build(&change.schema, &introspection, buckets))
+}
+
+/// What is wrong with that, and has not been before.
+fn new_problem<'a>(request: &Request<'_>, relations: &'a Relations) -> Option<&'a Problem> {
+    let known = request.database.relations.problems();
+    let mut problems = relations.problems().iter();
+    problems.find(|problem| !known.contains(problem))
+}
+
+/// The same, in words.
+async fn problem_with(
+    request: &Request<'_>,
+    places: &mut Places<'_>,
+    change: &Change,
+) -> Result<Option<String>, Failure> {
+    let relations = as_it_will_be(request, places, change).await?;
+    Ok(new_problem(request, &relations).map(|problem| problem.message.clone()))
+}
+
 /// Whether the column can be the key, and equal keys meet those of the table it is to be colocated with.
 async fn fits(
     request: &Request<'_>,
@@ -226,13 +291,8 @@ async fn fits(
     change: &Change,
     key: &ShardKey,
 ) -> Result<(), Failure> {
-    let introspection = loader::introspect(places.link(0)).await;
-    let introspection = introspection.map_err(|error| places.failure(0, error))?;
-    let buckets = Some(&request.database.buckets);
-    let relations = Relations::build(&change.schema, &introspection, buckets);
-    let known = request.database.relations.problems();
-    let is_new = |problem: &&crate::relations::Problem| !known.contains(problem);
-    if let Some(problem) = relations.problems().iter().find(is_new) {
+    let relations = as_it_will_be(request, places, change).await?;
+    if let Some(problem) = new_problem(request, &relations) {
         let message = format!(
             "table \"{}\" cannot be distributed by column \"{}\"",
             change.table, key.column
@@ -283,7 +343,11 @@ fn no_catalog(wanted: &Distribute) -> Refusal {
         Distribute::Reference { table } => {
             format!("[[databases.tables]] name = \"{table}\", method = \"reference\"")
         }
-        Distribute::Unsharded { table } => {
+        Distribute::Unique { table, .. } => {
+            let message = format!("a global unique index of table \"{table}\" needs a catalog");
+            return refused("55000", message).hint("Configure [catalog].");
+        }
+        Distribute::Unsharded { table } | Distribute::NotUnique { index: table } => {
             format!("without the [[databases.tables]] of \"{table}\"")
         }
     };

@@ -129,7 +129,7 @@ async fn gather(
 }
 
 /// True of the rows whose keys are a shard's.
-fn owned(key: &str, buckets: &BucketMap, shard: usize) -> String {
+pub(super) fn owned(key: &str, buckets: &BucketMap, shard: usize) -> String {
     let owners = buckets.owners().iter().enumerate();
     let own: Vec<String> = owners
         .filter(|(_, owner)| owner.position() == shard)
@@ -168,10 +168,20 @@ async fn copy(
         (source.connection(), &copy_out),
         (target.connection(), &copy_in),
     );
-    moved.await.map_err(|error| match error {
+    let moved = moved.await;
+    moved.map_err(|error| failure(places, error, (from, to)))
+}
+
+/// What an error between two shards is to the client.
+pub(super) fn failure(
+    places: &Places<'_>,
+    error: TransferError,
+    (from, to): (usize, usize),
+) -> Failure {
+    match error {
         TransferError::Source(error) => places.failure(from, error.into()),
         TransferError::Target(error) => places.failure(to, error.into()),
-    })
+    }
 }
 
 /// Runs a DELETE; the number of rows.

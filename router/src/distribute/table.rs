@@ -101,6 +101,20 @@ impl Found {
         Ok(())
     }
 
+    /// Whether no partitions have rows of it.
+    pub(super) fn is_no_parent(&self, wanted: &Distribute) -> Result<(), Failure> {
+        if self.kind != "p" {
+            return Ok(());
+        }
+        let (name, function) = (&self.name.name, wanted.function());
+        let message = format!("{function} of the partitioned table \"{name}\" is not supported");
+        Err(refused("0A000", message)
+            .detail(
+                "A partition can be truncated, detached or dropped without the table being told.",
+            )
+            .into())
+    }
+
     pub(super) async fn has_column(
         &self,
         places: &mut Places<'_>,

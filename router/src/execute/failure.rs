@@ -9,6 +9,7 @@ use switchyard_wire::SqlState;
 
 use crate::merge::MergeError;
 use crate::plan::Refusal;
+use crate::relations::GlobalIndex;
 use crate::startup::cancel::CancelReason;
 
 /// An error for the client. It ends the statement (and fails the transaction block), never the session.
@@ -122,6 +123,14 @@ pub(crate) enum Failure {
         detail: Box<str>,
         hint: Box<str>,
     },
+    /// In PostgreSQL's own words.
+    #[error("duplicate key value violates unique constraint \"{}\"", .index.name.name)]
+    Duplicate {
+        /// The global unique index that has the value.
+        index: Box<GlobalIndex>,
+        /// The column and the value.
+        detail: Box<str>,
+    },
     #[error("the tables' distribution changed during the statement")]
     Retry,
 }
@@ -154,6 +163,7 @@ impl Failure {
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
             Self::Halfway { failure, .. } => failure.sqlstate(),
             Self::Undecidable { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::Duplicate { .. } => SqlState::UNIQUE_VIOLATION,
             Self::NotUtf8 | Self::SettingsElsewhere | Self::Unsupported { .. } => {
                 SqlState::FEATURE_NOT_SUPPORTED
             }
@@ -175,7 +185,7 @@ impl Failure {
     pub(crate) fn detail(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.detail.as_deref(),
-            Self::Halfway { detail, .. } => Some(detail),
+            Self::Halfway { detail, .. } | Self::Duplicate { detail, .. } => Some(detail),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::Fields;
-use switchyard_wire::backend::{ErrorReport, Severity, encode};
+use switchyard_wire::backend::{Constraint, ErrorReport, Severity, encode};
 
 use super::failure::Failure;
 use crate::startup::cancel::CancelReason;
@@ -22,6 +22,13 @@ pub(crate) fn of(failure: &Failure, severity: Severity) -> ErrorReport<'_> {
     }
     if let Some(hint) = failure.hint() {
         report = report.hint(hint);
+    }
+    if let Failure::Duplicate { index, .. } = failure {
+        report = report.constraint(Constraint {
+            schema: (&*index.table.schema).into(),
+            table: (&*index.table.name).into(),
+            name: (&*index.name.name).into(),
+        });
     }
     report
 }

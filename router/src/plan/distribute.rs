@@ -32,6 +32,20 @@ pub(crate) enum Distribute {
         /// The table.
         table: String,
     },
+    /// `create_global_unique_index`: no value of the column twice, on whatever shards.
+    Unique {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// The index's name, if it is not to be PostgreSQL's own choice.
+        index: Option<String>,
+    },
+    /// `drop_global_unique_index`.
+    NotUnique {
+        /// The index.
+        index: String,
+    },
 }
 
 /// A function of Citus' that has something to do with it.
@@ -64,6 +78,19 @@ const UNSHARDED: Signature = Signature {
     required: 1,
 };
 
+const UNIQUE: Signature = Signature {
+    name: "create_global_unique_index",
+    parameters: &["table_name", "column_name", "index_name"],
+    required: 2,
+};
+const NOT_UNIQUE: Signature = Signature {
+    name: "drop_global_unique_index",
+    parameters: &["index_name"],
+    required: 1,
+};
+/// What there is.
+const KNOWN: [&Signature; 5] = [&SHARDED, &REFERENCE, &UNSHARDED, &UNIQUE, &NOT_UNIQUE];
+
 /// Functions of the same kind that nothing here does, and what does it.
 const OTHERS: [(&str, &str); 4] = [
     (
@@ -88,12 +115,14 @@ const OTHERS: [(&str, &str); 4] = [
 type Value = Option<String>;
 
 impl Distribute {
-    /// The table that it is about.
+    /// The table that it is about; of an index that is to go, the index.
     pub(crate) fn table(&self) -> &str {
         match self {
-            Self::Sharded { table, .. } | Self::Reference { table } | Self::Unsharded { table } => {
-                table
-            }
+            Self::Sharded { table, .. }
+            | Self::Reference { table }
+            | Self::Unsharded { table }
+            | Self::Unique { table, .. }
+            | Self::NotUnique { index: table } => table,
         }
     }
 
@@ -103,6 +132,8 @@ impl Distribute {
             Self::Sharded { .. } => SHARDED.name,
             Self::Reference { .. } => REFERENCE.name,
             Self::Unsharded { .. } => UNSHARDED.name,
+            Self::Unique { .. } => UNIQUE.name,
+            Self::NotUnique { .. } => NOT_UNIQUE.name,
         }
     }
 
@@ -116,14 +147,19 @@ impl Distribute {
         if let Some((name, hint)) = OTHERS.iter().find(|(other, _)| *other == name) {
             return Err(Refusal::certain("0A000", format!("{name} is not supported")).hint(*hint));
         }
-        let known = [&SHARDED, &REFERENCE, &UNSHARDED];
-        let signature = known.into_iter().find(|known| known.name == name);
+        let signature = KNOWN.into_iter().find(|known| known.name == name);
         let signature = signature.unwrap_or(&SHARDED);
         let mut values = signature.values(sql, &tokens, &mut words)?.into_iter();
         let mut next = || values.next().flatten();
         let table = next();
-        let table = table.ok_or_else(|| null(signature, "table_name"))?;
+        let table = table.ok_or_else(|| null(signature, signature.parameters[0]))?;
         match signature.name {
+            "create_global_unique_index" => Ok(Self::Unique {
+                table,
+                column: next().ok_or_else(|| null(signature, "column_name"))?,
+                index: next(),
+            }),
+            "drop_global_unique_index" => Ok(Self::NotUnique { index: table }),
             "create_reference_table" => Ok(Self::Reference { table }),
             "undistribute_table" => match next().as_deref() {
                 None | Some("false") => Ok(Self::Unsharded { table }),
@@ -253,7 +289,7 @@ impl Planner<'_> {
             return None;
         }
         let name = words.name()?;
-        let known = [SHARDED.name, REFERENCE.name, UNSHARDED.name];
+        let known = KNOWN.map(|known| known.name);
         let others = OTHERS.iter().map(|(name, _)| *name);
         let is_known = known.into_iter().chain(others).any(|known| known == name);
         if !is_known || !self.context.relations.functions_named(&name).is_empty() {
@@ -304,6 +340,20 @@ mod tests {
                 "SELECT undistribute_table('t', cascade_via_foreign_keys => false)",
                 Distribute::Unsharded { table: "t".into() },
             ),
+            (
+                "SELECT create_global_unique_index('t', 'Email')",
+                Distribute::Unique {
+                    table: "t".into(),
+                    column: "Email".into(),
+                    index: None,
+                },
+            ),
+            (
+                "SELECT drop_global_unique_index('s.t_email_key')",
+                Distribute::NotUnique {
+                    index: "s.t_email_key".into(),
+                },
+            ),
         ] {
             assert_eq!(Distribute::read(sql.as_bytes()), Ok(expected), "{sql}");
         }
@@ -329,6 +379,8 @@ mod tests {
             ("SELECT create_distributed_table('t', $1)", "42883"),
             ("SELECT create_distributed_table('t', NULL)", "22004"),
             ("SELECT create_reference_table(NULL)", "22004"),
+            ("SELECT create_global_unique_index('t', NULL)", "22004"),
+            ("SELECT drop_global_unique_index()", "42883"),
             (
                 "SELECT create_distributed_table('t', 'a', 'range')",
                 "0A000",

@@ -88,7 +88,9 @@ WHERE p.colocation >= 0 AND pg_catalog.age(c.xmin) <= began.age
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                   WHERE a.attrelid = p.oid AND a.attname = p.key AND a.attnum > 0 AND NOT a.attisdropped)
 UNION ALL
-SELECT pg_catalog.concat_ws(E'\\t', CASE WHEN i.indisunique THEN 'unique' ELSE 'exclusion' END, t.relname, c.relname, p.key)
+SELECT pg_catalog.concat_ws(E'\\t', CASE WHEN i.indisunique THEN 'unique' ELSE 'exclusion' END, t.relname, c.relname, p.key,
+       (SELECT a.attname FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND i.indisunique AND i.indnkeyatts = 1 AND i.indpred IS NULL))
 FROM began, placed p JOIN pg_catalog.pg_index i ON i.indrelid = p.oid
      JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_class t ON t.oid = p.oid
 WHERE p.colocation >= 0 AND (i.indisunique OR i.indisexclusion) AND pg_catalog.age(i.xmin) <= began.age
@@ -168,7 +170,10 @@ pub(crate) fn refusal(row: &str) -> Refusal {
         .detail(format!(
             "It does not contain the shard key \"{other}\", so that rows that exclude each other could be on different shards."
         ))
-        .hint(format!("Let it contain \"{other}\" too, compared with =.")),
+        .hint(match how {
+            "" => format!("Let it contain \"{other}\" too, compared with =."),
+            column => format!("Let it contain \"{other}\" too, compared with =; or have the router keep the column unique: SELECT create_global_unique_index('{table}', '{column}')."),
+        }),
     }
 }
 
@@ -208,6 +213,12 @@ mod tests {
             "unique constraint \"users_email_key\" of table \"users\" cannot hold across shards"
         );
         assert!(told.detail.unwrap().contains("shard key \"id\""));
+        let told = refusal("unique\tusers\tusers_email_key\tid\temail");
+        assert!(
+            told.hint
+                .unwrap()
+                .ends_with("SELECT create_global_unique_index('users', 'email').")
+        );
         let told = refusal("foreign\torders\torders_shop_fkey\tshops\tunsharded");
         assert_eq!(told.hint.unwrap(), "Make \"shops\" a reference table.");
     }

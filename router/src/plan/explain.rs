@@ -293,7 +293,10 @@ fn write_write(
     }
     write_target(out, &write.target, names)?;
     write_node(out, plan)?;
-    write_shards(out, &write.target, names, values)?;
+    match plan.several.as_ref().map(|several| &several.operator) {
+        Some(Operator::Insert(insert)) => write_rows(out, insert, names, values)?,
+        _ => write_shards(out, &write.target, names, values)?,
+    }
     if write.remembers {
         writeln!(out, "  Given: what the session remembers of sequences")?;
     }
@@ -495,6 +498,9 @@ fn write_rest(out: &mut String, plan: &Plan) -> fmt::Result {
     }
     if let Some(name) = &plan.temporary {
         writeln!(out, "  Creates temporary: {name}")?;
+    }
+    for index in plan.unique.iter().flat_map(|indexes| indexes.iter()) {
+        writeln!(out, "  Keeps unique: {}", index.name)?;
     }
     for setting in &plan.settings {
         let known = |argument: &Option<Argument>| match argument {

@@ -35,6 +35,7 @@ pub mod needed;
 mod of_cursor;
 mod opaque;
 mod parse;
+mod pins;
 mod refusal;
 pub(crate) mod remembered;
 mod route;
@@ -45,6 +46,7 @@ mod steps;
 pub(crate) mod stepwise;
 mod trigger_code;
 mod types;
+mod unique;
 mod utility;
 mod within;
 mod words;
@@ -63,6 +65,7 @@ pub use insert_query::FromQuery;
 pub use lock::Lock;
 pub use merge::{Finish, Merge};
 pub use moving::Move;
+pub use pins::{Pin, Pins};
 pub use refusal::Refusal;
 pub use route::{
     KeyExpr, KeyRoute, KeySet, Limit, Need, NoParams, Param, Params, Source, StoredAs, Target,
@@ -82,7 +85,7 @@ use switchyard_schema::{ShardIndex, TableName};
 
 use self::analyse::Analysis;
 use self::rows::{Folded, Rows};
-use crate::relations::{Relations, SearchPath};
+use crate::relations::{GlobalIndex, Relations, SearchPath};
 pub use crate::sql::HintNode;
 use crate::sql::{Hint, Scan, Token, TokenKind};
 
@@ -162,6 +165,8 @@ pub struct Plan {
     pub node: Option<HintNode>,
     /// What to do where the values lead to several shards, if this plan is for one.
     pub several: Option<Arc<Plan>>,
+    /// The global unique indexes of the tables that it may write: what it has changed of them the session takes to their shards.
+    pub unique: Option<Arc<[GlobalIndex]>>,
 }
 
 impl Plan {
@@ -293,100 +298,6 @@ pub struct Effects {
     pub seeds_random: bool,
 }
 
-/// A set of reasons to keep a backend for one session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pins(u8);
-
-/// A reason to keep a backend for one session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pin {
-    /// A temporary table, view or sequence.
-    Temporary,
-    /// `LISTEN`
-    Listen,
-    /// A cursor `WITH HOLD`.
-    HoldCursor,
-    /// A session-level advisory lock.
-    AdvisoryLock,
-    /// A statement prepared by `PREPARE`.
-    Prepared,
-    /// A setting that code has changed, perhaps, and nobody knows which.
-    Setting,
-    /// A library loaded by `LOAD`.
-    Library,
-}
-
-impl Pin {
-    /// Every reason.
-    pub const ALL: [Pin; 7] = [
-        Pin::Temporary,
-        Pin::Listen,
-        Pin::HoldCursor,
-        Pin::AdvisoryLock,
-        Pin::Prepared,
-        Pin::Setting,
-        Pin::Library,
-    ];
-
-    /// For people.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Pin::Temporary => "temporary table",
-            Pin::Listen => "listen",
-            Pin::HoldCursor => "held cursor",
-            Pin::AdvisoryLock => "advisory lock",
-            Pin::Prepared => "prepared statement",
-            Pin::Setting => "unknown setting",
-            Pin::Library => "library",
-        }
-    }
-}
-
-impl Pins {
-    /// No reason.
-    pub const NONE: Pins = Pins(0);
-
-    /// One reason.
-    pub const fn one(pin: Pin) -> Self {
-        Pins(1 << pin as u8)
-    }
-
-    /// Adds reasons.
-    pub fn extend(&mut self, other: Pins) {
-        self.0 |= other.0;
-    }
-
-    /// Adds a reason.
-    pub fn insert(&mut self, pin: Pin) {
-        self.0 |= 1 << pin as u8;
-    }
-
-    /// As one number.
-    pub(crate) const fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// From [`Pins::bits`].
-    pub(crate) const fn from_bits(bits: u8) -> Self {
-        Pins(bits)
-    }
-
-    /// Whether there is no reason.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether this reason is one of them.
-    pub const fn contains(self, pin: Pin) -> bool {
-        self.0 & (1 << pin as u8) != 0
-    }
-
-    /// The reasons.
-    pub fn iter(self) -> impl Iterator<Item = Pin> {
-        Pin::ALL.into_iter().filter(move |pin| self.contains(*pin))
-    }
-}
-
 /// Plans one statement: `sql` is a text with exactly one statement (or none), and `scan` what scanning it found. A text
 /// of several statements is planned piece by piece, each piece scanned on its own.
 pub fn plan(sql: &(impl AsRef<[u8]> + ?Sized), scan: &Scan, context: &Context<'_>) -> Plan {
@@ -447,10 +358,11 @@ impl Planner<'_> {
             plan.key_params.sort_unstable();
             plan.key_params.dedup();
         }
-        match &self.scan.hint {
-            Some(hint) => self.hinted(plan, hint),
-            None => plan,
+        if let Some(hint) = &self.scan.hint {
+            plan = self.hinted(plan, hint);
         }
+        self.keeping_unique(&mut plan);
+        plan
     }
 
     /// A set_config where the analysis did not find it, or did not look.
@@ -593,6 +505,7 @@ impl Planner<'_> {
             settings: analysis.settings.clone(),
             node: None,
             several: None,
+            unique: None,
         };
         if !self.alone {
             self.inserted(&mut plan, &analysis);

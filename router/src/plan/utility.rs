@@ -401,6 +401,7 @@ pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan
         settings: Vec::new(),
         node: None,
         several: None,
+        unique: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod code;
 mod defaults;
+mod global;
 mod policies;
 mod stays;
 mod triggers;
@@ -336,7 +337,7 @@ impl<'a> Builder<'a> {
                 .iter_mut()
                 .find(|known| known.schema == function.schema)
             {
-                Some(known) => merge(known, &function),
+                Some(known) => known.merge(&function),
                 None => known.push(function),
             }
         }
@@ -486,6 +487,7 @@ impl<'a> Builder<'a> {
                 .map(|table| table.name.clone())
                 .collect(),
             problems: self.problems,
+            global_indexes: global::indexes(self.found),
         }
     }
 }
@@ -624,25 +626,5 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         reads: None,
         dynamic: false,
         returns_set: row.returns_set,
-    }
-}
-
-fn merge(known: &mut Function, other: &Function) {
-    known.kind = known.kind.max(other.kind);
-    known.volatility = known.volatility.max(other.volatility);
-    known.user_code |= other.user_code;
-    known.dynamic |= other.dynamic;
-    known.returns_set |= other.returns_set;
-    known.changes.add(&other.changes);
-    known.reads_unsharded |= other.reads_unsharded;
-    known.reads = match (known.reads.take(), &other.reads) {
-        (Some(known), Some(other)) => Some(known.union(other).cloned().collect()),
-        _ => None,
-    };
-    if known.writes_reference.is_none() {
-        known.writes_reference.clone_from(&other.writes_reference);
-    }
-    if known.reads_sharded.is_none() {
-        known.reads_sharded.clone_from(&other.reads_sharded);
     }
 }

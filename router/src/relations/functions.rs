@@ -34,6 +34,29 @@ pub struct Function {
     pub returns_set: bool,
 }
 
+impl Function {
+    /// Folds another overload in.
+    pub(super) fn merge(&mut self, other: &Function) {
+        self.kind = self.kind.max(other.kind);
+        self.volatility = self.volatility.max(other.volatility);
+        self.user_code |= other.user_code;
+        self.dynamic |= other.dynamic;
+        self.returns_set |= other.returns_set;
+        self.changes.add(&other.changes);
+        self.reads_unsharded |= other.reads_unsharded;
+        self.reads = match (self.reads.take(), &other.reads) {
+            (Some(known), Some(other)) => Some(known.union(other).cloned().collect()),
+            _ => None,
+        };
+        if self.writes_reference.is_none() {
+            self.writes_reference.clone_from(&other.writes_reference);
+        }
+        if self.reads_sharded.is_none() {
+            self.reads_sharded.clone_from(&other.reads_sharded);
+        }
+    }
+}
+
 /// What a function is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FunctionKind {

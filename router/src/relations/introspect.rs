@@ -23,6 +23,8 @@ pub struct Introspection {
     pub foreign_keys: Vec<ForeignKeyRow>,
     /// Rows of [`POLICIES`].
     pub policies: Vec<PolicyRow>,
+    /// Rows of [`GLOBAL_INDEXES`].
+    pub global_indexes: Vec<GlobalIndexRow>,
 }
 
 /// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
@@ -258,13 +260,13 @@ pub struct FunctionRow {
     pub returns_set: bool,
 }
 
-/// Triggers of users, enabled ones. Columns: relation int8, function int8, for each row bool, before bool, of INSERT bool, of UPDATE bool,
+/// Triggers of users, enabled ones, without those that keep global unique indexes. Columns: relation int8, function int8, for each row bool, before bool, of INSERT bool, of UPDATE bool,
 /// of INSERT, UPDATE or DELETE bool, of TRUNCATE bool, definition text or NULL (NULL if it has no condition).
 pub const TRIGGERS: &str = "\
 SELECT t.tgrelid::pg_catalog.int8, t.tgfoid::pg_catalog.int8, t.tgtype & 1 = 1, t.tgtype & 2 = 2, t.tgtype & 4 = 4, t.tgtype & 16 = 16,
        t.tgtype & 28 <> 0, t.tgtype & 32 = 32, CASE WHEN t.tgqual IS NOT NULL THEN pg_catalog.pg_get_triggerdef(t.oid) END
   FROM pg_catalog.pg_trigger t
- WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'";
+ WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgname NOT LIKE 'switchyard\\_%:%'";
 
 /// One row of [`TRIGGERS`].
 #[derive(Debug, Clone)]
@@ -307,6 +309,30 @@ pub struct ForeignKeyRow {
     pub on_update: String,
     /// And when those are deleted: `pg_constraint.confdeltype`.
     pub on_delete: String,
+}
+
+/// Global unique indexes, by the triggers that keep them. Columns: the table int8, the index's schema text, its name text, the column
+/// text.
+pub const GLOBAL_INDEXES: &str = "\
+SELECT t.tgrelid::pg_catalog.int8, n.nspname::pg_catalog.text, i.relname::pg_catalog.text, a.attname::pg_catalog.text
+  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_class i ON i.relnamespace = p.pronamespace
+       AND t.tgname = pg_catalog.concat('switchyard_rows:', i.relname) AND p.proname = pg_catalog.concat(i.relname, '_record')
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.oid AND a.attnum = 1
+ WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'";
+
+/// One row of [`GLOBAL_INDEXES`].
+#[derive(Debug, Clone)]
+pub struct GlobalIndexRow {
+    /// The oid of the table.
+    pub relation: i64,
+    /// The index's schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The column of the table.
+    pub column: String,
 }
 
 /// Row security policies in force. Columns: the table int8, its conditions text.

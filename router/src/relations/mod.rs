@@ -41,6 +41,18 @@ pub struct Relations {
     sharded: bool,
     configured: Vec<TableName>,
     problems: Vec<Problem>,
+    global_indexes: Arc<[GlobalIndex]>,
+}
+
+/// What keeps a column of a sharded table unique on whatever shards its rows are: a sharded table of its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GlobalIndex {
+    /// The table.
+    pub table: TableName,
+    /// Its column.
+    pub column: String,
+    /// The index.
+    pub name: TableName,
 }
 
 /// A table, partitioned table, view, materialized view, foreign table or sequence.
@@ -231,6 +243,11 @@ impl Relations {
     /// What configuration and servers disagree about.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// Every global unique index.
+    pub fn global_indexes(&self) -> &Arc<[GlobalIndex]> {
+        &self.global_indexes
     }
 
     /// Whether any table is sharded.

@@ -119,7 +119,9 @@ impl Session {
             Box::pin(self.close_values(values)).await;
         }
         let Err(trouble) = copied else {
-            return self.copied_rows(&copying).await;
+            let rows = self.copied_rows(&copying).await?;
+            self.keep_unique(&routed.plan).await?;
+            return Ok(rows);
         };
         // What is still in a COPY would take a query for a breach of the protocol.
         if let Trouble::Gone | Trouble::Protocol(_) = trouble {

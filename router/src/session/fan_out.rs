@@ -118,7 +118,10 @@ impl Session {
         }
         let implicit = self.begin_implicit();
         let held = self.client.hold();
-        let outcome = self.run_everywhere(plan, kind, sent).await;
+        let mut outcome = self.run_everywhere(plan, kind, sent).await;
+        if let Ok(true) = outcome {
+            outcome = self.keep_unique(plan).await.map(|()| true);
+        }
         let answer = self.client.unhold(held);
         match outcome {
             Ok(true) => {

@@ -150,6 +150,11 @@ impl Session {
         } else {
             Box::pin(self.insert_parts(asked)).await
         };
+        let kept = match &outcome {
+            Ok(_) => self.keep_unique(asked.plan).await,
+            Err(_) => Ok(()),
+        };
+        let outcome = kept.and(outcome);
         match &outcome {
             Ok(_) => {}
             Err(Trouble::Gone | Trouble::Protocol(_)) => {}

@@ -46,6 +46,7 @@ mod statement;
 mod steps;
 mod stepwise;
 mod stop;
+mod unique;
 mod workspace;
 mod write;
 

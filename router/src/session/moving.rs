@@ -69,6 +69,8 @@ impl Session {
             .update_rows(of, asked, (&from, width), &mut updated)
             .await?;
         let arriving = self.take_rows_away(of, asked, leaving).await?;
+        // Before values arrive they have to have left.
+        self.keep_unique(asked.plan).await?;
         for (shard, rows) in arriving {
             let index = self.settled(shard, asked).await?;
             let participant = self.participants.at(index)?;

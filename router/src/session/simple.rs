@@ -265,7 +265,8 @@ impl Session {
             routed.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
         ) || matches!(&routed.plan.operator, Operator::Write(write) if write.is_plain() && !self.gives_remembered(write));
-        if !passes || failed.is_some() || !routed.plan.settings.is_empty() {
+        let looked_after = failed.is_some() || routed.plan.unique.is_some();
+        if !passes || looked_after || !routed.plan.settings.is_empty() {
             return None;
         }
         routed.shards.only()

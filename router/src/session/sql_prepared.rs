@@ -142,16 +142,18 @@ impl Session {
             (Operator::Write(write), _) if !write.is_plain() => Err(unsupported(
                 "EXECUTE of a statement that writes by rows of other shards",
             )),
-            (_, Some(shard)) => self.pass_through(shard, routed, sent).await,
+            (_, Some(shard)) if routed.plan.unique.is_none() => {
+                self.pass_through(shard, routed, sent).await
+            }
             (Operator::Append(_), None) => self.append(routed, sent).await,
             (Operator::Write(write), None) if !write.moments.is_empty() => Err(unsupported(
                 "EXECUTE of a statement that asks for the time and writes on several shards",
             )),
-            (Operator::Write(write), None) => self.write_parts(write, routed, sent).await,
+            (Operator::Write(write), _) => self.write_parts(write, routed, sent).await,
             (Operator::Lock(_), None) => Err(unsupported(
                 "EXECUTE of a statement that locks rows it has to find first",
             )),
-            (_, None) => Err(unsupported("EXECUTE of this statement")),
+            (_, _) => Err(unsupported("EXECUTE of this statement")),
         }
     }
 

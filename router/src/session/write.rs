@@ -96,6 +96,7 @@ impl Session {
             }
             return Ok(Ready::ToBeSaid);
         };
+        self.keep_unique(&routed.plan).await?;
         if implicit {
             self.commit_implicit().await?;
         }

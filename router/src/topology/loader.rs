@@ -6,9 +6,9 @@ use super::link::{Link, LinkError, TextRow};
 use crate::backend::Connection;
 use crate::relations::Introspection;
 use crate::relations::introspect::{
-    COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, POLICIES, PolicyRow,
-    RELATIONS, RelationRow, TRIGGERS, TriggerRow, UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES,
-    ViewUseRow,
+    COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, GLOBAL_INDEXES,
+    GlobalIndexRow, POLICIES, PolicyRow, RELATIONS, RelationRow, TRIGGERS, TriggerRow,
+    UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES, ViewUseRow,
 };
 
 /// Something that changes whenever what [`introspect`] reads may have changed, and is cheap to ask for.
@@ -123,6 +123,7 @@ async fn read(link: &mut impl Asked) -> Result<Introspection, LinkError> {
     let triggers = link.ask(TRIGGERS).await?;
     let foreign_keys = link.ask(FOREIGN_KEYS).await?;
     let policies = link.ask(POLICIES).await?;
+    let global_indexes = link.ask(GLOBAL_INDEXES).await?;
     Ok(Introspection {
         relations: all(relations, relation).ok_or(LinkError::Unexpected("relations"))?,
         columns: all(columns, column).ok_or(LinkError::Unexpected("columns"))?,
@@ -134,6 +135,8 @@ async fn read(link: &mut impl Asked) -> Result<Introspection, LinkError> {
         foreign_keys: all(foreign_keys, foreign_key)
             .ok_or(LinkError::Unexpected("foreign keys"))?,
         policies: all(policies, policy).ok_or(LinkError::Unexpected("policies"))?,
+        global_indexes: all(global_indexes, global_index)
+            .ok_or(LinkError::Unexpected("global indexes"))?,
     })
 }
 
@@ -263,5 +266,14 @@ fn policy(row: &mut Values) -> Option<PolicyRow> {
     Some(PolicyRow {
         relation: row.number()?,
         conditions: row.text()?,
+    })
+}
+
+fn global_index(row: &mut Values) -> Option<GlobalIndexRow> {
+    Some(GlobalIndexRow {
+        relation: row.number()?,
+        schema: row.text()?,
+        name: row.text()?,
+        column: row.text()?,
     })
 }

@@ -19,6 +19,7 @@ pub fn notice(dst: &mut BytesMut, report: &ErrorReport<'_>) {
 
 fn report_as(dst: &mut BytesMut, tag: u8, report: &ErrorReport<'_>) {
     let position = report.position.map(|position| position.to_string());
+    let constraint = report.constraint.as_ref();
     let all = [
         (b'S', Some(report.severity.as_str())),
         (b'V', Some(report.severity.as_str())),
@@ -28,6 +29,9 @@ fn report_as(dst: &mut BytesMut, tag: u8, report: &ErrorReport<'_>) {
         (b'H', report.hint.as_deref()),
         (b'P', position.as_deref()),
         (b'W', report.context.as_deref()),
+        (b's', constraint.map(|of| &*of.schema)),
+        (b't', constraint.map(|of| &*of.table)),
+        (b'n', constraint.map(|of| &*of.name)),
     ];
     let present = all
         .iter()

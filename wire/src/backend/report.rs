@@ -128,6 +128,19 @@ pub struct ErrorReport<'a> {
     pub context: Option<Cow<'a, str>>,
     /// The character of the statement, from 1, it is about.
     pub position: Option<u32>,
+    /// The constraint it is about.
+    pub constraint: Option<Constraint<'a>>,
+}
+
+/// A constraint that an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constraint<'a> {
+    /// The schema of its table.
+    pub schema: Cow<'a, str>,
+    /// Its table.
+    pub table: Cow<'a, str>,
+    /// Its name.
+    pub name: Cow<'a, str>,
 }
 
 impl<'a> ErrorReport<'a> {
@@ -145,6 +158,7 @@ impl<'a> ErrorReport<'a> {
             hint: None,
             context: None,
             position: None,
+            constraint: None,
         }
     }
 
@@ -191,6 +205,13 @@ impl<'a> ErrorReport<'a> {
         self
     }
 
+    /// With the constraint it is about.
+    #[must_use]
+    pub fn constraint(mut self, constraint: Constraint<'a>) -> ErrorReport<'a> {
+        self.constraint = Some(constraint);
+        self
+    }
+
     /// The report without borrows.
     pub fn into_owned(self) -> ErrorReport<'static> {
         let own = |text: Cow<'a, str>| Cow::Owned(text.into_owned());
@@ -202,6 +223,11 @@ impl<'a> ErrorReport<'a> {
             hint: self.hint.map(own),
             context: self.context.map(own),
             position: self.position,
+            constraint: self.constraint.map(|constraint| Constraint {
+                schema: own(constraint.schema),
+                table: own(constraint.table),
+                name: own(constraint.name),
+            }),
         }
     }
 }

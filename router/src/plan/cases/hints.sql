@@ -64,9 +64,10 @@ UPDATE users SET id = id + 1
 --> PassThrough to shard s0 (primary)
 
 SELECT total_spent(1), any_sql('x'), add_country()
---> PassThrough to shard s0 (primary)
+--> Write on shard s0 (primary)
 -->   Leaves the backend dirty
 -->   May use a sequence
+-->   Keeps unique: members_email_key
 
 VACUUM
 --> PassThrough to shard s0 (primary)

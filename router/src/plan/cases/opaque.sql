@@ -72,8 +72,9 @@ SELECT * FROM settings WHERE key = U&'a' UESCAPE '!'
 
 -- a name in escapes after AS is no relation
 SELECT 'x' AS U&"d\0061t" UESCAPE '!'
---> PassThrough to shard s0 (primary)
+--> Write on shard s0 (primary)
 -->   May use a sequence
+-->   Keeps unique: members_email_key
 
 SELECT 'x' FROM U&"d\0061t"
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards

@@ -18,12 +18,14 @@ SELECT * FROM logged
 
 -- one that writes a colocated table
 INSERT INTO counted VALUES (1, 'x')
---> PassThrough to the shard of counted stored = integer[0] (primary)
+--> Write on the shard of counted stored = integer[0] (primary)
 -->   Shards: s1
+-->   Keeps unique: members_email_key
 
 DELETE FROM counted WHERE user_id = 1
---> PassThrough to the shard of counted = integer[0] (primary)
+--> Write on the shard of counted = integer[0] (primary)
 -->   Shards: s1
+-->   Keeps unique: members_email_key
 
 -- one that writes a sharded table that is not colocated
 INSERT INTO scattering VALUES (1, 'x')
@@ -62,6 +64,7 @@ UPDATE stamped SET id = id
 
 DELETE FROM counted
 --> Write on all shards (primary)
+-->   Keeps unique: members_email_key
 
 DELETE FROM summed
 --> Refuse 0A000: writing table "summed" on several shards in one statement is not supported: a trigger of it runs once for a statement, and would run once on each shard
@@ -107,11 +110,13 @@ DELETE FROM ruled WHERE id = 1
 
 -- code that uses rows with the same shard key, and others
 INSERT INTO copied VALUES (1, 'x')
---> PassThrough to the shard of copied stored = integer[0] (primary)
+--> Write on the shard of copied stored = integer[0] (primary)
 -->   Shards: s1
+-->   Keeps unique: members_email_key
 
 COPY copied FROM STDIN
 --> Copy of rows of text by field 1, bigint
+-->   Keeps unique: members_email_key
 
 INSERT INTO strayed VALUES (1, 1, 'x')
 --> Refuse 0A000: writing table "strayed" is not supported: a trigger of it may use rows with other shard keys
@@ -120,6 +125,7 @@ INSERT INTO strayed VALUES (1, 1, 'x')
 COPY strayed FROM STDIN
 --> Refuse 0A000: writing table "strayed" is not supported: a trigger of it may use rows with other shard keys
 --> DETAIL: The trigger runs on the shard of the row and sees that shard only.
+-->   Keeps unique: members_email_key
 
 DELETE FROM strayed WHERE id = 1
 --> Refuse 0A000: writing table "strayed" is not supported: a trigger of it may use rows with other shard keys
@@ -144,6 +150,7 @@ TRUNCATE users CASCADE
 -- one that reads rows of its own table that may be on other shards
 INSERT INTO checked VALUES (1, 'x')
 --> Broadcast to all shards (schema)
+-->   Keeps unique: members_email_key
 
 -- one that writes a row of a colocated table with another key
 INSERT INTO spreading VALUES (1, 'x')
@@ -152,8 +159,9 @@ INSERT INTO spreading VALUES (1, 'x')
 
 -- one that inserts rows with the same key
 INSERT INTO remarking VALUES (1, 'x'), (2, 'x'), (5, 'x')
---> PassThrough to the shards of remarking stored in (integer[0], integer[2], integer[4]) (primary)
+--> Write on the shards of remarking stored in (integer[0], integer[2], integer[4]) (primary)
 -->   Shards of the rows: s1, s1, s0
+-->   Keeps unique: members_email_key
 
 -- with a value of a sequence
 INSERT INTO noting VALUES (1, 'x')
@@ -185,8 +193,9 @@ INSERT INTO numbered VALUES (1, 'x')
 
 -- one that writes a table whose trigger writes a table of the first shard
 INSERT INTO linked VALUES (1, 'x')
---> PassThrough to the shard of linked stored = integer[0], first shard only (primary)
+--> Write on the shard of linked stored = integer[0], first shard only (primary)
 -->   Refuse the statement needs the first shard and another one together
+-->   Keeps unique: members_email_key
 
 -- TRUNCATE
 TRUNCATE emptied

@@ -50,7 +50,8 @@ impl Session {
             prepared.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
         ) || matches!(&prepared.plan.operator, Operator::Write(write) if write.is_plain() && !self.gives_remembered(write));
-        if !passes || !prepared.plan.settings.is_empty() || !knows_key_types(&prepared) {
+        let looked_after = !prepared.plan.settings.is_empty() || prepared.plan.unique.is_some();
+        if !passes || looked_after || !knows_key_types(&prepared) {
             return Ok(false);
         }
         let shards = match self.shards_of(&prepared, bind) {
@@ -219,7 +220,11 @@ impl Session {
                 Ok(())
             }
             (Operator::Broadcast(_), _) => self.bind_several(shards, &prepared, bind).await,
-            (Operator::Write(write), _) if !write.is_plain() || self.gives_remembered(write) => {
+            (Operator::Write(write), _)
+                if !write.is_plain()
+                    || self.gives_remembered(write)
+                    || prepared.plan.unique.is_some() =>
+            {
                 Box::pin(self.bind_written(shards, &prepared, bind)).await
             }
             (_, Some(shard)) => self.bind_one(shard, &prepared, bind).await,

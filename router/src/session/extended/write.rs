@@ -143,6 +143,7 @@ impl Session {
             let tag = self.participants.at(index)?.connection.replies.last_tag();
             written.add(tag, || self.shard_name(shard))?;
         }
+        self.keep_unique(plan).await?;
         Ok(written.tag())
     }
 
