@@ -16,6 +16,7 @@ use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
+use crate::two_phase::fence::Fences;
 use crate::two_phase::recovery::Resolver;
 pub(crate) use spare::{make_room, reclaim};
 
@@ -28,6 +29,8 @@ pub struct Services {
     pub control: ControlHandle,
     /// The way to who ends transactions that sessions cannot.
     pub resolver: Resolver,
+    /// The way to who raises fences for consistent reads.
+    pub fences: Fences,
     /// The current topology.
     pub topology: Published,
     /// The pools of connections.
@@ -50,11 +53,13 @@ impl Services {
         topology: Published,
         control: ControlHandle,
         resolver: Resolver,
+        fences: Fences,
     ) -> Self {
         Self {
             settings: ArcSwap::new(settings),
             control,
             resolver,
+            fences,
             topology,
             pools: Pools::default(),
             statements: Statements::default(),

@@ -93,6 +93,27 @@ fn bind_join_in_workspaces() {
     });
 }
 
+/// Reads of one cut answer alike.
+struct Consistent<'a>(&'a Bed);
+
+impl Sides for Consistent<'_> {
+    fn oracle(&self) -> Client {
+        self.0.oracle()
+    }
+
+    fn router(&self) -> Client {
+        let option = "-cswitchyard.consistent_read=on";
+        Client::connect(&self.0.login().with("options", option))
+    }
+}
+
+#[test]
+fn scatter_consistently() {
+    same_between("scatter.slt", |bed, path, protocol| {
+        differential::run(path, protocol, &Consistent(bed));
+    });
+}
+
 #[track_caller]
 fn same_between(file: &str, run: impl Fn(&Bed, &Path, Protocol)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

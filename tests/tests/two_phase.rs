@@ -1,5 +1,7 @@
 //! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared.
 
+#[path = "two_phase/consistent.rs"]
+mod consistent;
 #[path = "two_phase/prepared.rs"]
 mod prepared;
 

@@ -16,5 +16,6 @@ pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextR
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;
 pub(crate) use replies::{CommandTag, Event, Replies, Reply, Show};
+pub(crate) use settings::boolean;
 pub use settings::{Settings, set_config};
 pub use turn::Turn;

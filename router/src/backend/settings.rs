@@ -105,6 +105,11 @@ impl Settings {
             .as_deref()
     }
 
+    /// Whether a setting that is on or off is on.
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.value_of(name).and_then(boolean) == Some(true)
+    }
+
     /// True when nothing was ever set, as on a fresh connection.
     pub fn is_empty(&self) -> bool {
         self.startup.is_empty() && self.session.is_empty()
@@ -149,6 +154,19 @@ pub fn set_config(name: &str, value: &str, local: bool) -> String {
         escape_literal(name),
         escape_literal(value)
     )
+}
+
+/// A value of a setting that is on or off, as PostgreSQL reads it.
+pub(crate) fn boolean(value: &str) -> Option<bool> {
+    let value = value.to_ascii_lowercase();
+    let begins = |word: &str| !value.is_empty() && word.starts_with(&value);
+    match value.as_str() {
+        "on" | "1" => Some(true),
+        "off" | "of" | "0" => Some(false),
+        _ if begins("true") || begins("yes") => Some(true),
+        _ if begins("false") || begins("no") => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

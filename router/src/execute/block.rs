@@ -5,8 +5,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::backend::Settings;
+use crate::plan::Isolation;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::ShardIndex;
+
+/// Whether reads of several shards are of one cut: a setting of the router's own.
+pub(crate) const CONSISTENT_READ: &str = "switchyard.consistent_read";
 
 /// A transaction block: explicit (BEGIN), or the implicit one around several statements in one simple query.
 #[derive(Debug, Clone)]
@@ -37,6 +41,12 @@ pub(crate) struct Block {
     pub(crate) changed_temporary: bool,
     /// Tables have been locked in it against every other session, the session's own workspaces too.
     pub(crate) locks_tables: bool,
+    /// The snapshots of all shards have been taken at one moment.
+    pub(crate) is_cut: bool,
+    /// They are to be: `switchyard.consistent_read`.
+    pub(crate) consistent: bool,
+    /// The level that the client has given it.
+    isolation: Option<Isolation>,
     /// When it began, once a statement on several shards has asked.
     pub(crate) began: Option<Box<str>>,
 }
@@ -77,7 +87,37 @@ impl Block {
             relations_are_old: false,
             changed_temporary: false,
             locks_tables: false,
+            is_cut: false,
+            consistent: settings.is_on(CONSISTENT_READ),
+            isolation: None,
             began: None,
+        }
+    }
+
+    /// The block around one statement, whose snapshots are taken at one moment.
+    pub(crate) fn of_snapshot(settings: &Arc<Settings>) -> Self {
+        let mut block = Self::implicit(settings);
+        block.set_begin("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        block.set_isolation(Some(Isolation::RepeatableRead));
+        block
+    }
+
+    /// Takes note of the level that the client gives it, if any.
+    pub(crate) fn set_isolation(&mut self, isolation: Option<Isolation>) {
+        self.isolation = isolation.or(self.isolation);
+    }
+
+    /// Whether its statements see what its first one has seen, as far as that is known.
+    pub(crate) fn keeps_snapshot(&self) -> bool {
+        let default = self
+            .settings_before
+            .value_of("default_transaction_isolation");
+        match self.isolation {
+            Some(level) => matches!(level, Isolation::RepeatableRead | Isolation::Serializable),
+            None => default.is_some_and(|level| {
+                level.eq_ignore_ascii_case("repeatable read")
+                    || level.eq_ignore_ascii_case("serializable")
+            }),
         }
     }
 
@@ -130,7 +170,9 @@ impl Block {
 
     /// The block that follows on this one's end by `AND CHAIN`: with the same modes.
     pub(crate) fn next(&self, settings: &Arc<Settings>) -> Self {
-        Self::explicit(&self.begin, self.read_only, settings)
+        let mut next = Self::explicit(&self.begin, self.read_only, settings);
+        next.set_isolation(self.isolation);
+        next
     }
 
     /// The session's settings before the block.

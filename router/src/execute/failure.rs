@@ -107,6 +107,12 @@ pub(crate) enum Failure {
     BadRoute(Box<str>),
     #[error("invalid value for parameter \"switchyard.layer\": \"{0}\"")]
     BadLayer(Box<str>),
+    #[error("parameter \"switchyard.consistent_read\" requires a Boolean value")]
+    BadConsistentRead,
+    #[error("SET switchyard.consistent_read must be called before any query")]
+    TooLateForCut,
+    #[error("could not take the snapshots of all shards at one moment: {reason}")]
+    NoCut { reason: Box<str> },
     #[error(
         "a statement on another connection than the one whose settings code may have changed is not supported"
     )]
@@ -143,8 +149,11 @@ impl Failure {
             }
             Self::ShardRefused { sqlstate, .. } | Self::ShardSays { sqlstate, .. } => *sqlstate,
             Self::ShardDown { .. } | Self::ShardLost { .. } => SqlState::CONNECTION_FAILURE,
-            Self::BadRoute(_) | Self::BadLayer(_) => SqlState::INVALID_PARAMETER_VALUE,
-            Self::NotInBlock(_) => SqlState::ACTIVE_SQL_TRANSACTION,
+            Self::BadRoute(_) | Self::BadLayer(_) | Self::BadConsistentRead => {
+                SqlState::INVALID_PARAMETER_VALUE
+            }
+            Self::NotInBlock(_) | Self::TooLateForCut => SqlState::ACTIVE_SQL_TRANSACTION,
+            Self::NoCut { .. } => SqlState::LOCK_NOT_AVAILABLE,
             Self::CopiesDiffer { .. } => SqlState::INTERNAL_ERROR,
             Self::OutcomeUnknown { .. } => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             Self::WorkspacesBusy { .. }
@@ -213,6 +222,9 @@ impl Failure {
             Self::Unsupported { hint, .. } => Some(hint),
             Self::BadRoute(_) => Some("Available values: primary, replica, default."),
             Self::BadLayer(_) => Some("Available values: auto, merge, bind join, workspace."),
+            Self::NoCut { .. } => Some(
+                "Run the statement again; or SET switchyard.consistent_read = off, to see each shard as it is.",
+            ),
             Self::Retry => Some("Run the transaction again."),
             Self::Unmerged(MergeError::TooLarge(_)) => {
                 Some("Add a LIMIT, or group by fewer values.")

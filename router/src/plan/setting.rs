@@ -37,11 +37,12 @@ pub enum Argument {
 
 /// Settings by which the router reads statements: they are changed by `SET`, which looks at the value first. And the one
 /// that is no setting.
-const ONLY_BY_SET: [&str; 5] = [
+const ONLY_BY_SET: [&str; 6] = [
     "backslash_quote",
     "client_encoding",
     "seed",
     "standard_conforming_strings",
+    "switchyard.consistent_read",
     "switchyard.route",
 ];
 

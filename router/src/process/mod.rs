@@ -34,6 +34,7 @@ use crate::startup::tls::TlsError;
 use crate::startup::{ClientConnection, access};
 use crate::stream::unix_socket;
 use crate::topology::Published;
+use crate::two_phase::fence::{FenceKeeper, Fences};
 use crate::two_phase::recovery::{Recovery, Resolver};
 use crate::worker::{Services, Worker};
 pub use operations::{Operations, ReloadError};
@@ -117,6 +118,7 @@ pub enum StartError {
 struct ControlWork {
     control: Control,
     recovery: Recovery,
+    fence_keeper: FenceKeeper,
     /// What tells this router from others, for [`Detector`].
     number: u32,
     http: Option<tokio::net::TcpListener>,
@@ -126,6 +128,7 @@ struct ControlWork {
 struct Prepared {
     control: ControlHandle,
     resolver: Resolver,
+    fences: Fences,
     published: Published,
     status: Arc<Status>,
     http: Option<SocketAddr>,
@@ -149,6 +152,7 @@ impl Router {
             prepared.published,
             prepared.control,
             prepared.resolver,
+            prepared.fences,
         );
         let operations =
             Operations::new(services, prepared.status, entry, ending.drain.subscribe());
@@ -286,9 +290,11 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
     let (mut control, handle) = Control::new(settings);
     control.prepare().await?;
     let (recovery, resolver) = Recovery::new(control.settings(), control.published().clone());
+    let (fence_keeper, fences) = FenceKeeper::new(control.settings(), control.published().clone());
     let prepared = Prepared {
         control: handle,
         resolver,
+        fences,
         published: control.published().clone(),
         status: Arc::clone(control.status()),
         http: http
@@ -302,6 +308,7 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
     let work = ControlWork {
         control,
         recovery,
+        fence_keeper,
         number: getrandom::u32().map_err(StartError::Random)?,
         http,
     };
@@ -330,6 +337,7 @@ async fn serve_control(
     let ControlWork {
         control,
         recovery,
+        fence_keeper,
         number,
         http,
     } = work;
@@ -360,7 +368,8 @@ async fn serve_control(
     };
     tokio::select! {
         () = control.run() => {}
-        () = recovery.run() => {}
+        () = Box::pin(recovery.run()) => {}
+        () = Box::pin(fence_keeper.run()) => {}
         () = detector.run() => {}
         () = pages => {}
         () = deadline => {}

@@ -14,6 +14,7 @@ use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::relay::{Trouble, exchange};
+use crate::topology::Node;
 use crate::topology::link::LinkError;
 use crate::two_phase::recovery::Outcome;
 use crate::two_phase::{GlobalId, Unnamed};
@@ -41,7 +42,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    fn new(index: usize, sql: &str, tag: &'static [u8]) -> Self {
+    pub(super) fn new(index: usize, sql: &str, tag: &'static [u8]) -> Self {
         let sql = sql.to_owned();
         Self { index, sql, tag }
     }
@@ -75,6 +76,13 @@ pub(super) fn guise(settings: &Settings) -> Option<String> {
         sql.push_str(&escape_literal(role));
     }
     Some(sql)
+}
+
+fn undecidable(shard: &str, reason: Box<str>) -> Failure {
+    Failure::Undecidable {
+        shard: shard.into(),
+        reason,
+    }
 }
 
 impl Session {
@@ -259,31 +267,37 @@ impl Session {
         let participant = self.participants.at(decider)?;
         let node = Arc::clone(participant.connection.node());
         let shard = Arc::clone(&participant.shard_name);
-        let undecidable = |reason: Box<str>| Failure::Undecidable {
-            shard: (&*shard).into(),
-            reason,
-        };
-        let id = id.map_err(|unnamed| undecidable(unnamed.to_string().into()))?;
-        if !node.records_decisions() {
-            let resolver = &self.worker.services.resolver;
-            let installed = resolver.install(&self.database.name, &node).await;
-            installed.map_err(|reason| match reason {
-                LinkError::Refused { message, .. } => undecidable(message.into()),
-                LinkError::Unreachable(_)
-                | LinkError::Lost(_)
-                | LinkError::Full
-                | LinkError::Timeout
-                | LinkError::Unexpected(_) => Failure::ShardDown {
-                    shard: (&*shard).into(),
-                },
-            })?;
-        }
+        let id = id.map_err(|unnamed| undecidable(&shard, unnamed.to_string().into()))?;
+        self.install_decisions(&shard, &node).await?;
         let others = writers.iter().copied().filter(|index| *index != decider);
         Ok(Parties {
             id,
             decider,
             others: others.collect(),
             readers: self.readers(),
+        })
+    }
+
+    /// Sees to it that decisions can be recorded on the primary of a shard.
+    pub(super) async fn install_decisions(
+        &mut self,
+        shard: &str,
+        node: &Arc<Node>,
+    ) -> Result<(), Failure> {
+        if node.records_decisions() {
+            return Ok(());
+        }
+        let resolver = &self.worker.services.resolver;
+        let installed = resolver.install(&self.database.name, node).await;
+        installed.map_err(|reason| match reason {
+            LinkError::Refused { message, .. } => undecidable(shard, message.into()),
+            LinkError::Unreachable(_)
+            | LinkError::Lost(_)
+            | LinkError::Full
+            | LinkError::Timeout
+            | LinkError::Unexpected(_) => Failure::ShardDown {
+                shard: shard.into(),
+            },
         })
     }
 

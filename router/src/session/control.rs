@@ -111,16 +111,16 @@ impl Session {
                 let joined = self.participants.iter().any(|held| held.in_block);
                 block.read_only = is_read_only(modes) && !joined;
                 block.set_begin(&begin);
+                block.set_isolation(modes.isolation);
                 if let (true, Some(modes)) = (joined, begin.strip_prefix("BEGIN ")) {
                     self.run_on_all(&format!("SET TRANSACTION {modes}")).await?;
                 }
             }
             None => {
-                self.block = Some(Block::explicit(
-                    &begin_sql(modes),
-                    is_read_only(modes),
-                    &self.settings,
-                ));
+                let begin = begin_sql(modes);
+                let mut block = Block::explicit(&begin, is_read_only(modes), &self.settings);
+                block.set_isolation(modes.isolation);
+                self.block = Some(block);
             }
         }
         self.complete(tag)
@@ -326,11 +326,13 @@ impl Session {
                 && block.failed.is_none()
             {
                 block.add_modes(&sql);
+                block.set_isolation(modes.isolation);
             }
             return Ok(ready);
         }
         if let Some(block) = &mut self.block {
             block.add_modes(&sql);
+            block.set_isolation(modes.isolation);
             if let Some(read_only) = modes.read_only {
                 block.read_only = read_only && modes.isolation != Some(Isolation::Serializable);
             }

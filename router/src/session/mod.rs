@@ -16,6 +16,7 @@ mod copy;
 mod copy_in;
 mod create_as;
 mod cursors;
+mod cut;
 mod distribute;
 mod exchange;
 mod explain;
@@ -120,6 +121,8 @@ struct Session {
     route_hint: Option<HintNode>,
     /// `SET switchyard.layer`
     layer: Layer,
+    /// `SET switchyard.consistent_read`, as it holds in the block if there is one.
+    consistent_read: bool,
     /// Bytes of the statement under which a connection was lost had reached the client.
     lost_shown: bool,
     client: Client,

@@ -9,12 +9,13 @@ use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Severity, encode};
 
 use super::extended::Batch;
-use super::settings::{LAYER, ROUTE, layer, route_hint};
+use super::settings::{LAYER, ROUTE, consistent_read, layer, route_hint};
 use super::statement::ByName;
 use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::NewClient;
 use crate::backend::Settings;
+use crate::execute::block::CONSISTENT_READ;
 use crate::execute::client::Client;
 use crate::execute::client::Reported;
 use crate::execute::failure::Failure;
@@ -133,6 +134,7 @@ fn new(
         role: Arc::clone(&user),
         route_hint: None,
         layer: Layer::Auto,
+        consistent_read: false,
         workspaces: Vec::new(),
         workspaces_opened: 0,
         read_within: 0,
@@ -192,6 +194,7 @@ impl Session {
     fn readable(&self, reported: Arc<Reported>) -> Result<Arc<Reported>, Failure> {
         route_hint(self.settings.value_of(ROUTE))?;
         layer(self.settings.value_of(LAYER))?;
+        consistent_read(self.settings.value_of(CONSISTENT_READ))?;
         let alone = self.database.shards.len() == 1;
         let refusal = reported
             .parameters

@@ -18,6 +18,7 @@ use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::Refusal;
 use crate::two_phase::GlobalId;
+use crate::two_phase::fence::{HOLD_DECISION, LET_GO_OF_DECISION};
 use crate::two_phase::recovery::Outcome;
 
 /// Parts that have names of ours.
@@ -182,7 +183,11 @@ impl Session {
         let decider = self.join(ShardIndex::FIRST, Need::Primary).await?;
         self.writes_on(decider)?;
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
-        match self.run_on(decider, &sql).await {
+        let ended = match commit {
+            true => self.decide(decider, &sql).await,
+            false => self.run_on(decider, &sql).await,
+        };
+        match ended {
             Ok(false) => {}
             Ok(true) => return Err(Trouble::Told),
             Err(Trouble::Lost) => {
@@ -203,6 +208,18 @@ impl Session {
             self.schema_changed().await;
         }
         self.complete(ending(commit))
+    }
+
+    /// Commits the first shard's part, unless a fence stands: for that it would have to wait.
+    async fn decide(&mut self, decider: usize, sql: &str) -> Result<bool, Trouble> {
+        if self.run_on(decider, HOLD_DECISION).await? {
+            return Ok(true);
+        }
+        let committed = self.run_on(decider, sql).await?;
+        let connection = &mut self.participants.at(decider)?.connection;
+        // With the connection the lock goes, too.
+        connection.broken |= connection.simple_query(LET_GO_OF_DECISION).await.is_err();
+        Ok(committed)
     }
 
     /// The parts on other shards of what a client has given this name. A shard that cannot be asked learns of the end later.

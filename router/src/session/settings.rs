@@ -10,7 +10,8 @@ use switchyard_schema::ShardIndex;
 
 use super::Session;
 use super::simple::{Ready, Sent};
-use crate::backend::Settings;
+use crate::backend::{Settings, boolean};
+use crate::execute::block::CONSISTENT_READ;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
@@ -71,6 +72,7 @@ impl Session {
         match name {
             ROUTE => drop(route_hint(text)?),
             LAYER => drop(layer(text)?),
+            CONSISTENT_READ => self.set_consistent_read(text)?,
             _ => {}
         }
         let (what, instead) = match value {
@@ -90,6 +92,20 @@ impl Session {
             instead,
         };
         self.change_settings(change, plan, sent).await
+    }
+
+    /// `SET switchyard.consistent_read`: within a block only while it has done nothing.
+    fn set_consistent_read(&mut self, value: Option<&str>) -> Result<(), Failure> {
+        let on = consistent_read(value)?;
+        let has_begun = self.participants.iter().any(|held| held.in_block);
+        match &mut self.block {
+            Some(block) if has_begun || block.steps() > 0 => Err(Failure::TooLateForCut),
+            Some(block) => {
+                block.consistent = on.unwrap_or(block.consistent);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn set_characteristics(
@@ -207,6 +223,10 @@ impl Session {
         // What is no route has been refused where it was set.
         self.route_hint = route_hint(settings.value_of(ROUTE)).unwrap_or_default();
         let layer = layer(settings.value_of(LAYER)).unwrap_or_default();
+        self.consistent_read = match &self.block {
+            Some(block) => block.consistent,
+            None => settings.is_on(CONSISTENT_READ),
+        };
         if self.layer != layer {
             self.layer = layer;
             self.context = None;
@@ -290,5 +310,13 @@ pub(super) fn layer(value: Option<&str>) -> Result<Layer, Failure> {
         Some("bind join") => Ok(Layer::BindJoin),
         Some("workspace") => Ok(Layer::Workspace),
         Some(other) => Err(Failure::BadLayer(other.into())),
+    }
+}
+
+/// The value of [`CONSISTENT_READ`]; `None` is the default.
+pub(super) fn consistent_read(value: Option<&str>) -> Result<Option<bool>, Failure> {
+    match value {
+        None | Some("") => Ok(None),
+        Some(value) => boolean(value).map(Some).ok_or(Failure::BadConsistentRead),
     }
 }

@@ -129,11 +129,11 @@ impl Session {
                     Some(_) => Box::pin(self.know_relations(routed, sent.sql())).await?,
                 };
                 match self.passes_to(&routed) {
-                    Some(shard) => {
+                    Some(shard) if !self.consistent_read => {
                         self.count(&routed.plan, 1);
                         self.pass_through(shard, &routed, sent).await
                     }
-                    None => Box::pin(self.statement_again(routed, sent)).await,
+                    Some(_) | None => Box::pin(self.statement_again(routed, sent)).await,
                 }
             }
             Text::Several(statements) => Box::pin(self.several(sent.sql(), &statements)).await,
@@ -272,12 +272,25 @@ impl Session {
         routed.shards.only()
     }
 
-    /// Runs one statement.
+    /// Runs one statement; in a block of its own where what it reads has to be of one moment.
     pub(super) async fn statement(
         &mut self,
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
+        if !self.consistent_read {
+            return self.statement_as_is(routed, sent).await;
+        }
+        let begins = self.block.is_none();
+        Box::pin(self.cut_before(&routed.plan, &routed.shards)).await?;
+        let ready = Box::pin(self.statement_as_is(routed, sent)).await?;
+        if begins {
+            self.end_cut().await?;
+        }
+        Ok(ready)
+    }
+
+    async fn statement_as_is(&mut self, routed: &Routed, sent: Sent<'_>) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
         self.count(plan, routed.shards.len());
         if let Some(shard) = self.passes_to(routed) {

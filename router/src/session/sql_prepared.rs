@@ -94,6 +94,9 @@ impl Session {
             }
         }
         let routed = self.route_execute(&prepared, &arguments)?;
+        if self.consistent_read {
+            Box::pin(self.cut_before(&routed.plan, &routed.shards)).await?;
+        }
         // Where arguments are missing, PostgreSQL says so, on any shard.
         if let Operator::Workspace(plan) = &routed.plan.operator
             && (plan.fetches.is_empty() || !routed.fetches.is_empty())

@@ -12,6 +12,7 @@
 //! A `GlobalId` names such a transaction; the session commits it (`session/commit.rs`), or prepares it and ends it later
 //! (`session/prepared.rs`), and [`recovery`] ends what a session has left. ADR 0015 and 0022 have the reasons.
 
+pub mod fence;
 pub mod recovery;
 
 use std::fmt;

@@ -38,6 +38,7 @@ impl Session {
     pub(super) fn bind_now(&mut self, bind: &Bind<'_>) -> Result<bool, Failure> {
         let unsent = self.batch.unsent.as_deref();
         if unsent.is_some_and(|unsent| unsent != bind.statement)
+            || self.consistent_read
             || self
                 .block
                 .as_ref()
@@ -175,6 +176,9 @@ impl Session {
             self.local_parse_complete(bind.statement);
             return Box::pin(self.bind_own(&prepared, bind)).await;
         }
+        if self.consistent_read {
+            Box::pin(self.cut_block(&prepared.plan)).await?;
+        }
         if !knows_key_types(&prepared) {
             self.learn_key_types(bind.statement, &prepared).await?;
         }
@@ -191,6 +195,9 @@ impl Session {
         }
         if prepared.plan.command == Command::CreateAs {
             return Box::pin(self.bind_create_as(prepared, bind)).await;
+        }
+        if self.consistent_read {
+            Box::pin(self.cut_before(&prepared.plan, &shards)).await?;
         }
         self.bind_rows(shards, prepared, bind).await
     }

@@ -53,6 +53,10 @@ impl Session {
         {
             return Err(Failure::NoSuchStatement(name.as_str().into()).into());
         }
+        if self.consistent_read {
+            // Analysing it would take a snapshot.
+            Box::pin(self.cut_block(&prepared.plan)).await?;
+        }
         self.statements.insert(name, Arc::new(prepared));
         self.batch.unsent = Some(name.into());
         Ok(())
