@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec, Client, Failure, Reply, eventually};
+use switchyard_tests::random::chance::Chance;
+use switchyard_tests::{Bed, BedSpec, Client, Failure, Login, Reply, eventually};
 
 static BED: LazyLock<Bed> = LazyLock::new(|| {
     Bed::start(BedSpec::of(
@@ -98,10 +99,69 @@ impl Pair {
         assert_eq!(self.run(sql).sqlstate(), Some("23505"), "{sql}");
     }
 
+    /// It is a duplicate behind the router, whatever the plain server has.
+    #[track_caller]
+    fn is_duplicate_here(&mut self, sql: &str) {
+        let sql = self.text(sql);
+        assert_eq!(self.router.run(&sql).sqlstate(), Some("23505"), "{sql}");
+    }
+
+    /// The same on both sides, unless the router refuses it outside of a block: then it is not run on the plain server.
+    #[track_caller]
+    fn run_or_refused(&mut self, sql: &str) -> Reply {
+        let sql = self.text(sql);
+        if self.router.status == b'I' {
+            let router = self.router.run(&sql);
+            if router.sqlstate() == Some("0A000") {
+                return router;
+            }
+            let oracle = self.oracle.run(&sql);
+            alike(&sql, &router, &oracle);
+            return router;
+        }
+        let (router, oracle) = (self.router.run(&sql), self.oracle.run(&sql));
+        if router.sqlstate() == Some("0A000") {
+            self.succeeds("ROLLBACK");
+            return router;
+        }
+        alike(&sql, &router, &oracle);
+        router
+    }
+
+    /// An INSERT of a row that is on one shard, with a value that is on the other: it has not been run.
+    fn apart(&mut self, number: usize) -> String {
+        for id in 1000 * (number + 1).. {
+            let insert = self.text(&format!("INSERT INTO $T VALUES ({id}, 'v{id}')"));
+            self.router.run(&insert).succeeded();
+            let on = |sql: &str| {
+                let shards = BED.cluster().shards().iter();
+                let mut shards =
+                    shards.map(|shard| BED.cluster().sql(shard.primary.as_ref(), sql).unwrap());
+                shards.position(|count| count == "1")
+            };
+            let row = on(&self.text(&format!("SELECT count(*) FROM $T WHERE id = {id}")));
+            let value = on(&self.text(&format!(
+                "SELECT count(*) FROM $T_email_key WHERE id = {id}"
+            )));
+            let delete = self.text(&format!("DELETE FROM $T WHERE id = {id}"));
+            self.router.run(&delete).succeeded();
+            if row.is_some() && value.is_some() && row != value {
+                return insert;
+            }
+        }
+        unreachable!("some row is")
+    }
+
     /// The rows are the same, and the index has just their values.
     #[track_caller]
     fn check(&mut self) {
         self.run("SELECT * FROM $T ORDER BY id");
+        self.check_index();
+    }
+
+    /// The index has just the values of the rows.
+    #[track_caller]
+    fn check_index(&mut self) {
         let rows = self.text("SELECT email, id FROM $T WHERE email IS NOT NULL ORDER BY id");
         let index = self.text("SELECT email, id FROM $T_email_key ORDER BY id");
         assert_eq!(
@@ -225,6 +285,9 @@ fn by_the_extended_protocol_and_by_execute() {
     pair.extended("DELETE FROM $T WHERE email = $1", &[Some("b")])
         .succeeded();
     pair.extended(insert, &[Some("4"), Some("b")]).succeeded();
+    pair.check();
+    pair.extended("TRUNCATE $T", &[]).succeeded();
+    pair.extended(insert, &[Some("5"), Some("b")]).succeeded();
     pair.check();
     pair.succeeds("PREPARE put (int8, text) AS INSERT INTO $T VALUES ($1, $2, 'p')");
     pair.succeeds("EXECUTE put (20, 'p')");
@@ -473,4 +536,204 @@ fn cascades_and_code() {
     let failure = pair.router.run(&hinted).failure.unwrap();
     assert_eq!(failure.sqlstate(), "55000", "{failure:?}");
     pair.check();
+}
+
+/// What would leave the index behind, or unkept.
+#[test]
+fn changes_of_the_table() {
+    let _turn = turn();
+    let mut pair = Pair::new("email text, name text");
+    let pair = &mut pair;
+    pair.succeeds("INSERT INTO $T VALUES (1, 'a'), (2, 'b')");
+    for change in [
+        "ALTER TABLE $T RENAME COLUMN email TO mail",
+        "ALTER TABLE $T DISABLE TRIGGER USER",
+        "DROP TRIGGER \"switchyard_updates:$T_email_key\" ON $T",
+    ] {
+        let change = pair.text(change);
+        let message = pair.text("global unique index \"$T_email_key\" would not be kept any more");
+        pair.router.refused(&change, "0A000", &message);
+    }
+    pair.succeeds("ALTER TABLE $T ADD COLUMN more int");
+    pair.is_duplicate("INSERT INTO $T VALUES (3, 'b')");
+    let old = pair.table.clone();
+    pair.succeeds("ALTER TABLE $T RENAME name TO label");
+    pair.check();
+    pair.succeeds("DROP TABLE $T");
+    let left = format!(
+        "SELECT (SELECT count(*) FROM pg_class WHERE relname ~ '^{old}_') + (SELECT count(*) FROM pg_proc WHERE proname ~ '^{old}_')"
+    );
+    for shard in BED.cluster().shards() {
+        assert_eq!(
+            BED.cluster().sql(shard.primary.as_ref(), &left).unwrap(),
+            "0"
+        );
+    }
+}
+
+/// Other routers know of it within a second or so; until then they may refuse, and store nothing twice.
+#[test]
+fn another_router_and_another_user() {
+    let _turn = turn();
+    let second = BED.another_router("", &|node| node.port());
+    let mut other = Client::connect(&Login::new(second.port()));
+    other.run("SELECT 1").succeeded();
+    let mut pair = Pair::new("email text");
+    pair.succeeds("INSERT INTO $T VALUES (1, 'a')");
+    let insert = pair.text("INSERT INTO $T VALUES (2, 'a')");
+    eventually("the other router knows", || {
+        let sqlstate = other.run(&insert).failure.unwrap().sqlstate().to_owned();
+        assert!(sqlstate == "23505" || sqlstate == "55000", "{sqlstate}");
+        sqlstate == "23505"
+    });
+    other.run(&insert.replace("'a'", "'b'")).succeeded();
+    pair.is_duplicate_here("INSERT INTO $T VALUES (3, 'b')");
+    // Who may only write the table keeps its index, and cannot read it.
+    let grant =
+        pair.text("CREATE ROLE writer_$T; GRANT INSERT ON $T TO writer_$T; GRANT writer_$T TO app");
+    for shard in BED.cluster().shards() {
+        BED.cluster()
+            .superuser_sql(shard.primary.as_ref(), "shop", &grant)
+            .unwrap();
+    }
+    let router = &mut pair.router;
+    router
+        .run(&format!("SET ROLE writer_{}", pair.table))
+        .succeeded();
+    router
+        .run(&insert.replace("(2, 'a')", "(4, 'd')"))
+        .succeeded();
+    let failure = router
+        .run(&insert.replace("(2, 'a')", "(5, 'd')"))
+        .failure
+        .unwrap();
+    assert_eq!(failure.sqlstate(), "23505", "{failure:?}");
+    let read = router.run(&format!("SELECT * FROM {}_email_key", pair.table));
+    assert_eq!(read.sqlstate(), Some("42501"));
+}
+
+/// Waits until nothing is prepared on any shard, and nobody is in a transaction.
+#[track_caller]
+fn all_has_ended() {
+    let open = "SELECT (SELECT count(*) FROM pg_prepared_xacts) + (SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%')";
+    eventually("all has ended", || {
+        let mut shards = BED.cluster().shards().iter();
+        shards.all(|shard| BED.cluster().sql(shard.primary.as_ref(), open).unwrap() == "0")
+    });
+}
+
+/// Killed while one shard is prepared and nothing is decided yet: neither the row is there nor its value.
+#[test]
+fn a_router_that_is_killed_before_the_decision() {
+    let _turn = turn();
+    let mut pair = Pair::new("email text");
+    let insert = pair.apart(1);
+    let mut victim = BED.another_router("", &|node| node.port());
+    let mut client = Client::connect(&Login::new(victim.port()));
+    let first = BED.cluster().shard(0).primary.as_ref();
+    let mut holder = BED.node_client(first);
+    holder.run("BEGIN").succeeded();
+    holder
+        .run("LOCK switchyard.decisions IN EXCLUSIVE MODE")
+        .succeeded();
+    let told = std::thread::scope(|scope| {
+        let inserting = scope.spawn(|| client.try_run(&insert));
+        eventually("one shard is prepared", || {
+            let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+            let second = BED.cluster().shard(1).primary.as_ref();
+            BED.cluster().sql(second, prepared).unwrap() == "1"
+        });
+        victim.process().kill();
+        inserting.join().unwrap()
+    });
+    assert!(told.is_none(), "{told:?}");
+    holder.run("ROLLBACK").succeeded();
+    all_has_ended();
+    pair.check_index();
+    pair.router.run(&insert).succeeded();
+    pair.check_index();
+}
+
+/// Killed at any time: what was acknowledged is there, and the index has the rows' values, and no others.
+#[test]
+fn routers_that_are_killed_while_they_write() {
+    let _turn = turn();
+    let mut pair = Pair::new("email text");
+    let table = pair.table.clone();
+    for round in 0..6 {
+        let mut victim = BED.another_router("", &|node| node.port());
+        let mut client = Client::connect(&Login::new(victim.port()));
+        let told = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0.. {
+                    let id = round * 100_000 + number;
+                    let insert = format!("INSERT INTO {table} VALUES ({id}, 'v{id}')");
+                    match client.try_run(&insert) {
+                        Some(reply) => drop(reply.succeeded()),
+                        None => return,
+                    }
+                    told.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            // Each time at another point of a statement.
+            eventually("rows come", || told.load(Ordering::Relaxed) > 20 + round);
+            victim.process().kill();
+        });
+        all_has_ended();
+        let least = round * 100_000;
+        let count = pair.text(&format!("SELECT count(*) FROM $T WHERE id >= {least}"));
+        let count: u32 = pair.router.run(&count).value().parse().unwrap();
+        let told = told.load(Ordering::Relaxed);
+        assert!(count == told || count == told + 1, "{count} {told}");
+        pair.check_index();
+    }
+}
+
+/// Statements made at random, by a few values: the same comes of them, and the same is stored.
+#[test]
+fn random_writes() {
+    let _turn = turn();
+    let mut pair = Pair::new("email text, name text");
+    let mut chance = Chance::of(1, 1);
+    let mut failed = 0;
+    for number in 0..300 {
+        let (id, other) = (chance.below(12), chance.below(12));
+        let (value, second) = (chance.below(15), chance.below(15));
+        let sql = match chance.below(12) {
+            0..=2 => format!(
+                "INSERT INTO $T VALUES ({id}, 'v{value}', 'n{number}') ON CONFLICT (id) DO UPDATE SET email = excluded.email, name = 'again' RETURNING *"
+            ),
+            3 => format!(
+                "INSERT INTO $T VALUES ({}, 'v{value}'), ({}, NULL)",
+                100 + number,
+                1000 + number
+            ),
+            4 | 5 => {
+                format!("UPDATE $T SET email = 'v{value}' WHERE id = {id} RETURNING id, email")
+            }
+            6 => format!("UPDATE $T SET email = NULL, name = name || '.' WHERE email = 'v{value}'"),
+            7 => format!("DELETE FROM $T WHERE id = {id} OR email = 'v{value}'"),
+            8 => format!("UPDATE $T SET id = {} WHERE id = {id}", 20 + other),
+            9 => format!(
+                "MERGE INTO $T AS t USING (VALUES ({id}::int8)) AS v (id) ON t.id = v.id WHEN MATCHED THEN UPDATE SET email = 'v{value}' WHEN NOT MATCHED THEN INSERT VALUES (v.id, 'v{second}', 'm')"
+            ),
+            10 => format!("DELETE FROM $T WHERE email = 'v{value}' RETURNING *"),
+            _ => match pair.router.status {
+                b'I' => "BEGIN".to_owned(),
+                b'E' => "ROLLBACK".to_owned(),
+                _ if chance.percent(50) => "COMMIT".to_owned(),
+                _ => "ROLLBACK".to_owned(),
+            },
+        };
+        let reply = pair.run_or_refused(&sql);
+        failed += usize::from(reply.sqlstate() == Some("23505"));
+        if pair.router.status != b'E' {
+            pair.check();
+        }
+        if pair.router.status == b'E' && chance.percent(60) {
+            pair.succeeds("ROLLBACK");
+        }
+    }
+    assert!(failed > 20, "{failed}");
 }

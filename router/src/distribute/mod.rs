@@ -10,7 +10,7 @@ mod moves;
 mod places;
 pub(crate) mod switchover;
 mod table;
-mod unique;
+pub(crate) mod unique;
 
 use std::sync::Arc;
 

@@ -95,7 +95,7 @@ pub(super) async fn drop(
     let schema = &request.database.schema;
     let index = &found.name;
     found.is_suitable(request.wanted)?;
-    let record = format!("{}()", named(index, "_record"));
+    let record = format!("{}()", part_of(index, "_record"));
     let query = TABLE.replace("$RECORD", &escape_literal(&record));
     let Some(row) = places.ask(0, &query).await?.pop() else {
         let message = format!("\"{index}\" is not a global unique index");
@@ -112,23 +112,28 @@ pub(super) async fn drop(
         .lock(&changed(schema, &locked, None, None), settings)
         .await?;
     places.in_transaction = true;
-    let sql = format!(
-        "DROP FUNCTION {}(), {}(), {}(pg_catalog.int4), {}(pg_catalog.text[]) CASCADE; DROP TABLE {}, {}",
-        named(index, "_record"),
-        named(index, "_check"),
-        named(index, "_take"),
-        named(index, "_apply"),
-        named(index, "_changes"),
-        named(index, ""),
-    );
+    let sql = drop_sql(index);
     for shard in 0..places.len() {
         places.ask(shard, &sql).await?;
     }
     Ok(changed(schema, index, before, None))
 }
 
-/// A name in SQL that is made of a table's.
-fn named(table: &TableName, suffix: &str) -> String {
+/// Drops all that keeps an index.
+pub(crate) fn drop_sql(index: &TableName) -> String {
+    format!(
+        "DROP FUNCTION {}(), {}(), {}(pg_catalog.int8, pg_catalog.int4), {}(pg_catalog.text[]) CASCADE; DROP TABLE {}, {}",
+        part_of(index, "_record"),
+        part_of(index, "_check"),
+        part_of(index, "_take"),
+        part_of(index, "_apply"),
+        part_of(index, "_changes"),
+        part_of(index, ""),
+    )
+}
+
+/// The name in SQL of what belongs to an index.
+pub(crate) fn part_of(table: &TableName, suffix: &str) -> String {
     let name = format!("{}{suffix}", table.name);
     format!(
         "{}.{}",
@@ -180,14 +185,14 @@ impl Made<'_> {
             .replace("$ROWS", &trigger("rows"))
             .replace("$UPDATES", &trigger("updates"))
             .replace("$TRUNCATES", &trigger("truncates"))
-            .replace("$BUCKET", &bucket_sql("t.value"))
-            .replace("$CHANGES", &named(self.index, "_changes"))
-            .replace("$RECORD", &named(self.index, "_record"))
-            .replace("$CHECK", &named(self.index, "_check"))
-            .replace("$TAKE", &named(self.index, "_take"))
-            .replace("$APPLY", &named(self.index, "_apply"))
-            .replace("$INDEX", &named(self.index, ""))
-            .replace("$TABLE", &named(self.table, ""))
+            .replace("$BUCKET", &bucket_sql("g.value"))
+            .replace("$CHANGES", &part_of(self.index, "_changes"))
+            .replace("$RECORD", &part_of(self.index, "_record"))
+            .replace("$CHECK", &part_of(self.index, "_check"))
+            .replace("$TAKE", &part_of(self.index, "_take"))
+            .replace("$APPLY", &part_of(self.index, "_apply"))
+            .replace("$INDEX", &part_of(self.index, ""))
+            .replace("$TABLE", &part_of(self.table, ""))
             .replace("$COLUMN", &escape_identifier(self.column))
             .replace("$KEY", &escape_identifier(self.key));
         for shard in 0..places.len() {
@@ -198,7 +203,7 @@ impl Made<'_> {
 
     async fn type_of(&self, places: &mut Places<'_>, column: &str) -> Result<String, Failure> {
         let query = TYPE
-            .replace("$TABLE", &escape_literal(&named(self.table, "")))
+            .replace("$TABLE", &escape_literal(&part_of(self.table, "")))
             .replace("$COLUMN", &escape_literal(column));
         let mut rows = places.ask(0, &query).await?;
         let value = rows.pop().and_then(|row| row.into_iter().next()?);
@@ -207,7 +212,7 @@ impl Made<'_> {
 
     /// Brings every value to its shard. None may be there twice.
     async fn fill(&self, places: &mut Places<'_>, buckets: &BucketMap) -> Result<(), Failure> {
-        let (table, index) = (named(self.table, ""), named(self.index, ""));
+        let (table, index) = (part_of(self.table, ""), part_of(self.index, ""));
         let column = escape_identifier(self.column);
         let columns = format!("{column}, {}", escape_identifier(self.key));
         for from in 0..places.len() {
@@ -249,7 +254,7 @@ impl Made<'_> {
             "SELECT pg_catalog.concat('Key (', pg_catalog.quote_ident({}), ')=(', {column}, ') is duplicated.')
                FROM {} GROUP BY {column} HAVING pg_catalog.count(*) > 1 ORDER BY {column} LIMIT 1",
             escape_literal(self.column),
-            named(self.index, "")
+            part_of(self.index, "")
         );
         let Some(row) = places.ask(shard, &query).await?.pop() else {
             return Ok(());

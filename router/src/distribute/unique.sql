@@ -41,24 +41,26 @@ BEGIN
 END
 $switchyard$;
 
-CREATE FUNCTION $TAKE(most pg_catalog.int4) RETURNS SETOF pg_catalog.text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $switchyard$
+CREATE FUNCTION $TAKE(taken pg_catalog.int8, most pg_catalog.int4) RETURNS SETOF pg_catalog.text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $switchyard$
+DECLARE
+    last int8;
 BEGIN
+    SELECT max(n.place) INTO last FROM (
+        SELECT c.place FROM $CHANGES AS c
+        WHERE c.transaction = pg_current_xact_id() AND c.place > taken ORDER BY c.place LIMIT most) AS n;
     RETURN QUERY
-    WITH chosen AS (
-        SELECT c.transaction, c.place FROM $CHANGES AS c
-        WHERE c.transaction = pg_current_xact_id() ORDER BY c.place LIMIT most),
-    taken AS (
-        DELETE FROM $CHANGES AS c USING chosen
-        WHERE c.transaction = chosen.transaction AND c.place = chosen.place RETURNING c AS change, c.*)
-    SELECT concat_ws(' ', t.operation, coalesce($BUCKET, 0),
-                     encode(convert_to(t.change::text, getdatabaseencoding()), 'hex'))
-    FROM taken AS t ORDER BY t.place;
+    WITH gone AS (
+        DELETE FROM $CHANGES AS c
+        WHERE c.transaction = pg_current_xact_id() AND c.place > taken AND c.place <= last RETURNING c AS change, c.*)
+    SELECT concat_ws(' ', g.operation, coalesce($BUCKET, 0), g.place,
+                     encode(convert_to(g.change::text, getdatabaseencoding()), 'hex'))
+    FROM gone AS g ORDER BY g.place;
 END
 $switchyard$;
 
 CREATE FUNCTION $APPLY(changes pg_catalog.text[]) RETURNS pg_catalog.text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $switchyard$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $switchyard$
 #variable_conflict use_column
 DECLARE
     one text;
@@ -92,7 +94,7 @@ EXCEPTION WHEN unique_violation THEN
 END
 $switchyard$;
 
-GRANT EXECUTE ON FUNCTION $TAKE(pg_catalog.int4), $APPLY(pg_catalog.text[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION $TAKE(pg_catalog.int8, pg_catalog.int4), $APPLY(pg_catalog.text[]) TO PUBLIC;
 
 CREATE CONSTRAINT TRIGGER "switchyard" AFTER INSERT ON $CHANGES DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION $CHECK();

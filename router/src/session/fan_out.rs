@@ -122,6 +122,9 @@ impl Session {
         if let Ok(true) = outcome {
             outcome = self.keep_unique(plan).await.map(|()| true);
         }
+        if matches!((&outcome, &plan.command), (Ok(true), Command::Ddl)) {
+            outcome = self.look_after_unique(plan).await.map(|()| true);
+        }
         let answer = self.client.unhold(held);
         match outcome {
             Ok(true) => {

@@ -6,10 +6,11 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use postgres_protocol::escape::escape_identifier;
-use switchyard_schema::ShardIndex;
+use postgres_protocol::escape::escape_literal;
+use switchyard_schema::{ShardIndex, ShardSet};
 
 use super::Session;
+use crate::distribute::unique::{drop_sql, part_of};
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
@@ -17,19 +18,34 @@ use crate::plan::{Plan, Refusal};
 use crate::relations::GlobalIndex;
 
 /// So many changes are taken at a time.
-const MOST: usize = 10_000;
+const MOST: usize = 4_000;
 
-/// One change, as `…_take` says it: what has been done, the bucket of the value, and the rest for `…_apply`.
+/// One change, as `…_take` says it: what has been done, the bucket of the value, its place among the transaction's, and all of it for
+/// `…_apply`.
 struct Change {
     is_truncation: bool,
+    /// Where it belongs.
     shard: ShardIndex,
-    line: String,
+    place: i64,
+    body: String,
 }
 
 impl Change {
-    /// What is behind the operation and the bucket.
-    fn body(&self) -> &str {
-        self.line.rsplit(' ').next().unwrap_or_default()
+    /// Reads a line of a shard's.
+    fn read(line: &str, own: ShardIndex, owners: &[ShardIndex]) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (operation, bucket) = (words.next()?, words.next()?);
+        let bucket: usize = bucket.parse().ok()?;
+        let is_truncation = operation == "T";
+        Some(Change {
+            is_truncation,
+            shard: match is_truncation {
+                true => own,
+                false => *owners.get(bucket)?,
+            },
+            place: words.next()?.parse().ok()?,
+            body: words.next()?.to_owned(),
+        })
     }
 }
 
@@ -53,13 +69,15 @@ impl Session {
         written.sort_unstable();
         let mut truncated = 0;
         for shard in written {
+            let mut taken = 0;
             loop {
-                let changes = self.taken(shard, index, plan).await?;
-                let is_last = changes.len() < MOST;
-                truncated += changes.iter().filter(|change| change.is_truncation).count();
+                let changes = self.taken((shard, taken), index, plan).await?;
+                let truncations = changes.iter().filter(|change| change.is_truncation);
+                truncated += truncations.count();
                 self.apply(&changes, index, plan).await?;
-                if is_last {
-                    break;
+                match changes.last() {
+                    Some(last) if changes.len() == MOST => taken = last.place,
+                    Some(_) | None => break,
                 }
             }
         }
@@ -69,31 +87,18 @@ impl Session {
         }
     }
 
-    /// What has been recorded on a shard, in order; it is not there any more then.
+    /// What has been recorded on a shard behind what has been taken, in order; it is not there any more then.
     async fn taken(
         &mut self,
-        shard: ShardIndex,
+        (shard, taken): (ShardIndex, i64),
         index: &GlobalIndex,
         plan: &Plan,
     ) -> Result<Vec<Change>, Trouble> {
-        let query = format!("SELECT {}({MOST})", function(index, "take"));
+        let query = format!("SELECT {}({taken}, {MOST})", function(index, "take"));
         let lines = self.ask_shard(shard, &query, plan).await?;
         let owners = self.database.buckets.owners();
-        let change = |line: String| {
-            let mut words = line.split(' ');
-            let (operation, bucket) = (words.next()?, words.next()?);
-            let bucket: usize = bucket.parse().ok()?;
-            let is_truncation = operation == "T";
-            Some(Change {
-                is_truncation,
-                shard: match is_truncation {
-                    true => shard,
-                    false => *owners.get(bucket)?,
-                },
-                line,
-            })
-        };
-        let changes: Option<Vec<Change>> = lines.into_iter().map(change).collect();
+        let changes = lines.iter().map(|line| Change::read(line, shard, owners));
+        let changes: Option<Vec<Change>> = changes.collect();
         Ok(changes.ok_or(Failure::Retry)?)
     }
 
@@ -109,7 +114,7 @@ impl Session {
         shards.dedup();
         for shard in shards {
             let own = changes.iter().filter(|change| change.shard == shard);
-            let bodies: Vec<&str> = own.map(Change::body).collect();
+            let bodies: Vec<&str> = own.map(|change| &*change.body).collect();
             let mut query = format!("SELECT {}('{{", function(index, "apply"));
             // Writing to a string does not fail.
             let _ = write!(query, "{}}}')", bodies.join(","));
@@ -121,6 +126,30 @@ impl Session {
                 }
                 .into());
             }
+        }
+        Ok(())
+    }
+
+    /// After a change of the schema: the index of a table that is gone goes, too; what would keep an index from being kept is refused.
+    pub(super) async fn look_after_unique(&mut self, plan: &Plan) -> Result<(), Trouble> {
+        let indexes = Arc::clone(self.database.relations.global_indexes());
+        for index in indexes.iter() {
+            let state = self
+                .ask_shard(ShardIndex::FIRST, &state_of(index), plan)
+                .await?;
+            match state.first().map(String::as_str) {
+                Some("gone") => self.drop_index(index, plan).await?,
+                Some("broken") => return Err(broken(index)),
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_index(&mut self, index: &GlobalIndex, plan: &Plan) -> Result<(), Trouble> {
+        let drop = drop_sql(&index.name);
+        for shard in ShardSet::all(self.database.shards.len()).iter() {
+            self.ask_shard(shard, &drop, plan).await?;
         }
         Ok(())
     }
@@ -144,11 +173,33 @@ impl Session {
 
 /// One of the functions that keep an index.
 fn function(index: &GlobalIndex, what: &str) -> String {
+    part_of(&index.name, &format!("_{what}"))
+}
+
+/// Asks what has become of an index that is still there: `gone` with its table, `broken`, or nothing.
+fn state_of(index: &GlobalIndex) -> String {
+    let record = escape_literal(&format!("{}()", function(index, "record")));
+    let column = escape_literal(&index.column);
     format!(
-        "{}.{}",
-        escape_identifier(&index.name.schema),
-        escape_identifier(&format!("{}_{what}", index.name.name))
+        "SELECT CASE WHEN pg_catalog.count(t.oid) = 0 THEN 'gone'
+                     WHEN pg_catalog.count(t.oid) <> 3 OR pg_catalog.bool_or(t.tgenabled = 'D') OR pg_catalog.count(a.attname) <> 3 THEN 'broken' END
+           FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
+           LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = t.tgrelid AND a.attname = {column} AND NOT a.attisdropped
+          WHERE p.oid = pg_catalog.to_regprocedure({record}) GROUP BY p.oid"
     )
+}
+
+fn broken(index: &GlobalIndex) -> Trouble {
+    let (name, table, column) = (&index.name, &index.table, &index.column);
+    let message = format!("global unique index \"{name}\" would not be kept any more");
+    let refusal = Refusal::certain("0A000", message)
+        .detail(format!(
+            "Its triggers have to be enabled, and column \"{column}\" of table \"{table}\" to have its name."
+        ))
+        .hint(format!(
+            "Call drop_global_unique_index('{name}') first, and make it anew then."
+        ));
+    Failure::Refused(Box::new(refusal)).into()
 }
 
 /// A hint has sent a TRUNCATE to one shard.

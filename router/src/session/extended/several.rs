@@ -60,12 +60,37 @@ impl Session {
         Ok(())
     }
 
-    /// Executes a portal that is bound on several shards: one after the other, as far as the row limit goes.
+    /// Executes a portal that is bound on several shards. What changes all of them is told when nothing speaks against it any more.
     pub(super) async fn execute_several(
         &mut self,
         name: &[u8],
         max_rows: i32,
     ) -> Result<(), Trouble> {
+        let Some(Portal::Several { plan, .. }) = self.portals.get(name) else {
+            return Err(Failure::NoSuchPortal(lossy(name)).into());
+        };
+        let plan = Arc::clone(plan);
+        if !matches!(plan.operator, Operator::Broadcast(_)) {
+            return self.execute_each(name, max_rows).await;
+        }
+        self.settle().await?;
+        let held = self.client.hold();
+        let mut outcome = self.execute_each(name, max_rows).await;
+        if outcome.is_ok() {
+            outcome = self.keep_unique(&plan).await;
+        }
+        if outcome.is_ok() && plan.command == Command::Ddl {
+            outcome = self.look_after_unique(&plan).await;
+        }
+        let said = self.client.unhold(held);
+        if matches!(outcome, Ok(()) | Err(Trouble::Told)) {
+            self.client.output.extend_from_slice(&said);
+        }
+        outcome
+    }
+
+    /// Executes it on one shard after the other, as far as the row limit goes.
+    async fn execute_each(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
         let Some(Portal::Several {
             shards,
             on_primaries,
