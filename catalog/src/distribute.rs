@@ -121,4 +121,34 @@ impl Catalog {
         let decided = self.decision(transaction).await?;
         decided.ok_or_else(|| Error::Damaged("a decision has gone".into()))
     }
+
+    /// Decisions that may be of no use any more: of transactions that were committed a minute ago, or rolled back a day ago, for so long somebody may yet try to commit
+    /// one. None if the catalog has databases besides `known`, on whose shards parts may be prepared.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn old_decisions(&self, known: &[String]) -> Result<Vec<String>, Error> {
+        let rows = sqlx::query(
+            "SELECT gid FROM switchyard.decisions
+              WHERE decided_at < pg_catalog.now() - CASE WHEN committed THEN '1 minute' ELSE '1 day' END::interval
+                AND NOT EXISTS (SELECT FROM switchyard.databases WHERE name <> ALL ($1)) LIMIT 1000",
+        )
+        .bind(known)
+        .fetch_all(&mut *self.acquire().await?)
+        .await?;
+        let gids = rows.iter().map(|row| row.try_get(0));
+        Ok(gids.collect::<Result<_, _>>()?)
+    }
+
+    /// Removes decisions.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn forget(&self, transactions: &[String]) -> Result<(), Error> {
+        sqlx::query("DELETE FROM switchyard.decisions WHERE gid = ANY ($1)")
+            .bind(transactions)
+            .execute(&mut *self.acquire().await?)
+            .await?;
+        Ok(())
+    }
 }

@@ -568,3 +568,53 @@ fn a_catalog_that_is_away_changes_nothing() {
     });
     assert_eq!(seen(&mut client), ALL);
 }
+
+/// The catalog keeps how a change has ended as long as somebody may have to know, and no longer.
+#[test]
+fn decisions_of_the_catalog_are_removed() {
+    let bed = bed();
+    let name = |token: char, user: &str| {
+        let token = String::from(token).repeat(32);
+        format!("switchyard.{token}.1.(catalog).{user}")
+    };
+    // Nobody can end this one: its user is nobody here.
+    let left = name('b', "nobody");
+    let on_first = |sql: &str| {
+        let node = bed.cluster().shard(0).primary.as_ref();
+        bed.cluster().superuser_sql(node, "shop", sql).unwrap()
+    };
+    on_first("CREATE TABLE left_over (a int)");
+    let prepare = format!("BEGIN; INSERT INTO left_over VALUES (1); PREPARE TRANSACTION '{left}'");
+    on_first(&prepare);
+    let rows = [
+        (name('a', "app"), true, "2 minutes"),
+        (left.clone(), true, "2 minutes"),
+        (name('c', "app"), true, "0"),
+        (name('d', "app"), false, "2 minutes"),
+        (name('e', "app"), false, "2 days"),
+    ];
+    for (gid, committed, age) in &rows {
+        catalog(
+            &bed,
+            &format!(
+                "INSERT INTO switchyard.decisions VALUES ('{gid}', {committed}, now() - '{age}'::interval)"
+            ),
+        );
+    }
+    let there = |gid: &str| {
+        let count = format!("SELECT count(*) FROM switchyard.decisions WHERE gid = '{gid}'");
+        catalog(&bed, &count) == "1"
+    };
+    let begin = Instant::now();
+    while there(&rows[0].0) || there(&rows[4].0) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(45),
+            "they are removed"
+        );
+        sleep(Duration::from_millis(500));
+    }
+    for (gid, ..) in rows.iter().take(4).skip(1) {
+        assert!(there(gid), "{gid} may be needed");
+    }
+    on_first(&format!("ROLLBACK PREPARED '{left}'; "));
+}

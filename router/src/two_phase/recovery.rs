@@ -225,12 +225,17 @@ impl Recovery {
     /// Looks at the primaries of all databases that have several, or of those that sessions wait for.
     async fn look(&mut self, urgent: bool) {
         let topology = self.published.snapshot();
+        let cleans = !urgent && Instant::now() >= self.cleans;
         for database in topology.databases.values() {
             let mut waiting = self.waiting.iter();
             let is_awaited = waiting.any(|waiting| waiting.database == database.name);
             if database.shards.len() > 1 && (is_awaited || !urgent) {
-                self.look_at(database, urgent).await;
+                self.look_at(database, urgent, cleans).await;
             }
+        }
+        if cleans {
+            self.clean_catalog(&topology).await;
+            self.cleans = Instant::now() + CLEANING;
         }
         let is_over = |waiting: &Waiting| waiting.since.elapsed() > PATIENCE;
         while let Some(at) = self.waiting.iter().position(is_over) {
@@ -240,8 +245,8 @@ impl Recovery {
         self.links.retain(&topology);
     }
 
-    async fn look_at(&mut self, database: &DatabaseTopology, urgent: bool) {
-        let old = match !urgent && Instant::now() >= self.cleans {
+    async fn look_at(&mut self, database: &DatabaseTopology, urgent: bool, cleans: bool) {
+        let old = match cleans {
             true => self.old_decisions(database).await,
             false => Vec::new(),
         };

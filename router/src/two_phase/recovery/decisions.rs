@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::escape_literal;
-use tokio::time::Instant;
+use switchyard_catalog::{Catalog, Credentials};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{InDoubt, Recovery, is_true};
 use crate::topology::link::LinkError;
-use crate::topology::{DatabaseTopology, Node};
+use crate::topology::{DatabaseTopology, Node, Topology};
 use crate::two_phase::GlobalId;
 
 /// Between two looks for decisions that nobody needs any more.
 pub(super) const CLEANING: Duration = Duration::from_secs(30);
+
+/// The longest that the catalog's may take.
+const CATALOG_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Whether decisions can be recorded here.
 const IS_INSTALLED: &str = "\
@@ -53,7 +57,6 @@ impl Recovery {
         &mut self,
         database: &DatabaseTopology,
     ) -> Vec<(Arc<Node>, Vec<GlobalId>)> {
-        self.cleans = Instant::now() + CLEANING;
         let mut old = Vec::new();
         for shard in &database.shards {
             let node = shard.primary();
@@ -72,6 +75,45 @@ impl Recovery {
             }
         }
         old
+    }
+
+    /// Removes decisions of the catalog of which no part is prepared anywhere any more.
+    pub(super) async fn clean_catalog(&mut self, topology: &Topology) {
+        let Some(credentials) = self.links.settings().catalog_credentials() else {
+            return;
+        };
+        let cleaning = self.forget_of_catalog(topology, &credentials);
+        match timeout(CATALOG_ANSWERS, cleaning).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "cannot remove old decisions of the catalog"),
+            Err(_) => debug!("the catalog does not answer"),
+        }
+    }
+
+    async fn forget_of_catalog(
+        &mut self,
+        topology: &Topology,
+        credentials: &Credentials,
+    ) -> Result<(), switchyard_catalog::Error> {
+        let known: Vec<String> = topology.databases.keys().map(ToString::to_string).collect();
+        let catalog = Catalog::open(credentials).await?;
+        let mut old = catalog.old_decisions(&known).await?;
+        for database in topology.databases.values() {
+            if old.is_empty() {
+                break;
+            }
+            let (in_doubt, all) = self.in_doubt(database).await;
+            let is_done = |name: &String| {
+                let id = GlobalId::parse(name);
+                all && id.is_some_and(|id| !in_doubt.contains_key(&id))
+            };
+            old.retain(is_done);
+        }
+        if !old.is_empty() {
+            catalog.forget(&old).await?;
+        }
+        catalog.close().await;
+        Ok(())
     }
 
     /// Removes decisions of which no part is prepared anywhere any more.
