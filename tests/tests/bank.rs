@@ -1,5 +1,5 @@
-//! A bank: money moves between accounts on different shards while routers, servers and connections are killed at random. The
-//! sum never changes, every transfer that was acknowledged is there once, and nothing stays prepared.
+//! A bank: money moves between accounts on different shards while routers, servers, the catalog and connections are killed at random. The
+//! sum never changes, whoever adds it up meanwhile by consistent reads, every transfer that was acknowledged is there once, and nothing stays prepared.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -30,6 +30,7 @@ colocate_with = \"accounts\"
 const ACCOUNTS: usize = 20;
 const CLIENTS: usize = 8;
 const ROUTERS: usize = 2;
+const SHARDS: usize = 3;
 const LASTS: Duration = Duration::from_secs(60);
 const SEED: u64 = 4;
 
@@ -47,8 +48,13 @@ enum Told {
 /// Moves some money; `number` is the transfer's.
 fn transfer(client: &mut Client, number: usize, chance: &mut Chance) -> (Told, bool) {
     let from = chance.below(ACCOUNTS);
-    // An odd step away: on the other shard.
-    let to = (from + 1 + 2 * chance.below(ACCOUNTS / 2)) % ACCOUNTS;
+    // On another shard.
+    let to = loop {
+        let to = chance.below(ACCOUNTS);
+        if to % SHARDS != from % SHARDS {
+            break to;
+        }
+    };
     let amount = chance.between(1, 9);
     let statements = [
         "BEGIN".to_owned(),
@@ -100,6 +106,31 @@ fn customer(
     told
 }
 
+/// Adds up all money, through whichever router is there, until the time is over. How often it has been told.
+fn auditor(ports: &[AtomicU16], is_over: &AtomicBool) -> usize {
+    let mut chance = Chance::of(SEED, 2000);
+    let (mut told, mut client) = (0, None);
+    while !is_over.load(Ordering::Relaxed) {
+        let Some(here) = &mut client else {
+            let port = ports[chance.below(ROUTERS)].load(Ordering::Relaxed);
+            let login = Login::new(port).with("options", "-cswitchyard.consistent_read=on");
+            client = Client::reach(&login).ok().and_then(Result::ok);
+            continue;
+        };
+        match here.try_run("SELECT sum(balance) FROM accounts") {
+            Some(reply) if reply.failure.is_none() => {
+                assert_eq!(reply.value(), (1000 * ACCOUNTS).to_string());
+                told += 1;
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(50)),
+            None => client = None,
+        }
+        // The others are to get on.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    told
+}
+
 /// Kills something, now and then, until the time is over. How often it has.
 fn faults(
     bed: &Bed,
@@ -113,7 +144,7 @@ fn faults(
     while begin.elapsed() < LASTS {
         std::thread::sleep(Duration::from_millis(chance.between(100, 1500) as u64));
         let at = chance.below(ROUTERS);
-        let shard = chance.below(2);
+        let shard = chance.below(SHARDS);
         let fault = chance.below(4);
         done[fault] += 1;
         match fault {
@@ -124,7 +155,10 @@ fn faults(
             }
             1 => routers[at].of_shard(shard).cut(),
             2 => {
-                let node = bed.cluster().shard(shard).primary.as_ref();
+                let node = match chance.below(SHARDS + 1) {
+                    SHARDS => bed.cluster().catalog().unwrap(),
+                    shard => bed.cluster().shard(shard).primary.as_ref(),
+                };
                 node.stop(*chance.pick(&[Stop::Kill, Stop::Immediate, Stop::Fast]))
                     .unwrap();
                 node.start().unwrap();
@@ -144,7 +178,9 @@ fn faults(
 
 #[test]
 fn no_money_is_made_or_lost() {
-    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)).with_tables(DDL, TABLES));
+    let bed = Bed::start(
+        BedSpec::of(ClusterSpec::for_tests(SHARDS, 0).with_catalog()).with_tables(DDL, TABLES),
+    );
     let mut client = bed.client();
     for id in 0..ACCOUNTS {
         let open = format!("INSERT INTO accounts VALUES ({id}, 1000)");
@@ -156,8 +192,9 @@ fn no_money_is_made_or_lost() {
         .map(|router| AtomicU16::new(router.router().port()));
     let ports: Vec<AtomicU16> = ports.collect();
     let (numbers, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (told, faults) = std::thread::scope(|scope| {
+    let (told, faults, audits) = std::thread::scope(|scope| {
         let faults = scope.spawn(|| faults(&bed, routers, &ports, &is_over));
+        let auditor = scope.spawn(|| auditor(&ports, &is_over));
         let customers: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let (ports, numbers, is_over) = (&ports, &numbers, &is_over);
@@ -170,17 +207,18 @@ fn no_money_is_made_or_lost() {
         (
             told.collect::<BTreeMap<usize, Told>>(),
             faults.join().unwrap(),
+            auditor.join().unwrap(),
         )
     });
     eventually("nothing stays prepared or at work", || {
         let left = "SELECT (SELECT count(*) FROM pg_prepared_xacts) + (SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid')";
-        each(&bed, left) == ["0", "0"]
+        each(&bed, left) == ["0"; SHARDS]
     });
     let count = |wanted: Told| told.values().filter(|told| **told == wanted).count();
     let committed = count(Told::Committed);
     println!(
         "{committed} transfers acknowledged, {} failed, {} unknown; {} routers killed, {} times connections cut, {} \
-         servers stopped, {} stalls",
+         servers stopped, {} stalls; {audits} times all was added up",
         count(Told::Failed),
         count(Told::Unknown),
         faults[0],
@@ -190,6 +228,7 @@ fn no_money_is_made_or_lost() {
     );
     balanced(&bed, &told);
     assert!(committed > 100, "they came to work");
+    assert!(audits > 10, "{audits}");
     assert!(faults.iter().all(|times| *times > 0), "{faults:?}");
 }
 
@@ -225,5 +264,5 @@ fn balanced(bed: &Bed, told: &BTreeMap<usize, Told>) {
     let sum: i64 = sums.iter().map(|sum| sum.parse::<i64>().unwrap()).sum();
     assert_eq!(sum, 1000 * ACCOUNTS as i64);
     let differ = "SELECT count(*) FROM accounts WHERE balance <> 1000 + (SELECT coalesce(sum(amount), 0) FROM lines WHERE account = id)";
-    assert_eq!(each(bed, differ), ["0", "0"]);
+    assert_eq!(each(bed, differ), ["0"; SHARDS]);
 }
