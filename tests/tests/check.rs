@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use switchyard_catalog::{Catalog, Credentials};
-use switchyard_cluster::{Cluster, ClusterSpec, RouterFile, Stop};
+use switchyard_cluster::{Cluster, ClusterSpec, RouterFile, Settings, Stop};
 use switchyard_tests::{command, eventually, shop};
 use tempfile::TempDir;
 
@@ -101,6 +101,19 @@ fn a_good_installation_has_no_problems() {
         "replica"
     );
     assert_eq!(json["problems"].as_array().unwrap().len(), 0);
+}
+
+/// Writes of one shard need nothing prepared: it is a warning.
+#[test]
+fn servers_that_prepare_nothing_are_warned_of() {
+    let bed = Bed::start(ClusterSpec {
+        settings: Settings::for_tests().with("max_prepared_transactions", "0"),
+        ..ClusterSpec::for_tests(2, 0)
+    });
+    let (code, out) = bed.check();
+    assert_eq!(code, Some(0), "{out}");
+    let warned = out.matches("max_prepared_transactions is 0").count();
+    assert_eq!(warned, 2, "{out}");
 }
 
 #[test]

@@ -489,6 +489,12 @@ fn servers_that_prepare_nothing() {
         "Set max_prepared_transactions to a nonzero value."
     );
     assert_eq!(balances(&bed), BEFORE);
+    // Nor does a client prepare anything.
+    transfer(&mut client);
+    let failure = client.run("PREPARE TRANSACTION 'none'").failure.unwrap();
+    assert_eq!(failure.sqlstate(), "55000", "{failure:?}");
+    assert_eq!(client.status, b'I');
+    assert_eq!(balances(&bed), BEFORE);
     // One shard's transactions need none of it.
     client
         .run("UPDATE accounts SET balance = 90 WHERE id = 0")

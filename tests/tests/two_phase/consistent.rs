@@ -217,7 +217,7 @@ fn sums_are_right_while_money_moves() {
                     seen.fetch_add(all, Ordering::Relaxed);
                 })
             });
-            std::thread::sleep(Duration::from_secs(4));
+            std::thread::sleep(Duration::from_secs(3));
             is_over.store(true, Ordering::Relaxed);
             for reader in readers {
                 reader.join().unwrap();

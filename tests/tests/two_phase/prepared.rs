@@ -147,7 +147,8 @@ fn a_router_that_is_killed_while_a_client_prepares() {
 
 #[test]
 fn a_connection_that_is_lost_while_a_client_prepares() {
-    for point in CLIENTS_POINTS {
+    // One of each kind.
+    for point in [1, 3, 4, 5, 6, 7, 8, 12].map(|at| CLIENTS_POINTS[at]) {
         let (bed, _turn) = bed();
         let mut proxied = Proxied::new(bed, "");
         let told = at_clients_point(&mut proxied, point, |proxied| {
