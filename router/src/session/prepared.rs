@@ -179,8 +179,9 @@ impl Session {
         if self.block.is_some() {
             return Err(Failure::NotInBlock(ending(commit)).into());
         }
-        let parts = self.parts_of(name).await?;
+        // In the order of the shards, as everybody waits for connections.
         let decider = self.join(ShardIndex::FIRST, Need::Primary).await?;
+        let parts = self.parts_of(name).await?;
         self.writes_on(decider)?;
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
         let ended = match commit {
