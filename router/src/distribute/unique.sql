@@ -63,12 +63,17 @@ CREATE FUNCTION $APPLY(changes pg_catalog.text[]) RETURNS pg_catalog.text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $switchyard$
 #variable_conflict use_column
 DECLARE
-    one text;
+    switchyard_changes $CHANGES[] := ARRAY(
+        SELECT convert_from(decode(c.hex, 'hex'), getdatabaseencoding())::$CHANGES
+        FROM unnest(changes) WITH ORDINALITY AS c (hex, place) ORDER BY c.place);
     switchyard_change $CHANGES;
     said text;
 BEGIN
-    FOREACH one IN ARRAY changes LOOP
-        switchyard_change := convert_from(decode(one, 'hex'), getdatabaseencoding())::$CHANGES;
+    IF NOT EXISTS (SELECT FROM unnest(switchyard_changes) AS c WHERE c.operation <> 'I') THEN
+        INSERT INTO $INDEX SELECT c.value, c.key FROM unnest(switchyard_changes) AS c;
+        RETURN NULL;
+    END IF;
+    FOREACH switchyard_change IN ARRAY switchyard_changes LOOP
         CASE switchyard_change.operation
         WHEN 'I' THEN
             INSERT INTO $INDEX VALUES (switchyard_change.value, switchyard_change.key);
