@@ -23,7 +23,7 @@ demo:
 
 test: check
 	@.ci/prepare compiler postgresql clients
-	$(CARGO) test --locked --workspace
+	TMPDIR=$$(.ci/scratch) $(CARGO) test --locked --workspace
 
 check: format-check lint deny doc
 

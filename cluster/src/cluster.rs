@@ -184,11 +184,9 @@ impl Cluster {
         self.owner(node).run(sql)
     }
 
-    /// Appends lines in COPY's text format to a table.
-    pub fn copy_in(&self, node: &dyn Node, table: &str, lines: &[u8]) -> Result<(), Error> {
-        self.owner(node)
-            .run_with(&format!("COPY {table} FROM STDIN"), lines)
-            .map(drop)
+    /// Runs a script of psql's as the database's owner.
+    pub(crate) fn run_script(&self, node: &dyn Node, script: &[u8]) -> Result<(), Error> {
+        self.owner(node).run_script(script).map(drop)
     }
 
     /// Runs SQL as the superuser in any database of a server.
@@ -291,20 +289,20 @@ impl Start<'_> {
     /// Makes the role and its database, unless they are there.
     fn prepare(&self, node: &dyn Node, role: &str, database: &str) -> Result<(), Error> {
         let superuser = superuser(self.psql, self.provider, node, "postgres");
-        let run = |sql: &str| superuser.run(sql);
-        if run(&format!(
+        let is_there =
+            |sql: String| Ok::<bool, Error>(!node.is_new() && superuser.run(&sql)? == "1");
+        if is_there(format!(
             "SELECT 1 FROM pg_database WHERE datname = '{database}'"
-        ))? == "1"
-        {
+        ))? {
             return Ok(());
         }
         let password = self.spec.password.replace('\'', "''");
-        let known = run(&format!("SELECT 1 FROM pg_roles WHERE rolname = '{role}'"))? == "1";
+        let known = is_there(format!("SELECT 1 FROM pg_roles WHERE rolname = '{role}'"))?;
         let verb = if known { "ALTER" } else { "CREATE" };
-        run(&format!(
-            "{verb} ROLE \"{role}\" LOGIN PASSWORD '{password}'"
-        ))?;
-        run(&format!("CREATE DATABASE \"{database}\" OWNER \"{role}\""))?;
+        superuser.run_each(&[
+            &format!("{verb} ROLE \"{role}\" LOGIN PASSWORD '{password}'"),
+            &format!("CREATE DATABASE \"{database}\" OWNER \"{role}\""),
+        ])?;
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ mod psql;
 mod server;
 mod settings;
 mod stage;
+mod template;
 
 pub use account::Account;
 pub use cluster::{APP_USER, Cluster, ClusterSpec, Shard};

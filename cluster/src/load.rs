@@ -95,12 +95,14 @@ impl Cluster {
     }
 
     fn fill(&self, node: &dyn Node, portion: &Portion, before: &str) -> Result<(), LoadError> {
-        self.sql(node, before)?;
+        let mut script = format!("{before};\n").into_bytes();
         for (table, lines) in portion {
-            self.copy_in(node, table, lines)?;
+            script.extend_from_slice(format!("COPY {table} FROM STDIN;\n").as_bytes());
+            script.extend_from_slice(lines);
+            script.extend_from_slice(b"\\.\n");
         }
-        self.sql(node, "ANALYZE").map(drop)?;
-        Ok(())
+        script.extend_from_slice(b"ANALYZE;\n");
+        Ok(self.run_script(node, &script)?)
     }
 }
 

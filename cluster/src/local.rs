@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::server::LocalNode;
+use crate::template::Template;
 use crate::{Account, Error, Install, Node, Port, Provider, Role, SUPERUSER, Settings, Stage};
 
 /// A provider that runs the system's PostgreSQL binaries on loopback.
@@ -14,6 +15,8 @@ pub struct Local {
     account: Account,
     stage: Arc<Stage>,
     password: String,
+    /// What new data is copied from.
+    template: Option<Template>,
 }
 
 impl Local {
@@ -22,7 +25,8 @@ impl Local {
         let install = Install::find(None)?;
         let account = Account::unprivileged()?;
         let stage = Stage::temporary(&account)?;
-        Local::on(install, account, stage)
+        let template = Template::beside_tests(&install, &random_password()?)?;
+        Local::on(install, account, stage, template)
     }
 
     /// In a directory of the user's choice, where the data stays.
@@ -30,17 +34,24 @@ impl Local {
         let install = Install::find(None)?;
         let account = Account::unprivileged()?;
         let stage = Stage::kept(&account, directory)?;
-        Local::on(install, account, stage)
+        Local::on(install, account, stage, None)
     }
 
-    fn on(install: Install, account: Account, stage: Stage) -> Result<Local, Error> {
+    fn on(
+        install: Install,
+        account: Account,
+        stage: Stage,
+        template: Option<Template>,
+    ) -> Result<Local, Error> {
         account.can_reach(install.bin())?;
-        let password = password(&stage.path().join("superuser.password"), &account)?;
+        let known = template.as_ref().map(Template::password);
+        let password = password(&stage.path().join("superuser.password"), &account, known)?;
         Ok(Local {
             install,
             account,
             stage: Arc::new(stage),
             password,
+            template,
         })
     }
 
@@ -95,7 +106,7 @@ impl Local {
         }
     }
 
-    fn initdb(&self, data: &Path) -> Result<(), Error> {
+    fn initdb(&self, data: &Path, options: &[&str]) -> Result<(), Error> {
         let mut command = self.account.command(self.install.program("initdb"));
         command
             .arg("--pgdata")
@@ -111,7 +122,8 @@ impl Local {
                 "UTF8",
                 "--locale",
                 "C",
-            ]);
+            ])
+            .args(options);
         if !self.stage.is_kept() {
             command.arg("--no-sync");
         }
@@ -173,7 +185,12 @@ impl Local {
 impl Provider for Local {
     fn primary(&self, name: &str, settings: &Settings) -> Result<Box<dyn Node>, Error> {
         self.node(name, Role::Primary, settings.clone(), |data| {
-            self.initdb(data)
+            match &self.template {
+                Some(template) => template.fill(data, &self.account, || {
+                    self.initdb(data, &["--wal-segsize", "1"])
+                }),
+                None => self.initdb(data, &[]),
+            }
         })
     }
 
@@ -226,17 +243,21 @@ pub(crate) fn run(program: &str, mut command: Command) -> Result<String, Error> 
     })
 }
 
-/// The superuser's password, made once per directory and readable by the servers' account only.
-fn password(path: &Path, account: &Account) -> Result<String, Error> {
-    if let Ok(known) = std::fs::read_to_string(path) {
-        return Ok(known.trim().to_owned());
+/// The superuser's password, made once per directory unless it is known, and readable by the servers' account only.
+fn password(path: &Path, account: &Account, known: Option<&str>) -> Result<String, Error> {
+    if let Ok(found) = std::fs::read_to_string(path) {
+        return Ok(found.trim().to_owned());
     }
+    let password = known.map_or_else(random_password, |known| Ok(known.to_owned()))?;
+    account.write(path, &password)?;
+    Ok(password)
+}
+
+fn random_password() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let source = Path::new("/dev/urandom");
     std::fs::File::open(source)
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
         .map_err(Error::io("read", source))?;
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    account.write(path, &password)?;
-    Ok(password)
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

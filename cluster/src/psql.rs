@@ -19,13 +19,23 @@ pub(crate) struct Psql<'a> {
 impl Psql<'_> {
     /// Runs SQL and returns its rows, one per line, columns separated by `|`. Stops at the first error.
     pub(crate) fn run(&self, sql: &str) -> Result<String, Error> {
-        self.run_with(sql, b"")
+        self.run_with(&["-c", sql], b"")
     }
 
-    /// The same with something on its standard input: the data of `COPY … FROM STDIN`.
-    pub(crate) fn run_with(&self, sql: &str, input: &[u8]) -> Result<String, Error> {
+    /// Runs statements, each in a transaction of its own.
+    pub(crate) fn run_each(&self, statements: &[&str]) -> Result<String, Error> {
+        let options: Vec<&str> = statements.iter().flat_map(|sql| ["-c", sql]).collect();
+        self.run_with(&options, b"")
+    }
+
+    /// Runs a script, in which COPY's data may stand.
+    pub(crate) fn run_script(&self, script: &[u8]) -> Result<String, Error> {
+        self.run_with(&[], script)
+    }
+
+    fn run_with(&self, options: &[&str], input: &[u8]) -> Result<String, Error> {
         let failed = Error::io("run", self.program);
-        match self.output(sql, input) {
+        match self.output(options, input) {
             Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout)
                 .trim_end()
                 .to_owned()),
@@ -37,12 +47,13 @@ impl Psql<'_> {
         }
     }
 
-    fn output(&self, sql: &str, input: &[u8]) -> std::io::Result<Output> {
+    fn output(&self, options: &[&str], input: &[u8]) -> std::io::Result<Output> {
         let mut process = Command::new(self.program)
             .env("PGPASSWORD", self.password)
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
             .args(["-h", self.node.host(), "-p", &self.node.port().to_string()])
-            .args(["-U", self.user, "-d", self.database, "-c", sql])
+            .args(["-U", self.user, "-d", self.database])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,7 +2,7 @@
 //! and the extended protocol, in text and in binary.
 
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use switchyard_tests::differential::{self, Protocol, Sides};
 use switchyard_tests::{Bed, BedSpec, Client};
@@ -14,9 +14,8 @@ const OTHERS: [&str; 20] = [
     "houses", "rooms",
 ];
 
-static BED: OnceLock<Bed> = OnceLock::new();
-/// The files change the same tables.
-static TURN: Mutex<()> = Mutex::new(());
+/// Beds that nobody uses: the files change the same tables.
+static IDLE: Mutex<Vec<Bed>> = Mutex::new(Vec::new());
 
 struct Both<'a>(&'a Bed);
 
@@ -116,17 +115,19 @@ fn scatter_consistently() {
 
 #[track_caller]
 fn same_between(file: &str, run: impl Fn(&Bed, &Path, Protocol)) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = || IDLE.lock().unwrap_or_else(PoisonError::into_inner);
     let tables = (
         include_str!("../slt/tables.sql"),
         include_str!("../slt/tables.toml"),
     );
-    let bed = BED.get_or_init(|| Bed::start(BedSpec::usual().with_tables(tables.0, tables.1)));
+    let found = idle().pop();
+    let bed = found.unwrap_or_else(|| Bed::start(BedSpec::usual().with_tables(tables.0, tables.1)));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt").join(file);
     for protocol in Protocol::ALL {
         bed.refill(&OTHERS);
-        run(bed, &path, protocol);
+        run(&bed, &path, protocol);
     }
+    idle().push(bed);
 }
 
 macro_rules! files {
