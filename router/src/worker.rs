@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::backend::{ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, Settings};
+use crate::backend::{
+    ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys, Settings,
+};
 use crate::control::ControlHandle;
 use crate::execute::client::Reported;
 use crate::plan::PlanCache;
@@ -85,7 +87,8 @@ impl Services {
                     .users
                     .get(&key.user)
                     .and_then(|user| user.password.as_ref())
-                    .map(|password| password.reveal().to_owned()),
+                    .cloned(),
+                scram_keys: ScramKeys::default(),
                 database: key.database.to_string(),
                 prepared_limit: router.max_prepared_statements as usize,
                 tls: NodeTls::new(&node.tls)?,

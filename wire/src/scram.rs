@@ -56,7 +56,7 @@ impl Nonce {
 
 /// What a client derives from a password, salt and number of iterations. Deriving costs milliseconds; keys may be kept
 /// and used again for the same salt and iterations.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientKeys {
     client_key: Zeroizing<Key>,
     server_key: Zeroizing<Key>,

@@ -11,6 +11,7 @@ use switchyard_wire::frontend::encode;
 use switchyard_wire::scram::{ClientBinding, ClientError, Nonce, SCRAM_SHA_256_PLUS, ScramClient};
 
 use super::connection::{ConnectError, ConnectOptions, Connection, decode, refused, unexpected};
+use crate::config::Password;
 use crate::startup::tls::certificate;
 
 impl Connection {
@@ -24,15 +25,16 @@ impl Connection {
             match decode(&message)? {
                 Message::Authentication(Authentication::Ok) => return Ok(()),
                 Message::Authentication(Authentication::CleartextPassword) => {
-                    encode::password(&mut self.output, password(options)?.as_bytes());
+                    encode::password(&mut self.output, password(options)?.reveal().as_bytes());
                 }
                 Message::Authentication(Authentication::Md5Password { salt }) => {
-                    let (user, password) = (options.user.as_bytes(), password(options)?.as_bytes());
-                    encode::password(&mut self.output, md5_hash(user, password, salt).as_bytes());
+                    let password = password(options)?.reveal().as_bytes();
+                    let hashed = md5_hash(options.user.as_bytes(), password, salt);
+                    encode::password(&mut self.output, hashed.as_bytes());
                 }
                 Message::Authentication(Authentication::Sasl(offered)) => {
                     let client = self.scram(offered)?;
-                    self.prove(client, password(options)?).await?;
+                    self.prove(client, options).await?;
                     continue;
                 }
                 Message::ErrorResponse(fields) => return Err(refused(&fields)),
@@ -66,7 +68,11 @@ impl Connection {
         }
     }
 
-    async fn prove(&mut self, client: ScramClient, password: &str) -> Result<(), ConnectError> {
+    async fn prove(
+        &mut self,
+        client: ScramClient,
+        options: &ConnectOptions,
+    ) -> Result<(), ConnectError> {
         let mechanism = client.mechanism().as_bytes();
         encode::sasl_initial_response(&mut self.output, mechanism, Some(client.message()));
         self.flush().await?;
@@ -78,7 +84,10 @@ impl Connection {
             Message::ErrorResponse(fields) => return Err(refused(&fields)),
             other => return Err(unexpected(&other)),
         };
-        let proof = challenged.prove_password(password);
+        let password = password(options)?.reveal();
+        let (salt, iterations) = (challenged.salt(), challenged.iterations());
+        let keys = options.scram_keys.of(password, salt, iterations);
+        let proof = challenged.prove(&keys);
         encode::sasl_response(&mut self.output, proof.message());
         self.flush().await?;
         let message = self.read_control_message().await?;
@@ -96,8 +105,8 @@ fn untrue(error: ClientError) -> ConnectError {
     ConnectError::Protocol(error.to_string())
 }
 
-fn password(options: &ConnectOptions) -> Result<&str, ConnectError> {
-    options.password.as_deref().ok_or_else(|| {
+fn password(options: &ConnectOptions) -> Result<&Password, ConnectError> {
+    options.password.as_ref().ok_or_else(|| {
         ConnectError::Protocol(
             "the node asks for a password and none is configured for this user".into(),
         )
@@ -113,12 +122,13 @@ mod tests {
     use switchyard_schema::{NodeTls as ConfiguredNodeTls, SslMode};
     use switchyard_wire::backend::{TransactionStatus, encode};
     use switchyard_wire::frontend::SaslInitialResponse;
-    use switchyard_wire::scram::{ScramServer, Verifier};
+    use switchyard_wire::scram::{ClientKeys, ScramServer, Verifier};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::backend::ScramKeys;
     use crate::startup::tls::tests::Authority;
     use crate::startup::tls::{ClientTls, NodeTls};
 
@@ -187,7 +197,8 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().unwrap().port(),
             user: "app".to_owned(),
-            password: Some("secret".to_owned()),
+            password: Some(Password::new("secret")),
+            scram_keys: ScramKeys::default(),
             database: "shop".to_owned(),
             prepared_limit: 1,
             tls,
@@ -215,6 +226,20 @@ mod tests {
                 None => assert_eq!(connected, Ok(())),
                 Some(text) => assert!(connected.unwrap_err().contains(text), "{text}"),
             }
+        }
+    }
+
+    /// Keys are those of the salt that is asked for, however often another one was.
+    #[test]
+    fn keys_are_derived_anew_for_another_salt() {
+        let keys = ScramKeys::default();
+        let proof = |salt: &[u8], iterations| {
+            let derived = keys.of("secret", salt, iterations);
+            let fresh = ClientKeys::derive("secret", salt, iterations);
+            assert_eq!(derived, fresh);
+        };
+        for (salt, iterations) in [(b"a", 2), (b"a", 2), (b"b", 2), (b"b", 3), (b"a", 2)] {
+            proof(salt, iterations);
         }
     }
 

@@ -17,8 +17,9 @@ use switchyard_wire::startup::{ProtocolVersion, encode::startup};
 use switchyard_wire::{SqlState, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{PreparedSet, Replies, Settings};
+use super::{PreparedSet, Replies, ScramKeys, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
+use crate::config::Password;
 use crate::startup::cancel::{CancelAddress, CancelTarget};
 use crate::startup::tls::NodeTls;
 use crate::stream::{Endpoint, Socket, Stream};
@@ -31,7 +32,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(300);
 const CONTROL_MESSAGE_LIMIT: usize = 16 << 20;
 
 /// Where and as whom to connect.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ConnectOptions {
     /// Host name, address, or the directory of a Unix socket.
     pub host: String,
@@ -40,7 +41,9 @@ pub struct ConnectOptions {
     /// The PostgreSQL role.
     pub user: String,
     /// Its password; `None` where the node trusts us.
-    pub password: Option<String>,
+    pub password: Option<Password>,
+    /// The keys that SCRAM has derived from it.
+    pub scram_keys: ScramKeys,
     /// The database on the node.
     pub database: String,
     /// Prepared statements kept on one connection before the oldest is closed.

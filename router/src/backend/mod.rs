@@ -8,6 +8,7 @@ mod connection;
 mod pool;
 mod prepared;
 mod replies;
+mod scram_keys;
 mod settings;
 pub(crate) mod transfer;
 mod turn;
@@ -16,6 +17,7 @@ pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextR
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;
 pub(crate) use replies::{CommandTag, Event, Replies, Reply, Show};
+pub use scram_keys::ScramKeys;
 pub(crate) use settings::boolean;
 pub use settings::{Settings, set_config};
 pub use turn::Turn;

@@ -7,7 +7,7 @@ use switchyard_wire::SqlState;
 
 use super::Node;
 pub use crate::backend::TextRow;
-use crate::backend::{ConnectError, ConnectOptions, Connection, QueryError};
+use crate::backend::{ConnectError, ConnectOptions, Connection, QueryError, ScramKeys};
 use crate::config::{Password, User};
 use crate::startup::cancel::CancelTarget;
 use crate::startup::tls::NodeTls;
@@ -92,10 +92,8 @@ impl Link {
             host: node.host.to_string(),
             port: node.port,
             user: visitor.user.to_string(),
-            password: visitor
-                .password
-                .as_ref()
-                .map(|password| password.reveal().to_owned()),
+            password: visitor.password.clone(),
+            scram_keys: ScramKeys::default(),
             database: database.to_owned(),
             prepared_limit: 1,
             tls: NodeTls::new(&node.tls)
