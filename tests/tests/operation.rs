@@ -309,7 +309,7 @@ fn at_debug_the_log_tells_who_did_what_without_constants() {
         client
             .run("SELECT name FROM users WHERE id = 7 AND name <> 'secret'")
             .succeeded();
-        let refused = "CREATE UNIQUE INDEX ON users (name)";
+        let refused = "CREATE UNIQUE INDEX ON users (email)";
         client.run(refused).failure.unwrap();
         client.terminate();
         eventually("the client has left", || {

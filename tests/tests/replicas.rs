@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{Node, Stop};
-use switchyard_tests::{Bed, BedSpec, Client, Login, Router, eventually, wait_for_replicas};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Router, bind, eventually, wait_for_replicas};
 
 const SESSIONS: usize = 16;
 /// Writes, each with the read of what was written.
@@ -259,6 +260,32 @@ fn replicas_serve_whoever_has_only_logged_in() {
             assert!(all.contains(&reader_of(&mut client, user)), "{newcomer}");
         }
     }
+    drop(held_back);
+    wait_for_replicas(bed.cluster());
+}
+
+/// A replica that was read in the same batch, before the write, has not seen it.
+#[test]
+fn a_replica_read_before_a_write_does_not_serve_what_comes_after_it() {
+    let (bed, _turn) = bed();
+    wait_for_replicas(bed.cluster());
+    let held_back = HeldBack::by(bed, "1min");
+    let mut client = bed.client();
+    assert!(ports(replicas(bed)).contains(&reader_of(&mut client, 9)));
+    let write = "UPDATE users SET email = 'batched' WHERE id = 9";
+    client.send(|buffer| {
+        for sql in [&*server_of(9), write] {
+            frontend::parse("", sql, [], buffer).unwrap();
+            bind("", "", &[], 0, buffer);
+            frontend::execute("", 0, buffer).unwrap();
+        }
+        frontend::sync(buffer);
+    });
+    for reply in client.replies(None) {
+        reply.succeeded();
+    }
+    let read = client.run("SELECT email FROM users WHERE id = 9");
+    assert_eq!(read.succeeded().value(), "batched");
     drop(held_back);
     wait_for_replicas(bed.cluster());
 }

@@ -98,6 +98,12 @@ fn clients_come_by_a_unix_socket() {
             has("active") && has("unix")
         })
     });
+    // One that comes before the statement does nothing, as with PostgreSQL.
+    eventually("it sleeps", || {
+        let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        let sleeps = |node| bed.cluster().sql(node, sleeps).unwrap() != "0";
+        bed.cluster().nodes().any(sleeps)
+    });
     interrupt(&sleeping);
     let said = text(&sleeping.wait_with_output().unwrap().stderr);
     assert!(said.contains("57014"), "{said}");

@@ -571,8 +571,15 @@ impl Participants {
     /// As [`Participants::release`] for those that can go without waiting. True if that is all.
     pub(crate) fn release_now(&mut self, database: &DatabaseTopology) -> bool {
         let mut all = true;
+        // What has been written counts last: a replica that was read before it must not serve what comes next.
+        for wrote in [false, true] {
+            for index in 0..self.list.len() {
+                if self.list[index].wrote == wrote {
+                    self.note_seen(database, index);
+                }
+            }
+        }
         for index in (0..self.list.len()).rev() {
-            self.note_seen(database, index);
             let participant = &mut self.list[index];
             participant.in_block = false;
             participant.gave_next = false;
