@@ -173,21 +173,34 @@ fn moved_back(bed: &Bed, client: &mut Client) {
         .run("SELECT undistribute_table('things')")
         .succeeded();
     assert_eq!(on_shards(bed, "SELECT count(*) FROM things"), ["2000", "0"]);
-    // One that is gone is forgotten.
+    // One that is gone is forgotten: a new one is not distributed.
+    let entries = "SELECT count(*) FROM switchyard.tables WHERE name = 'things'";
+    for drop in ["DROP TABLE things", "BEGIN; DROP TABLE things; COMMIT"] {
+        client
+            .run("SELECT create_distributed_table('things', 'id')")
+            .succeeded();
+        assert_eq!(catalog(bed, entries), "1");
+        for reply in client.simple(drop) {
+            reply.succeeded();
+        }
+        assert_eq!(catalog(bed, entries), "0", "{drop}");
+        client
+            .run("CREATE TABLE things (id int, name text)")
+            .succeeded();
+        client
+            .run("INSERT INTO things VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')")
+            .succeeded();
+        assert_eq!(on_shards(bed, "SELECT count(*) FROM things"), ["4", "0"]);
+    }
+    // Where it was not dropped by a router, it can be forgotten by a call.
     client
         .run("SELECT create_reference_table('things')")
         .succeeded();
-    client.run("DROP TABLE things").succeeded();
+    on_shards(bed, "DROP TABLE things");
     client
         .run("SELECT undistribute_table('things')")
         .succeeded();
-    assert_eq!(
-        catalog(
-            bed,
-            "SELECT count(*) FROM switchyard.tables WHERE name = 'things'"
-        ),
-        "0"
-    );
+    assert_eq!(catalog(bed, entries), "0");
 }
 
 /// Calls, with the SQLSTATE and the message of each.
@@ -317,6 +330,41 @@ fn what_cannot_be_is_refused() {
         before.parse::<u32>().unwrap() + 2,
         after.parse::<u32>().unwrap()
     );
+}
+
+#[test]
+fn a_table_that_another_router_has_just_made_has_its_rows_where_they_belong() {
+    let spec = BedSpec::of(ClusterSpec::for_tests(2, 0).with_catalog());
+    let bed = Bed::start(spec.with_tables(
+        "",
+        "[[databases.tables]]\nname = \"late\"\nshard_key = \"id\"\nmethod = \"hash\"\n",
+    ));
+    let second = bed.another_router("", &|node| node.port());
+    let (mut client, mut other) = (bed.client(), Client::connect(&Login::new(second.port())));
+    let insert = |id: usize| format!("INSERT INTO late VALUES ({id})");
+    // There is none yet, and the router has just looked.
+    for sql in ["SELECT * FROM late", "COPY late FROM STDIN", &insert(1)] {
+        assert_eq!(other.run(sql).sqlstate(), Some("42P01"), "{sql}");
+    }
+    assert_eq!(other.extended(&insert(1), &[], 0).sqlstate(), Some("42P01"));
+    client.run("CREATE TABLE late (id int)").succeeded();
+    for id in 1..=8 {
+        other.run(&insert(id)).succeeded();
+    }
+    client.run("DROP TABLE late").succeeded();
+    eventually("the other router knows", || {
+        other.run("SELECT * FROM late").failure.is_some()
+    });
+    client.run("CREATE TABLE late (id int)").succeeded();
+    for id in 1..=8 {
+        other.extended(&insert(id), &[], 0).succeeded();
+    }
+    let counts = on_shards(&bed, "SELECT count(*) FROM late");
+    assert!(counts.iter().all(|count| count != "0"), "{counts:?}");
+    for id in 1..=8 {
+        let found = format!("SELECT count(*) FROM late WHERE id = {id}");
+        assert_eq!(value(&mut client, &found), "1", "{id}");
+    }
 }
 
 #[test]

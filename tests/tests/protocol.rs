@@ -389,6 +389,80 @@ fn a_batch_that_fails_after_writes_of_several_shards() {
     }
 }
 
+/// A server that has met an error ignores all that comes before the Sync, what the router says of its own accord included.
+#[test]
+fn what_the_router_adds_behind_an_error_is_not_waited_for() {
+    let mut pair = Pair::new();
+    let one = |id, ship| {
+        format!("INSERT INTO orders (user_id, id, ship_to) VALUES ({id}, 73000, {ship})")
+    };
+    for id in 1..=6 {
+        for then in [
+            one(id % 6 + 1, "'no'"),
+            "CREATE TABLE never (id int)".to_owned(),
+            "BEGIN".to_owned(),
+        ] {
+            pair.same(2, |buffer| {
+                for sql in [&one(id, "(1 / 0)::text"), &then] {
+                    parse("", sql, buffer);
+                    bind("", "", &[], 0, buffer);
+                    execute("", 0, buffer);
+                }
+                frontend::sync(buffer);
+                frontend::query("SELECT 1", buffer).unwrap();
+            });
+        }
+    }
+    // Bound before either is executed.
+    for id in 1..=6 {
+        pair.same(2, |buffer| {
+            let sql = [
+                one(id, "(1 / (random() * 0)::int)::text"),
+                one(id % 6 + 1, "'no'"),
+            ];
+            for (name, sql) in ["a", "b"].into_iter().zip(&sql) {
+                parse("", sql, buffer);
+                bind(name, "", &[], 0, buffer);
+            }
+            execute("a", 0, buffer);
+            execute("b", 0, buffer);
+            frontend::sync(buffer);
+            frontend::query("SELECT 1", buffer).unwrap();
+        });
+    }
+    // Others have taken values of sequences on the connection.
+    let mut other = bed().client();
+    other
+        .run("CREATE TABLE taken (id serial, said text)")
+        .succeeded();
+    let mut oracle = bed().oracle();
+    oracle
+        .run("CREATE TABLE taken (id serial, said text)")
+        .succeeded();
+    other.send(|buffer| {
+        frontend::query("COPY taken (said) FROM STDIN", buffer).unwrap();
+        frontend::CopyData::new(&b"x\n"[..]).unwrap().write(buffer);
+        frontend::copy_done(buffer);
+    });
+    other.replies(None).remove(0).succeeded();
+    pair.same(3, |buffer| {
+        frontend::query("BEGIN", buffer).unwrap();
+        for sql in [
+            "SELECT 1 / (count(*) * 0) FROM taken",
+            "SELECT nextval('taken_id_seq')",
+        ] {
+            parse("", sql, buffer);
+            bind("", "", &[], 0, buffer);
+            execute("", 0, buffer);
+        }
+        frontend::sync(buffer);
+        frontend::query("ROLLBACK", buffer).unwrap();
+    });
+    for client in [&mut other, &mut oracle] {
+        client.run("DROP TABLE taken").succeeded();
+    }
+}
+
 /// In a block that failed by an error no server has seen, nothing but its end is parsed.
 #[test]
 fn a_failed_block_parses_nothing() {
@@ -672,6 +746,18 @@ fn copy_by_messages() {
         });
         pair.same(1, |buffer| {
             frontend::query("DELETE FROM notes", buffer).unwrap()
+        });
+        // The Sync that stands right behind the Execute, as libpq sends it, is ignored. It is the first that the server hears of the block.
+        pair.same(4, |buffer| {
+            frontend::query("BEGIN", buffer).unwrap();
+            parse("", "COPY notes (id, body) FROM STDIN", buffer);
+            bind("", "", &[], 0, buffer);
+            execute("", 0, buffer);
+            frontend::sync(buffer);
+            buffer.extend_from_slice(body);
+            frontend::sync(buffer);
+            frontend::query("SELECT count(*) FROM notes", buffer).unwrap();
+            frontend::query("ROLLBACK", buffer).unwrap();
         });
     }
     // Messages of a COPY that is over are ignored.

@@ -438,18 +438,21 @@ fn what_cannot_be_followed_is_refused() {
     assert_eq!(to_default.sqlstate(), Some("0A000"));
 }
 
-const NUMBERED: [&str; 5] = [
+const NUMBERED: [&str; 7] = [
     "CREATE SEQUENCE tickets",
     "CREATE TABLE numbered (id serial, said text)",
     "CREATE TABLE counted (id int GENERATED ALWAYS AS IDENTITY, said text)",
     "CREATE TABLE silent (said text)",
     "CREATE FUNCTION next_ticket() RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT nextval('tickets')::int $$",
+    "CREATE SCHEMA elsewhere",
+    "CREATE SEQUENCE elsewhere.tickets",
 ];
 
-const NOT_NUMBERED: [&str; 3] = [
+const NOT_NUMBERED: [&str; 4] = [
     "DROP TABLE numbered, counted, silent",
     "DROP FUNCTION next_ticket",
     "DROP SEQUENCE tickets",
+    "DROP SCHEMA elsewhere CASCADE",
 ];
 
 const TICKET: &str = "SELECT currval('tickets')";
@@ -663,6 +666,35 @@ fn values_that_unseen_code_takes_are_refused_outside_their_transaction() {
         client.run(LAST).succeeded();
         refused(&mut client, "EXPLAIN SELECT currval('tickets')");
         refused(&mut client, "SELECT setseed(0.5)");
+        // By the names that were used nobody can be asked for the values once they may mean other sequences.
+        let (ticket, rename) = ("SELECT currval('public.tickets')", "RENAME TO");
+        for (change, back) in [
+            ("SET search_path TO elsewhere", "RESET search_path"),
+            (
+                &*format!("ALTER SEQUENCE tickets {rename} sold; CREATE SEQUENCE tickets"),
+                &*format!("DROP SEQUENCE tickets; ALTER SEQUENCE sold {rename} tickets"),
+            ),
+        ] {
+            client.run("DISCARD SEQUENCES").succeeded();
+            client.run("SELECT nextval('tickets')").succeeded();
+            client.run(ticket).succeeded();
+            for sql in ["BEGIN", "SELECT nextval('tickets')", change, "COMMIT", back] {
+                let replies = client.simple(sql);
+                replies
+                    .into_iter()
+                    .for_each(|reply| drop(reply.succeeded()));
+            }
+            refused(&mut client, ticket);
+        }
+        client.run("DISCARD SEQUENCES").succeeded();
+        let prepare = format!("PREPARE latest AS {TICKET}");
+        client.run(&prepare).succeeded();
+        client.run("SELECT nextval('tickets')").succeeded();
+        assert_eq!(client.run("EXECUTE latest").sqlstate(), Some("0A000"));
+        client.run("BEGIN").succeeded();
+        let value = client.run("SELECT nextval('tickets')").value();
+        assert_eq!(client.run("EXECUTE latest").value(), value);
+        client.run("ROLLBACK").succeeded();
     }
     both(&NOT_NUMBERED);
 }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec, Client, Failure, Login, Mode, Proxy, Router, bind};
+use switchyard_tests::{
+    Bed, BedSpec, Client, Failure, Login, Mode, Proxy, Router, bind, eventually,
+};
 
 static BED: OnceLock<Bed> = OnceLock::new();
 
@@ -101,6 +103,43 @@ fn a_client_that_holds_a_transaction_is_sent_away() {
     while batch.receive().tag != b'C' {}
     is_ended(&mut batch, since, "25P03", message);
     idle.run("SELECT 1").succeeded();
+}
+
+/// `idle_in_transaction_session_timeout`, which each backend keeps for itself.
+#[test]
+fn a_client_that_holds_a_transaction_for_longer_than_it_has_asked_for_is_sent_away() {
+    let message = "terminating connection due to idle-in-transaction timeout";
+    let mut own = bed().client();
+    own.run("SET idle_in_transaction_session_timeout = '1s'")
+        .succeeded();
+    own.run("BEGIN").succeeded();
+    own.run("UPDATE users SET name = 'held' WHERE id = 2")
+        .succeeded();
+    is_ended(&mut own, Instant::now(), "25P03", message);
+    // Where the router does not know of it, the client hears of it when it goes on.
+    let alter = "ALTER DATABASE shop SET idle_in_transaction_session_timeout";
+    let mut admin = bed().client();
+    admin.run(&format!("{alter} = '400ms'")).succeeded();
+    for sql in ["SELECT name FROM users WHERE id = 2", "COMMIT"] {
+        let router = router("");
+        let mut late = client(&router);
+        late.run("BEGIN").succeeded();
+        late.run("UPDATE users SET name = 'held' WHERE id = 2")
+            .succeeded();
+        let mut other = bed().client();
+        eventually("the server has ended the transaction", || {
+            let lock = "SELECT name FROM users WHERE id = 2 FOR UPDATE NOWAIT";
+            other.run(lock).failure.is_none()
+        });
+        late.send(|buffer| frontend::query(sql, buffer).unwrap());
+        let error = late.receive();
+        assert_eq!(error.tag, b'E', "{sql}");
+        let failure = Failure::decode(&error.body);
+        let said = (failure.severity(), failure.sqlstate(), failure.message());
+        assert_eq!(said, ("FATAL", "25P03", message), "{sql}");
+        assert_eq!(late.try_receive().unwrap(), None);
+    }
+    admin.run(&alter.replace(" SET ", " RESET ")).succeeded();
 }
 
 #[test]

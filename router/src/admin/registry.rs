@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::activity::{Activity, Clock, OverdueWatch, Stay};
 use crate::plan::Pins;
@@ -74,6 +74,8 @@ pub struct ClientEntry {
     transactions: AtomicU64,
     request_at_ms: AtomicU64,
     pins: AtomicU8,
+    /// `idle_in_transaction_session_timeout` as the client has set it; 0: no limit.
+    idle_transaction_ms: AtomicU64,
     /// Number of the client in this process, from 1.
     pub id: u64,
     /// Whom it logged in as.
@@ -120,6 +122,7 @@ impl ClientEntry {
             clock,
             application_name: Mutex::default(),
             pins: AtomicU8::new(0),
+            idle_transaction_ms: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             request_at_ms: AtomicU64::new(NEVER),
@@ -175,6 +178,19 @@ impl ClientEntry {
     /// Ready when what the client is doing now takes too long.
     pub fn poll_overdue(&self, watch: &mut OverdueWatch, context: &mut Context<'_>) -> Poll<()> {
         watch.poll(&self.activity, context)
+    }
+
+    /// The longest that the client may be idle in a transaction from now on, as it has asked for itself.
+    pub fn set_idle_transaction(&self, limit: Option<Duration>) {
+        let ms = limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(0));
+        self.idle_transaction_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// The longest that the client may be idle in a transaction, if it has asked for a limit.
+    #[must_use]
+    pub fn idle_transaction(&self) -> Option<Duration> {
+        let ms = self.idle_transaction_ms.load(Ordering::Relaxed);
+        (ms > 0).then(|| Duration::from_millis(ms))
     }
 
     /// Why the session keeps connections from now on.

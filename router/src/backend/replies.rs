@@ -105,6 +105,8 @@ pub(crate) struct Replies {
     status: TransactionStatus,
     /// ReadyForQuery messages seen, modulo 2^32.
     readies: u32,
+    /// So many of them have answered a Sync of the batch.
+    syncs: u32,
     last_tag: CommandTag,
     suspended: bool,
     /// An error has come, and no ReadyForQuery since.
@@ -168,6 +170,7 @@ impl Default for Replies {
             body_left: 0,
             status: TransactionStatus::Idle,
             readies: 0,
+            syncs: 0,
             last_tag: CommandTag::default(),
             suspended: false,
             skipping: false,
@@ -238,6 +241,11 @@ impl Replies {
     /// How many ReadyForQuery messages have come, to be compared before and after.
     pub(crate) fn readies(&self) -> u32 {
         self.readies
+    }
+
+    /// How many Sync messages have been answered.
+    pub(crate) fn syncs(&self) -> u32 {
+        self.syncs
     }
 
     /// After an error in the extended protocol the backend skips to the next Sync; so do we.
@@ -405,6 +413,7 @@ impl Replies {
             (b'Z', Reply::Query { .. } | Reply::Part { ready: true, .. } | Reply::Sync) => {
                 self.skipping = false;
                 self.readies = self.readies.wrapping_add(1);
+                self.syncs = self.syncs.wrapping_add(u32::from(reply == Reply::Sync));
                 self.status = match body.first() {
                     Some(b'I') => TransactionStatus::Idle,
                     Some(b'T') => TransactionStatus::InBlock,

@@ -1,6 +1,7 @@
 //! One database as the control thread knows it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use switchyard_catalog::CatalogDatabase;
 use tokio::time::Instant;
@@ -8,9 +9,12 @@ use tracing::{error, warn};
 
 use crate::relations::{Introspection, Relations};
 use crate::topology::builder::DatabaseState;
-use crate::topology::link::{Link, LinkError};
+use crate::topology::link::{Link, LinkError, Visitor};
 use crate::topology::loader::{self, Fingerprint};
 use crate::topology::{DatabaseTopology, Node, NodeId, Observed};
+
+/// Definitions of views and defaults are not told while their tables are locked. Another server may have no such lock.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '1s'";
 
 /// What the control thread knows of one database.
 #[derive(Debug)]
@@ -69,6 +73,59 @@ impl Entry {
     }
 }
 
+/// What it takes to read the relations of a database, apart from all else that the control thread does meanwhile.
+pub(super) struct Visiting {
+    /// Whom to ask, one after the other.
+    pub(super) nodes: Vec<Arc<Node>>,
+    pub(super) visitor: Visitor,
+    /// The connection relations were last read on.
+    pub(super) kept: Option<(NodeId, Link)>,
+    /// What was found then.
+    pub(super) known: Option<Fingerprint>,
+}
+
+impl Visiting {
+    /// Asks the first node that answers.
+    pub(super) async fn run(mut self, name: &str) -> Option<((NodeId, Link), Visited)> {
+        let known = self.known.as_ref();
+        for node in &self.nodes {
+            let kept = self.kept.take().filter(|(id, _)| *id == node.id);
+            let visiting = async {
+                if let Some((_, mut link)) = kept {
+                    match visit(&mut link, known).await {
+                        Ok(visited) => return Ok((link, visited)),
+                        // Another connection would be told the same.
+                        Err(error @ LinkError::Refused { .. }) => return Err(error),
+                        Err(_) => {}
+                    }
+                }
+                let mut link = Link::open(&self.visitor, node, name).await?;
+                link.ask(LOCK_TIMEOUT).await?;
+                let visited = visit(&mut link, known).await?;
+                Ok((link, visited))
+            };
+            let answer = tokio::select! {
+                answer = visiting => answer,
+                () = gone(node) => Err(LinkError::Timeout),
+            };
+            match answer {
+                Ok((link, visited)) => return Some(((node.id, link), visited)),
+                Err(error) => {
+                    warn!(database = name, host = %node.host, port = node.port, reason = %error, "cannot read relations");
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Completes when the monitor no longer sees the node.
+async fn gone(node: &Node) {
+    while node.observed() != Observed::Down {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// What a visit to a node found.
 pub(super) struct Visited {
     /// The relations, unless they are those known.
@@ -77,10 +134,7 @@ pub(super) struct Visited {
 }
 
 /// Reads the relations of a database from a node if their version is not `known`.
-pub(super) async fn visit(
-    link: &mut Link,
-    known: Option<&Fingerprint>,
-) -> Result<Visited, LinkError> {
+async fn visit(link: &mut Link, known: Option<&Fingerprint>) -> Result<Visited, LinkError> {
     let fingerprint = loader::fingerprint(link).await?;
     let found = if known == Some(&fingerprint) {
         None

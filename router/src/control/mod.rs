@@ -22,19 +22,23 @@ use tracing::{info, warn};
 
 use crate::config::Settings;
 use crate::topology::builder::{Builder, DatabaseState};
-use crate::topology::link::{Link, LinkError, Visitor};
+use crate::topology::link::Visitor;
 use crate::topology::monitor::Monitor;
-use crate::topology::{Node, Observed, Published};
+use crate::topology::{Observed, Published};
 use actual::Actual;
 pub use actual::CatalogStatus;
-use entry::{Entry, Visited, by_trust};
+use entry::{Entry, Visiting, by_trust};
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(1);
+/// The same where looking takes long, be it that a server was waited for.
+const MOST_DRIFT_INTERVAL: Duration = Duration::from_secs(30);
 /// Relations are read at most this often for names that are not known.
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(1);
 /// Reading a catalogue may take this long.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two attempts to read one that has changed.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Requests that may wait; further senders wait for room.
 const REQUESTS: usize = 64;
 
@@ -45,6 +49,8 @@ pub enum RefreshCause {
     Ddl,
     /// The session met a name that is not known: someone else may have made it. Rate limited.
     UnknownName,
+    /// The session met the name of a table that is configured and not known.
+    UnknownTable,
 }
 
 /// The way to the control thread.
@@ -216,7 +222,8 @@ impl Control {
                     let began = Instant::now();
                     self.refresh_all().await;
                     // Large catalogues are looked at less often: at most 2 % of the time.
-                    drift = Instant::now() + DRIFT_INTERVAL.max(50 * began.elapsed());
+                    let pause = (50 * began.elapsed()).min(MOST_DRIFT_INTERVAL);
+                    drift = Instant::now() + DRIFT_INTERVAL.max(pause);
                 }
             }
         }
@@ -279,7 +286,12 @@ impl Control {
             let must = requests
                 .iter()
                 .any(|(cause, _)| *cause == RefreshCause::Ddl);
-            if must || self.may_look_for_unknown(&database) {
+            let missed = requests
+                .iter()
+                .any(|(cause, _)| *cause == RefreshCause::UnknownTable);
+            if must {
+                self.refresh_surely(&database).await;
+            } else if missed || self.may_look_for_unknown(&database) {
                 self.refresh(&database).await;
             }
             for (_, done) in requests {
@@ -375,16 +387,38 @@ impl Control {
         self.databases.keys().cloned().collect()
     }
 
-    /// Reads the relations of one database if they have changed, and publishes them.
-    async fn refresh(&mut self, name: &str) {
-        let visited = self.visit(name).await;
+    /// The same as [`Control::refresh`], again and again while no server can be read.
+    async fn refresh_surely(&mut self, name: &str) {
+        let began = Instant::now();
+        while !self.refresh(name).await && began.elapsed() < LOAD_TIMEOUT {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Reads the relations of one database if they have changed, and publishes them. False if no server could be read.
+    async fn refresh(&mut self, name: &str) -> bool {
+        let Some(visiting) = self.visiting(name) else {
+            return true;
+        };
+        let mut visiting = Box::pin(visiting.run(name));
+        let visited = loop {
+            tokio::select! {
+                visited = &mut visiting => break visited,
+                // Where rows are by now cannot wait for a server that takes its time.
+                snapshot = actual::changed(&mut self.actual) => {
+                    self.accept(&snapshot);
+                    self.watch();
+                }
+            }
+        };
         let Some(entry) = self.databases.get_mut(name) else {
-            return;
+            return true;
         };
         entry.attempted = Some(Instant::now());
-        let Some(visited) = visited else {
-            return;
+        let Some((link, visited)) = visited else {
+            return false;
         };
+        entry.link = Some(link);
         let same_parameters = visited.parameters == entry.state.parameters;
         entry.state.parameters = visited.parameters;
         match visited.found {
@@ -395,54 +429,26 @@ impl Control {
                 entry.found = Some(found);
                 entry.resolve();
             }
-            None if same_parameters => return,
+            None if same_parameters => return true,
             None => {}
         }
         self.publish();
+        true
     }
 
-    /// Asks the first node of a database that answers, in the order of trust.
-    async fn visit(&mut self, name: &str) -> Option<Visited> {
+    /// What it takes to read the relations of a database.
+    fn visiting(&mut self, name: &str) -> Option<Visiting> {
         let topology = self.published.snapshot();
         let database = topology.database(name)?;
         let mut visitor = visitor(&self.settings.borrow())?;
         visitor.answer_timeout = LOAD_TIMEOUT;
         let entry = self.databases.get_mut(name)?;
-        let known = entry.found.as_ref().map(|found| &found.fingerprint);
-        for node in by_trust(database) {
-            let kept = entry.link.take().filter(|(id, _)| *id == node.id);
-            let visiting = async {
-                if let Some((_, mut link)) = kept
-                    && let Ok(visited) = entry::visit(&mut link, known).await
-                {
-                    return Ok((link, visited));
-                }
-                let mut link = Link::open(&visitor, &node, name).await?;
-                let visited = entry::visit(&mut link, known).await?;
-                Ok((link, visited))
-            };
-            let answer = tokio::select! {
-                answer = visiting => answer,
-                () = gone(&node) => Err(LinkError::Timeout),
-            };
-            match answer {
-                Ok((link, visited)) => {
-                    entry.link = Some((node.id, link));
-                    return Some(visited);
-                }
-                Err(error) => {
-                    warn!(database = name, host = %node.host, port = node.port, reason = %error, "cannot read relations");
-                }
-            }
-        }
-        None
-    }
-}
-
-/// Completes when the monitor no longer sees the node.
-async fn gone(node: &Node) {
-    while node.observed() != Observed::Down {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some(Visiting {
+            nodes: by_trust(database),
+            visitor,
+            kept: entry.link.take(),
+            known: entry.found.as_ref().map(|found| found.fingerprint.clone()),
+        })
     }
 }
 

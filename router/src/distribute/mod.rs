@@ -85,11 +85,7 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<String, Failure> {
             change
         }
     };
-    let known = CatalogDatabase {
-        database: Arc::clone(&request.database.schema),
-        buckets: Arc::clone(&request.database.buckets),
-        epoch: request.database.epoch,
-    };
+    let known = known_to_catalog(request);
     switchover::run(request, &credentials, &mut places, &change, &known).await?;
     tracing::info!(database = %request.database.name, table = %change.table, function = request.wanted.function(), "a table's rows are where they were asked to be");
     Ok(in_file(&change))
@@ -111,6 +107,37 @@ async fn move_rows(
         return Err(Failure::Refused(Box::new(enforceable::refusal(&row))));
     }
     moves::run(places, change, &request.database.buckets).await
+}
+
+/// Forgets where the rows of a table were that has been dropped: one that is made by its name is another one. If there is one by now, nothing is
+/// forgotten.
+pub(crate) async fn forget_dropped(
+    request: &Request<'_>,
+    table: &TableName,
+) -> Result<(), Failure> {
+    let settings = request.services.settings.load_full();
+    let schema = &request.database.schema;
+    let known = schema.table(table).map(|table| table.distribution.clone());
+    let (Some(credentials), Some(before)) = (settings.catalog_credentials(), known) else {
+        return Ok(());
+    };
+    let mut places = Places::open(request, &settings).await?;
+    // Nobody makes one and stores rows in it by what holds as yet.
+    places.hold_name(table).await?;
+    let change = changed(schema, table, Some(before), None);
+    let known = known_to_catalog(request);
+    switchover::run(request, &credentials, &mut places, &change, &known).await?;
+    places.ask(0, "ROLLBACK").await?;
+    Ok(())
+}
+
+/// The database as this router has read it in the catalog.
+fn known_to_catalog(request: &Request<'_>) -> CatalogDatabase {
+    CatalogDatabase {
+        database: Arc::clone(&request.database.schema),
+        buckets: Arc::clone(&request.database.buckets),
+        epoch: request.database.epoch,
+    }
 }
 
 /// What the change is, if nothing speaks against it.

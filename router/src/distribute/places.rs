@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres_protocol::escape::escape_literal;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_schema::TableName;
 use switchyard_wire::SqlState;
 use tokio::time::sleep;
 
@@ -192,6 +193,25 @@ impl<'a> Places<'a> {
             }
         }
         locked
+    }
+
+    /// Keeps others from making a table of this name until the end of the transaction, of which nothing stays.
+    pub(super) async fn hold_name(&mut self, table: &TableName) -> Result<(), Failure> {
+        let (schema, name) = (
+            escape_identifier(&table.schema),
+            escape_identifier(&table.name),
+        );
+        self.ask(0, "BEGIN; SET LOCAL lock_timeout = '2s'").await?;
+        let missing = format!(
+            "SELECT 1 WHERE pg_catalog.to_regnamespace({}) IS NULL",
+            escape_literal(&schema)
+        );
+        if !self.ask(0, &missing).await?.is_empty() {
+            self.ask(0, &format!("CREATE SCHEMA {schema}")).await?;
+        }
+        self.ask(0, &format!("CREATE TABLE {schema}.{name} ()"))
+            .await?;
+        Ok(())
     }
 
     /// Statements that wait for the table have been planned for what it was: it must be possible to cancel them.

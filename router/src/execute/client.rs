@@ -37,6 +37,8 @@ pub(crate) struct Client {
     told: Arc<Reported>,
     /// A reported setting may have changed; to be told before ReadyForQuery.
     pub(crate) untold: bool,
+    /// A backend has ended the transaction, for the client has been idle in it for too long.
+    pub(crate) overdue: bool,
 }
 
 /// The reactor is to wake the session at the client's next input, and has not done so yet.
@@ -87,6 +89,7 @@ impl Client {
             counters,
             told: Arc::default(),
             untold: false,
+            overdue: false,
         }
     }
 

@@ -16,6 +16,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Buf;
+use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Message, decode};
 use switchyard_wire::frame;
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -45,6 +46,8 @@ pub(crate) enum Trouble {
     Told,
     /// The client broke the protocol: it is told, and the session ends.
     Protocol(Box<str>),
+    /// The client was idle in its transaction for too long: it is told, and the session ends.
+    Overdue,
 }
 
 impl From<Failure> for Trouble {
@@ -228,6 +231,8 @@ pub(super) fn error(
         fields.get(b'V').or(fields.get(b'S')),
         Some(b"FATAL" | b"PANIC")
     ) {
+        let sqlstate = SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT;
+        client.overdue |= fields.get(b'C') == Some(sqlstate.as_bytes());
         participant.connection.broken = true;
         return Err(Trouble::Lost);
     }

@@ -522,7 +522,7 @@ impl Planner<'_> {
             self.inserted_from(&mut plan, (&analysis, statement, tokens));
             self.in_steps(&mut plan, (&analysis, statement, tokens));
         }
-        plan
+        self.unless_new(plan)
     }
 
     /// Applies a hint: it overrides the route, not what the statement is.

@@ -115,7 +115,11 @@ impl Mentions {
             self.dynamic
                 .get_or_insert_with(|| name.to_ascii_uppercase());
         }
-        for relation in context.relations.named(name) {
+        let relations = context.relations;
+        if relations.is_configured(name) && relations.named(name).next().is_none() {
+            self.sharded.get_or_insert_with(|| name.to_owned());
+        }
+        for relation in relations.named(name) {
             match &relation.placement {
                 Placement::Sharded(_) | Placement::Broken(_) | Placement::ReadsSharded(_) => {
                     self.sharded

@@ -192,7 +192,11 @@ impl Planner<'_> {
             },
             given,
         };
-        let first = self.apart_from(&steps.first(self.sql)?, self.scan)?;
+        let body = steps.first(self.sql)?;
+        if names_another(&body, query, cte) {
+            return None;
+        }
+        let first = self.apart_from(&body, self.scan)?;
         let write = match (first.operator, first.several) {
             (Operator::Write(write), _) => *write,
             (Operator::PassThrough(_), Some(several)) => match &several.operator {
@@ -251,6 +255,37 @@ fn writing(query: &Query) -> Option<(&Cte, &[SelectItem])> {
     writing.next()
 }
 
+/// Whether the body of a common table expression may mention another one of the query, which is not there where it runs by itself:
+/// a table of that name would take its place.
+fn names_another(body: &[u8], query: &Query, cte: &Cte) -> bool {
+    let others = query.with.iter().flat_map(|with| &with.cte_tables);
+    let others = others.filter(|other| other.alias.name != cte.alias.name);
+    let others: Vec<_> = others
+        .map(|other| names::name(&other.alias.name).ok())
+        .collect();
+    if others.is_empty() {
+        return false;
+    }
+    let end = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let Ok(tokens) = parse::tokens(body, 0..end) else {
+        return true;
+    };
+    tokens.iter().any(|token| {
+        let name = sql::name(token, body);
+        token.kind == TokenKind::UnicodeIdent
+            || others.iter().any(|other| other.is_none() || *other == name)
+    })
+}
+
+/// Whether a write reads another table besides, whose columns it may return, too.
+fn is_joined(cte: &Cte) -> bool {
+    match &*cte.query.body {
+        SetExpr::Update(Statement::Update(update)) => update.from.is_some(),
+        SetExpr::Delete(Statement::Delete(delete)) => delete.using.is_some(),
+        _ => false,
+    }
+}
+
 /// The columns that are returned, if they are the table's own, or integers.
 fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Vec<GivenColumn>> {
     let own = |name: &str| {
@@ -264,7 +299,9 @@ fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Ve
     };
     let expression = |expr: &Expr| match expr {
         Expr::Identifier(column) => own(&names::name(column).ok()?),
-        Expr::CompoundIdentifier(parts) => own(&names::name(parts.last()?).ok()?),
+        Expr::CompoundIdentifier(parts) if !is_joined(cte) => {
+            own(&names::name(parts.last()?).ok()?)
+        }
         Expr::Value(value) if matches!(&value.value, Value::Number(digits, _) if digits.parse::<i32>().is_ok()) => {
             Some(GivenColumn {
                 name: "?column?".to_owned(),
@@ -281,7 +318,7 @@ fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Ve
     let mut columns = Vec::new();
     for item in returned {
         match item {
-            SelectItem::Wildcard(_) => {
+            SelectItem::Wildcard(_) if !is_joined(cte) => {
                 let all = relation.columns.iter().map(|column| own(&column.name));
                 columns.extend(all.collect::<Option<Vec<_>>>()?);
             }

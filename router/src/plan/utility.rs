@@ -376,6 +376,33 @@ impl Planner<'_> {
     }
 
     /// What is not well formed: PostgreSQL says so, and it does not matter which.
+    /// The plan, unless it names a table that is configured and not known: by now it may be there, and its rows are not to be looked for,
+    /// or stored, on the first shard. PostgreSQL says so where there is none.
+    pub(super) fn unless_new(&self, plan: Plan) -> Plan {
+        let relations = self.context.relations;
+        let is_new = |name: &&String| !self.alone && relations.is_configured(name);
+        let Some(name) = plan.unknown.as_ref().filter(is_new) else {
+            return plan;
+        };
+        if let Command::Copy(_) = plan.command {
+            // PostgreSQL looks at no COPY without running it.
+            let missing = format!("relation \"{name}\" does not exist");
+            return refused(Refusal::certain("42P01", missing), plan.command);
+        }
+        let message =
+            format!("table \"{name}\" is too new: the router has not read its definition yet");
+        let refusal = Refusal {
+            sqlstate: "55000",
+            ..Refusal::not_supported(message)
+        };
+        Plan {
+            operator: Operator::Refuse(Box::new(refusal.hint("Run the statement again."))),
+            key_params: Vec::new(),
+            several: None,
+            ..plan
+        }
+    }
+
     pub(super) fn syntax_error(&self) -> Plan {
         plan(
             Operator::PassThrough(Target::AnyShard),

@@ -199,10 +199,10 @@ impl Planner<'_> {
                 _ => copy_out_of(relation, direction),
             },
             Resolved::Catalog => to_first,
-            Resolved::Unknown => Plan {
+            Resolved::Unknown => self.unless_new(Plan {
                 unknown: Some(name),
                 ..to_first
-            },
+            }),
         }
     }
 

@@ -29,10 +29,19 @@ enum Verdict {
     LoseConnections,
 }
 
-fn judge(state: ClientState, lasted: Duration, limits: &Timeouts) -> Verdict {
+/// `asked`: the limit that the client itself has set for being idle in a transaction.
+fn judge(
+    state: ClientState,
+    lasted: Duration,
+    limits: &Timeouts,
+    asked: Option<Duration>,
+) -> Verdict {
     let (limit, verdict) = match state {
         ClientState::Idle => (limits.client_idle, Verdict::EndSession),
-        ClientState::IdleInTransaction => (limits.idle_transaction, Verdict::EndSession),
+        ClientState::IdleInTransaction => {
+            let limits = [limits.idle_transaction, asked];
+            (limits.into_iter().flatten().min(), Verdict::EndSession)
+        }
         ClientState::Active | ClientState::Waiting => (limits.query, Verdict::CancelStatement),
     };
     match limit {
@@ -57,15 +66,9 @@ impl Overdue {
         while self.cancelling.try_join_next().is_some() {}
         let settings = services.settings.load();
         let limits = &settings.file.router.timeouts;
-        if limits.client_idle.is_none()
-            && limits.idle_transaction.is_none()
-            && limits.query.is_none()
-        {
-            return;
-        }
         for client in services.registry.clients() {
             let stay = client.stay();
-            let verdict = judge(stay.state, stay.lasted, limits);
+            let verdict = judge(stay.state, stay.lasted, limits, client.idle_transaction());
             self.carry_out(verdict, stay, &client);
         }
     }
@@ -115,7 +118,7 @@ mod tests {
         };
         let judged = |state, seconds| {
             let lasted = Duration::from_secs(seconds);
-            [limits.clone(), Timeouts::default()].map(|limits| judge(state, lasted, &limits))
+            [limits.clone(), Timeouts::default()].map(|limits| judge(state, lasted, &limits, None))
         };
         let allowed = Verdict::Allowed;
         for (state, limit, verdict) in [
@@ -129,5 +132,14 @@ mod tests {
         }
         assert_eq!(judged(Active, 15), [Verdict::LoseConnections, allowed]);
         assert_eq!(judged(Idle, 100), [Verdict::EndSession, allowed]);
+        let asked = |limits, seconds| {
+            let lasted = Duration::from_secs(seconds);
+            let asked = Some(Duration::from_secs(15));
+            [IdleInTransaction, Idle].map(|state| judge(state, lasted, limits, asked))
+        };
+        for limits in [&limits, &Timeouts::default()] {
+            assert_eq!(asked(limits, 14), [allowed, allowed]);
+            assert_eq!(asked(limits, 15), [Verdict::EndSession, allowed]);
+        }
     }
 }

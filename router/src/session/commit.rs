@@ -169,8 +169,8 @@ impl Session {
                     let shard = (&*participant.shard_name).into();
                     return Err(Failure::ShardLost { shard }.into());
                 }
-                // Nothing was to be committed there.
-                Err(Trouble::Lost) => {}
+                // Nothing was to be committed there. What others commit must not be said to have failed.
+                Err(Trouble::Lost) => self.client.overdue &= writers.is_empty(),
                 Err(other) => return Err(other),
             }
         }
@@ -363,7 +363,10 @@ impl Session {
                     }
                     .into()),
                     // Nothing was to be committed there.
-                    false => Ok(()),
+                    false => {
+                        self.client.overdue = false;
+                        Ok(())
+                    }
                 }
             }
             Err(other) => Err(other),

@@ -190,6 +190,7 @@ impl Session {
             return Ok(());
         };
         self.take_settings(Arc::clone(block.settings_before()));
+        self.before_ddl = None;
         if block.changed_temporary {
             Box::pin(self.learn_temporary()).await;
         }

@@ -153,6 +153,8 @@ struct Session {
     default_path: Arc<str>,
     /// Temporary relations the session may have created.
     temporary: Vec<String>,
+    /// What there was before the session changed the schema.
+    before_ddl: Option<Arc<DatabaseTopology>>,
 }
 
 /// Statements whose parameter types backends are being asked for.
@@ -271,17 +273,12 @@ impl Session {
             Awaited::Client(Ok(_)) => {}
             Awaited::Client(Err(error)) => return self.end_by(error.into()).await,
             Awaited::Overdue => {
-                let (sqlstate, message) = match idle {
-                    true => (
-                        SqlState::IDLE_SESSION_TIMEOUT,
-                        "terminating connection due to idle-session timeout",
-                    ),
-                    false => (
-                        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-                        "terminating connection due to idle-in-transaction timeout",
-                    ),
-                };
-                self.say_goodbye(sqlstate, message).await;
+                if !idle {
+                    return self.end_by(Trouble::Overdue).await;
+                }
+                let message = "terminating connection due to idle-session timeout";
+                self.say_goodbye(SqlState::IDLE_SESSION_TIMEOUT, message)
+                    .await;
             }
             Awaited::Drain => {
                 let message = "terminating connection due to administrator command";
@@ -301,6 +298,11 @@ impl Session {
             Trouble::Failure(failure) => {
                 self.say_goodbye(failure.sqlstate(), &failure.to_string())
                     .await
+            }
+            Trouble::Overdue => {
+                let sqlstate = SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT;
+                let message = "terminating connection due to idle-in-transaction timeout";
+                self.say_goodbye(sqlstate, message).await;
             }
             Trouble::Gone | Trouble::Lost | Trouble::Told => {}
         }
@@ -343,6 +345,10 @@ impl Session {
 
     /// Tells the client of an error; a transaction block fails with it.
     fn report(&mut self, failure: &Failure) {
+        // The end of the session will be told instead.
+        if self.client.overdue {
+            return;
+        }
         let sqlstate = failure.sqlstate();
         tracing::debug!(sqlstate = sqlstate.as_str(), "a statement failed");
         self.counters
@@ -355,6 +361,9 @@ impl Session {
 
     /// Ends a request: what is owed is written, then backends that nothing needs go back to their pools.
     async fn ready(&mut self) -> Result<(), Trouble> {
+        if self.client.overdue {
+            return Err(Trouble::Overdue);
+        }
         if self.client.untold {
             Box::pin(self.tell_settings()).await;
         }

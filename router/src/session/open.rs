@@ -139,6 +139,7 @@ fn new(
         workspaces_opened: 0,
         read_within: 0,
         temporary: Vec::new(),
+        before_ddl: None,
         context: None,
         statements: ByName::default(),
         portals: ByName::default(),

@@ -26,11 +26,14 @@ impl Session {
     /// The schema has been changed by this session: what it plans from now on must know it. Before a block commits nobody else sees what
     /// it has changed, and reading the catalogue would wait for its locks.
     pub(super) async fn schema_changed(&mut self) {
+        let database = &self.database;
+        self.before_ddl.get_or_insert_with(|| Arc::clone(database));
         if let Some(block) = &mut self.block {
             block.changed_schema = true;
             block.changed_temporary = true;
             block.relations_are_old = true;
         }
+        self.rename_sequences();
         self.learn_temporary().await;
         if self.block.is_some() {
             return;
@@ -40,6 +43,9 @@ impl Session {
             .refresh(&self.database.name, RefreshCause::Ddl)
             .await;
         self.refresh();
+        if let Some(before) = self.before_ddl.take() {
+            Box::pin(self.forget_dropped(&before)).await;
+        }
     }
 
     /// Reads the relations as the block has made them, if it has changed any, for what is planned in it from now on.
@@ -114,7 +120,20 @@ impl Session {
     }
 
     /// A name is not known: looks whether it exists by now. True if the relations have changed.
+    pub(super) async fn learn_name(&mut self, name: &str) -> bool {
+        let cause = match self.database.relations.is_configured(name) {
+            true => RefreshCause::UnknownTable,
+            false => RefreshCause::UnknownName,
+        };
+        self.learn(cause).await
+    }
+
+    /// The tables are not what they were taken to be. True if the relations have changed.
     pub(super) async fn learn_relations(&mut self) -> bool {
+        self.learn(RefreshCause::UnknownName).await
+    }
+
+    async fn learn(&mut self, cause: RefreshCause) -> bool {
         // A block that has changed the schema has been looked at.
         let block = self.block.as_ref();
         if block.is_some_and(|block| block.changed_schema) {
@@ -122,9 +141,7 @@ impl Session {
         }
         let before = self.generation;
         let control = &self.worker.services.control;
-        control
-            .refresh(&self.database.name, RefreshCause::UnknownName)
-            .await;
+        control.refresh(&self.database.name, cause).await;
         self.refresh();
         self.generation != before
     }

@@ -112,8 +112,11 @@ impl Session {
         };
         let connection = &participant.connection;
         let foreign = connection.sequences && participant.sequences == Sequences::Unused;
-        // Between a batch's messages and its Sync a query of ours would end its transaction.
-        let in_batch = participant.needs_sync && !participant.in_block;
+        // Between a batch's messages and its Sync a query of ours would end its transaction; and a server that has met an error in one of
+        // them ignores it.
+        let replies = &connection.replies;
+        let answers = participant.in_block && replies.is_settled() && !replies.is_skipping();
+        let in_batch = participant.needs_sync && !answers;
         match participant.sequences {
             Sequences::Own => {}
             Sequences::Mixed if reads => return Err(not_here()),
@@ -142,6 +145,22 @@ impl Session {
     /// Whether a statement that reads what the session remembers of sequences has to be given it.
     pub(super) fn gives_remembered(&self, write: &Write) -> bool {
         write.remembers && !self.participants.remembered.is_empty()
+    }
+
+    /// Whether a backend that is held remembers values of this session's own.
+    pub(super) fn has_own_sequences(&self) -> bool {
+        let mut held = self.participants.iter();
+        held.any(|held| held.sequences == Sequences::Own)
+    }
+
+    /// Names may mean other sequences from now on: by the names that the client has used nobody can be asked for their values.
+    pub(super) fn rename_sequences(&mut self) {
+        for participant in self.participants.iter_mut() {
+            let used = participant.used_sequences.as_ref();
+            if used.is_some_and(|used| !used.is_empty()) {
+                participant.used_sequences = None;
+            }
+        }
     }
 
     /// The text with what the session remembers of sequences.

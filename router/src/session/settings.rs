@@ -4,6 +4,7 @@
 //! block and are told of every change since, so that whatever ends the block leaves all of them alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::ShardIndex;
@@ -235,6 +236,8 @@ impl Session {
             Some(block) => block.effective(),
             None => &self.settings,
         };
+        let limit = settings.value_of("idle_in_transaction_session_timeout");
+        self.entry.set_idle_transaction(limit.and_then(duration));
         let role = match settings.value_of("role") {
             None | Some("none" | "") => settings.value_of("session_authorization"),
             role => role,
@@ -252,6 +255,7 @@ impl Session {
             self.role = role;
             self.search_path = path;
             self.context = None;
+            self.rename_sequences();
         }
     }
 
@@ -286,6 +290,25 @@ impl Session {
     }
 }
 
+/// A time as PostgreSQL reads it: of milliseconds, if it does not say.
+fn duration(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let is_digit = |c: char| c.is_ascii_digit() || c == '.';
+    let end = value.find(|c| !is_digit(c)).unwrap_or(value.len());
+    let (number, unit) = value.split_at(end);
+    let ms = match unit.trim() {
+        "" | "ms" => 1.0,
+        "us" => 0.001,
+        "s" => 1e3,
+        "min" => 60e3,
+        "h" => 3_600e3,
+        "d" => 86_400e3,
+        _ => return None,
+    };
+    let ms = number.parse::<f64>().ok()? * ms;
+    Duration::try_from_secs_f64(ms / 1e3).ok()
+}
+
 /// A list of names as a configuration file would have it.
 fn quoted_list(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| escape_identifier(item)).collect();
@@ -318,5 +341,28 @@ pub(super) fn consistent_read(value: Option<&str>) -> Result<Option<bool>, Failu
     match value {
         None | Some("") => Ok(None),
         Some(value) => boolean(value).map(Some).ok_or(Failure::BadConsistentRead),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::duration;
+
+    #[test]
+    fn times_are_read_as_postgresql_reads_them() {
+        for (value, ms) in [
+            ("1500", Some(1500)),
+            ("0", Some(0)),
+            (" 2 s", Some(2000)),
+            ("1.5s", Some(1500)),
+            ("1min", Some(60_000)),
+            ("1 d", Some(86_400_000)),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            assert_eq!(duration(value), ms.map(Duration::from_millis), "{value}");
+        }
     }
 }

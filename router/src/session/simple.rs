@@ -203,7 +203,10 @@ impl Session {
     /// A plan that met a name nobody knows is made again from the relations as they are now: the name may be that of
     /// a view of sharded tables.
     async fn know_relations(&mut self, routed: Routed, sql: &[u8]) -> Result<Routed, Trouble> {
-        if routed.plan.unknown.is_none() || !self.learn_relations().await {
+        let Some(name) = &routed.plan.unknown else {
+            return Ok(routed);
+        };
+        if !self.learn_name(name).await {
             return Ok(routed);
         }
         match self.route_text(sql)? {

@@ -81,7 +81,7 @@ impl Session {
         arguments: &[Range<u32>],
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let prepared = self.statement_named(name.as_bytes())?;
+        let prepared = self.statement_known(name.as_bytes()).await?;
         let mut arguments = Arguments::read(sent.sql(), arguments);
         let anywhere = matches!(prepared.plan.operator, Operator::PassThrough(_))
             && prepared.plan.key_params.is_empty();
@@ -145,6 +145,13 @@ impl Session {
             (Operator::Write(write), _) if !write.is_plain() => Err(unsupported(
                 "EXECUTE of a statement that writes by rows of other shards",
             )),
+            (Operator::Write(write), _)
+                if self.gives_remembered(write) && !self.has_own_sequences() =>
+            {
+                Err(unsupported(
+                    "EXECUTE of a statement with currval() or lastval() outside the transaction that used the sequence",
+                ))
+            }
             (_, Some(shard)) if routed.plan.unique.is_none() => {
                 self.pass_through(shard, routed, sent).await
             }

@@ -408,7 +408,7 @@ impl<'a> Analyser<'a> {
     }
 
     fn is_unknown(&mut self, name: &str) {
-        if self.analysis.unknown.is_none() {
+        if self.analysis.unknown.is_none() || self.context.relations.is_configured(name) {
             self.analysis.unknown = Some(name.to_owned());
         }
     }

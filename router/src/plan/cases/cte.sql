@@ -248,6 +248,24 @@ WITH d AS (DELETE FROM orders RETURNING user_id) SELECT x, user_id FROM generate
 --> Write on all shards (primary)
 -->   Then a query over d, on one shard
 
+-- a part of a statement does not run by itself where it takes something from the rest
+WITH countries AS (SELECT 1 AS code), d AS (DELETE FROM orders WHERE user_id IN (SELECT code FROM countries) RETURNING user_id) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH c AS (SELECT 1 AS x), d AS (DELETE FROM orders RETURNING user_id) SELECT count(*) FROM d, c
+--> Write on all shards (primary)
+-->   Then a query over d, on one shard
+
+-- nor where more may be returned than the table's own columns
+WITH d AS (UPDATE orders SET total = 0 FROM countries WHERE code = 'x' RETURNING *) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+WITH d AS (DELETE FROM orders USING countries c WHERE c.code = 'x' RETURNING c.name) SELECT count(*) FROM d
+--> Refuse 0A000: aggregates are not supported across shards yet
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
 WITH d AS (DELETE FROM orders RETURNING user_id) SELECT x FROM generate_series(1, 3) x WHERE x NOT IN (SELECT user_id FROM d)
 --> Write on all shards (primary)
 -->   Then a query over d, on one shard

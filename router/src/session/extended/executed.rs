@@ -33,7 +33,7 @@ impl Session {
         let Command::Execute { name, arguments } = &execute.plan.command else {
             return Err(Failure::Retry.into());
         };
-        let prepared = self.statement_named(name.as_bytes())?;
+        let prepared = self.statement_known(name.as_bytes()).await?;
         let described = self.describe_executed(&prepared).await?;
         let arguments = Arguments::read(execute.statement.sql(), arguments);
         let before = self.client.hold();

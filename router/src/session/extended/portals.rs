@@ -51,7 +51,9 @@ impl Session {
             prepared.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
         ) || matches!(&prepared.plan.operator, Operator::Write(write) if write.is_plain() && !self.gives_remembered(write));
-        let looked_after = !prepared.plan.settings.is_empty() || prepared.plan.unique.is_some();
+        let looked_after = prepared.plan.unknown.is_some()
+            || !prepared.plan.settings.is_empty()
+            || prepared.plan.unique.is_some();
         if !passes || looked_after || !knows_key_types(&prepared) {
             return Ok(false);
         }
@@ -153,14 +155,14 @@ impl Session {
         {
             self.send_unsent().await?;
         }
-        let prepared = self.statement_named(bind.statement)?;
+        let prepared = self.statement_known(bind.statement).await?;
         if let Some(failed) = self.block.as_ref().and_then(|block| block.failed)
             && !is_end(&prepared.plan)
         {
             return self.bind_in_failed_block(failed, &prepared, bind).await;
         }
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
-            return Err(Failure::Refused(refusal.clone()).into());
+            return Err(self.refused(refusal, &prepared).await);
         }
         if self.cursor_portal(bind.portal).is_some() {
             return Err(Failure::DuplicateCursor(lossy(bind.portal)).into());
@@ -267,7 +269,7 @@ impl Session {
         prepared: &SessionStatement,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        self.begin_for_another(shard, &prepared.plan)?;
+        self.begin_for_another(shard, &prepared.plan).await?;
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.activate(shard, need).await?;
         Ok(self.queue_bind(index, prepared, bind)?)
@@ -435,6 +437,9 @@ impl Session {
             return Ok(false);
         }
         let (plan, shard) = (Arc::clone(plan), participant.shard);
+        if self.writes_elsewhere(shard, &plan) {
+            return Ok(false);
+        }
         self.count(&plan, 1);
         self.execute_on(shard, &plan)?;
         if let Some(active) = self.batch.active
@@ -447,7 +452,9 @@ impl Session {
 
     /// Takes note of what executing a portal on one shard means for the session.
     fn execute_on(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
-        self.note_write(shard, plan)?;
+        if plan.access == Access::Write && self.block.is_none() {
+            self.batch.writer = Some(shard);
+        }
         if let Command::Declare { name, .. } = &plan.command {
             self.refuse_cursor_elsewhere(name.as_bytes(), shard)?;
         }
@@ -475,6 +482,7 @@ impl Session {
                 self.execute_own(&plan, &statement).await
             }
             Portal::One { shard, plan, .. } => {
+                self.begin_for_another(shard, &plan).await?;
                 self.execute_on(shard, &plan)?;
                 let index = self.activate_held(shard, name).await?;
                 if let Some(participant) = self.participants.get_mut(index) {
@@ -577,21 +585,18 @@ impl Session {
 
     /// Outside a block a batch is one transaction. Where it is about to write to another shard than before it becomes a
     /// block, which ends with it.
-    fn begin_for_another(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
-        let wrote_elsewhere = self.batch.writer.is_some_and(|writer| writer != shard);
-        match wrote_elsewhere && plan.access == Access::Write {
-            true => self.begin_in_batch(),
-            false => Ok(()),
-        }
-    }
-
-    /// Takes note that a statement runs on a shard.
-    fn note_write(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
-        self.begin_for_another(shard, plan)?;
-        if plan.access == Access::Write && self.block.is_none() {
-            self.batch.writer = Some(shard);
+    async fn begin_for_another(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Trouble> {
+        if self.writes_elsewhere(shard, plan) {
+            self.settle().await?;
+            self.begin_in_batch()?;
         }
         Ok(())
+    }
+
+    /// Whether it writes to another shard than the batch has written to.
+    fn writes_elsewhere(&self, shard: ShardIndex, plan: &Plan) -> bool {
+        let wrote_elsewhere = self.batch.writer.is_some_and(|writer| writer != shard);
+        wrote_elsewhere && plan.access == Access::Write
     }
 }
 

@@ -27,6 +27,8 @@ impl Session {
             if prepared.plan.command == Command::Lock {
                 return Err(Failure::NoBlock("LOCK TABLE").into());
             }
+            // A server that has met an error ignores all that begins a block.
+            self.settle().await?;
             self.begin_implicit();
         }
         let need = self.need(prepared.plan.access, prepared.hint);

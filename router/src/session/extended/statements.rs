@@ -10,7 +10,7 @@ use switchyard_wire::frontend::{self, Kind};
 use crate::backend::{Connection, Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
-use crate::plan::{Command, Operator, Plan};
+use crate::plan::{Command, Operator, Plan, Refusal};
 use crate::session::Session;
 use crate::session::distribute::description;
 use crate::session::route::Planned;
@@ -32,21 +32,14 @@ impl Session {
         let Some(mut prepared) = self.prepare(sql, declared)? else {
             return Box::pin(self.let_postgresql_refuse(sql)).await;
         };
-        if prepared.plan.unknown.is_some()
-            && Box::pin(self.learn_relations()).await
+        if let Some(name) = &prepared.plan.unknown
+            && Box::pin(self.learn_name(name)).await
             && let Some(again) = self.prepare(sql, declared)?
         {
             prepared = again;
         }
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
-            let refusal = refusal.clone();
-            if refusal.analyse_first {
-                self.settle().await?;
-                if Box::pin(self.analyse(sql)).await? {
-                    return Err(Trouble::Told);
-                }
-            }
-            return Err(Failure::Refused(refusal).into());
+            return Err(self.refused(refusal, &prepared).await);
         }
         if let Command::Execute { name, .. } = &prepared.plan.command
             && self.statements.get(name.as_bytes()).is_none()
@@ -142,6 +135,38 @@ impl Session {
         Ok(current)
     }
 
+    /// The same, once more where a name in it was not known: it may be by now.
+    pub(in crate::session) async fn statement_known(
+        &mut self,
+        name: &[u8],
+    ) -> Result<Arc<SessionStatement>, Failure> {
+        let prepared = self.statement_named(name)?;
+        match &prepared.plan.unknown {
+            Some(unknown) if Box::pin(self.learn_name(unknown)).await => self.statement_named(name),
+            _ => Ok(prepared),
+        }
+    }
+
+    /// What is wrong with a statement that is refused, be it in PostgreSQL's words.
+    pub(super) async fn refused(
+        &mut self,
+        refusal: &Refusal,
+        prepared: &SessionStatement,
+    ) -> Trouble {
+        let analysed = async {
+            self.settle().await?;
+            Box::pin(self.analyse(prepared.statement.sql())).await
+        };
+        match refusal.analyse_first.then_some(analysed) {
+            Some(analysed) => match analysed.await {
+                Ok(true) => Trouble::Told,
+                Ok(false) => Failure::Refused(Box::new(refusal.clone())).into(),
+                Err(trouble) => trouble,
+            },
+            None => Failure::Refused(Box::new(refusal.clone())).into(),
+        }
+    }
+
     pub(super) async fn describe_statement(&mut self, name: &[u8]) -> Result<(), Trouble> {
         if self
             .batch
@@ -151,7 +176,7 @@ impl Session {
         {
             self.send_unsent().await?;
         }
-        let prepared = self.statement_named(name)?;
+        let prepared = self.statement_known(name).await?;
         if self.is_handled_here(&prepared.plan) {
             self.local_parse_complete(name);
             let rows = match &prepared.plan.command {

@@ -165,7 +165,7 @@ impl Session {
         Ok(self.synced(index, before, failed))
     }
 
-    /// Queues a Sync. Returns how many ReadyForQuery messages have come before.
+    /// Queues a Sync. Returns how many have been answered before.
     fn queue_sync(&mut self, index: usize, show: Show) -> Result<u32, Failure> {
         let abort = self.batch.skipping && self.block.is_none();
         let participant = self.participants.at(index)?;
@@ -179,10 +179,11 @@ impl Session {
         frontend::encode::sync(&mut connection.output);
         connection.replies.expect(Reply::Sync, show);
         participant.needs_sync = false;
-        Ok(connection.replies.readies())
+        Ok(connection.replies.syncs())
     }
 
-    /// Takes note of the answer to a Sync. True if it was a ReadyForQuery.
+    /// Takes note of the answer to a Sync. True if it was a ReadyForQuery: a backend that waits for COPY data ignores a Sync, and what was
+    /// queued before it may have had a ReadyForQuery of its own.
     fn synced(&mut self, index: usize, before: u32, failed: bool) -> bool {
         if failed {
             self.forget_unparsed(index);
@@ -191,7 +192,7 @@ impl Session {
             return true;
         };
         let (shard, status) = (participant.shard, participant.status());
-        let ready = participant.connection.replies.readies() != before;
+        let ready = participant.connection.replies.syncs() != before;
         participant.needs_sync = !ready;
         if ready {
             self.note_status(index, shard, status);
