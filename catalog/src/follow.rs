@@ -12,6 +12,8 @@ use crate::{Catalog, Credentials, Error, Snapshot};
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one look may take before the connection counts as lost.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+/// What routers say to each other when they have changed definitions on the shards.
+const DEFINITIONS: &str = "definitions";
 /// Between two attempts to reach a catalog that is away.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -31,9 +33,26 @@ pub struct Follower {
     pub snapshots: watch::Receiver<Snapshot>,
     /// Whether the catalog is there.
     pub link: watch::Receiver<Link>,
+    /// Changes when a router says that it has changed definitions on the shards.
+    pub definitions: watch::Receiver<u64>,
 }
 
 impl Catalog {
+    /// Tells all routers that definitions on the shards have been changed.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn announce_definitions(&self) -> Result<(), Error> {
+        let announcing = async {
+            sqlx::query("SELECT pg_catalog.pg_notify('switchyard', $1)")
+                .bind(DEFINITIONS)
+                .execute(&mut *self.acquire().await?)
+                .await?;
+            Ok(())
+        };
+        timely(announcing).await
+    }
+
     /// Follows the catalog for as long as the future is polled, beginning with a snapshot just read. Never returns.
     pub fn follow(
         self,
@@ -42,15 +61,17 @@ impl Catalog {
     ) -> (Follower, impl Future<Output = ()> + Send) {
         let (snapshots, new) = watch::channel(first);
         let (link, status) = watch::channel(Link::Up);
+        let (definitions, changed) = watch::channel(0);
         let follower = Follower {
             snapshots: new,
             link: status,
+            definitions: changed,
         };
         let following = async move {
             let mut catalog = Some(self);
             loop {
                 let outcome = match catalog.take() {
-                    Some(catalog) => watch_changes(&catalog, &snapshots, &link).await,
+                    Some(catalog) => watch_changes(&catalog, &snapshots, &link, &definitions).await,
                     None => reconnect(&credentials, &mut catalog).await,
                 };
                 if let Err(error) = outcome {
@@ -77,6 +98,7 @@ async fn watch_changes(
     catalog: &Catalog,
     snapshots: &watch::Sender<Snapshot>,
     link: &watch::Sender<Link>,
+    definitions: &watch::Sender<u64>,
 ) -> Result<(), Error> {
     let listening = async {
         let mut listener = PgListener::connect_with(&catalog.pool)
@@ -100,8 +122,11 @@ async fn watch_changes(
             () = tokio::time::sleep(POLL_INTERVAL) => {}
             notified = listener.try_recv() => {
                 // `None` is a lost connection, and the listener's own attempts to come back have no limit.
-                if notified?.is_none() {
+                let Some(notified) = notified? else {
                     return Err(Error::Query(sqlx::Error::PoolClosed));
+                };
+                if notified.payload() == DEFINITIONS {
+                    definitions.send_modify(|changes| *changes += 1);
                 }
             }
         }

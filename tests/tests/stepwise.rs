@@ -126,6 +126,15 @@ fn indexes_are_made_and_removed_on_every_shard() {
         "{full:?} {after:?}"
     );
     client.run("VACUUM").succeeded();
+    // One of another definition is not the one that is asked for.
+    let second = bed.cluster().shard(1).primary.as_ref();
+    bed.cluster()
+        .sql(second, "CREATE INDEX other ON people (name)")
+        .unwrap();
+    let other = "CREATE INDEX CONCURRENTLY other ON people (city)";
+    assert_eq!(client.run(other).sqlstate(), Some("42P07"));
+    bed.cluster().sql(second, "DROP INDEX other").unwrap();
+    client.run(other).succeeded();
 }
 
 #[test]

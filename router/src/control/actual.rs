@@ -51,6 +51,16 @@ impl CatalogStatus {
 pub(super) struct Actual {
     follower: Follower,
     following: AbortHandle,
+    /// The way to tell other routers something.
+    speaking: Catalog,
+}
+
+/// What the catalog has to say.
+pub(super) enum News {
+    /// Its state is another one.
+    State(Snapshot),
+    /// A router has changed definitions on the shards.
+    Definitions,
 }
 
 impl Drop for Actual {
@@ -83,17 +93,29 @@ impl Actual {
                 );
             }
         }
+        let speaking = catalog.clone();
         let (follower, following) = catalog.follow(credentials, snapshot);
         let following = tokio::spawn(following).abort_handle();
         Ok(Some(Self {
             follower,
             following,
+            speaking,
         }))
     }
 
     /// The newest state.
     pub(super) fn snapshot(&self) -> Snapshot {
         self.follower.snapshots.borrow().clone()
+    }
+
+    /// Tells the other routers that definitions have been changed by this one. Without it they find out after a while.
+    pub(super) async fn announce_definitions(&self) {
+        if *self.follower.link.borrow() == Link::Down {
+            return;
+        }
+        if let Err(error) = self.speaking.announce_definitions().await {
+            warn!(reason = %error, "the other routers cannot be told of changed definitions");
+        }
     }
 
     /// Whether the catalog answers.
@@ -111,6 +133,20 @@ pub(super) async fn changed(actual: &mut Option<Actual>) -> Snapshot {
         && actual.follower.snapshots.changed().await.is_ok()
     {
         return actual.follower.snapshots.borrow_and_update().clone();
+    }
+    std::future::pending().await
+}
+
+/// What it says next; nothing, if there is no catalog.
+pub(super) async fn news(actual: &mut Option<Actual>) -> News {
+    if let Some(Actual { follower, .. }) = actual {
+        tokio::select! {
+            Ok(()) = follower.snapshots.changed() => {
+                return News::State(follower.snapshots.borrow_and_update().clone());
+            }
+            Ok(()) = follower.definitions.changed() => return News::Definitions,
+            else => {}
+        }
     }
     std::future::pending().await
 }

@@ -25,8 +25,8 @@ use crate::topology::builder::{Builder, DatabaseState};
 use crate::topology::link::Visitor;
 use crate::topology::monitor::Monitor;
 use crate::topology::{Observed, Published};
-use actual::Actual;
 pub use actual::CatalogStatus;
+use actual::{Actual, News};
 use entry::{Entry, Visiting, by_trust};
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
@@ -213,9 +213,11 @@ impl Control {
                     Some(request) => self.serve(request).await,
                     None => return,
                 },
-                snapshot = actual::changed(&mut self.actual) => {
-                    self.accept(&snapshot);
-                    self.watch();
+                news = actual::news(&mut self.actual) => {
+                    if let News::State(snapshot) = news {
+                        self.accept(&snapshot);
+                        self.watch();
+                    }
                     self.refresh_all().await;
                 }
                 () = tokio::time::sleep_until(drift) => {
@@ -290,6 +292,9 @@ impl Control {
                 .iter()
                 .any(|(cause, _)| *cause == RefreshCause::UnknownTable);
             if must {
+                if let Some(actual) = &self.actual {
+                    actual.announce_definitions().await;
+                }
                 self.refresh_surely(&database).await;
             } else if missed || self.may_look_for_unknown(&database) {
                 self.refresh(&database).await;

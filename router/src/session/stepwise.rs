@@ -21,6 +21,12 @@ SELECT i.indisvalid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.i
  WHERE c.relname = $INDEX
    AND c.relnamespace = (SELECT t.relnamespace FROM pg_catalog.pg_class t WHERE t.oid = pg_catalog.to_regclass($TABLE))";
 
+/// What index it is.
+const DEFINITION: &str = "\
+SELECT pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class c
+ WHERE c.relname = $INDEX
+   AND c.relnamespace = (SELECT t.relnamespace FROM pg_catalog.pg_class t WHERE t.oid = pg_catalog.to_regclass($TABLE))";
+
 /// Indexes that a REINDEX CONCURRENTLY has left.
 const LEFT: &str = "\
 SELECT i.indexrelid::pg_catalog.regclass FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -42,6 +48,7 @@ impl Session {
             return Err(Failure::NotInBlock(statement.what()).into());
         }
         let mut steps = self.steps(&statement, plan).await?;
+        let (had, missing) = (steps.done.first().copied(), steps.left.first().copied());
         let mut answer = BytesMut::new();
         while let Some(shard) = steps.left.first().copied() {
             let index = self.join(shard, Need::Primary).await?;
@@ -73,9 +80,46 @@ impl Session {
             }
             steps.done.push(steps.left.remove(0));
         }
-        self.client.output.extend_from_slice(&answer);
         self.stepped(plan).await;
+        if let (Some(had), Some(got)) = (had, missing) {
+            self.is_the_same(&statement, (had, got), plan).await?;
+        }
+        self.client.output.extend_from_slice(&answer);
         Ok(Ready::ToBeSaid)
+    }
+
+    /// An index that a shard had before must be the one that another has got now.
+    async fn is_the_same(
+        &mut self,
+        statement: &Stepwise,
+        (had, got): (ShardIndex, ShardIndex),
+        plan: &Plan,
+    ) -> Result<(), Trouble> {
+        let Stepwise::Create { index, table } = statement else {
+            return Ok(());
+        };
+        let query = DEFINITION
+            .replace("$INDEX", &escape_literal(index))
+            .replace("$TABLE", &escape_literal(table));
+        let mut definitions = Vec::new();
+        for shard in [had, got] {
+            let index = self.join(shard, Need::Primary).await?;
+            definitions.push(self.ask_lines(index, &query, plan).await?);
+        }
+        if had == got || definitions.first() == definitions.last() {
+            return Ok(());
+        }
+        let (had, got) = (self.shard_name(had), self.shard_name(got));
+        let message = format!("relation \"{index}\" already exists");
+        let refusal = Refusal::certain("42P07", message)
+            .detail(format!(
+                "Shard \"{had}\" had another index of that name than shard \"{got}\" has got now."
+            ))
+            .hint(format!(
+                "Remove the wrong one, and call this again: {}.",
+                removal(&had, index)
+            ));
+        Err(Failure::Refused(Box::new(refusal)).into())
     }
 
     async fn stepped(&mut self, plan: &Plan) {
