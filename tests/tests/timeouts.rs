@@ -115,18 +115,24 @@ fn a_client_that_holds_a_transaction_for_longer_than_it_has_asked_for_is_sent_aw
     own.run("BEGIN").succeeded();
     own.run("UPDATE users SET name = 'held' WHERE id = 2")
         .succeeded();
-    is_ended(&mut own, Instant::now(), "25P03", message);
+    let since = Instant::now();
+    let failure = Failure::decode(&own.receive().body);
+    assert!(since.elapsed() >= LIMIT - Duration::from_millis(50));
+    let said = (failure.severity(), failure.sqlstate(), failure.message());
+    assert_eq!(said, ("FATAL", "25P03", message));
+    assert_eq!(own.try_receive().unwrap(), None);
     // Where the router does not know of it, the client hears of it when it goes on.
-    let alter = "ALTER DATABASE shop SET idle_in_transaction_session_timeout";
-    let mut admin = bed().client();
-    admin.run(&format!("{alter} = '400ms'")).succeeded();
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
+    bed.client()
+        .run("ALTER DATABASE shop SET idle_in_transaction_session_timeout = '400ms'")
+        .succeeded();
+    let router = bed.another_router("", &|node| node.port());
     for sql in ["SELECT name FROM users WHERE id = 2", "COMMIT"] {
-        let router = router("");
         let mut late = client(&router);
         late.run("BEGIN").succeeded();
         late.run("UPDATE users SET name = 'held' WHERE id = 2")
             .succeeded();
-        let mut other = bed().client();
+        let mut other = client(&router);
         eventually("the server has ended the transaction", || {
             let lock = "SELECT name FROM users WHERE id = 2 FOR UPDATE NOWAIT";
             other.run(lock).failure.is_none()
@@ -139,7 +145,6 @@ fn a_client_that_holds_a_transaction_for_longer_than_it_has_asked_for_is_sent_aw
         assert_eq!(said, ("FATAL", "25P03", message), "{sql}");
         assert_eq!(late.try_receive().unwrap(), None);
     }
-    admin.run(&alter.replace(" SET ", " RESET ")).succeeded();
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::worker::Services;
 /// A statement that goes on for so long after it was cancelled loses its connections.
 const HEED: Duration = Duration::from_secs(5);
 
+/// The clock is as coarse as the rounds: what a client has asked for itself must not be over too early. Its servers keep to it anyway.
+const LATE: Duration = Duration::from_millis(500);
+
 /// What is to be done about a stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -39,7 +42,7 @@ fn judge(
     let (limit, verdict) = match state {
         ClientState::Idle => (limits.client_idle, Verdict::EndSession),
         ClientState::IdleInTransaction => {
-            let limits = [limits.idle_transaction, asked];
+            let limits = [limits.idle_transaction, asked.map(|asked| asked + LATE)];
             (limits.into_iter().flatten().min(), Verdict::EndSession)
         }
         ClientState::Active | ClientState::Waiting => (limits.query, Verdict::CancelStatement),
@@ -138,8 +141,8 @@ mod tests {
             [IdleInTransaction, Idle].map(|state| judge(state, lasted, limits, asked))
         };
         for limits in [&limits, &Timeouts::default()] {
-            assert_eq!(asked(limits, 14), [allowed, allowed]);
-            assert_eq!(asked(limits, 15), [Verdict::EndSession, allowed]);
+            assert_eq!(asked(limits, 15), [allowed, allowed]);
+            assert_eq!(asked(limits, 16), [Verdict::EndSession, allowed]);
         }
     }
 }
