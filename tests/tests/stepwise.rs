@@ -1,7 +1,7 @@
 //! What runs in no transaction block: on one shard after the other, to be called again after a failure.
 
 use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec};
+use switchyard_tests::{Bed, BedSpec, Client};
 
 const DDL: &str = "CREATE TABLE people (id int, name text, city int);
     CREATE TABLE notes (id int PRIMARY KEY)";
@@ -126,7 +126,11 @@ fn indexes_are_made_and_removed_on_every_shard() {
         "{full:?} {after:?}"
     );
     client.run("VACUUM").succeeded();
-    // One of another definition is not the one that is asked for.
+    are_told_apart_by_their_definitions(&bed, &mut client);
+}
+
+/// One of another definition is not the one that is asked for.
+fn are_told_apart_by_their_definitions(bed: &Bed, client: &mut Client) {
     let second = bed.cluster().shard(1).primary.as_ref();
     bed.cluster()
         .sql(second, "CREATE INDEX other ON people (name)")
