@@ -32,8 +32,8 @@ SELECT * FROM public.users
 --> Append of all shards (read)
 
 SELECT * FROM nowhere.users
---> PassThrough to shard s0 (read)
--->   Unknown: users
+--> Refuse 55000: table "users" is too new: the router has not read its definition yet
+--> HINT: Run the statement again.
 
 SELECT * FROM pg_catalog.pg_class
 --> PassThrough to shard s0 (read)
@@ -73,8 +73,8 @@ SELECT * FROM public.users WHERE id = 5
 
 -- search_path: audit
 SELECT * FROM orders
---> PassThrough to shard s0 (read)
--->   Unknown: orders
+--> Refuse 55000: table "orders" is too new: the router has not read its definition yet
+--> HINT: Run the statement again.
 
 SELECT lower('x')
 --> PassThrough to any shard (read)
