@@ -484,6 +484,9 @@ fn a_failure_on_the_second_shard_leaves_nothing() {
     assert_eq!(seen(&mut client), ALL);
 }
 
+/// Reads that each client makes at least.
+const ENOUGH: u32 = 20;
+
 /// What a client has met that reads and writes all the time.
 #[derive(Default)]
 struct Busy {
@@ -494,12 +497,14 @@ struct Busy {
 }
 
 impl Busy {
-    /// Works until it is told to stop: every other client in transaction blocks.
+    /// Works until it is told to stop and has read often enough to tell: every other client in transaction blocks.
     fn work(port: u16, number: usize, stop: &AtomicBool) -> Busy {
         let mut client = Client::connect(&Login::new(port));
         let mut busy = Busy::default();
         let mut id = 10_000 * (number + 1);
-        while !stop.load(Ordering::Relaxed) {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        let in_time = || Instant::now() < give_up;
+        while !stop.load(Ordering::Relaxed) || busy.reads <= ENOUGH && in_time() {
             id += 1;
             match busy.transaction(&mut client, id, number % 2 == 1) {
                 Ok(()) => busy.stored.push(id),
@@ -572,7 +577,7 @@ fn nobody_sees_half_of_it() {
     stop.store(true, Ordering::Relaxed);
     for busy in clients {
         let busy = busy.join().unwrap();
-        assert!(busy.reads > 20, "{} reads", busy.reads);
+        assert!(busy.reads > ENOUGH, "{} reads", busy.reads);
         let expected = ["57014", "40001"];
         let known = |error: &String| expected.contains(&&**error);
         assert!(busy.errors.iter().all(known), "{:?}", busy.errors);
@@ -597,13 +602,13 @@ fn a_router_that_dies_leaves_all_or_nothing() {
     for reply in client.simple(FILL) {
         reply.succeeded();
     }
-    let mut outcomes = Vec::new();
-    for delay in [5, 20, 40, 80, 200, 700] {
+    // Later each time, until it dies too late to keep it from being done.
+    for doublings in 0..14 {
         let victim = bed.another_router("", &|node| node.port());
         let mut doomed = Client::connect(&Login::new(victim.port()));
         let asking =
             spawn(move || doomed.try_run("SELECT create_distributed_table('things', 'id')"));
-        sleep(Duration::from_millis(delay));
+        sleep(Duration::from_millis(5 << doublings));
         drop(victim);
         asking.join().unwrap();
         eventually("nothing is left prepared", || {
@@ -625,13 +630,10 @@ fn a_router_that_dies_leaves_all_or_nothing() {
             "{recorded} {counts:?}"
         );
         if recorded != "0" {
-            client
-                .run("SELECT undistribute_table('things')")
-                .succeeded();
+            return;
         }
-        outcomes.push(recorded);
     }
-    assert!(outcomes.contains(&"1".to_owned()), "{outcomes:?}");
+    panic!("however late the router dies, nothing is recorded");
 }
 
 /// Without the catalog nothing is recorded, and nothing stays locked.
