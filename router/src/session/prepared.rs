@@ -17,14 +17,9 @@ use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::Refusal;
-use crate::two_phase::GlobalId;
 use crate::two_phase::fence::{HOLD_DECISION, LET_GO_OF_DECISION};
 use crate::two_phase::recovery::Outcome;
-
-/// Parts that have names of ours.
-const PARTS: &str = "\
-SELECT gid FROM pg_catalog.pg_prepared_xacts
-WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
+use crate::two_phase::{GlobalId, PARTS};
 
 /// A part of a transaction that a client has prepared.
 struct Part {

@@ -16,7 +16,7 @@ use switchyard_wire::SqlState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::GlobalId;
+use super::{GlobalId, PARTS};
 use crate::config::Settings;
 use crate::topology::link::LinkError;
 use crate::topology::links::Links;
@@ -51,11 +51,6 @@ SELECT pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended('switchyar
 /// Its end.
 pub(crate) const LET_GO_OF_DECISION: &str = "\
 SELECT pg_catalog.pg_advisory_unlock_shared(pg_catalog.hashtextextended('switchyard.prepared', 0))";
-
-/// What is prepared.
-const PARTS: &str = "\
-SELECT gid FROM pg_catalog.pg_prepared_xacts
-WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
 
 /// Why a fence is not yet of use.
 const HALF: &str =

@@ -31,6 +31,10 @@ const LOCK: &str = "pg_catalog.hashtextextended";
 const CLIENTS: char = 'c';
 /// The decider of transactions that change where a table's rows are, in the place of a shard's name: no shard is called so.
 pub(crate) const CATALOG: &str = "(catalog)";
+/// Asks a node for the names of the parts of such transactions that are prepared there.
+pub(crate) const PARTS: &str = "\
+SELECT gid FROM pg_catalog.pg_prepared_xacts
+WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
 
 /// The name of a transaction on several shards, under which its parts are prepared
 /// (<https://www.postgresql.org/docs/current/sql-prepare-transaction.html>). It says who decides, so that any router can
