@@ -21,9 +21,10 @@ demo:
 	@.ci/prepare compiler postgresql
 	$(CARGO) run --locked --release --package switchyard-router --bin switchyard -- demo $(ARGS)
 
+# Most tests wait for servers: three times as many at a time as there are processors.
 test: check
 	@.ci/prepare compiler postgresql clients
-	TMPDIR=$$(.ci/scratch) $(CARGO) test --locked --workspace
+	TMPDIR=$$(.ci/scratch) RUST_TEST_THREADS=$$((3 * $$(nproc))) $(CARGO) test --locked --workspace
 
 check: format-check lint deny doc
 

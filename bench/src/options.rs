@@ -44,6 +44,10 @@ pub(crate) struct Arguments {
     /// Only these protocols, and no TPC-B.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     protocol: Vec<Protocol>,
+    /// When the router's server connections go back to their pool where prepared statements are measured: `session` is as PgBouncer before
+    /// 1.21, which has no prepared statements in transaction mode.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = PoolMode::Transaction)]
+    pool_mode: PoolMode,
     /// Something else instead of a comparison.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -195,6 +199,25 @@ impl Scenario {
     }
 }
 
+/// When server connections go back to their pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PoolMode {
+    /// At the end of each transaction.
+    Transaction,
+    /// When the client leaves.
+    Session,
+}
+
+impl PoolMode {
+    /// As the router's configuration names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            PoolMode::Transaction => "transaction",
+            PoolMode::Session => "session",
+        }
+    }
+}
+
 /// Everything that will be measured with pgbench.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -206,6 +229,8 @@ pub(crate) struct Plan {
     pub(crate) scale: u32,
     /// Who takes part.
     pub(crate) contenders: Vec<Name>,
+    /// How the router pools for prepared statements.
+    pub(crate) pool_mode: PoolMode,
     /// Throughput and CPU.
     pub(crate) scenarios: Vec<Scenario>,
     /// System calls.
@@ -262,6 +287,7 @@ impl Plan {
                 [] => Name::ALL.to_vec(),
                 only => only.to_vec(),
             },
+            pool_mode: arguments.pool_mode,
             scenarios,
             traced: {
                 let mut traced = or(&arguments.clients, &[1, 16]);

@@ -7,6 +7,7 @@ use switchyard_cluster::{APP_USER, Companion, Port, Shard};
 
 use crate::Error;
 use crate::contender::{Contender, Endpoint, Name, Target};
+use crate::options::PoolMode;
 use crate::pgbench::{DATABASE, PASSWORD};
 
 const ACCOUNTS_BY_KEY: &str = "
@@ -21,51 +22,74 @@ method    = \"hash\"
 const USUAL_POOL: u32 = 20;
 const PREPARED_POOL: u32 = 100;
 
+/// Where the bench's routers are started, and how they pool for prepared statements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) prepared: PoolMode,
+}
+
 /// One node, and no table that is sharded.
-pub(crate) fn unsharded(directory: &Path, shards: &[Shard]) -> Result<Contender, Error> {
+pub(crate) fn unsharded(place: Place<'_>, shards: &[Shard]) -> Result<Contender, Error> {
     let first = shards.get(..1).unwrap_or_default();
     let description = "one node, nothing sharded";
-    start(Name::Router, description, directory, first, "")
+    start(Name::Router, description, place, first, "")
 }
 
 /// One node, pgbench's accounts by their key: what it costs to find a shard.
-pub(crate) fn routed(directory: &Path, shards: &[Shard]) -> Result<Contender, Error> {
+pub(crate) fn routed(place: Place<'_>, shards: &[Shard]) -> Result<Contender, Error> {
     let first = shards.get(..1).unwrap_or_default();
     let description = "the same node, accounts by hash of aid";
-    start(Name::Routed, description, directory, first, ACCOUNTS_BY_KEY)
+    start(Name::Routed, description, place, first, ACCOUNTS_BY_KEY)
 }
 
 /// All shards, pgbench's accounts by their key.
-pub(crate) fn sharded(directory: &Path, shards: &[Shard]) -> Result<Contender, Error> {
+pub(crate) fn sharded(place: Place<'_>, shards: &[Shard]) -> Result<Contender, Error> {
     let description = "two shards, accounts by hash of aid";
-    start(
-        Name::Sharded,
-        description,
-        directory,
-        shards,
-        ACCOUNTS_BY_KEY,
-    )
+    start(Name::Sharded, description, place, shards, ACCOUNTS_BY_KEY)
 }
 
 fn start(
     name: Name,
     description: &str,
-    directory: &Path,
+    place: Place<'_>,
     shards: &[Shard],
     tables: &str,
 ) -> Result<Contender, Error> {
-    let run = |pool: u32| -> Result<Target, Error> {
-        let (port, http) = (Port::any()?, Port::any()?);
-        let text = configuration(port.number(), http.number(), pool, shards, tables);
-        let endpoint = launch(directory, &format!("{name:?}-{pool}"), &text, port)?;
+    let run = |pool: u32, mode: PoolMode| -> Result<Target, Error> {
+        let pooling = format!("pool_size = {pool}\npool_mode = {:?}\n", mode.name());
+        let name = format!("{name:?}-{pool}");
+        let endpoint = in_front_of(place.directory, &name, &pooling, shards, tables)?;
         Ok(Target::Process(endpoint))
     };
     Ok(Contender {
         name,
-        description: format!("Switchyard {}, {description}", env!("CARGO_PKG_VERSION")),
-        usual: run(USUAL_POOL)?,
-        prepared: Some(run(PREPARED_POOL)?),
+        description: format!(
+            "Switchyard {}, {description}; transaction mode, {} mode for prepared statements",
+            env!("CARGO_PKG_VERSION"),
+            place.prepared.name()
+        ),
+        usual: run(USUAL_POOL, PoolMode::Transaction)?,
+        prepared: Some(run(PREPARED_POOL, place.prepared)?),
     })
+}
+
+/// Starts a router in front of these shards' primaries, with these lines about it.
+pub(crate) fn in_front_of(
+    directory: &Path,
+    name: &str,
+    lines: &str,
+    shards: &[Shard],
+    tables: &str,
+) -> Result<Endpoint, Error> {
+    let (port, http) = (Port::any()?, Port::any()?);
+    let text = format!(
+        "[router]\nlisten = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{lines}{}",
+        port.number(),
+        http.number(),
+        databases(shards, tables)
+    );
+    launch(directory, name, &text, port)
 }
 
 /// The configuration file of the router of this name.
@@ -109,7 +133,7 @@ pub(crate) fn launch(
     Ok(Endpoint { port, process })
 }
 
-fn configuration(port: u16, http: u16, pool: u32, shards: &[Shard], tables: &str) -> String {
+fn databases(shards: &[Shard], tables: &str) -> String {
     let shard = |shard: &Shard| {
         format!(
             "[[databases.shards]]\nname = {:?}\nnodes = [{{ host = {:?}, port = {}, role = \"primary\" }}]\n",
@@ -120,8 +144,7 @@ fn configuration(port: u16, http: u16, pool: u32, shards: &[Shard], tables: &str
     };
     let shards: String = shards.iter().map(shard).collect();
     format!(
-        "[router]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"127.0.0.1:{http}\"\npool_size = {pool}\n\
-         [auth]\nmethod = \"trust\"\n\
+        "[auth]\nmethod = \"trust\"\n\
          [[users]]\nname = {APP_USER:?}\npassword = {PASSWORD:?}\n\
          [[databases]]\nname = {DATABASE:?}\n{shards}{tables}"
     )

@@ -64,7 +64,7 @@ impl Stand {
             .iter()
             .filter(|name| plan.contenders.contains(name))
         {
-            let contender = stand.start(name)?;
+            let contender = stand.start(name, plan)?;
             stand.contenders.push(contender);
         }
         for contender in &mut stand.contenders {
@@ -73,8 +73,12 @@ impl Stand {
         Ok(stand)
     }
 
-    fn start(&self, name: Name) -> Result<Contender, Error> {
+    fn start(&self, name: Name, plan: &Plan) -> Result<Contender, Error> {
         let server = self.cluster.shard(0).primary.port();
+        let place = router::Place {
+            directory: self.directory.path(),
+            prepared: plan.pool_mode,
+        };
         match name {
             Name::Direct => Ok(Contender {
                 name,
@@ -87,9 +91,9 @@ impl Stand {
             }),
             Name::Floor => start_floor(server),
             Name::Pgbouncer => pgbouncer::start(self.directory.path(), server),
-            Name::Router => router::unsharded(self.directory.path(), self.cluster.shards()),
-            Name::Routed => router::routed(self.directory.path(), self.cluster.shards()),
-            Name::Sharded => router::sharded(self.directory.path(), self.cluster.shards()),
+            Name::Router => router::unsharded(place, self.cluster.shards()),
+            Name::Routed => router::routed(place, self.cluster.shards()),
+            Name::Sharded => router::sharded(place, self.cluster.shards()),
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use switchyard_cluster::{APP_USER, Cluster, ClusterSpec, Node, Port, RouterFile, Settings};
 
 use crate::client::Client;
+use crate::contender::Endpoint;
 use crate::gate::Gate;
 use crate::options::WritesPlan;
 use crate::pgbench::{DATABASE, PASSWORD};
@@ -22,6 +23,7 @@ CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL);
 CREATE TABLE entries (id bigint PRIMARY KEY, account int NOT NULL, amount numeric NOT NULL, note text NOT NULL);
 CREATE TABLE tickets (id bigserial, holder int NOT NULL, note text NOT NULL);
 CREATE TABLE journal (id bigserial, note text NOT NULL);
+CREATE TABLE slips (id bigserial, holder int NOT NULL, note text NOT NULL);
 CREATE SEQUENCE numbers;
 ";
 /// By modulo, even accounts and holders are on one shard and odd ones on the other. The journal and the sequences are on the first.
@@ -40,7 +42,17 @@ method    = \"hash\"
 name      = \"tickets\"
 shard_key = \"holder\"
 method    = \"modulo\"
+
+[[databases.tables]]
+name      = \"slips\"
+shard_key = \"holder\"
+method    = \"modulo\"
 ";
+/// On the shards, rows of this table are numbered without a sequence.
+const SNOWFLAKES: [&str; 2] = [
+    "SELECT create_snowflake_generator()",
+    "ALTER TABLE slips ALTER id SET DEFAULT switchyard.gen_snowflake_id()",
+];
 /// Transactions, and INSERTs, in a round.
 const RUNS: u64 = 100;
 /// Rows of one INSERT.
@@ -73,8 +85,10 @@ struct Comparison {
 struct Stand {
     plain: Client,
     router: Client,
+    /// By a router that has the first shard only, and nothing that is sharded.
+    alone: Client,
     // Order matters: who uses a server goes before it.
-    _router: crate::contender::Endpoint,
+    _routers: [Endpoint; 2],
     _cluster: Cluster,
     _directory: tempfile::TempDir,
     /// The last key of an entry.
@@ -123,12 +137,17 @@ impl Stand {
         let number = endpoint.port.number();
         let login = |port: u16| Client::login(port, APP_USER, DATABASE);
         patiently("router", || login(number).map(drop))?;
+        let first = cluster.shards().get(..1).unwrap_or_default();
+        let alone = router::in_front_of(directory.path(), "alone", "", first, "")?;
+        let alone_number = alone.port.number();
+        patiently("router", || login(alone_number).map(drop))?;
         let plain = cluster.oracle().map(Node::port).unwrap_or_default();
         let failed = |error| Error::io("log in")(error);
         Ok(Stand {
             plain: login(plain).map_err(failed)?,
             router: login(number).map_err(failed)?,
-            _router: endpoint,
+            alone: login(alone_number).map_err(failed)?,
+            _routers: [endpoint, alone],
             _cluster: cluster,
             _directory: directory,
             last: 0,
@@ -141,14 +160,20 @@ impl Stand {
             self.router.run(&open)?;
             self.plain.run(&open)?;
         }
+        for sql in SNOWFLAKES {
+            self.router.run(sql)?;
+        }
         let mut transactions = [Vec::new(), Vec::new()];
+        let mut routed = [Vec::new(), Vec::new()];
         let mut inserts = [Vec::new(), Vec::new()];
         let mut copies = [Vec::new(), Vec::new()];
-        let mut numbered: [[Vec<f64>; 2]; 4] = Default::default();
+        let mut numbered: [[Vec<f64>; 2]; 5] = Default::default();
         for round in 0..plan.rounds {
             say(&format!("writes: round {} of {}", round + 1, plan.rounds));
             transactions[0].push(transfer(&mut self.router, 0, 2)?);
             transactions[1].push(transfer(&mut self.router, 0, 1)?);
+            routed[0].push(transfer(&mut self.alone, 0, 2)?);
+            routed[1].push(transfer(&mut self.router, 0, 2)?);
             let first = self.last + 1;
             self.last += RUNS * INSERTED;
             inserts[0].push(insert(&mut self.plain, first)?);
@@ -161,7 +186,7 @@ impl Stand {
                 for (of, what) in numbered.iter_mut().zip(Numbered::ALL) {
                     of[way].push(what.run(client)?);
                 }
-                client.run("TRUNCATE tickets, journal")?;
+                client.run("TRUNCATE tickets, journal, slips")?;
             }
             self.last = 0;
         }
@@ -177,6 +202,12 @@ impl Stand {
                 ["one shard", "two shards"],
                 transactions,
                 3.0,
+            ),
+            Comparison::new(
+                "the same on one shard",
+                ["one node only", "one of two"],
+                routed,
+                1.05,
             ),
             Comparison::new(
                 "INSERT of 1,000 rows",
@@ -203,14 +234,17 @@ enum Numbered {
     Ticket,
     /// Rows of both shards.
     Tickets,
+    /// A row that is on the other shard, numbered there by a snowflake instead.
+    Slip,
 }
 
 impl Numbered {
-    const ALL: [Numbered; 4] = [
+    const ALL: [Numbered; 5] = [
         Numbered::Nextval,
         Numbered::Journal,
         Numbered::Ticket,
         Numbered::Tickets,
+        Numbered::Slip,
     ];
 
     /// Its name, and the multiple of one PostgreSQL's time that it may take. A row elsewhere than its sequence takes a transaction of two
@@ -221,6 +255,7 @@ impl Numbered {
             Numbered::Journal => ("INSERT, serial, first shard", 1.5),
             Numbered::Ticket => ("INSERT, serial, other shard", 4.0),
             Numbered::Tickets => ("INSERT of 1,000 rows, serial", 2.0),
+            Numbered::Slip => ("INSERT, snowflake, other shard", 2.0),
         }
     }
 
@@ -231,6 +266,7 @@ impl Numbered {
             Numbered::Ticket => {
                 "INSERT INTO tickets (holder, note) VALUES (1, 'a ticket')".to_owned()
             }
+            Numbered::Slip => "INSERT INTO slips (holder, note) VALUES (1, 'a slip')".to_owned(),
             Numbered::Tickets => {
                 let rows = (0..INSERTED).map(|row| format!("({row}, 'ticket of {row}')"));
                 let rows: Vec<String> = rows.collect();

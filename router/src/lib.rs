@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod backend;
+pub(crate) mod buffers;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,4 @@
-//! What a worker thread has: a share of the process's services, a plan cache and input buffers of its own.
-
-mod spare;
+//! What a worker thread has: a share of the process's services and a plan cache of its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +18,6 @@ use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Node, Published};
 use crate::two_phase::fence::Fences;
 use crate::two_phase::recovery::Resolver;
-pub(crate) use spare::{make_room, reclaim};
 
 /// What all workers share.
 #[derive(Debug)]

@@ -49,6 +49,7 @@ fn pure_modules_do_no_io() {
         router.join("src/sql"),
         router.join("src/plan"),
         router.join("src/merge"),
+        router.join("src/copy_in"),
         router.join("src/relations"),
         workspace.join("schema/src"),
         workspace.join("wire/src"),

@@ -22,6 +22,7 @@ mod placement;
 mod range;
 mod ring;
 mod shard;
+mod shard_sql;
 
 pub use bucket::{BUCKETS, Bucket, BucketMap, BucketMapError, bucket_sql};
 pub use diagnostic::Diagnostic;
@@ -37,3 +38,4 @@ pub use modulo::{ModuloMap, remainder_sql};
 pub use placement::{Collation, KeyMap, NoShard, Placement, ResolveError};
 pub use range::RangeMap;
 pub use shard::{MAX_SHARDS, ShardIndex, ShardSet};
+pub use shard_sql::{owner_sql, shard_sql};

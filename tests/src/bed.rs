@@ -1,6 +1,9 @@
 //! The usual test bed: a cluster with the web shop in it, the plain server beside it, a router in front.
 
+use std::path::Path;
+
 use switchyard_cluster::{Cluster, ClusterSpec, Node, RouterFile};
+use switchyard_router::config::{ProcessEnvironment, Settings};
 use switchyard_router::demo::shop::{self, Shop};
 use switchyard_schema::Config;
 
@@ -135,6 +138,21 @@ impl Bed {
             ..self.spec.clone()
         };
         Router::start(&configuration(&self.cluster, &spec, &ports, port_of), ports)
+    }
+
+    /// One more router on the same servers, in this process: dropping it stops it. Its ports are the system's choice.
+    #[track_caller]
+    pub fn router_in_process(&self, router: &str) -> switchyard_router::process::Router {
+        let file = RouterFile {
+            listen: 0,
+            http: 0,
+            auth: self.spec.auth,
+            router: &format!("{}{router}\n", self.spec.router),
+            tables: &format!("{}{}", shop::TABLES, self.spec.tables),
+        };
+        let text = self.cluster.router_file(&file);
+        let settings = Settings::parse(&text, Path::new("switchyard.toml"), &ProcessEnvironment);
+        switchyard_router::process::Router::start(settings.unwrap()).unwrap()
     }
 
     /// A client of the router.

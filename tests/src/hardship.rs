@@ -1,20 +1,20 @@
 //! Reads over rows of several shards that are made to fail on their way, or to wait, and what must hold after that: the client
 //! gets one error, the session goes on, and nothing is left on any server.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use switchyard_cluster::{ClusterSpec, Node};
 
-use crate::{Bed, BedSpec, Client, Failure, Login, Reply, Router, bind, eventually};
+use crate::{Bed, BedSpec, Client, Failure, Login, Reply, Router, Turn, Turns, bind, eventually};
 
-/// `checked` is looked at row by row as it is read: a row can fail, or wait until nobody holds the lock.
+/// `checked` is looked at row by row as it is read: a row can fail, or wait until nobody holds the lock. `logbook` is empty.
 const DDL: &str = "
 CREATE TABLE readings (id bigint PRIMARY KEY, divisor int NOT NULL, payload text NOT NULL);
 ALTER TABLE readings ALTER payload SET STORAGE EXTERNAL;
 CREATE TABLE checked (LIKE readings INCLUDING ALL);
+CREATE TABLE logbook (id bigint PRIMARY KEY, payload text);
 CREATE FUNCTION passes(divisor int) RETURNS bool LANGUAGE plpgsql STABLE AS $$ BEGIN
     IF divisor = -1 THEN PERFORM pg_advisory_xact_lock_shared(7); END IF;
     RETURN 100 / divisor IS NOT NULL;
@@ -35,20 +35,23 @@ name          = \"checked\"
 shard_key     = \"id\"
 method        = \"hash\"
 colocate_with = \"readings\"
+
+[[databases.tables]]
+name          = \"logbook\"
+shard_key     = \"id\"
+method        = \"hash\"
+colocate_with = \"readings\"
 ";
 
-static BED: OnceLock<Bed> = OnceLock::new();
-static TURN: Mutex<()> = Mutex::new(());
+static BEDS: Turns<2> = Turns::new(|| {
+    let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
+    fill(&bed);
+    bed
+});
 
-/// Two shards with both tables filled, for one test of a program at a time: they stop servers, hold locks, and make the same tables.
-pub fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let bed = BED.get_or_init(|| {
-        let bed = Bed::start(spec(ClusterSpec::for_tests(2, 0)));
-        fill(&bed);
-        bed
-    });
-    (bed, turn)
+/// Two shards with both tables filled, for one test at a time: they stop servers, hold locks, and make the same tables.
+pub fn bed() -> (&'static Bed, Turn) {
+    BEDS.take()
 }
 
 /// Rows of each table.

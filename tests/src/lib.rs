@@ -2,7 +2,8 @@
 //! connections break on demand, and a runner that compares the router with one plain PostgreSQL.
 //!
 //! - [`Bed`] is the usual test bed: shards with replicas, the web shop, the plain server (the *oracle*) and a router.
-//! - [`Router`] is the router's program as a process.
+//! - [`Turns`] has few beds for many tests that each need one for themselves.
+//! - [`Router`] is the router's program as a process; [`Bed::router_in_process`] is one in the test's own.
 //! - [`Client`] speaks the protocol by an independent codec, so that a mistake in ours does not cancel out.
 //! - [`Proxy`] stands between two programs and cuts, stalls, slows or swallows what they say.
 //! - [`Proxied`] is a router that has one on its way to each shard.
@@ -25,6 +26,7 @@ pub mod random;
 pub mod regress;
 mod reply;
 mod router;
+mod turns;
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,7 @@ pub use reply::{Column, Failure, Reply};
 pub use router::{Router, RouterPorts, command};
 pub use switchyard_cluster as cluster;
 pub use switchyard_router::demo::shop;
+pub use turns::{Turn, Turns};
 
 /// Looks again and again until `done`; fails when that takes more than 30 s. For states that nobody announces.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {

@@ -1,6 +1,7 @@
 //! Bad input: each gets the right SQLSTATE, or a closed connection where the protocol says so; other clients notice nothing,
 //! nothing is leaked, and the router lives.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,22 +17,41 @@ static BED: OnceLock<Bed> = OnceLock::new();
 /// Server connections are counted, so one test at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// How many connections to servers may come to be while a test runs.
-const SERVER_CONNECTIONS: usize = 8;
+/// The sockets that the router has open, by their inodes; and how many other descriptors.
+fn descriptors(bed: &Bed) -> (BTreeSet<String>, usize) {
+    let entries = std::fs::read_dir(format!("/proc/{}/fd", bed.router().id())).unwrap();
+    let mut sockets = BTreeSet::new();
+    let mut others = 0;
+    for target in entries.flatten().flat_map(|entry| entry.path().read_link()) {
+        let target = target.to_string_lossy();
+        let inode = target.strip_prefix("socket:[");
+        match inode.and_then(|rest| rest.strip_suffix(']')) {
+            Some(inode) => drop(sockets.insert(inode.to_owned())),
+            None => others += 1,
+        }
+    }
+    (sockets, others)
+}
 
-/// How many file descriptors the router has open.
-fn descriptors(bed: &Bed) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", bed.router().id()))
-        .unwrap()
-        .count()
+/// How many connections of clients the router has open, whether or not the client is still there.
+fn client_connections(bed: &Bed) -> usize {
+    let (open, _) = descriptors(bed);
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", bed.router().port());
+    let of_client = |line: &&str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        const LISTENING: &str = "0A";
+        columns[1].ends_with(&port) && columns[3] != LISTENING && open.contains(columns[9])
+    };
+    table.lines().skip(1).filter(of_client).count()
 }
 
 /// A bystander that worked before the misdeed, and must work after it.
 struct Scene {
     bed: &'static Bed,
     bystander: Client,
-    /// How many file descriptors the router had open, the bystander's among them.
-    descriptors: usize,
+    /// How many file descriptors the router had open besides sockets.
+    others: usize,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -48,11 +68,12 @@ impl Scene {
         bystander
             .run("UPDATE users SET name = 'bystander' WHERE id = 1")
             .succeeded();
-        let descriptors = descriptors(bed);
+        let (_, others) = descriptors(bed);
+        assert_eq!(client_connections(bed), 1, "the bystander's");
         Scene {
             bed,
             bystander,
-            descriptors,
+            others,
             _turn: turn,
         }
     }
@@ -88,9 +109,10 @@ impl Scene {
             // The pool, and a few connections of the monitor.
             assert!(direct.run(all).value().parse::<u32>().unwrap() <= 4 + 4);
         }
-        eventually("no file descriptor is left open", || {
-            descriptors(self.bed) <= self.descriptors + SERVER_CONNECTIONS
+        eventually("no client's connection is left open", || {
+            client_connections(self.bed) == 0
         });
+        assert_eq!(descriptors(self.bed).1, self.others);
         let (status, _) = self.bed.router().get("/healthz").unwrap();
         assert_eq!(status, 200);
     }
@@ -261,25 +283,49 @@ fn an_unknown_message() {
 }
 
 #[test]
-fn messages_that_end_too_early() {
+fn messages_whose_bodies_are_wrong() {
     let scene = Scene::new();
-    // A Query without its NUL, a Bind cut short, a Parse that promises more types than it has, a Describe of nothing.
-    for broken in [
-        &b"Q\x00\x00\x00\x0cSELECT 1"[..],
-        b"B\x00\x00\x00\x06\x00\x00",
-        b"P\x00\x00\x00\x0b\x00S\x00\x7f\xff\x00\x00",
-        b"D\x00\x00\x00\x06?\x00",
-    ] {
-        let mut client = scene.bed.client();
-        client.send_raw(broken).unwrap();
-        client.send_raw(b"S\x00\x00\x00\x04").unwrap();
-        let message = client.receive();
-        assert_eq!(message.tag, b'E', "{message:?}");
-        assert!(
-            String::from_utf8_lossy(&message.body).contains("C08P01\0"),
-            "{message:?}"
-        );
+    let primary = scene.bed.cluster().shard(0).primary.as_ref();
+    let mut client = scene.bed.client();
+    let mut server = scene.bed.node_client(primary);
+    for both in [&mut client, &mut server] {
+        both.extended("SELECT $1::int", &[Some("1")], 0).succeeded();
     }
+    // A Query without its NUL, a Bind cut short, a Parse that promises more types than it has, a Describe of nothing, an
+    // Execute that goes on, Binds with a format that is none and with more formats than parameters. As the length words are
+    // right, PostgreSQL knows where the next message begins: it is an error like others.
+    for (broken, sqlstate) in [
+        (&b"Q\x00\x00\x00\x0cSELECT 1"[..], "08P01"),
+        (b"B\x00\x00\x00\x06\x00\x00", "08P01"),
+        (b"P\x00\x00\x00\x0b\x00S\x00\x7f\xff\x00\x00", "08P01"),
+        (b"D\x00\x00\x00\x06?\x00", "08P01"),
+        (b"E\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00", "08P01"),
+        (
+            b"B\x00\x00\x00\x13\x00\x00\x00\x01\x00\x02\x00\x01\x00\x00\x00\x011\x00\x00",
+            "22023",
+        ),
+        (
+            b"B\x00\x00\x00\x15\x00\x00\x00\x02\x00\x00\x00\x00\x00\x01\x00\x00\x00\x011\x00\x00",
+            "08P01",
+        ),
+    ] {
+        for both in [&mut client, &mut server] {
+            both.send_raw(broken).unwrap();
+            if broken[0] != b'Q' {
+                // The second is skipped.
+                both.send_raw(broken).unwrap();
+                both.send_raw(b"S\x00\x00\x00\x04").unwrap();
+            }
+            let replies = both.replies(None);
+            assert_eq!(replies.len(), 1, "{broken:?}: {replies:?}");
+            let failure = replies[0].failure.as_ref().unwrap();
+            let told = (failure.severity(), failure.sqlstate());
+            assert_eq!(told, ("ERROR", sqlstate), "{broken:?}");
+            assert_eq!(both.status, b'I');
+        }
+    }
+    assert_eq!(client.run("SELECT 7").value(), "7");
+    client.terminate();
     scene.unharmed();
 }
 
@@ -359,6 +405,7 @@ fn fails(sql: &str, sqlstate: &str) -> Failure {
     client
         .run("SELECT name FROM users WHERE id = 3")
         .succeeded();
+    client.terminate();
     scene.unharmed();
     failure
 }
@@ -411,6 +458,7 @@ fn text_that_is_not_utf8() {
     let replies = client.replies(None);
     assert_eq!(replies[0].sqlstate(), Some("22021"), "{replies:?}");
     client.run("SELECT 1").succeeded();
+    client.terminate();
     scene.unharmed();
 }
 
@@ -438,6 +486,42 @@ fn what_is_for_a_later_day() {
     client
         .run("SELECT name FROM users WHERE id = 3")
         .succeeded();
+    client.terminate();
+    scene.unharmed();
+}
+
+/// An error of PostgreSQL's has all that it says, and the shard's name besides.
+#[test]
+fn errors_of_postgresql_pass_untouched_with_the_shard_named() {
+    let scene = Scene::new();
+    let shard = scene.bed.cluster().shard(0);
+    let mut node = scene.bed.node_client(shard.primary.as_ref());
+    let user = node.run("SELECT min(id) FROM users").value();
+    let mut client = scene.bed.client();
+    for sql in [
+        format!("INSERT INTO users (id, email, name, country) VALUES ({user}, 'x', 'x', 'no')"),
+        format!(
+            "INSERT INTO orders (user_id, id, ship_to, placed_at) VALUES ({user}, 1000, NULL, '2026-01-01')"
+        ),
+        format!("INSERT INTO orders (user_id, id, ship_to) VALUES ({user}, 1000, 'xx')"),
+        format!("SELECT nam FROM users WHERE id = {user}"),
+        format!("SELECT lower(id) FROM users WHERE id = {user}"),
+        format!("SELECT name::integer FROM users WHERE id = {user}"),
+        format!("SELECT ('[' || name)::json FROM users WHERE id = {user}"),
+    ] {
+        let mut told = [&mut node, &mut client].map(|asked| {
+            let failure = asked.run(&sql).failure.unwrap();
+            failure.fields().clone()
+        });
+        let context = told[1].remove(&'W').unwrap();
+        let expected = told[0]
+            .remove(&'W')
+            .map(|own| own + "\n")
+            .unwrap_or_default();
+        assert_eq!(context, format!("{expected}shard \"s0\""), "{sql}");
+        assert_eq!(told[1], told[0], "{sql}");
+    }
+    client.terminate();
     scene.unharmed();
 }
 

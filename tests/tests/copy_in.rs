@@ -1,5 +1,8 @@
 //! COPY FROM STDIN into tables of several shards: the same rows, and the same errors at the same lines, as one PostgreSQL has.
 
+#[path = "copy_in/encodings.rs"]
+mod encodings;
+
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -755,16 +758,9 @@ fn what_is_refused() {
     let failure = days.failure.unwrap();
     assert_eq!(failure.field('D'), "It is in line 2 of the input.");
     assert_eq!(count(&mut client, "days"), "0");
-    for sql in [
-        "COPY items FROM STDIN (ENCODING 'LATIN1')",
-        "COPY places (code, name) FROM STDIN",
-    ] {
-        assert_eq!(
-            client.copy_in(sql, b"1\ta\tb\n").sqlstate(),
-            Some("0A000"),
-            "{sql}"
-        );
-        assert_eq!(client.status, b'I');
-    }
+    let sql = "COPY places (code, name) FROM STDIN";
+    let differing = client.copy_in(sql, b"1\ta\tb\n");
+    assert_eq!(differing.sqlstate(), Some("0A000"));
+    assert_eq!(client.status, b'I');
     assert_eq!(count(&mut client, "items"), "0");
 }

@@ -68,6 +68,17 @@ fn a_cancel_request() {
     });
 }
 
+/// By somebody who does not know what else works for the statement.
+#[test]
+fn a_copy_that_is_cancelled_on_its_server() {
+    let (bed, _turn) = bed();
+    fails(bed, bed.router(), ENDLESS, "57014", |_| {
+        eventually("it is cancelled", || {
+            backends(bed, "pg_cancel_backend(pid)", LOADING) == ["t"]
+        });
+    });
+}
+
 #[test]
 fn a_backend_that_is_terminated_as_it_takes_rows() {
     let (bed, _turn) = bed();

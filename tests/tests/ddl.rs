@@ -200,3 +200,54 @@ fn a_change_that_fails_on_the_second_shard() {
         ["0", "0"]
     );
 }
+
+/// They are the server's, or the database's, not a table's.
+#[test]
+fn roles_grants_and_extensions_are_on_all_shards() {
+    let bed = bed();
+    for shard in bed.cluster().shards() {
+        let allow = "ALTER ROLE app CREATEROLE";
+        let done = bed
+            .cluster()
+            .superuser_sql(shard.primary.as_ref(), "shop", allow);
+        done.unwrap();
+    }
+    let mut client = bed.client();
+    for sql in [
+        "CREATE TABLE people (id int PRIMARY KEY, email text)",
+        "CREATE EXTENSION citext",
+        "ALTER TABLE people ALTER email TYPE citext",
+        "INSERT INTO people SELECT n, 'P' || n || '@Example.com' FROM generate_series(1, 40) AS n",
+        "CREATE ROLE clerks",
+        "CREATE ROLE clerk LOGIN PASSWORD 'secret' IN ROLE clerks",
+        "ALTER ROLE clerk SET work_mem = '5MB'",
+        "GRANT SELECT (id), UPDATE ON people TO clerks",
+    ] {
+        client.run(sql).succeeded();
+    }
+    let found = "SELECT count(*) FROM people WHERE email LIKE 'p%@example.com'";
+    assert_eq!(client.run(found).succeeded().value(), "40");
+    let granted = "SELECT extname || ' ' || pg_has_role('clerk', 'clerks', 'member') || has_column_privilege('clerk', 'people', 'id', 'select')
+                       || has_table_privilege('clerk', 'people', 'select') || has_table_privilege('clerk', 'people', 'update')
+                   FROM pg_extension WHERE extname = 'citext'";
+    assert_eq!(each(&bed, granted), ["citext truetruefalsetrue"; 2]);
+    // What is there already, and a role that one shard alone does not know: nothing is done.
+    assert_eq!(client.run("CREATE ROLE clerk").sqlstate(), Some("42710"));
+    assert_eq!(
+        client.run("CREATE EXTENSION citext").sqlstate(),
+        Some("42710")
+    );
+    let second = bed.cluster().shard(1).primary.as_ref();
+    let renamed = "ALTER ROLE clerks RENAME TO others";
+    let renamed = bed.cluster().superuser_sql(second, "shop", renamed);
+    renamed.unwrap();
+    let failed = client.run("REVOKE UPDATE ON people FROM clerks");
+    assert_eq!(failed.sqlstate(), Some("42704"));
+    let still = "SELECT has_table_privilege('clerk', 'people', 'update')";
+    assert_eq!(each(&bed, still), ["t", "t"]);
+    for sql in ["DROP EXTENSION citext CASCADE", "DROP ROLE clerk"] {
+        client.run(sql).succeeded();
+    }
+    let left = "SELECT (SELECT count(*) FROM pg_roles WHERE rolname = 'clerk') + (SELECT count(*) FROM pg_extension WHERE extname = 'citext')";
+    assert_eq!(each(&bed, left), ["0", "0"]);
+}

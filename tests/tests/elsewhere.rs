@@ -19,11 +19,17 @@ method    = \"modulo\"
 [[databases.tables]]
 name      = \"places\"
 method    = \"reference\"
+
+[[databases.tables]]
+name      = \"tags\"
+method    = \"reference\"
 ";
 
 const MADE: &str = "CREATE TABLE items (id int PRIMARY KEY, word text, n bigint);
     CREATE TABLE notes (id int, word text);
     CREATE TABLE places (id int PRIMARY KEY, word text);
+    CREATE TABLE tags (id serial PRIMARY KEY, word text UNIQUE, n int, made timestamptz DEFAULT clock_timestamp(), at timestamptz DEFAULT now(),
+        token uuid DEFAULT gen_random_uuid());
     CREATE TABLE words (id int PRIMARY KEY, word text);
     INSERT INTO words VALUES (1, 'x');
     CREATE SEQUENCE numbers;
@@ -467,5 +473,85 @@ fn copies_that_could_differ() {
         let sql = "SELECT string_agg(id || word, ' ' ORDER BY id) FROM places";
         let rows = bed.cluster().sql(shard.primary.as_ref(), sql).unwrap();
         assert_eq!(rows, "3d 4d");
+    }
+}
+
+/// What each copy would compute for itself is computed once.
+#[test]
+fn copies_of_rows_that_are_computed() {
+    let bed = bed();
+    let mut client = bed.client();
+    client
+        .run("INSERT INTO items SELECT n, 'item ' || n, 0 FROM generate_series(1, 6) n")
+        .succeeded();
+    let same = |rows: &str| {
+        let all = "SELECT count(*) || ' ' || md5(string_agg(t::text, ' ' ORDER BY id)) FROM tags t";
+        let of = |shard: usize| {
+            let node = bed.cluster().shards()[shard].primary.as_ref();
+            bed.cluster().sql(node, all).unwrap()
+        };
+        assert_eq!(of(0), of(1));
+        assert_eq!(of(0).split(' ').next(), Some(rows));
+    };
+    let texts = |reply: switchyard_tests::Reply| reply.succeeded().texts().concat();
+    let one = client.run("INSERT INTO tags (word) VALUES ('one') RETURNING id, at = now()");
+    assert_eq!(texts(one), ["1", "t"]);
+    same("1");
+    let two = "INSERT INTO tags (word, n) VALUES ($1, $2::int), ($1 || '!', 7) RETURNING id, word";
+    let two = client.extended(two, &[Some("two"), Some("2")], 0);
+    assert_eq!(texts(two), ["2", "two", "3", "two!"]);
+    same("3");
+    let kept = client.run("SELECT currval('tags_id_seq'), lastval()");
+    assert_eq!(texts(kept), ["3", "3"]);
+    done(
+        &mut client,
+        &[
+            "INSERT INTO tags (word) SELECT word FROM items WHERE id < 4 ORDER BY id",
+            "INSERT INTO tags (id, word, n, at) SELECT 100 + id, 'of ' || word, n, now() FROM items",
+            "WITH few AS (SELECT max(id) AS n FROM items) INSERT INTO tags (word, n) SELECT 'most', n FROM few",
+        ],
+    );
+    same("13");
+    let again = "INSERT INTO tags (word, n) VALUES ('one', 5), ('new', (SELECT max(id) FROM items))
+         ON CONFLICT (word) DO UPDATE SET n = excluded.n, at = now() RETURNING word, n, at = now()";
+    let again = client.run(again);
+    assert_eq!(texts(again), ["one", "5", "t", "new", "6", "t"]);
+    same("14");
+    for sql in [
+        "INSERT INTO tags (word) VALUES ('nine'), ('one')",
+        "INSERT INTO tags (word) SELECT 'one' FROM items WHERE id = 2",
+    ] {
+        assert_eq!(client.run(sql).sqlstate(), Some("23505"));
+        same("14");
+    }
+    done(
+        &mut client,
+        &[
+            "BEGIN",
+            "INSERT INTO tags (word) VALUES ('gone')",
+            "ROLLBACK",
+        ],
+    );
+    same("14");
+    clauses_that_would_differ(&mut client);
+    same("14");
+}
+
+fn clauses_that_would_differ(client: &mut Client) {
+    for clause in [
+        "n = random()",
+        "token = gen_random_uuid()",
+        "made = DEFAULT",
+        "at = 'now'",
+        "n = (SELECT count(*) FROM places)",
+    ] {
+        let sql = format!(
+            "INSERT INTO tags (word) VALUES ('one') ON CONFLICT (word) DO UPDATE SET {clause}"
+        );
+        refused(
+            client,
+            &sql,
+            "this write of the reference table \"tags\" is not supported",
+        );
     }
 }

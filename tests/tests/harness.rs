@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use switchyard_router::demo::shop::{self, Shop};
 use switchyard_tests::cluster::{Cluster, ClusterSpec};
 use switchyard_tests::differential::{self, Protocol, Sides};
-use switchyard_tests::{Client, Login};
+use switchyard_tests::{Bed, BedSpec, Client, Login};
 
 /// Two plain servers with the same tables and rows.
 struct Twins(Cluster);
@@ -120,6 +120,42 @@ fn differences_are_seen() {
         .unwrap();
     assert!(found("statement ok\nINSERT INTO regions VALUES ('a')").contains("failure differ"));
     assert!(found("statement ok\nINSERT INTO regions VALUES ('b')").is_empty());
+}
+
+/// The threads of routers that run in this process.
+fn threads_of_routers() -> usize {
+    let names = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = names.flat_map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+    names.filter(|name| name.starts_with("switchyard-")).count()
+}
+
+/// Routers run in a test's own process as well: several at a time, each by its own configuration, and nothing of them is left.
+#[test]
+fn routers_run_in_this_process() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
+    let of_program = bed.client().run("SELECT sum(id) FROM users").value();
+    let routers = ["max_clients = 1", "workers = 2"].map(|line| bed.router_in_process(line));
+    let login = |router: &switchyard_router::process::Router| Login::new(router.address().port());
+    let mut clients = routers
+        .each_ref()
+        .map(|router| Client::connect(&login(router)));
+    for client in &mut clients {
+        assert_eq!(client.run("SELECT sum(id) FROM users").value(), of_program);
+    }
+    let refused = Client::try_connect(&login(&routers[0])).unwrap_err();
+    assert_eq!(refused.sqlstate(), "53300");
+    Client::connect(&login(&routers[1])).terminate();
+    assert!(threads_of_routers() >= 5);
+
+    let ports = routers.each_ref().map(|router| router.address().port());
+    drop(routers);
+    for client in &mut clients {
+        while client.try_receive().unwrap().is_some() {}
+    }
+    assert_eq!(threads_of_routers(), 0);
+    for port in ports {
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
 }
 
 /// The raw client sees what the protocol says.

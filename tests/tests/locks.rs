@@ -1,6 +1,9 @@
 //! Row locks on several shards between sessions: who waits, who passes over, who is refused; and that no row is locked that one
 //! PostgreSQL would not lock.
 
+#[path = "locks/current_of.rs"]
+mod current_of;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -8,12 +11,33 @@ use std::thread;
 use switchyard_tests::cluster::ClusterSpec;
 use switchyard_tests::{Bed, BedSpec, Client, Login, eventually};
 
-const DDL: &str =
-    "CREATE TABLE jobs (id bigint PRIMARY KEY, state text NOT NULL DEFAULT 'new', note text);";
+const DDL: &str = "
+CREATE TABLE jobs (id bigint PRIMARY KEY, state text NOT NULL DEFAULT 'new', note text);
+CREATE TABLE loose (id bigint, note text);
+CREATE TABLE parts (id bigint PRIMARY KEY, note text) PARTITION BY RANGE (id);
+CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE secret (id bigint PRIMARY KEY, note text);
+ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+";
 
 const TABLES: &str = "
 [[databases.tables]]
 name      = \"jobs\"
+shard_key = \"id\"
+method    = \"hash\"
+
+[[databases.tables]]
+name      = \"loose\"
+shard_key = \"id\"
+method    = \"hash\"
+
+[[databases.tables]]
+name      = \"parts\"
+shard_key = \"id\"
+method    = \"hash\"
+
+[[databases.tables]]
+name      = \"secret\"
 shard_key = \"id\"
 method    = \"hash\"
 ";

@@ -1,5 +1,8 @@
 //! No value of a sequence is given twice, whoever dies: the server that has the sequence, or the router.
 
+#[path = "sequences/snowflakes.rs"]
+mod snowflakes;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -219,3 +219,68 @@ fn a_default_of_the_servers_that_the_router_cannot_read_is_noticed() {
     // The client may say better.
     assert_eq!(refused(router.port(), "client_encoding", "UTF8"), None);
 }
+
+/// The router's own settings have values before anybody sets them, and defaults of roles and databases.
+#[test]
+fn the_routers_own_settings() {
+    let bed = bed();
+    let mut client = bed.client();
+    let own = [
+        ("switchyard.consistent_read", "off", "on"),
+        ("switchyard.layer", "auto", "merge"),
+        ("switchyard.route", "default", "primary"),
+    ];
+    for (name, default, other) in own {
+        let show = format!("SHOW {name}");
+        let current = format!("SELECT current_setting('{name}')");
+        let is = |client: &mut Client, value: &str| {
+            assert_eq!(client.run(&show).value(), value);
+            assert_eq!(client.extended(&show, &[], 0).value(), value);
+            assert_eq!(client.run(&current).value(), value);
+        };
+        is(&mut client, default);
+        client.run(&format!("SET {name} = '{other}'")).succeeded();
+        is(&mut client, other);
+        for reset in [&*format!("RESET {name}"), "RESET ALL", "DISCARD ALL"] {
+            client.run(reset).succeeded();
+            is(&mut client, default);
+            client.run(&format!("SET {name} = '{other}'")).succeeded();
+        }
+        client.run(&format!("RESET {name}")).succeeded();
+    }
+    let everywhere = |sql: &str| {
+        for shard in bed.cluster().shards() {
+            let node = shard.primary.as_ref();
+            bed.cluster().superuser_sql(node, "shop", sql).unwrap();
+        }
+    };
+    everywhere("ALTER DATABASE shop SET switchyard.consistent_read = off");
+    everywhere("ALTER ROLE app SET switchyard.consistent_read = on");
+    // A router that has not yet asked for them.
+    let router = router("");
+    let mut client = Client::connect(&Login::new(router.port()));
+    let mut chosen = Client::connect(
+        &Login::new(router.port()).with("options", "-cswitchyard.consistent_read=off"),
+    );
+    everywhere("ALTER ROLE app RESET switchyard.consistent_read");
+    everywhere("ALTER DATABASE shop RESET switchyard.consistent_read");
+    let show = "SHOW switchyard.consistent_read";
+    assert_eq!(client.run(show).value(), "on");
+    assert_eq!(chosen.run(show).value(), "off");
+    let count = "SELECT count(*) FROM users";
+    let refused = |client: &mut Client| {
+        client.run("BEGIN").succeeded();
+        let sqlstate = client.run(count).sqlstate().map(str::to_owned);
+        client.run("ROLLBACK").succeeded();
+        sqlstate
+    };
+    assert_eq!(refused(&mut client).as_deref(), Some("0A000"));
+    assert_eq!(refused(&mut chosen), None);
+    client
+        .run("SET switchyard.consistent_read = off")
+        .succeeded();
+    assert_eq!(refused(&mut client), None);
+    client.run("RESET switchyard.consistent_read").succeeded();
+    assert_eq!(client.run(show).value(), "on");
+    assert_eq!(refused(&mut client).as_deref(), Some("0A000"));
+}

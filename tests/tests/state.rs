@@ -65,6 +65,12 @@ fn same(clients: &[Startup<'_>], steps: Vec<(usize, Batch)>) {
     }
 }
 
+/// Tests that define things of the same names come one after the other; a turn is but for a part of a test.
+fn definitions() -> MutexGuard<'static, ()> {
+    static DEFINITIONS: Mutex<()> = Mutex::new(());
+    DEFINITIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs these on the oracle and through the router.
 #[track_caller]
 fn both(statements: &[&str]) {
@@ -459,15 +465,9 @@ const TICKET: &str = "SELECT currval('tickets')";
 const LAST: &str = "SELECT lastval()";
 const NUMBER: &str = "INSERT INTO numbered (said) VALUES ('a')";
 
-/// They make and drop the same sequences.
-fn numbered() -> MutexGuard<'static, ()> {
-    static NUMBERING: Mutex<()> = Mutex::new(());
-    NUMBERING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[test]
 fn values_of_sequences_are_the_clients_own() {
-    let _numbered = numbered();
+    let _definitions = definitions();
     both(&NUMBERED);
     same_queries(
         &[PLAIN, PLAIN, PLAIN],
@@ -524,7 +524,7 @@ fn values_of_sequences_are_the_clients_own() {
 
 #[test]
 fn values_of_sequences_by_the_extended_protocol_are_too() {
-    let _numbered = numbered();
+    let _definitions = definitions();
     both(&NUMBERED);
     let by = |sql: &str| run(sql, &[]).sync();
     same(
@@ -626,7 +626,7 @@ const OUTLIVING: &[(usize, &str)] = &[
 /// Whichever connection is lent for the next transaction.
 #[test]
 fn values_of_sequences_outlive_their_transaction() {
-    let _numbered = numbered();
+    let _definitions = definitions();
     both(&NUMBERED);
     let steps = OUTLIVING;
     same_queries(&[PLAIN, PLAIN, PLAIN], steps);
@@ -644,7 +644,7 @@ fn values_of_sequences_outlive_their_transaction() {
 
 #[test]
 fn values_that_unseen_code_takes_are_refused_outside_their_transaction() {
-    let _numbered = numbered();
+    let _definitions = definitions();
     both(&NUMBERED);
     {
         let _turn = turn();
@@ -757,6 +757,7 @@ const NO_SETTERS: [&str; 2] = [
 
 #[test]
 fn settings_made_by_code_are_the_clients() {
+    let _definitions = definitions();
     both(&SETTERS);
     let (here, there) = (at(HERE, "work_mem"), at(THERE, "work_mem"));
     let (local, tenant) = (at(THERE, "app.local"), at(THERE, "app.tenant"));
@@ -823,6 +824,7 @@ fn settings_made_by_code_are_the_clients() {
 
 #[test]
 fn a_setting_that_nobody_knows_holds_where_it_was_made_or_is_refused() {
+    let _definitions = definitions();
     both(&SETTERS);
     {
         let _turn = turn();
@@ -853,6 +855,20 @@ fn what_has_no_effect_outside_a_block_is_warned_of() {
             (0, by(local)),
             (0, by("SET LOCAL work_mem = 'nonsense'")),
             (0, by(serializable)),
+            // Behind what has an effect, in the same batch.
+            (
+                0,
+                run("SET application_name = 'x'", &[])
+                    .parse("", local)
+                    .bind("", "", &[])
+                    .execute("", 0)
+                    .parse("", serializable)
+                    .bind("", "", &[])
+                    .execute("", 0)
+                    .sync(),
+            ),
+            // And a parameter that it does not have.
+            (0, run(local, &["7"]).sync()),
             (0, query("SHOW work_mem")),
             (0, query("SHOW transaction_isolation")),
             (0, query("BEGIN")),

@@ -233,9 +233,12 @@ fn a_statement_that_waits_for_a_connection_takes_its_time_too() {
     });
     switchyard_tests::eventually("it waits", || {
         let (_, metrics) = router.get("/metrics").unwrap();
-        metrics
-            .lines()
-            .any(|line| line.starts_with("switchyard_pool_waiting") && !line.ends_with(" 0"))
+        let waiting = metrics.lines().filter(|line| {
+            line.starts_with("switchyard_pool_waiting")
+                || (line.starts_with("switchyard_clients") && line.contains("\"waiting\""))
+        });
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        waiting.map(value).filter(|count| *count == 1.0).count() == 2
     });
     Client::cancel(&waiting.key, router.port());
     let failure = waiting.replies(None).remove(0).failure.unwrap();

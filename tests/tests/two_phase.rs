@@ -1,7 +1,11 @@
 //! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared.
 
+#[path = "two_phase/bank.rs"]
+mod bank;
 #[path = "two_phase/consistent.rs"]
 mod consistent;
+#[path = "two_phase/deadlocks.rs"]
+mod deadlocks;
 #[path = "two_phase/prepared.rs"]
 mod prepared;
 

@@ -412,7 +412,6 @@ fn portals_that_are_not_fetched_to_their_end() {
 /// Rows come from a replica, and then from the primary.
 #[test]
 fn a_replica_that_dies_under_a_fetch() {
-    let (_, _turn) = bed();
     let bed = Bed::start(spec(ClusterSpec::for_tests(2, 1)));
     fill(&bed);
     superuser(

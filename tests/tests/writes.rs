@@ -1,6 +1,8 @@
 //! Writes of several shards where something goes wrong on the way: the client gets one error, the session goes on, and no shard has
 //! anything of it. And portals that return what they have written in parts.
 
+use std::path::PathBuf;
+
 use postgres_protocol::message::frontend;
 use switchyard_tests::hardship::{
     self, Changed, Held, ROWS, Row, WAYS, backends, bed, failure, goes_on, kill, nothing_is_left,
@@ -42,6 +44,69 @@ fn a_row_that_fails_on_one_shard() {
         fails(bed, "DELETE FROM checked", "22012", |_| ());
         let returning = "DELETE FROM checked WHERE id > 0 RETURNING id, now()";
         fails(bed, returning, "22012", |_| ());
+    }
+}
+
+/// `logbook` is on a disk that is full, on one shard, as long as this lives.
+struct FullDisk<'a>(&'a Bed, usize, PathBuf);
+
+impl<'a> FullDisk<'a> {
+    fn of(bed: &'a Bed, shard: usize) -> FullDisk<'a> {
+        // A new file, which nobody has open.
+        superuser(bed, shard, "TRUNCATE logbook");
+        let path =
+            "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('logbook')";
+        let file = PathBuf::from(superuser(bed, shard, path));
+        std::fs::rename(&file, file.with_extension("kept")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+        FullDisk(bed, shard, file)
+    }
+}
+
+impl Drop for FullDisk<'_> {
+    fn drop(&mut self) {
+        let Self(bed, shard, file) = self;
+        std::fs::remove_file(&*file).unwrap();
+        std::fs::rename(file.with_extension("kept"), &*file).unwrap();
+        superuser(bed, *shard, "TRUNCATE logbook");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_on_one_shard() {
+    let (bed, _turn) = bed();
+    let stored = || {
+        let counts = [
+            "SELECT count(*) FROM logbook",
+            "SELECT count(*) FROM pg_prepared_xacts",
+        ];
+        [0, 1].map(|shard| counts.map(|count| superuser(bed, shard, count)))
+    };
+    let rows: Vec<String> = (1..=20).map(|id| format!("({id}, 'row')")).collect();
+    let list = format!("INSERT INTO logbook VALUES {}", rows.join(", "));
+    let copied = |client: &mut Client| {
+        let rows: Vec<String> = (1..=20).map(|id| format!("{id}\trow\n")).collect();
+        client.copy_in("COPY logbook FROM STDIN", rows.concat().as_bytes())
+    };
+    for shard in [0, 1] {
+        let full = FullDisk::of(bed, shard);
+        for write in [
+            list.as_str(),
+            "INSERT INTO logbook SELECT id, payload FROM readings",
+            "INSERT INTO logbook SELECT id + 1, payload FROM readings",
+        ] {
+            fails(bed, write, "53100", |_| ());
+            assert_eq!(stored(), [["0", "0"], ["0", "0"]], "{write}");
+        }
+        let mut client = bed.client();
+        assert_eq!(copied(&mut client).sqlstate(), Some("53100"));
+        assert_eq!(stored(), [["0", "0"], ["0", "0"]]);
+        // As soon as there is room.
+        drop(full);
+        copied(&mut client).succeeded();
+        let count = client.run("SELECT count(*) FROM logbook").succeeded();
+        assert_eq!(count.value(), "20");
+        client.run("DELETE FROM logbook").succeeded();
     }
 }
 

@@ -23,7 +23,7 @@ pub enum DecodeError {
     #[error("unsupported format code: {0}")]
     UnsupportedFormat(i16),
     /// More than one format code, but not one for each value.
-    #[error("message has {formats} value formats but {values} values")]
+    #[error("bind message has {formats} parameter formats but {values} parameters")]
     FormatCount {
         /// How many format codes were sent.
         formats: usize,

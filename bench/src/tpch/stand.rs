@@ -51,13 +51,22 @@ impl Stand {
         let config = Config::parse(&text).map_err(Error::Config)?;
         cluster.load(&config, &tables(scale), DDL)?;
         let coordinator = foreign::start(&cluster, LAYOUT, scale)?;
-        for node in cluster.nodes().chain([coordinator.as_ref()]) {
+        let shards = cluster
+            .shards()
+            .iter()
+            .map(|shard| (&*shard.primary, SHARDS));
+        let whole = cluster.oracle().into_iter().chain([&*coordinator]);
+        for (node, sharing) in shards.chain(whole.map(|node| (node, 1))) {
             // The tables do not change any more: no query has to set hint bits.
             cluster.sql(node, "VACUUM ANALYZE")?;
-            let limit = LIMIT.as_millis();
             cluster.sql(
                 node,
-                &format!("ALTER ROLE {APP_USER} SET statement_timeout = {limit}"),
+                &format!(
+                    "ALTER ROLE {APP_USER} SET statement_timeout = {};\
+                     ALTER ROLE {APP_USER} SET max_parallel_workers_per_gather = {}",
+                    LIMIT.as_millis(),
+                    workers(sharing)
+                ),
             )?;
         }
         let directory = tempfile::tempdir().map_err(Error::io("make a directory"))?;
@@ -89,6 +98,13 @@ impl Stand {
             Name::Fdw => self.coordinator.port(),
         }
     }
+}
+
+/// Parallel workers of a query, beside the backend itself: as many processes as the server has processors, those of this machine
+/// divided among all that work on one query at the same time.
+fn workers(sharing: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / sharing).saturating_sub(1)
 }
 
 /// The same for all servers. Compiling queries takes longer here than it saves.

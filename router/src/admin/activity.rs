@@ -87,6 +87,13 @@ impl Activity {
         self.now.store(word(state, clock), Ordering::Relaxed);
     }
 
+    /// Says otherwise what the client is doing all the while.
+    pub(super) fn correct(&self, state: ClientState) {
+        let since = self.now.load(Ordering::Relaxed) >> STATE_BITS;
+        self.now
+            .store(since << STATE_BITS | state as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn stay(&self, clock: &Clock) -> Stay {
         let word = self.now.load(Ordering::Relaxed);
         let since = word >> STATE_BITS;

@@ -106,6 +106,17 @@ pub(crate) struct NewClient {
     pub(crate) slot: Arc<CancelSlot>,
 }
 
+/// A wait of a client's statement for a connection.
+#[derive(Debug)]
+#[must_use]
+pub struct Waiting<'a>(&'a ClientEntry);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.activity.correct(ClientState::Active);
+    }
+}
+
 impl ClientEntry {
     /// A client that has just logged in.
     pub(crate) fn new(id: u64, client: NewClient, clock: Arc<Clock>) -> Self {
@@ -155,6 +166,12 @@ impl ClientEntry {
     pub fn request_arrived(&self) {
         self.set_state(ClientState::Active);
         self.request_at_ms.store(self.clock.ms(), Ordering::Relaxed);
+    }
+
+    /// The client's statement waits for a connection, until what this returns is dropped. Its time runs on meanwhile.
+    pub fn waiting(&self) -> Waiting<'_> {
+        self.activity.correct(ClientState::Waiting);
+        Waiting(self)
     }
 
     /// What the client is doing.
@@ -417,8 +434,11 @@ mod tests {
             tls: false,
             slot: Arc::default(),
         });
-        client.set_state(ClientState::Waiting);
+        client.request_arrived();
+        let waiting = client.waiting();
         assert_eq!(registry.clients()[0].state(), ClientState::Waiting);
+        drop(waiting);
+        assert_eq!(registry.clients()[0].state(), ClientState::Active);
         assert_eq!(registry.client_count(), 1);
         drop(client);
         assert!(registry.clients().is_empty());

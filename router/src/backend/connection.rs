@@ -17,7 +17,7 @@ use switchyard_wire::startup::{ProtocolVersion, encode::startup};
 use switchyard_wire::{SqlState, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{PreparedSet, Replies, ScramKeys, Settings};
+use super::{CONSISTENT_READ, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::config::Password;
 use crate::startup::cancel::{CancelAddress, CancelTarget};
@@ -219,6 +219,10 @@ impl Connection {
             [
                 ("user", options.user.as_str()),
                 ("database", options.database.as_str()),
+                // The router's own settings, so that SHOW and current_setting() know them, as what they are until they are set.
+                (CONSISTENT_READ, "off"),
+                (LAYER, "auto"),
+                (ROUTE, "default"),
             ]
             .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         );

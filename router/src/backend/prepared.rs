@@ -88,6 +88,11 @@ impl PreparedSet {
         }
     }
 
+    /// Holds `statement` after all: it could not be closed. Whatever it was to make room for could not be prepared either.
+    pub fn put_back(&mut self, statement: u64) {
+        self.last_use.insert(statement, self.clock);
+    }
+
     /// Forgets all, after `DISCARD ALL`.
     pub fn clear(&mut self) {
         self.last_use.clear();
@@ -119,6 +124,12 @@ mod tests {
         set.remove(2);
         assert!(!set.touch(2));
         assert!(set.touch(1));
+        set.insert(4);
+        assert_eq!(set.insert(5), Some(1));
+        set.remove(5);
+        set.put_back(1);
+        assert!(set.touch(1));
+        assert_eq!(set.insert(6), Some(4));
         set.clear();
         assert!(!set.touch(1));
     }

@@ -22,6 +22,8 @@ pub(crate) enum Reply {
     Describe { note_types_of: Option<u64> },
     /// CloseComplete.
     Close,
+    /// The same, of a statement of this number that makes room for another.
+    Evict { statement: u64 },
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
     /// Anything, then ReadyForQuery, which is shown as the rest is or not at all.
@@ -88,10 +90,19 @@ pub(crate) enum Event {
 /// What an error in the extended protocol left undone.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Skipped {
-    /// The statements (number, named) whose Parse did not take place.
-    pub(crate) unparsed: Vec<(u64, bool)>,
+    /// What did not take place, the latest first.
+    pub(crate) undone: Vec<Undone>,
     /// So many ParseComplete messages the client was waiting for will not come.
     pub(crate) shown: usize,
+}
+
+/// A change of the statements that a connection holds which did not take place.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// This one was not prepared.
+    Parse { statement: u64, named: bool },
+    /// This one is still there.
+    Evict { statement: u64 },
 }
 
 /// The replies a connection owes, oldest first.
@@ -256,9 +267,10 @@ impl Replies {
             match reply {
                 Reply::Query { .. } | Reply::Sync | Reply::Part { ready: true, .. } => break,
                 Reply::Parse { statement, named } => {
-                    skipped.unparsed.push((statement, named));
+                    skipped.undone.push(Undone::Parse { statement, named });
                     skipped.shown += usize::from(show == Show::All);
                 }
+                Reply::Evict { statement } => skipped.undone.push(Undone::Evict { statement }),
                 Reply::Ours => {
                     let ours = self.ours.pop_front();
                     let is_parse_complete = ours.is_some_and(|ours| ours.first() == Some(&b'1'));
@@ -272,6 +284,7 @@ impl Replies {
             }
             self.owed.pop_front();
         }
+        skipped.undone.reverse();
         skipped
     }
 
@@ -454,7 +467,8 @@ impl Reply {
             (Self::Execute, b'D' | b'd' | b'c' | b'H') => false,
             (Self::Execute, b'C' | b'I' | b's') => true,
             (Self::Query { .. }, b'D' | b'd' | b'c' | b'H' | b'T' | b'V' | b'C' | b'I') => false,
-            (Self::Parse { .. }, b'1') | (Self::Bind, b'2') | (Self::Close, b'3') => true,
+            (Self::Parse { .. }, b'1') | (Self::Bind, b'2') => true,
+            (Self::Close | Self::Evict { .. }, b'3') => true,
             (Self::Describe { .. }, b'T' | b'n') => true,
             _ => return None,
         };
@@ -484,7 +498,7 @@ fn pass_or_hide(pass: bool, length: usize) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Replies, Reply, Show};
+    use super::{Event, Replies, Reply, Show, Undone};
     use switchyard_wire::backend::TransactionStatus;
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -568,13 +582,12 @@ mod tests {
     #[test]
     fn an_error_in_a_batch_cancels_what_was_sent_up_to_the_sync() {
         let mut replies = Replies::default();
-        replies.expect(
-            Reply::Parse {
-                statement: 7,
-                named: true,
-            },
-            Show::All,
-        );
+        let parse = Reply::Parse {
+            statement: 7,
+            named: true,
+        };
+        replies.expect(parse, Show::All);
+        replies.expect(Reply::Evict { statement: 3 }, Show::Nothing);
         replies.expect(Reply::Bind, Show::All);
         replies.expect(Reply::Execute, Show::All);
         replies.expect(Reply::Sync, Show::All);
@@ -584,7 +597,14 @@ mod tests {
             Event::Error(error.len(), Show::All)
         );
         let skipped = replies.skip_to_sync();
-        assert_eq!((skipped.unparsed, skipped.shown), (vec![(7, true)], 1));
+        let undone = [
+            Undone::Evict { statement: 3 },
+            Undone::Parse {
+                statement: 7,
+                named: true,
+            },
+        ];
+        assert_eq!((&skipped.undone[..], skipped.shown), (&undone[..], 1));
         let scanned = replies.scan(&message(b'Z', b"I"));
         assert_eq!((scanned.forward, scanned.event), (6, Event::Settled));
     }

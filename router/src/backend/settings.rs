@@ -8,6 +8,15 @@ use std::fmt::Write;
 
 use postgres_protocol::escape::escape_literal;
 
+/// The router's own setting: where a session's reads go.
+pub(crate) const ROUTE: &str = "switchyard.route";
+
+/// The one that says what may answer a read, see [`crate::plan::Layer`].
+pub(crate) const LAYER: &str = "switchyard.layer";
+
+/// The one that says whether reads of several shards are of one cut.
+pub(crate) const CONSISTENT_READ: &str = "switchyard.consistent_read";
+
 /// The parameters a session has set, in order, each as the statement that sets it again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -39,6 +48,16 @@ impl Settings {
             startup,
             session: Vec::new(),
         }
+    }
+
+    /// These settings for a session whose role or database has a default that its startup packet says nothing of.
+    pub(crate) fn with_default(&self, name: &str, value: &str) -> Self {
+        let mut settings = self.clone();
+        if self.value_of(name).is_none() {
+            let default = Self::from_startup([(name, value)]);
+            settings.startup.extend(default.startup);
+        }
+        settings
     }
 
     /// These settings after `sql`, a statement that sets `name` for the session to `value`, where that matters to us.

@@ -240,6 +240,21 @@ impl Distributor {
         self.lines
     }
 
+    /// The end has been met: what comes now is ignored.
+    pub fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// So many lines have come of a row that has not come whole.
+    pub fn lines_begun(&self) -> u64 {
+        let count = |end: u8| self.pending.iter().filter(|byte| **byte == end).count();
+        let lines = match count(b'\n') {
+            0 => count(b'\r'),
+            lines => lines,
+        };
+        lines as u64
+    }
+
     /// Which line of the input the shard at this position has got as this one of its own, if that is still known.
     pub fn line_of(&self, position: usize, own: u64) -> Option<u64> {
         self.lanes.get(position)?.lines.line_of(own, self.lines)

@@ -8,6 +8,7 @@
 
 mod moves;
 mod places;
+mod snowflake;
 pub(crate) mod switchover;
 mod table;
 pub(crate) mod unique;
@@ -16,12 +17,12 @@ use std::sync::Arc;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use switchyard_catalog::CatalogDatabase;
-use switchyard_schema::{Database, Distribution, Method, ShardKey, Table, TableName};
+use switchyard_schema::{Database, Distribution, KeyType, Method, ShardKey, Table, TableName};
 
 use crate::config::Settings;
 use crate::execute::failure::Failure;
 use crate::plan::Refusal;
-use crate::plan::distribute::Distribute;
+use crate::plan::distribute::{By, Distribute};
 use crate::plan::enforceable;
 use crate::relations::{GlobalIndex, Problem, Relations};
 use crate::startup::cancel::CancelSlot;
@@ -50,6 +51,8 @@ struct Change {
     /// `None`: unsharded.
     before: Option<Distribution>,
     after: Option<Distribution>,
+    /// Of what type the shard key is that it gets.
+    key_type: Option<KeyType>,
     /// The database as it will be.
     schema: Database,
 }
@@ -64,6 +67,9 @@ impl Change {
 
 /// Does what is asked for; what is good to know then.
 pub(crate) async fn run(request: &Request<'_>) -> Result<String, Failure> {
+    if *request.wanted == Distribute::Snowflakes {
+        return snowflake::run(request).await;
+    }
     let settings = request.services.settings.load_full();
     let Some(credentials) = settings.catalog_credentials() else {
         return Err(no_catalog(request.wanted).into());
@@ -88,7 +94,7 @@ pub(crate) async fn run(request: &Request<'_>) -> Result<String, Failure> {
     let known = known_to_catalog(request);
     switchover::run(request, &credentials, &mut places, &change, &known).await?;
     tracing::info!(database = %request.database.name, table = %change.table, function = request.wanted.function(), "a table's rows are where they were asked to be");
-    Ok(in_file(&change))
+    Ok(in_file(&change, request.wanted))
 }
 
 /// Brings the rows to where they are to be, with the table locked.
@@ -153,13 +159,15 @@ async fn change(
     let after = match request.wanted {
         Distribute::Sharded {
             column,
+            by,
             colocate_with,
             ..
-        } => Some(sharded(schema, places, column, colocate_with.as_deref()).await?),
+        } => Some(sharded(schema, places, (column, by), colocate_with.as_deref()).await?),
         Distribute::Reference { .. } => Some(Distribution::Reference),
-        Distribute::Unsharded { .. } | Distribute::Unique { .. } | Distribute::NotUnique { .. } => {
-            None
-        }
+        Distribute::Unsharded { .. }
+        | Distribute::Unique { .. }
+        | Distribute::NotUnique { .. }
+        | Distribute::Snowflakes => None,
     };
     is_of_no_index(request, table)?;
     match (&before, &after) {
@@ -175,11 +183,11 @@ async fn change(
         }
         (Some(_), None) | (None, Some(_)) => {}
     }
-    let change = changed(schema, table, before, after);
+    let mut change = changed(schema, table, before, after);
     if let Some(Distribution::Sharded(key)) = &change.after {
         found.has_column(places, &key.column).await?;
         found.is_read_by_no_materialized_view(places).await?;
-        fits(request, places, &change, key).await?;
+        change.key_type = fits(request, places, &change, key).await?;
     }
     Ok(change)
 }
@@ -247,15 +255,16 @@ fn changed(
         table: table.clone(),
         before,
         after,
+        key_type: None,
         schema,
     }
 }
 
-/// By hash, or as the table it is to be colocated with.
+/// As is said, by hash if nothing is, or as the table it is to be colocated with.
 async fn sharded(
     schema: &Database,
     places: &mut Places<'_>,
-    column: &str,
+    (column, by): (&str, &By),
     colocate_with: Option<&str>,
 ) -> Result<Distribution, Failure> {
     let key = |method, colocate_with| {
@@ -266,13 +275,22 @@ async fn sharded(
         })
     };
     let Some(other) = colocate_with else {
-        return Ok(key(Method::Hash, None));
+        return Ok(key(method(schema, by)?, None));
     };
     let missing = || refused("42P01", format!("relation \"{other}\" does not exist"));
     let found = table::find(places, other).await?.ok_or_else(missing)?;
     let distribution = schema.table(&found.name).map(|table| &table.distribution);
     match distribution {
-        Some(Distribution::Sharded(known)) => Ok(key(known.method.clone(), Some(found.name))),
+        Some(Distribution::Sharded(known)) => {
+            let name = known.method.name();
+            if by.method.as_deref().is_some_and(|method| method != name) {
+                let message = format!("table \"{}\" is distributed by {name}", found.name);
+                return Err(refused("42804", message)
+                    .detail("Colocated tables share their method.")
+                    .into());
+            }
+            Ok(key(known.method.clone(), Some(found.name)))
+        }
         Some(Distribution::Reference) | None => {
             let message = format!("table \"{}\" is not distributed by a column", found.name);
             Err(refused("42809", message)
@@ -280,6 +298,28 @@ async fn sharded(
                 .into())
         }
     }
+}
+
+/// The method as it is said.
+fn method(schema: &Database, by: &By) -> Result<Method, Refusal> {
+    let name = by.method.as_deref().unwrap_or("hash");
+    let entries = by.entries.as_ref().map(|(key, value)| (*key, &**value));
+    Method::read(name, entries, &schema.shards).map_err(|problems| {
+        let problems = problems.into_iter().next();
+        let (key, message, hint) = problems.map_or_else(Default::default, |first| {
+            (first.key, first.message, first.hint)
+        });
+        let refusal = refused(
+            "22023",
+            format!("{key}: {message}")
+                .trim_start_matches(": ")
+                .to_owned(),
+        );
+        match hint {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        }
+    })
 }
 
 /// What routers will make of the change.
@@ -311,13 +351,13 @@ async fn problem_with(
     Ok(new_problem(request, &relations).map(|problem| problem.message.clone()))
 }
 
-/// Whether the column can be the key, and equal keys meet those of the table it is to be colocated with.
+/// Whether the column can be the key, and equal keys meet those of the table it is to be colocated with. The key's type.
 async fn fits(
     request: &Request<'_>,
     places: &mut Places<'_>,
     change: &Change,
     key: &ShardKey,
-) -> Result<(), Failure> {
+) -> Result<Option<KeyType>, Failure> {
     let relations = as_it_will_be(request, places, change).await?;
     if let Some(problem) = new_problem(request, &relations) {
         let message = format!(
@@ -348,7 +388,7 @@ async fn fits(
             ))
             .into());
     }
-    Ok(())
+    Ok(sharding(&change.table).map(|own| own.map.key_type()))
 }
 
 fn refused(sqlstate: &'static str, message: String) -> Refusal {
@@ -364,8 +404,12 @@ impl From<Refusal> for Failure {
 fn no_catalog(wanted: &Distribute) -> Refusal {
     let message = format!("{} needs a catalog", wanted.function());
     let entry = match wanted {
-        Distribute::Sharded { table, column, .. } => format!(
-            "[[databases.tables]] name = \"{table}\", shard_key = \"{column}\", method = \"hash\""
+        Distribute::Sharded {
+            table, column, by, ..
+        } => format!(
+            "[[databases.tables]] name = \"{table}\", shard_key = \"{column}\", method = \"{}\"{}",
+            by.method.as_deref().unwrap_or("hash"),
+            entries(by)
         ),
         Distribute::Reference { table } => {
             format!("[[databases.tables]] name = \"{table}\", method = \"reference\"")
@@ -374,6 +418,7 @@ fn no_catalog(wanted: &Distribute) -> Refusal {
             let message = format!("a global unique index of table \"{table}\" needs a catalog");
             return refused("55000", message).hint("Configure [catalog].");
         }
+        Distribute::Snowflakes => String::new(),
         Distribute::Unsharded { table } | Distribute::NotUnique { index: table } => {
             format!("without the [[databases.tables]] of \"{table}\"")
         }
@@ -384,7 +429,7 @@ fn no_catalog(wanted: &Distribute) -> Refusal {
 }
 
 /// What the configuration file should say.
-fn in_file(change: &Change) -> String {
+fn in_file(change: &Change, wanted: &Distribute) -> String {
     let table = &change.table;
     match &change.after {
         None => format!(
@@ -396,12 +441,23 @@ fn in_file(change: &Change) -> String {
         Some(Distribution::Sharded(key)) => {
             let colocated = key.colocate_with.as_ref();
             let colocated = colocated.map(|other| format!(", colocate_with = \"{other}\""));
+            let mut own = String::new();
+            if let Distribute::Sharded { by, .. } = wanted {
+                own = entries(by);
+            }
             format!(
-                "the catalog has it; add it to the configuration file, too: [[databases.tables]] name = \"{table}\", shard_key = \"{}\", method = \"{}\"{}",
+                "the catalog has it; add it to the configuration file, too: [[databases.tables]] name = \"{table}\", shard_key = \"{}\", method = \"{}\"{own}{}",
                 key.column,
                 key.method.name(),
                 colocated.unwrap_or_default()
             )
         }
     }
+}
+
+/// What belongs to the method, as in the file.
+fn entries(by: &By) -> String {
+    let entries = by.entries.as_ref();
+    let entries = entries.map(|(key, value)| format!(", {key} = {}", value.trim()));
+    entries.unwrap_or_default()
 }

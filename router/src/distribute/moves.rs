@@ -1,7 +1,7 @@
 //! Moves a table's rows to where they are to be, inside the transaction that has it locked.
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use switchyard_schema::{BucketMap, Distribution, Method, bucket_sql};
+use switchyard_schema::{BucketMap, Distribution, owner_sql, shard_sql};
 
 use super::places::Places;
 use super::{Change, refused};
@@ -71,29 +71,26 @@ async fn spread(
     buckets: &BucketMap,
 ) -> Result<(), Failure> {
     let table = change.sql_name();
-    let key = match after {
-        Distribution::Reference => None,
-        Distribution::Sharded(key) if key.method == Method::Hash => Some(&key.column),
-        Distribution::Sharded(key) => {
-            let (table, method) = (&change.table, key.method.name());
-            let message =
-                format!("moving the rows of table \"{table}\" by {method} is not supported");
-            return Err(refused("0A000", message)
-                .hint("Distribute it while it is empty, and insert the rows then.")
-                .into());
+    let place = match (after, change.key_type) {
+        (Distribution::Reference, _) => None,
+        (Distribution::Sharded(key), Some(key_type)) => {
+            let column = escape_identifier(&key.column);
+            let place = shard_sql(&key.method, key_type, &column, buckets);
+            Some(place.map_err(|error| refused("0A000", error.to_string()))?)
         }
+        (Distribution::Sharded(_), None) => return Err(Failure::Retry),
     };
     let mut moved = 0;
     let quiet = quieten_all(places, change).await?;
     for index in 1..places.len() {
-        let condition = match key {
+        let condition = match &place {
             None => String::new(),
-            Some(key) => format!(" WHERE {}", owned(key, buckets, index)),
+            Some(place) => format!(" WHERE {place} = {index}"),
         };
         moved += copy(places, change, (0, index), &condition).await?;
     }
-    if let Some(key) = key {
-        let elsewhere = format!("DELETE FROM {table} WHERE NOT {}", owned(key, buckets, 0));
+    if let Some(place) = place {
+        let elsewhere = format!("DELETE FROM {table} WHERE {place} <> 0");
         let deleted = deleted(places, 0, &elsewhere).await?;
         if deleted != moved {
             return Err(lost(change, moved, deleted));
@@ -128,18 +125,10 @@ async fn gather(
     wake_all(places, &quiet).await
 }
 
-/// True of the rows whose keys are a shard's.
+/// True of the rows whose hash keys are a shard's.
 pub(super) fn owned(key: &str, buckets: &BucketMap, shard: usize) -> String {
-    let owners = buckets.owners().iter().enumerate();
-    let own: Vec<String> = owners
-        .filter(|(_, owner)| owner.position() == shard)
-        .map(|(bucket, _)| bucket.to_string())
-        .collect();
-    let bucket = bucket_sql(&escape_identifier(key));
-    format!(
-        "({bucket} = ANY ('{{{}}}'::pg_catalog.int8[]))",
-        own.join(",")
-    )
+    let owner = owner_sql(&escape_identifier(key), buckets);
+    format!("({owner} = {shard})")
 }
 
 async fn copy(

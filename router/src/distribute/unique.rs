@@ -122,11 +122,12 @@ pub(super) async fn drop(
 /// Drops all that keeps an index.
 pub(crate) fn drop_sql(index: &TableName) -> String {
     format!(
-        "DROP FUNCTION {}(), {}(), {}(pg_catalog.int8, pg_catalog.int4), {}(pg_catalog.text[]) CASCADE; DROP TABLE {}, {}",
+        "DROP FUNCTION {}(), {}(), {}(pg_catalog.int8, pg_catalog.int4), {}(pg_catalog.text[]), {}(pg_catalog.text) CASCADE; DROP TABLE IF EXISTS {}, {}",
         part_of(index, "_record"),
         part_of(index, "_check"),
         part_of(index, "_take"),
         part_of(index, "_apply"),
+        part_of(index, "_find"),
         part_of(index, "_changes"),
         part_of(index, ""),
     )
@@ -191,6 +192,9 @@ impl Made<'_> {
             .replace("$CHECK", &part_of(self.index, "_check"))
             .replace("$TAKE", &part_of(self.index, "_take"))
             .replace("$APPLY", &part_of(self.index, "_apply"))
+            .replace("$FIND", &part_of(self.index, "_find"))
+            .replace("$INDEX_NAME", &escape_literal(&part_of(self.index, "")))
+            .replace("$TABLE_NAME", &escape_literal(&part_of(self.table, "")))
             .replace("$INDEX", &part_of(self.index, ""))
             .replace("$TABLE", &part_of(self.table, ""))
             .replace("$COLUMN", &escape_identifier(self.column))

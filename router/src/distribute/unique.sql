@@ -99,7 +99,18 @@ EXCEPTION WHEN unique_violation THEN
 END
 $switchyard$;
 
-GRANT EXECUTE ON FUNCTION $TAKE(pg_catalog.int8, pg_catalog.int4), $APPLY(pg_catalog.text[]) TO PUBLIC;
+-- The shard key of the row that has a value, for who may read the index and all rows of the table.
+CREATE FUNCTION $FIND(pg_catalog.text) RETURNS pg_catalog.text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' AS $switchyard$
+BEGIN
+    IF has_table_privilege($INDEX_NAME, 'SELECT') AND has_table_privilege($TABLE_NAME, 'SELECT') AND NOT row_security_active($TABLE_NAME) THEN
+        RETURN (SELECT i.$KEY::text FROM $INDEX AS i WHERE i.$COLUMN = $1::$COLUMN_TYPE);
+    END IF;
+    RETURN NULL;
+END
+$switchyard$;
+
+GRANT EXECUTE ON FUNCTION $TAKE(pg_catalog.int8, pg_catalog.int4), $APPLY(pg_catalog.text[]), $FIND(pg_catalog.text) TO PUBLIC;
 
 CREATE CONSTRAINT TRIGGER "switchyard" AFTER INSERT ON $CHANGES DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION $CHECK();

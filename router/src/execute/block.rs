@@ -4,13 +4,10 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::backend::Settings;
+use crate::backend::{CONSISTENT_READ, Settings};
 use crate::plan::Isolation;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::ShardIndex;
-
-/// Whether reads of several shards are of one cut: a setting of the router's own.
-pub(crate) const CONSISTENT_READ: &str = "switchyard.consistent_read";
 
 /// A transaction block: explicit (BEGIN), or the implicit one around several statements in one simple query.
 #[derive(Debug, Clone)]
@@ -41,6 +38,8 @@ pub(crate) struct Block {
     pub(crate) changed_temporary: bool,
     /// Tables have been locked in it against every other session, the session's own workspaces too.
     pub(crate) locks_tables: bool,
+    /// Rows have left their shards in it for others.
+    pub(crate) moved_rows: bool,
     /// The snapshots of all shards have been taken at one moment.
     pub(crate) is_cut: bool,
     /// They are to be: `switchyard.consistent_read`.
@@ -87,6 +86,7 @@ impl Block {
             relations_are_old: false,
             changed_temporary: false,
             locks_tables: false,
+            moved_rows: false,
             is_cut: false,
             consistent: settings.is_on(CONSISTENT_READ),
             isolation: None,

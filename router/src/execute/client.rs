@@ -2,22 +2,23 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use switchyard_wire::backend::encode;
 use switchyard_wire::frame;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::task::coop::has_budget_remaining;
 
+use crate::buffers::reclaim;
 use crate::metrics::Counters;
 use crate::stream::Stream;
-use crate::worker::{make_room, reclaim};
 
 /// Input read ahead, while a backend works for this client, before we leave the rest in the socket.
 const READ_AHEAD: usize = 64 << 10;
+/// More than the description of 1,664 columns, which is the most, can take.
+const MOST_UNSURE: usize = 256 << 10;
 
 /// A client's stream with its two buffers. Both are empty, and hold no memory, while the client is idle.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Client {
     gone: bool,
     /// Nothing is written while it is not 0: see [`Client::hold`].
     holds: u32,
+    /// Where in the output begins what is kept to itself: see [`Client::wait_for_rows`].
+    unsure: Option<usize>,
     pub(crate) counters: Arc<Counters>,
     /// The reported settings as the client knows them.
     told: Arc<Reported>,
@@ -66,6 +69,8 @@ pub(crate) struct Reported {
     pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
     /// `search_path`, which servers before PostgreSQL 18 do not report.
     pub(crate) search_path: Arc<str>,
+    /// The defaults that the session's role and database have of the router's own settings, the one that holds first.
+    pub(crate) defaults: Vec<(Box<str>, Box<str>)>,
 }
 
 /// The client broke the protocol, or its stream broke.
@@ -86,6 +91,7 @@ impl Client {
             watch: Watch::default(),
             gone: false,
             holds: 0,
+            unsure: None,
             counters,
             told: Arc::default(),
             untold: false,
@@ -165,9 +171,8 @@ impl Client {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        make_room(&mut self.input);
         self.watch = Watch::default();
-        let count = match pin!(self.stream.read_buf(&mut self.input)).poll(context) {
+        let count = match self.stream.poll_receive(context, &mut self.input) {
             Poll::Pending => {
                 reclaim(&mut self.input);
                 return Poll::Pending;
@@ -234,9 +239,27 @@ impl Client {
         std::mem::replace(&mut self.output, before)
     }
 
+    /// Keeps what is owed from now on to itself until it is certain to have rows: until it is more than a description can be, or
+    /// [`Client::take_unsure`].
+    pub(crate) fn wait_for_rows(&mut self) {
+        self.unsure = Some(self.output.len());
+    }
+
+    /// Ends that: what has been kept, if it has not become certain meanwhile. It is owed no more.
+    pub(crate) fn take_unsure(&mut self) -> Option<BytesMut> {
+        let begin = self.unsure.take()?;
+        Some(self.output.split_off(begin.min(self.output.len())))
+    }
+
+    fn is_unsure(&mut self) -> bool {
+        let kept = |begin: &usize| self.output.len().saturating_sub(*begin) <= MOST_UNSURE;
+        self.unsure = self.unsure.filter(kept);
+        self.unsure.is_some()
+    }
+
     /// Writes all that is owed, then `bytes`, as far as the socket takes them at once; the rest is owed.
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.output.is_empty() || self.holds > 0 {
+        if !self.output.is_empty() || self.holds > 0 || self.unsure.is_some() {
             self.output.extend_from_slice(bytes);
             return self.flush_now().map(|_| ());
         }
@@ -250,7 +273,7 @@ impl Client {
 
     /// Writes of what is owed as much as the socket takes at once. True if nothing is owed any more.
     pub(crate) fn flush_now(&mut self) -> io::Result<bool> {
-        if self.holds > 0 || self.output.is_empty() {
+        if self.holds > 0 || self.output.is_empty() || self.is_unsure() {
             return Ok(true);
         }
         let written = self.try_write(&self.output)?;
@@ -275,7 +298,7 @@ impl Client {
 
     /// Writes all that is owed.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        if self.holds > 0 {
+        if self.holds > 0 || self.is_unsure() {
             return Ok(());
         }
         self.counters.sent(self.output.len());
@@ -291,8 +314,10 @@ impl Client {
 mod tests {
     use super::*;
     use crate::stream::Socket;
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
+    use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::coop::consume_budget;
     use tokio::task::yield_now;

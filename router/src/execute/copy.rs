@@ -1,14 +1,15 @@
 //! COPY FROM STDIN: the client's data goes to the backend that asked for it.
 
+use std::future::poll_fn;
+
 use bytes::Buf;
 use switchyard_wire::frame;
 use switchyard_wire::frontend::encode;
-use tokio::io::AsyncReadExt;
 
 use super::participant::Participant;
 use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
+use crate::backend::Connection;
 use crate::execute::client::Client;
-use crate::worker::make_room;
 
 /// Forwards CopyData until the client ends the COPY or the backend does, by an error. What the client still sends after
 /// the backend's error is dropped by the session, as PostgreSQL does.
@@ -110,13 +111,13 @@ async fn backend_spoke(
         client.flush().await.map_err(client_gone)?;
     }
     let connection = &mut *participant.connection;
-    make_room(&mut connection.input);
+    let Connection { stream, input, .. } = connection;
     let spoke = tokio::select! {
         read = client.read() => match read {
             Ok(true) => return Ok(false),
             Ok(false) | Err(_) => return Err(Trouble::Gone),
         },
-        read = connection.stream.read_buf(&mut connection.input) => read,
+        read = poll_fn(|context| stream.poll_receive(context, input)) => read,
     };
     match spoke {
         Ok(count) if count > 0 => {}

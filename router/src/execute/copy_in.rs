@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use switchyard_wire::backend::{Fields, Message, encode};
 use switchyard_wire::frame;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::client::Client;
 use super::participants::Participants;
 use super::relay::{Trouble, decode_message};
 use crate::backend::Connection;
+use crate::buffers::reclaim;
 use crate::copy_in::{Distributor, Lane};
-use crate::worker::{make_room, reclaim};
 
 /// So much is gathered for a backend while the client goes on sending.
 const CHUNK: usize = 64 << 10;
@@ -124,8 +124,8 @@ fn poll_read(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io:
     if connection.stream.poll_readable(context).is_pending() {
         return Poll::Pending;
     }
-    make_room(&mut connection.input);
-    match pin!(connection.stream.read_buf(&mut connection.input)).poll(context) {
+    let Connection { stream, input, .. } = connection;
+    match stream.poll_receive(context, input) {
         Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
         Poll::Ready(read) => Poll::Ready(read.map(|_| ())),
         Poll::Pending => {

@@ -5,7 +5,7 @@
     reason = "few failures have a detail or a hint"
 )]
 
-use switchyard_wire::SqlState;
+use switchyard_wire::{DecodeError, SqlState};
 
 use crate::merge::MergeError;
 use crate::plan::Refusal;
@@ -72,8 +72,9 @@ pub(crate) enum Failure {
     DuplicateStatement(Box<str>),
     #[error("portal \"{0}\" does not exist")]
     NoSuchPortal(Box<str>),
-    #[error("invalid message format")]
-    InvalidMessage,
+    /// In PostgreSQL's own words.
+    #[error(transparent)]
+    InvalidMessage(#[from] DecodeError),
     #[error(
         "bind message supplies {given} parameters, but prepared statement \"{statement}\" requires {needed}"
     )]
@@ -169,6 +170,7 @@ impl Failure {
             }
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
             Self::Cancelled(reason) => reason.sqlstate(),
+            Self::InvalidMessage(error) => error.sqlstate(),
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,
             Self::Halfway { failure, .. } => failure.sqlstate(),
             Self::Undecidable { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -181,9 +183,7 @@ impl Failure {
             }
             Self::DuplicateStatement(_) => SqlState::DUPLICATE_PREPARED_STATEMENT,
             Self::NoSuchPortal(_) | Self::NoSuchCursor(_) => SqlState::INVALID_CURSOR_NAME,
-            Self::InvalidMessage | Self::ParameterCount { .. } | Self::FormatCount { .. } => {
-                SqlState::PROTOCOL_VIOLATION
-            }
+            Self::ParameterCount { .. } | Self::FormatCount { .. } => SqlState::PROTOCOL_VIOLATION,
             Self::DuplicateCursor(_) => SqlState::DUPLICATE_CURSOR,
             Self::NoSuchSavepoint(_) => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             Self::NoBlock(_) => SqlState::NO_ACTIVE_SQL_TRANSACTION,

@@ -1,5 +1,7 @@
 //! Rows that a workspace answers with, on their way into a table of a shard.
 
+use std::future::poll_fn;
+
 use bytes::{Buf, Bytes, BytesMut};
 use switchyard_wire::frame::HEADER;
 use switchyard_wire::frontend::encode;
@@ -9,21 +11,27 @@ use super::failure::Failure;
 use super::messages::{Said, next, next_now, violation};
 use super::participant::Participant;
 use super::participants::Participants;
-use super::relay::{Trouble, fill};
+use super::relay::{Trouble, broken, fill};
 use super::workspace::{CHUNK, COPY_END, COPY_HEADER, Workspace, take_part, write_all};
-use crate::backend::{CommandTag, Show};
+use crate::backend::{CommandTag, Connection, Show};
+use crate::startup::cancel::CancelReason;
 
-/// Copies the rows of a query, which these messages ask the workspace for in binary, into a table by this COPY; their number.
+/// Copies the rows of a query, which these messages ask the workspace for in binary, into a table by this COPY; their number. Whether
+/// they are wanted no more is asked when the COPY has begun, which from then on hears of it by itself.
 pub(crate) async fn load(
     client: &mut Client,
     workspace: &mut Workspace,
     messages: impl FnOnce(&mut BytesMut),
     target: &mut Participant,
     copy: &str,
+    cancelled: impl FnOnce() -> Option<CancelReason>,
 ) -> Result<u64, Trouble> {
-    target.unread = true;
     begin(client, target, copy).await?;
-    let poured = match workspace.ask(client, messages).await {
+    let asked = match cancelled() {
+        None => workspace.ask(client, messages).await,
+        Some(reason) => Err(Failure::Cancelled(reason).into()),
+    };
+    let poured = match asked {
         Ok(()) => pour(client, workspace, target).await,
         Err(trouble) => Err(trouble),
     };
@@ -111,7 +119,6 @@ pub(crate) async fn store(
     copy: &str,
     rows: &[Bytes],
 ) -> Result<u64, Trouble> {
-    target.unread = true;
     begin(client, target, copy).await?;
     for row in rows {
         encode::copy_data(&mut target.connection.output, row);
@@ -153,6 +160,7 @@ pub(crate) async fn begin(
 ) -> Result<(), Trouble> {
     encode::query(&mut target.connection.output, copy.as_bytes());
     target.connection.unnamed = None;
+    target.unread = true;
     write_all(client, &mut target.connection).await?;
     match next(client, target, Show::Errors).await? {
         Said::Message(header) if header.tag == b'G' => {
@@ -214,13 +222,42 @@ async fn pour(
                 if began || rest > 0 {
                     // What has come is on its way while more is waited for.
                     write_all(client, &mut target.connection).await?;
-                    fill(client, source).await?;
+                    fill_unless_failed(client, source, target).await?;
                 }
             }
         }
         if target.connection.output.len() >= CHUNK {
             write_all(client, &mut target.connection).await?;
         }
+    }
+}
+
+/// Waits for more rows, while it is watched whether the COPY that takes them has failed: it may do so by a row, or because it was
+/// cancelled before the source was at work.
+async fn fill_unless_failed(
+    client: &mut Client,
+    source: &mut Participant,
+    target: &mut Participant,
+) -> Result<(), Trouble> {
+    tokio::select! {
+        biased;
+        spoke = spoken(&mut target.connection) => spoke?,
+        filled = fill(client, source) => return filled,
+    }
+    match next_now(client, target, Show::Errors)? {
+        Some(Said::Error) => Err(Trouble::Told),
+        Some(Said::Message(header)) => Err(violation(target, Some(header.tag))),
+        Some(Said::Ready) => Err(violation(target, Some(b'Z'))),
+        None => Ok(()),
+    }
+}
+
+/// Waits until the backend has said something.
+async fn spoken(connection: &mut Connection) -> Result<(), Trouble> {
+    let Connection { stream, input, .. } = &mut *connection;
+    match poll_fn(|context| stream.poll_receive(context, input)).await {
+        Ok(count) if count > 0 => Ok(()),
+        _ => Err(broken(connection)),
     }
 }
 

@@ -10,27 +10,27 @@
     reason = "the events listed are the ones with something to do here"
 )]
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Buf;
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Message, decode};
 use switchyard_wire::frame;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::copy::copy_in;
 use super::participant::Participant;
 use super::participants::Participants;
-use crate::backend::{Connection, Event, Show};
+use crate::backend::{Connection, Event, Show, Undone};
+use crate::buffers::reclaim;
 use crate::execute::client::{Client, ClientError};
 use crate::execute::failure::Failure;
 use crate::execute::report;
 use crate::metrics::ErrorClass;
 use crate::stream::Stream;
-use crate::worker::{make_room, reclaim};
 
 /// Why a request cannot go on.
 #[derive(Debug)]
@@ -239,11 +239,14 @@ pub(super) fn error(
     let connection = &mut *participant.connection;
     let skipped = connection.replies.skip_to_sync();
     participant.unparsed = skipped.shown;
-    for (statement, named) in skipped.unparsed {
-        if named {
-            connection.prepared.remove(statement);
-        } else {
-            connection.unnamed = None;
+    for undone in skipped.undone {
+        match undone {
+            Undone::Parse {
+                statement,
+                named: true,
+            } => connection.prepared.remove(statement),
+            Undone::Parse { named: false, .. } => connection.unnamed = None,
+            Undone::Evict { statement } => connection.prepared.put_back(statement),
         }
     }
     if show != Show::Nothing {
@@ -288,8 +291,8 @@ pub(crate) async fn fill(
             asked = true;
             return client.poll_gone(context).map(|()| None);
         }
-        make_room(&mut connection.input);
-        match pin!(connection.stream.read_buf(&mut connection.input)).poll(context) {
+        let Connection { stream, input, .. } = connection;
+        match stream.poll_receive(context, input) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => {
                 reclaim(&mut connection.input);
@@ -318,9 +321,8 @@ pub(crate) async fn fill_any(
                 continue;
             };
             let connection = &mut *participant.connection;
-            make_room(&mut connection.input);
-            let read = pin!(connection.stream.read_buf(&mut connection.input));
-            if let Poll::Ready(read) = read.poll(context) {
+            let Connection { stream, input, .. } = connection;
+            if let Poll::Ready(read) = stream.poll_receive(context, input) {
                 connection.broken |= !read.is_ok_and(|count| count > 0);
                 return Poll::Ready(true);
             }
@@ -438,9 +440,8 @@ async fn write_or_read(participant: &mut Participant) -> Result<Moved, Trouble> 
         if copying {
             return Poll::Pending;
         }
-        make_room(&mut connection.input);
-        let read = pin!(connection.stream.read_buf(&mut connection.input));
-        match read.poll(context) {
+        let Connection { stream, input, .. } = connection;
+        match stream.poll_receive(context, input) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Moved::Read)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

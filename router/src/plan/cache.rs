@@ -1,7 +1,7 @@
 //! The plan cache of one worker.
 //!
-//! Purpose: a text seen before costs no parse. Invariants: a plan is found only by the very bytes it was made from (the
-//! hash only says where to look), for the same context, and with the same values of the literals it depends on; the memory
+//! Purpose: a text seen before costs no parse. Invariants: a plan is found only by the very tokens it was made from (the
+//! hash only says where to look), and so none is kept that has places in its text, which is spaced otherwise the next time; for the same context, and with the same values of the literals it depends on; the memory
 //! held is bounded in bytes. Collaborators: the session interns its [`ContextId`] once and again when it changes.
 
 use std::collections::HashMap;
@@ -202,6 +202,9 @@ impl PlanCache {
 
     /// Remembers the plan of a text.
     pub fn insert(&mut self, sql: &[u8], scan: &Scan, context: ContextId, plan: Arc<Plan>) {
+        if plan.command.has_places() {
+            return;
+        }
         let mut values = Vec::new();
         for guard in &plan.guards {
             let value = guard_value(sql, scan, *guard);
@@ -436,6 +439,17 @@ mod tests {
             &path,
             &get(&mut cache, &sql("search_path", "b"), id).unwrap()
         ));
+    }
+
+    #[test]
+    fn what_has_places_in_its_text_is_not_kept() {
+        let relations = fixture::relations(2, "table public.users hash id (id int8 not null)");
+        let mut cache = PlanCache::new(1 << 20);
+        let id = context(&mut cache, 1, "alice");
+        for sql in ["PREPARE one AS SELECT 1", "EXECUTE one(17)"] {
+            add(&mut cache, &relations, sql, id);
+            assert!(get(&mut cache, sql, id).is_none(), "{sql}");
+        }
     }
 
     #[test]

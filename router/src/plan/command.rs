@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use switchyard_schema::TableName;
+
 /// The kind of a statement. Texts and names are as PostgreSQL folds them (unquoted ones in lower case).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -92,6 +94,8 @@ pub enum Command {
     OfCursor {
         /// The cursor's name.
         name: String,
+        /// The table it writes.
+        table: TableName,
     },
     /// `CLOSE name`, `ALL` is `None`.
     CloseCursor(Option<String>),
@@ -129,6 +133,14 @@ pub enum Command {
     Other,
 }
 
+impl Command {
+    /// Whether it has places in its own text, blanks included: then it says nothing of a text that is spaced otherwise.
+    #[must_use]
+    pub fn has_places(&self) -> bool {
+        matches!(self, Self::Prepare { .. } | Self::Execute { .. })
+    }
+}
+
 /// Which way a `COPY` moves rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyDirection {
@@ -158,8 +170,6 @@ pub enum Discard {
 pub struct SetValue {
     /// The items of the list, quotes taken off, words folded to lower case as PostgreSQL does.
     pub items: Vec<String>,
-    /// The value as written, in bytes of this text.
-    pub text: Range<u32>,
 }
 
 /// The modes of a transaction; `None` where nothing was said.

@@ -28,7 +28,7 @@ fn is_bare_moment(name: &str) -> bool {
 }
 
 fn is_apart(function: &Function, name: &str, copies: bool) -> bool {
-    if &*function.schema != "pg_catalog" {
+    if !function.is_builtin(name) {
         return function.volatility != Volatility::Immutable
             || function.reads_sharded.is_some()
             || function.reads_unsharded

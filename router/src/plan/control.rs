@@ -3,7 +3,7 @@
 use super::command::{Command, Discard, Isolation, SetValue, TransactionModes};
 use super::words::Words;
 use crate::relations::constant;
-use crate::sql::{self, TokenKind};
+use crate::sql::{self, Token, TokenKind};
 
 /// `BEGIN`, `START TRANSACTION`, `COMMIT`, `ROLLBACK`, `PREPARE TRANSACTION`, savepoints. `None`: not one of them, or not well formed.
 pub(super) fn transaction(words: &Words<'_>) -> Option<Command> {
@@ -267,9 +267,18 @@ fn set(words: &mut Words<'_>) -> Option<Command> {
     Some(Command::Set { name, value, local })
 }
 
+/// A constant of text, also `E'…'` where nothing in it is escaped.
+fn text(sql: &[u8], token: &Token) -> Option<String> {
+    let escaped = match token.text(sql) {
+        [b'e' | b'E', b'\'', inside @ .., b'\''] => inside,
+        _ => return constant(sql, token),
+    };
+    let text = std::str::from_utf8(escaped).ok()?;
+    (!text.contains('\\')).then(|| text.replace("''", "'"))
+}
+
 /// The value of a SET to the end of the statement; `None` inside is DEFAULT.
 fn value(words: &mut Words<'_>, spelled: Option<&str>) -> Option<Option<SetValue>> {
-    let text = words.range();
     let default = words.is("default") || (spelled == Some("timezone") && words.is("local"));
     if default || (spelled == Some("client_encoding") && words.is_done()) {
         words.next();
@@ -281,7 +290,7 @@ fn value(words: &mut Words<'_>, spelled: Option<&str>) -> Option<Option<SetValue
         let item = match token.kind {
             TokenKind::Word => raw.to_ascii_lowercase(),
             TokenKind::QuotedIdent => sql::name(token, words.sql)?.into_owned(),
-            TokenKind::String => raw.get(1..raw.len() - 1)?.replace("''", "'"),
+            TokenKind::String | TokenKind::OtherString => text(words.sql, token)?,
             TokenKind::Integer | TokenKind::Decimal | TokenKind::OtherNumber => raw,
             TokenKind::Operator if matches!(raw.as_str(), "-" | "+") => {
                 let number = String::from_utf8_lossy(words.next()?.text(words.sql)).into_owned();
@@ -291,18 +300,14 @@ fn value(words: &mut Words<'_>, spelled: Option<&str>) -> Option<Option<SetValue
                     number
                 }
             }
-            TokenKind::OtherString
-            | TokenKind::UnicodeIdent
+            TokenKind::UnicodeIdent
             | TokenKind::Param
             | TokenKind::Operator
             | TokenKind::Punct(_) => return None,
         };
         // `SET TIME ZONE INTERVAL '1' HOUR …` has no list form.
         if item == "interval" && token.kind == TokenKind::Word {
-            return Some(Some(SetValue {
-                items: Vec::new(),
-                text,
-            }));
+            return Some(Some(SetValue { items: Vec::new() }));
         }
         items.push(item);
         if !words.is_done() && !words.eat_symbol(",") {
@@ -312,6 +317,6 @@ fn value(words: &mut Words<'_>, spelled: Option<&str>) -> Option<Option<SetValue
     if items.is_empty() {
         None
     } else {
-        Some(Some(SetValue { items, text }))
+        Some(Some(SetValue { items }))
     }
 }

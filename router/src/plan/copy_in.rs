@@ -3,18 +3,13 @@
 //! The statement goes to the shards as it is, so that PostgreSQL judges its options; here they are read only as far as they say where
 //! a row ends and which of its bytes are the shard key.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a token that is not named is no string"
-)]
-
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
 
 use super::analyse::write::{rekeys, trigger_refused, uses_sequences};
-use super::bind::unquote;
 use super::command::{Command, CopyDirection};
+use super::copy_options::Options;
 use super::edits::Edits;
 use super::moment::{Clock, Moments};
 use super::parse;
@@ -24,7 +19,7 @@ use super::trigger_code::strays;
 use super::utility::{plan, refused};
 use super::words::Words;
 use super::{Access, Operator, Plan, Planner};
-use crate::copy_in::{Csv, Format, KeyColumn, KeyPlace, Text};
+use crate::copy_in::{Format, KeyColumn, KeyPlace};
 use crate::relations::{Column, DefaultValue, Placement, Relation, RelationKind, Sharding};
 use crate::sql::{self, Token, TokenKind};
 
@@ -35,6 +30,8 @@ pub struct CopyIn {
     pub table: Arc<str>,
     /// Whose each row is.
     pub rows: CopiedRows,
+    /// The encoding that its rows have to be converted from before they can be divided.
+    pub encoding: Option<Box<str>>,
 }
 
 /// Whose each row is.
@@ -70,21 +67,30 @@ impl CopyIn {
         }
     }
 
-    /// What shards are sent: the client's text, with those columns in front of its list.
+    /// What shards are sent: the client's text, with those columns in front of its list, and the encoding that rows have been converted to.
     pub(crate) fn text(&self, sql: &[u8]) -> Option<Vec<u8>> {
         let names = self.added().iter();
         let names: String = names
             .map(|column| format!("{}, ", escape_identifier(&column.name)))
             .collect();
-        if names.is_empty() {
-            return Some(sql.to_vec());
-        }
         let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
-        // Columns are left out where some are listed.
-        let mut tokens = tokens.iter();
-        let list = tokens.find(|token| token.kind == TokenKind::Punct(b'('))?;
-        let first = list.end as usize;
-        Some(Edits::new(vec![(first..first, names.into_bytes())]).apply(sql))
+        let mut edits = Vec::new();
+        if !names.is_empty() {
+            // Columns are left out where some are listed.
+            let mut tokens = tokens.iter();
+            let list = tokens.find(|token| token.kind == TokenKind::Punct(b'('))?;
+            let first = list.end as usize;
+            edits.push((first..first, names.into_bytes()));
+        }
+        if self.encoding.is_some() {
+            let is = |token: &&Token, name| token.is_word(sql, name);
+            let mut tokens = tokens.iter();
+            tokens.find(|token| is(token, "stdin") || is(token, "stdout"))?;
+            tokens.find(|token| is(token, "encoding"))?;
+            let name = tokens.next()?;
+            edits.push((name.start as usize..name.end as usize, b"'UTF8'".to_vec()));
+        }
+        Some(Edits::new(edits).apply(sql))
     }
 
     /// The query for the values of so many rows.
@@ -127,11 +133,13 @@ impl Planner<'_> {
         }
         let mut behind = words.clone();
         let condition = behind.skip_past("where").then(|| behind.rest());
+        let options = Options::read(binary, words);
+        let encoding = options.as_ref().and_then(Options::encoding);
         let rows = match &relation.placement {
             Placement::Sharded(sharding) if relation.kind == RelationKind::Table => {
                 match strays(relation, self.context) {
                     Some(what) => Err(trigger_refused(relation, &what)),
-                    None => keyed(relation, sharding, listed, (binary, words)),
+                    None => keyed(relation, sharding, listed, options.as_ref()),
                 }
             }
             Placement::Reference if relation.kind == RelationKind::Table => {
@@ -164,6 +172,7 @@ impl Planner<'_> {
         };
         let copy = CopyIn {
             table: relation.name.name.as_str().into(),
+            encoding: encoding.filter(|_| matches!(rows, CopiedRows::Keyed(..))),
             rows,
         };
         let mut plan = plan(Operator::CopyIn(Arc::new(copy)), Access::Write, command);
@@ -188,7 +197,7 @@ fn keyed(
     relation: &Relation,
     sharding: &Sharding,
     listed: &[String],
-    (binary, words): (bool, Words<'_>),
+    options: Option<&Options>,
 ) -> Result<CopiedRows, Refusal> {
     runs_triggers(relation)?;
     if let Some(function) = &relation.triggers.rekeys_inserted {
@@ -223,7 +232,7 @@ fn keyed(
         (None, Some(position)) => KeyPlace::Added(position),
         (None, None) => KeyPlace::Nowhere,
     };
-    let format = Options::read(binary, words)
+    let format = options
         .and_then(|options| options.format(&column.name))
         .ok_or_else(|| {
             Refusal::not_supported(
@@ -359,237 +368,6 @@ fn copies(relation: &Relation, listed: &[String]) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// The options of a COPY FROM, as written.
-#[derive(Debug, Default)]
-struct Options {
-    format: Vec<u8>,
-    delimiter: Option<Vec<u8>>,
-    null: Option<Vec<u8>>,
-    quote: Option<Vec<u8>>,
-    escape: Option<Vec<u8>>,
-    header: bool,
-    not_null: Columns,
-    force_null: Columns,
-}
-
-/// The columns an option is about.
-#[derive(Debug, Default)]
-enum Columns {
-    #[default]
-    None,
-    Named(Vec<String>),
-    All,
-}
-
-impl Columns {
-    fn contains(&self, name: &str) -> bool {
-        match self {
-            Columns::None => false,
-            Columns::Named(names) => names.iter().any(|known| known == name),
-            Columns::All => true,
-        }
-    }
-}
-
-impl Options {
-    /// Reads what comes behind STDIN. `None`: there is something whose meaning is not known here.
-    fn read(binary: bool, mut words: Words<'_>) -> Option<Options> {
-        let mut options = Options::default();
-        if binary {
-            options.format = b"binary".to_vec();
-        }
-        words.eat("using");
-        if words.eat("delimiters") {
-            options.delimiter = Some(string(&mut words)?);
-        }
-        words.eat("with");
-        if words
-            .rest()
-            .first()
-            .is_some_and(|token| token.kind == TokenKind::Punct(b'('))
-        {
-            let inside = words.clone();
-            words.list()?;
-            let length = inside.rest().len() - words.rest().len();
-            let inside = inside.rest().get(1..length - 1)?;
-            for option in Words::new(words.sql, inside).split() {
-                options.option(option)?;
-            }
-        } else {
-            while !words.is_done() && !words.is("where") {
-                options.old_option(&mut words)?;
-            }
-        }
-        // A condition is the shards' own affair, where each row is all that it looks at.
-        (words.is_done() || words.is("where")).then_some(options)
-    }
-
-    /// `name value` in parentheses.
-    fn option(&mut self, mut words: Words<'_>) -> Option<()> {
-        let name = words.name()?;
-        match name.as_str() {
-            "format" => self.format = value(&mut words)?,
-            "delimiter" => self.delimiter = Some(value(&mut words)?),
-            "null" => self.null = Some(value(&mut words)?),
-            "quote" => self.quote = Some(value(&mut words)?),
-            "escape" => self.escape = Some(value(&mut words)?),
-            "header" => self.header = is_on(&mut words)?,
-            "freeze" => _ = is_on(&mut words)?,
-            "force_not_null" => self.not_null = columns(&mut words)?,
-            "force_null" => self.force_null = columns(&mut words)?,
-            "encoding" => is_utf8(&value(&mut words)?)?,
-            "log_verbosity" => _ = value(&mut words)?,
-            "on_error" => value(&mut words)?
-                .eq_ignore_ascii_case(b"stop")
-                .then_some(())?,
-            _ => return None,
-        }
-        words.is_done().then_some(())
-    }
-
-    /// As before PostgreSQL 9.
-    fn old_option(&mut self, words: &mut Words<'_>) -> Option<()> {
-        let name = words.name()?;
-        match name.as_str() {
-            "binary" | "csv" => self.format = name.into_bytes(),
-            "freeze" => {}
-            "header" => self.header = true,
-            "delimiter" => self.delimiter = Some(string_as(words)?),
-            "null" => self.null = Some(string_as(words)?),
-            "quote" => self.quote = Some(string_as(words)?),
-            "escape" => self.escape = Some(string_as(words)?),
-            "encoding" => is_utf8(&string(words)?)?,
-            "force" if words.eat_all(&["not", "null"]) => self.not_null = names(words)?,
-            "force" if words.eat("null") => self.force_null = names(words)?,
-            _ => return None,
-        }
-        Some(())
-    }
-
-    /// What the options say of rows whose key is in this column. `None`: PostgreSQL does not accept them, or accepts what is not known
-    /// here.
-    fn format(self, key: &str) -> Option<Format> {
-        let one = |bytes: &Option<Vec<u8>>, usual: u8| match bytes.as_deref() {
-            None => Some(usual),
-            Some([byte]) => Some(*byte),
-            Some(_) => None,
-        };
-        let null = |usual: &[u8]| self.null.as_deref().unwrap_or(usual).into();
-        match self.format.as_slice() {
-            b"" | b"text" => Some(Format::Text(Text {
-                delimiter: one(&self.delimiter, b'\t')?,
-                null: null(b"\\N"),
-                header: self.header,
-            })),
-            b"csv" => {
-                let quote = one(&self.quote, b'"')?;
-                Some(Format::Csv(Csv {
-                    delimiter: one(&self.delimiter, b',')?,
-                    null: null(b""),
-                    header: self.header,
-                    quote,
-                    escape: one(&self.escape, quote)?,
-                    key_not_null: self.not_null.contains(key),
-                    key_null: self.force_null.contains(key),
-                    ends_with_marker: true,
-                }))
-            }
-            b"binary" => Some(Format::Binary),
-            _ => None,
-        }
-    }
-}
-
-/// The bytes are taken as they are, and the servers' databases are in UTF-8.
-fn is_utf8(encoding: &[u8]) -> Option<()> {
-    let letters = encoding.iter().filter(|byte| byte.is_ascii_alphanumeric());
-    let letters: Vec<u8> = letters.map(u8::to_ascii_lowercase).collect();
-    matches!(letters.as_slice(), b"utf8" | b"unicode").then_some(())
-}
-
-/// A word, a name or a string.
-fn value(words: &mut Words<'_>) -> Option<Vec<u8>> {
-    match words.name() {
-        Some(name) => Some(name.into_bytes()),
-        None => string(words),
-    }
-}
-
-fn string_as(words: &mut Words<'_>) -> Option<Vec<u8>> {
-    words.eat("as");
-    string(words)
-}
-
-fn string(words: &mut Words<'_>) -> Option<Vec<u8>> {
-    let token = words.rest().first()?;
-    let text = token.text(words.sql);
-    let value = match token.kind {
-        TokenKind::String => unquote(text)?.into_owned(),
-        TokenKind::OtherString => escaped(text)?,
-        _ => return None,
-    };
-    words.next();
-    Some(value)
-}
-
-/// The contents of `E'…'`, as far as single characters are written by it.
-fn escaped(text: &[u8]) -> Option<Vec<u8>> {
-    let inside = text
-        .strip_prefix(b"E'")
-        .or_else(|| text.strip_prefix(b"e'"))?;
-    match inside.strip_suffix(b"'")? {
-        [b'\\', letter] => Some(vec![match letter {
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'\\' | b'\'' | b'"' => *letter,
-            _ => return None,
-        }]),
-        [b'\\', b'x', digits @ ..] if digits.len() == 2 => {
-            let digits = std::str::from_utf8(digits).ok()?;
-            Some(vec![u8::from_str_radix(digits, 16).ok()?])
-        }
-        plain if !plain.iter().any(|byte| matches!(byte, b'\\' | b'\'')) => Some(plain.to_vec()),
-        _ => None,
-    }
-}
-
-/// A truth value, on if it is left out. `HEADER MATCH` is a header, too.
-fn is_on(words: &mut Words<'_>) -> Option<bool> {
-    let Some(token) = words.next() else {
-        return Some(true);
-    };
-    let text = token.text(words.sql).to_ascii_lowercase();
-    match text.as_slice() {
-        b"true" | b"on" | b"1" | b"'true'" | b"'on'" | b"'1'" | b"match" | b"'match'" => Some(true),
-        b"false" | b"off" | b"0" | b"'false'" | b"'off'" | b"'0'" => Some(false),
-        _ => None,
-    }
-}
-
-/// Columns in parentheses, or all.
-fn columns(words: &mut Words<'_>) -> Option<Columns> {
-    if words.eat_symbol("*") {
-        return Some(Columns::All);
-    }
-    words.eat_symbol("(").then_some(())?;
-    let columns = names(words)?;
-    words.eat_symbol(")").then_some(columns)
-}
-
-fn names(words: &mut Words<'_>) -> Option<Columns> {
-    if words.eat_symbol("*") {
-        return Some(Columns::All);
-    }
-    let mut names = vec![words.name()?];
-    while words.eat_symbol(",") {
-        names.push(words.name()?);
-    }
-    Some(Columns::Named(names))
 }
 
 /// The names in a list of columns; none if there is no list.

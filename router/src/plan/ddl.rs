@@ -188,15 +188,7 @@ impl Planner<'_> {
         key: &str,
         mut action: Words<'_>,
     ) -> Option<Refusal> {
-        let table = &relation.name;
-        let refuse = |what: &str| {
-            Some(
-                Refusal::not_supported(format!(
-                    "{what} of the sharded table \"{table}\" is not supported"
-                ))
-                .detail("Rows would be where they are not looked for."),
-            )
-        };
+        let refuse = |what: &str| Some(misplaces(relation, what));
         let whole = action.clone();
         if action.eat("rename") {
             if action.is("constraint") {
@@ -216,7 +208,8 @@ impl Planner<'_> {
             return refuse("moving to another schema");
         }
         if action.eat_any(&["attach", "detach", "inherit"]) || action.eat_all(&["no", "inherit"]) {
-            return refuse("attaching and detaching partitions and children");
+            let what = "attaching and detaching partitions and children";
+            return Some(misplaces(relation, what).hint(PARTITIONS));
         }
         if action.eat("alter") {
             action.eat("column");
@@ -246,7 +239,7 @@ impl Planner<'_> {
         }
         let sequences = ["serial", "bigserial", "smallserial", "identity", "nextval"];
         if action.eat("add") && sequences.iter().any(|word| whole.has(word)) {
-            return refuse("adding a column with a sequence");
+            return Some(numbers(relation));
         }
         None
     }
@@ -297,6 +290,30 @@ impl Planner<'_> {
                         ))
             })
     }
+}
+
+/// What there is instead of ATTACH and DETACH.
+const PARTITIONS: &str =
+    "Make partitions by CREATE TABLE … PARTITION OF, and remove them by DROP TABLE.";
+
+/// What would make the router look for rows where they are not.
+fn misplaces(relation: &Relation, what: &str) -> Refusal {
+    let table = &relation.name;
+    let message = format!("{what} of the sharded table \"{table}\" is not supported");
+    Refusal::not_supported(message)
+        .detail("Rows would be where they are not looked for.")
+        .hint("Make another table as it is to be, and INSERT the rows of this one.")
+}
+
+/// A new column with a sequence.
+fn numbers(relation: &Relation) -> Refusal {
+    let table = &relation.name;
+    let message = format!(
+        "adding a column with a sequence of the sharded table \"{table}\" is not supported"
+    );
+    Refusal::not_supported(message)
+        .detail("Each shard would number the rows that it has by itself.")
+        .hint("Make another table with the column, and INSERT the rows of this one.")
 }
 
 /// Rows that are there get values that each shard would compute by itself.

@@ -19,6 +19,8 @@ pub(crate) enum Distribute {
         table: String,
         /// The column that is the key.
         column: String,
+        /// From key to shard.
+        by: By,
         /// A table that has its rows where this one is to have them.
         colocate_with: Option<String>,
     },
@@ -46,6 +48,17 @@ pub(crate) enum Distribute {
         /// The index.
         index: String,
     },
+    /// `create_snowflake_generator`: numbers that no shard makes twice, nor another one.
+    Snowflakes,
+}
+
+/// How keys are to fall to shards, in the words of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct By {
+    /// The method, if it is said.
+    pub(crate) method: Option<String>,
+    /// What belongs to it: `ranges`, `lists` or `shards`, and what stands behind that.
+    pub(crate) entries: Option<(&'static str, String)>,
 }
 
 /// A function of Citus' that has something to do with it.
@@ -64,6 +77,9 @@ const SHARDED: Signature = Signature {
         "distribution_type",
         "colocate_with",
         "shard_count",
+        "ranges",
+        "lists",
+        "shards",
     ],
     required: 2,
 };
@@ -88,8 +104,23 @@ const NOT_UNIQUE: Signature = Signature {
     parameters: &["index_name"],
     required: 1,
 };
+const SNOWFLAKES: Signature = Signature {
+    name: "create_snowflake_generator",
+    parameters: &[],
+    required: 0,
+};
 /// What there is.
-const KNOWN: [&Signature; 5] = [&SHARDED, &REFERENCE, &UNSHARDED, &UNIQUE, &NOT_UNIQUE];
+const KNOWN: [&Signature; 6] = [
+    &SHARDED,
+    &REFERENCE,
+    &UNSHARDED,
+    &UNIQUE,
+    &NOT_UNIQUE,
+    &SNOWFLAKES,
+];
+
+/// What `distribution_type` may be.
+const METHODS: [&str; 4] = ["hash", "modulo", "range", "list"];
 
 /// Functions of the same kind that nothing here does, and what does it.
 const OTHERS: [(&str, &str); 4] = [
@@ -123,6 +154,7 @@ impl Distribute {
             | Self::Unsharded { table }
             | Self::Unique { table, .. }
             | Self::NotUnique { index: table } => table,
+            Self::Snowflakes => "",
         }
     }
 
@@ -134,13 +166,13 @@ impl Distribute {
             Self::Unsharded { .. } => UNSHARDED.name,
             Self::Unique { .. } => UNIQUE.name,
             Self::NotUnique { .. } => NOT_UNIQUE.name,
+            Self::Snowflakes => SNOWFLAKES.name,
         }
     }
 
     /// Reads the text of a statement that has been planned as such a call.
     pub(crate) fn read(sql: &[u8]) -> Result<Self, Refusal> {
-        let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
-        let tokens = parse::tokens(sql, 0..end).unwrap_or_default();
+        let tokens = tokens_of(sql);
         let mut words = Words::new(sql, &tokens);
         words.eat("select");
         let name = words.name().unwrap_or_default();
@@ -150,6 +182,9 @@ impl Distribute {
         let signature = KNOWN.into_iter().find(|known| known.name == name);
         let signature = signature.unwrap_or(&SHARDED);
         let mut values = signature.values(sql, &tokens, &mut words)?.into_iter();
+        if signature.name == SNOWFLAKES.name {
+            return Ok(Self::Snowflakes);
+        }
         let mut next = || values.next().flatten();
         let table = next();
         let table = table.ok_or_else(|| null(signature, signature.parameters[0]))?;
@@ -167,19 +202,18 @@ impl Distribute {
                     "Drop the foreign keys, or undistribute the tables that they are of first.",
                 )),
             },
-            _ => Self::sharded(table, [next(), next(), next(), next()]),
+            _ => Self::sharded(table, std::array::from_fn(|_| next())),
         }
     }
 
-    fn sharded(table: String, values: [Value; 4]) -> Result<Self, Refusal> {
-        let [column, kind, colocate_with, count] = values;
+    fn sharded(table: String, values: [Value; 7]) -> Result<Self, Refusal> {
+        let [column, method, colocate_with, count, ranges, lists, shards] = values;
         let column = column.ok_or_else(|| null(&SHARDED, "distribution_column"))?;
-        match kind.as_deref() {
-            None | Some("hash") => {}
-            Some(_) => {
-                return Err(not_taken("distribution_type other than 'hash'")
-                    .hint("Tables by modulo, range and list are described in the configuration file; colocate_with follows them."));
-            }
+        if let Some(method) = &method
+            && !METHODS.contains(&&**method)
+        {
+            return Err(not_taken(&format!("distribution_type '{method}'"))
+                .hint(format!("Allowed are {}.", METHODS.join(", "))));
         }
         if count.is_some() {
             return Err(not_taken("shard_count").detail(
@@ -194,9 +228,22 @@ impl Distribute {
             }
             Some(_) => colocate_with,
         };
+        let entries = [("ranges", ranges), ("lists", lists), ("shards", shards)];
+        let mut entries = entries
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        let by = By {
+            method,
+            entries: entries.next(),
+        };
+        if entries.next().is_some() || by.entries.is_some() && colocate_with.is_some() {
+            let message = "ranges, lists, shards and colocate_with exclude each other";
+            return Err(Refusal::certain("22023", message.to_owned()));
+        }
         Ok(Self::Sharded {
             table,
             column,
+            by,
             colocate_with,
         })
     }
@@ -214,7 +261,7 @@ impl Signature {
             let name = self.name;
             let parameters = self.parameters.join(", ");
             Refusal::certain("42883", format!("{name} does not take these arguments")).hint(
-                format!("Its arguments are constants: {name}({parameters})."),
+                format!("Its arguments are constants or parameters: {name}({parameters})."),
             )
         };
         let arguments = words.list().ok_or_else(wrong)?;
@@ -281,6 +328,59 @@ fn not_taken(what: &str) -> Refusal {
     Refusal::certain("0A000", format!("{what} is not supported"))
 }
 
+/// The function that a statement calls that has been planned as such a call.
+pub(crate) fn function_of(sql: &[u8]) -> String {
+    let tokens = tokens_of(sql);
+    let mut words = Words::new(sql, &tokens);
+    words.eat("select");
+    words.name().unwrap_or_default()
+}
+
+/// The highest number of a parameter in such a call.
+pub(crate) fn parameters(sql: &[u8]) -> u16 {
+    let tokens = tokens_of(sql);
+    let numbers = tokens.iter().filter_map(|token| parameter(sql, token));
+    numbers.max().unwrap_or_default()
+}
+
+/// Such a call with constants in place of its parameters. A parameter is a text, or NULL.
+pub(crate) fn with_parameters(
+    sql: &[u8],
+    mut value: impl FnMut(u16) -> Result<Option<String>, Refusal>,
+) -> Result<Vec<u8>, Refusal> {
+    let mut text = Vec::with_capacity(sql.len());
+    let mut done = 0;
+    for token in tokens_of(sql) {
+        if let Some(number) = parameter(sql, &token) {
+            let constant = value(number)?.map_or_else(|| "NULL".to_owned(), |value| quoted(&value));
+            text.extend_from_slice(&sql[done..token.start as usize]);
+            text.extend_from_slice(constant.as_bytes());
+            done = token.end as usize;
+        }
+    }
+    text.extend_from_slice(&sql[done..]);
+    Ok(text)
+}
+
+/// A constant in which a backslash is one.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+fn tokens_of(sql: &[u8]) -> Vec<Token> {
+    let end = u32::try_from(sql.len()).unwrap_or(u32::MAX);
+    parse::tokens(sql, 0..end).unwrap_or_default()
+}
+
+/// The number of a parameter.
+fn parameter(sql: &[u8], token: &Token) -> Option<u16> {
+    let text = std::str::from_utf8(token.text(sql)).ok()?;
+    let number = text
+        .strip_prefix('$')
+        .filter(|_| token.kind == TokenKind::Param)?;
+    number.parse().ok()
+}
+
 impl Planner<'_> {
     /// The plan of such a call, if the statement is one.
     pub(super) fn distribute(&self, tokens: &[Token]) -> Option<Plan> {
@@ -303,12 +403,13 @@ impl Planner<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Distribute;
+    use super::{By, Distribute, parameters, with_parameters};
 
     fn sharded(colocate_with: Option<&str>) -> Distribute {
         Distribute::Sharded {
             table: "shop.t".into(),
             column: "Key".into(),
+            by: By::default(),
             colocate_with: colocate_with.map(str::to_owned),
         }
     }
@@ -321,7 +422,7 @@ mod tests {
                 sharded(None),
             ),
             (
-                "select Create_Distributed_Table ( 'shop.t'::regclass , 'Key', 'hash', 'u' );",
+                "select Create_Distributed_Table ( 'shop.t'::regclass , 'Key', NULL, 'u' );",
                 sharded(Some("u")),
             ),
             (
@@ -331,6 +432,18 @@ mod tests {
             (
                 "SELECT create_distributed_table('shop.t', 'Key', colocate_with => 'u', shard_count => NULL)",
                 sharded(Some("u")),
+            ),
+            (
+                "SELECT create_distributed_table('shop.t', 'Key', 'list', lists => '[]')",
+                Distribute::Sharded {
+                    table: "shop.t".into(),
+                    column: "Key".into(),
+                    by: By {
+                        method: Some("list".into()),
+                        entries: Some(("lists", "[]".into())),
+                    },
+                    colocate_with: None,
+                },
             ),
             (
                 "SELECT create_reference_table('t')",
@@ -349,6 +462,10 @@ mod tests {
                 },
             ),
             (
+                "SELECT create_snowflake_generator()",
+                Distribute::Snowflakes,
+            ),
+            (
                 "SELECT drop_global_unique_index('s.t_email_key')",
                 Distribute::NotUnique {
                     index: "s.t_email_key".into(),
@@ -360,11 +477,30 @@ mod tests {
     }
 
     #[test]
+    fn parameters_become_constants() {
+        let sql = b"SELECT create_distributed_table($2, $1, colocate_with => $3) -- $4";
+        assert_eq!(parameters(sql), 3);
+        let values = [Some("it's"), Some("a\\b"), None];
+        let text = with_parameters(sql, |number| {
+            Ok(values[usize::from(number) - 1].map(str::to_owned))
+        });
+        let text = String::from_utf8(text.unwrap()).unwrap();
+        let expected =
+            "SELECT create_distributed_table('a\\b', 'it''s', colocate_with => NULL) -- $4";
+        assert_eq!(text, expected);
+        let Ok(Distribute::Sharded { table, column, .. }) = Distribute::read(text.as_bytes())
+        else {
+            panic!("{text}");
+        };
+        assert_eq!((&*table, &*column), ("a\\b", "it's"));
+    }
+
+    #[test]
     fn what_cannot_be_taken_says_why() {
         for (sql, sqlstate) in [
             ("SELECT create_distributed_table('t')", "42883"),
             (
-                "SELECT create_distributed_table('t', 'a', 'hash', 'u', 4, 5)",
+                "SELECT create_distributed_table('t', 'a', 'hash', 'u', 4, '', '', '', 5)",
                 "42883",
             ),
             ("SELECT create_distributed_table('t', 'a' || 'b')", "42883"),
@@ -381,9 +517,18 @@ mod tests {
             ("SELECT create_reference_table(NULL)", "22004"),
             ("SELECT create_global_unique_index('t', NULL)", "22004"),
             ("SELECT drop_global_unique_index()", "42883"),
+            ("SELECT create_snowflake_generator(1)", "42883"),
             (
-                "SELECT create_distributed_table('t', 'a', 'range')",
+                "SELECT create_distributed_table('t', 'a', 'append')",
                 "0A000",
+            ),
+            (
+                "SELECT create_distributed_table('t', 'a', 'range', ranges => '[]', shards => '[]')",
+                "22023",
+            ),
+            (
+                "SELECT create_distributed_table('t', 'a', colocate_with => 'u', shards => '[]')",
+                "22023",
             ),
             (
                 "SELECT create_distributed_table('t', 'a', shard_count => 4)",

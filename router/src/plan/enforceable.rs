@@ -157,7 +157,7 @@ pub(crate) fn refusal(row: &str) -> Refusal {
             .hint("Colocate the tables and let the key contain their shard keys, as a pair of the same type; or make the other a reference table."),
         ("foreign", _) => cannot("foreign key")
             .detail(format!("\"{table}\" is whole on a shard, and the rows of \"{other}\" are not."))
-            .hint(format!("Shard \"{table}\" by the same key, or make \"{other}\" a reference table.")),
+            .hint(format!("Shard \"{table}\" by the same key first, and add the foreign key then; or make \"{other}\" a reference table.")),
         ("follows", _) => cannot("foreign key")
             .detail(format!(
                 "It changes the shard key \"{other}\" of rows that refer to another when that is changed or deleted, and they would have to move."

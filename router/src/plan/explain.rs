@@ -12,7 +12,9 @@ use super::route::{KeyExpr, KeySet, Source, Target, Values};
 use super::within::query_within;
 use super::workspace::fetch::listed;
 use super::workspace::{Fetch, Restriction, Text};
-use super::{Access, Argument, Broadcast, FromQuery, Insert, Lock, Operator, Plan, Workspace};
+use super::{
+    Access, Argument, Broadcast, FromQuery, Insert, Lock, Operator, Plan, Rest, Workspace,
+};
 use crate::copy_in::{Format, KeyPlace};
 use crate::relations::Relations;
 use crate::sql::{Literal, LiteralKind};
@@ -133,11 +135,14 @@ fn write_plan(
         Operator::Write(write) => write_write(out, (write, plan), names, values)?,
         Operator::Steps(steps) => {
             write_write(out, (&steps.write, plan), names, values)?;
-            writeln!(
-                out,
-                "  Then a query over {}, on one shard",
-                steps.given.relation.name
-            )?;
+            let name = &steps.given.relation.name;
+            match steps.rest {
+                Rest::Query => writeln!(out, "  Then a query over {name}, on one shard"),
+                Rest::OnFirst => writeln!(out, "  Then a write over {name}, on the first shard"),
+                Rest::Insert(_) => {
+                    writeln!(out, "  Then an insert of rows of {name}, each on its shard")
+                }
+            }?;
         }
         Operator::Move(of) => {
             write_write(out, (&of.write, plan), names, values)?;
@@ -145,7 +150,7 @@ fn write_plan(
         }
         Operator::Lock(lock) => write_lock(steps, lock, plan, names, sql)?,
         Operator::InsertQuery(insert) => {
-            writeln!(out, "Insert of a query's rows, each on its shard")?;
+            writeln!(out, "Insert of a query's rows, {}", insert.places())?;
             // The query is planned in a text of its own.
             let query = FromQuery::query(sql, insert.has_conflict());
             let query = query.as_deref().unwrap_or(sql);
@@ -383,6 +388,9 @@ fn write_copy_in(out: &mut String, copy: &CopyIn) -> fmt::Result {
                     writeln!(out, "Copy of rows of {format} whose key, {map}, is NULL")
                 }
             }?;
+            if let Some(encoding) = &copy.encoding {
+                writeln!(out, "  Converted from {encoding}")?;
+            }
             match added.as_slice() {
                 [] => Ok(()),
                 added => {
@@ -498,6 +506,9 @@ fn write_rest(out: &mut String, plan: &Plan) -> fmt::Result {
     }
     if let Some(name) = &plan.temporary {
         writeln!(out, "  Creates temporary: {name}")?;
+    }
+    if let Some(located) = &plan.located {
+        writeln!(out, "  Located by: {}", located.index.name)?;
     }
     for index in plan.unique.iter().flat_map(|indexes| indexes.iter()) {
         writeln!(out, "  Keeps unique: {}", index.name)?;

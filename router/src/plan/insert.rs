@@ -124,27 +124,8 @@ impl Computed {
         match self.oid {
             700 => Some("float4"),
             701 => Some("float8"),
-            oid => Some(catalog_name(KeyType::from_oid(oid)?)),
+            oid => KeyType::from_oid(oid).map(KeyType::internal_name),
         }
-    }
-}
-
-/// The name of a type in PostgreSQL's catalogue, which stands for no modifier.
-fn catalog_name(key_type: KeyType) -> &'static str {
-    match key_type {
-        KeyType::Int2 => "int2",
-        KeyType::Int4 => "int4",
-        KeyType::Int8 => "int8",
-        KeyType::Text => "text",
-        KeyType::Varchar => "varchar",
-        KeyType::Bpchar => "bpchar",
-        KeyType::Uuid => "uuid",
-        KeyType::Bytea => "bytea",
-        KeyType::Date => "date",
-        KeyType::Timestamp => "timestamp",
-        KeyType::Timestamptz => "timestamptz",
-        KeyType::Numeric => "numeric",
-        KeyType::Bool => "bool",
     }
 }
 

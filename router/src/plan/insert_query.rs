@@ -6,7 +6,7 @@
     reason = "few plans and defaults are of interest"
 )]
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
@@ -14,16 +14,16 @@ use sqlparser::ast::{Insert, Query, SetExpr, Statement, Visit, Visitor};
 use switchyard_schema::{KeyMap, ShardIndex, ShardSet, TableName};
 
 use super::analyse::names;
-use super::analyse::{self, Analysis, differs_in_triggers};
+use super::analyse::{self, Analysis, StoredKeys, differs_in_triggers, is_default};
 use super::apart::{Understood, several};
+use super::insert_place::{Place, place};
 use super::moment::{Clock, Moments};
 use super::parse;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, StoredAs, Target};
 use super::workspace::sequences_of;
 use super::{Context, Layer, Operator, Plan, Planner, Workspace};
-use crate::relations::{DefaultValue, Relation};
-use crate::sql::{Token, TokenKind};
+use crate::relations::{DefaultValue, Relation, Sharding};
 
 /// An INSERT of a query's rows.
 #[derive(Debug, Clone)]
@@ -35,16 +35,26 @@ pub struct FromQuery {
     /// Its columns as the rows have them, in SQL; where none are listed, all: a query may return fewer.
     columns: Vec<String>,
     listed: bool,
-    /// The shard key's name, in SQL.
-    key: String,
     /// Columns that the workspace gives their defaults.
     defaults: Vec<Default>,
-    map: Arc<KeyMap>,
-    stored: StoredAs,
+    stored: Stored,
     /// There are values of the moment in the query, or such defaults.
     pub moments: bool,
     /// What stands behind the query, if anything does: COPY cannot store the rows, then.
     pub clauses: Option<Clauses>,
+}
+
+/// Where rows are stored.
+#[derive(Debug, Clone)]
+enum Stored {
+    /// Each on the shard of its key, a column of this name, in SQL.
+    Keyed {
+        key: String,
+        map: Arc<KeyMap>,
+        column: StoredAs,
+    },
+    /// All of them in every copy of a reference table.
+    Everywhere,
 }
 
 /// ON CONFLICT and RETURNING behind a query.
@@ -60,7 +70,8 @@ pub struct Clauses {
     types: Vec<(String, u32, Box<str>)>,
 }
 
-/// A column whose default the shards would each compute otherwise: a value of the moment, or the next one of a sequence.
+/// A column whose default the shards would each compute otherwise, a value of the moment or the next one of a sequence, or that decides
+/// which shard it is.
 #[derive(Debug, Clone)]
 struct Default {
     /// Its position among the table's columns.
@@ -69,6 +80,7 @@ struct Default {
     name: String,
     expression: Box<str>,
     of_moment: bool,
+    of_sequence: bool,
 }
 
 /// The table of a workspace that gives the rows their types.
@@ -87,18 +99,19 @@ pub(crate) struct Steps {
     pub(crate) copy: String,
     /// The columns of a row, in SQL.
     all: Vec<String>,
-    /// The shard key's position in a row.
-    pub(crate) key: usize,
+    /// The shard key's position in a row; `None` where all shards get all rows.
+    pub(crate) key: Option<usize>,
 }
 
 impl FromQuery {
-    /// The query in its place, all else blank. There may be an ON CONFLICT behind it.
+    /// The query in its place, with the common table expressions in front of the INSERT; all else blank. There may be an ON CONFLICT behind it.
     pub(crate) fn query(sql: &[u8], on_conflict: bool) -> Option<Vec<u8>> {
         let end = u32::try_from(sql.len()).ok()?;
-        let place = place(sql, &parse::tokens(sql, 0..end).ok()?, on_conflict)?;
-        let bytes = sql.iter().enumerate().take(place.end);
-        let kept = bytes.map(|(at, byte)| if place.contains(&at) { *byte } else { b' ' });
-        Some(kept.collect())
+        let Place { ctes, query } = place(sql, &parse::tokens(sql, 0..end).ok()?, on_conflict)?;
+        let bytes = sql.iter().enumerate().take(query.end);
+        let kept = |at: &usize| ctes.contains(at) || query.contains(at);
+        let bytes = bytes.map(|(at, byte)| if kept(&at) { *byte } else { b' ' });
+        Some(bytes.collect())
     }
 
     /// What is done for a query that returns so many columns, at this time if it matters.
@@ -114,11 +127,14 @@ impl FromQuery {
             .collect();
         let names = defaults.iter().map(|column| column.name.clone());
         let all: Vec<String> = listed.iter().cloned().chain(names).collect();
-        let key = all.iter().position(|name| *name == self.key);
-        let key = key.ok_or_else(|| {
-            Refusal::not_supported("an INSERT of a query's rows without their shard key")
-                .hint("Let the query return the shard key.")
-        })?;
+        let key = match &self.stored {
+            Stored::Keyed { key, .. } => Some(all.iter().position(|name| name == key)),
+            Stored::Everywhere => None,
+        };
+        if key == Some(None) {
+            let what = "an INSERT of a query's rows without their shard key";
+            return Err(Refusal::not_supported(what).hint("Let the query return the shard key."));
+        }
         let names = all;
         let (all, listed) = (names.join(", "), listed.join(", "));
         let mut make = format!(
@@ -141,7 +157,7 @@ impl FromQuery {
             take: format!("SELECT {all} FROM {ROWS}"),
             copy: format!("COPY {} ({all}) FROM STDIN (FORMAT binary)", self.table),
             all: names,
-            key,
+            key: key.flatten(),
         })
     }
 
@@ -169,7 +185,8 @@ impl FromQuery {
     ) -> Option<Vec<u8>> {
         let clauses = self.clauses.as_ref()?;
         let end = u32::try_from(sql.len()).ok()?;
-        let place = place(sql, &parse::tokens(sql, 0..end).ok()?, clauses.on_conflict)?;
+        let Place { query, .. } =
+            place(sql, &parse::tokens(sql, 0..end).ok()?, clauses.on_conflict)?;
         let alias = clauses.alias.as_ref();
         let alias = alias.map_or(String::new(), |alias| format!(" AS {alias}"));
         let (mut arrays, mut names) = (Vec::new(), Vec::new());
@@ -183,18 +200,37 @@ impl FromQuery {
             "INSERT INTO {}{alias} ({all}) OVERRIDING SYSTEM VALUE SELECT {names} FROM ROWS FROM ({arrays}) AS given ({names}) ",
             self.table
         );
-        let clauses = self.at(sql.get(place.end..)?.to_vec(), clock);
+        let clauses = self.at(sql.get(query.end..)?.to_vec(), clock);
         Some([text.into_bytes(), clauses].concat())
     }
 
-    /// The shards that rows may belong to.
-    pub(crate) fn shards(&self) -> ShardSet {
-        self.map.shards()
+    /// The shards that rows may belong to, of so many.
+    pub(crate) fn shards(&self, count: usize) -> ShardSet {
+        match &self.stored {
+            Stored::Keyed { map, .. } => map.shards(),
+            Stored::Everywhere => ShardSet::all(count),
+        }
+    }
+
+    /// Which get which, for people.
+    pub(super) fn places(&self) -> &'static str {
+        match self.is_everywhere() {
+            true => "all of them on every shard",
+            false => "each on its shard",
+        }
+    }
+
+    /// Whether all of them get all rows.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        matches!(self.stored, Stored::Everywhere)
     }
 
     /// The shard of a row with this key, in binary. One that PostgreSQL refuses goes to any.
     pub(crate) fn shard(&self, key: Option<&[u8]>) -> Option<ShardIndex> {
-        self.stored.shard(&self.map, key)
+        match &self.stored {
+            Stored::Keyed { map, column, .. } => column.shard(map, key),
+            Stored::Everywhere => Some(ShardIndex::FIRST),
+        }
     }
 
     /// Whether rows take values of sequences: the workspace is where the first shard is, then.
@@ -225,7 +261,7 @@ impl Clauses {
         if insert.on.is_none() && insert.returning.is_none() {
             return Ok(None);
         }
-        if has_query(insert) {
+        if has_query(&insert.on) || has_query(&insert.returning) {
             return Err(
                 "A subquery in ON CONFLICT or RETURNING would see the rows of one shard."
                     .to_owned(),
@@ -256,8 +292,8 @@ impl Clauses {
     }
 }
 
-/// Whether there is a query in ON CONFLICT or RETURNING.
-fn has_query(insert: &Insert) -> bool {
+/// Whether there is a query in a part of a statement.
+fn has_query(part: &impl Visit) -> bool {
     struct Queries;
     impl Visitor for Queries {
         type Break = ();
@@ -265,72 +301,54 @@ fn has_query(insert: &Insert) -> bool {
             ControlFlow::Break(())
         }
     }
-    insert.on.visit(&mut Queries).is_break() || insert.returning.visit(&mut Queries).is_break()
+    part.visit(&mut Queries).is_break()
 }
 
-/// Where the query is.
-fn place(sql: &[u8], tokens: &[Token], on_conflict: bool) -> Option<Range<usize>> {
-    let starts = |token: &Token| {
-        let words = ["select", "with", "values", "table"];
-        words.iter().any(|word| token.is_word(sql, word))
+/// Whether rows behind VALUES mean the same as a query: none has a DEFAULT. Only those that need one, for a subquery in them or for copies
+/// that would differ, are taken so.
+fn is_query(query: &Query, copies: bool) -> bool {
+    let SetExpr::Values(values) = &*query.body else {
+        return true;
     };
-    let mut depth = 0_usize;
-    let mut first = None;
-    for (at, token) in tokens.iter().enumerate() {
-        if token.kind == TokenKind::Punct(b'(') {
-            let rest = tokens.get(at + 1..)?;
-            let inner = rest
-                .iter()
-                .find(|token| token.kind != TokenKind::Punct(b'('));
-            if depth == 0 && inner.is_some_and(&starts) {
-                first = Some(token);
-                break;
-            }
-            depth += 1;
-        } else if token.kind == TokenKind::Punct(b')') {
-            depth = depth.checked_sub(1)?;
-        } else if depth == 0 && starts(token) {
-            first = Some(token);
-            break;
-        }
-    }
-    let end = clauses(sql, tokens, on_conflict);
-    let mut last = tokens.get(..end)?.iter().rev();
-    let last = last.find(|token| token.kind != TokenKind::Punct(b';'))?;
-    Some(first?.start as usize..last.end as usize)
+    let mut rows = values.rows.iter().flat_map(|row| &row.content);
+    !rows.any(is_default) && (copies || has_query(values))
 }
 
-/// The number of the token that the clauses behind the query begin with.
-fn clauses(sql: &[u8], tokens: &[Token], on_conflict: bool) -> usize {
-    let is = |at: usize, word| tokens.get(at).is_some_and(|token| token.is_word(sql, word));
-    let (mut depth, mut end) = (0_usize, tokens.len());
-    let mut conflict = None;
-    for (at, token) in tokens.iter().enumerate() {
-        match token.kind {
-            TokenKind::Punct(b'(') => depth += 1,
-            TokenKind::Punct(b')') => depth = depth.saturating_sub(1),
-            _ if depth > 0 => {}
-            // A reserved word.
-            _ if is(at, "returning") => end = end.min(at),
-            _ if on_conflict && is(at, "on") && is(at + 1, "conflict") && at < end => {
-                conflict = Some(at);
-            }
-            _ => {}
-        }
+/// Whether a list has several rows.
+fn is_many(analysis: &Analysis) -> bool {
+    let many = |keys: &StoredKeys| matches!(keys, StoredKeys::Values(keys) if keys.len() > 1);
+    analysis.stored.iter().any(|stored| many(&stored.keys))
+}
+
+/// The INSERT that a statement is, with common table expressions in front of it or without.
+fn insert_of(statement: &Statement) -> Option<&Insert> {
+    match statement {
+        Statement::Insert(insert) => Some(insert),
+        Statement::Query(query) => match &*query.body {
+            SetExpr::Insert(Statement::Insert(insert)) => Some(insert),
+            _ => None,
+        },
+        _ => None,
     }
-    conflict.unwrap_or(end)
 }
 
 impl Planner<'_> {
     /// Plans an INSERT of a query's rows that the shards cannot do by themselves.
     pub(super) fn inserted_from(&self, plan: &mut Plan, (analysis, statement, _): Understood<'_>) {
-        let Statement::Insert(insert) = statement else {
+        let Some(insert) = insert_of(statement) else {
             return;
         };
         let Some(query) = insert.source.as_deref() else {
             return;
         };
-        let (Some(target), false) = (&analysis.target, analysis.inserted.is_some()) else {
+        let list = analysis.inserted.as_ref();
+        let copies = analysis.writes_reference.is_some();
+        // What is returned of a list comes in its order.
+        let is_rows = list.is_some_and(|list| {
+            let unordered = list.returns && is_many(analysis);
+            list.overrides || unordered || !is_query(query, copies)
+        });
+        let Some(target) = analysis.target.as_ref().filter(|_| !is_rows) else {
             return;
         };
         let refusal = match &mut plan.operator {
@@ -368,7 +386,10 @@ impl Planner<'_> {
         let relations = self.context.relations;
         let relation = relations.get(&relation.schema, &relation.name);
         let relation = relation.ok_or("The table is not known.")?;
-        let sharding = relation.sharding().ok_or("The table is not sharded.")?;
+        let sharding = relation.sharding();
+        if sharding.is_none() {
+            self.same_on_copies(relation, insert)?;
+        }
         if relation.triggers.each_statement
             || relation
                 .triggers
@@ -388,16 +409,12 @@ impl Planner<'_> {
         let query = FromQuery::query(self.sql, insert.on.is_some());
         let query = query.ok_or("The query is not found in its text.")?;
         let (mut workspace, moments, guards) = self.of_query(&query)?;
-        let key = relation.key_column().ok_or("The table has no shard key.")?;
         let defaults = defaults(relation, listed)?;
-        let next = |column: &Default| !column.of_moment;
-        let is_made = |name: &String| listed.contains(name) || listed.is_empty();
-        let key_name = escape_identifier(&key.name);
-        let is_made = is_made(&key.name) || defaults.iter().any(|column| column.name == key_name);
-        if !is_made {
-            return Err("The query does not return the shard key.".to_owned());
-        }
-        workspace.at_first |= defaults.iter().any(next);
+        let stored = match sharding {
+            Some(sharding) => stored(relation, sharding, listed, &defaults)?,
+            None => Stored::Everywhere,
+        };
+        workspace.at_first |= defaults.iter().any(|column| column.of_sequence);
         // The table's are those of the whole statement.
         workspace.sequences = sequences_of(whole);
         let columns = match listed.as_slice() {
@@ -417,15 +434,10 @@ impl Planner<'_> {
             ),
             columns,
             listed: !listed.is_empty(),
-            key: key_name,
             moments: moments || whole.moments || defaults.iter().any(|column| column.of_moment),
             defaults,
             clauses,
-            map: Arc::clone(&sharding.map),
-            stored: StoredAs {
-                typmod: key.typmod,
-                not_null: key.not_null,
-            },
+            stored,
         };
         Ok((from, guards))
     }
@@ -460,16 +472,45 @@ impl Planner<'_> {
             Err(why) if !analysis.read.is_empty() || analysis.first_shard.is_some() => {
                 return Err(why);
             }
+            Err(_) if analysis.lists_catalog => {
+                return Err(
+                    "The catalogue would list the table that the rows are brought by.".to_owned(),
+                );
+            }
             Err(_) if analysis.may_change => {
                 return Err("The query calls a function that may change something.".to_owned());
             }
             workspace => workspace.unwrap_or_else(|_| Workspace {
                 at_first: analysis.calls_next,
+                reason: reason.to_owned(),
                 ..Workspace::default()
             }),
         };
         Ok((workspace, analysis.moments, guards))
     }
+}
+
+/// Where rows of a sharded table are stored, if they have a shard key.
+fn stored(
+    relation: &Relation,
+    sharding: &Sharding,
+    listed: &[String],
+    defaults: &[Default],
+) -> Result<Stored, String> {
+    let column = relation.key_column().ok_or("The table has no shard key.")?;
+    let key = escape_identifier(&column.name);
+    let is_listed = listed.is_empty() || listed.contains(&column.name);
+    if !is_listed && !defaults.iter().any(|column| column.name == key) {
+        return Err("The query does not return the shard key.".to_owned());
+    }
+    Ok(Stored::Keyed {
+        key,
+        map: Arc::clone(&sharding.map),
+        column: StoredAs {
+            typmod: column.typmod,
+            not_null: column.not_null,
+        },
+    })
 }
 
 /// The defaults of columns that are left out, or may be, of which the shards are given the values.
@@ -479,15 +520,21 @@ fn defaults(relation: &Relation, listed: &[String]) -> Result<Vec<Default>, Stri
         if listed.contains(&column.name) {
             continue;
         }
+        let sharding = relation.sharding();
+        let once = sharding.is_none_or(|sharding| sharding.column == position);
+        let of_sequence = matches!(
+            column.default,
+            DefaultValue::Sequence | DefaultValue::Identity
+        );
+        let of_moment = column.default == DefaultValue::Moment;
+        let is_made = of_sequence || of_moment || once && column.default == DefaultValue::Own;
         match (column.default, &column.expression) {
-            (
-                DefaultValue::Moment | DefaultValue::Sequence | DefaultValue::Identity,
-                Some(expression),
-            ) => found.push(Default {
+            (_, Some(expression)) if is_made => found.push(Default {
                 position,
                 name: escape_identifier(&column.name),
                 expression: expression.clone(),
-                of_moment: column.default == DefaultValue::Moment,
+                of_moment,
+                of_sequence,
             }),
             (DefaultValue::Stable | DefaultValue::Volatile | DefaultValue::Elsewhere, _) => {
                 return Err(format!(

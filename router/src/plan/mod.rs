@@ -12,10 +12,12 @@ mod array;
 mod bind;
 pub mod bind_join;
 pub mod cache;
+pub(crate) mod code;
 mod command;
 mod computed;
 mod control;
 pub mod copy_in;
+mod copy_options;
 pub(crate) mod create_as;
 mod ddl;
 mod decide;
@@ -25,8 +27,11 @@ pub(crate) mod enforceable;
 pub mod explain;
 pub mod given;
 pub(crate) mod insert;
+mod insert_copies;
+mod insert_place;
 pub(crate) mod insert_query;
 pub mod learned;
+pub mod located;
 pub mod lock;
 pub mod merge;
 pub mod moment;
@@ -62,6 +67,7 @@ pub use command::{Command, CopyDirection, Discard, Isolation, SetValue, Transact
 pub use copy_in::{AddedColumn, CopiedRows, CopyIn};
 pub use insert::Insert;
 pub use insert_query::FromQuery;
+pub use located::{Located, Lookup};
 pub use lock::Lock;
 pub use merge::{Finish, Merge};
 pub use moving::Move;
@@ -73,7 +79,7 @@ pub use route::{
 };
 pub(crate) use setting::unreadable;
 pub use setting::{Argument, Setting};
-pub use steps::Steps;
+pub use steps::{Rest, Steps};
 pub(crate) use within::{copy_has_header, cursor_is_binary, explained, query_within};
 pub use workspace::Workspace;
 pub use write::Write;
@@ -167,6 +173,8 @@ pub struct Plan {
     pub several: Option<Arc<Plan>>,
     /// The global unique indexes of the tables that it may write: what it has changed of them the session takes to their shards.
     pub unique: Option<Arc<[GlobalIndex]>>,
+    /// How the one shard is found that has the rows, by a global unique index.
+    pub located: Option<Arc<Located>>,
 }
 
 impl Plan {
@@ -347,6 +355,8 @@ impl Planner<'_> {
             .max()
             .unwrap_or(0);
         plan.key_params = plan.operator.params();
+        let of_value = plan.located.as_ref().and_then(|located| located.param());
+        plan.key_params.extend(of_value);
         if let Some(several) = &mut plan.several {
             let params = plan.params;
             let guards = &plan.guards;
@@ -506,6 +516,7 @@ impl Planner<'_> {
             node: None,
             several: None,
             unique: None,
+            located: None,
         };
         if !self.alone {
             self.inserted(&mut plan, &analysis);
@@ -522,6 +533,7 @@ impl Planner<'_> {
             self.inserted_from(&mut plan, (&analysis, statement, tokens));
             self.in_steps(&mut plan, (&analysis, statement, tokens));
         }
+        plan.located = located::located(&plan, &analysis, self.context);
         self.unless_new(plan)
     }
 

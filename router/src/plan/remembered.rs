@@ -54,15 +54,19 @@ impl Remembered {
         }
     }
 
-    /// The text with what is remembered in it, but for these sequences, which the server's own session has used. `None`: it is not read.
-    pub(crate) fn text(&self, sql: &[u8], used: &[Box<str>]) -> Option<Vec<u8>> {
+    /// The text with what is remembered in it, but for these sequences, which the server's own session has used, and those that the
+    /// statement itself uses, from where it does. `None`: it is not read.
+    pub(crate) fn text(&self, sql: &[u8], used: &[Box<str>], own: &[Box<str>]) -> Option<Vec<u8>> {
         let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+        let both = [used, own].concat();
+        let first = first_use(sql, &tokens);
         let mut edits = Vec::new();
         for (at, token) in tokens.iter().enumerate() {
             let is = |name| token.is_word(sql, name);
             if !is("currval") && !is("lastval") {
                 continue;
             }
+            let used = if at < first { used } else { &both };
             let Some(call) = Call::at(&tokens, at) else {
                 continue;
             };
@@ -99,6 +103,22 @@ impl Remembered {
             true => format!("(SELECT {real} AS currval)"),
             false => format!("(SELECT CASE {number}{cases} ELSE {real} END AS currval)"),
         }
+    }
+}
+
+/// Where a statement begins to use sequences itself. One row's expressions are computed in the order of the text; of any other statement nobody
+/// knows what comes first.
+fn first_use(sql: &[u8], tokens: &[Token]) -> usize {
+    let is = |token: &Token, names: &[&str]| names.iter().any(|name| token.is_word(sql, name));
+    let selects = tokens.first().is_some_and(|first| is(first, &["select"]));
+    let several = ["from", "select", "union", "intersect", "except"];
+    let mut rest = tokens.iter().skip(1);
+    match selects && !rest.any(|token| is(token, &several)) {
+        true => {
+            let uses = |token: &Token| is(token, &["nextval", "setval"]);
+            tokens.iter().position(uses).unwrap_or(tokens.len())
+        }
+        false => 0,
     }
 }
 
@@ -212,7 +232,12 @@ mod tests {
         let mut remembered = Remembered::default();
         remembered.learn(&[(7, 5), (8, -2)], Some(-2));
         let text = |sql: &str, used: &[Box<str>]| {
-            String::from_utf8(remembered.text(sql.as_bytes(), used).unwrap()).unwrap()
+            String::from_utf8(
+                remembered
+                    .text(sql.as_bytes(), used, &["'o'".into()])
+                    .unwrap(),
+            )
+            .unwrap()
         };
         assert_eq!(
             text("SELECT lastval() + 1, currvalue", &[]),
@@ -223,6 +248,17 @@ mod tests {
             text("SELECT pg_catalog.currval( concat('a', ')') )", &[]),
             "SELECT (SELECT CASE ( concat('a', ')') )::pg_catalog.regclass::pg_catalog.oid WHEN 7 THEN '5'::pg_catalog.int8 \
              WHEN 8 THEN '-2'::pg_catalog.int8 ELSE pg_catalog.currval( concat('a', ')') ) END AS currval)"
+        );
+        let of_itself = "SELECT currval('o'), nextval('o'), currval('o'), lastval()";
+        let known = " WHEN 7 THEN '5'::pg_catalog.int8 WHEN 8 THEN '-2'::pg_catalog.int8";
+        let real = "pg_catalog.currval('o')";
+        assert_eq!(
+            text(of_itself, &[]),
+            format!(
+                "SELECT (SELECT CASE ('o')::pg_catalog.regclass::pg_catalog.oid{known} ELSE {real} END AS currval), nextval('o'), \
+                 (SELECT CASE ('o')::pg_catalog.regclass::pg_catalog.oid WHEN ('o')::pg_catalog.regclass THEN {real}{known} \
+                 ELSE {real} END AS currval), lastval()"
+            )
         );
         let used: Box<str> = "'s'".into();
         assert_eq!(

@@ -1,5 +1,5 @@
-//! A query over what a common table expression returns that writes rows of several shards: first it writes, then the query runs with the
-//! rows it has returned.
+//! A statement over what a common table expression returns that writes rows of several shards: first it writes, then the rest runs with the
+//! rows it has returned: a query, or a write of other rows.
 //!
 //! Purpose: [`Steps`] says what is written where, and how the rows are given to the rest. Invariant: the rest reads nothing that the write could
 //! have changed, for it would see that, and on one server it does not. Collaborators: [`Write`] is the write; `session::steps` runs both.
@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use postgres_protocol::escape::escape_identifier;
 use sqlparser::ast::{Cte, Expr, Query, SelectItem, SetExpr, Statement, Value};
-use switchyard_schema::TableName;
+use switchyard_schema::{ShardIndex, TableName};
 
 use super::analyse::names;
 use super::apart::{Understood, several};
@@ -21,7 +21,7 @@ use super::given::{Given, GivenColumn};
 use super::moment::Moments;
 use super::parse;
 use super::route::{KeyRoute, Target};
-use super::{Access, Operator, Plan, Planner, Write};
+use super::{Access, FromQuery, Operator, Plan, Planner, Write};
 use crate::relations::{Relation, SqlType};
 use crate::sql::{self, Scan, Token, TokenKind};
 
@@ -32,6 +32,46 @@ pub struct Steps {
     pub write: Write,
     /// What it returns, by the name that it has in the rest.
     pub given: Given,
+    /// What is done with that.
+    pub rest: Rest,
+    /// The rest returns rows.
+    pub returns: bool,
+}
+
+/// What is done with the rows that the write returns.
+#[derive(Debug, Clone)]
+pub enum Rest {
+    /// A query, on any shard.
+    Query,
+    /// A write of rows that the first shard has.
+    OnFirst,
+    /// An INSERT of rows that belong to several shards.
+    Insert(Box<FromQuery>),
+}
+
+impl Rest {
+    /// How a text is planned over the rows; `None` if it could see what has been written, or needs other rows.
+    fn of(plan: Plan, writes: bool) -> Option<Self> {
+        if !plan.settings.is_empty() || plan.unknown.is_some() {
+            return None;
+        }
+        let several = plan.several.map(|several| several.operator.clone());
+        match (plan.operator, several) {
+            (Operator::PassThrough(Target::AnyShard), _) if !writes => {
+                (plan.access <= Access::PrimaryRead).then_some(Self::Query)
+            }
+            (Operator::PassThrough(Target::Shard(ShardIndex::FIRST)), None) if writes => {
+                Some(Self::OnFirst)
+            }
+            (Operator::InsertQuery(from), _)
+            | (Operator::PassThrough(_), Some(Operator::InsertQuery(from)))
+                if from.workspace.fetches.is_empty() =>
+            {
+                Some(Self::Insert(from))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Where the common table expression is in a text.
@@ -51,11 +91,15 @@ impl Steps {
 
     /// The rest, to which the rows are given as parameters from this number on.
     pub(crate) fn second(&self, sql: &[u8], first: usize) -> Option<Vec<u8>> {
-        self.with(sql, &self.given.cte(first))
+        let definition = self.given.cte(first);
+        match self.rest {
+            Rest::Query | Rest::OnFirst => self.with(sql, &definition),
+            Rest::Insert(_) => self.within(sql, &definition),
+        }
     }
 
-    /// The rest, over no rows.
-    fn rest(&self, sql: &[u8]) -> Option<Vec<u8>> {
+    /// A definition of no rows, for the rest to be planned with.
+    fn nothing(&self) -> String {
         let columns = self.given.columns.iter();
         let names: Vec<String> = columns
             .clone()
@@ -65,7 +109,34 @@ impl Steps {
         let values: Vec<String> = values.collect();
         let name = escape_identifier(&self.given.relation.name);
         let (names, values) = (names.join(", "), values.join(", "));
-        self.with(sql, &format!("{name} ({names}) AS (SELECT {values})"))
+        format!("{name} ({names}) AS (SELECT {values})")
+    }
+
+    /// The text of an INSERT with another definition, which its query has.
+    fn within(&self, sql: &[u8], definition: &str) -> Option<Vec<u8>> {
+        let place = place(sql, &self.given.relation.name)?;
+        let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+        let (before, rest): (Vec<&Token>, Vec<&Token>) = tokens
+            .iter()
+            .filter(|token| !place.all.contains(&(token.start as usize)))
+            .partition(|token| (token.start as usize) < place.all.start);
+        let [with] = before[..] else {
+            return None;
+        };
+        if !with.is_word(sql, "with") || !rest.first()?.is_word(sql, "insert") {
+            return None;
+        }
+        let mut depth = 0_usize;
+        let query = rest.into_iter().find(|token| {
+            depth += usize::from(token.kind == TokenKind::Punct(b'('));
+            depth = depth.saturating_sub(usize::from(token.kind == TokenKind::Punct(b')')));
+            depth == 0 && token.is_word(sql, "select")
+        })?;
+        let query = query.start as usize;
+        let mut text = sql.get(place.all.end..query)?.to_vec();
+        text.extend_from_slice(format!("WITH {definition} ").as_bytes());
+        text.extend_from_slice(sql.get(query..)?);
+        Some(text)
     }
 
     /// The text with another definition.
@@ -168,7 +239,8 @@ impl Planner<'_> {
             return None;
         };
         let (cte, returned) = writing(query)?;
-        if analysis.written.len() != 1 || analysis.returned.is_empty() {
+        let (writes, returns) = main(query)?;
+        if analysis.written.len() != 1 + usize::from(writes) || analysis.returned.is_empty() {
             return None;
         }
         let name = names::name(&cte.alias.name).ok()?;
@@ -191,6 +263,8 @@ impl Planner<'_> {
                 remembers: false,
             },
             given,
+            rest: Rest::Query,
+            returns,
         };
         let body = steps.first(self.sql)?;
         if names_another(&body, query, cte) {
@@ -208,19 +282,30 @@ impl Planner<'_> {
         if !write.is_plain() || write.copies {
             return None;
         }
-        // The rest has no key that decides where it runs.
-        let mut scan = Scan::new();
-        let text = steps.rest(self.sql)?;
-        scan.scan(&text).ok()?;
-        let second = self.apart_from(&text, &scan)?;
-        let reads = second.access <= Access::PrimaryRead && second.settings.is_empty();
-        if !reads || !matches!(second.operator, Operator::PassThrough(Target::AnyShard)) {
+        // What others do to rows of other tables may be what the rest writes.
+        if writes && !relation.cascades.is_empty() {
             return None;
         }
+        steps.rest = self.rest(&steps, writes)?;
         steps.write = Write { moments, ..write };
         let mut guards = first.guards;
         guards.retain(|guard| (*guard as usize) < self.scan.literals.len());
         Some((steps, guards))
+    }
+
+    /// What is done with the rows: it has no key that decides where it runs.
+    fn rest(&self, steps: &Steps, writes: bool) -> Option<Rest> {
+        let nothing = steps.nothing();
+        let texts = [
+            steps.with(self.sql, &nothing),
+            steps.within(self.sql, &nothing),
+        ];
+        let mut texts = texts.into_iter().flatten();
+        texts.find_map(|text| {
+            let mut scan = Scan::new();
+            scan.scan(&text).ok()?;
+            Rest::of(self.apart_from(&text, &scan)?, writes)
+        })
     }
 
     /// The plan of a text of its own.
@@ -236,13 +321,20 @@ impl Planner<'_> {
     }
 }
 
-/// The common table expression that writes, and what it returns, if the rest of the query reads.
+/// Whether the rest of a query writes, and whether it returns rows.
+fn main(query: &Query) -> Option<(bool, bool)> {
+    match &*query.body {
+        SetExpr::Select(_) | SetExpr::SetOperation { .. } | SetExpr::Query(_) => {
+            Some((false, true))
+        }
+        SetExpr::Insert(Statement::Insert(insert)) => Some((true, insert.returning.is_some())),
+        _ => None,
+    }
+}
+
+/// The common table expression that writes, and what it returns.
 fn writing(query: &Query) -> Option<(&Cte, &[SelectItem])> {
-    let reads = matches!(
-        *query.body,
-        SetExpr::Select(_) | SetExpr::SetOperation { .. } | SetExpr::Query(_)
-    );
-    let ctes = query.with.as_ref().filter(|_| reads)?.cte_tables.iter();
+    let ctes = query.with.as_ref()?.cte_tables.iter();
     let mut writing = ctes.filter_map(|cte| {
         let returning = match &*cte.query.body {
             SetExpr::Insert(Statement::Insert(insert)) => &insert.returning,

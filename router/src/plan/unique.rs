@@ -22,9 +22,17 @@ impl Planner<'_> {
         if self.context.relations.global_indexes().is_empty() || plan.access != Access::Write {
             return;
         }
+        if let Some(index) = self.index_written() {
+            *plan = utility::refused(written(index), plan.command.clone());
+            return;
+        }
         let keeps = matches!(
             plan.command,
-            Command::Write | Command::Select | Command::Other | Command::Copy(CopyDirection::In)
+            Command::Write
+                | Command::Select
+                | Command::Other
+                | Command::Copy(CopyDirection::In)
+                | Command::OfCursor { .. }
         );
         let runs = match &plan.operator {
             Operator::PassThrough(_) => !matches!(plan.command, Command::Copy(_)),
@@ -38,10 +46,10 @@ impl Planner<'_> {
             Operator::Append(_)
             | Operator::Merge(_)
             | Operator::Broadcast(Broadcast::Stepwise)
-            | Operator::Session
             | Operator::Workspace(_)
             | Operator::Lock(_)
             | Operator::Refuse(_) => false,
+            Operator::Session => matches!(plan.command, Command::OfCursor { .. }),
         };
         if !keeps || !runs {
             return;
@@ -107,6 +115,42 @@ impl Planner<'_> {
         reached
     }
 
+    /// The index whose own rows the statement writes, which are the router's to write.
+    fn index_written(&self) -> Option<&GlobalIndex> {
+        let is = |at: Option<usize>, word| {
+            let token = at.and_then(|at| self.tokens.get(at));
+            token.is_some_and(|token| token.is_word(self.sql, word))
+        };
+        let truncates = is(Some(0), "truncate");
+        // What a name is behind: its schema and ONLY are part of it.
+        let before = |at: usize| {
+            let dot = at.checked_sub(1).and_then(|dot| self.tokens.get(dot));
+            let qualified = dot.is_some_and(|dot| dot.kind == TokenKind::Punct(b'.'));
+            let before = at.checked_sub(if qualified { 3 } else { 1 })?;
+            match is(Some(before), "only") {
+                true => before.checked_sub(1),
+                false => Some(before),
+            }
+        };
+        let writes = |at: usize| {
+            let word = before(at);
+            let deletes = is(word, "from") && is(word.and_then(|at| at.checked_sub(1)), "delete");
+            deletes || truncates || ["into", "update", "copy"].iter().any(|verb| is(word, verb))
+        };
+        let names = |index: &GlobalIndex, at: usize| {
+            let name = self
+                .tokens
+                .get(at)
+                .and_then(|token| sql::name(token, self.sql));
+            name.is_some_and(|name| {
+                let part = name.strip_prefix(&*index.name.name);
+                matches!(part, Some("" | "_changes"))
+            })
+        };
+        let mut indexes = self.context.relations.global_indexes().iter();
+        indexes.find(|index| (0..self.tokens.len()).any(|at| names(index, at) && writes(at)))
+    }
+
     /// Whether ON CONFLICT is about the index, which no shard would look at then.
     fn conflicts_with(&self, index: &GlobalIndex) -> bool {
         let is = |at: usize, word| {
@@ -164,4 +208,14 @@ fn conflict(index: &GlobalIndex) -> Refusal {
         .hint(
             "Name the columns of a unique constraint that contains the shard key: ON CONFLICT (…).",
         )
+}
+
+fn written(index: &GlobalIndex) -> Refusal {
+    let (name, table) = (&index.name, &index.table);
+    let message = format!("cannot change global unique index \"{name}\"");
+    Refusal::certain("42809", message)
+        .detail(format!(
+            "It has the values of the rows of table \"{table}\"."
+        ))
+        .hint("Change the rows of the table.")
 }

@@ -118,6 +118,12 @@ impl Planner<'_> {
                 ),
                 Command::Other,
             ),
+            // They change the session's state. Had the router not understood what they do, that state would be of whoever has the
+            // connection next.
+            "abort" | "begin" | "close" | "deallocate" | "discard" | "end" | "execute"
+            | "fetch" | "move" | "release" | "reset" | "savepoint" | "set" | "show" | "start" => {
+                self.syntax_error()
+            }
             _ if FIRST_WORDS.contains(&word.as_str()) => {
                 self.opaque(tokens, Command::Other, "not parsed")
             }
@@ -404,11 +410,9 @@ impl Planner<'_> {
     }
 
     pub(super) fn syntax_error(&self) -> Plan {
-        plan(
-            Operator::PassThrough(Target::AnyShard),
-            Access::Read,
-            Command::Other,
-        )
+        let refusal = Refusal::not_supported("this form of the statement is not supported")
+            .hint("Write names and constants plainly, without escapes.");
+        refused(refusal, Command::Other)
     }
 }
 
@@ -429,6 +433,7 @@ pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan
         node: None,
         several: None,
         unique: None,
+        located: None,
     }
 }
 

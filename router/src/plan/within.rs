@@ -41,6 +41,10 @@ impl Planner<'_> {
         {
             plan = self.alone_or_apart(plan, words.rest());
         }
+        let session = match plan.command {
+            Command::OfCursor { .. } => "EXPLAIN of WHERE CURRENT OF is not supported",
+            _ => "EXPLAIN EXECUTE is not supported yet",
+        };
         let mut plan = serving(plan, &command);
         plan.effects.pins = Pins::NONE;
         plan.temporary = None;
@@ -80,11 +84,8 @@ impl Planner<'_> {
                 .hint("Leave out ANALYZE."),
                 command,
             ),
-            // EXPLAIN EXECUTE: what it executes is the session's.
-            Operator::Session => refused(
-                Refusal::not_supported("EXPLAIN EXECUTE is not supported yet"),
-                command,
-            ),
+            // What it executes, or which shard has the row, is the session's.
+            Operator::Session => refused(Refusal::not_supported(session), command),
         }
     }
 
@@ -102,24 +103,31 @@ impl Planner<'_> {
         }
         let command = Command::Declare { name, hold };
         let plan = self.inner(words.rest());
-        let several = matches!(
-            plan.operator,
-            Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
-        );
         let named = self
             .scan
             .hint
             .as_ref()
             .is_some_and(|hint| hint.shard.is_some());
-        if plan.access == Access::LockingRead && several && !named && plan.settings.is_empty() {
-            // All rows are locked before the cursor has any.
-            return Plan {
-                operator: Operator::Session,
-                command,
-                several: None,
-                ..plan
-            };
+        // All rows are locked before the cursor has any.
+        let locks_several = |plan: &Plan| {
+            let several = matches!(
+                plan.operator,
+                Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
+            );
+            several && plan.access == Access::LockingRead && !named && plan.settings.is_empty()
+        };
+        let by_session = |plan: &Plan| Plan {
+            operator: Operator::Session,
+            command: command.clone(),
+            several: None,
+            ..plan.clone()
+        };
+        if locks_several(&plan) {
+            return by_session(&plan);
         }
+        let several = plan.several.as_deref();
+        let several = several.filter(|several| locks_several(several));
+        let several = several.map(|several| Arc::new(by_session(several)));
         // An error in the rows is one of FETCH, which a workspace runs: only with the rows themselves.
         let plan = unfinished(self.alone_or_apart(plan, words.rest()));
         if !plan.settings.is_empty() {
@@ -146,6 +154,7 @@ impl Planner<'_> {
             return refused(Refusal::not_supported(message), command);
         }
         let mut plan = serving(plan, &command);
+        plan.several = several.or(plan.several);
         if hold && is_alone {
             plan.effects.pins.insert(Pin::HoldCursor);
         }

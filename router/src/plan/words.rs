@@ -18,17 +18,14 @@ pub(super) struct Words<'a> {
 
 impl<'a> Words<'a> {
     pub(super) fn new(sql: &'a [u8], tokens: &'a [Token]) -> Self {
-        let tokens = match tokens {
-            [
-                tokens @ ..,
-                Token {
-                    kind: TokenKind::Punct(b';'),
-                    ..
-                },
-            ] => tokens,
-            _ => tokens,
-        };
-        Words { sql, rest: tokens }
+        let is_end = |token: &Token| token.kind == TokenKind::Punct(b';');
+        let ends = tokens
+            .iter()
+            .rev()
+            .take_while(|token| is_end(token))
+            .count();
+        let rest = tokens.get(..tokens.len() - ends).unwrap_or_default();
+        Words { sql, rest }
     }
 
     pub(super) fn rest(&self) -> &'a [Token] {

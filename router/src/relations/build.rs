@@ -129,17 +129,14 @@ impl<'a> Builder<'a> {
         for row in &self.found.columns {
             columns.entry(row.relation).or_default().push(row);
         }
-        let rows: HashMap<i64, &RelationRow> = self
-            .found
-            .relations
-            .iter()
-            .map(|row| (row.oid, row))
-            .collect();
+        let rows = self.found.relations.iter().map(|row| (row.oid, row));
+        let rows: HashMap<i64, &RelationRow> = rows.collect();
         for row in &self.found.relations {
             let columns = columns.get(&row.oid).map_or(&[][..], Vec::as_slice);
             let placement = self.placement(row, columns, &rows);
             let relation = Relation {
                 name: TableName::new(&row.schema, &row.name),
+                oid: row.oid,
                 kind: kind(&row.kind),
                 placement,
                 columns: columns.iter().map(|of| column(row, of)).collect(),

@@ -35,6 +35,13 @@ pub struct Function {
 }
 
 impl Function {
+    /// PostgreSQL's, or made by the router: of those it is known by their name what they do. So it is of functions in C of extensions,
+    /// `uuid-ossp` and `pgcrypto`, that give each row a value of its own.
+    pub(crate) fn is_builtin(&self, name: &str) -> bool {
+        matches!(&*self.schema, "pg_catalog" | "switchyard")
+            || is_own(name) && !self.user_code && self.kind == FunctionKind::Normal
+    }
+
     /// Folds another overload in.
     pub(super) fn merge(&mut self, other: &Function) {
         self.kind = self.kind.max(other.kind);
@@ -103,6 +110,7 @@ pub(crate) fn is_own(name: &str) -> bool {
         name,
         "clock_timestamp"
             | "gen_random_uuid"
+            | "gen_snowflake_id"
             | "pg_sleep"
             | "pg_sleep_for"
             | "pg_sleep_until"

@@ -226,11 +226,11 @@ pub struct ViewUseRow {
 }
 
 /// Functions. Columns: oid int8, schema text, name text, kind text, volatility text, language text, source text or NULL
-/// (NULL for built-in and C functions), fixed bool, returns_set bool.
+/// (NULL for built-in and C functions, and those of the router), fixed bool, returns_set bool.
 pub const FUNCTIONS: &str = "\
 SELECT p.oid::pg_catalog.int8, n.nspname::pg_catalog.text, p.proname::pg_catalog.text, p.prokind::pg_catalog.text,
        p.provolatile::pg_catalog.text, l.lanname::pg_catalog.text,
-       CASE WHEN l.lanname IN ('internal', 'c') OR p.prokind = 'a' OR n.nspname IN ('pg_catalog', 'information_schema') THEN NULL
+       CASE WHEN l.lanname IN ('internal', 'c') OR p.prokind = 'a' OR n.nspname IN ('pg_catalog', 'information_schema', 'switchyard') THEN NULL
             ELSE coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) END,
        p.prosqlbody IS NOT NULL OR p.proconfig IS NOT NULL OR p.prosecdef, p.proretset
   FROM pg_catalog.pg_proc p

@@ -60,6 +60,8 @@ pub struct GlobalIndex {
 pub struct Relation {
     /// Schema and name.
     pub name: TableName,
+    /// `pg_class.oid` on the first shard.
+    pub oid: i64,
     /// What it is.
     pub kind: RelationKind,
     /// Where its rows are.

@@ -5,11 +5,12 @@ use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use super::fetch::Asked;
-use super::part::place_error;
+use super::part::{error_field, place_error};
 use super::workspace::is_placed;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
+use crate::plan::code::Code;
 
 impl Session {
     /// What PostgreSQL says of a text's result, or what is wrong with it.
@@ -40,6 +41,38 @@ impl Session {
             Err(other) => Err(other),
         };
         self.leave_workspace(workspace, outcome).await
+    }
+
+    /// Lets PostgreSQL analyse a statement that is refused otherwise, the code of a DO, too. True if it found an error, which the client has been
+    /// shown.
+    pub(super) async fn analyse_refused(&mut self, sql: &[u8]) -> Result<bool, Trouble> {
+        if self.analyse(sql).await? {
+            return Ok(true);
+        }
+        let Some(code) = Code::of(sql) else {
+            return Ok(false);
+        };
+        let backend = self.take_workspace(self.any_shard()).await?;
+        let mut workspace = Workspace::new(backend, 0);
+        let before = self.client.hold();
+        let made = match self.open_workspace(&mut workspace, &[], "").await {
+            Ok(_) => workspace.run(&mut self.client, &code.text).await,
+            Err(trouble) => Err(trouble),
+        };
+        let mut said = self.client.unhold(before);
+        let wrong =
+            matches!(made, Err(Trouble::Told)) && error_field(&said, b'C') == Some(b"42601");
+        let made = match made {
+            Err(Trouble::Told) => Ok(()),
+            other => other,
+        };
+        self.leave_workspace(workspace, made).await?;
+        if wrong {
+            place_error(&mut said, 0, |position| code.origin(position));
+            self.client.output.extend_from_slice(&said);
+            self.abandon_rows(None).await;
+        }
+        Ok(wrong)
     }
 
     /// Tells the client what has been said meanwhile. Another text of its plan was analysed as a whole, of this one parts only:

@@ -169,12 +169,8 @@ impl Session {
             return Ok(None);
         }
         let context = Context {
-            relations: &self.database.relations,
-            search_path: &self.search_path,
-            temporary: &self.temporary,
-            layer: self.layer,
             given: &names,
-            in_trigger: false,
+            ..self.planning_context()
         };
         let planned = plan(asked.sql, &scan, &context);
         let Some(mut plan) = operator(planned, joining.plan) else {

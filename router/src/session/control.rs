@@ -69,12 +69,10 @@ impl Session {
             Command::Fetch { name } if let Some(at) = self.cursor_apart(name) => {
                 self.fetch_apart(at, sent).await
             }
-            Command::OfCursor { name } if self.cursor_apart(name).is_some() => {
-                Err(Failure::Unsupported {
-                    what: "WHERE CURRENT OF a cursor over rows of several shards".into(),
-                    hint: "Find the row by its key.",
-                }
-                .into())
+            Command::OfCursor { name, .. }
+                if self.cursor_apart(name).is_some() || plan.unique.is_some() =>
+            {
+                Box::pin(self.write_current(plan, sent)).await
             }
             Command::CloseCursor(Some(name)) if let Some(at) = self.cursor_apart(name) => {
                 self.close_cursor(at).await
@@ -202,6 +200,9 @@ impl Session {
         if !self.cursors_apart.is_empty() {
             Box::pin(self.end_cursors_since(0)).await;
         }
+        self.cursors.retain(|cursor| !cursor.is_new);
+        // One that is on its way to a participant is about what has failed, and would meet the ROLLBACK.
+        self.hear_cancels().await;
         for index in 0..self.participants.len() {
             let Some(participant) = self.participants.get_mut(index) else {
                 continue;
@@ -398,7 +399,7 @@ impl Session {
         self.at(self.any_shard(), plan, sent).await
     }
 
-    async fn at(
+    pub(super) async fn at(
         &mut self,
         shard: ShardIndex,
         plan: &Plan,
@@ -411,6 +412,7 @@ impl Session {
             rows: Vec::new(),
             limit: crate::merge::Limit::default(),
             hint: None,
+            lookup: None,
         };
         self.pass_through(shard, &routed, sent).await
     }

@@ -29,6 +29,8 @@ struct Parts {
     header: bool,
     /// Once the first has begun: whether they are binary.
     binary: Option<bool>,
+    /// The header of binary rows has been passed on: with the first of them, as PostgreSQL does, which clients rely on.
+    begun: bool,
     /// What comes before the rows of this part has been passed on already, and is still to come.
     skips: bool,
     rows: u64,
@@ -50,6 +52,7 @@ impl Session {
         let mut parts = Parts {
             header: copy_has_header(sent.sql()),
             binary: None,
+            begun: false,
             skips: false,
             rows: 0,
         };
@@ -67,7 +70,7 @@ impl Session {
             }
         }
         if parts.binary == Some(true) {
-            encode::copy_data(&mut self.client.output, &COPY_END);
+            parts.binary_rows(&COPY_END, &mut self.client.output);
         }
         encode::copy_done(&mut self.client.output);
         self.complete(&format!("COPY {}", parts.rows))
@@ -151,9 +154,6 @@ impl Parts {
                 self.binary = Some(binary);
                 self.skips = binary;
                 output.extend_from_slice(message);
-                if binary {
-                    encode::copy_data(output, COPY_HEADER);
-                }
             }
             (b'H', Some(binary)) => self.skips = binary || self.header,
             (b'd', Some(true)) => {
@@ -166,7 +166,7 @@ impl Parts {
                     None => return false,
                     Some(b"") => {}
                     Some(rows) if rows == COPY_END => {}
-                    Some(rows) => encode::copy_data(output, rows),
+                    Some(rows) => self.binary_rows(rows, output),
                 }
             }
             (b'd', Some(false)) if self.skips => self.skips = false,
@@ -176,6 +176,14 @@ impl Parts {
             _ => return false,
         }
         true
+    }
+
+    fn binary_rows(&mut self, rows: &[u8], output: &mut BytesMut) {
+        match self.begun {
+            true => encode::copy_data(output, rows),
+            false => encode::copy_data(output, &[COPY_HEADER.as_slice(), rows].concat()),
+        }
+        self.begun = true;
     }
 }
 

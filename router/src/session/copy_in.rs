@@ -10,58 +10,23 @@ use switchyard_wire::frontend;
 
 use super::Session;
 use super::copy::rows_of;
-use super::given_values::{GivenValues, without_columns};
+use super::copying::{Copying, Failed, Part};
+use super::given_values::without_columns;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
+use super::transcode::in_line;
 use crate::backend::Show;
 use crate::copy_in::{Distributor, Format, Reason};
 use crate::execute::copy_in::{Woken, copied_lines, flow, is_error};
 use crate::execute::failure::Failure;
 use crate::execute::messages::{Said, next, next_now, violation};
-use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, client_gone, exchange};
-use crate::plan::{CopiedRows, CopyIn, Plan, Refusal};
+use crate::plan::{CopiedRows, CopyIn, Refusal};
 
 /// A shard gets no more rows while so many bytes wait to be sent there.
 const WAITING_LIMIT: usize = 512 << 10;
 /// What shards are told whose rows are of no use any more.
 const GIVEN_UP: &[u8] = b"another shard failed";
-
-/// One COPY over several shards.
-struct Copying<'a> {
-    copy: &'a CopyIn,
-    plan: &'a Plan,
-    need: Need,
-    /// What shards are sent.
-    sql: &'a [u8],
-    rows: Distributor,
-    /// Where values come from that the client leaves out.
-    values: Option<GivenValues>,
-    /// By shard.
-    parts: Vec<Part>,
-    /// The shard that is asked first.
-    first: ShardIndex,
-    failed: Option<Failed>,
-}
-
-/// One shard's part.
-#[derive(Debug, Clone, Copy, Default)]
-struct Part {
-    /// The participant, once it has been asked.
-    index: Option<usize>,
-    /// It takes rows.
-    open: bool,
-    /// It has not said yet that it is ready for a query.
-    busy: bool,
-    rows: u64,
-}
-
-/// What the client is told of what went wrong on shards.
-struct Failed {
-    /// The line of the input; none: all lines were read.
-    line: u64,
-    said: BytesMut,
-}
 
 /// What the client has sent.
 enum Input {
@@ -104,19 +69,21 @@ impl Session {
             sql: &text,
             rows: Distributor::everywhere(shards),
             values: None,
+            transcoding: None,
             parts: vec![Part::default(); shards],
             first: self.any_shard(),
             failed: None,
         };
-        let copied = match Box::pin(self.open_values((copy, &routed.plan), cancels)).await {
-            Ok(values) => {
-                copying.values = values;
-                self.copy_all(&mut copying).await
-            }
+        let opened = Box::pin(self.open_apart(&mut copying, cancels)).await;
+        let copied = match opened {
+            Ok(()) => self.copy_all(&mut copying).await,
             Err(trouble) => Err(trouble),
         };
         if let Some(values) = copying.values.take() {
             Box::pin(self.close_values(values)).await;
+        }
+        if let Some(transcoding) = copying.transcoding.take() {
+            Box::pin(self.close_transcoding(transcoding)).await;
         }
         let Err(trouble) = copied else {
             let rows = self.copied_rows(&copying).await?;
@@ -141,6 +108,14 @@ impl Session {
             }
             (_, trouble) => Err(trouble),
         }
+    }
+
+    /// Opens the connections apart that the rows need.
+    async fn open_apart(&mut self, copying: &mut Copying<'_>, cancels: u64) -> Result<(), Trouble> {
+        let copy = copying.copy;
+        copying.values = self.open_values((copy, copying.plan), cancels).await?;
+        copying.transcoding = self.open_transcoding(copy, cancels).await?;
+        Ok(())
     }
 
     /// The number of rows that have been copied; of a reference table, on each shard.
@@ -285,11 +260,15 @@ impl Session {
         loop {
             let input = self.take_copy_data(copying)?;
             let last = matches!(input, Some(Input::Done));
+            let wrong = self.convert_input(copying, last).await?;
             self.give_values(copying, last).await?;
-            copying.rows.divide(last);
+            copying.rows.divide(last && wrong.is_none());
             self.begin_parts(copying).await?;
             if copying.rows.astray().is_some() {
                 return self.ask_what_is_wrong(copying).await;
+            }
+            if let Some(said) = wrong.filter(|_| !copying.rows.has_ended()) {
+                return self.fail_in_line(copying, &said).await;
             }
             match input {
                 Some(Input::Done) => return Ok(()),
@@ -299,6 +278,33 @@ impl Session {
             let wants_input = copying.waiting() < WAITING_LIMIT;
             self.let_flow(copying, wants_input).await?;
         }
+    }
+
+    /// Converts what has come, if its encoding is another one than the servers'; what PostgreSQL says of a line that it cannot convert.
+    async fn convert_input(
+        &mut self,
+        copying: &mut Copying<'_>,
+        last: bool,
+    ) -> Result<Option<BytesMut>, Trouble> {
+        let Some(transcoding) = &mut copying.transcoding else {
+            return Ok(None);
+        };
+        let converted = Box::pin(self.transcode(transcoding, last)).await?;
+        copying.rows.add(&converted.rows);
+        Ok(converted.wrong)
+    }
+
+    /// A line cannot be converted. What is wrong with rows before it comes first.
+    async fn fail_in_line(
+        &mut self,
+        copying: &mut Copying<'_>,
+        said: &[u8],
+    ) -> Result<(), Trouble> {
+        self.end_parts(copying).await?;
+        let line = copying.rows.lines() + copying.rows.lines_begun() + 1;
+        let said = in_line(said, &copying.copy.table, line)?;
+        copying.failed = Some(Failed { line, said });
+        Err(Trouble::Told)
     }
 
     /// Has values for all rows that have come, where the client leaves some out.
@@ -327,7 +333,10 @@ impl Session {
             match header.tag {
                 b'd' => {
                     let body = input.get(HEADER..header.len).unwrap_or_default();
-                    copying.rows.add(body);
+                    match &mut copying.transcoding {
+                        Some(transcoding) => transcoding.add(body),
+                        None => copying.rows.add(body),
+                    }
                     taken = Some(Input::Data);
                     input.advance(header.len);
                 }
@@ -547,35 +556,4 @@ impl Session {
 fn is_given_up(said: &[u8]) -> bool {
     said.windows(GIVEN_UP.len())
         .any(|window| window == GIVEN_UP)
-}
-
-impl Copying<'_> {
-    fn part(&self, shard: ShardIndex) -> Part {
-        self.parts
-            .get(shard.position())
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// The participants that have not finished.
-    fn busy(&self) -> Vec<usize> {
-        let busy = self.parts.iter().filter(|part| part.busy);
-        busy.filter_map(|part| part.index).collect()
-    }
-
-    /// The most bytes that wait to be sent to one shard.
-    fn waiting(&mut self) -> usize {
-        let lanes = self.rows.lanes().iter();
-        lanes.map(|lane| lane.output.len()).max().unwrap_or(0)
-    }
-
-    /// Ends what shards are sent that still take rows.
-    fn close(&mut self, end: impl Fn(&mut BytesMut)) {
-        let lanes = self.rows.lanes().iter_mut();
-        for (part, lane) in self.parts.iter_mut().zip(lanes) {
-            if std::mem::take(&mut part.open) {
-                end(&mut lane.output);
-            }
-        }
-    }
 }

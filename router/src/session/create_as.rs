@@ -206,8 +206,15 @@ impl Session {
         let messages = |output: &mut _| asked.encode(output, &text, Format::Binary);
         let loaded = match self.join(ShardIndex::FIRST, Need::Primary).await {
             Ok(index) => {
-                let (client, target, _) = self.exchanging(index)?;
-                load(client, &mut workspace, messages, target, &copy).await
+                let Self {
+                    client,
+                    participants,
+                    cancel,
+                    ..
+                } = self;
+                let cancelled = || cancel.slot().requested_since(asked.cancels);
+                let target = participants.at(index)?;
+                load(client, &mut workspace, messages, target, &copy, cancelled).await
             }
             Err(trouble) => Err(trouble),
         };

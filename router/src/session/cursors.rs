@@ -8,6 +8,7 @@ use switchyard_wire::frontend::{self, Bind};
 
 use super::Session;
 use super::extended::queue_execute;
+use super::route::Cursor;
 use super::simple::{Ready, Sent};
 use super::workspace::planned;
 use crate::backend::{Reply, Show};
@@ -16,6 +17,7 @@ use crate::execute::messages::{Said, next, violation};
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::Command;
+use crate::plan::lock::Locked;
 
 /// A cursor in a workspace.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct CursorApart {
     /// What PostgreSQL says of its rows, on the tables as they are: a whole RowDescription.
     description: Bytes,
     lasts: Lasts,
+    /// The tables of whose rows it has the places, in the order of their columns; `Err` is why it has none.
+    pub(super) places: Result<Vec<Locked>, String>,
 }
 
 /// How long a cursor lasts.
@@ -82,8 +86,16 @@ impl Session {
             workspace,
             description,
             lasts,
+            places: Err("It is not declared FOR UPDATE.".into()),
         });
         Ok(())
+    }
+
+    /// The cursor that has just been declared has the places of rows of these tables; `Err` is why not.
+    pub(super) fn note_places(&mut self, places: Result<Vec<Locked>, String>) {
+        if let Some(cursor) = self.cursors_apart.last_mut() {
+            cursor.places = places;
+        }
     }
 
     /// The cursor of this name, if it is in a workspace.
@@ -158,7 +170,7 @@ impl Session {
     }
 
     /// A cursor has been used. An error is the end of its transaction, and of it, unless it has none any more.
-    async fn put_back_cursor<T>(
+    pub(super) async fn put_back_cursor<T>(
         &mut self,
         cursor: CursorApart,
         outcome: Result<T, Trouble>,
@@ -274,7 +286,8 @@ impl Session {
     /// Whether the block has declared cursors that would outlive it.
     pub(super) fn will_hold_a_cursor(&self) -> bool {
         let held = |cursor: &CursorApart| matches!(cursor.lasts, Lasts::Block { hold: true, .. });
-        self.cursors_apart.iter().any(held)
+        let on_shard = |cursor: &Cursor| cursor.hold && cursor.is_new;
+        self.cursors_apart.iter().any(held) || self.cursors.iter().any(on_shard)
     }
 
     /// The block is about to be committed: what is to be held is, all else ends. An error has been shown: then it must not be
@@ -330,8 +343,15 @@ impl Session {
     }
 }
 
+impl CursorApart {
+    /// Whether it is left of a transaction that has been committed.
+    pub(super) fn is_held(&self) -> bool {
+        self.lasts == Lasts::Session
+    }
+}
+
 /// The tag in a CommandComplete.
-fn tag_of(message: &[u8]) -> String {
+pub(super) fn tag_of(message: &[u8]) -> String {
     let body = message
         .get(switchyard_wire::frame::HEADER..)
         .unwrap_or_default();

@@ -19,6 +19,8 @@ use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::{Access, Command, Operator, Plan, Refusal};
+use crate::topology::Node;
+use crate::two_phase::fence::Fence;
 
 /// What takes the snapshot of a transaction that has none.
 const SNAPSHOT: &str = "SELECT 1";
@@ -102,18 +104,16 @@ impl Session {
             .into());
         }
         let mut steps = Vec::with_capacity(self.database.shards.len());
+        let mut nodes = Vec::with_capacity(self.database.shards.len());
         for position in 0..self.database.shards.len() {
             let shard = ShardIndex(u16::try_from(position).map_err(|_| Failure::Retry)?);
             let index = self.join(shard, Need::Primary).await?;
             let participant = self.participants.at(index)?;
             let name = Arc::clone(&participant.shard_name);
-            let node = Arc::clone(participant.connection.node());
-            self.install_decisions(&name, &node).await?;
+            nodes.push((name, Arc::clone(participant.connection.node())));
             steps.push(Step::new(index, SNAPSHOT, b"SELECT 1"));
         }
-        let fences = self.worker.services.fences.clone();
-        let raised = fences.raise(&self.database.name).await;
-        let fence = raised.map_err(|reason| Failure::NoCut { reason })?;
+        let fence = self.raise_fence(&nodes).await?;
         self.take_steps(&steps).await?;
         if let Some(lost) = self
             .participants
@@ -131,6 +131,24 @@ impl Session {
             block.is_cut = true;
         }
         Ok(())
+    }
+
+    /// Raises a fence around these primaries, of which each needs what a fence stands on.
+    async fn raise_fence(&mut self, nodes: &[(Arc<str>, Arc<Node>)]) -> Result<Fence, Failure> {
+        let fences = self.worker.services.fences.clone();
+        let mut found_gone = 0;
+        loop {
+            for (shard, node) in nodes {
+                self.install_decisions(shard, node).await?;
+            }
+            let raised = fences.raise(&self.database.name).await;
+            let is_gone = nodes.iter().any(|(_, node)| !node.records_decisions());
+            match raised {
+                // Found to be gone, one shard at a time, it is made again.
+                Err(_) if is_gone && found_gone < nodes.len() => found_gone += 1,
+                raised => return raised.map_err(|reason| Failure::NoCut { reason }),
+            }
+        }
     }
 }
 

@@ -22,10 +22,13 @@ impl Session {
             database,
             settings,
             block,
+            entry,
             ..
         } = self;
+        let waiting = entry.waiting();
         let joining = participants.join(database, shard, need, settings, block.as_ref());
         let index = Box::pin(joining).await?;
+        drop(waiting);
         // It may have waited for long.
         self.is_placed_as_planned()?;
         Ok(index)

@@ -49,6 +49,22 @@ impl Asked<'_> {
             .map_or(0, |(_, bind)| bind.params.len())
     }
 
+    /// The same with a type for those of the client's parameters that this query of ours does not mention: PostgreSQL wants to know it
+    /// even of one that it does not need.
+    pub(super) fn with_types_in(&self, query: &[u8]) -> Self {
+        let mentioned = parameters(query);
+        let typed = |(oid, number): (u32, usize)| match mentioned.binary_search(&number) {
+            Ok(_) => oid,
+            Err(_) => TEXT,
+        };
+        let types = self.types().into_iter().zip(1..).map(typed).collect();
+        Self {
+            params: self.params.as_ref().map(|(_, bind)| (types, *bind)),
+            given: self.given.clone(),
+            ..*self
+        }
+    }
+
     /// The same, with other rows given.
     pub(super) fn with(&self, given: Vec<Option<Bytes>>) -> Self {
         Self {

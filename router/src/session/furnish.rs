@@ -311,8 +311,10 @@ impl Session {
             participants,
             database,
             client,
+            entry,
             ..
         } = self;
+        let _waiting = entry.waiting();
         let workspace = participants.borrow_workspace(database, home, client);
         Ok(Box::pin(workspace).await?)
     }

@@ -48,6 +48,8 @@ pub(super) struct Inserting<'a> {
     pub(super) bound: Option<(Vec<u32>, &'a Bind<'a>)>,
     /// Cancel requests that came before it.
     pub(super) cancels: u64,
+    /// Rows that are given with it.
+    pub(super) given: GivenRows,
 }
 
 /// What came of it.
@@ -107,6 +109,7 @@ impl Session {
             shards: &routed.rows,
             bound: None,
             cancels: self.cancel.slot().requests(),
+            given: GivenRows::default(),
         };
         self.insert_and_tell(&inserting).await
     }
@@ -144,6 +147,7 @@ impl Session {
             let asked = Inserting {
                 sql: &text,
                 bound,
+                given: GivenRows::default(),
                 ..*asked
             };
             Box::pin(self.insert_parts(&asked)).await
@@ -253,9 +257,9 @@ impl Session {
         asked: &Inserting<'_>,
     ) -> Result<Vec<Computed>, Trouble> {
         let mut computed = Vec::with_capacity(expressions.len());
-        for some in expressions.chunks(MOST_COLUMNS) {
-            let mut query = format!("SELECT {}", some.join(", "));
-            if asked.plan.effects.reads_sequence_state {
+        let reads_state = asked.plan.effects.reads_sequence_state;
+        for mut query in queries(expressions, !reads_state) {
+            if reads_state {
                 let given = self.with_remembered(query.as_bytes(), asked.plan)?;
                 query = String::from_utf8(given).map_err(|_| Failure::NotUtf8)?;
             }
@@ -282,6 +286,9 @@ impl Session {
             }
             computed.extend(values);
         }
+        if computed.len() != expressions.len() {
+            return Err(Failure::Retry.into());
+        }
         Ok(computed)
     }
 
@@ -298,9 +305,9 @@ impl Session {
         for at in &order {
             if let (Some(part), Some(index)) = (parts.get(*at), indexes.get_mut(*at)) {
                 *index = self.join(part.shard, Need::Primary).await?;
-                self.settle_one(*index, asked.plan).await?;
             }
         }
+        self.settle_each(&indexes, asked.plan).await?;
         for at in order {
             let (Some(part), Some(index)) = (parts.get(at), indexes.get(at)) else {
                 continue;
@@ -433,17 +440,21 @@ impl Session {
 }
 
 impl Answer {
-    /// The values of its one row.
+    /// The values of its rows, one row after the other.
     fn values(&self) -> Option<Vec<Computed>> {
         let description = columns(self.description.as_deref()?)?;
-        let Ok(Message::DataRow(row)) = decode_message(self.rows.front()?) else {
-            return None;
-        };
         let value = |(value, column): (Option<&[u8]>, Column<'_>)| Computed {
             text: value.map(<[u8]>::to_vec),
             oid: column.type_oid,
         };
-        Some(row.iter().zip(description.iter()).map(value).collect())
+        let mut values = Vec::new();
+        for row in &self.rows {
+            let Ok(Message::DataRow(row)) = decode_message(row) else {
+                return None;
+            };
+            values.extend(row.iter().zip(description.iter()).map(value));
+        }
+        Some(values)
     }
 }
 
@@ -510,6 +521,28 @@ impl Inserting<'_> {
         asked.encode_bind(output, text, b"", &results);
         frontend::encode::execute(output, b"", 0);
         frontend::encode::sync(output);
+    }
+}
+
+/// The queries whose rows have the values of these expressions, in their order. The next values of a sequence for many rows are one expression
+/// many times: if it `may_repeat`, it is written once.
+fn queries(expressions: &[String], may_repeat: bool) -> Vec<String> {
+    // PostgreSQL runs a subquery that does not depend on the row once for all rows.
+    let is_plain = |one: &&String| !one.to_ascii_lowercase().contains("select");
+    match expressions {
+        [first, _, ..]
+            if may_repeat && is_plain(&first) && expressions.iter().all(|one| one == first) =>
+        {
+            let times = expressions.len();
+            vec![format!(
+                "SELECT {first} FROM pg_catalog.generate_series(1, {times})"
+            )]
+        }
+        _ => {
+            let some = expressions.chunks(MOST_COLUMNS);
+            some.map(|some| format!("SELECT {}", some.join(", ")))
+                .collect()
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use bytes::BytesMut;
-use switchyard_schema::ShardIndex;
+use bytes::{Bytes, BytesMut};
+use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::Format;
 use switchyard_wire::backend::Message;
 use switchyard_wire::frame::HEADER;
@@ -18,7 +18,7 @@ use crate::execute::arrays::{Arrays, NotTaken};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
-use crate::execute::load::{begin, divide, finish, take_all};
+use crate::execute::load::{begin, divide, finish, store, take_all};
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, decode_message};
 use crate::execute::workspace::Workspace;
@@ -39,11 +39,11 @@ impl Session {
         let asked = Asked {
             sql: &query,
             params: inserting.bound.clone(),
-            given: GivenRows::default(),
+            given: inserting.given.clone(),
             need: Need::Primary,
             cancels: inserting.cancels,
         };
-        let described = self.describe(&query).await?;
+        let described = self.described(&query, &asked).await?;
         let width = columns(&described).map_or(0, |columns| columns.len());
         let clock = match from.moments {
             true => Some(self.clock(ShardIndex::FIRST).await?),
@@ -72,6 +72,14 @@ impl Session {
                 .store_with_clauses(from, &steps, rows, (inserting, clock.as_ref()))
                 .await;
         }
+        if from.is_everywhere() {
+            let rows = match filled {
+                Ok(()) => self.take_copied(&mut workspace, &steps).await,
+                Err(trouble) => Err(trouble),
+            };
+            let rows = self.leave_workspace(workspace, rows).await?;
+            return self.store_copies(&steps, &rows, inserting).await;
+        }
         let outcome = match filled {
             Ok(()) => {
                 self.divide_rows(from, &mut workspace, &steps, inserting)
@@ -84,6 +92,22 @@ impl Session {
             count,
             ..Inserted::default()
         })
+    }
+
+    /// What PostgreSQL says of the result of a text.
+    async fn described(&mut self, text: &[u8], asked: &Asked<'_>) -> Result<Bytes, Trouble> {
+        if asked.given.is_empty() {
+            return self.describe(text).await;
+        }
+        // Parameters that only another part of the client's statement mentions have the types that they have there.
+        let asked = asked.with_types_in(text);
+        match Box::pin(self.analyse_apart(text, &asked)).await? {
+            Ok(described) => Ok(described.freeze()),
+            Err(said) => {
+                self.client.output.extend_from_slice(&said);
+                Err(Trouble::Told)
+            }
+        }
     }
 
     /// Takes the rows out of the workspace, as arrays for their shards.
@@ -115,6 +139,73 @@ impl Session {
         Ok(divided)
     }
 
+    /// Takes the rows out of the workspace, in binary.
+    async fn take_copied(
+        &mut self,
+        workspace: &mut Workspace,
+        steps: &Steps,
+    ) -> Result<Vec<Bytes>, Trouble> {
+        self.ask_divided(workspace, steps).await?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let take = |message: &[u8]| {
+            bytes += message.len();
+            rows.push(Bytes::copy_from_slice(
+                message.get(HEADER..).unwrap_or_default(),
+            ));
+            match bytes <= MOST_RETURNED {
+                true => Ok(()),
+                false => {
+                    let limit = MOST_RETURNED as u64;
+                    Err(Failure::FetchLimit { limit })
+                }
+            }
+        };
+        take_all(&mut self.client, workspace, take).await?;
+        Ok(rows)
+    }
+
+    /// Stores rows in every copy of a reference table, one after the other as everybody does: who wants the same row waits on the first.
+    async fn store_copies(
+        &mut self,
+        steps: &Steps,
+        rows: &[Bytes],
+        inserting: &Inserting<'_>,
+    ) -> Result<Inserted, Trouble> {
+        let mut first = None;
+        for shard in ShardSet::all(self.database.shards.len()).iter() {
+            let index = self.settled(shard, inserting).await?;
+            let participant = self.participants.at(index)?;
+            participant.note_run(inserting.plan);
+            let stored = store(&mut self.client, participant, &steps.copy, rows).await;
+            let stored = match stored {
+                Ok(stored) => stored,
+                Err(Trouble::Told) => return Err(self.failed_on(shard)),
+                Err(Trouble::Lost) => return Err(self.lose(index, inserting.plan)),
+                Err(trouble) => return Err(trouble),
+            };
+            self.same_count(&mut first, stored, shard)?;
+        }
+        Ok(Inserted {
+            count: first.unwrap_or_default(),
+            ..Inserted::default()
+        })
+    }
+
+    /// Copies of a table count the same.
+    fn same_count(
+        &self,
+        first: &mut Option<u64>,
+        count: u64,
+        shard: ShardIndex,
+    ) -> Result<(), Failure> {
+        match *first.get_or_insert(count) == count {
+            true => Ok(()),
+            false => Err(Failure::CopiesDiffer {
+                shard: self.shard_name(shard),
+            }),
+        }
+    }
+
     /// Stores rows on their shards by a statement with the clauses of the client's.
     async fn store_with_clauses(
         &mut self,
@@ -125,32 +216,47 @@ impl Session {
     ) -> Result<Inserted, Trouble> {
         let mut inserted = Inserted::default();
         let mut width = 0;
+        let mut asked = Asked {
+            sql: inserting.sql,
+            params: inserting.bound.clone(),
+            given: inserting.given.clone(),
+            need: Need::Primary,
+            cancels: inserting.cancels,
+        };
         if from.clauses.as_ref().is_some_and(|clauses| clauses.returns) {
-            let description = self.describe(inserting.sql).await?;
+            let description = self.described(inserting.sql, &asked).await?;
             width = columns(&description).map_or(0, |columns| columns.len());
             // Of a portal this has been said.
             inserted.description = inserting.bound.is_none().then_some(description);
         }
-        let mut asked = Asked {
-            sql: inserting.sql,
-            params: inserting.bound.clone(),
-            given: GivenRows::default(),
-            need: Need::Primary,
-            cancels: inserting.cancels,
-        };
         let text = from.store(inserting.sql, steps, asked.parameters() + 1, clock);
         let text = String::from_utf8(text.ok_or(Failure::Retry)?).map_err(|_| Failure::NotUtf8)?;
         let formats = inserting.formats(width);
-        let mut returned = 0;
-        for (shard, arrays) in rows {
+        let (mut returned, mut first) = (0, None);
+        let count = self.database.shards.len();
+        let parts = rows.into_iter().flat_map(|(shard, arrays)| {
+            let given = arrays.finish();
+            let shards = match from.is_everywhere() {
+                true => ShardSet::all(count),
+                false => ShardSet::one(shard),
+            };
+            let shards: Vec<ShardIndex> = shards.iter().collect();
+            shards.into_iter().map(move |shard| (shard, given.clone()))
+        });
+        for (shard, given) in parts {
             let index = self.settled(shard, inserting).await?;
             self.participants.at(index)?.note_run(inserting.plan);
-            asked.given = GivenRows::new(arrays.finish().into_iter().map(Some).collect());
+            asked.given = GivenRows::new(given.into_iter().map(Some).collect());
             let sent = self.ask(index, &text, &formats, &asked).await;
             self.or_lost(index, inserting, sent)?;
             let answer = self
                 .rows_or_error(index, inserting.plan, &mut returned, |_| None)
                 .await?;
+            if from.is_everywhere() && first.is_some() {
+                self.same_count(&mut first, answer.count, shard)?;
+                continue;
+            }
+            first = Some(answer.count);
             inserted.count += answer.count;
             inserted.rows.extend(answer.rows);
         }
@@ -185,17 +291,17 @@ impl Session {
         inserting: &Inserting<'_>,
     ) -> Result<u64, Trouble> {
         let mut targets: Vec<(ShardIndex, usize)> = Vec::new();
-        for shard in from.shards().iter() {
+        for shard in from.shards(self.database.shards.len()).iter() {
             let index = self.join(shard, Need::Primary).await?;
-            self.settle_one(index, inserting.plan).await?;
             targets.push((shard, index));
         }
+        let indexes: Vec<usize> = targets.iter().map(|(_, index)| *index).collect();
+        self.settle_each(&indexes, inserting.plan).await?;
         let mut begun = Vec::with_capacity(targets.len());
         let mut outcome = Ok(());
         for (shard, index) in &targets {
             let participant = self.participants.at(*index)?;
             participant.note_run(inserting.plan);
-            participant.unread = true;
             match begin(&mut self.client, participant, &steps.copy).await {
                 Ok(()) => begun.push((*shard, *index)),
                 Err(trouble) => {
@@ -204,6 +310,7 @@ impl Session {
                 }
             }
         }
+        outcome = outcome.and_then(|()| self.not_cancelled(inserting.cancels));
         if outcome.is_ok() {
             outcome = self.divide_among(from, workspace, steps, &begun).await;
         }
@@ -274,7 +381,10 @@ fn shard_of(from: &FromQuery, steps: &Steps, message: &[u8]) -> Result<ShardInde
     let Ok(Message::DataRow(row)) = decode_message(message) else {
         return Err(Failure::Retry);
     };
-    let key = row.iter().nth(steps.key).ok_or(Failure::Retry)?;
+    let Some(key) = steps.key else {
+        return Ok(ShardIndex::FIRST);
+    };
+    let key = row.iter().nth(key).ok_or(Failure::Retry)?;
     from.shard(key).ok_or_else(|| Failure::Unsupported {
         what: "a row whose shard its key does not say".into(),
         hint: "Every key must have a shard.",

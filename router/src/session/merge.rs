@@ -209,10 +209,9 @@ impl Session {
         let plan = scattered.plan;
         let mut indexes = Vec::with_capacity(scattered.shards.len());
         for shard in scattered.shards.iter() {
-            let index = self.join(shard, scattered.need).await?;
-            self.settle_one(index, plan).await?;
-            indexes.push(index);
+            indexes.push(self.join(shard, scattered.need).await?);
         }
+        self.settle_each(&indexes, plan).await?;
         for index in &indexes {
             let participant = self.participants.at(*index)?;
             participant.note_run(plan);
@@ -231,6 +230,25 @@ impl Session {
             }
         }
         Ok(indexes)
+    }
+
+    /// As [`Session::settle_one`], all of them: they work on what is queued at the same time.
+    pub(super) async fn settle_each(
+        &mut self,
+        indexes: &[usize],
+        plan: &Plan,
+    ) -> Result<(), Trouble> {
+        for index in indexes {
+            let participant = self.participants.at(*index)?;
+            // What is queued are a few statements of ours: a backend reads them before it answers.
+            if !participant.needs_sync && participant.connection.flush().await.is_err() {
+                return Err(self.lose(*index, plan));
+            }
+        }
+        for index in indexes {
+            self.settle_one(*index, plan).await?;
+        }
+        Ok(())
     }
 
     /// Sends what is queued for a participant, and waits for what it owes: its next reply is then the statement's.

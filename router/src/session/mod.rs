@@ -14,6 +14,7 @@ mod commit;
 mod control;
 mod copy;
 mod copy_in;
+mod copying;
 mod create_as;
 mod cursors;
 mod cut;
@@ -31,11 +32,15 @@ mod insert;
 mod insert_query;
 mod learn;
 mod listing;
+mod located;
 mod lock;
 mod merge;
 mod moving;
+mod of_cursor;
 mod open;
 mod part;
+mod places;
+mod prepare_text;
 mod prepared;
 mod relations;
 mod route;
@@ -47,6 +52,7 @@ mod statement;
 mod steps;
 mod stepwise;
 mod stop;
+mod transcode;
 mod unique;
 mod workspace;
 mod write;
@@ -393,7 +399,10 @@ impl Session {
             // No portal outlives its transaction, and those that are ours nobody else would end.
             self.portals.clear();
             if !self.cursors.is_empty() {
-                self.cursors.retain(|cursor| cursor.hold);
+                self.cursors.retain_mut(|cursor| {
+                    cursor.is_new = false;
+                    cursor.hold
+                });
             }
             if !self.participants.release_now(&self.database) {
                 Box::pin(self.participants.release(&self.database)).await;

@@ -69,6 +69,9 @@ impl Session {
             .update_rows(of, asked, (&from, width), &mut updated)
             .await?;
         let arriving = self.take_rows_away(of, asked, leaving).await?;
+        if let Some(block) = &mut self.block {
+            block.moved_rows |= !arriving.is_empty();
+        }
         // Before values arrive they have to have left.
         self.keep_unique(asked.plan).await?;
         for (shard, rows) in arriving {

@@ -9,13 +9,12 @@ use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Severity, encode};
 
 use super::extended::Batch;
-use super::settings::{LAYER, ROUTE, consistent_read, layer, route_hint};
+use super::settings::{consistent_read, layer, route_hint};
 use super::statement::ByName;
 use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::NewClient;
-use crate::backend::Settings;
-use crate::execute::block::CONSISTENT_READ;
+use crate::backend::{CONSISTENT_READ, LAYER, ROUTE, Settings};
 use crate::execute::client::Client;
 use crate::execute::client::Reported;
 use crate::execute::failure::Failure;
@@ -169,6 +168,9 @@ impl Session {
     /// Reports the run-time parameters as a node reports them under the client's settings, and the cancel key.
     async fn greet(&mut self) -> Result<(), OpenError> {
         let reported = self.reported_parameters().await;
+        if let Ok(reported) = &reported {
+            self.take_defaults(&reported.defaults);
+        }
         let parameters = match reported.and_then(|reported| self.readable(reported)) {
             Ok(parameters) => parameters,
             Err(failure) => {
@@ -188,6 +190,16 @@ impl Session {
         encode::ready_for_query(output, TransactionStatus::Idle);
         self.client.flush().await?;
         Ok(())
+    }
+
+    /// What ALTER ROLE and ALTER DATABASE have SET of the router's own settings holds as if the client had said it at login.
+    fn take_defaults(&mut self, defaults: &[(Box<str>, Box<str>)]) {
+        for (name, value) in defaults {
+            self.settings = Arc::new(self.settings.with_default(name, value));
+        }
+        if !defaults.is_empty() {
+            self.read_names();
+        }
     }
 
     /// Sees to it that a session does not begin, by its startup packet or the servers' defaults, with what SET is refused
@@ -244,17 +256,34 @@ impl Session {
 /// PostgreSQL's own default of `search_path`, until a server has been asked.
 const DEFAULT_SEARCH_PATH: &str = "\"$user\", public";
 
+/// The defaults of the router's own settings, which servers do not apply: theirs are what the router connects with.
+const DEFAULTS: &str = "\
+SELECT pg_catalog.split_part(c.setting, '=', 1), pg_catalog.substr(c.setting, pg_catalog.strpos(c.setting, '=') + 1)
+  FROM pg_catalog.pg_db_role_setting AS s, pg_catalog.unnest(s.setconfig) AS c (setting)
+ WHERE c.setting LIKE 'switchyard.%'
+   AND s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()))
+   AND s.setrole IN (0, (SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = SESSION_USER))
+ ORDER BY s.setrole = 0, s.setdatabase = 0";
+
 impl Participant {
     async fn reported(&mut self) -> Result<Reported, Failure> {
         let rows = self.connection.simple_query("SHOW search_path").await;
         let rows = rows.map_err(|error| self.query_failure(error))?;
         let path = rows.into_iter().flatten().flatten().next();
+        let rows = self.connection.simple_query(DEFAULTS).await;
+        let rows = rows.map_err(|error| self.query_failure(error))?;
+        let defaults = rows.into_iter().filter_map(|row| {
+            let mut values = row.into_iter().flatten();
+            Some((values.next()?.into(), values.next()?.into()))
+        });
+        let defaults = defaults.collect();
         let parameters = self.connection.parameters();
         Ok(Reported {
             parameters: parameters
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
             search_path: path.unwrap_or_default().into(),
+            defaults,
         })
     }
 }

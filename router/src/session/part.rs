@@ -146,15 +146,20 @@ pub(super) fn describe(output: &mut BytesMut, message: &[u8], shown: Shown<'_>) 
 }
 
 /// The place that the first error in these messages names.
-pub(super) fn error_position(mut messages: &[u8]) -> Option<usize> {
+pub(super) fn error_position(messages: &[u8]) -> Option<usize> {
+    let position = error_field(messages, b'P')?;
+    std::str::from_utf8(position).ok()?.parse().ok()
+}
+
+/// A field of the first error in these messages.
+pub(super) fn error_field(mut messages: &[u8], field: u8) -> Option<&[u8]> {
     while let Ok(Some(header)) = frame::header(messages) {
         let body = messages.get(HEADER..header.len)?;
         if header.tag == b'E' {
             let Ok(Message::ErrorResponse(fields)) = decode(b'E', body) else {
                 return None;
             };
-            let position = std::str::from_utf8(fields.get(b'P')?).ok()?;
-            return position.parse().ok();
+            return fields.get(field);
         }
         messages = messages.get(header.len..)?;
     }

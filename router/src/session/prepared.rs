@@ -5,9 +5,12 @@
 //! by the client's COMMIT PREPARED, and with that the others are; what is left of them then, recovery ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use postgres_protocol::escape::escape_literal;
 use switchyard_schema::ShardIndex;
 use switchyard_wire::SqlState;
+use tokio::time::{Instant, sleep};
 
 use super::Session;
 use super::commit::{Indexes, Parties, UNMASKED, guise};
@@ -27,6 +30,31 @@ struct Part {
     /// The participant that can end it.
     index: usize,
 }
+
+/// What is to be ended, and by which statement of the client's.
+struct End<'a> {
+    name: &'a str,
+    commit: bool,
+    sql: String,
+}
+
+/// The longest the first shard is asked what has become of a transaction; then nobody knows.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two attempts.
+const APART: Duration = Duration::from_millis(50);
+
+/// The number of what is prepared under a name, with its epoch: that of the next number, or the one before.
+const NUMBER: &str = "\
+SELECT (n.next & ~4294967295) + n.own - CASE WHEN n.own > (n.next & 4294967295) THEN 4294967296 ELSE 0 END
+  FROM (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text::pg_catalog.int8 AS next,
+               p.transaction::pg_catalog.text::pg_catalog.int8 AS own
+          FROM pg_catalog.pg_prepared_xacts AS p WHERE p.gid = $NAME AND p.database = pg_catalog.current_database()) AS n";
+
+/// What has become of it.
+const STATUS: &str = "\
+SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts AS p
+                          WHERE p.gid = $NAME AND p.transaction::pg_catalog.text::pg_catalog.int8 = $NUMBER::pg_catalog.int8 & 4294967295)
+            THEN 'prepared' ELSE pg_catalog.pg_xact_status($NUMBER::pg_catalog.xid8) END";
 
 /// What ends a prepared transaction.
 pub(super) fn ending(commit: bool) -> &'static str {
@@ -177,24 +205,21 @@ impl Session {
         // In the order of the shards, as everybody waits for connections.
         let decider = self.join(ShardIndex::FIRST, Need::Primary).await?;
         let parts = self.parts_of(name).await?;
-        self.writes_on(decider)?;
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
-        let ended = match commit {
-            true => self.decide(decider, &sql).await,
-            false => self.run_on(decider, &sql).await,
-        };
-        match ended {
-            Ok(false) => {}
-            Ok(true) => return Err(Trouble::Told),
+        let end = End { name, commit, sql };
+        let number = self.number_of(decider, &end).await?;
+        let (ended, is_here) = match self.end_first(decider, &end).await {
             Err(Trouble::Lost) => {
-                self.participants.close_broken(&self.database);
-                let shard = self.shard_name(ShardIndex::FIRST);
-                return Err(Failure::OutcomeUnknown { shard }.into());
+                self.participants.at(decider)?.connection.broken = true;
+                (self.end_again(&number, &end).await, false)
             }
-            Err(other) => return Err(other),
+            ended => (ended, true),
+        };
+        if ended? {
+            return Err(Trouble::Told);
         }
         for part in parts {
-            if self.end_part(decider, &part).await.is_err() {
+            if !is_here || self.end_part(decider, &part).await.is_err() {
                 // It is decided. What follows in this session is to see it, so that it is waited for.
                 self.settle_elsewhere(&part.id).await;
             }
@@ -204,6 +229,95 @@ impl Session {
             self.schema_changed().await;
         }
         self.complete(ending(commit))
+    }
+
+    /// Ends the first shard's part. True if it has failed, and the error has been shown.
+    async fn end_first(&mut self, decider: usize, end: &End<'_>) -> Result<bool, Trouble> {
+        self.writes_on(decider)?;
+        match end.commit {
+            true => self.decide(decider, &end.sql).await,
+            false => self.run_on(decider, &end.sql).await,
+        }
+    }
+
+    /// The number of the transaction that the first shard has prepared under the name, if there is one.
+    async fn number_of(
+        &mut self,
+        decider: usize,
+        end: &End<'_>,
+    ) -> Result<Option<String>, Trouble> {
+        let connection = &mut self.participants.at(decider)?.connection;
+        connection.unnamed = None;
+        let query = NUMBER.replace("$NAME", &escape_literal(end.name));
+        match connection.simple_query(&query).await {
+            Ok(rows) => Ok(rows.into_iter().flatten().next().flatten()),
+            Err(error) => Err(self.participants.at(decider)?.query_failure(error).into()),
+        }
+    }
+
+    /// The connection was lost while the first shard's part was ended: it is asked whether it has been, and ended if it has not.
+    async fn end_again(&mut self, number: &Option<String>, end: &End<'_>) -> Result<bool, Trouble> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            self.participants.close_broken(&self.database);
+            if let Some(failed) = self.end_unless_ended(number.as_deref(), end).await? {
+                return Ok(failed);
+            }
+            sleep(APART).await;
+        }
+        self.participants.close_broken(&self.database);
+        let shard = self.shard_name(ShardIndex::FIRST);
+        Err(Failure::OutcomeUnknown { shard }.into())
+    }
+
+    /// One attempt at that; `None` if nothing is certain yet.
+    async fn end_unless_ended(
+        &mut self,
+        number: Option<&str>,
+        end: &End<'_>,
+    ) -> Result<Option<bool>, Trouble> {
+        let decider = match self.join(ShardIndex::FIRST, Need::Primary).await {
+            Ok(decider) => decider,
+            Err(Trouble::Failure(_) | Trouble::Lost) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        let Some(number) = number else {
+            // There was none, as PostgreSQL is to say.
+            return self.or_later(decider, end).await;
+        };
+        let query = STATUS
+            .replace("$NAME", &escape_literal(end.name))
+            .replace("$NUMBER", &escape_literal(number));
+        let connection = &mut self.participants.at(decider)?.connection;
+        let Ok(rows) = connection.simple_query(&query).await else {
+            connection.broken = true;
+            return Ok(None);
+        };
+        let status = rows.into_iter().flatten().next().flatten();
+        match (status.as_deref(), end.commit) {
+            (Some("committed"), true) | (Some("aborted"), false) => Ok(Some(false)),
+            (Some("prepared"), _) => {
+                let before = self.client.hold();
+                let ended = self.or_later(decider, end).await;
+                self.client.unhold(before);
+                // Who has failed may have met the one before, which is still at it.
+                Ok(ended?.filter(|failed| !failed))
+            }
+            // Somebody else has ended it otherwise, as PostgreSQL is to say.
+            (Some("committed" | "aborted"), _) => self.or_later(decider, end).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Ends the first shard's part; `None` if the connection is lost once more.
+    async fn or_later(&mut self, decider: usize, end: &End<'_>) -> Result<Option<bool>, Trouble> {
+        match self.end_first(decider, end).await {
+            Err(Trouble::Lost) => {
+                self.participants.at(decider)?.connection.broken = true;
+                Ok(None)
+            }
+            ended => ended.map(Some),
+        }
     }
 
     /// Commits the first shard's part, unless a fence stands: for that it would have to wait.

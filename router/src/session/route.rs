@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_wire::DecodeError;
 
 use super::Session;
 use super::insert::shards_of_rows;
@@ -18,8 +19,8 @@ use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::merge::Limit;
 use crate::plan::{
-    Access, CacheContext, Command, Context, ContextId, NoParams, Operator, Pin, Plan, Target,
-    Values, plan,
+    Access, CacheContext, Command, Context, ContextId, Lookup, NoParams, Operator, Pin, Plan,
+    Target, Values, plan,
 };
 use crate::sql::{HintNode, Scan, redacted};
 use crate::worker::Desk;
@@ -38,6 +39,8 @@ pub(crate) struct Routed {
     pub(crate) limit: Limit,
     /// The hint in the text.
     pub(crate) hint: Option<HintNode>,
+    /// What a global unique index is asked first.
+    pub(crate) lookup: Option<Lookup>,
 }
 
 /// A cursor declared by SQL.
@@ -47,6 +50,8 @@ pub(super) struct Cursor {
     pub(super) shard: ShardIndex,
     /// It outlives its transaction.
     pub(super) hold: bool,
+    /// Its transaction has not ended yet.
+    pub(super) is_new: bool,
     /// Its shard knows the whole text that declared it.
     pub(super) whole: bool,
 }
@@ -126,8 +131,11 @@ impl Session {
         };
         let rows = shards_of_rows(&plan, &values)?;
         let limit = limit_of(&plan, &values)?;
+        let located = plan.located.as_ref().filter(|_| shards.only().is_none());
+        let lookup = located.and_then(|located| located.lookup(&values));
         let plan = bind_settings(plan, &values)?;
         Ok(Text::One(Routed {
+            lookup,
             rows,
             limit,
             hint: desk.scan.hint.as_ref().and_then(|hint| hint.node),
@@ -150,7 +158,7 @@ impl Session {
         }
         // What is recognised goes to PostgreSQL as it is, which looks for itself.
         if sql.contains(&0) {
-            return Err(Failure::InvalidMessage);
+            return Err(Failure::InvalidMessage(DecodeError::Trailing));
         }
         if desk.scan.scan(sql).is_err() {
             return Ok(Planned::Unscannable);
@@ -190,15 +198,19 @@ impl Session {
 
     fn plan_anew(&self, scan: &Scan, sql: &[u8]) -> Result<Plan, Failure> {
         let text = std::str::from_utf8(sql).map_err(|_| Failure::NotUtf8)?;
-        let context = Context {
+        Ok(plan(text, scan, &self.planning_context()))
+    }
+
+    /// What plans depend on besides the text.
+    pub(super) fn planning_context(&self) -> Context<'_> {
+        Context {
             relations: &self.database.relations,
             search_path: &self.search_path,
             temporary: &self.temporary,
             layer: self.layer,
             given: &[],
             in_trigger: false,
-        };
-        Ok(plan(text, scan, &context))
+        }
     }
 
     /// The number of all that plans depend on besides the text.
@@ -314,9 +326,9 @@ impl Session {
             {
                 None
             }
-            Command::OfCursor { name } if self.cursor_apart(name).is_some() => None,
+            Command::OfCursor { name, .. } if self.cursor_apart(name).is_some() => None,
             Command::Fetch { name }
-            | Command::OfCursor { name }
+            | Command::OfCursor { name, .. }
             | Command::CloseCursor(Some(name)) => {
                 let cursor = self.cursors.iter().find(|cursor| cursor.name == *name);
                 Some(cursor.map_or_else(|| self.any_shard(), |cursor| cursor.shard))
@@ -369,6 +381,7 @@ impl Session {
                     name: name.clone(),
                     shard,
                     hold: *hold,
+                    is_new: true,
                     whole: true,
                 });
             }

@@ -165,7 +165,7 @@ impl Session {
 
     /// The text with what the session remembers of sequences.
     pub(super) fn with_remembered(&mut self, sql: &[u8], plan: &Plan) -> Result<Vec<u8>, Failure> {
-        let mut used = plan.sequences.clone();
+        let mut used = Vec::new();
         let mut unseen = plan.effects.unseen_sequences || self.participants.sequences_apart > 0;
         for held in self.participants.iter() {
             match &held.used_sequences {
@@ -177,7 +177,9 @@ impl Session {
             return Err(not_here());
         }
         let remembered = &self.participants.remembered;
-        remembered.text(sql, &used).ok_or(Failure::Retry)
+        remembered
+            .text(sql, &used, &plan.sequences)
+            .ok_or(Failure::Retry)
     }
 
     /// `DISCARD SEQUENCES` has run on all that is held; what is not held is somebody else's.

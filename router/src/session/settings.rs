@@ -11,8 +11,7 @@ use switchyard_schema::ShardIndex;
 
 use super::Session;
 use super::simple::{Ready, Sent};
-use crate::backend::{Settings, boolean};
-use crate::execute::block::CONSISTENT_READ;
+use crate::backend::{CONSISTENT_READ, LAYER, ROUTE, Settings, boolean};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
@@ -20,12 +19,6 @@ use crate::execute::relay::Trouble;
 use crate::plan::{Access, Layer, Plan, SetValue, TransactionModes};
 use crate::relations::SearchPath;
 use crate::sql::HintNode;
-
-/// The router's own setting: where a session's reads go.
-pub(super) const ROUTE: &str = "switchyard.route";
-
-/// The setting that says what may answer a read, see [`Layer`].
-pub(super) const LAYER: &str = "switchyard.layer";
 
 /// A statement that changes settings.
 struct Change<'a> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Buf;
 use switchyard_schema::ShardIndex;
+use switchyard_wire::DecodeError;
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame;
 use switchyard_wire::frontend;
@@ -18,6 +19,7 @@ use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::metrics::clock::Tick;
 use crate::plan::{Access, Broadcast, Command, Operator, Plan};
+use crate::sql::without_empty;
 
 /// How often a read whose connection was lost is run again.
 const READ_RETRIES: usize = 2;
@@ -80,6 +82,7 @@ impl Session {
         self.portals.remove(b"");
         let began = Tick::now();
         let mut message = self.client.take_message(length);
+        leave_out_empty(&mut message);
         let outcome = self.query(&message).await;
         message.clear();
         self.client.put_back(message);
@@ -109,7 +112,7 @@ impl Session {
             alone: true,
         };
         if message.last() != Some(&0) {
-            return Err(Trouble::Protocol("invalid string in message".into()));
+            return Err(Failure::InvalidMessage(DecodeError::Unterminated).into());
         }
         if self.is_to_know_the_blocks(sent.sql()) {
             Box::pin(self.know_the_blocks()).await?;
@@ -307,6 +310,14 @@ impl Session {
         if !plan.settings.is_empty() {
             return Box::pin(self.setting_statement(routed, sent)).await;
         }
+        if let Some(lookup) = routed
+            .lookup
+            .as_ref()
+            .filter(|_| plan.command == Command::Select)
+            && let Some(ready) = Box::pin(self.located(lookup, routed, sent)).await?
+        {
+            return Ok(ready);
+        }
         match &plan.operator {
             Operator::Append(_) if matches!(plan.command, Command::Copy(_)) => {
                 Box::pin(self.copy_parts(routed, sent)).await
@@ -339,7 +350,7 @@ impl Session {
             | Operator::Steps(_) => Box::pin(self.insert(routed, sent)).await,
             Operator::CopyIn(copy) => Box::pin(self.copy_in(copy, routed, sent)).await,
             Operator::Refuse(refusal) => {
-                if refusal.analyse_first && Box::pin(self.analyse(sent.sql())).await? {
+                if refusal.analyse_first && Box::pin(self.analyse_refused(sent.sql())).await? {
                     return Ok(Ready::ToBeSaid);
                 }
                 Err(Failure::Refused(refusal.clone()).into())
@@ -514,6 +525,16 @@ pub(super) enum After {
     SchemaChanged,
     /// Both.
     BlockEndedAndSchemaChanged,
+}
+
+/// Blanks out empty statements in front of a Query message's text.
+fn leave_out_empty(message: &mut [u8]) {
+    let text = frame::HEADER..message.len().saturating_sub(1);
+    if let Some(without) = message.get(text.clone()).and_then(without_empty)
+        && let Some(place) = message.get_mut(text)
+    {
+        place.copy_from_slice(&without);
+    }
 }
 
 /// One statement of a query string, with what stands before it as blanks, so that PostgreSQL counts error positions

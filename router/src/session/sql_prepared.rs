@@ -19,14 +19,17 @@ use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
 use super::insert::{Inserting, shards_of_rows};
 use super::merge::Scattered;
+use super::part::place_error;
+use super::prepare_text::Places;
 use super::route::{Routed, bind_settings, limit_of};
 use super::simple::{Ready, Sent};
 use super::statement::{SessionStatement, Statement, StatementText};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
+use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::{Merge, Operator, Values};
+use crate::plan::{Command, Merge, Operator, Values};
 
 impl Session {
     /// Lets a backend check the statement, and remembers it.
@@ -37,9 +40,6 @@ impl Session {
         statement: &Range<u32>,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        if self.statements.get(name.as_bytes()).is_some() {
-            return Err(Failure::DuplicateStatement(name.into()).into());
-        }
         let text = |range: &Range<u32>| {
             let bytes = sent
                 .sql()
@@ -47,28 +47,43 @@ impl Session {
                 .unwrap_or_default();
             String::from_utf8_lossy(bytes).into_owned()
         };
-        let types: Vec<String> = types.iter().map(text).collect();
+        let declared: Vec<String> = types.iter().map(text).collect();
         let sql = text(statement);
-        let Some(mut prepared) = self.prepare(sql.as_bytes(), &[])? else {
+        let planned = self.prepare(sql.as_bytes(), &[])?;
+        let checked = self.worker.services.statements.intern(
+            self.scope(),
+            StatementText::Prepared {
+                types: declared.join(", ").into(),
+                sql: sql.into(),
+            },
+        );
+        let need = planned.as_ref().map_or(Need::Primary, |planned| {
+            self.need(planned.plan.access, planned.hint)
+        });
+        let index = self.join(self.any_shard(), need).await?;
+        // What is wrong with it PostgreSQL says first, in words about its own text.
+        let (before, from) = (
+            self.client.hold(),
+            Places::new(sent.sql(), types, statement),
+        );
+        let failed = self.hold_prepared(index, &checked).await;
+        let mut said = self.client.unhold(before);
+        place_error(&mut said, 0, |position| from.origin(&checked, position));
+        self.client.output.extend_from_slice(&said);
+        if failed? {
+            return Err(Trouble::Told);
+        }
+        if self.statements.get(name.as_bytes()).is_some() {
+            return Err(Failure::DuplicateStatement(name.into()).into());
+        }
+        let Some(mut prepared) = planned else {
             return Err(unsupported("PREPARE of this statement"));
         };
         if let Operator::Refuse(refusal) = &prepared.plan.operator {
             return Err(Failure::Refused(refusal.clone()).into());
         }
         prepared.origin.written = Some(String::from_utf8_lossy(sent.sql()).into());
-        prepared.statement = self.worker.services.statements.intern(
-            self.scope(),
-            StatementText::Prepared {
-                types: types.join(", ").into(),
-                sql: sql.into(),
-            },
-        );
-        let shard = self.any_shard();
-        let need = self.need(prepared.plan.access, prepared.hint);
-        let index = self.join(shard, need).await?;
-        if self.hold_prepared(index, &prepared).await? {
-            return Err(Trouble::Told);
-        }
+        prepared.statement = checked;
         self.statements.insert(name.as_bytes(), Arc::new(prepared));
         encode::command_complete(&mut self.client.output, b"PREPARE");
         Ok(Ready::ToBeSaid)
@@ -94,6 +109,11 @@ impl Session {
             }
         }
         let routed = self.route_execute(&prepared, &arguments)?;
+        if let Command::OfCursor { .. } = prepared.plan.command {
+            return self
+                .execute_current_prepared(name, &prepared, (&routed, &arguments), sent)
+                .await;
+        }
         if self.consistent_read {
             Box::pin(self.cut_before(&routed.plan, &routed.shards)).await?;
         }
@@ -110,7 +130,7 @@ impl Session {
     }
 
     /// Executes a statement on the shards of its rows.
-    async fn execute_on_shards(
+    pub(super) async fn execute_on_shards(
         &mut self,
         name: &str,
         prepared: &SessionStatement,
@@ -152,7 +172,9 @@ impl Session {
                     "EXECUTE of a statement with currval() or lastval() outside the transaction that used the sequence",
                 ))
             }
-            (_, Some(shard)) if routed.plan.unique.is_none() => {
+            (operator, Some(shard))
+                if routed.plan.unique.is_none() || matches!(operator, Operator::Session) =>
+            {
                 self.pass_through(shard, routed, sent).await
             }
             (Operator::Append(_), None) => self.append(routed, sent).await,
@@ -228,7 +250,7 @@ impl Session {
         let values = values.ok_or(Failure::Retry)?;
         frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let bind = bind.map_err(Failure::InvalidMessage)?;
         let types = described.params.iter().copied().map(portable).collect();
         if let Some(columns) = described.columns {
             self.client.output.extend_from_slice(&columns);
@@ -239,6 +261,7 @@ impl Session {
             shards: &routed.rows,
             bound: Some((types, &bind)),
             cancels,
+            given: GivenRows::default(),
         })
         .await
     }
@@ -261,6 +284,7 @@ impl Session {
             rows: Vec::new(),
             limit: crate::merge::Limit::default(),
             hint: prepared.hint,
+            lookup: None,
         };
         let lacks = |number: &u16| usize::from(*number) > arguments.len();
         if prepared.plan.key_params.iter().any(lacks) {
@@ -294,7 +318,7 @@ impl Session {
         let need = self.need(routed.plan.access, routed.hint);
         for shard in routed.shards.iter() {
             let index = self.join(shard, need).await?;
-            if self.hold_prepared(index, prepared).await? {
+            if self.hold_prepared(index, &prepared.statement).await? {
                 return Err(Trouble::Told);
             }
             if let Some(participant) = self.participants.get_mut(index) {
@@ -340,7 +364,7 @@ impl Session {
         let mut bind = BytesMut::new();
         frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let bind = bind.map_err(Failure::InvalidMessage)?;
         let types = described.params.iter().copied().map(portable).collect();
         let asked = Asked {
             sql: prepared.statement.sql(),
@@ -424,7 +448,7 @@ impl Session {
     ) -> Result<Described, Trouble> {
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.join(self.any_shard(), need).await?;
-        if self.hold_prepared(index, prepared).await? {
+        if self.hold_prepared(index, &prepared.statement).await? {
             return Err(Trouble::Told);
         }
         let connection = &mut *self.participants.at(index)?.connection;
@@ -469,9 +493,9 @@ impl Session {
     async fn hold_prepared(
         &mut self,
         index: usize,
-        prepared: &SessionStatement,
+        statement: &Statement,
     ) -> Result<bool, Trouble> {
-        let number = prepared.statement.number;
+        let number = statement.number;
         let Some(participant) = self.participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
@@ -479,12 +503,16 @@ impl Session {
             return Ok(false);
         }
         if let Some(evicted) = participant.connection.prepared.insert(number) {
-            self.run_on(index, &format!("DEALLOCATE sy_{evicted}"))
+            let failed = self
+                .run_on(index, &format!("DEALLOCATE sy_{evicted}"))
                 .await?;
+            if failed && let Some(participant) = self.participants.get_mut(index) {
+                participant.connection.prepared.put_back(evicted);
+            }
         }
-        let Some(sql) = prepared.statement.prepare_sql() else {
+        let Some(sql) = statement.prepare_sql() else {
             // Prepared by a Parse message: as PostgreSQL, EXECUTE can run it too.
-            return self.parse_now(index, prepared).await;
+            return self.parse_now(index, statement).await;
         };
         let failed = self.run_on(index, &sql).await?;
         if failed && let Some(participant) = self.participants.get_mut(index) {
@@ -493,20 +521,14 @@ impl Session {
         Ok(failed)
     }
 
-    async fn parse_now(
-        &mut self,
-        index: usize,
-        prepared: &SessionStatement,
-    ) -> Result<bool, Trouble> {
+    async fn parse_now(&mut self, index: usize, statement: &Statement) -> Result<bool, Trouble> {
         let Some(participant) = self.participants.get_mut(index) else {
             return Err(Failure::Retry.into());
         };
         let connection = &mut *participant.connection;
-        prepared
-            .statement
-            .encode_prepare(&mut connection.output, true);
+        statement.encode_prepare(&mut connection.output, true);
         let reply = Reply::Parse {
-            statement: prepared.statement.number,
+            statement: statement.number,
             named: true,
         };
         connection.replies.expect(reply, Show::Errors);

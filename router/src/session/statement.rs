@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_identifier;
+use smallvec::SmallVec;
 use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::frontend::encode;
 
@@ -341,7 +342,7 @@ pub(crate) enum Portal {
         /// A whole Bind message.
         bind: Bytes,
     },
-    /// Rows that are to be inserted on several shards.
+    /// Rows that are to be inserted on several shards, or another statement that is done when it is first executed.
     Insert {
         prepared: Arc<SessionStatement>,
         /// A whole Bind message.
@@ -402,8 +403,11 @@ impl Portal {
 #[derive(Debug)]
 pub(crate) struct ByName<T> {
     unnamed: Option<T>,
-    named: HashMap<Box<[u8]>, T, foldhash::fast::RandomState>,
+    named: HashMap<Name, T, foldhash::fast::RandomState>,
 }
+
+/// What drivers name statements by lies beside what it names: nothing else is touched to find it.
+type Name = SmallVec<[u8; 24]>;
 
 impl<T> Default for ByName<T> {
     fn default() -> Self {
@@ -433,7 +437,7 @@ impl<T> ByName<T> {
     pub(crate) fn insert(&mut self, name: &[u8], value: T) {
         match name {
             b"" => self.unnamed = Some(value),
-            name => drop(self.named.insert(name.into(), value)),
+            name => drop(self.named.insert(Name::from_slice(name), value)),
         }
     }
 

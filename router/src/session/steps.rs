@@ -1,7 +1,7 @@
-//! A query over what a common table expression returns that writes rows of several shards: each shard writes its rows, and then one of them
-//! runs the rest with what they have returned.
+//! A statement over what a common table expression returns that writes rows of several shards: each shard writes its rows, and then the rest
+//! runs with what they have returned.
 
-use switchyard_schema::ShardIndex;
+use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::Format;
 
 use super::Session;
@@ -14,7 +14,7 @@ use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::Steps;
+use crate::plan::{Rest, Steps};
 
 impl Session {
     /// Runs both, in a block, which is there.
@@ -27,8 +27,9 @@ impl Session {
         let target = &steps.write.target;
         let shards = asked.with_values(asked.sql, |values| target.shards(values, count))?;
         let shards = shards.map_err(Failure::Refused)?;
-        let description = self.describe(asked.sql).await?;
-        let width = columns(&description).map_or(0, |columns| columns.len());
+        let description = self.describe_if_any(asked.sql).await?;
+        let width = description.as_deref().and_then(columns);
+        let width = width.map_or(0, |columns| columns.len());
         let mut own = Asked {
             sql: asked.sql,
             params: asked.bound.clone(),
@@ -42,11 +43,57 @@ impl Session {
             .await?;
         let text = text.into_owned();
         let first = utf8(steps.first(&text))?;
+        own.given = self
+            .written_rows(steps, asked, (&shards, &first), &own)
+            .await?;
+        let second = utf8(steps.second(&text, own.parameters() + 1))?;
+        let (one, command) = match &steps.rest {
+            Rest::Query => (one, "SELECT"),
+            Rest::OnFirst => (ShardIndex::FIRST, ""),
+            Rest::Insert(from) => {
+                let inserting = Inserting {
+                    plan: asked.plan,
+                    sql: second.as_bytes(),
+                    shards: &[],
+                    bound: asked.bound.clone(),
+                    cancels: asked.cancels,
+                    given: own.given,
+                };
+                return Box::pin(self.insert_query(from, &inserting)).await;
+            }
+        };
+        let index = self.settled(one, asked).await?;
+        if command.is_empty() {
+            self.participants.at(index)?.note_run(asked.plan);
+        }
+        let sent = self.ask(index, &second, &asked.formats(width), &own).await;
+        self.or_lost(index, asked, sent)?;
+        let mut returned = 0;
+        let answer = self
+            .rows_or_error(index, asked.plan, &mut returned, |_| None)
+            .await?;
+        Ok(Inserted {
+            // Of a portal this has been said.
+            description: description.filter(|_| asked.bound.is_none()),
+            rows: answer.rows.into(),
+            count: answer.count,
+            command,
+        })
+    }
+
+    /// Writes on these shards by this text: the rows that it has returned.
+    async fn written_rows(
+        &mut self,
+        steps: &Steps,
+        asked: &Inserting<'_>,
+        (shards, first): (&ShardSet, &str),
+        own: &Asked<'_>,
+    ) -> Result<GivenRows, Trouble> {
         let mut few = FewRows::All(Arrays::new(steps.given.types().map(|(oid, _)| oid)));
         for shard in shards.iter() {
             let index = self.settled(shard, asked).await?;
             self.participants.at(index)?.note_run(asked.plan);
-            let sent = self.ask(index, &first, &[Format::Binary], &own).await;
+            let sent = self.ask(index, first, &[Format::Binary], own).await;
             self.or_lost(index, asked, sent)?;
             let taken = self.take_rows(index, &steps.given, few).await;
             few = match taken {
@@ -57,33 +104,17 @@ impl Session {
                 return Err(self.failed_on(shard));
             }
         }
-        own.given = match few {
-            FewRows::All(arrays) => GivenRows::new(arrays.finish().into_iter().map(Some).collect()),
+        match few {
+            FewRows::All(arrays) => Ok(GivenRows::new(
+                arrays.finish().into_iter().map(Some).collect(),
+            )),
             FewRows::TooMany => {
-                return Err(Failure::GivenLimit {
-                    table: steps.given.relation.name.as_str().into(),
-                    rows: MOST_ROWS,
-                    bytes: MOST_BYTES,
-                }
-                .into());
+                let table = steps.given.relation.name.as_str().into();
+                let (rows, bytes) = (MOST_ROWS, MOST_BYTES);
+                Err(Failure::GivenLimit { table, rows, bytes }.into())
             }
-            FewRows::OfOtherTypes | FewRows::Failed { .. } => return Err(Failure::Retry.into()),
-        };
-        let second = utf8(steps.second(&text, own.parameters() + 1))?;
-        let index = self.settled(one, asked).await?;
-        let sent = self.ask(index, &second, &asked.formats(width), &own).await;
-        self.or_lost(index, asked, sent)?;
-        let mut returned = 0;
-        let answer = self
-            .rows_or_error(index, asked.plan, &mut returned, |_| None)
-            .await?;
-        Ok(Inserted {
-            // Of a portal this has been said.
-            description: asked.bound.is_none().then_some(description),
-            rows: answer.rows.into(),
-            count: answer.count,
-            command: "SELECT",
-        })
+            FewRows::OfOtherTypes | FewRows::Failed { .. } => Err(Failure::Retry.into()),
+        }
     }
 }
 

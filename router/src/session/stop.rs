@@ -61,7 +61,7 @@ impl Session {
     }
 
     /// Waits until no cancel request is on its way to a backend that goes on with the session: it would meet the next statement there.
-    async fn hear_cancels(&mut self) {
+    pub(super) async fn hear_cancels(&mut self) {
         for held in self.participants.iter_mut() {
             let connection = &mut held.connection;
             if !connection.broken && !connection.target.is_settled() {

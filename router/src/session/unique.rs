@@ -11,6 +11,7 @@ use switchyard_schema::{ShardIndex, ShardSet};
 
 use super::Session;
 use crate::distribute::unique::{drop_sql, part_of};
+use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
@@ -56,6 +57,12 @@ impl Session {
         let Some(indexes) = &plan.unique else {
             return Ok(());
         };
+        let block = self.block.as_ref();
+        let settings = block.map_or(&*self.settings, Block::effective);
+        let role = settings.value_of("session_replication_role");
+        if let (true, Some(index)) = (role == Some("replica"), indexes.first()) {
+            return Err(without_triggers(index));
+        }
         for index in Arc::clone(indexes).iter() {
             Box::pin(self.keep_index(index, plan)).await?;
         }
@@ -180,9 +187,12 @@ fn function(index: &GlobalIndex, what: &str) -> String {
 fn state_of(index: &GlobalIndex) -> String {
     let record = escape_literal(&format!("{}()", function(index, "record")));
     let column = escape_literal(&index.column);
+    let tables = ["", "_changes"].map(|part| escape_literal(&part_of(&index.name, part)));
+    let [values, changes] = tables.map(|table| format!("pg_catalog.to_regclass({table}) IS NULL"));
     format!(
         "SELECT CASE WHEN pg_catalog.count(t.oid) = 0 THEN 'gone'
-                     WHEN pg_catalog.count(t.oid) <> 3 OR pg_catalog.bool_or(t.tgenabled = 'D') OR pg_catalog.count(a.attname) <> 3 THEN 'broken' END
+                     WHEN pg_catalog.count(t.oid) <> 3 OR pg_catalog.bool_or(t.tgenabled = 'D') OR pg_catalog.count(a.attname) <> 3
+                          OR {values} OR {changes} THEN 'broken' END
            FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_trigger t ON t.tgfoid = p.oid
            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = t.tgrelid AND a.attname = {column} AND NOT a.attisdropped
           WHERE p.oid = pg_catalog.to_regprocedure({record}) GROUP BY p.oid"
@@ -194,11 +204,23 @@ fn broken(index: &GlobalIndex) -> Trouble {
     let message = format!("global unique index \"{name}\" would not be kept any more");
     let refusal = Refusal::certain("0A000", message)
         .detail(format!(
-            "Its triggers have to be enabled, and column \"{column}\" of table \"{table}\" to have its name."
+            "Its triggers have to be enabled, and its tables and column \"{column}\" of table \"{table}\" to have their names."
         ))
         .hint(format!(
             "Call drop_global_unique_index('{name}') first, and make it anew then."
         ));
+    Failure::Refused(Box::new(refusal)).into()
+}
+
+/// The triggers have not fired.
+fn without_triggers(index: &GlobalIndex) -> Trouble {
+    let table = &index.table;
+    let message = format!(
+        "writing table \"{table}\" with session_replication_role = 'replica' is not supported"
+    );
+    let name = &index.name;
+    let refusal = Refusal::certain("0A000", message)
+        .detail(format!("Triggers keep the global unique index \"{name}\"."));
     Failure::Refused(Box::new(refusal)).into()
 }
 

@@ -4,6 +4,7 @@
 //! allocating once warm. Invariant: pure (no sockets, no clocks); a text that is not read exactly as PostgreSQL reads
 //! it is [`Unscannable`], never half understood. Collaborators: [`crate::plan`] plans what [`Scan`] found.
 
+mod empty;
 pub mod hint;
 pub mod lexer;
 pub(crate) mod names;
@@ -13,6 +14,7 @@ pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use empty::without_empty;
 pub use hint::{Hint, HintNode};
 pub use lexer::{Lexer, Token, TokenKind, Unscannable};
 pub(crate) use names::name;

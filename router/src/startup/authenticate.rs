@@ -72,6 +72,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
 
     let message = channel.password_message("SASL response").await?;
     let initial = SaslInitialResponse::decode(&message)?;
+    server.check_mechanism(initial.mechanism).map_err(refused)?;
     let later;
     let first = match initial.response {
         Some(response) => response,

@@ -639,6 +639,14 @@ async fn what_comes_in_place_of_a_password_is_refused() {
         "08P01",
         "client selected an invalid SASL authentication mechanism",
     );
+    let silently = after(&bytes(|dst| {
+        encode::sasl_initial_response(dst, b"SCRAM-SHA-1", None)
+    }));
+    is(
+        house.fatal(&silently).await,
+        "08P01",
+        "client selected an invalid SASL authentication mechanism",
+    );
     is(
         house.fatal(&choose(b"SCRAM-SHA-256", b"n,,n=")).await,
         "08P01",

@@ -17,7 +17,7 @@ use super::link::{Link, LinkError, Visitor};
 use super::node::{Node, NodeId, Observed};
 use super::{Role, Samples, Shard, Topology};
 
-/// Between two samples of a primary.
+/// Between two samples of a primary that has replicas.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// After a sample that a replica has not passed yet, look again after these.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
@@ -56,6 +56,7 @@ type ShardKey = (Arc<str>, Arc<str>);
 struct Watch {
     node: Arc<Node>,
     task: AbortHandle,
+    pause: Duration,
 }
 
 impl Drop for Watch {
@@ -96,10 +97,15 @@ impl Monitor {
                 let key = (Arc::clone(&database.name), Arc::clone(&shard.name));
                 let shared = self.shard(&key, shard);
                 for node in &shard.nodes {
+                    let pause = match node.role {
+                        // Without replicas nobody needs samples.
+                        Role::Primary if shard.nodes.len() > 1 => SAMPLE_INTERVAL,
+                        Role::Primary | Role::Replica => interval,
+                    };
                     let watch = self
                         .watches
                         .remove(&node.id)
-                        .filter(|watch| watch.is_of(node));
+                        .filter(|watch| watch.is_of(node) && watch.pause == pause);
                     let watch = watch.unwrap_or_else(|| {
                         let attendant = Attendant {
                             node: Arc::clone(node),
@@ -107,6 +113,7 @@ impl Monitor {
                             shard: Arc::clone(&shared),
                             visitor: visitor.clone(),
                             interval,
+                            pause,
                         };
                         let (host, port) = (&node.host, node.port);
                         let span =
@@ -115,6 +122,7 @@ impl Monitor {
                         Watch {
                             node: Arc::clone(node),
                             task: task.abort_handle(),
+                            pause,
                         }
                     });
                     watches.insert(node.id, watch);
@@ -159,6 +167,8 @@ struct Attendant {
     shard: Arc<ShardWatch>,
     visitor: Visitor,
     interval: Duration,
+    /// Between two looks, if nobody asks for one.
+    pause: Duration,
 }
 
 impl LinkError {
@@ -267,8 +277,7 @@ impl Attendant {
             tokio::time::sleep(BREATH).await;
             let pause = match again.next() {
                 Some(pause) if behind => *pause,
-                _ if self.node.role == Role::Primary => SAMPLE_INTERVAL,
-                _ => self.interval,
+                _ => self.pause,
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

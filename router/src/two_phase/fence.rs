@@ -249,9 +249,19 @@ impl FenceKeeper {
         node: &Arc<Node>,
         sql: &str,
     ) -> Result<Vec<Vec<Option<String>>>, LinkError> {
-        let (rows, _) = self.links.ask(&database.name, node, sql).await?;
-        Ok(rows)
+        let answered = self.links.ask(&database.name, node, sql).await;
+        if answered.as_ref().is_err_and(is_missing) {
+            // Somebody has removed the tables of decisions: who wants a fence has them made again.
+            node.note_records_decisions(false);
+        }
+        answered.map(|(rows, _)| rows)
     }
+}
+
+/// Whether what has been asked for is not there.
+fn is_missing(error: &LinkError) -> bool {
+    let missing = [SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_TABLE];
+    matches!(error, LinkError::Refused { sqlstate, .. } if missing.contains(sqlstate))
 }
 
 /// Whether what keeps a fence from being raised may pass soon.

@@ -6,8 +6,11 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::reader::{Item, Section, nearest};
-use super::tables::Word;
+use toml::de::DeTable;
+
+use super::reader::{Item, Report, Section, nearest};
+use super::tables::{WORDS, Word};
+use crate::diagnostic::Diagnostic;
 use crate::key::KeyType;
 use crate::model::{ListEntry, Literal, Method, RangeEntry, Shard};
 use crate::shard::ShardIndex;
@@ -58,6 +61,36 @@ pub(super) fn method(
                 Some("lists = [ { values = […], shard = \"…\" }, { default = true, shard = \"…\" } ]"),
             );
             None
+        }
+    }
+}
+
+impl Method {
+    /// The method of that name. `entries` is what belongs to it, in the form of the file: the key and what stands behind its `=`.
+    pub fn read(
+        name: &str,
+        entries: Option<(&str, &str)>,
+        shards: &[Shard],
+    ) -> Result<Method, Vec<Diagnostic>> {
+        let entries = entries.map(|(key, value)| format!("{key} = {value}"));
+        let text = format!("method = {name:?}\n{}\n", entries.unwrap_or_default());
+        let report = Report::new(&text);
+        let (document, errors) = DeTable::parse_recoverable(&text);
+        for error in &errors {
+            let at = error.span().map_or(0, |span| span.start);
+            report.add(at, "", error.message(), None);
+        }
+        let mut read = None;
+        if errors.is_empty() {
+            let mut section = Section::root(&document, &report);
+            let word = section.get("method").and_then(|item| item.choice(&WORDS));
+            read = method(&mut section, word, false, shards);
+            section.finish();
+        }
+        let problems = report.into_diagnostics();
+        match read {
+            Some(read) if problems.is_empty() => Ok(read),
+            _ => Err(problems),
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) enum Word {
     Reference,
 }
 
-const WORDS: [(&str, Word); 5] = [
+pub(super) const WORDS: [(&str, Word); 5] = [
     ("hash", Word::Hash),
     ("modulo", Word::Modulo),
     ("range", Word::Range),

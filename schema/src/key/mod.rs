@@ -111,6 +111,26 @@ impl KeyType {
         }
     }
 
+    /// Its name in `pg_type`, which takes no modifier of its own accord.
+    #[must_use]
+    pub const fn internal_name(self) -> &'static str {
+        match self {
+            KeyType::Int2 => "int2",
+            KeyType::Int4 => "int4",
+            KeyType::Int8 => "int8",
+            KeyType::Text => "text",
+            KeyType::Varchar => "varchar",
+            KeyType::Bpchar => "bpchar",
+            KeyType::Uuid => "uuid",
+            KeyType::Bytea => "bytea",
+            KeyType::Date => "date",
+            KeyType::Timestamp => "timestamp",
+            KeyType::Timestamptz => "timestamptz",
+            KeyType::Numeric => "numeric",
+            KeyType::Bool => "bool",
+        }
+    }
+
     /// Whether a collation decides the type's order and equality.
     #[must_use]
     pub const fn has_collation(self) -> bool {

@@ -44,6 +44,22 @@ fn half_a_transaction_is_not_seen() {
     assert!(nothing_is_prepared(bed));
 }
 
+/// What a fence stands on is made again where somebody has removed it, as a dump that was restored would.
+#[test]
+fn tables_of_decisions_that_have_gone() {
+    let (bed, _turn) = bed();
+    let mut reader = consistent(bed);
+    for gone in [vec![0], vec![1], vec![0, 1]] {
+        assert_eq!(reader.run(SUM).value(), "200");
+        for shard in gone {
+            let primary = bed.cluster().shard(shard).primary.as_ref();
+            let drop = "DROP SCHEMA switchyard CASCADE";
+            bed.cluster().superuser_sql(primary, "shop", drop).unwrap();
+        }
+        assert_eq!(reader.run(SUM).value(), "200");
+    }
+}
+
 /// Nobody knows yet how it ends, and it does not end.
 #[test]
 fn a_decision_that_does_not_come_is_not_waited_for_for_ever() {

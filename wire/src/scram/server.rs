@@ -112,19 +112,22 @@ impl ScramServer {
         }
     }
 
+    /// Whether the mechanism that the client chose is one of those. To be asked before it is told anything under it.
+    pub fn check_mechanism(&self, chosen: &[u8]) -> Result<(), ServerError> {
+        let mut offered = self.mechanisms().iter();
+        match offered.any(|offered| offered.as_bytes() == chosen) {
+            true => Ok(()),
+            false => Err(ServerError::Mechanism),
+        }
+    }
+
     /// Takes the client's first message under the mechanism it chose.
     pub fn client_first(
         self,
         mechanism: &[u8],
         message: &[u8],
     ) -> Result<ServerChallenge, ServerError> {
-        if !self
-            .mechanisms()
-            .iter()
-            .any(|offered| offered.as_bytes() == mechanism)
-        {
-            return Err(ServerError::Mechanism);
-        }
+        self.check_mechanism(mechanism)?;
         check_length(message)?;
         let bare = match mechanism == SCRAM_SHA_256_PLUS.as_bytes() {
             true => gs2_header_bound(message)?,

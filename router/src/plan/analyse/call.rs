@@ -129,7 +129,7 @@ impl<'a> Analyser<'a> {
     }
 
     fn known_call(&mut self, function: &Known, name: &str) -> Result<(), Stop> {
-        let builtin = &*function.schema == "pg_catalog";
+        let builtin = function.is_builtin(name);
         if builtin && !self.alone && self.context.relations.has_sharded() && runs_text(name) {
             return Err(Refusal::not_supported(format!(
                 "function \"{name}\" is not supported across shards"
@@ -350,7 +350,7 @@ pub(in crate::plan) fn differs_in_triggers(context: &Context<'_>, name: &str) ->
     }
     let mut known = context.relations.functions(context.search_path, None, name);
     known.any(|function| {
-        let builtin = &*function.schema == "pg_catalog";
+        let builtin = function.is_builtin(name);
         let moment = is_momentary(name) && name != "version";
         let volatile = function.volatility == Volatility::Volatile;
         let computes = builtin && only_computes(name);

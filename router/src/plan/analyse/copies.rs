@@ -20,7 +20,7 @@ const MOMENTS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
 const TIMES: [u32; 5] = [1082, 1083, 1266, 1114, 1184];
 
 impl<'a> Analyser<'a> {
-    fn writes_copies(&self) -> bool {
+    pub(super) fn writes_copies(&self) -> bool {
         self.analysis.writes_reference.is_some()
     }
 

@@ -46,7 +46,8 @@ impl<'a> Analyser<'a> {
             .iter()
             .map(|column| relation_name(column).and_then(single))
             .collect::<Result<Vec<_>, _>>()?;
-        if let Some((relation, _)) = target.sharding()
+        if let Some(relation) = target.relation
+            && (target.sharding().is_some() || self.writes_copies())
             && self.frames.len() == 1
         {
             self.analysis.target = Some((relation.name.clone(), listed.clone()));
@@ -197,7 +198,7 @@ impl<'a> Analyser<'a> {
         let first = self.analysis.first_shard.as_deref();
         let name = first.and_then(|name| name.strip_suffix("()"));
         let calls = name.is_some_and(|name| SEQUENCE_CALLS.contains(&name));
-        if calls && self.analysis.target.is_some() {
+        if calls && self.analysis.target.is_some() && !self.writes_copies() {
             let refusal = Refusal::not_supported(format!(
                 "function \"{}\" is not supported in these rows of a sharded table",
                 name.unwrap_or_default()
@@ -248,10 +249,7 @@ impl<'a> Analyser<'a> {
             return Ok(());
         };
         let keys = match position {
-            None if self.analysis.takes_next.is_some() => {
-                StoredKeys::Values(vec![self.next_key(relation, sharding)?])
-            }
-            None => StoredKeys::Values(vec![self.missing_key(relation, sharding)?]),
+            None => StoredKeys::Values(vec![self.next_key(relation, sharding)?]),
             Some(position) => match columns.get(position).and_then(|output| output.column) {
                 Some(column) if !ragged => StoredKeys::Column(column, scope),
                 _ => match self.selected_constant(query, position) {
@@ -278,15 +276,16 @@ impl<'a> Analyser<'a> {
         }
     }
 
-    /// The key of rows that do not give one, if it may be the next value of a sequence.
+    /// The key of rows that do not give one, if it may be computed before they are stored.
     fn next_key(
         &mut self,
         relation: &'a Relation,
         sharding: &'a Sharding,
     ) -> Result<KeyExpr, Stop> {
+        use DefaultValue::{Identity, Moment, Own, Sequence};
         let column = relation.columns.get(sharding.column);
         match column.map(|column| column.default) {
-            Some(DefaultValue::Sequence | DefaultValue::Identity) => {
+            Some(Sequence | Identity | Own | Moment) => {
                 let refusal = unknown_key(relation, sharding);
                 self.analysis.computed.get_or_insert(refusal);
                 Ok(computed())

@@ -6,14 +6,14 @@ use std::borrow::Cow;
 use sqlparser::ast::Query;
 use switchyard_schema::{Collation, KeyType};
 
-use super::facts::{Fact, ScopeId};
+use super::facts::{ColumnId, Fact, ScopeId};
 use super::from::rename;
 use super::names::{Item, Output};
 use super::{Analyser, CteBody, Instance, Stop, display};
 use crate::plan::refusal::Refusal;
 use crate::plan::types::Typed;
 use crate::plan::workspace::OwnView;
-use crate::relations::{Placement, Relation, RelationKind, Resolved, Volatility};
+use crate::relations::{GlobalIndex, Placement, Relation, RelationKind, Resolved, Volatility};
 
 impl<'a> Analyser<'a> {
     /// The item a relation's name stands for: a CTE, a temporary relation, or one of the catalogue's.
@@ -56,6 +56,7 @@ impl<'a> Analyser<'a> {
             Resolved::Catalog if name == "pg_class" && self.analysis.names_own_tables => {}
             Resolved::Catalog => {
                 self.analysis.catalog = true;
+                self.analysis.lists_catalog = true;
                 self.analysis.primary_read |= describes_its_server(name);
             }
             Resolved::Unknown => {
@@ -122,7 +123,10 @@ impl<'a> Analyser<'a> {
             _ if self.context.given.contains(&relation.name) => self.analysis.reference = true,
             Placement::Reference => self.analysis.reference = true,
             Placement::Unsharded => self.needs_first_shard(&relation.name.to_string()),
-            Placement::Catalog => self.analysis.catalog = true,
+            Placement::Catalog => {
+                self.analysis.catalog = true;
+                self.analysis.lists_catalog = true;
+            }
             Placement::ReadsSharded(table) => {
                 let refusal = || view(relation, &table.to_string());
                 self.analysis.reads_views.get_or_insert_with(refusal);
@@ -136,15 +140,32 @@ impl<'a> Analyser<'a> {
                     return Err(broken(relation, "its shard key is not a column").into());
                 };
                 let (name, map) = (display(relation), std::sync::Arc::clone(&sharding.map));
+                let unique = self.unique_columns(relation, &columns);
                 self.analysis.instances.push(Instance {
                     name,
                     map,
                     key,
                     scope,
+                    unique,
                 });
             }
         }
         Ok(columns)
+    }
+
+    /// The columns of a relation that global unique indexes keep.
+    fn unique_columns(
+        &self,
+        relation: &Relation,
+        columns: &[Output],
+    ) -> Vec<(GlobalIndex, ColumnId)> {
+        let indexes = self.context.relations.global_indexes().iter();
+        let own = indexes.filter(|index| index.table == relation.name);
+        let columns = own.filter_map(|index| {
+            let column = columns.get(relation.column(&index.column)?)?.column?;
+            Some((index.clone(), column))
+        });
+        columns.collect()
     }
 
     /// The columns of a CTE where it is mentioned.
@@ -195,6 +216,7 @@ impl<'a> Analyser<'a> {
                         map: target.map,
                         key,
                         scope,
+                        unique: Vec::new(),
                     });
                 }
                 let open = outputs.iter().any(|output| output.name.is_none());

@@ -30,6 +30,7 @@ pub(super) mod write;
 
 pub(super) use call::{differs_in_triggers, only_computes, reads_catalogue};
 pub(super) use insert::{SEQUENCE_CALLS, inserted_rows};
+pub(super) use write::is_default;
 
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ use super::route::{KeyExpr, StoredAs};
 use super::rows::Folded;
 use super::workspace::OwnView;
 use super::{Context, Effects};
-use crate::relations::{Relation, Volatility};
+use crate::relations::{GlobalIndex, Relation, Volatility};
 use crate::sql::{Scan, Token, TokenKind};
 
 /// Why a walk ended early.
@@ -74,6 +75,8 @@ pub(super) struct Instance {
     pub(super) key: ColumnId,
     /// The scope of its rows.
     pub(super) scope: ScopeId,
+    /// Its columns that are unique over all shards.
+    pub(super) unique: Vec<(GlobalIndex, ColumnId)>,
 }
 
 /// Keys that are stored, in new rows or in place of old ones.
@@ -165,8 +168,10 @@ pub(super) struct Analysis {
     pub(super) temporary: bool,
     /// A reference relation is read.
     pub(super) reference: bool,
-    /// A relation of PostgreSQL's catalogue is read.
+    /// A relation of PostgreSQL's catalogue is read, or something of it by a name.
     pub(super) catalog: bool,
+    /// A relation of it is.
+    pub(super) lists_catalog: bool,
     /// It is read for nothing but the name of the table that each row is in, which every shard knows of its own rows.
     pub(super) names_own_tables: bool,
     /// Every relation of the user's that is read, each once.

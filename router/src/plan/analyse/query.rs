@@ -39,7 +39,7 @@ impl Features {
     }
 
     /// Every output row is made of input rows.
-    fn is_strict(&self) -> bool {
+    pub(in crate::plan) fn is_strict(&self) -> bool {
         let grand_total = (self.aggregate || self.having) && !self.group_by;
         !(grand_total || self.grouping_sets || self.set_operation)
     }

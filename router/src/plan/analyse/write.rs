@@ -142,13 +142,8 @@ impl<'a> Analyser<'a> {
         if relation.rules && !self.alone {
             return Err(rewritten(relation).into());
         }
-        if reference && relation.kind != RelationKind::Table {
-            return Err(Refusal::not_supported(format!(
-                "writing through the view \"{}\" is not supported",
-                relation.name
-            ))
-            .hint("Write the reference table itself.")
-            .into());
+        if let Some(refusal) = written_through(relation).filter(|_| !self.alone) {
+            return Err(refusal.into());
         }
         if reference {
             self.analysis.writes_reference = Some(relation.name.to_string());
@@ -322,6 +317,22 @@ impl<'a> Analyser<'a> {
     }
 }
 
+/// A view is no table whose copies or shards are known.
+fn written_through(relation: &Relation) -> Option<Refusal> {
+    let (of, table) = match &relation.placement {
+        Placement::Reference if relation.kind != RelationKind::Table => ("", "reference table"),
+        Placement::ReadsSharded(_) if relation.kind == RelationKind::View => {
+            (" of a sharded table", "table")
+        }
+        _ => return None,
+    };
+    let message = format!(
+        "writing through the view \"{}\"{of} is not supported",
+        relation.name
+    );
+    Some(Refusal::not_supported(message).hint(format!("Write the {table} itself.")))
+}
+
 /// Rules of a table make other statements of the one that the router sees.
 fn rewritten(relation: &Relation) -> Refusal {
     let message = format!(
@@ -350,7 +361,7 @@ pub(in crate::plan) fn rekeys(relation: &Relation, function: &str) -> Refusal {
 }
 
 /// The keyword DEFAULT, which sqlparser takes for a name.
-pub(super) fn is_default(expr: &Expr) -> bool {
+pub(in crate::plan) fn is_default(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
 

@@ -7,7 +7,12 @@
 
 use std::borrow::Cow;
 
+use std::sync::Arc;
+
 use switchyard_schema::{Key, KeyError, KeyFamily, KeyType};
+
+use crate::plan::located::{Located, Lookup};
+use crate::plan::route::{KeySet, Values};
 
 /// A value as PostgreSQL's analyser sees it: its type decides which `=` compares it.
 #[derive(Debug, Clone)]
@@ -166,4 +171,42 @@ fn integral(text: &[u8]) -> Option<i64> {
         return None;
     }
     whole.parse().ok()
+}
+
+impl Located {
+    /// The question of one execution; `None` if the value is not known for certain, or no row can have it.
+    pub(crate) fn lookup(self: &Arc<Self>, values: &Values<'_>) -> Option<Lookup> {
+        let KeySet::Equal(key) = &self.need.keys else {
+            return None;
+        };
+        let Bound::Key(key) = key.bound(&self.need.map, values) else {
+            return None;
+        };
+        let value = text_of(&key)?;
+        // A number may be none of the column's type.
+        Key::from_text(self.need.map.key_type(), value.as_bytes()).ok()?;
+        Some(Lookup {
+            shard: self.need.map.shard_of(Some(&key)).ok()?,
+            value,
+            located: Arc::clone(self),
+        })
+    }
+}
+
+/// A key in a text form that PostgreSQL reads under any settings.
+fn text_of(key: &Key<'_>) -> Option<String> {
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    match key {
+        Key::Int(value) => Some(value.to_string()),
+        Key::Text(bytes) | Key::Bpchar(bytes) => String::from_utf8(bytes.to_vec()).ok(),
+        Key::Uuid(bytes) => Some(hex(bytes)),
+        Key::Bytea(bytes) => Some(format!("\\x{}", hex(bytes))),
+        Key::Bool(value) => Some(value.to_string()),
+        Key::Date(_) | Key::Timestamp(_) | Key::Numeric(_) => None,
+    }
 }

@@ -61,32 +61,32 @@ PREPARE TRANSACTION E'x'
 --> HINT: Write it as a plain string.
 
 BEGIN NONSENSE
---> PassThrough to shard s0 (primary)
--->   May use a sequence
+--> Refuse 0A000: this form of the statement is not supported
+--> HINT: Write names and constants plainly, without escapes.
 
 SET work_mem = '64MB'
---> Session: Set { name: "work_mem", value: Some(SetValue { items: ["64MB"], text: 15..21 }), local: false }
+--> Session: Set { name: "work_mem", value: Some(SetValue { items: ["64MB"] }), local: false }
 
 SET LOCAL search_path TO a, "B c", 'd'
---> Session: Set { name: "search_path", value: Some(SetValue { items: ["a", "B c", "d"], text: 25..38 }), local: true }
+--> Session: Set { name: "search_path", value: Some(SetValue { items: ["a", "B c", "d"] }), local: true }
 
 SET SESSION timezone TO DEFAULT
 --> Session: Set { name: "timezone", value: None, local: false }
 
 SET TIME ZONE 'UTC'
---> Session: Set { name: "timezone", value: Some(SetValue { items: ["UTC"], text: 14..19 }), local: false }
+--> Session: Set { name: "timezone", value: Some(SetValue { items: ["UTC"] }), local: false }
 
 SET TIME ZONE -7
---> Session: Set { name: "timezone", value: Some(SetValue { items: ["-7"], text: 14..16 }), local: false }
+--> Session: Set { name: "timezone", value: Some(SetValue { items: ["-7"] }), local: false }
 
 SET TIME ZONE LOCAL
 --> Session: Set { name: "timezone", value: None, local: false }
 
 SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE
---> Session: Set { name: "timezone", value: Some(SetValue { items: [], text: 14..46 }), local: false }
+--> Session: Set { name: "timezone", value: Some(SetValue { items: [] }), local: false }
 
 SET NAMES 'UTF8'
---> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["UTF8"], text: 10..16 }), local: false }
+--> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["UTF8"] }), local: false }
 
 SET client_encoding TO 'SJIS'
 --> Refuse 0A000: client encoding "sjis" is not supported
@@ -98,28 +98,28 @@ SET standard_conforming_strings = off
 --> HINT: Write string constants with escapes as E'…'.
 
 SET standard_conforming_strings = on
---> Session: Set { name: "standard_conforming_strings", value: Some(SetValue { items: ["on"], text: 34..36 }), local: false }
+--> Session: Set { name: "standard_conforming_strings", value: Some(SetValue { items: ["on"] }), local: false }
 
 SET ROLE bob
---> Session: Set { name: "role", value: Some(SetValue { items: ["bob"], text: 9..12 }), local: false }
+--> Session: Set { name: "role", value: Some(SetValue { items: ["bob"] }), local: false }
 
 SET ROLE NONE
---> Session: Set { name: "role", value: Some(SetValue { items: ["none"], text: 9..13 }), local: false }
+--> Session: Set { name: "role", value: Some(SetValue { items: ["none"] }), local: false }
 
 SET role = bob
---> Session: Set { name: "role", value: Some(SetValue { items: ["bob"], text: 11..14 }), local: false }
+--> Session: Set { name: "role", value: Some(SetValue { items: ["bob"] }), local: false }
 
 SET LOCAL ROLE 'bob'
---> Session: Set { name: "role", value: Some(SetValue { items: ["bob"], text: 15..20 }), local: true }
+--> Session: Set { name: "role", value: Some(SetValue { items: ["bob"] }), local: true }
 
 SET SESSION AUTHORIZATION bob
---> Session: Set { name: "session_authorization", value: Some(SetValue { items: ["bob"], text: 26..29 }), local: false }
+--> Session: Set { name: "session_authorization", value: Some(SetValue { items: ["bob"] }), local: false }
 
 SET SCHEMA 'x'
---> Session: Set { name: "search_path", value: Some(SetValue { items: ["x"], text: 11..14 }), local: false }
+--> Session: Set { name: "search_path", value: Some(SetValue { items: ["x"] }), local: false }
 
 SET switchyard.route = 'primary'
---> Session: Set { name: "switchyard.route", value: Some(SetValue { items: ["primary"], text: 23..32 }), local: false }
+--> Session: Set { name: "switchyard.route", value: Some(SetValue { items: ["primary"] }), local: false }
 
 SET TRANSACTION READ ONLY
 --> Session: SetTransaction(TransactionModes { isolation: None, read_only: Some(true), deferrable: None })
@@ -134,11 +134,11 @@ SET CONSTRAINTS ALL DEFERRED
 --> Session: SetConstraints
 
 SET a.b.c = 1.5
---> Session: Set { name: "a.b.c", value: Some(SetValue { items: ["1.5"], text: 12..15 }), local: false }
+--> Session: Set { name: "a.b.c", value: Some(SetValue { items: ["1.5"] }), local: false }
 
 SET x
---> PassThrough to shard s0 (primary)
--->   May use a sequence
+--> Refuse 0A000: this form of the statement is not supported
+--> HINT: Write names and constants plainly, without escapes.
 
 RESET ALL
 --> Session: Reset(None)
@@ -470,10 +470,10 @@ SET client_encoding = 'LATIN1'
 --> HINT: Use UTF8.
 
 SET client_encoding = 'utf-8'
---> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["utf-8"], text: 22..29 }), local: false }
+--> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["utf-8"] }), local: false }
 
 SET NAMES SQL_ASCII
---> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["sql_ascii"], text: 10..19 }), local: false }
+--> Session: Set { name: "client_encoding", value: Some(SetValue { items: ["sql_ascii"] }), local: false }
 
 -- PostgreSQL would run the function at FETCH
 DECLARE c CURSOR FOR SELECT spends_most()

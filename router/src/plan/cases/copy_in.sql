@@ -42,8 +42,8 @@ COPY users FROM STDIN (ON_ERROR ignore)
 --> DETAIL: The router finds the shard key in each row by them.
 
 COPY users FROM STDIN (FORMAT csv, ENCODING 'LATIN1')
---> Refuse 0A000: these options of COPY FROM are not supported over several shards
---> DETAIL: The router finds the shard key in each row by them.
+--> Copy of rows of csv by field 1, bigint
+-->   Converted from latin1
 -->   Guards: [0]
 
 COPY users FROM STDIN (ENCODING 'utf-8')

@@ -271,9 +271,8 @@ WITH d AS (DELETE FROM orders RETURNING user_id) SELECT x FROM generate_series(1
 -->   Then a query over d, on one shard
 
 WITH d AS (DELETE FROM orders RETURNING user_id) INSERT INTO users (id) SELECT user_id FROM d WHERE NOT EXISTS (SELECT 1 FROM d e)
---> Refuse 0A000: the default of column "created" is not supported across shards
---> DETAIL: Each shard would compute a value of its own.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Then an insert of rows of d, each on its shard
 
 WITH i AS (INSERT INTO users (id, name) VALUES (1, 'x'), (3, 'y') RETURNING id) SELECT id FROM i
 --> PassThrough to the shards of users stored in (integer[0], integer[2]) (primary)

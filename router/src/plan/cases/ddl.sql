@@ -114,18 +114,22 @@ ALTER TABLE users RENAME COLUMN name TO nom
 ALTER TABLE users RENAME COLUMN id TO uid
 --> Refuse 0A000: renaming the shard key of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users ALTER COLUMN id TYPE text
 --> Refuse 0A000: changing the type of the shard key of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users ALTER COLUMN id SET DATA TYPE int4
 --> Refuse 0A000: changing the type of the shard key of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users DROP COLUMN id
 --> Refuse 0A000: dropping the shard key of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users DROP COLUMN name
 --> Broadcast to all shards (schema)
@@ -267,10 +271,12 @@ SELECT * INTO t FROM settings
 ALTER TABLE users RENAME TO people
 --> Refuse 0A000: renaming of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users SET SCHEMA audit
 --> Refuse 0A000: moving to another schema of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users RENAME CONSTRAINT a TO b
 --> Broadcast to all shards (schema)
@@ -278,14 +284,17 @@ ALTER TABLE users RENAME CONSTRAINT a TO b
 ALTER TABLE orders ATTACH PARTITION settings FOR VALUES IN (1)
 --> Refuse 0A000: attaching and detaching partitions and children of the sharded table "orders" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make partitions by CREATE TABLE … PARTITION OF, and remove them by DROP TABLE.
 
 ALTER TABLE orders DETACH PARTITION orders_2024
 --> Refuse 0A000: attaching and detaching partitions and children of the sharded table "orders" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make partitions by CREATE TABLE … PARTITION OF, and remove them by DROP TABLE.
 
 ALTER TABLE orders_2024 NO INHERIT orders
 --> Refuse 0A000: attaching and detaching partitions and children of the sharded table "orders_2024" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make partitions by CREATE TABLE … PARTITION OF, and remove them by DROP TABLE.
 
 ALTER TABLE settings INHERIT users
 --> Refuse 0A000: table "settings" cannot become part of a sharded table
@@ -304,10 +313,12 @@ ALTER TABLE users ADD COLUMN a int, ALTER COLUMN name TYPE varchar(10), DROP COL
 ALTER TABLE users ADD COLUMN a int, ALTER COLUMN id TYPE int4
 --> Refuse 0A000: changing the type of the shard key of the sharded table "users" is not supported
 --> DETAIL: Rows would be where they are not looked for.
+--> HINT: Make another table as it is to be, and INSERT the rows of this one.
 
 ALTER TABLE users ADD COLUMN n serial
 --> Refuse 0A000: adding a column with a sequence of the sharded table "users" is not supported
---> DETAIL: Rows would be where they are not looked for.
+--> DETAIL: Each shard would number the rows that it has by itself.
+--> HINT: Make another table with the column, and INSERT the rows of this one.
 
 ALTER TABLE users ALTER id DROP NOT NULL
 --> Broadcast to all shards (schema)

@@ -106,9 +106,10 @@ INSERT INTO users (id) VALUES (2 + 3)
 --> Insert of rows of users stored = a value computed first
 
 INSERT INTO users (id) VALUES ((SELECT max(id) FROM users))
---> Refuse 0A000: the shard of the new rows of table "users" is not known
---> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id) from all shards
 
 INSERT INTO users (id) SELECT 5
 --> PassThrough to the shards of users stored in (integer[0]) (primary)
@@ -322,9 +323,10 @@ INSERT INTO users (id, created, age) VALUES (5, now(), (SELECT count(*) FROM ord
 -->   Shards: s0
 
 INSERT INTO users (id, age) VALUES (5, (SELECT count(*) FROM orders))
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "orders" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (id) from all shards
 
 INSERT INTO users AS u (id) VALUES (5) RETURNING u.id
 --> PassThrough to the shard of users stored = integer[0] (primary)
@@ -358,9 +360,8 @@ INSERT INTO events VALUES ('today', 'x')
 -->   Refuse the shard of the new row cannot be determined: table "events"
 
 INSERT INTO order_view VALUES (1, 'x')
---> Refuse 0A000: view "order_view" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet.
---> HINT: Use the view's query in place of the view.
+--> Refuse 0A000: writing through the view "order_view" of a sharded table is not supported
+--> HINT: Write the table itself.
 
 INSERT INTO nowhere VALUES (1)
 --> PassThrough to shard s0 (primary)
@@ -395,9 +396,10 @@ INSERT INTO profiles (user_id) VALUES (1), (3, 'y')
 -->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 INSERT INTO profiles (user_id, bio) VALUES (1, (SELECT max(name) FROM users)), (3, 'y')
---> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
---> DETAIL: The shard key of "users" is not restricted.
---> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (name) from all shards
 
 EXPLAIN INSERT INTO profiles (user_id, bio) VALUES (1, 'x'), (3, 'y')
 --> PassThrough to the shards of profiles stored in (integer[0], integer[2]) (primary)
@@ -481,9 +483,10 @@ INSERT INTO profiles (user_id) VALUES (nextval('some_seq')), (5)
 -->   Guards: [0]
 
 INSERT INTO profiles (user_id) VALUES ((SELECT max(id) FROM users))
---> Refuse 0A000: the shard of the new rows of table "profiles" is not known
---> DETAIL: The shard key "user_id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
---> HINT: Compute the shard key first and pass it as a value.
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id) from all shards
 
 -- rows of a query: where their keys do not stay
 INSERT INTO profiles (user_id, bio) SELECT id, 'x' FROM orders ON CONFLICT DO NOTHING
@@ -584,3 +587,87 @@ INSERT INTO users (id) SELECT user_id + 1 FROM orders ON CONFLICT (id) DO UPDATE
 --> Refuse 0A000: the default of column "created" is not supported across shards
 --> DETAIL: Each shard would compute a value of its own. A subquery in ON CONFLICT or RETURNING would see the rows of one shard.
 --> HINT: Compute the value first and pass it as a parameter.
+
+-- defaults of functions of extensions, which give each row a value of its own
+INSERT INTO tokens (id) VALUES (1), (2)
+--> PassThrough to the shards of tokens stored in (integer[0], integer[1]) (primary)
+-->   Shards of the rows: s1, s1
+
+UPDATE tokens SET token = uuid_generate_v4()
+--> Write on all shards (primary)
+
+-- the shard key is a default, and the rows are of a query
+INSERT INTO keyed (v) SELECT email FROM users
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (email) from all shards
+
+INSERT INTO keyed (v) SELECT v FROM keyed ON CONFLICT DO NOTHING
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch keyed (v) from all shards
+
+-- common table expressions in front
+WITH x AS (SELECT user_id FROM orders) INSERT INTO profiles (user_id) SELECT user_id + 1 FROM x
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (user_id) from all shards
+
+WITH x AS (SELECT 1 AS id UNION ALL SELECT 3) INSERT INTO users (id) SELECT id FROM x RETURNING id
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+
+WITH x AS (SELECT 1 AS id) INSERT INTO profiles (user_id) WITH y AS (SELECT id + 1 AS id FROM x) SELECT id FROM y
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery. The query is not found in its text.
+--> HINT: Restrict the shard key so that one shard has all the rows.
+
+-- rows of a list that need those of other shards
+INSERT INTO profiles VALUES ((SELECT max(id) + 1 FROM users), 'x')
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id) from all shards
+
+INSERT INTO profiles VALUES (1, (SELECT max(name) FROM users)), (3, 'x')
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (name) from all shards
+
+INSERT INTO profiles VALUES (1, (SELECT max(name) FROM users)), (3, DEFAULT)
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+
+INSERT INTO profiles VALUES ($1, (SELECT max(key) FROM settings)), ($2, 'x') RETURNING *
+--> PassThrough to the shards of profiles stored in ($1, $2), first shard only (primary)
+
+INSERT INTO profiles VALUES (1, (SELECT max(name) FROM users)) RETURNING *
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (name) from all shards
+
+INSERT INTO profiles VALUES (1, (SELECT max(name) FROM users)), (3, (SELECT max(name) FROM users)) RETURNING *
+--> Refuse 0A000: a statement that writes and needs rows of several shards is not supported yet
+--> DETAIL: The shard key of "users" is not restricted.
+--> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
+
+-- what the rows are brought by is in the catalogue
+INSERT INTO profiles (user_id, bio) SELECT oid, relname FROM pg_class
+--> Refuse 0A000: combining a sharded table with a temporary table or the system catalogue is not supported across shards yet
+--> DETAIL: The catalogue would list the table that the rows are brought by.
+
+INSERT INTO accounts (name) SELECT tablename FROM pg_tables
+--> Refuse 0A000: combining a sharded table with a temporary table or the system catalogue is not supported across shards yet
+--> DETAIL: The catalogue would list the table that the rows are brought by.
+
+INSERT INTO accounts (name, balance) SELECT 'users'::regclass::text || g, g FROM generate_series(1, 3) g
+--> Insert of a query's rows, each on its shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards

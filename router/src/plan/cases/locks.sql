@@ -154,3 +154,8 @@ COPY (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE) TO STDOUT
 
 DECLARE c CURSOR FOR SELECT id FROM jobs WHERE id IN ($1, $2) LIMIT 1 FOR UPDATE
 --> PassThrough to the shards of jobs in ($1, $2) (locking read: primary)
+
+-- a cursor of one shard or of several, as the values have it
+DECLARE c CURSOR FOR SELECT id FROM jobs WHERE id IN (1, 2) ORDER BY lower(note) LIMIT 1 FOR UPDATE
+--> PassThrough to the shards of jobs in (integer[0], integer[1]) (locking read: primary)
+-->   Shards: s1

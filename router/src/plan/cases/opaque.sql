@@ -53,7 +53,32 @@ SELECT * FROM order_view WHERE code BETWEEN SYMMETRIC 1 AND 2
 -->   Fetch order_view (code, name) from all shards
 
 DELETE FROM users WHERE CURRENT OF c
---> Session: OfCursor { name: "c" }
+--> Session: OfCursor { name: "c", table: TableName { schema: "public", name: "users" } }
+
+WITH gone AS (DELETE FROM ONLY public.users u WHERE CURRENT OF c RETURNING id) SELECT id FROM gone
+--> Session: OfCursor { name: "c", table: TableName { schema: "public", name: "users" } }
+
+-- of the others' rows the shard of the row has some only
+WITH b AS (UPDATE users SET name = 'x' WHERE CURRENT OF c RETURNING id) SELECT u.id FROM public.users u LEFT JOIN b ON b.id = u.id
+--> Refuse 0A000: WHERE CURRENT OF is not supported in this statement
+--> DETAIL: The row that the cursor is at is on one shard, and the statement needs others.
+--> HINT: Find the row by its key.
+
+WITH a AS (DELETE FROM orders), b AS (SELECT 1) UPDATE users SET name = 'x' WHERE CURRENT OF c RETURNING users.id
+--> Refuse 0A000: WHERE CURRENT OF is not supported in this statement
+--> DETAIL: The row that the cursor is at is on one shard, and the statement needs others.
+--> HINT: Find the row by its key.
+
+WITH b AS (UPDATE users SET name = 'x' WHERE CURRENT OF c RETURNING users.id, country) SELECT b.id, c.name FROM b JOIN countries c ON c.code = b.country
+--> Session: OfCursor { name: "c", table: TableName { schema: "public", name: "users" } }
+
+EXPLAIN DELETE FROM users WHERE CURRENT OF c
+--> Refuse 0A000: EXPLAIN of WHERE CURRENT OF is not supported
+
+UPDATE users SET id = 7 WHERE CURRENT OF c
+--> Refuse 0A000: WHERE CURRENT OF is not supported in this statement
+--> DETAIL: The row that the cursor is at is on one shard, and the statement needs others.
+--> HINT: Find the row by its key.
 
 DELETE FROM settings WHERE CURRENT OF c
 --> PassThrough to shard s0 (primary)

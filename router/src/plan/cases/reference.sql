@@ -38,19 +38,22 @@ INSERT INTO countries SELECT * FROM countries WHERE code = 'x'
 --> Broadcast to all shards (reference table)
 
 INSERT INTO countries SELECT code FROM countries LIMIT 1
---> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch countries (code) from any shard, or read in place
 
 INSERT INTO countries SELECT code, row_number() OVER ()::text FROM countries
---> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: Each shard would compute a value of its own: row_number.
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch countries (code) from any shard, or read in place
 
 INSERT INTO countries SELECT 'all', string_agg(name, ',') FROM countries
---> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: Each shard would compute a value of its own: string_agg.
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch countries (name) from any shard, or read in place
 
 INSERT INTO countries SELECT 'n', count(*)::text FROM countries
 --> Broadcast to all shards (reference table)
@@ -60,9 +63,10 @@ MERGE INTO countries c USING rates r ON r.code = c.code WHEN NOT MATCHED THEN IN
 
 -- what would differ from shard to shard
 INSERT INTO rates (code, rate) VALUES ('kr', 1)
---> Refuse 0A000: this write of the reference table "rates" is not supported
---> DETAIL: Each shard would compute a value of its own: the default of column "updated".
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Guards: [0]
 
 INSERT INTO rates (code, rate, updated) VALUES ('kr', 1, $1)
 --> Broadcast to all shards (reference table)
@@ -95,9 +99,10 @@ UPDATE rates SET rate = random()
 --> HINT: Compute the value first and pass it as a parameter.
 
 INSERT INTO tags (label) VALUES ('x')
---> Refuse 0A000: this write of the reference table "tags" is not supported
---> DETAIL: Each shard would compute a value of its own: the default of column "id".
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   May use a sequence
 
 INSERT INTO tags (id, label) VALUES (1, 'x')
 --> Broadcast to all shards (reference table)
@@ -126,8 +131,10 @@ UPDATE countries SET name = u.name FROM users u WHERE u.id = 5
 --> DETAIL: It also uses the sharded table "users", and each shard would see other rows of it.
 
 INSERT INTO countries SELECT name FROM users
---> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: It also uses the sharded table "users", and each shard would see other rows of it.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (name) from all shards
 
 DELETE FROM countries WHERE code IN (SELECT key FROM settings)
 --> Write on all shards (primary)
@@ -145,7 +152,7 @@ UPDATE country_names SET name = 'x'
 
 INSERT INTO countries SELECT relname FROM pg_class
 --> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: It also uses a temporary table or the system catalogue, which differ from shard to shard.
+--> DETAIL: It also uses a temporary table or the system catalogue, which differ from shard to shard. The catalogue would list the table that the rows are brought by.
 
 COPY countries TO STDOUT
 --> PassThrough to any shard (read)
@@ -226,9 +233,10 @@ MERGE INTO ranks USING (SELECT id FROM ranks LIMIT 1) x ON ranks.id = x.id WHEN 
 --> HINT: Compute the value first and pass it as a parameter.
 
 INSERT INTO ranks (id, v) VALUES (100, (SELECT v FROM ranks LIMIT 1))
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch ranks (v) from any shard, or read in place
 
 INSERT INTO ranks SELECT id + 5, v FROM ranks ORDER BY id LIMIT 1
 --> Broadcast to all shards (reference table)
@@ -292,9 +300,10 @@ UPDATE ranks SET at = 'NOW '
 --> HINT: Compute the value first and pass it as a parameter.
 
 INSERT INTO ranks VALUES (1, 'x', 'yesterday')
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: 'yesterday'.
---> HINT: Compute the value first and pass it as a parameter.
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Guards: [1, 2]
 
 UPDATE ranks SET at = '2026-01-01'
 --> Broadcast to all shards (reference table)

@@ -45,7 +45,7 @@ INSERT INTO hidden VALUES (1)
 -- each shard would store a time of its own
 INSERT INTO stamped_reference (code) VALUES ('x')
 --> Refuse 0A000: this write of the reference table "stamped_reference" is not supported
---> DETAIL: Each shard would compute a value of its own: a trigger that uses "now".
+--> DETAIL: Each shard would compute a value of its own: a trigger that uses "now". A trigger of it would do something else on each shard.
 --> HINT: Compute the value first and pass it as a parameter.
 
 DELETE FROM stamped_reference

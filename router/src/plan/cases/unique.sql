@@ -42,6 +42,7 @@ TRUNCATE members
 -- reading is not
 SELECT * FROM members WHERE email = 'a@x'
 --> Append of all shards (read)
+-->   Located by: members_email_key
 
 SELECT * FROM members FOR UPDATE
 --> Append of all shards (locking read: primary)
@@ -107,3 +108,48 @@ INSERT INTO jobs SELECT id, name, email FROM members WHERE id = 5 ON CONFLICT (i
 --> Write on the shard of members = integer[0] (primary)
 -->   Shards: s0
 -->   Keeps unique: members_email_key
+
+-- Reads of one value find its shard by the index; a result that always has a row does not tell whether it was there.
+SELECT * FROM members WHERE email = 'a@x'
+--> Append of all shards (read)
+-->   Located by: members_email_key
+
+SELECT name FROM members AS m WHERE m.email = $1 AND name > 'b' ORDER BY id LIMIT 1
+--> Merge of all shards (read)
+-->   Merge by 2 bigint
+-->   Limit
+-->   Columns shown: 1
+-->   Text: SELECT name, (id) AS "switchyard 1" FROM members AS m WHERE m.email = $1 AND name > 'b' ORDER BY id LIMIT (1)
+-->   Located by: members_email_key
+
+SELECT count(*) FROM members WHERE email = 'a@x'
+--> Merge of all shards (read)
+-->   One row of all
+-->     1: sum of bigint
+-->   Text: SELECT count(*) FROM members WHERE email = 'a@x'
+
+SELECT name, count(*) FROM members WHERE email = 'a@x' GROUP BY name
+--> Merge of all shards (read)
+-->   Merge by 3 text
+-->   One row of those with equal keys
+-->     2: sum of bigint
+-->   Columns shown: 2
+-->   Text: SELECT name, count(*), (name) COLLATE pg_catalog."C" AS "switchyard 1" FROM members WHERE email = 'a@x' GROUP BY name ORDER BY 3 NULLS LAST
+-->   Located by: members_email_key
+
+SELECT * FROM members WHERE email IN ('a@x', 'b@x')
+--> Append of all shards (read)
+
+SELECT * FROM members WHERE id = 7 AND email = 'a@x'
+--> PassThrough to the shard of members = integer[0] (read)
+-->   Shards: s0
+
+SELECT * FROM members WHERE email = 'a@x' FOR UPDATE
+--> Append of all shards (locking read: primary)
+
+SELECT 1 WHERE EXISTS (SELECT FROM members WHERE email = 'a@x')
+--> Workspace (read)
+-->   Reason: this use of a sharded table needs the rows of all shards together, which is not supported yet
+-->   Bind join, if few: members
+-->   Fetch members (id) from all shards
+-->     Only: email = 'a@x'

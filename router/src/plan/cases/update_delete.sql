@@ -186,9 +186,8 @@ UPDATE orders_2024 SET status = 'x' WHERE user_id = 5
 -->   Shards: s0
 
 UPDATE deep_view SET name = 'x'
---> Refuse 0A000: view "deep_view" reads the sharded table "orders"
---> DETAIL: Views of sharded tables are not supported yet.
---> HINT: Use the view's query in place of the view.
+--> Refuse 0A000: writing through the view "deep_view" of a sharded table is not supported
+--> HINT: Write the table itself.
 
 -- what is computed for each row, and what one server computes once
 UPDATE users SET name = random()::text

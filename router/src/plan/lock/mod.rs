@@ -7,10 +7,12 @@
 //! candidates is the client's with columns added, and it is parsed again and compared before it is used. Collaborators: the
 //! candidates are found as any statement is; `session::lock` runs the two steps, again if a row has changed between them.
 
+mod places;
 mod tables;
 
 use sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr, Statement};
 
+pub use self::places::Places;
 pub use self::tables::{Locked, Wait};
 use self::tables::{clauses, items, tables};
 use super::analyse::Analysis;
@@ -229,7 +231,10 @@ pub(super) fn lock(
         tokens: tokens.to_vec(),
     };
     let text = lock.candidates_in(&cut, 1);
-    verify(&text, query, select, lock.extras()).ok_or_else(unclear)?;
+    verify(&text, query, select, lock.extras(), |ours| {
+        ours.locks.is_empty() && ours.fetch.is_none()
+    })
+    .ok_or_else(unclear)?;
     let mut scan = Scan::new();
     scan.scan(&text).map_err(|_| unclear())?;
     let candidates = plan(&text, &scan, context);
@@ -246,8 +251,15 @@ fn nothing() -> Plan {
     super::utility::plan(Operator::Session, Access::Read, Command::Empty)
 }
 
-/// Parses the text that finds candidates and compares it with the client's: what is not ours must be the same.
-fn verify(text: &[u8], query: &Query, select: &Select, extras: usize) -> Option<()> {
+/// Parses a text with more columns and compares it with the client's: what is not ours must be the same, and its limits and locks as
+/// expected.
+fn verify(
+    text: &[u8],
+    query: &Query,
+    select: &Select,
+    extras: usize,
+    ends: impl FnOnce(&Query) -> bool,
+) -> Option<()> {
     let end = u32::try_from(text.len()).ok()?;
     let tokens = parse::tokens(text, 0..end).ok()?;
     let readable = parse::readable(text, &tokens)?;
@@ -277,7 +289,6 @@ fn verify(text: &[u8], query: &Query, select: &Select, extras: usize) -> Option<
         && rest(own) == rest(select)
         && added.len() == extras
         && added.iter().all(is_cast)
-        && ours.locks.is_empty()
-        && ours.fetch.is_none();
+        && ends(&ours);
     same.then_some(())
 }

@@ -66,12 +66,16 @@ impl Locked {
 
     /// How many columns a candidate has for it.
     pub fn width(&self) -> usize {
-        2 + self.key.len()
+        self.identity_width() + 1
     }
 
-    /// What a candidate has of it, besides the client's columns: the value that says where the row is, the values of its primary
-    /// key, and all of it.
+    /// What a candidate has of it, besides the client's columns: what identifies the row, and all of it.
     pub(super) fn columns(&self) -> impl Iterator<Item = String> {
+        self.identity().chain([self.row()])
+    }
+
+    /// The value that says where a row is, and the values of its primary key.
+    pub(super) fn identity(&self) -> impl Iterator<Item = String> {
         let alias = escape_identifier(&self.alias);
         let place = match &self.place {
             Place::First => "NULL::pg_catalog.text".to_owned(),
@@ -82,8 +86,17 @@ impl Locked {
             .iter()
             .map(|column| text_of(&alias, column))
             .collect();
-        let row = self.row();
-        [place].into_iter().chain(key).chain([row])
+        [place].into_iter().chain(key)
+    }
+
+    /// How many columns identify a row.
+    pub fn identity_width(&self) -> usize {
+        1 + self.key.len()
+    }
+
+    /// Whether nobody else can change the rows while they are locked.
+    pub fn stands_still(&self) -> bool {
+        self.strength > Strength::KeyShare
     }
 
     /// All of a row as one text.
@@ -113,6 +126,44 @@ impl Locked {
 
     /// The query that locks the rows with these primary keys, and gives all of each.
     pub fn query(&self, keys: &[&[&str]]) -> String {
+        let (source, columns) = self.with_keys(keys);
+        let row = self.row();
+        let strength = match self.strength {
+            Strength::KeyShare => "KEY SHARE",
+            Strength::Share => "SHARE",
+            Strength::NoKeyUpdate => "NO KEY UPDATE",
+            Strength::Update => "UPDATE",
+        };
+        let wait = match self.wait {
+            Wait::Block => "",
+            Wait::Skip => " SKIP LOCKED",
+            Wait::Fail => " NOWAIT",
+        };
+        format!("SELECT {row} {source} ORDER BY {columns} FOR {strength}{wait}")
+    }
+
+    /// The query that tells where its shard has the rows with these primary keys: of each one text, and the key.
+    pub fn query_places(&self, keys: &[&[&str]]) -> String {
+        let (source, _) = self.with_keys(keys);
+        let alias = escape_identifier(&self.alias);
+        let key: Vec<String> = self.identity().skip(1).collect();
+        let key = key.join(", ");
+        format!(
+            "SELECT pg_catalog.concat_ws(' ', {alias}.tableoid, pg_catalog.pg_relation_filenode({alias}.tableoid), {alias}.ctid), {key} {source}"
+        )
+    }
+
+    /// The name of the table in SQL.
+    pub fn name(&self) -> String {
+        let (schema, table) = (
+            escape_identifier(&self.relation.schema),
+            escape_identifier(&self.relation.name),
+        );
+        format!("{schema}.{table}")
+    }
+
+    /// FROM and WHERE for the rows with these primary keys, and the columns of the key.
+    fn with_keys(&self, keys: &[&[&str]]) -> (String, String) {
         let alias = escape_identifier(&self.alias);
         let columns: Vec<String> = self
             .key
@@ -125,26 +176,9 @@ impl Locked {
             format!("({})", values.join(", "))
         };
         let keys: Vec<String> = keys.iter().map(key).collect();
-        let (schema, table) = (
-            escape_identifier(&self.relation.schema),
-            escape_identifier(&self.relation.name),
-        );
-        let strength = match self.strength {
-            Strength::KeyShare => "KEY SHARE",
-            Strength::Share => "SHARE",
-            Strength::NoKeyUpdate => "NO KEY UPDATE",
-            Strength::Update => "UPDATE",
-        };
-        let wait = match self.wait {
-            Wait::Block => "",
-            Wait::Skip => " SKIP LOCKED",
-            Wait::Fail => " NOWAIT",
-        };
-        let row = self.row();
-        let keys = keys.join(", ");
-        format!(
-            "SELECT {row} FROM {schema}.{table} AS {alias} WHERE ({columns}) IN ({keys}) ORDER BY {columns} FOR {strength}{wait}"
-        )
+        let (table, keys) = (self.name(), keys.join(", "));
+        let source = format!("FROM {table} AS {alias} WHERE ({columns}) IN ({keys})");
+        (source, columns)
     }
 }
 

@@ -80,7 +80,7 @@ impl Builder<'_> {
 
     fn is_builtin(&self, name: &str) -> bool {
         let known = self.functions.get(name).map_or(&[][..], Vec::as_slice);
-        !known.is_empty() && known.iter().all(|known| &*known.schema == "pg_catalog")
+        !known.is_empty() && known.iter().all(|known| known.is_builtin(name))
     }
 
     fn computes(&self, name: &str, is_so: &dyn Fn(Volatility) -> bool) -> bool {

@@ -12,7 +12,10 @@ use crate::session::statement::Statement;
 
 /// Whether a Bind message has the parameters that its statement needs, as far as is known: the arrays of rows that are given would take the place of
 /// missing ones.
-pub(super) fn has_parameters(bind: &Bind<'_>, needed: Option<usize>) -> Result<(), Failure> {
+pub(in crate::session) fn has_parameters(
+    bind: &Bind<'_>,
+    needed: Option<usize>,
+) -> Result<(), Failure> {
     let given = bind.params.len();
     match needed {
         None => Ok(()),

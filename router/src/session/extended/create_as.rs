@@ -50,7 +50,7 @@ impl Session {
         let sql = prepared.statement.sql();
         let created = CreateAs::of(sql).ok_or(Failure::Retry)?;
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let bind = bind.map_err(Failure::InvalidMessage)?;
         self.begin_in_batch()?;
         let fetches = self.fetches_of_bind(plan, prepared, &bind)?;
         let cancels = self.cancels_before();

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use switchyard_schema::ShardIndex;
 use switchyard_wire::Format;
+use switchyard_wire::backend::{Column, encode};
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
+use crate::plan::lock::Places;
 use crate::plan::{Command, Plan, cursor_is_binary, query_within};
 use crate::session::Session;
 use crate::session::simple::{Ready, Sent};
@@ -25,7 +27,7 @@ use super::workspace::FIRST_USER_OID;
 /// The name of a statement and a portal of ours. No client's is the same: it would have to be that of a router's portal.
 const DECLARED: &[u8] = b"switchyard declares";
 /// The table with the rows. PostgreSQL reads a temporary table from its beginning to its end.
-const ROWS: &str = "pg_temp.\"switchyard rows\"";
+pub(in crate::session) const ROWS: &str = "pg_temp.\"switchyard rows\"";
 /// So many rows are kept here at a time.
 const TOGETHER: i32 = 1_000;
 
@@ -53,9 +55,10 @@ impl Session {
             .into());
         }
         let query = query_within(sent.sql(), &plan.command);
-        let prepared = self.prepare(&query, &[])?.ok_or(Failure::Retry)?;
-        self.statements.insert(DECLARED, Arc::new(prepared));
-        let declared = Box::pin(self.lock_and_keep(plan, sent.sql())).await;
+        let declared = match self.places_of(&query, plan).await {
+            Ok(places) => Box::pin(self.declare_placed(plan, sent.sql(), &query, places)).await,
+            Err(trouble) => Err(trouble),
+        };
         self.statements.remove(DECLARED);
         self.portals.remove(DECLARED);
         // Messages of the extended protocol have gone out, whatever the client's own was.
@@ -71,19 +74,40 @@ impl Session {
         self.complete("DECLARE CURSOR")
     }
 
-    async fn lock_and_keep(&mut self, plan: &Plan, sql: &[u8]) -> Result<(), Trouble> {
+    async fn declare_placed(
+        &mut self,
+        plan: &Plan,
+        sql: &[u8],
+        query: &[u8],
+        places: Result<Places, String>,
+    ) -> Result<(), Trouble> {
+        let text = places.as_ref().map_or(query, |places| &*places.text);
+        let prepared = self.prepare(text, &[])?.ok_or(Failure::Retry)?;
+        self.statements.insert(DECLARED, Arc::new(prepared));
+        self.lock_and_keep(plan, sql, places).await
+    }
+
+    async fn lock_and_keep(
+        &mut self,
+        plan: &Plan,
+        sql: &[u8],
+        places: Result<Places, String>,
+    ) -> Result<(), Trouble> {
         let (description, answer) = self.hidden(Step::Bind).await?;
         drop(answer);
         let description = description.ok_or(Failure::Retry)?;
         let backend = self.take_workspace(ShardIndex::FIRST).await?;
         let mut workspace = Workspace::new(backend, self.fetch_limit());
+        let shown = without_places(&description, places.as_ref().ok())?;
         let kept = self
-            .fill_cursor(&mut workspace, plan, sql, &description)
+            .fill_cursor(&mut workspace, plan, sql, (&shown, places.as_ref().ok()))
             .await;
         match kept {
             Ok(()) => {
-                self.keep_cursor(&plan.command, Some(sql), workspace, description)
-                    .await
+                self.keep_cursor(&plan.command, Some(sql), workspace, shown)
+                    .await?;
+                self.note_places(places.map(|places| places.tables));
+                Ok(())
             }
             Err(trouble) => self.leave_workspace(workspace, Err(trouble)).await,
         }
@@ -95,13 +119,13 @@ impl Session {
         workspace: &mut Workspace,
         plan: &Plan,
         sql: &[u8],
-        description: &[u8],
+        (shown, places): (&[u8], Option<&Places>),
     ) -> Result<(), Trouble> {
         let Command::Declare { name, .. } = &plan.command else {
             return Err(Failure::Retry.into());
         };
         self.open_workspace(workspace, &[], "SELECT 1").await?;
-        let types = types_of(description)?;
+        let types = types_of(shown, places)?;
         let list = workspace.value(&mut self.client, &types).await?;
         let create = format!(
             "CREATE TEMPORARY TABLE {ROWS} ({}) ON COMMIT DROP",
@@ -112,13 +136,19 @@ impl Session {
         workspace.begin_copy(&mut self.client, &copy).await?;
         loop {
             let (_, mut answer) = self.hidden(Step::Execute).await?;
-            let mut suspended = false;
+            let (mut suspended, mut rows) = (false, Vec::new());
             while let Ok(Some(header)) = frame::header(&answer) {
                 let message = answer.split_to(header.len);
                 suspended |= header.tag == b's';
                 if header.tag == b'D' {
-                    workspace.give(message.get(HEADER..).unwrap_or_default())?;
+                    rows.push(message.freeze());
                 }
+            }
+            if let Some(places) = places {
+                rows = self.place_rows(places, &rows, plan).await?;
+            }
+            for row in rows {
+                workspace.give(row.get(HEADER..).unwrap_or_default())?;
             }
             workspace.flush(&mut self.client).await?;
             if !suspended {
@@ -132,7 +162,11 @@ impl Session {
             false => "",
         };
         let name = postgres_protocol::escape::escape_identifier(name);
-        let declare = format!("DECLARE {name}{binary} NO SCROLL CURSOR FOR TABLE {ROWS}");
+        let columns = columns(shown).map_or(0, |columns| columns.len());
+        let columns: Vec<String> = (0..columns).map(|at| format!("c{at}")).collect();
+        let columns = columns.join(", ");
+        let declare =
+            format!("DECLARE {name}{binary} NO SCROLL CURSOR FOR SELECT {columns} FROM {ROWS}");
         workspace.run(&mut self.client, &declare).await
     }
 
@@ -171,7 +205,7 @@ impl Session {
                     &[Format::Binary],
                 );
                 let bind = Bind::decode(message.get(HEADER..).unwrap_or_default());
-                let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+                let bind = bind.map_err(Failure::InvalidMessage)?;
                 Box::pin(self.bind_portal(&bind)).await?;
                 self.describe_portal(DECLARED).await
             }
@@ -189,8 +223,18 @@ enum Step {
     Close,
 }
 
-/// The query for the list of columns of a table with rows like these.
-fn types_of(description: &[u8]) -> Result<String, Failure> {
+/// The RowDescription of the client's columns only.
+fn without_places(description: &[u8], places: Option<&Places>) -> Result<Bytes, Failure> {
+    let columns = columns(description).ok_or(Failure::Retry)?;
+    let shown = columns.len().checked_sub(places.map_or(0, Places::extras));
+    let columns: Vec<Column<'_>> = columns.iter().take(shown.ok_or(Failure::Retry)?).collect();
+    let mut output = BytesMut::new();
+    encode::row_description(&mut output, &columns);
+    Ok(output.freeze())
+}
+
+/// The query for the list of columns of a table with rows like these, and their places.
+fn types_of(description: &[u8], places: Option<&Places>) -> Result<String, Failure> {
     let columns = columns(description).ok_or(Failure::Retry)?;
     let mut list = Vec::new();
     for (at, column) in columns.iter().enumerate() {
@@ -204,6 +248,9 @@ fn types_of(description: &[u8]) -> Result<String, Failure> {
             "'c{at} ' || pg_catalog.format_type({}, {})",
             column.type_oid, column.type_modifier
         ));
+    }
+    for at in 0..places.map_or(0, |places| places.tables.len()) {
+        list.push(format!("'p{at} text'"));
     }
     let list = match list.is_empty() {
         true => "''".to_owned(),

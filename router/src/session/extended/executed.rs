@@ -49,7 +49,7 @@ impl Session {
         let message = self.bind_of(&prepared, &described.params, &arguments?, bind)?;
         let bound = match Bind::decode(message.get(HEADER..).unwrap_or_default()) {
             Ok(bind) => Box::pin(self.bind_portal(&bind)).await,
-            Err(_) => Err(Failure::InvalidMessage.into()),
+            Err(error) => Err(Failure::InvalidMessage(error).into()),
         };
         self.statements.remove(EXECUTED);
         bound

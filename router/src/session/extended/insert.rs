@@ -1,4 +1,4 @@
-//! Portals of INSERTs whose rows belong to several shards: all is done when the portal is first executed.
+//! Portals of INSERTs whose rows belong to several shards, and of other statements that are done when the portal is first executed.
 
 use std::sync::Arc;
 
@@ -11,15 +11,16 @@ use super::bind::BoundParams;
 use super::lossy;
 use super::workspace::{formatted, parameter_types};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
-use crate::plan::{Operator, Values};
+use crate::plan::{Command, Operator, Values};
 use crate::session::Session;
 use crate::session::insert::{Inserting, shards_of_rows};
 use crate::session::statement::{Portal, SessionStatement};
 use crate::session::workspace::columns;
 
 impl Session {
-    /// Binds such an INSERT.
+    /// Binds such a statement.
     pub(super) async fn bind_insert(
         &mut self,
         prepared: Arc<SessionStatement>,
@@ -31,7 +32,9 @@ impl Session {
                 from.clauses.as_ref().is_some_and(|clauses| clauses.returns)
             }
             Operator::Move(of) => of.returns,
-            Operator::Steps(_) => true,
+            Operator::Steps(steps) => steps.returns,
+            // Of a cursor: PostgreSQL knows.
+            Operator::Session => true,
             _ => false,
         };
         // PostgreSQL parses the client's own text, once: it says what is wrong with it, and where.
@@ -49,10 +52,7 @@ impl Session {
             shards_of_rows(&prepared.plan, &values)?
         };
         let description = match returns {
-            true => {
-                let description = self.describe_prepared(bind.statement, &prepared).await?;
-                Some(description.ok_or(Failure::Retry)?)
-            }
+            true => self.describe_prepared(bind.statement, &prepared).await?,
             false => None,
         };
         let returned = description.as_deref().and_then(columns);
@@ -100,7 +100,13 @@ impl Session {
             return Err(Failure::NoSuchPortal(lossy(name)).into());
         };
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let bind = bind.map_err(Failure::InvalidMessage)?;
+        if let Command::OfCursor { .. } = prepared.plan.command {
+            let portal = self.execute_current(&prepared, &bind, description).await?;
+            self.portals.insert(name, portal);
+            self.execute_answered(name, max_rows);
+            return Ok(());
+        }
         self.begin_in_batch()?;
         let types = parameter_types(&prepared.statement, prepared.plan.params);
         let inserting = Inserting {
@@ -109,6 +115,7 @@ impl Session {
             shards: &shards,
             bound: Some((types, &bind)),
             cancels: self.cancels_before(),
+            given: GivenRows::default(),
         };
         let inserted = self.insert_rows(&inserting).await?;
         let portal = Portal::Answered {

@@ -61,7 +61,7 @@ impl Session {
             return Err(Failure::NoSuchPortal(lossy(name)).into());
         };
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(|_| Failure::InvalidMessage)?;
+        let bind = bind.map_err(Failure::InvalidMessage)?;
         let cancels = self.cancels_before();
         let locking = locking(&prepared, &bind, cancels)?;
         let rows = Box::pin(self.lock_rows(&locking)).await?;
@@ -101,7 +101,7 @@ impl Session {
         let mut message = BytesMut::new();
         frontend::encode::bind(&mut message, OURS, OURS, &param_formats, &params, &results);
         let body = message.get(HEADER..).unwrap_or_default();
-        let bind = Bind::decode(body).map_err(|_| Failure::InvalidMessage)?;
+        let bind = Bind::decode(body).map_err(Failure::InvalidMessage)?;
         self.bind_portal(&bind).await?;
         self.describe_portal(OURS).await?;
         self.execute(OURS, 0).await?;

@@ -97,12 +97,12 @@ impl Session {
         let mut on_primaries = ShardSet::empty();
         for shard in shards.iter() {
             let index = self.join(shard, need).await?;
-            self.settle_one(index, plan).await?;
             if self.participants.at(index)?.is_primary {
                 on_primaries.insert(shard);
             }
             indexes.push(index);
         }
+        self.settle_each(&indexes, plan).await?;
         for (position, index) in indexes.iter().enumerate() {
             self.queue_bind_part(*index, position == 0, parts, &formats)?;
             let connection = &mut *self.participants.at(*index)?.connection;

@@ -15,11 +15,13 @@
 
 pub(in crate::session) mod bind;
 mod create_as;
-mod declare;
+pub(super) mod declare;
 mod executed;
 mod insert;
+mod located;
 mod lock;
 pub(in crate::session) mod merge;
+mod of_cursor;
 mod own;
 mod portals;
 mod queue;
@@ -33,7 +35,6 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use switchyard_schema::ShardIndex;
-use switchyard_wire::DecodeError;
 use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend::{self, Bind, Kind, Message};
 
@@ -91,6 +92,11 @@ impl Batch {
     /// Nothing has happened since the last Sync.
     pub(super) fn is_empty(&self) -> bool {
         self.began.is_none()
+    }
+
+    /// It has changed the schema, which the session hears of at its end.
+    pub(super) fn has_changed_schema(&self) -> bool {
+        self.schema_changed
     }
 
     /// It has written, and will commit at its end.
@@ -204,13 +210,12 @@ impl Session {
         message: &'a [u8],
     ) -> Result<Option<Message<'a>>, Trouble> {
         let body = message.get(HEADER..).unwrap_or_default();
-        let decode = || frontend::decode(tag, body).map_err(malformed);
         if self.batch.skipping {
-            return decode().map(|_| None);
+            return Ok(None);
         }
         let done = match (tag, body) {
             (b'B', _) => {
-                let bind = Bind::decode(body).map_err(malformed)?;
+                let bind = Bind::decode(body).map_err(Failure::InvalidMessage)?;
                 self.batch.begin();
                 if !self.bind_now(&bind)? {
                     return Ok(Some(Message::Bind(bind)));
@@ -225,7 +230,7 @@ impl Session {
         if done {
             return Ok(None);
         }
-        let message = decode()?;
+        let message = frontend::decode(tag, body).map_err(Failure::InvalidMessage)?;
         self.batch.begin();
         Ok(Some(message))
     }
@@ -363,10 +368,6 @@ impl Session {
             _ => encode(&mut self.client.output),
         }
     }
-}
-
-fn malformed(error: DecodeError) -> Trouble {
-    Trouble::Protocol(error.to_string().into())
 }
 
 fn lossy(name: &[u8]) -> Box<str> {

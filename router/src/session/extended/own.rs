@@ -21,6 +21,7 @@ use crate::session::route::Text;
 use crate::session::simple::Sent;
 use crate::session::statement::{Portal, SessionStatement, Statement};
 
+use super::bind::has_parameters;
 use super::workspace::parameter_types;
 
 impl Session {
@@ -37,9 +38,27 @@ impl Session {
     /// Binds a statement that the session runs itself, or a workspace of a cursor's.
     pub(super) async fn bind_own(
         &mut self,
-        prepared: &SessionStatement,
+        prepared: &Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
+        if let Command::OfCursor { .. } = prepared.plan.command {
+            return Box::pin(self.bind_insert(Arc::clone(prepared), bind)).await;
+        }
+        self.local_parse_complete(bind.statement);
+        if prepared.plan.command == Command::Distribute {
+            let statement = self.distribute_with(prepared, bind)?;
+            let prepared = SessionStatement {
+                statement,
+                ..SessionStatement::clone(prepared)
+            };
+            self.bind_here(&prepared, bind);
+            return Ok(());
+        }
+        let needed = match prepared.plan.command {
+            Command::Declare { .. } => prepared.parameters(),
+            _ => Some(0),
+        };
+        has_parameters(bind, needed)?;
         let Command::Fetch { name } = &prepared.plan.command else {
             self.bind_here(prepared, bind);
             return Ok(());
@@ -234,8 +253,9 @@ impl Session {
                 | Command::SetTransaction(_)
                 | Command::Prepare { .. }
         );
-        if self.block.is_none() && changes_settings {
-            // It has no effect, and the block that is begun here would hide that.
+        let in_block = self.block.as_ref().is_some_and(|block| block.explicit);
+        if !in_block && changes_settings {
+            // It has no effect, and the block that is begun here, or was for what came before, would hide that.
             let what = match plan.command {
                 Command::Set { local: true, .. } => Some("SET LOCAL"),
                 Command::SetTransaction(_) => Some("SET TRANSACTION"),

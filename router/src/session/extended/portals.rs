@@ -172,10 +172,10 @@ impl Session {
             return Box::pin(self.bind_execute(&prepared, bind)).await;
         }
         if matches!(prepared.plan.operator, Operator::Session) {
-            if let Some(shard) = self.shard_held_for(&prepared.plan.command) {
+            let held = self.shard_held_for(&prepared.plan.command);
+            if let Some(shard) = held.filter(|_| prepared.plan.unique.is_none()) {
                 return self.bind_one(shard, &prepared, bind).await;
             }
-            self.local_parse_complete(bind.statement);
             return Box::pin(self.bind_own(&prepared, bind)).await;
         }
         if self.consistent_read {
@@ -201,6 +201,13 @@ impl Session {
         if self.consistent_read {
             Box::pin(self.cut_before(&prepared.plan, &shards)).await?;
         }
+        if spreads
+            && prepared.plan.located.is_some()
+            && prepared.plan.command == Command::Select
+            && Box::pin(self.bind_located(&prepared, bind)).await?
+        {
+            return Ok(());
+        }
         self.bind_rows(shards, prepared, bind).await
     }
 
@@ -211,10 +218,9 @@ impl Session {
         prepared: Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
-        if let Operator::Workspace(_) = prepared.plan.operator {
-            return Box::pin(self.bind_in_workspace(&prepared, bind)).await;
-        }
         match (&prepared.plan.operator, shards.only()) {
+            (Operator::Workspace(_), _) => Box::pin(self.bind_in_workspace(&prepared, bind)).await,
+            (Operator::Session, _) => Box::pin(self.bind_own(&prepared, bind)).await,
             (
                 Operator::Insert(_)
                 | Operator::InsertQuery(_)
@@ -263,7 +269,7 @@ impl Session {
         }
     }
 
-    async fn bind_one(
+    pub(super) async fn bind_one(
         &mut self,
         shard: ShardIndex,
         prepared: &SessionStatement,

@@ -12,9 +12,10 @@ use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Command, Operator, Plan, Refusal};
 use crate::session::Session;
-use crate::session::distribute::description;
+use crate::session::distribute::{description, parameter_types};
 use crate::session::route::Planned;
 use crate::session::statement::{Origin, SessionStatement, Statement, StatementText};
+use crate::sql::without_empty;
 
 use super::lossy;
 
@@ -25,6 +26,8 @@ impl Session {
         sql: &[u8],
         declared: &[u32],
     ) -> Result<(), Trouble> {
+        let without = without_empty(sql);
+        let sql = without.as_deref().unwrap_or(sql);
         self.send_unsent().await?;
         if !name.is_empty() && self.statements.get(name).is_some() {
             return Err(Failure::DuplicateStatement(lossy(name)).into());
@@ -155,7 +158,7 @@ impl Session {
     ) -> Trouble {
         let analysed = async {
             self.settle().await?;
-            Box::pin(self.analyse(prepared.statement.sql())).await
+            Box::pin(self.analyse_refused(prepared.statement.sql())).await
         };
         match refusal.analyse_first.then_some(analysed) {
             Some(analysed) => match analysed.await {
@@ -190,8 +193,12 @@ impl Session {
                 Command::Distribute => Some(description(prepared.statement.sql()).freeze()),
                 _ => None,
             };
+            let parameters = match &prepared.plan.command {
+                Command::Distribute => parameter_types(&prepared.statement),
+                _ => Vec::new(),
+            };
             self.reply(|output| {
-                encode::parameter_description(output, &[]);
+                encode::parameter_description(output, &parameters);
                 match &rows {
                     Some(rows) => output.extend_from_slice(rows),
                     None => encode::no_data(output),
@@ -282,7 +289,9 @@ impl Session {
 
     /// No backend ever sees it.
     pub(super) fn is_handled_here(&self, plan: &Plan) -> bool {
-        matches!(plan.operator, Operator::Session) && self.shard_held_for(&plan.command).is_none()
+        let is_own = matches!(plan.operator, Operator::Session)
+            && !matches!(plan.command, Command::OfCursor { .. });
+        is_own && self.shard_held_for(&plan.command).is_none()
     }
 
     /// Gets the types of the parameters that decide the shard from PostgreSQL, which infers them.
@@ -327,7 +336,8 @@ pub(super) fn hold_statement(
                 Kind::Statement,
                 format!("sy_{evicted}").as_bytes(),
             );
-            connection.replies.expect(Reply::Close, Show::Nothing);
+            let reply = Reply::Evict { statement: evicted };
+            connection.replies.expect(reply, Show::Nothing);
         }
     } else {
         connection.unnamed = Some(statement.number);

@@ -1,5 +1,5 @@
-//! Input buffers that no connection of a worker has a use for, for the next one that something arrives on: who waits holds
-//! none. So one buffer, which is warm, mostly serves all sessions and their backends in turn.
+//! Input buffers of a worker's connections: those that none has a use for, for the next one that something arrives on. Who waits holds
+//! none, so that one buffer, which is warm, mostly serves all sessions and their backends in turn.
 //!
 //! A worker is a thread, so that its spare buffers are that thread's and need no lock: two for each query would be eight of its
 //! locked operations.

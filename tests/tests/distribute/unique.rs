@@ -2,40 +2,36 @@
 //! killed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use switchyard_tests::cluster::ClusterSpec;
 use switchyard_tests::random::chance::Chance;
-use switchyard_tests::{Bed, BedSpec, Client, Failure, Login, Reply, eventually};
+use switchyard_tests::{Bed, BedSpec, Client, Failure, Login, Reply, Turns, eventually};
 
-static BED: LazyLock<Bed> = LazyLock::new(|| {
+/// What is planned by one map of the tables begins anew by the next, which a block cannot: no test changes another's.
+pub(super) static BEDS: Turns<3> = Turns::new(|| {
     Bed::start(BedSpec::of(
         ClusterSpec::for_tests(2, 0).with_catalog().with_oracle(),
     ))
 });
-/// What is planned by one map of the tables begins anew by the next, which a block cannot.
-static TURN: Mutex<()> = Mutex::new(());
 static TABLES: AtomicU32 = AtomicU32::new(0);
 
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The same table behind the router and on the plain server.
-struct Pair {
-    table: String,
-    router: Client,
-    oracle: Client,
+pub(super) struct Pair {
+    bed: &'static Bed,
+    pub(super) table: String,
+    pub(super) router: Client,
+    pub(super) oracle: Client,
 }
 
 impl Pair {
     /// A table of its own with an id, and a unique column `email`. `$T` in what is run is its name.
-    fn new(columns: &str) -> Pair {
+    pub(super) fn new(bed: &'static Bed, columns: &str) -> Pair {
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
         let mut pair = Pair {
             table: format!("users{number}"),
-            router: BED.client(),
-            oracle: BED.oracle(),
+            bed,
+            router: bed.client(),
+            oracle: bed.oracle(),
         };
         let create = pair.text(&format!("CREATE TABLE $T (id int8 PRIMARY KEY, {columns})"));
         for sql in [
@@ -51,13 +47,13 @@ impl Pair {
         pair
     }
 
-    fn text(&self, sql: &str) -> String {
+    pub(super) fn text(&self, sql: &str) -> String {
         sql.replace("$T", &self.table)
     }
 
     /// Runs a statement on both sides: the same must come of it.
     #[track_caller]
-    fn run(&mut self, sql: &str) -> Reply {
+    pub(super) fn run(&mut self, sql: &str) -> Reply {
         let sql = self.text(sql);
         let (router, oracle) = (self.router.run(&sql), self.oracle.run(&sql));
         alike(&sql, &router, &oracle);
@@ -67,7 +63,7 @@ impl Pair {
 
     /// The same by the extended protocol.
     #[track_caller]
-    fn extended(&mut self, sql: &str, parameters: &[Option<&str>]) -> Reply {
+    pub(super) fn extended(&mut self, sql: &str, parameters: &[Option<&str>]) -> Reply {
         let sql = self.text(sql);
         let router = self.router.extended(&sql, parameters, 0);
         let oracle = self.oracle.extended(&sql, parameters, 0);
@@ -89,7 +85,7 @@ impl Pair {
 
     /// The statement succeeds on both sides.
     #[track_caller]
-    fn succeeds(&mut self, sql: &str) -> Reply {
+    pub(super) fn succeeds(&mut self, sql: &str) -> Reply {
         self.run(sql).succeeded()
     }
 
@@ -129,14 +125,14 @@ impl Pair {
     }
 
     /// An INSERT of a row that is on one shard, with a value that is on the other: it has not been run.
-    fn apart(&mut self, number: usize) -> String {
+    pub(super) fn apart(&mut self, number: usize) -> String {
         for id in 1000 * (number + 1).. {
             let insert = self.text(&format!("INSERT INTO $T VALUES ({id}, 'v{id}')"));
             self.router.run(&insert).succeeded();
             let on = |sql: &str| {
-                let shards = BED.cluster().shards().iter();
-                let mut shards =
-                    shards.map(|shard| BED.cluster().sql(shard.primary.as_ref(), sql).unwrap());
+                let shards = self.bed.cluster().shards().iter();
+                let mut shards = shards
+                    .map(|shard| self.bed.cluster().sql(shard.primary.as_ref(), sql).unwrap());
                 shards.position(|count| count == "1")
             };
             let row = on(&self.text(&format!("SELECT count(*) FROM $T WHERE id = {id}")));
@@ -154,14 +150,14 @@ impl Pair {
 
     /// The rows are the same, and the index has just their values.
     #[track_caller]
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         self.run("SELECT * FROM $T ORDER BY id");
         self.check_index();
     }
 
     /// The index has just the values of the rows.
     #[track_caller]
-    fn check_index(&mut self) {
+    pub(super) fn check_index(&mut self) {
         let rows = self.text("SELECT email, id FROM $T WHERE email IS NOT NULL ORDER BY id");
         let index = self.text("SELECT email, id FROM $T_email_key ORDER BY id");
         assert_eq!(
@@ -169,8 +165,12 @@ impl Pair {
             self.router.run(&rows).succeeded().texts()
         );
         let left = self.text("SELECT count(*) FROM $T_email_key_changes");
-        for shard in BED.cluster().shards() {
-            let left = BED.cluster().sql(shard.primary.as_ref(), &left).unwrap();
+        for shard in self.bed.cluster().shards() {
+            let left = self
+                .bed
+                .cluster()
+                .sql(shard.primary.as_ref(), &left)
+                .unwrap();
             assert_eq!(left, "0");
         }
     }
@@ -198,8 +198,8 @@ fn alike(sql: &str, router: &Reply, oracle: &Reply) {
 
 #[test]
 fn every_write_keeps_it() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text, name text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text, name text");
     let pair = &mut pair;
     pair.succeeds("INSERT INTO $T VALUES (1, 'a@x', 'A')");
     pair.succeeds(
@@ -263,8 +263,8 @@ fn every_write_keeps_it() {
 /// One server looks at each row by itself.
 #[test]
 fn rows_that_take_each_others_values() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text, rank int");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text, rank int");
     let pair = &mut pair;
     pair.succeeds("INSERT INTO $T SELECT n, 'mail' || n, n FROM generate_series(1, 20) AS n");
     for other in 2..20 {
@@ -288,8 +288,8 @@ fn rows_that_take_each_others_values() {
 
 #[test]
 fn by_the_extended_protocol_and_by_execute() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text, name text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text, name text");
     let pair = &mut pair;
     let insert = "INSERT INTO $T VALUES ($1, $2, 'x')";
     pair.extended(insert, &[Some("1"), Some("a")]).succeeded();
@@ -328,8 +328,8 @@ fn by_the_extended_protocol_and_by_execute() {
 
 #[test]
 fn blocks_and_savepoints() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text");
     let pair = &mut pair;
     pair.succeeds("INSERT INTO $T VALUES (1, 'a'), (2, 'b')");
     pair.succeeds("BEGIN");
@@ -365,8 +365,8 @@ fn blocks_and_savepoints() {
 /// Who comes second waits until the first has ended.
 #[test]
 fn sessions_that_want_the_same_value() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text");
     let table = pair.table.clone();
     for (end, id) in [("COMMIT", 10), ("ROLLBACK", 20)] {
         for other in 0..4 {
@@ -375,16 +375,16 @@ fn sessions_that_want_the_same_value() {
             pair.succeeds("BEGIN");
             pair.succeeds(&format!("INSERT INTO $T VALUES ({first}, '{value}')"));
             let sql = format!("INSERT INTO {table} VALUES ({second}, '{value}')");
-            let waiting = [BED.client(), BED.oracle()].map(|mut client| {
+            let waiting = [bed.client(), bed.oracle()].map(|mut client| {
                 let sql = sql.clone();
                 std::thread::spawn(move || (client.run(&sql), client))
             });
             let waits =
                 "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
             eventually("the second waits", || {
-                let shards = BED.cluster().shards().iter();
+                let shards = bed.cluster().shards().iter();
                 let mut shards =
-                    shards.map(|shard| BED.cluster().sql(shard.primary.as_ref(), waits).unwrap());
+                    shards.map(|shard| bed.cluster().sql(shard.primary.as_ref(), waits).unwrap());
                 shards.any(|waiting| waiting != "0")
             });
             assert!(waiting.iter().all(|thread| !thread.is_finished()));
@@ -402,17 +402,17 @@ const FILLED: &str = "SELECT count(*) FROM pg_class WHERE relname LIKE 'filled_e
 
 /// What every shard says.
 #[track_caller]
-fn on_shards(sql: &str, expected: &str) {
-    for shard in BED.cluster().shards() {
-        let said = BED.cluster().sql(shard.primary.as_ref(), sql).unwrap();
+fn on_shards(bed: &Bed, sql: &str, expected: &str) {
+    for shard in bed.cluster().shards() {
+        let said = bed.cluster().sql(shard.primary.as_ref(), sql).unwrap();
         assert_eq!(said, expected, "{sql}");
     }
 }
 
 #[test]
 fn filled_tables() {
-    let _turn = turn();
-    let mut client = BED.client();
+    let (bed, _turn) = BEDS.take();
+    let mut client = bed.client();
     for sql in [
         "CREATE TABLE filled (id int8 PRIMARY KEY, email text)",
         "SELECT create_distributed_table('filled', 'id')",
@@ -424,7 +424,7 @@ fn filled_tables() {
     let message = "could not create unique index \"filled_email_key\"";
     let failure = client.refused(create, "23505", message);
     assert_eq!(failure.field('D'), "Key (email)=(mail1) is duplicated.");
-    on_shards(FILLED, "0");
+    on_shards(bed, FILLED, "0");
     client
         .run("UPDATE filled SET email = NULL WHERE id = 501")
         .succeeded();
@@ -446,14 +446,14 @@ fn filled_tables() {
     client
         .run("INSERT INTO filled VALUES (502, 'mail77')")
         .succeeded();
-    on_shards(FILLED, "0");
-    on_shards("SELECT count(*) FROM pg_prepared_xacts", "0");
+    on_shards(bed, FILLED, "0");
+    on_shards(bed, "SELECT count(*) FROM pg_prepared_xacts", "0");
 }
 
 #[test]
 fn what_cannot_be() {
-    let _turn = turn();
-    let mut client = BED.client();
+    let (bed, _turn) = BEDS.take();
+    let mut client = bed.client();
     client
         .run("CREATE TABLE odd (id int8 PRIMARY KEY, email text, at timestamptz, j jsonb)")
         .succeeded();
@@ -502,8 +502,8 @@ fn what_cannot_be() {
 /// The value in the error is in the session's form.
 #[test]
 fn values_that_depend_on_settings() {
-    let _turn = turn();
-    let mut client = BED.client();
+    let (bed, _turn) = BEDS.take();
+    let mut client = bed.client();
     for sql in [
         "CREATE TABLE timed (id int8 PRIMARY KEY, at timestamptz)",
         "SELECT create_distributed_table('timed', 'id')",
@@ -527,8 +527,8 @@ fn values_that_depend_on_settings() {
 /// Rows that go or change with others, and rows that code writes.
 #[test]
 fn cascades_and_code() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text, name text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text, name text");
     let pair = &mut pair;
     let child = pair.text("CREATE TABLE $T_c (id int8 REFERENCES $T (id) ON DELETE CASCADE, code text, PRIMARY KEY (id, code))");
     let parent = pair.table.clone();
@@ -567,8 +567,8 @@ fn cascades_and_code() {
 /// What would leave the index behind, or unkept.
 #[test]
 fn changes_of_the_table() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text, name text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text, name text");
     let pair = &mut pair;
     pair.succeeds("INSERT INTO $T VALUES (1, 'a'), (2, 'b')");
     for change in [
@@ -589,22 +589,101 @@ fn changes_of_the_table() {
     let left = format!(
         "SELECT (SELECT count(*) FROM pg_class WHERE relname ~ '^{old}_') + (SELECT count(*) FROM pg_proc WHERE proname ~ '^{old}_')"
     );
-    for shard in BED.cluster().shards() {
+    for shard in bed.cluster().shards() {
         assert_eq!(
-            BED.cluster().sql(shard.primary.as_ref(), &left).unwrap(),
+            bed.cluster().sql(shard.primary.as_ref(), &left).unwrap(),
             "0"
         );
     }
 }
 
+/// What the index has is the rows' values, and nobody else's to change.
+#[test]
+fn its_own_rows_are_the_routers() {
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text");
+    let pair = &mut pair;
+    pair.succeeds("INSERT INTO $T VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+    let index = pair.text("$T_email_key");
+    let message = format!("cannot change global unique index \"{index}\"");
+    for write in [
+        "INSERT INTO $T_email_key VALUES ('z', 1)",
+        "INSERT INTO public.$T_email_key SELECT 'z', 1",
+        "UPDATE $T_email_key SET id = 7",
+        "UPDATE ONLY public.$T_email_key SET id = 7 WHERE email = 'a'",
+        "DELETE FROM ONLY \"$T_email_key\" WHERE email = 'a'",
+        "WITH gone AS (DELETE FROM $T_email_key RETURNING *) SELECT * FROM gone",
+        "TRUNCATE $T, $T_email_key",
+        "DELETE FROM $T_email_key_changes",
+        "MERGE INTO $T_email_key AS k USING (VALUES ('a')) AS v (email) ON k.email = v.email WHEN MATCHED THEN DELETE",
+    ] {
+        let write = pair.text(write);
+        pair.router.refused(&write, "42809", &message);
+        let failure = pair.router.extended(&write, &[], 0).failure.unwrap();
+        assert_eq!(failure.sqlstate(), "42809", "{write}");
+    }
+    let copied = pair.text("COPY $T_email_key FROM STDIN");
+    pair.router.refused(&copied, "42809", &message);
+    let kept = pair.text("global unique index \"$T_email_key\" would not be kept any more");
+    for change in [
+        "DROP TABLE $T_email_key",
+        "DROP TABLE $T_email_key_changes CASCADE",
+        "ALTER TABLE $T_email_key_changes RENAME TO other",
+    ] {
+        let change = pair.text(change);
+        pair.router.refused(&change, "0A000", &kept);
+    }
+    // It may be read, and its values be stored elsewhere.
+    let create = "CREATE TABLE copied_$T (email text)";
+    let copy = "INSERT INTO copied_$T SELECT email FROM $T_email_key";
+    for sql in [create, copy, "DROP TABLE copied_$T"] {
+        let sql = pair.text(sql);
+        pair.router.run(&sql).succeeded();
+    }
+    pair.check();
+}
+
+/// Without triggers it would not be kept.
+#[test]
+fn not_without_its_triggers() {
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text");
+    let grant = "GRANT SET ON PARAMETER session_replication_role TO app";
+    for shard in bed.cluster().shards() {
+        bed.cluster()
+            .superuser_sql(shard.primary.as_ref(), "shop", grant)
+            .unwrap();
+    }
+    let message = pair
+        .text("writing table \"$T\" with session_replication_role = 'replica' is not supported");
+    pair.succeeds("INSERT INTO $T VALUES (1, 'a')");
+    let insert = pair.text("INSERT INTO $T VALUES (2, 'a')");
+    let router = &mut pair.router;
+    router
+        .run("SET session_replication_role = replica")
+        .succeeded();
+    router.refused(&insert, "0A000", &message);
+    router.run("BEGIN").succeeded();
+    assert_eq!(router.run(&insert).sqlstate(), Some("0A000"));
+    router.run("ROLLBACK").succeeded();
+    router.run("RESET session_replication_role").succeeded();
+    router.run("BEGIN").succeeded();
+    router
+        .run("SET LOCAL session_replication_role = 'replica'")
+        .succeeded();
+    assert_eq!(router.run(&insert).sqlstate(), Some("0A000"));
+    router.run("ROLLBACK").succeeded();
+    pair.check();
+}
+
 /// Other routers know of it within a second or so; until then they may refuse, and store nothing twice.
 #[test]
 fn another_router_and_another_user() {
-    let _turn = turn();
-    let second = BED.another_router("", &|node| node.port());
+    let (bed, _turn) = BEDS.take();
+    let second = bed.another_router("", &|node| node.port());
     let mut other = Client::connect(&Login::new(second.port()));
     other.run("SELECT 1").succeeded();
-    let mut pair = Pair::new("email text");
+    let mut pair = Pair::new(bed, "email text");
     pair.succeeds("INSERT INTO $T VALUES (1, 'a')");
     let insert = pair.text("INSERT INTO $T VALUES (2, 'a')");
     eventually("the other router knows", || {
@@ -617,8 +696,8 @@ fn another_router_and_another_user() {
     // Who may only write the table keeps its index, and cannot read it.
     let grant =
         pair.text("CREATE ROLE writer_$T; GRANT INSERT ON $T TO writer_$T; GRANT writer_$T TO app");
-    for shard in BED.cluster().shards() {
-        BED.cluster()
+    for shard in bed.cluster().shards() {
+        bed.cluster()
             .superuser_sql(shard.primary.as_ref(), "shop", &grant)
             .unwrap();
     }
@@ -640,24 +719,24 @@ fn another_router_and_another_user() {
 
 /// Waits until nothing is prepared on any shard, and nobody is in a transaction.
 #[track_caller]
-fn all_has_ended() {
+fn all_has_ended(bed: &Bed) {
     let open = "SELECT (SELECT count(*) FROM pg_prepared_xacts) + (SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%')";
     eventually("all has ended", || {
-        let mut shards = BED.cluster().shards().iter();
-        shards.all(|shard| BED.cluster().sql(shard.primary.as_ref(), open).unwrap() == "0")
+        let mut shards = bed.cluster().shards().iter();
+        shards.all(|shard| bed.cluster().sql(shard.primary.as_ref(), open).unwrap() == "0")
     });
 }
 
 /// Killed while one shard is prepared and nothing is decided yet: neither the row is there nor its value.
 #[test]
 fn a_router_that_is_killed_before_the_decision() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text");
     let insert = pair.apart(1);
-    let mut victim = BED.another_router("", &|node| node.port());
+    let mut victim = bed.another_router("", &|node| node.port());
     let mut client = Client::connect(&Login::new(victim.port()));
-    let first = BED.cluster().shard(0).primary.as_ref();
-    let mut holder = BED.node_client(first);
+    let first = bed.cluster().shard(0).primary.as_ref();
+    let mut holder = bed.node_client(first);
     holder.run("BEGIN").succeeded();
     holder
         .run("LOCK switchyard.decisions IN EXCLUSIVE MODE")
@@ -666,15 +745,15 @@ fn a_router_that_is_killed_before_the_decision() {
         let inserting = scope.spawn(|| client.try_run(&insert));
         eventually("one shard is prepared", || {
             let prepared = "SELECT count(*) FROM pg_prepared_xacts";
-            let second = BED.cluster().shard(1).primary.as_ref();
-            BED.cluster().sql(second, prepared).unwrap() == "1"
+            let second = bed.cluster().shard(1).primary.as_ref();
+            bed.cluster().sql(second, prepared).unwrap() == "1"
         });
         victim.process().kill();
         inserting.join().unwrap()
     });
     assert!(told.is_none(), "{told:?}");
     holder.run("ROLLBACK").succeeded();
-    all_has_ended();
+    all_has_ended(bed);
     pair.check_index();
     pair.router.run(&insert).succeeded();
     pair.check_index();
@@ -683,11 +762,11 @@ fn a_router_that_is_killed_before_the_decision() {
 /// Killed at any time: what was acknowledged is there, and the index has the rows' values, and no others.
 #[test]
 fn routers_that_are_killed_while_they_write() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text");
     let table = pair.table.clone();
     for round in 0..4 {
-        let mut victim = BED.another_router("", &|node| node.port());
+        let mut victim = bed.another_router("", &|node| node.port());
         let mut client = Client::connect(&Login::new(victim.port()));
         let told = AtomicU32::new(0);
         std::thread::scope(|scope| {
@@ -706,7 +785,7 @@ fn routers_that_are_killed_while_they_write() {
             eventually("rows come", || told.load(Ordering::Relaxed) > 20 + round);
             victim.process().kill();
         });
-        all_has_ended();
+        all_has_ended(bed);
         let least = round * 100_000;
         let count = pair.text(&format!("SELECT count(*) FROM $T WHERE id >= {least}"));
         let count: u32 = pair.router.run(&count).value().parse().unwrap();
@@ -719,8 +798,8 @@ fn routers_that_are_killed_while_they_write() {
 /// Statements made at random, by a few values: the same comes of them, and the same is stored.
 #[test]
 fn random_writes() {
-    let _turn = turn();
-    let mut pair = Pair::new("email text, name text");
+    let (bed, _turn) = BEDS.take();
+    let mut pair = Pair::new(bed, "email text, name text");
     let mut chance = Chance::of(1, 1);
     let mut failed = 0;
     for number in 0..200 {

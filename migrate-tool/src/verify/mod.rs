@@ -1,0 +1,212 @@
+//! Is every row where it belongs? Looks at all primaries while clients work, and changes nothing.
+//!
+//! A row of a sharded table has to be on the shard that its key says ([`placed`]), and the copies of a reference table have to have the
+//! same rows ([`copies`]). Servers look for themselves, each for its own rows and all at once: what leaves them are numbers, hashes,
+//! and some of the rows that are wrong. A row that is moved or written meanwhile is no false alarm: a shard never has a row that is
+//! another's, and copies that differ are looked at again until what differs has had time to be the same.
+
+mod copies;
+mod placed;
+mod report;
+mod sql;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use switchyard_catalog::Snapshot;
+use switchyard_router::backend::TextRow;
+use switchyard_router::config::Settings;
+use switchyard_router::relations::Relations;
+use switchyard_router::topology::builder::{Builder, DatabaseState};
+use switchyard_router::topology::link::{Link, LinkError, Visitor};
+use switchyard_router::topology::loader;
+use switchyard_schema::{Database, Distribution, ShardIndex, Table};
+
+pub(crate) use report::Report;
+use report::{DatabaseReport, TableReport};
+
+/// The longest one question may take: a scan of a table.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why rows could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A shard's primary.
+    #[error("database \"{database}\", shard \"{shard}\": {source}")]
+    Server {
+        /// The database.
+        database: String,
+        /// The shard.
+        shard: String,
+        /// What happened.
+        source: LinkError,
+    },
+    /// The configuration has no user.
+    #[error("no user is configured")]
+    NoUser,
+    /// File and servers disagree about a table.
+    #[error("database \"{database}\", table {table}: {message}")]
+    Table {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+        /// How.
+        message: String,
+    },
+}
+
+/// A shard's primary.
+#[derive(Debug)]
+struct Server {
+    database: Arc<str>,
+    shard: ShardIndex,
+    name: String,
+    link: Link,
+}
+
+impl Server {
+    async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, Error> {
+        let answer = self.link.ask(sql).await;
+        answer.map_err(|source| self.failed(source))
+    }
+
+    /// The number in a column of a row of its answer.
+    fn number<T: FromStr>(&self, row: &TextRow, column: usize) -> Result<T, Error> {
+        let value = row.get(column).and_then(Option::as_deref);
+        let number = value.and_then(|value| value.parse().ok());
+        number.ok_or_else(|| self.failed(LinkError::Unexpected("a table's rows")))
+    }
+
+    fn failed(&self, source: LinkError) -> Error {
+        Error::Server {
+            database: self.database.to_string(),
+            shard: self.name.clone(),
+            source,
+        }
+    }
+}
+
+/// Asks all servers the same, at once: their answers, in the shards' order.
+async fn ask_all(servers: &mut [Server], sql: &str) -> Result<Vec<Vec<TextRow>>, Error> {
+    try_join_all(servers.iter_mut().map(|server| server.ask(sql))).await
+}
+
+/// Looks at every table of every database of the file; where there is a catalog, as that says where rows are.
+///
+/// # Errors
+/// [`Error`]: a server cannot be asked, or has not the table that it should.
+pub(crate) async fn verify(
+    settings: &Settings,
+    actual: Option<&Snapshot>,
+) -> Result<Report, Error> {
+    let mut report = Report::default();
+    for database in &settings.file.databases {
+        let known = actual.and_then(|actual| actual.databases.get(&database.name));
+        let mut state = DatabaseState::configured(Arc::new(database.clone()));
+        if let Some(known) = known {
+            state = DatabaseState::configured(Arc::clone(&known.database));
+            state.buckets = Arc::clone(&known.buckets);
+            state.epoch = known.epoch;
+        }
+        let epoch = known.map(|known| known.epoch);
+        let tables = verify_database(settings, &state).await?;
+        report.databases.push(DatabaseReport {
+            name: database.name.clone(),
+            epoch,
+            tables,
+        });
+    }
+    Ok(report)
+}
+
+async fn verify_database(
+    settings: &Settings,
+    state: &DatabaseState,
+) -> Result<Vec<TableReport>, Error> {
+    let mut servers = connect(settings, state).await?;
+    let Some(first) = servers.first_mut() else {
+        return Ok(Vec::new());
+    };
+    let found = loader::introspect(&mut first.link).await;
+    let found = found.map_err(|source| first.failed(source))?;
+    let relations = Relations::build(&state.schema, &found, Some(&state.buckets));
+    ask_all(&mut servers, sql::SETTINGS).await?;
+    let mut reports = Vec::new();
+    for table in &state.schema.tables {
+        tracing::info!(database = %state.schema.name, table = %table.name, "looking at a table's rows");
+        reports.push(verify_table(&mut servers, state, &relations, table).await?);
+    }
+    Ok(reports)
+}
+
+async fn verify_table(
+    servers: &mut [Server],
+    state: &DatabaseState,
+    relations: &Relations,
+    table: &Table,
+) -> Result<TableReport, Error> {
+    let wrong = |message: String| Error::Table {
+        database: state.schema.name.clone(),
+        table: table.name.to_string(),
+        message,
+    };
+    let mut problems = relations.problems().iter();
+    if let Some(problem) = problems.find(|problem| problem.table == table.name) {
+        return Err(wrong(problem.message.clone()));
+    }
+    let relation = relations.get(&table.name.schema, &table.name.name);
+    let relation = relation.ok_or_else(|| wrong("it is not on the first shard".to_owned()))?;
+    let (rows, findings) = match &table.distribution {
+        Distribution::Reference => copies::compare(servers, table).await?,
+        Distribution::Sharded(key) => {
+            let sharding = relation.sharding();
+            let sharding = sharding.ok_or_else(|| wrong("it has no shard key".to_owned()))?;
+            let rule = placed::Rule::of(key, sharding.map.key_type(), &state.buckets);
+            let rule = rule.map_err(|error| wrong(error.to_string()))?;
+            placed::look(servers, table, &rule).await?
+        }
+    };
+    Ok(TableReport {
+        name: table.name.to_string(),
+        rows,
+        findings,
+    })
+}
+
+/// Connects to the primary of every shard, as the user who looks at servers.
+async fn connect(settings: &Settings, state: &DatabaseState) -> Result<Vec<Server>, Error> {
+    let user = settings.monitor_user().ok_or(Error::NoUser)?;
+    let timeouts = &settings.file.router.timeouts;
+    let visitor = Visitor::new(user, timeouts.connect, PATIENCE);
+    let database: &Database = &state.schema;
+    let topology = Builder::default().build([state]);
+    let shards = topology.database(&database.name);
+    let shards = shards.map(|database| database.shards.iter());
+    let mut servers = Vec::new();
+    for (shard, at) in shards.into_iter().flatten().zip(0..) {
+        let link = Link::open(&visitor, shard.primary(), &database.name).await;
+        servers.push(Server {
+            database: database.name.as_str().into(),
+            shard: ShardIndex(at),
+            name: shard.name.to_string(),
+            link: link.map_err(|source| Error::Server {
+                database: database.name.clone(),
+                shard: shard.name.to_string(),
+                source,
+            })?,
+        });
+    }
+    Ok(servers)
+}
+
+/// The texts in the only column of rows.
+fn texts(rows: Vec<TextRow>) -> Vec<String> {
+    let null = || "NULL".to_owned();
+    rows.into_iter()
+        .filter_map(|row| row.into_iter().next())
+        .map(|value| value.unwrap_or_else(null))
+        .collect()
+}

@@ -1,0 +1,66 @@
+//! What servers are asked. Pure.
+
+use postgres_protocol::escape::escape_identifier;
+use switchyard_schema::{ShardIndex, TableName};
+
+/// Of the values a server writes as text, all are the same on every server; and rows that a policy hides are an error, not missing.
+pub(super) const SETTINGS: &str = "\
+SET row_security = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog;
+SET extra_float_digits = 3; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'";
+
+/// Rows that are shown of those that are wrong.
+const EXAMPLES: usize = 5;
+/// Characters of a row that are shown.
+const SHOWN: usize = 200;
+
+/// A name as it stands in SQL.
+pub(super) fn quoted(table: &TableName) -> String {
+    let (schema, name) = (
+        escape_identifier(&table.schema),
+        escape_identifier(&table.name),
+    );
+    format!("{schema}.{name}")
+}
+
+/// How many rows of those that one shard has each shard owns: its position, and their number. `owner` is the expression for a row's shard.
+pub(super) fn owners(table: &TableName, owner: &str) -> String {
+    let table = quoted(table);
+    format!("SELECT {owner} AS owner, count(*) FROM {table} GROUP BY 1 ORDER BY 1")
+}
+
+/// Keys of rows that a shard has and another one owns.
+pub(super) fn strays(table: &TableName, key: &str, owner: &str, by: ShardIndex) -> String {
+    let (table, by) = (quoted(table), by.position());
+    format!("SELECT {key}::text FROM {table} WHERE {owner} = {by} ORDER BY 1 LIMIT {EXAMPLES}")
+}
+
+/// A table's rows as their hashes.
+fn hashes(table: &TableName) -> String {
+    let table = quoted(table);
+    format!("(SELECT hashtextextended(copied::text, 0) AS hash FROM {table} AS copied) AS hashes")
+}
+
+/// What a copy of a table has, in 256 parts: the part, the number of its rows, and the sum of their hashes.
+pub(super) fn parts(table: &TableName) -> String {
+    let hashes = hashes(table);
+    format!("SELECT hash & 255, count(*), sum(hash) FROM {hashes} GROUP BY 1")
+}
+
+/// The hashes of the rows of some parts, and how often each is there.
+pub(super) fn rows(table: &TableName, parts: &[i64]) -> String {
+    let (hashes, parts) = (hashes(table), list(parts));
+    format!("SELECT hash, count(*) FROM {hashes} WHERE hash & 255 IN ({parts}) GROUP BY 1")
+}
+
+/// Some of the rows with these hashes, as text.
+pub(super) fn examples(table: &TableName, hashes: &[i64]) -> String {
+    let (table, hashes) = (quoted(table), list(hashes));
+    format!(
+        "SELECT left(copied::text, {SHOWN}) FROM {table} AS copied WHERE hashtextextended(copied::text, 0) IN ({hashes}) LIMIT {EXAMPLES}"
+    )
+}
+
+fn list(numbers: &[i64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    numbers.join(", ")
+}
