@@ -57,8 +57,6 @@ struct State {
     /// Whether somebody listens; follows `mode` and `closing`.
     listening: bool,
     closing: bool,
-    /// How many more bytes may pass towards the client before all connections are cut.
-    until_cut: Option<usize>,
     /// The word on its way to the server at which everything stops, and whether it has come.
     hold: Option<(&'static [u8], Hold)>,
     held: bool,
@@ -85,7 +83,6 @@ impl Proxy {
             accepted: 0,
             listening: false,
             closing: false,
-            until_cut: None,
             hold: None,
             held: false,
         };
@@ -125,11 +122,6 @@ impl Proxy {
     /// Breaks every connection there is with a reset.
     pub fn cut(&self) {
         self.shared.lock().cut();
-    }
-
-    /// Breaks every connection as soon as this many more bytes have passed towards the clients.
-    pub fn cut_after(&self, bytes: usize) {
-        self.shared.lock().until_cut = Some(bytes);
     }
 
     /// Stalls as soon as this word is on its way to the server.
@@ -175,7 +167,6 @@ impl State {
     }
 
     fn cut(&mut self) {
-        self.until_cut = None;
         for stream in self
             .connections
             .drain(..)
@@ -280,10 +271,6 @@ fn pump(shared: &Shared, mut from: TcpStream, mut to: TcpStream, downstream: boo
         if to.write_all(bytes).is_err() {
             break;
         }
-        let mut state = shared.lock();
-        if downstream && state.until_cut == Some(0) {
-            state.cut();
-        }
     }
     let _ = to.shutdown(Shutdown::Write);
 }
@@ -303,21 +290,16 @@ fn admit<'a>(shared: &Shared, bytes: &'a [u8], downstream: bool) -> Option<&'a [
             return Some(bytes);
         }
     }
-    let mut state = shared.changed.wait_while(state, stalled).unwrap();
-    let mut passed = bytes;
-    if let (true, Some(left)) = (downstream, &mut state.until_cut) {
-        passed = &bytes[..bytes.len().min(*left)];
-        *left -= passed.len();
-    }
+    let state = shared.changed.wait_while(state, stalled).unwrap();
     let mode = state.mode;
     drop(state);
     match mode {
         Mode::BlackHole => None,
         Mode::Slow(delay) => {
             std::thread::sleep(delay);
-            Some(passed)
+            Some(bytes)
         }
-        Mode::Forward | Mode::Stall | Mode::Refuse => Some(passed),
+        Mode::Forward | Mode::Stall | Mode::Refuse => Some(bytes),
     }
 }
 
@@ -376,20 +358,6 @@ mod tests {
         proxy.cut();
         assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
         say(&mut connect(&proxy), b"again");
-    }
-
-    #[test]
-    fn a_cut_comes_after_so_many_bytes() {
-        let proxy = Proxy::to(echo());
-        let mut stream = connect(&proxy);
-        proxy.cut_after(3);
-        stream.write_all(b"hello").unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        assert!(
-            b"hel".starts_with(&answer),
-            "a reset may take bytes with it, but no more than three pass"
-        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
 use switchyard_tests::dialogue::{run, step};
-use switchyard_tests::{Bed, BedSpec, Client, Login, Mode, Proxied, Proxy, Turns, eventually};
+use switchyard_tests::{
+    Bed, BedSpec, Client, Hold, Login, Mode, Proxied, Proxy, Turns, eventually,
+};
 
 /// The tests stop servers.
 static BEDS: Turns<2> = Turns::new(|| {
@@ -117,6 +119,24 @@ fn a_transaction_on_a_dying_server_fails() {
     }
 }
 
+/// Lets what has this word in it come to the second shard, and breaks the connection before its answer: what the client makes of it.
+fn without_answer<T: Send>(
+    proxied: &Proxied,
+    word: &'static [u8],
+    done: impl Fn() -> bool,
+    ask: impl FnOnce() -> T + Send,
+) -> T {
+    let proxy = proxied.of_shard(1);
+    proxy.hold_at(word, Hold::After);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(ask);
+        eventually("it has come", || proxy.is_held() && done());
+        proxy.cut();
+        proxy.set(Mode::Forward);
+        asking.join().unwrap()
+    })
+}
+
 #[test]
 fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
     let (bed, _turn) = BEDS.take();
@@ -126,11 +146,11 @@ fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
     let update = format!("UPDATE users SET name = 'unknown' WHERE id = {user}");
     client.run("BEGIN").succeeded();
     client.run(&update).succeeded();
-    proxied.of_shard(1).cut_after(0);
-    let failure = client.run("COMMIT").failure.unwrap();
+    // It is committed: the client has to be told that this may be so.
+    let committed = || bed.client().run(&name_of(&user)).value() == "unknown";
+    let reply = without_answer(&proxied, b"COMMIT", committed, || client.run("COMMIT"));
+    let failure = reply.failure.unwrap();
     assert_eq!(failure.sqlstate(), "08007", "{failure:?}");
-    // It was committed: the client had to be told that this may be so.
-    assert_eq!(bed.client().run(&name_of(&user)).value(), "unknown");
 
     // A read that locks rows has no effect that outlives its connection.
     let mut locking = proxied.client();
@@ -141,8 +161,13 @@ fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
             .iter()
             .all(|line| !line.starts_with('E'))
     });
-    proxied.of_shard(1).cut_after(0);
-    let seen = step(&mut locking, &batch(), b'Z');
+    let word: &'static [u8] = user.clone().leak().as_bytes();
+    let seen = without_answer(
+        &proxied,
+        word,
+        || true,
+        || step(&mut locking, &batch(), b'Z'),
+    );
     assert!(seen[1].starts_with("E 08006"), "{seen:?}");
 
     // The same for a statement that is its own transaction.
@@ -150,8 +175,8 @@ fn the_outcome_of_a_commit_whose_answer_is_lost_is_called_unknown() {
     eventually("it works again", || {
         client.run(&name_of(&user)).failure.is_none()
     });
-    proxied.of_shard(1).cut_after(0);
-    let failure = client.run(&update).failure.unwrap();
+    let reply = without_answer(&proxied, b"'unknown'", || true, || client.run(&update));
+    let failure = reply.failure.unwrap();
     assert!(
         ["08007", "40003"].contains(&failure.sqlstate()),
         "{failure:?}"
