@@ -248,6 +248,12 @@ fn the_routers_own_settings() {
         }
         client.run(&format!("RESET {name}")).succeeded();
     }
+}
+
+/// On servers of its own: other tests' clients would get what the role has.
+#[test]
+fn the_routers_own_settings_of_a_role() {
+    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
     let everywhere = |sql: &str| {
         for shard in bed.cluster().shards() {
             let node = shard.primary.as_ref();
@@ -257,7 +263,7 @@ fn the_routers_own_settings() {
     everywhere("ALTER DATABASE shop SET switchyard.consistent_read = off");
     everywhere("ALTER ROLE app SET switchyard.consistent_read = on");
     // A router that has not yet asked for them.
-    let router = router("");
+    let router = bed.another_router("", &|node| node.port());
     let mut client = Client::connect(&Login::new(router.port()));
     let mut chosen = Client::connect(
         &Login::new(router.port()).with("options", "-cswitchyard.consistent_read=off"),
