@@ -12,7 +12,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         name: "initial",
@@ -22,6 +22,11 @@ const MIGRATIONS: [Migration; 2] = [
         version: 2,
         name: "decisions",
         sql: include_str!("../migrations/0002_decisions.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "movements",
+        sql: include_str!("../migrations/0003_movements.sql"),
     },
 ];
 

@@ -240,7 +240,7 @@ async fn read_maps(
 }
 
 /// The bucket map from its stored form.
-fn decode(owners: &[u8], shards: usize) -> Result<BucketMap, Error> {
+pub(crate) fn decode(owners: &[u8], shards: usize) -> Result<BucketMap, Error> {
     let (pairs, []) = owners.as_chunks::<2>() else {
         return Err(Error::Damaged("a bucket map of an odd length".into()));
     };

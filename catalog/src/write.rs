@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
-use switchyard_schema::{BucketMap, Database, Distribution, Node, SslMode, Table};
+use switchyard_schema::{BucketMap, Database, Distribution, Node, Shard, Table};
 
 use crate::read::encode;
 use crate::{Catalog, Error, placement};
@@ -66,17 +66,8 @@ async fn insert(connection: &mut PgConnection, database: &Database) -> Result<()
         .bind(&database.name)
         .execute(&mut *connection)
         .await?;
-    for (shard, position) in database.shards.iter().zip(0i32..) {
-        sqlx::query("INSERT INTO switchyard.shards (database, position, name, weight) VALUES ($1, $2, $3, $4)")
-            .bind(&database.name)
-            .bind(position)
-            .bind(&shard.name)
-            .bind(i64::from(shard.weight))
-            .execute(&mut *connection)
-            .await?;
-        for (node, number) in shard.nodes.iter().zip(0i32..) {
-            insert_node(connection, database, position, number, node).await?;
-        }
+    for (shard, position) in database.shards.iter().zip(0..) {
+        insert_shard(connection, &database.name, position, shard).await?;
     }
     for table in &database.tables {
         insert_table(connection, database, table).await?;
@@ -90,9 +81,31 @@ async fn insert(connection: &mut PgConnection, database: &Database) -> Result<()
     Ok(())
 }
 
+pub(crate) async fn insert_shard(
+    connection: &mut PgConnection,
+    database: &str,
+    position: usize,
+    shard: &Shard,
+) -> Result<(), Error> {
+    let position = i32::try_from(position).map_err(|_| Error::Damaged("too many shards".into()))?;
+    sqlx::query(
+        "INSERT INTO switchyard.shards (database, position, name, weight) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(database)
+    .bind(position)
+    .bind(&shard.name)
+    .bind(i64::from(shard.weight))
+    .execute(&mut *connection)
+    .await?;
+    for (node, number) in shard.nodes.iter().zip(0i32..) {
+        insert_node(connection, database, position, number, node).await?;
+    }
+    Ok(())
+}
+
 async fn insert_node(
     connection: &mut PgConnection,
-    database: &Database,
+    database: &str,
     shard: i32,
     position: i32,
     node: &Node,
@@ -102,28 +115,18 @@ async fn insert_node(
         "INSERT INTO switchyard.nodes (database, shard, position, host, port, role, zone, ssl_mode, ssl_root_cert)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
-    .bind(&database.name)
+    .bind(database)
     .bind(shard)
     .bind(position)
     .bind(&node.host)
     .bind(i32::from(node.port))
     .bind(node.role.to_string())
     .bind(node.zone.as_deref())
-    .bind(ssl_mode(node.tls.mode))
+    .bind(node.tls.mode.to_string())
     .bind(root_cert.map(|path| path.to_string_lossy().into_owned()))
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn ssl_mode(mode: SslMode) -> &'static str {
-    match mode {
-        SslMode::Disable => "disable",
-        SslMode::Prefer => "prefer",
-        SslMode::Require => "require",
-        SslMode::VerifyCa => "verify-ca",
-        SslMode::VerifyFull => "verify-full",
-    }
 }
 
 pub(crate) async fn insert_table(

@@ -1,17 +1,20 @@
-//! `switchyard-migrate`: plans the movement of data between shards.
+//! `switchyard-migrate`: moves data between shards.
 //!
-//! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`). The configuration and the catalog are read by the
+//! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`); all else moves buckets (`movement`). The configuration and the catalog are read by the
 //! router's library, so that both programs understand them alike. What a command computes goes to standard output, everything else to
 //! standard error as log lines. Exit codes: 0 done, 1 configuration or runtime error, or rows that are wrong, 2 usage.
 
 mod log;
+mod movement;
+mod names;
 mod plan;
 mod print;
+mod servers;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use switchyard_catalog::{Catalog, Credentials, Snapshot};
 use switchyard_router::config::{ConfigError, Password, ProcessEnvironment, Settings};
+use switchyard_schema::Database;
 
 /// Moves data between Switchyard shards.
 #[derive(Debug, Parser)]
@@ -34,6 +38,58 @@ enum Command {
     Plan(Common),
     /// Look whether every row is on the shard that owns it, and reference tables are the same everywhere. Touches nothing.
     Verify(Common),
+    /// Move buckets to where the configuration file asks for, while clients work; or go on with that.
+    Apply(Moving),
+    /// Move buckets back to where they were before `apply`.
+    Rollback(Moving),
+    /// Accept what has moved: there is no way back, and shards that own nothing and are not in the file are forgotten.
+    Finish(Chosen),
+    /// Leave buckets where they are by now, and nothing else behind.
+    Abort(Chosen),
+    /// Have `apply` or `rollback` stop after the present group of buckets.
+    Pause(Chosen),
+    /// Let `apply` and `rollback` go on when they are run again.
+    Resume(Chosen),
+    /// Say how far the movement is.
+    Status(Chosen),
+}
+
+/// A command for some databases.
+#[derive(Debug, Args)]
+struct Chosen {
+    #[command(flatten)]
+    common: Common,
+    /// The database [default: all of the file]
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+}
+
+/// A command that moves rows.
+#[derive(Debug, Args)]
+struct Moving {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// About how many rows move in one transaction; they cannot be written meanwhile
+    #[arg(long, value_name = "ROWS", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    group_rows: u64,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Command {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Plan(common) | Self::Verify(common) => common,
+            Self::Apply(Moving { chosen, .. })
+            | Self::Rollback(Moving { chosen, .. })
+            | Self::Finish(chosen)
+            | Self::Abort(chosen)
+            | Self::Pause(chosen)
+            | Self::Resume(chosen)
+            | Self::Status(chosen) => &chosen.common,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +118,12 @@ enum Failure {
     Output(#[from] io::Error),
     #[error(transparent)]
     Verify(#[from] verify::Error),
+    #[error(transparent)]
+    Movement(#[from] movement::Error),
+    #[error("the file has no database \"{0}\"")]
+    NoDatabase(String),
+    #[error("nobody has said yes: nothing is moved (`--yes` if there is nobody to ask)")]
+    NotSaid,
     #[error("the catalog changes all the time: look at the rows when tables are not distributed")]
     Unsteady,
 }
@@ -71,16 +133,13 @@ const LOOKS: usize = 3;
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    let (Command::Plan(common) | Command::Verify(common)) = &command;
+    let common = command.common();
     let settings = load(&common.config);
     log::start(
         common.log_format,
         settings.as_ref().ok().map(|s| &s.file.log),
     );
-    let done = settings.and_then(|settings| match &command {
-        Command::Plan(_) => print_plan(&settings, common.json),
-        Command::Verify(_) => print_verified(&settings, common.json),
-    });
+    let done = settings.and_then(|settings| run(&command, &settings));
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -91,14 +150,102 @@ fn main() -> ExitCode {
     }
 }
 
+/// False: rows are wrong.
+fn run(command: &Command, settings: &Settings) -> Result<bool, Failure> {
+    match command {
+        Command::Plan(common) => print_plan(settings, common.json)?,
+        Command::Verify(common) => return print_verified(settings, common.json),
+        Command::Apply(moving) => move_buckets(settings, moving, false)?,
+        Command::Rollback(moving) => move_buckets(settings, moving, true)?,
+        Command::Finish(chosen) => end_movement(settings, chosen, true)?,
+        Command::Abort(chosen) => end_movement(settings, chosen, false)?,
+        Command::Pause(chosen) => set_paused(settings, chosen, true)?,
+        Command::Resume(chosen) => set_paused(settings, chosen, false)?,
+        Command::Status(chosen) => print_status(settings, chosen)?,
+    }
+    Ok(true)
+}
+
+impl Chosen {
+    /// The databases meant.
+    fn databases<'a>(&self, settings: &'a Settings) -> Result<Vec<&'a Database>, Failure> {
+        let all = settings.file.databases.iter();
+        let meant = |database: &&Database| {
+            self.database
+                .as_ref()
+                .is_none_or(|name| *name == database.name)
+        };
+        let meant: Vec<&Database> = all.filter(meant).collect();
+        match (&self.database, meant.is_empty()) {
+            (Some(name), true) => Err(Failure::NoDatabase(name.clone())),
+            _ => Ok(meant),
+        }
+    }
+}
+
+fn move_buckets(settings: &Settings, moving: &Moving, back: bool) -> Result<(), Failure> {
+    if !moving.yes {
+        print_plan(settings, false)?;
+        is_wanted()?;
+    }
+    let rows = moving.group_rows;
+    for database in moving.chosen.databases(settings)? {
+        let report = match back {
+            true => runtime()?.block_on(movement::rollback(settings, &database.name, rows)),
+            false => runtime()?.block_on(movement::apply(settings, database, rows)),
+        };
+        print(&report?, moving.chosen.common.json)?;
+    }
+    Ok(())
+}
+
+fn end_movement(settings: &Settings, chosen: &Chosen, accept: bool) -> Result<(), Failure> {
+    for database in chosen.databases(settings)? {
+        let report = match accept {
+            true => runtime()?.block_on(movement::finish(settings, database)),
+            false => runtime()?.block_on(movement::abort(settings, &database.name)),
+        };
+        print(&report?, chosen.common.json)?;
+    }
+    Ok(())
+}
+
+fn set_paused(settings: &Settings, chosen: &Chosen, paused: bool) -> Result<(), Failure> {
+    for database in chosen.databases(settings)? {
+        runtime()?.block_on(movement::pause(settings, &database.name, paused))?;
+    }
+    Ok(())
+}
+
+fn print_status(settings: &Settings, chosen: &Chosen) -> Result<(), Failure> {
+    for database in chosen.databases(settings)? {
+        let status = runtime()?.block_on(movement::status(settings, &database.name))?;
+        print(&status, chosen.common.json)?;
+    }
+    Ok(())
+}
+
+/// Asks whoever sits there.
+fn is_wanted() -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::NotSaid);
+    }
+    io::stderr().write_all(b"Move buckets so? [yes/no] ")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::NotSaid),
+    }
+}
+
 fn load(path: &Path) -> Result<Settings, Failure> {
     Ok(Settings::load(path, &ProcessEnvironment)?)
 }
 
-fn print_plan(settings: &Settings, json: bool) -> Result<bool, Failure> {
+fn print_plan(settings: &Settings, json: bool) -> Result<(), Failure> {
     let actual = runtime()?.block_on(actual(settings))?;
-    print(&plan::plan(&settings.file, actual.as_ref()), json)?;
-    Ok(true)
+    print(&plan::plan(&settings.file, actual.as_ref()), json)
 }
 
 /// False: rows are wrong.

@@ -14,7 +14,7 @@ pub mod control;
 pub mod copy_in;
 pub mod deadlock;
 pub mod demo;
-pub(crate) mod distribute;
+pub mod distribute;
 pub mod execute;
 pub mod explain;
 pub mod http;

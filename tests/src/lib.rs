@@ -10,6 +10,7 @@
 //! - [`dialogue`] shows what is said message by message.
 //! - [`differential`] runs sqllogictest files against the router and the oracle.
 //! - [`random`] does the same with statements made at random.
+//! - [`Reshard`] is a bed whose buckets can move to a third shard.
 //! - [`hardship`] has reads over several shards fail or wait, and says what must hold afterwards.
 //! - [`regress`] does so with PostgreSQL's own regression files.
 //!
@@ -25,6 +26,7 @@ mod proxy;
 pub mod random;
 pub mod regress;
 mod reply;
+mod reshard;
 mod router;
 mod turns;
 
@@ -35,6 +37,7 @@ pub use client::{Client, Login, Message, bind};
 pub use proxied::Proxied;
 pub use proxy::{Hold, Mode, Proxy};
 pub use reply::{Column, Failure, Reply};
+pub use reshard::{Asks, Outcome, Reshard};
 pub use router::{Router, RouterPorts, command};
 pub use switchyard_cluster as cluster;
 pub use switchyard_router::demo::shop;

@@ -93,16 +93,7 @@ impl Router {
 
     /// The program, built by cargo together with this package's tests.
     pub fn binary() -> PathBuf {
-        let test = std::env::current_exe().unwrap();
-        let found = test
-            .ancestors()
-            .skip(1)
-            .take(2)
-            .map(|directory| directory.join("switchyard-under-test"));
-        found
-            .into_iter()
-            .find(|path| path.is_file())
-            .expect("cargo builds the router beside the tests")
+        program("switchyard-under-test")
     }
 
     /// The port for PostgreSQL clients.
@@ -165,6 +156,16 @@ impl Router {
     pub fn is_alive(&mut self) -> bool {
         matches!(self.program.ended(), Ok(None))
     }
+}
+
+/// A program of the project, built by cargo together with this package's tests.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let directories = test.ancestors().skip(1).take(2);
+    let mut found = directories.map(|directory| directory.join(name));
+    found
+        .find(|path| path.is_file())
+        .expect("cargo builds the programs beside the tests")
 }
 
 /// Runs another of the router's commands on a configuration: exit code, standard output, standard error.

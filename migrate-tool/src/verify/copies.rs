@@ -7,7 +7,8 @@ use switchyard_router::backend::TextRow;
 use switchyard_schema::{ShardIndex, Table};
 
 use super::report::Finding;
-use super::{Error, Server, ask_all, sql, texts};
+use super::{Error, ask_all, sql, texts};
+use crate::servers::Server;
 
 /// So often copies that differ are looked at again, and so long after the time before: a commit reaches one copy after the other.
 const LOOKS: usize = 5;

@@ -10,7 +10,6 @@ mod placed;
 mod report;
 mod sql;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +18,11 @@ use switchyard_catalog::Snapshot;
 use switchyard_router::backend::TextRow;
 use switchyard_router::config::Settings;
 use switchyard_router::relations::Relations;
-use switchyard_router::topology::builder::{Builder, DatabaseState};
-use switchyard_router::topology::link::{Link, LinkError, Visitor};
+use switchyard_router::topology::builder::DatabaseState;
 use switchyard_router::topology::loader;
-use switchyard_schema::{Database, Distribution, ShardIndex, Table};
+use switchyard_schema::{Distribution, Table};
+
+use crate::servers::{self, Server, ServerError};
 
 pub(crate) use report::Report;
 use report::{DatabaseReport, TableReport};
@@ -33,19 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Why rows could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A shard's primary.
-    #[error("database \"{database}\", shard \"{shard}\": {source}")]
-    Server {
-        /// The database.
-        database: String,
-        /// The shard.
-        shard: String,
-        /// What happened.
-        source: LinkError,
-    },
-    /// The configuration has no user.
-    #[error("no user is configured")]
-    NoUser,
+    /// A server cannot be asked.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// File and servers disagree about a table.
     #[error("database \"{database}\", table {table}: {message}")]
     Table {
@@ -58,40 +48,9 @@ pub(crate) enum Error {
     },
 }
 
-/// A shard's primary.
-#[derive(Debug)]
-struct Server {
-    database: Arc<str>,
-    shard: ShardIndex,
-    name: String,
-    link: Link,
-}
-
-impl Server {
-    async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, Error> {
-        let answer = self.link.ask(sql).await;
-        answer.map_err(|source| self.failed(source))
-    }
-
-    /// The number in a column of a row of its answer.
-    fn number<T: FromStr>(&self, row: &TextRow, column: usize) -> Result<T, Error> {
-        let value = row.get(column).and_then(Option::as_deref);
-        let number = value.and_then(|value| value.parse().ok());
-        number.ok_or_else(|| self.failed(LinkError::Unexpected("a table's rows")))
-    }
-
-    fn failed(&self, source: LinkError) -> Error {
-        Error::Server {
-            database: self.database.to_string(),
-            shard: self.name.clone(),
-            source,
-        }
-    }
-}
-
 /// Asks all servers the same, at once: their answers, in the shards' order.
 async fn ask_all(servers: &mut [Server], sql: &str) -> Result<Vec<Vec<TextRow>>, Error> {
-    try_join_all(servers.iter_mut().map(|server| server.ask(sql))).await
+    Ok(try_join_all(servers.iter_mut().map(|server| server.ask(sql))).await?)
 }
 
 /// Looks at every table of every database of the file; where there is a catalog, as that says where rows are.
@@ -126,7 +85,7 @@ async fn verify_database(
     settings: &Settings,
     state: &DatabaseState,
 ) -> Result<Vec<TableReport>, Error> {
-    let mut servers = connect(settings, state).await?;
+    let mut servers = servers::connect(settings, state, None, PATIENCE).await?;
     let Some(first) = servers.first_mut() else {
         return Ok(Vec::new());
     };
@@ -174,32 +133,6 @@ async fn verify_table(
         rows,
         findings,
     })
-}
-
-/// Connects to the primary of every shard, as the user who looks at servers.
-async fn connect(settings: &Settings, state: &DatabaseState) -> Result<Vec<Server>, Error> {
-    let user = settings.monitor_user().ok_or(Error::NoUser)?;
-    let timeouts = &settings.file.router.timeouts;
-    let visitor = Visitor::new(user, timeouts.connect, PATIENCE);
-    let database: &Database = &state.schema;
-    let topology = Builder::default().build([state]);
-    let shards = topology.database(&database.name);
-    let shards = shards.map(|database| database.shards.iter());
-    let mut servers = Vec::new();
-    for (shard, at) in shards.into_iter().flatten().zip(0..) {
-        let link = Link::open(&visitor, shard.primary(), &database.name).await;
-        servers.push(Server {
-            database: database.name.as_str().into(),
-            shard: ShardIndex(at),
-            name: shard.name.to_string(),
-            link: link.map_err(|source| Error::Server {
-                database: database.name.clone(),
-                shard: shard.name.to_string(),
-                source,
-            })?,
-        });
-    }
-    Ok(servers)
 }
 
 /// The texts in the only column of rows.

@@ -4,7 +4,8 @@ use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{BucketMap, KeyType, ResolveError, ShardIndex, ShardKey, Table, shard_sql};
 
 use super::report::Finding;
-use super::{Error, Server, ask_all, sql, texts};
+use super::{Error, ask_all, sql, texts};
+use crate::servers::Server;
 
 /// From a row to its shard, in SQL.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! What servers are asked. Pure.
 
-use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::{ShardIndex, TableName};
+
+use crate::names::quoted;
 
 /// Of the values a server writes as text, all are the same on every server; and rows that a policy hides are an error, not missing.
 pub(super) const SETTINGS: &str = "\
@@ -12,15 +13,6 @@ SET extra_float_digits = 3; SET datestyle = 'ISO'; SET intervalstyle = 'postgres
 const EXAMPLES: usize = 5;
 /// Characters of a row that are shown.
 const SHOWN: usize = 200;
-
-/// A name as it stands in SQL.
-pub(super) fn quoted(table: &TableName) -> String {
-    let (schema, name) = (
-        escape_identifier(&table.schema),
-        escape_identifier(&table.name),
-    );
-    format!("{schema}.{name}")
-}
 
 /// How many rows of those that one shard has each shard owns: its position, and their number. `owner` is the expression for a row's shard.
 pub(super) fn owners(table: &TableName, owner: &str) -> String {

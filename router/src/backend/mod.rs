@@ -10,7 +10,7 @@ mod prepared;
 mod replies;
 mod scram_keys;
 mod settings;
-pub(crate) mod transfer;
+pub mod transfer;
 mod turn;
 
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};

@@ -19,7 +19,7 @@ const CHUNK: usize = 64 << 10;
 
 /// Which side of a transfer failed.
 #[derive(Debug)]
-pub(crate) enum TransferError {
+pub enum TransferError {
     /// The one with the rows.
     Source(QueryError),
     /// The one that stores them.
@@ -38,7 +38,7 @@ enum Pause {
 
 /// Copies what `copy_out` gives on one connection by `copy_in` on the other; the number of rows. After an error both connections are of no
 /// further use.
-pub(crate) async fn transfer(
+pub async fn transfer(
     (source, copy_out): (&mut Connection, &str),
     (target, copy_in): (&mut Connection, &str),
 ) -> Result<u64, TransferError> {

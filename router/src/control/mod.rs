@@ -252,14 +252,14 @@ impl Control {
         self.publish();
     }
 
-    /// Where tables are distributed otherwise than before, a replica has to have the rows that have been moved, or at least the lock
+    /// Where tables are distributed otherwise than before, or buckets have moved, a replica has to have the rows that have been moved, or at least the lock
     /// that the tables are under until they are there.
     fn require_moved(&self, name: &str, actual: &CatalogDatabase) {
         let topology = self.published.snapshot();
         let Some(database) = topology.database(name) else {
             return;
         };
-        if database.schema.tables != actual.database.tables {
+        if database.schema.tables != actual.database.tables || database.epoch != actual.epoch {
             let shards = database.shards.iter();
             shards.for_each(|shard| shard.samples().require_next());
         }

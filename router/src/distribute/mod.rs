@@ -9,7 +9,7 @@
 mod moves;
 mod places;
 mod snowflake;
-pub(crate) mod switchover;
+pub mod switchover;
 mod table;
 pub(crate) mod unique;
 

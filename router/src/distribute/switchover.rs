@@ -16,9 +16,9 @@ use crate::topology::{DatabaseTopology, Observed, Published};
 use crate::two_phase::{CATALOG, GlobalId};
 
 /// Routers hear of a change of the catalog at once, and of one they have missed after half of this.
-pub(crate) const FOLLOWING: Duration = Duration::from_secs(1);
+pub const FOLLOWING: Duration = Duration::from_secs(1);
 /// Statements that began so long before were planned by what holds now.
-const SPARED: Duration = Duration::from_millis(200);
+pub const SPARED: Duration = Duration::from_millis(200);
 /// The longest that the router itself may take to follow.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest that statements may take to heed that they are cancelled.
@@ -183,8 +183,11 @@ async fn release(request: &Request<'_>, settings: &Settings) {
     }
 }
 
-/// The same on one node, until nothing is left of it.
-pub(crate) async fn cancel_waiting(link: &mut Link) -> Result<(), LinkError> {
+/// Cancels what waits for tables that are locked by something prepared on one node, until nothing is left of it.
+///
+/// # Errors
+/// [`LinkError`]; also [`LinkError::Timeout`] if statements do not heed it.
+pub async fn cancel_waiting(link: &mut Link) -> Result<(), LinkError> {
     let cancel = CANCEL.replace("$SPARED", &SPARED.as_millis().to_string());
     let began = Instant::now();
     while !link.ask(&cancel).await?.is_empty() {

@@ -120,12 +120,13 @@ impl Link {
     }
 
     /// How what it runs can be cancelled.
-    pub(crate) fn target(&self) -> &Arc<CancelTarget> {
+    #[must_use]
+    pub fn target(&self) -> &Arc<CancelTarget> {
         &self.connection.target
     }
 
     /// The connection itself, for more than questions.
-    pub(crate) fn connection(&mut self) -> &mut Connection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
 

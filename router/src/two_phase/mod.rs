@@ -30,7 +30,7 @@ const LOCK: &str = "pg_catalog.hashtextextended";
 /// What comes first in what is computed of a client's name, where else a process stands.
 const CLIENTS: char = 'c';
 /// The decider of transactions that change where a table's rows are, in the place of a shard's name: no shard is called so.
-pub(crate) const CATALOG: &str = "(catalog)";
+pub const CATALOG: &str = "(catalog)";
 /// Asks a node for the names of the parts of such transactions that are prepared there.
 pub(crate) const PARTS: &str = "\
 SELECT gid FROM pg_catalog.pg_prepared_xacts
@@ -40,13 +40,13 @@ WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
 /// (<https://www.postgresql.org/docs/current/sql-prepare-transaction.html>). It says who decides, so that any router can
 /// ask.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct GlobalId {
+pub struct GlobalId {
     /// What tells it from all others: 32 hexadecimal digits.
     token: Box<str>,
     /// Who has the decider's part until it is decided.
     pub(crate) holder: Holder,
     /// The shard that decides.
-    pub(crate) decider: Box<str>,
+    pub decider: Box<str>,
     /// Whom the session is logged in as on the shards.
     pub(crate) user: Box<str>,
 }
@@ -76,7 +76,7 @@ pub(crate) fn is_reserved(name: &str) -> bool {
 
 /// Why there is no name for a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unnamed {
+pub enum Unnamed {
     /// The names of the shard and of the user are too long together.
     #[error("the names of the shard and of the user are too long")]
     TooLong,
@@ -90,7 +90,10 @@ pub(crate) enum Unnamed {
 
 impl GlobalId {
     /// A new one, of a transaction that a session ends.
-    pub(crate) fn new(process: i32, decider: &str, user: &str) -> Result<Self, Unnamed> {
+    ///
+    /// # Errors
+    /// [`Unnamed`].
+    pub fn new(process: i32, decider: &str, user: &str) -> Result<Self, Unnamed> {
         let process = u32::try_from(process).ok().and_then(NonZeroU32::new);
         Self::held_by(
             Holder::Backend(process.ok_or(Unnamed::NoProcess)?),
@@ -120,7 +123,8 @@ impl GlobalId {
     }
 
     /// Reads one; `None` if the name is somebody else's.
-    pub(crate) fn parse(name: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
         // Shards' names have no dots.
         let mut parts = name.splitn(5, '.');
         if parts.next()? != PREFIX {
@@ -161,7 +165,8 @@ impl GlobalId {
     }
 
     /// What makes a part ready to be committed.
-    pub(crate) fn prepare(&self) -> String {
+    #[must_use]
+    pub fn prepare(&self) -> String {
         format!("PREPARE TRANSACTION {}", self.literal())
     }
 
@@ -214,7 +219,8 @@ impl GlobalId {
     }
 
     /// What ends a part that has been prepared.
-    pub(crate) fn end(&self, committed: bool) -> String {
+    #[must_use]
+    pub fn end(&self, committed: bool) -> String {
         let verb = if committed { "COMMIT" } else { "ROLLBACK" };
         format!("{verb} PREPARED {}", self.literal())
     }

@@ -1,0 +1,8 @@
+-- Movements of buckets that have begun. Where buckets are is what bucket_maps says at every moment; this says where they are to be, and where they were.
+CREATE TABLE switchyard.movements (
+    database text PRIMARY KEY REFERENCES switchyard.databases ON DELETE CASCADE,
+    former bytea NOT NULL CHECK (octet_length(former) = 32768),
+    target bytea NOT NULL CHECK (octet_length(target) = 32768),
+    paused bool NOT NULL DEFAULT false,
+    began_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);

@@ -1,0 +1,130 @@
+//! A group of buckets on its way from one shard to another: one transaction on both, up to the point where both parts can be prepared.
+
+use std::time::Duration;
+
+use switchyard_router::backend::transfer::{TransferError, transfer};
+use switchyard_schema::Bucket;
+use tokio::time::{Instant, sleep};
+
+use super::Error;
+use super::tables::Moving;
+use crate::servers::{Server, ServerError};
+
+/// The transaction. Neither triggers nor foreign keys notice that rows move. A deadlock with a client is ours to give way in.
+pub(super) const BEGIN: &str = "\
+BEGIN; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL session_replication_role = replica; SET LOCAL deadlock_timeout = '50ms'; SET LOCAL lock_timeout = '5s'";
+
+/// Cancels who waits for rows that have been deleted here: he would find them gone, and silently change nothing.
+const CANCEL: &str = "\
+SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
+ WHERE pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(w.pid))";
+
+/// The longest that a table is waited for at a time, while everybody else has to wait behind us.
+const TURN: Duration = Duration::from_millis(100);
+/// Between two such turns.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest that tables are waited for in all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Buckets that move together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    /// The position of the shard that has them.
+    pub(super) from: usize,
+    /// The position of the shard that is to have them.
+    pub(super) to: usize,
+    pub(super) buckets: Vec<Bucket>,
+}
+
+impl Group {
+    /// As an array of SQL.
+    fn array(&self) -> String {
+        let numbers: Vec<String> = self
+            .buckets
+            .iter()
+            .map(|bucket| bucket.number().to_string())
+            .collect();
+        format!("'{{{}}}'::pg_catalog.int8[]", numbers.join(","))
+    }
+
+    /// Takes a table's rows of these buckets away, as a COPY.
+    fn take(&self, table: &Moving) -> String {
+        let (name, columns, bucket, buckets) =
+            (&table.sql, &table.columns, &table.bucket, self.array());
+        format!(
+            "COPY (DELETE FROM {name} WHERE {bucket} = ANY ({buckets}) RETURNING {columns}) TO STDOUT (FORMAT binary)"
+        )
+    }
+
+    /// Brings a group's rows from `source` to `target`, and locks the tables of both, so that no further ones come. How many rows they were.
+    pub(super) async fn fill(
+        &self,
+        tables: &[Moving],
+        (source, target): (&mut Server, &mut Server),
+    ) -> Result<u64, Error> {
+        source.ask(BEGIN).await?;
+        target.ask(BEGIN).await?;
+        let mut rows = self.copy(tables, (source, target)).await?;
+        let names: Vec<&str> = tables.iter().map(|table| table.sql.as_str()).collect();
+        lock(&names, (source, target)).await?;
+        // What was just deleted is in the index still: nearly all of it is looked at again.
+        source.ask("SET LOCAL enable_seqscan = off").await?;
+        rows += self.copy(tables, (source, target)).await?;
+        Ok(rows)
+    }
+
+    async fn copy(
+        &self,
+        tables: &[Moving],
+        (source, target): (&mut Server, &mut Server),
+    ) -> Result<u64, Error> {
+        let mut rows = 0;
+        for table in tables {
+            let (take, put) = (self.take(table), table.put());
+            let moved = transfer(
+                (source.link.connection(), &take),
+                (target.link.connection(), &put),
+            );
+            rows += moved.await.map_err(|error| match error {
+                TransferError::Source(error) => source.failed(error.into()),
+                TransferError::Target(error) => target.failed(error.into()),
+            })?;
+        }
+        Ok(rows)
+    }
+}
+
+/// Locks the tables on both shards. Others wait no longer than a turn for each attempt.
+pub(super) async fn lock(
+    tables: &[&str],
+    (source, target): (&mut Server, &mut Server),
+) -> Result<(), Error> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let turn = TURN.as_millis();
+    let lock = format!(
+        "SAVEPOINT turn; SET LOCAL lock_timeout = '{turn}ms'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+        tables.join(", ")
+    );
+    let began = Instant::now();
+    loop {
+        source.ask(CANCEL).await?;
+        let (at_source, at_target) = tokio::join!(source.ask(&lock), target.ask(&lock));
+        match at_source.and(at_target) {
+            Ok(_) => return Ok(()),
+            Err(error) if is_busy(&error) && began.elapsed() < PATIENCE => {}
+            Err(error) if is_busy(&error) => return Err(Error::Busy),
+            Err(error) => return Err(error.into()),
+        }
+        source.ask("ROLLBACK TO turn").await?;
+        target.ask("ROLLBACK TO turn").await?;
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether a table is somebody else's for longer than a turn.
+fn is_busy(error: &ServerError) -> bool {
+    matches!(error.sqlstate(), Some("55P03" | "40P01"))
+}

@@ -1,0 +1,94 @@
+//! Indexes on rows' buckets, by which groups are found. They are there only while buckets move, and known by their names.
+
+use postgres_protocol::escape::escape_literal;
+
+use super::Error;
+use super::tables::{Moving, first};
+use crate::servers::Server;
+
+/// What their names begin with.
+const PREFIX: &str = "switchyard_bucket_";
+
+/// All of them on one server.
+const ALL: &str = "\
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'i' AND c.relname LIKE 'switchyard\\_bucket\\_%'";
+
+/// The index of a table: its name, without and with its schema, whether it is there, and whether it is of use.
+const ONE: &str = "\
+SELECT pg_catalog.quote_ident(named.name), pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(named.name),
+       i.indexrelid IS NOT NULL, coalesce(i.indisvalid, false)
+  FROM pg_catalog.pg_class t
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ CROSS JOIN LATERAL (SELECT $PREFIX || t.oid) AS named (name)
+  LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = named.name
+  LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+ WHERE t.oid = $TABLE::pg_catalog.regclass";
+
+/// Makes those that are not there. One that a killed program has left unfinished is made anew.
+pub(super) async fn make(server: &mut Server, tables: &[Moving]) -> Result<(), Error> {
+    let prefix = escape_literal(PREFIX);
+    for table in tables {
+        for stored in &table.stored {
+            let ask = ONE
+                .replace("$PREFIX", &prefix)
+                .replace("$TABLE", &escape_literal(stored));
+            let mut row = server
+                .ask(&ask)
+                .await?
+                .pop()
+                .unwrap_or_default()
+                .into_iter();
+            let mut next = || row.next().flatten().unwrap_or_default();
+            let (name, qualified, is_there, is_valid) =
+                (next(), next(), next() == "t", next() == "t");
+            if is_valid {
+                continue;
+            }
+            if is_there {
+                server
+                    .ask(&format!("DROP INDEX CONCURRENTLY {qualified}"))
+                    .await?;
+            }
+            tracing::info!(shard = %server.name, table = %stored, "making an index on the bucket");
+            let bucket = &table.bucket;
+            server
+                .ask(&format!(
+                    "CREATE INDEX CONCURRENTLY {name} ON {stored} ({bucket})"
+                ))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops all of them.
+pub(super) async fn remove(servers: &mut [Server]) -> Result<(), Error> {
+    for server in servers {
+        for row in server.ask(ALL).await? {
+            if let Some(index) = first(vec![row]) {
+                server
+                    .ask(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// About how many rows of tables a server has.
+pub(super) async fn estimate(server: &mut Server, tables: &[Moving]) -> Result<f64, Error> {
+    let mut rows = 0.0;
+    for stored in tables.iter().flat_map(|table| &table.stored) {
+        // Without statistics a page is taken to have a hundred rows.
+        let ask = format!(
+            "SELECT CASE WHEN reltuples < 0 THEN 100 * pg_catalog.pg_relation_size(oid) / 8192.0 ELSE reltuples END
+               FROM pg_catalog.pg_class WHERE oid = {}::pg_catalog.regclass",
+            escape_literal(stored)
+        );
+        let row = server.ask(&ask).await?.pop().unwrap_or_default();
+        rows += server.number::<f64>(&row, 0)?;
+    }
+    Ok(rows)
+}

@@ -1,0 +1,455 @@
+//! Moves buckets between shards while clients work (ADR 0024).
+//!
+//! A movement is the way from the bucket map in force to another one. It goes in [`group`]s of buckets, each in one transaction on the
+//! shard that has them and the one that is to have them, which the catalog decides ([`switchover`]). So the map always says where
+//! every row is, and whoever dies leaves nothing to repair: the same command goes on. What the catalog keeps of a movement is only where it
+//! leads, and where back. Shards that the catalog does not know yet become shards first ([`newcomer`]).
+
+mod group;
+mod index;
+mod newcomer;
+mod report;
+mod switchover;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Lease, Movement, Step};
+use switchyard_router::config::{Settings, User};
+use switchyard_router::topology::builder::DatabaseState;
+use switchyard_schema::{Bucket, BucketMap, Database, ShardIndex};
+use tokio::time::{Instant, sleep};
+
+use crate::servers::{self, Server, ServerError};
+use group::Group;
+pub(crate) use report::{Report, Status};
+use tables::Moving;
+
+/// The longest one statement may take: those that move rows take as long as there are rows.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// So often a group is tried that clients are in the way of, and so long after the time before.
+const ATTEMPTS: usize = 10;
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Why buckets could not be moved. What has moved stays where it is, and the same command goes on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A shard's primary failed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] switchyard_catalog::Error),
+    /// Buckets move only where there is a catalog.
+    #[error(
+        "the file has no [catalog], and only by what a catalog says all routers learn at one moment where rows are"
+    )]
+    NoCatalog,
+    /// The catalog does not know the database yet.
+    #[error("the catalog has no database \"{0}\": start a router with this file first")]
+    Unknown(String),
+    /// Another program moves its buckets.
+    #[error("another program is moving buckets of database \"{0}\"")]
+    Leased(String),
+    /// There is a movement, to another map than is asked for.
+    #[error(
+        "database \"{0}\" has a movement that leads elsewhere: say `finish` or `rollback` first, or `abort` to leave buckets where they are"
+    )]
+    Elsewhere(String),
+    /// There is none.
+    #[error("database \"{0}\" has no movement")]
+    None(String),
+    /// It is not at its end.
+    #[error(
+        "{left} buckets of database \"{database}\" are still to move: say `apply`, or `abort` to leave them where they are"
+    )]
+    Unfinished {
+        /// The database.
+        database: String,
+        /// How many.
+        left: usize,
+    },
+    /// A table cannot move.
+    #[error("table {table} cannot move: {why}")]
+    Table {
+        /// The table.
+        table: String,
+        /// Why.
+        why: String,
+    },
+    /// A shard cannot take part.
+    #[error("shard \"{shard}\" cannot take part: {why}")]
+    Shard {
+        /// The shard.
+        shard: String,
+        /// Why.
+        why: String,
+    },
+    /// Clients hold the tables.
+    #[error(
+        "transactions that last keep tables from being locked for a moment: end them, and run this again"
+    )]
+    Busy,
+    /// The catalog changes all the time.
+    #[error("the catalog changes all the time: run this when tables are not distributed")]
+    Unsteady,
+    /// No name for a transaction.
+    #[error("{0}")]
+    Unnamed(String),
+}
+
+/// What a program that moves buckets of one database works with.
+#[derive(Debug)]
+struct Work<'a> {
+    settings: &'a Settings,
+    credentials: Credentials,
+    catalog: Catalog,
+    lease: Lease,
+    /// The database as the catalog has it.
+    known: CatalogDatabase,
+}
+
+impl<'a> Work<'a> {
+    /// Takes the lease of a database.
+    async fn open(settings: &'a Settings, database: &str) -> Result<Work<'a>, Error> {
+        let credentials = settings.catalog_credentials().ok_or(Error::NoCatalog)?;
+        let catalog = Catalog::connect(&credentials).await?;
+        let lease = catalog.lease(database).await?;
+        let lease = lease.ok_or_else(|| Error::Leased(database.to_owned()))?;
+        let known = known(&catalog, database).await?;
+        let mut work = Work {
+            settings,
+            credentials,
+            catalog,
+            lease,
+            known,
+        };
+        let mut servers = work.servers(None).await?;
+        switchover::settle(&mut work, &mut servers).await?;
+        work.refresh().await?;
+        Ok(work)
+    }
+
+    fn user(&self) -> Result<&'a User, Error> {
+        let user = self.settings.monitor_user();
+        Ok(user.ok_or(ServerError::NoUser)?)
+    }
+
+    /// Reads again what the catalog has.
+    async fn refresh(&mut self) -> Result<(), Error> {
+        let name = self.known.database.name.clone();
+        self.known = known(&self.catalog, &name).await?;
+        Ok(())
+    }
+
+    /// Connects to the primaries of the shards at some positions, or of all.
+    async fn servers(&self, only: Option<&[usize]>) -> Result<Vec<Server>, Error> {
+        self.servers_of(&self.known, only).await
+    }
+
+    async fn servers_of(
+        &self,
+        known: &CatalogDatabase,
+        only: Option<&[usize]>,
+    ) -> Result<Vec<Server>, Error> {
+        let mut state = DatabaseState::configured(known.database.clone());
+        state.buckets = known.buckets.clone();
+        let mut servers = servers::connect(self.settings, &state, only, PATIENCE).await?;
+        for server in &mut servers {
+            server
+                .ask("SET search_path = pg_catalog; SET statement_timeout = 0")
+                .await?;
+        }
+        Ok(servers)
+    }
+}
+
+/// What the catalog has of a database.
+async fn known(catalog: &Catalog, database: &str) -> Result<CatalogDatabase, Error> {
+    let mut snapshot = catalog.read().await?;
+    let known = snapshot.databases.remove(database);
+    known.ok_or_else(|| Error::Unknown(database.to_owned()))
+}
+
+/// Moves buckets to where the file asks for, or goes on with that.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn apply(
+    settings: &Settings,
+    desired: &Database,
+    group_rows: u64,
+) -> Result<Report, Error> {
+    let mut work = Work::open(settings, &desired.name).await?;
+    newcomer::welcome(&mut work, desired).await?;
+    let shards = work.known.database.shards.len();
+    match work.lease.movement(shards).await? {
+        Some(movement)
+            if movement.target != target(&movement.former, &work.known.database, desired) =>
+        {
+            return Err(Error::Elsewhere(desired.name.clone()));
+        }
+        Some(_) => {}
+        None => {
+            let target = target(&work.known.buckets, &work.known.database, desired);
+            let former = work.known.buckets.clone();
+            if target == *former {
+                return Ok(Report::nothing(&work.known));
+            }
+            work.lease.record(&former, &target).await?;
+        }
+    }
+    go(work, group_rows).await
+}
+
+/// Moves buckets back to where they were before.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn rollback(
+    settings: &Settings,
+    database: &str,
+    group_rows: u64,
+) -> Result<Report, Error> {
+    let mut work = Work::open(settings, database).await?;
+    let shards = work.known.database.shards.len();
+    let movement = work.lease.movement(shards).await?;
+    let movement = movement.ok_or_else(|| Error::None(database.to_owned()))?;
+    work.lease
+        .record(&movement.target, &movement.former)
+        .await?;
+    go(work, group_rows).await
+}
+
+/// Accepts what has moved: shards that own nothing and are not in the file any more are no shards of the catalog, and there is no way back.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Report, Error> {
+    let mut work = Work::open(settings, &desired.name).await?;
+    let name = || desired.name.clone();
+    let known = work.known.clone();
+    let movement = work.lease.movement(known.database.shards.len()).await?;
+    let movement = movement.ok_or_else(|| Error::None(name()))?;
+    let left = groups(&known.buckets, &movement.target)
+        .iter()
+        .map(|group| group.buckets.len())
+        .sum();
+    if left > 0 {
+        return Err(Error::Unfinished {
+            database: name(),
+            left,
+        });
+    }
+    newcomer::may_leave(&known, desired)?;
+    if !work.lease.finish(&known, desired).await? {
+        return Err(Error::Unsteady);
+    }
+    Ok(Report::nothing(&known))
+}
+
+/// Leaves buckets where they are by now, and nothing else behind.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn abort(settings: &Settings, database: &str) -> Result<Report, Error> {
+    let mut work = Work::open(settings, database).await?;
+    let mut servers = work.servers(None).await?;
+    index::remove(&mut servers).await?;
+    work.lease.forget().await?;
+    Ok(Report::nothing(&work.known))
+}
+
+/// Has groups move no further, or again.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn pause(settings: &Settings, database: &str, paused: bool) -> Result<(), Error> {
+    let credentials = settings.catalog_credentials().ok_or(Error::NoCatalog)?;
+    let catalog = Catalog::connect(&credentials).await?;
+    let there = catalog.pause(database, paused).await?;
+    catalog.close().await;
+    match there {
+        true => Ok(()),
+        false => Err(Error::None(database.to_owned())),
+    }
+}
+
+/// How far the movement of a database is.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn status(settings: &Settings, database: &str) -> Result<Status, Error> {
+    let credentials = settings.catalog_credentials().ok_or(Error::NoCatalog)?;
+    let catalog = Catalog::connect(&credentials).await?;
+    let known = known(&catalog, database).await?;
+    let movement = catalog
+        .movement(database, known.database.shards.len())
+        .await?;
+    catalog.close().await;
+    Ok(Status::of(&known, movement.as_ref()))
+}
+
+/// The map that the file asks for, its owners numbered as in the catalog. Shards that the file has no more get nothing.
+fn target(from: &BucketMap, known: &Database, desired: &Database) -> BucketMap {
+    let names: Vec<&str> = known
+        .shards
+        .iter()
+        .map(|shard| shard.name.as_str())
+        .collect();
+    let weight = |name: &&str| {
+        let index = desired
+            .shard_index(name)
+            .and_then(|index| desired.shard(index));
+        index.map_or(0, |shard| shard.weight)
+    };
+    let wanted: Vec<(&str, u32)> = names.iter().map(|name| (*name, weight(name))).collect();
+    if wanted == known.weights() {
+        return from.clone();
+    }
+    from.rebalance(&names, &wanted)
+}
+
+/// What is to move from one map to another, in as few groups as there are pairs of shards.
+fn groups(from: &BucketMap, to: &BucketMap) -> Vec<Group> {
+    let mut groups: BTreeMap<(ShardIndex, ShardIndex), Vec<Bucket>> = BTreeMap::new();
+    for bucket in Bucket::all() {
+        let (from, to) = (from.owner(bucket), to.owner(bucket));
+        if from != to {
+            groups.entry((from, to)).or_default().push(bucket);
+        }
+    }
+    let group = |((from, to), buckets): ((ShardIndex, ShardIndex), _)| Group {
+        from: from.position(),
+        to: to.position(),
+        buckets,
+    };
+    groups.into_iter().map(group).collect()
+}
+
+/// Moves what is left of the recorded movement, group by group.
+async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
+    let mut report = Report::nothing(&work.known);
+    let began = Instant::now();
+    let mut servers = work.servers(None).await?;
+    newcomer::can_take_part(&mut servers).await?;
+    let mut tables = tables::moving(&work.known.database, &mut servers).await?;
+    let mut made = Vec::new();
+    let mut attempts = 0;
+    loop {
+        let movement = work
+            .lease
+            .movement(work.known.database.shards.len())
+            .await?;
+        let Some(Movement { target, paused, .. }) = movement else {
+            break;
+        };
+        report.paused = paused;
+        let left = groups(&work.known.buckets, &target);
+        let Some(whole) = left.first().filter(|_| !paused) else {
+            break;
+        };
+        let source = servers.get_mut(whole.from).ok_or(Error::Unsteady)?;
+        if !made.contains(&whole.from) {
+            index::make(source, &tables).await?;
+            made.push(whole.from);
+        }
+        let group = part(whole, &work.known.buckets, source, &tables, group_rows).await?;
+        let started = Instant::now();
+        match move_group(&mut work, &tables, &group).await {
+            Ok(Some(rows)) => {
+                attempts = 0;
+                report.moved(&group, rows);
+                let left: usize = left.iter().map(|group| group.buckets.len()).sum();
+                report::tell(
+                    &report,
+                    (rows, started.elapsed()),
+                    left - group.buckets.len(),
+                    began.elapsed(),
+                );
+            }
+            // A table has been distributed meanwhile.
+            Ok(None) if attempts < ATTEMPTS => attempts += 1,
+            Ok(None) => return Err(Error::Unsteady),
+            Err(Error::Server(error)) if attempts < ATTEMPTS && is_in_the_way(&error) => {
+                attempts += 1;
+                tracing::info!(reason = %error, "clients are in the way: trying again");
+                sleep(BETWEEN).await;
+            }
+            Err(error) => return Err(error),
+        }
+        let tables_were = work.known.database.tables.clone();
+        work.refresh().await?;
+        if work.known.database.tables != tables_were {
+            tables = tables::moving(&work.known.database, &mut servers).await?;
+            made.clear();
+        }
+    }
+    if !report.paused {
+        index::remove(&mut servers).await?;
+    }
+    report.seconds = began.elapsed().as_secs_f64();
+    report.epoch = work.known.epoch;
+    Ok(report)
+}
+
+/// Moves a group; the number of its rows. `None`: the catalog is not what it was.
+async fn move_group(
+    work: &mut Work<'_>,
+    tables: &[Moving],
+    group: &Group,
+) -> Result<Option<u64>, Error> {
+    // On connections of its own: whatever fails, PostgreSQL takes it back when they close.
+    let mut pair = work.servers(Some(&[group.from, group.to])).await?;
+    let [one, other] = pair.as_mut_slice() else {
+        return Err(Error::Unsteady);
+    };
+    let (source, target) = match group.from < group.to {
+        true => (one, other),
+        false => (other, one),
+    };
+    let rows = group.fill(tables, (source, target)).await?;
+    let mut owners = work.known.buckets.owners().to_vec();
+    for bucket in &group.buckets {
+        owners[usize::from(bucket.number())] = target.shard;
+    }
+    let shards = work.known.database.shards.len();
+    let map = BucketMap::from_owners(owners, shards).map_err(|_| Error::Unsteady)?;
+    let moved = switchover::run(work, &mut [source, target], Step::Buckets(&map)).await?;
+    Ok(moved.then_some(rows))
+}
+
+/// As much of a group as has about so many rows.
+async fn part(
+    whole: &Group,
+    map: &BucketMap,
+    source: &mut Server,
+    tables: &[Moving],
+    rows: u64,
+) -> Result<Group, Error> {
+    let there = index::estimate(source, tables).await?;
+    let owned = map
+        .owners()
+        .iter()
+        .filter(|owner| owner.position() == whole.from)
+        .count()
+        .max(1);
+    let each = (there / owned as f64).max(f64::MIN_POSITIVE);
+    let count = ((rows as f64 / each) as usize).clamp(1, whole.buckets.len());
+    Ok(Group {
+        buckets: whole.buckets[..count].to_vec(),
+        ..whole.clone()
+    })
+}
+
+/// Whether clients are the reason, who go on.
+fn is_in_the_way(error: &ServerError) -> bool {
+    matches!(
+        error.sqlstate(),
+        Some("40P01" | "55P03" | "57014" | "40001")
+    )
+}
+
+#[cfg(test)]
+mod tests;

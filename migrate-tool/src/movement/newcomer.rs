@@ -1,0 +1,288 @@
+//! Shards that come and go: a new one gets the definitions and the reference tables before it is one of the catalog's, without buckets.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use switchyard_catalog::{CatalogDatabase, Step};
+use switchyard_router::backend::TextRow;
+use switchyard_router::backend::transfer::{TransferError, transfer};
+use switchyard_router::config::Password;
+use switchyard_schema::{Database, Distribution, Method, Node, NodeTls, Shard};
+use tokio::process::Command;
+
+use super::tables::alike;
+use super::{Error, Work, group, switchover};
+use crate::names::quoted;
+use crate::servers::Server;
+
+/// What clients have made there, and whether it has rows of its own.
+const THINGS: &str = "\
+SELECT c.oid::pg_catalog.regclass, c.relkind IN ('r', 'p') FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'switchyard') AND n.nspname !~ '^pg_(toast|temp)'
+   AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_depend d WHERE d.objid = c.oid AND d.classid = c.tableoid AND d.deptype = 'e')";
+
+/// Settings that take part in this.
+const ABLE: &str = "\
+SELECT pg_catalog.current_setting('max_prepared_transactions') <> '0',
+       pg_catalog.set_config('session_replication_role', pg_catalog.current_setting('session_replication_role'), false) IS NOT NULL";
+
+/// Makes shards of those that the file has and the catalog does not.
+pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(), Error> {
+    for shard in &desired.shards {
+        if work.known.database.shard_index(&shard.name).is_some() {
+            continue;
+        }
+        tracing::info!(shard = %shard.name, "a new shard gets the definitions and the reference tables");
+        // It owns nothing until buckets come to it, and its weight is in force when that is finished.
+        let shard = Shard {
+            weight: 0,
+            ..shard.clone()
+        };
+        let mut with = work.known.clone();
+        let mut database = Database::clone(&with.database);
+        database.shards.push(shard.clone());
+        with.database = Arc::new(database);
+        let position = with.database.shards.len() - 1;
+        let mut pair = work.servers_of(&with, Some(&[0, position])).await?;
+        can_take_part(&mut pair).await?;
+        let [first, new] = pair.as_mut_slice() else {
+            return Err(Error::Unsteady);
+        };
+        define(work, (first, new), &shard).await?;
+        for table in &with.database.tables {
+            alike(table, &mut pair).await?;
+        }
+        let [first, new] = pair.as_mut_slice() else {
+            return Err(Error::Unsteady);
+        };
+        copy_references(&with.database, (first, new)).await?;
+        if !switchover::run(work, &mut [first, new], Step::Shard(&shard)).await? {
+            return Err(Error::Unsteady);
+        }
+        work.refresh().await?;
+    }
+    Ok(())
+}
+
+/// Servers on which rows can be moved by transactions that are prepared.
+pub(super) async fn can_take_part(servers: &mut [Server]) -> Result<(), Error> {
+    for server in servers {
+        let why = match server.ask(ABLE).await {
+            Ok(rows) if is_true(&rows) => continue,
+            Ok(_) => "max_prepared_transactions is 0: set it and restart the server",
+            Err(error) if error.sqlstate() == Some("42501") => {
+                "the user may not set session_replication_role, by which triggers stay still: log in as a superuser, or GRANT SET ON PARAMETER session_replication_role, deadlock_timeout"
+            }
+            Err(error) => return Err(error.into()),
+        };
+        return Err(Error::Shard {
+            shard: server.name.clone(),
+            why: why.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn is_true(rows: &[TextRow]) -> bool {
+    let value = rows.first().and_then(|row| row.first()?.as_deref());
+    value == Some("t")
+}
+
+/// Shards that are not in the file any more can be forgotten: they own nothing, and those that stay keep their positions.
+pub(super) fn may_leave(known: &CatalogDatabase, desired: &Database) -> Result<(), Error> {
+    let stays = |shard: &Shard| desired.shard_index(&shard.name).is_some();
+    let shards = &known.database.shards;
+    let kept = shards.iter().take_while(|shard| stays(shard)).count();
+    for (shard, position) in shards.iter().zip(0..) {
+        let refused = |why: &str| {
+            Err(Error::Shard {
+                shard: shard.name.clone(),
+                why: why.to_owned(),
+            })
+        };
+        if stays(shard) && position >= kept {
+            return refused(
+                "it comes after one that is to go, and would change its position: remove the last shards only",
+            );
+        }
+        if stays(shard) {
+            continue;
+        }
+        if known
+            .buckets
+            .owners()
+            .iter()
+            .any(|owner| owner.position() == position)
+        {
+            return refused("it is not in the file any more, but owns buckets");
+        }
+        if known
+            .database
+            .tables
+            .iter()
+            .any(|table| has_rows_on(&table.distribution, position))
+        {
+            return refused(
+                "it is not in the file any more, but tables that are not distributed by hash have rows on it",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn has_rows_on(distribution: &Distribution, position: usize) -> bool {
+    let Distribution::Sharded(key) = distribution else {
+        return false;
+    };
+    match &key.method {
+        Method::Hash => false,
+        Method::Modulo(shards) => shards.iter().any(|shard| shard.position() == position),
+        Method::Range(ranges) => ranges
+            .iter()
+            .any(|range| range.shard.position() == position),
+        Method::List(lists) => lists.iter().any(|list| list.shard.position() == position),
+    }
+}
+
+/// Gives a new shard the definitions of the first one, all or none; unless it has them by an attempt that got no further.
+async fn define(
+    work: &Work<'_>,
+    (old, new): (&mut Server, &mut Server),
+    shard: &Shard,
+) -> Result<(), Error> {
+    let refused = |why: String| Error::Shard {
+        shard: shard.name.clone(),
+        why,
+    };
+    let numbers = "SELECT pg_catalog.to_regclass('switchyard.snowflake_shard') IS NOT NULL";
+    if is_true(&old.ask(numbers).await?) {
+        let why = "gen_snowflake_id() cannot be brought to new shards yet";
+        return Err(refused(why.to_owned()));
+    }
+    let known = old.ask(THINGS).await?;
+    let found = new.ask(THINGS).await?;
+    if found.is_empty() {
+        let to = shard.primary().ok_or(Error::Unsteady)?;
+        let first = work.known.database.shards.first();
+        let from = first.and_then(Shard::primary).ok_or(Error::Unsteady)?;
+        return dump(work, from, to).await.map_err(refused);
+    }
+    for row in &found {
+        let name = row.first().and_then(Option::as_deref).unwrap_or_default();
+        if !known.contains(row) {
+            return Err(refused(format!("its database is not empty: it has {name}")));
+        }
+        let has_rows = row.get(1).and_then(Option::as_deref) == Some("t");
+        if has_rows
+            && !new
+                .ask(&format!("SELECT FROM {name} LIMIT 1"))
+                .await?
+                .is_empty()
+        {
+            return Err(refused(format!(
+                "its database is not empty: {name} has rows"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `pg_dump` of one node, read by `psql` on another; what they say if they fail.
+async fn dump(work: &Work<'_>, from: &Node, to: &Node) -> Result<(), String> {
+    let program = |name: &str, node: &Node| {
+        let mut program = Command::new(name);
+        let user = work.settings.monitor_user();
+        program
+            .args(["--host", &node.host, "--port", &node.port.to_string()])
+            .args(["--no-password", "--dbname", &work.known.database.name])
+            .envs(user.map(|user| ("PGUSER", user.name.to_string())))
+            .envs(
+                user.and_then(|user| user.password.as_ref())
+                    .map(|password| ("PGPASSWORD", Password::reveal(password).to_owned())),
+            )
+            .envs(encryption(&node.tls))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        program
+    };
+    let failed = |name: &str, error: io::Error| format!("{name} cannot be run: {error}");
+    let dumped = program("pg_dump", from)
+        .args(["--schema-only", "--exclude-schema=switchyard"])
+        .output()
+        .await;
+    let dumped = dumped.map_err(|error| failed("pg_dump", error))?;
+    if !dumped.status.success() {
+        return Err(String::from_utf8_lossy(&dumped.stderr).trim().to_owned());
+    }
+    let mut reading = program("psql", to)
+        .args([
+            "--no-psqlrc",
+            "--quiet",
+            "--single-transaction",
+            "--set",
+            "ON_ERROR_STOP=1",
+            "--file",
+            "-",
+        ])
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed("psql", error))?;
+    let input = reading.stdin.take();
+    let writing = async {
+        let Some(mut input) = input else {
+            return Ok(());
+        };
+        tokio::io::AsyncWriteExt::write_all(&mut input, &dumped.stdout).await
+    };
+    let (written, read) = tokio::join!(writing, reading.wait_with_output());
+    let read = read.map_err(|error| failed("psql", error))?;
+    match (read.status.success(), written) {
+        (true, Ok(())) => Ok(()),
+        (true, Err(error)) => Err(failed("psql", error)),
+        (false, _) => Err(String::from_utf8_lossy(&read.stderr).trim().to_owned()),
+    }
+}
+
+/// The same encryption for PostgreSQL's own programs.
+fn encryption(tls: &NodeTls) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("PGSSLMODE", tls.mode.to_string())];
+    if let Some(root) = &tls.root_cert {
+        variables.push(("PGSSLROOTCERT", root.to_string_lossy().into_owned()));
+    }
+    variables
+}
+
+/// Copies the reference tables, with all of them locked on both: nobody writes them, and nobody reads them on the new shard before they are there.
+async fn copy_references(
+    database: &Database,
+    (old, new): (&mut Server, &mut Server),
+) -> Result<(), Error> {
+    let references = database
+        .tables
+        .iter()
+        .filter(|table| table.distribution == Distribution::Reference);
+    let references: Vec<_> = references.collect();
+    let names: Vec<String> = references.iter().map(|table| quoted(&table.name)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    old.ask(group::BEGIN).await?;
+    new.ask(group::BEGIN).await?;
+    group::lock(&names, (old, new)).await?;
+    for (table, name) in references.into_iter().zip(names) {
+        let columns = alike(table, std::slice::from_mut(new)).await?;
+        let take = format!("COPY (SELECT {columns} FROM {name}) TO STDOUT (FORMAT binary)");
+        let put = format!("COPY {name} ({columns}) FROM STDIN (FORMAT binary)");
+        let copied = transfer(
+            (old.link.connection(), &take),
+            (new.link.connection(), &put),
+        );
+        copied.await.map_err(|error| match error {
+            TransferError::Source(error) => old.failed(error.into()),
+            TransferError::Target(error) => new.failed(error.into()),
+        })?;
+    }
+    Ok(())
+}

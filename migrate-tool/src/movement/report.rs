@@ -1,0 +1,161 @@
+//! What a movement has come to, as people and programs read it.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use serde::Serialize;
+use switchyard_catalog::{CatalogDatabase, Movement};
+use switchyard_schema::BucketMap;
+
+use super::group::Group;
+
+/// What one run has done.
+#[derive(Debug, Serialize, PartialEq)]
+pub(crate) struct Report {
+    /// The database.
+    pub(crate) database: String,
+    /// The version of the bucket map that is in force.
+    pub(crate) epoch: u64,
+    /// Buckets that have moved.
+    pub(crate) buckets: usize,
+    /// Their rows.
+    pub(crate) rows: u64,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// It was told to stop before its end.
+    pub(crate) paused: bool,
+}
+
+impl Report {
+    pub(super) fn nothing(known: &CatalogDatabase) -> Report {
+        Report {
+            database: known.database.name.clone(),
+            epoch: known.epoch,
+            buckets: 0,
+            rows: 0,
+            seconds: 0.0,
+            paused: false,
+        }
+    }
+
+    pub(super) fn moved(&mut self, group: &Group, rows: u64) {
+        self.buckets += group.buckets.len();
+        self.rows += rows;
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            database,
+            epoch,
+            buckets,
+            rows,
+            seconds,
+            paused,
+        } = self;
+        let end = if *paused { "; paused" } else { "" };
+        writeln!(
+            f,
+            "database {database}: {buckets} buckets with {rows} rows moved in {seconds:.1} s, epoch {epoch}{end}"
+        )
+    }
+}
+
+/// Says how it goes, when a group has moved.
+pub(super) fn tell(report: &Report, (rows, took): (u64, Duration), left: usize, since: Duration) {
+    let each = since.as_secs_f64() / report.buckets.max(1) as f64;
+    tracing::info!(
+        rows,
+        rows_per_second = (rows as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE)).round(),
+        buckets_left = left,
+        seconds_left = (each * left as f64).round(),
+        "a group has moved"
+    );
+}
+
+/// How far a movement is.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// The database.
+    pub(crate) database: String,
+    /// The version of the bucket map that is in force.
+    pub(crate) epoch: u64,
+    /// None, under way, paused, or there.
+    pub(crate) state: State,
+    /// Buckets that move in all.
+    pub(crate) buckets: usize,
+    /// Those of them that have not.
+    pub(crate) left: usize,
+}
+
+/// What a movement is doing.
+#[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// There is none.
+    None,
+    /// Buckets are left to move.
+    Moving,
+    /// The same, but not for now.
+    Paused,
+    /// All have moved, and can be moved back.
+    Moved,
+}
+
+impl Status {
+    pub(super) fn of(known: &CatalogDatabase, movement: Option<&Movement>) -> Status {
+        let differ = |from: &BucketMap, to: &BucketMap| {
+            let pairs = from.owners().iter().zip(to.owners());
+            pairs.filter(|(from, to)| from != to).count()
+        };
+        let (buckets, left) = movement.map_or((0, 0), |movement| {
+            (
+                differ(&movement.former, &movement.target),
+                differ(&known.buckets, &movement.target),
+            )
+        });
+        let state = match movement {
+            None => State::None,
+            Some(_) if left == 0 => State::Moved,
+            Some(movement) if movement.paused => State::Paused,
+            Some(_) => State::Moving,
+        };
+        Status {
+            database: known.database.name.clone(),
+            epoch: known.epoch,
+            state,
+            buckets,
+            left,
+        }
+    }
+}
+
+impl Display for Status {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            database,
+            epoch,
+            state,
+            buckets,
+            left,
+        } = self;
+        let moved = buckets.saturating_sub(*left);
+        write!(f, "database {database}, epoch {epoch}: ")?;
+        match state {
+            State::None => writeln!(f, "nothing is moving"),
+            State::Moving => writeln!(
+                f,
+                "{moved} of {buckets} buckets have moved; `apply` goes on, `rollback` goes back"
+            ),
+            State::Paused => writeln!(
+                f,
+                "{moved} of {buckets} buckets have moved; paused until `resume`"
+            ),
+            State::Moved => writeln!(
+                f,
+                "all {buckets} buckets have moved; `finish` accepts it, `rollback` goes back"
+            ),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The moment at which rows are somewhere else, for everybody: both parts are prepared, the catalog decides, and they are let go when every
+//! router plans by what it says (ADR 0020, ADR 0024).
+
+use std::time::Duration;
+
+use switchyard_catalog::{Catalog, Recorded, Step};
+use switchyard_router::distribute::switchover::{FOLLOWING, SPARED, cancel_waiting};
+use switchyard_router::topology::link::{Link, LinkError, Visitor};
+use switchyard_router::two_phase::{CATALOG, GlobalId};
+use tokio::time::{sleep, timeout};
+
+use super::{Error, Work};
+use crate::servers::Server;
+
+/// The longest the catalog may take. What is prepared is left to its session for three seconds by routers.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What is prepared on primaries and has been left there.
+const LEFT: &str = "\
+SELECT gid FROM pg_catalog.pg_prepared_xacts
+ WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
+
+/// Prepares what has been done on some servers, has it decided together with `step`, and ends it. False: the catalog is another than what
+/// this was made for, or somebody has given it up, and nothing has changed.
+pub(super) async fn run(
+    work: &mut Work<'_>,
+    parts: &mut [&mut Server],
+    step: Step<'_>,
+) -> Result<bool, Error> {
+    let user = work.user()?.name.to_string();
+    let process = parts.first().map_or(0, |part| part.link.target().pid());
+    let id = GlobalId::new(process, CATALOG, &user)
+        .map_err(|unnamed| Error::Unnamed(unnamed.to_string()))?;
+    prepare(parts, &id).await?;
+    let taken = timeout(ANSWER, work.lease.take(&work.known, step, &id.to_string())).await;
+    let committed = match taken {
+        Ok(Ok(Recorded::Done)) => true,
+        Ok(Ok(Recorded::Outdated | Recorded::GivenUp)) => false,
+        Ok(Err(_)) | Err(_) => decided(work, &id).await?,
+    };
+    if committed {
+        sleep(FOLLOWING + SPARED).await;
+        for part in parts.iter() {
+            release(work, part).await?;
+        }
+    }
+    for part in parts.iter_mut() {
+        end(part, &id, committed).await?;
+    }
+    Ok(committed)
+}
+
+/// Ends what earlier programs have left prepared, as the catalog says; what it says nothing of is rolled back.
+pub(super) async fn settle(work: &mut Work<'_>, servers: &mut [Server]) -> Result<(), Error> {
+    for server in servers.iter_mut() {
+        for row in server.ask(LEFT).await? {
+            let id = row.into_iter().next().flatten();
+            let id = id.as_deref().and_then(GlobalId::parse);
+            let Some(id) = id.filter(|id| *id.decider == *CATALOG) else {
+                continue;
+            };
+            let committed = decided(work, &id).await?;
+            if committed {
+                // Whoever had it decided may have died at once.
+                sleep(FOLLOWING + SPARED).await;
+                release(work, server).await?;
+            }
+            end(server, &id, committed).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn prepare(parts: &mut [&mut Server], id: &GlobalId) -> Result<(), Error> {
+    let prepare = id.prepare();
+    for at in 0..parts.len() {
+        if let Err(error) = parts[at].ask(&prepare).await {
+            for prepared in &mut parts[..at] {
+                end(prepared, id, false).await?;
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// How a transaction has been decided; if it has not been, it is given up.
+async fn decided(work: &Work<'_>, id: &GlobalId) -> Result<bool, Error> {
+    let catalog = Catalog::open(&work.credentials).await?;
+    let decision = catalog.give_up(&id.to_string()).await?;
+    catalog.close().await;
+    Ok(decision.committed)
+}
+
+/// Ends a part. Routers may have been faster.
+async fn end(part: &mut Server, id: &GlobalId, committed: bool) -> Result<(), Error> {
+    match part.link.ask(&id.end(committed)).await {
+        Ok(_) => Ok(()),
+        Err(LinkError::Refused { sqlstate, .. }) if sqlstate.as_str() == "42704" => Ok(()),
+        Err(error) => Err(part.failed(error).into()),
+    }
+}
+
+/// Cancels what waits for a table of a shard and has been planned for where its rows were, on all of its nodes.
+async fn release(work: &Work<'_>, server: &Server) -> Result<(), Error> {
+    let visitor = Visitor::new(
+        work.user()?,
+        work.settings.file.router.timeouts.connect,
+        ANSWER,
+    );
+    let database = &work.known.database.name;
+    for node in &server.nodes {
+        let cancelled = match Link::open(&visitor, node, database).await {
+            Ok(mut link) => cancel_waiting(&mut link).await,
+            Err(error) => Err(error),
+        };
+        if let Err(reason) = cancelled {
+            // A replica that is away serves nobody.
+            tracing::warn!(host = %node.host, port = node.port, %reason, "cannot cancel what waits for tables whose rows have moved");
+        }
+    }
+    Ok(())
+}
