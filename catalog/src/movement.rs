@@ -88,20 +88,32 @@ impl Lease {
         movement(&mut self.connection, &self.database, shards).await
     }
 
-    /// Writes down what is to be done, in place of what was.
+    /// Writes down what is to be done, in place of what was, and that rows may be on their way.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn record(&mut self, former: &BucketMap, target: &BucketMap) -> Result<(), Error> {
         sqlx::query(
-            "INSERT INTO switchyard.movements (database, former, target) VALUES ($1, $2, $3)
-             ON CONFLICT (database) DO UPDATE SET former = excluded.former, target = excluded.target, paused = false",
+            "INSERT INTO switchyard.movements (database, former, target, active) VALUES ($1, $2, $3, true)
+             ON CONFLICT (database) DO UPDATE SET former = excluded.former, target = excluded.target, active = true",
         )
         .bind(&self.database)
         .bind(encode(former))
         .bind(encode(target))
         .execute(&mut *self.connection)
         .await?;
+        Ok(())
+    }
+
+    /// Writes down that no rows are on their way any more.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn rest(&mut self) -> Result<(), Error> {
+        sqlx::query("UPDATE switchyard.movements SET active = false WHERE database = $1")
+            .bind(&self.database)
+            .execute(&mut *self.connection)
+            .await?;
         Ok(())
     }
 

@@ -32,6 +32,8 @@ pub struct CatalogDatabase {
     pub buckets: Arc<BucketMap>,
     /// The version of the bucket map.
     pub epoch: u64,
+    /// Rows may be on their way from shard to shard.
+    pub is_moving: bool,
 }
 
 impl Catalog {
@@ -79,6 +81,7 @@ pub(crate) async fn read(connection: &mut PgConnection) -> Result<Snapshot, Erro
     read_nodes(connection, &mut databases).await?;
     read_tables(connection, &mut databases).await?;
     let maps = read_maps(connection, &databases).await?;
+    let moving = read_moving(connection).await?;
     let databases = databases
         .into_iter()
         .map(|(name, database)| {
@@ -88,6 +91,7 @@ pub(crate) async fn read(connection: &mut PgConnection) -> Result<Snapshot, Erro
                 .cloned()
                 .ok_or_else(|| Error::Damaged(format!("database \"{name}\" has no bucket map")))?;
             let database = CatalogDatabase {
+                is_moving: moving.contains(&name),
                 database: Arc::new(database),
                 buckets,
                 epoch,
@@ -237,6 +241,14 @@ async fn read_maps(
         maps.insert(name, (epoch, Arc::new(buckets)));
     }
     Ok(maps)
+}
+
+/// The databases whose rows may be on their way.
+async fn read_moving(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let sql = "SELECT database FROM switchyard.movements WHERE active";
+    let rows = all(connection, sql).await?;
+    let names = rows.iter().map(|row| row.try_get(0));
+    Ok(names.collect::<Result<_, _>>()?)
 }
 
 /// The bucket map from its stored form.

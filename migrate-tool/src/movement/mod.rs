@@ -13,10 +13,12 @@ mod switchover;
 mod tables;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Lease, Movement, Step};
 use switchyard_router::config::{Settings, User};
+use switchyard_router::distribute::switchover::FOLLOWING;
 use switchyard_router::topology::builder::DatabaseState;
 use switchyard_schema::{Bucket, BucketMap, Database, ShardIndex};
 use tokio::time::{Instant, sleep};
@@ -131,6 +133,25 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
+    /// The movement that is recorded, if there is one. One that leads nowhere only says that rows may be on their way.
+    async fn movement(&mut self) -> Result<Option<Movement>, Error> {
+        let shards = self.known.database.shards.len();
+        let movement = self.lease.movement(shards).await?;
+        Ok(movement.filter(|movement| movement.former != movement.target))
+    }
+
+    /// Has all routers know that rows may be on their way, on a recorded movement or on none.
+    async fn announce(&mut self) -> Result<(), Error> {
+        let map = Arc::clone(&self.known.buckets);
+        let (former, target) = match self.movement().await? {
+            Some(movement) => (movement.former, movement.target),
+            None => (BucketMap::clone(&map), BucketMap::clone(&map)),
+        };
+        self.lease.record(&former, &target).await?;
+        sleep(FOLLOWING).await;
+        Ok(())
+    }
+
     fn user(&self) -> Result<&'a User, Error> {
         let user = self.settings.monitor_user();
         Ok(user.ok_or(ServerError::NoUser)?)
@@ -183,8 +204,7 @@ pub(crate) async fn apply(
 ) -> Result<Report, Error> {
     let mut work = Work::open(settings, &desired.name).await?;
     newcomer::welcome(&mut work, desired).await?;
-    let shards = work.known.database.shards.len();
-    match work.lease.movement(shards).await? {
+    match work.movement().await? {
         Some(movement)
             if movement.target != target(&movement.former, &work.known.database, desired) =>
         {
@@ -195,6 +215,7 @@ pub(crate) async fn apply(
             let target = target(&work.known.buckets, &work.known.database, desired);
             let former = work.known.buckets.clone();
             if target == *former {
+                work.lease.forget().await?;
                 return Ok(Report::nothing(&work.known));
             }
             work.lease.record(&former, &target).await?;
@@ -213,8 +234,7 @@ pub(crate) async fn rollback(
     group_rows: u64,
 ) -> Result<Report, Error> {
     let mut work = Work::open(settings, database).await?;
-    let shards = work.known.database.shards.len();
-    let movement = work.lease.movement(shards).await?;
+    let movement = work.movement().await?;
     let movement = movement.ok_or_else(|| Error::None(database.to_owned()))?;
     work.lease
         .record(&movement.target, &movement.former)
@@ -230,8 +250,7 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
     let mut work = Work::open(settings, &desired.name).await?;
     let name = || desired.name.clone();
     let known = work.known.clone();
-    let movement = work.lease.movement(known.database.shards.len()).await?;
-    let movement = movement.ok_or_else(|| Error::None(name()))?;
+    let movement = work.movement().await?.ok_or_else(|| Error::None(name()))?;
     let left = groups(&known.buckets, &movement.target)
         .iter()
         .map(|group| group.buckets.len())
@@ -328,8 +347,16 @@ fn groups(from: &BucketMap, to: &BucketMap) -> Vec<Group> {
     groups.into_iter().map(group).collect()
 }
 
-/// Moves what is left of the recorded movement, group by group.
+/// Moves what is left of the recorded movement.
 async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
+    work.announce().await?;
+    let outcome = go_on(&mut work, group_rows).await;
+    work.lease.rest().await?;
+    outcome
+}
+
+/// The same, group by group.
+async fn go_on(work: &mut Work<'_>, group_rows: u64) -> Result<Report, Error> {
     let mut report = Report::nothing(&work.known);
     let began = Instant::now();
     let mut servers = work.servers(None).await?;
@@ -338,10 +365,7 @@ async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
     let mut made = Vec::new();
     let mut attempts = 0;
     loop {
-        let movement = work
-            .lease
-            .movement(work.known.database.shards.len())
-            .await?;
+        let movement = work.movement().await?;
         let Some(Movement { target, paused, .. }) = movement else {
             break;
         };
@@ -357,7 +381,7 @@ async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
         }
         let group = part(whole, &work.known.buckets, source, &tables, group_rows).await?;
         let started = Instant::now();
-        match move_group(&mut work, &tables, &group).await {
+        match move_group(work, &tables, &group).await {
             Ok(Some(rows)) => {
                 attempts = 0;
                 report.moved(&group, rows);

@@ -34,6 +34,10 @@ pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(
         if work.known.database.shard_index(&shard.name).is_some() {
             continue;
         }
+        if work.movement().await?.is_some() {
+            return Err(Error::Elsewhere(desired.name.clone()));
+        }
+        work.announce().await?;
         tracing::info!(shard = %shard.name, "a new shard gets the definitions and the reference tables");
         // It owns nothing until buckets come to it, and its weight is in force when that is finished.
         let shard = Shard {

@@ -115,7 +115,7 @@ impl Status {
                 differ(&known.buckets, &movement.target),
             )
         });
-        let state = match movement {
+        let state = match movement.filter(|movement| movement.former != movement.target) {
             None => State::None,
             Some(_) if left == 0 => State::Moved,
             Some(movement) if movement.paused => State::Paused,

@@ -26,6 +26,7 @@ fn config(shards: &[(&str, u32)], tables: &str) -> Config {
 fn catalog(config: &Config) -> Snapshot {
     let entry = |database: &Database| {
         let actual = CatalogDatabase {
+            is_moving: false,
             buckets: Arc::new(BucketMap::place(&database.weights())),
             database: Arc::new(database.clone()),
             epoch: 7,

@@ -69,6 +69,7 @@ impl Entry {
         self.state.schema = Arc::clone(&actual.database);
         self.state.buckets = Arc::clone(&actual.buckets);
         self.state.epoch = actual.epoch;
+        self.state.is_moving = actual.is_moving;
         self.resolve();
     }
 }

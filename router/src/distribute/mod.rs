@@ -143,6 +143,7 @@ fn known_to_catalog(request: &Request<'_>) -> CatalogDatabase {
         database: Arc::clone(&request.database.schema),
         buckets: Arc::clone(&request.database.buckets),
         epoch: request.database.epoch,
+        is_moving: request.database.is_moving,
     }
 }
 

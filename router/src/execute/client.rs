@@ -35,6 +35,8 @@ pub(crate) struct Client {
     holds: u32,
     /// Where in the output begins what is kept to itself: see [`Client::wait_for_rows`].
     unsure: Option<usize>,
+    /// Where in the output begins what can still be taken back: see [`Client::keep`].
+    kept: Option<usize>,
     pub(crate) counters: Arc<Counters>,
     /// The reported settings as the client knows them.
     told: Arc<Reported>,
@@ -92,6 +94,7 @@ impl Client {
             gone: false,
             holds: 0,
             unsure: None,
+            kept: None,
             counters,
             told: Arc::default(),
             untold: false,
@@ -251,15 +254,34 @@ impl Client {
         Some(self.output.split_off(begin.min(self.output.len())))
     }
 
-    fn is_unsure(&mut self) -> bool {
-        let kept = |begin: &usize| self.output.len().saturating_sub(*begin) <= MOST_UNSURE;
-        self.unsure = self.unsure.filter(kept);
-        self.unsure.is_some()
+    /// Keeps what is owed from now on to itself, until it is much or [`Client::take_kept`]: it may yet be taken back.
+    pub(crate) fn keep(&mut self) {
+        self.kept = Some(self.output.len());
+    }
+
+    /// Ends that: what has been kept, if none of it has been written. It is owed no more.
+    pub(crate) fn take_kept(&mut self) -> Option<BytesMut> {
+        let begin = self.kept.take()?;
+        Some(self.output.split_off(begin.min(self.output.len())))
+    }
+
+    /// Ends that: it is all to be written, as the client has to answer.
+    pub(crate) fn release(&mut self) {
+        self.kept = None;
+    }
+
+    /// Whether something that is owed is not to be written yet.
+    fn is_held(&mut self) -> bool {
+        let few = |begin: &usize| self.output.len().saturating_sub(*begin) <= MOST_UNSURE;
+        self.unsure = self.unsure.filter(few);
+        self.kept = self.kept.filter(few);
+        self.holds > 0 || self.unsure.is_some() || self.kept.is_some()
     }
 
     /// Writes all that is owed, then `bytes`, as far as the socket takes them at once; the rest is owed.
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if !self.output.is_empty() || self.holds > 0 || self.unsure.is_some() {
+        if !self.output.is_empty() || self.holds > 0 || self.unsure.is_some() || self.kept.is_some()
+        {
             self.output.extend_from_slice(bytes);
             return self.flush_now().map(|_| ());
         }
@@ -273,7 +295,7 @@ impl Client {
 
     /// Writes of what is owed as much as the socket takes at once. True if nothing is owed any more.
     pub(crate) fn flush_now(&mut self) -> io::Result<bool> {
-        if self.holds > 0 || self.output.is_empty() || self.is_unsure() {
+        if self.output.is_empty() || self.is_held() {
             return Ok(true);
         }
         let written = self.try_write(&self.output)?;
@@ -298,7 +320,7 @@ impl Client {
 
     /// Writes all that is owed.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        if self.holds > 0 || self.is_unsure() {
+        if self.is_held() {
             return Ok(());
         }
         self.counters.sent(self.output.len());

@@ -101,6 +101,7 @@ pub(crate) async fn exchange(
         if participant.copying {
             participant.copying = false;
             Box::pin(async {
+                client.release();
                 client.flush().await.map_err(client_gone)?;
                 copy_in(client, participant, notes).await
             })

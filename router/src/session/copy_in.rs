@@ -166,6 +166,7 @@ impl Session {
         let response = without_columns(&response, copying.copy.added().len());
         let response = response.ok_or(Failure::Retry)?;
         self.client.output.extend_from_slice(&response);
+        self.client.release();
         self.client.flush().await.map_err(client_gone)?;
         // It may have said more at once: that it takes none after all.
         self.hear_part(copying, copying.first)?;

@@ -5,6 +5,7 @@
 //! `control` the statements the session answers itself, `route` finds out where a statement goes, `fan_out` runs
 //! one on several shards. `statement` is what a client has given names to.
 
+mod again;
 mod analyse;
 mod arguments;
 mod bind_join;
@@ -129,6 +130,10 @@ struct Session {
     layer: Layer,
     /// `SET switchyard.consistent_read`, as it holds in the block if there is one.
     consistent_read: bool,
+    /// So many times it has cancelled itself what shards still did for a statement that had failed.
+    own_cancels: u64,
+    /// A request has failed since rows are elsewhere than it was planned for.
+    met_a_move: bool,
     /// Bytes of the statement under which a connection was lost had reached the client.
     lost_shown: bool,
     client: Client,
@@ -209,7 +214,18 @@ impl Session {
             Ok(Some(header)) => header,
             Ok(None) | Err(_) => self.await_message().await?,
         };
-        let outcome = match header.tag {
+        let outcome = match self.database.is_moving {
+            false => self.request(header).await,
+            true => Box::pin(self.request_while_moving(header)).await,
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(trouble) => Err(Box::pin(self.end_by(trouble)).await),
+        }
+    }
+
+    async fn request(&mut self, header: Header) -> Result<(), Trouble> {
+        match header.tag {
             b'Q' | b'F' if self.batch.is_skipping() => {
                 self.client.input.advance(header.len);
                 Ok(())
@@ -229,10 +245,6 @@ impl Session {
             tag => Err(Trouble::Protocol(
                 format!("invalid frontend message type {tag}").into(),
             )),
-        };
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(trouble) => Err(Box::pin(self.end_by(trouble)).await),
         }
     }
 
@@ -355,6 +367,7 @@ impl Session {
         if self.client.overdue {
             return;
         }
+        self.met_a_move |= matches!(failure, Failure::Retry);
         let sqlstate = failure.sqlstate();
         tracing::debug!(sqlstate = sqlstate.as_str(), "a statement failed");
         self.counters

@@ -134,6 +134,8 @@ fn new(
         route_hint: None,
         layer: Layer::Auto,
         consistent_read: false,
+        own_cancels: 0,
+        met_a_move: false,
         workspaces: Vec::new(),
         workspaces_opened: 0,
         read_within: 0,

@@ -23,6 +23,8 @@ pub struct DatabaseState {
     pub buckets: Arc<BucketMap>,
     /// Version of the bucket map.
     pub epoch: u64,
+    /// Rows may be on their way from shard to shard.
+    pub is_moving: bool,
     /// What introspection found.
     pub relations: Arc<Relations>,
     /// What the servers report at connect.
@@ -39,6 +41,7 @@ impl DatabaseState {
             schema,
             buckets,
             epoch: 0,
+            is_moving: false,
             relations: Arc::default(),
             parameters: Arc::default(),
         }
@@ -108,6 +111,7 @@ impl Builder {
                 relations: Arc::clone(&state.relations),
                 buckets: Arc::clone(&state.buckets),
                 epoch: state.epoch,
+                is_moving: state.is_moving,
                 generation,
                 parameters: Arc::clone(&state.parameters),
             };

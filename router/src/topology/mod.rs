@@ -124,6 +124,8 @@ pub struct DatabaseTopology {
     pub buckets: Arc<BucketMap>,
     /// Version of the bucket map.
     pub epoch: u64,
+    /// Rows may be on their way from shard to shard: what is cancelled for them is run again.
+    pub is_moving: bool,
     /// The first snapshot with these relations and this map: plans made under one generation are good under it only.
     pub generation: u64,
     /// Parameters the servers report at connect (`server_version`, `TimeZone`, …), for our own `ParameterStatus`.
@@ -141,6 +143,7 @@ impl DatabaseTopology {
             relations: Arc::new(relations),
             buckets: Arc::clone(&self.buckets),
             epoch: self.epoch,
+            is_moving: self.is_moving,
             generation,
             parameters: Arc::clone(&self.parameters),
         }
