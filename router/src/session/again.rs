@@ -24,6 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks for it.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// What a session notes so that it can tell why a request has failed.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// A request has failed since rows are elsewhere than it was planned for.
+    pub(super) met_a_move: bool,
+    /// So many times the session has cancelled itself what shards still did for a statement that had failed.
+    pub(super) own_cancels: u64,
+}
+
 impl Session {
     /// Handles a request while rows may be on their way from shard to shard.
     pub(super) async fn request_while_moving(&mut self, header: Header) -> Result<(), Trouble> {
@@ -36,7 +45,7 @@ impl Session {
         let mut attempts = 0;
         loop {
             let cancels = self.others_cancels();
-            self.met_a_move = false;
+            self.again.met_a_move = false;
             self.client.keep();
             let outcome = self.request_to_its_end(header).await;
             // What has been read ahead comes behind what had come before.
@@ -46,7 +55,7 @@ impl Session {
                 return outcome;
             };
             let cancelled = self.others_cancels() == cancels && is_cancelled(&said);
-            let moved = outcome.is_ok() && (self.met_a_move || cancelled);
+            let moved = outcome.is_ok() && (self.again.met_a_move || cancelled);
             if moved && begins && self.block.is_none() && attempts < ATTEMPTS && !is_done(&said) {
                 attempts += 1;
                 self.await_placement().await;
@@ -79,7 +88,7 @@ impl Session {
 
     /// Requests to cancel what the session does, but for its own.
     fn others_cancels(&self) -> u64 {
-        self.cancel.slot().requests() - self.own_cancels
+        self.cancel.slot().requests() - self.again.own_cancels
     }
 
     /// How long the request is that begins with this message, if it can be run again: a query, or a batch up to its Sync, that has come whole.

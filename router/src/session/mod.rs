@@ -87,6 +87,7 @@ use crate::startup::ClientConnection;
 use crate::startup::cancel::CancelRegistration;
 use crate::topology::DatabaseTopology;
 use crate::worker::Worker;
+use again::Again;
 use cursors::CursorApart;
 use extended::{Batch, OpenWorkspace};
 use route::Cursor;
@@ -130,10 +131,7 @@ struct Session {
     layer: Layer,
     /// `SET switchyard.consistent_read`, as it holds in the block if there is one.
     consistent_read: bool,
-    /// So many times it has cancelled itself what shards still did for a statement that had failed.
-    own_cancels: u64,
-    /// A request has failed since rows are elsewhere than it was planned for.
-    met_a_move: bool,
+    again: Again,
     /// Bytes of the statement under which a connection was lost had reached the client.
     lost_shown: bool,
     client: Client,
@@ -367,7 +365,7 @@ impl Session {
         if self.client.overdue {
             return;
         }
-        self.met_a_move |= matches!(failure, Failure::Retry);
+        self.again.met_a_move |= matches!(failure, Failure::Retry);
         let sqlstate = failure.sqlstate();
         tracing::debug!(sqlstate = sqlstate.as_str(), "a statement failed");
         self.counters

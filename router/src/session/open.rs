@@ -8,6 +8,7 @@ use switchyard_schema::{PoolMode, RouterConfig};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Severity, encode};
 
+use super::again::Again;
 use super::extended::Batch;
 use super::settings::{consistent_read, layer, route_hint};
 use super::statement::ByName;
@@ -134,8 +135,7 @@ fn new(
         route_hint: None,
         layer: Layer::Auto,
         consistent_read: false,
-        own_cancels: 0,
-        met_a_move: false,
+        again: Again::default(),
         workspaces: Vec::new(),
         workspaces_opened: 0,
         read_within: 0,

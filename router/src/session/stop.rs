@@ -120,7 +120,7 @@ impl Session {
 
     /// Cancels what still works for a statement that has failed.
     pub(super) async fn cancel_statement(&mut self) {
-        self.own_cancels += 1;
+        self.again.own_cancels += 1;
         let cancelled = self.cancel.slot().cancel(CancelReason::Request);
         if timeout(CANCEL_LIMIT, cancelled).await.is_err() {
             tracing::debug!("a node takes too long for a cancel request");
