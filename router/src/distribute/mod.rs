@@ -1,7 +1,7 @@
 //! Where a table's rows are to be from now on: moves them and records it, or changes nothing (ADR 0020).
 //!
-//! [`run`] does it on connections of its own to the primaries, as the session's user, in one transaction of all shards: the table is locked,
-//! its rows are moved ([`moves`]), every part is prepared, and the catalog decides ([`switchover`]). Invariant: nobody reads or writes
+//! `run` does it on connections of its own to the primaries, as the session's user, in one transaction of all shards: the table is locked,
+//! its rows are moved (`moves`), every part is prepared, and the catalog decides ([`switchover`]). Invariant: nobody reads or writes
 //! the table between the lock and the moment at which every router plans by what the catalog says then.
 //!
 //! Collaborators: [`crate::plan`] reads the call, a session makes it; [`crate::two_phase::recovery`] ends what a router leaves prepared.
