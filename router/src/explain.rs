@@ -89,6 +89,7 @@ pub async fn explain(
         temporary: &[],
         layer: Layer::Auto,
         given: &[],
+        ahead: &[],
         in_trigger: false,
     };
     let plan = crate::plan::plan(sql, &scan, &context);

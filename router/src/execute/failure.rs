@@ -49,10 +49,10 @@ pub(crate) enum Failure {
     #[error("the statement returns more than {limit} bytes of rows of several shards")]
     ReturnedLimit { limit: u64 },
     #[error(
-        "the rows of table \"{table}\" are too many to be given to a write of several shards: more than {rows}, or {bytes} bytes"
+        "the rows of {what} are too many to be given to a write of several shards: more than {rows}, or {bytes} bytes"
     )]
     GivenLimit {
-        table: Box<str>,
+        what: Box<str>,
         rows: u32,
         bytes: usize,
     },

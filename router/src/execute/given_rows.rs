@@ -1,6 +1,7 @@
 //! Rows that are given to a statement by parameters: an array for each column, and of those that not every shard needs, parts.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use switchyard_schema::{ShardIndex, ShardSet};
@@ -53,6 +54,30 @@ impl GivenRows {
         for (place, array) in self.all.iter_mut().skip(first).zip(arrays) {
             *place = Some(array);
         }
+    }
+
+    /// From now on each of these shards is given its own rows of what is divided: arrays, and the shard of each row.
+    pub(crate) fn divide(
+        &mut self,
+        divided: &[(Range<usize>, Vec<ShardIndex>)],
+        shards: &ShardSet,
+    ) {
+        if divided.is_empty() {
+            return;
+        }
+        let part = |shard: ShardIndex| {
+            let own = |(at, array): (usize, &Option<Bytes>)| {
+                let mut all = divided.iter();
+                let rows = all.find(|(arrays, _)| arrays.contains(&at));
+                let array = array.as_ref()?;
+                Some(match rows {
+                    Some((_, rows)) => some_of(array, |row| rows.get(row) == Some(&shard)),
+                    None => array.clone(),
+                })
+            };
+            (shard, self.all.iter().enumerate().map(own).collect())
+        };
+        self.parts = shards.iter().map(part).collect();
     }
 
     /// Each of these shards is given what it needs from now on.

@@ -377,6 +377,7 @@ mod tests {
             temporary: &[],
             layer: crate::plan::Layer::Auto,
             given: &[],
+            ahead: &[],
             in_trigger: false,
         };
         let plan = Arc::new(plan(sql, &scan, &context));

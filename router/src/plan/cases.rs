@@ -67,6 +67,7 @@ impl Setting {
             temporary: &self.temporary,
             layer: self.layer,
             given: &[],
+            ahead: &[],
             in_trigger: false,
         };
         (plan(sql, &scan, &context), scan)
@@ -347,6 +348,7 @@ fn bytes_of_any_encoding_may_be_in_literals_and_comments() {
             temporary: &[],
             layer: Layer::Auto,
             given: &[],
+            ahead: &[],
             in_trigger: false,
         };
         explain(&plan(sql, &scan, &context), &setting.relations, sql, None)

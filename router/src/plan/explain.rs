@@ -311,6 +311,15 @@ fn write_write(
     for (given, _) in &write.given {
         writeln!(out, "  Given: all rows of {}", given.relation)?;
     }
+    for ahead in &write.ahead {
+        match &ahead.divided {
+            Some(_) => writeln!(
+                out,
+                "  Given: the rows of a query that are computed first, to each shard those of its keys"
+            )?,
+            None => writeln!(out, "  Given: the rows of a query that are computed first")?,
+        }
+    }
     if !write.moments.is_empty() {
         writeln!(out, "  The time is given")?;
     }

@@ -56,6 +56,17 @@ impl Given {
         })
     }
 
+    /// The same rows, of columns with these names.
+    pub(crate) fn named(mut self, names: &[String]) -> Given {
+        let columns = self.columns.iter().cloned().zip(names);
+        let named = columns.map(|(column, name)| GivenColumn {
+            name: name.clone(),
+            ..column
+        });
+        self.columns = named.collect();
+        self
+    }
+
     /// The OIDs of the columns' types, and their modifiers.
     pub fn types(&self) -> impl Iterator<Item = (u32, i32)> {
         let columns = self.columns.iter();
@@ -89,24 +100,35 @@ impl Given {
         Some(format!("${}::{name}[]", first + at))
     }
 
-    /// The common table expression; the arrays are the parameters from this number on, in the order of the columns.
-    pub fn cte(&self, first: usize) -> String {
-        let (mut names, mut values) = (String::new(), String::new());
-        let (mut arrays, mut aliases) = (String::new(), String::new());
-        for (at, column) in self.columns.iter().enumerate() {
+    /// The query for the rows; the arrays are the parameters from this number on, in the order of the columns.
+    pub fn query_of_arrays(&self, first: usize) -> String {
+        let names = self.columns.iter().map(|column| &column.name);
+        self.select(first, names.map(|name| Some(escape_identifier(name))))
+    }
+
+    /// The same, of columns with these names, or without.
+    fn select(&self, first: usize, names: impl Iterator<Item = Option<String>>) -> String {
+        let (mut values, mut arrays, mut aliases) = (String::new(), String::new(), String::new());
+        for ((at, column), label) in self.columns.iter().enumerate().zip(names) {
             let comma = if at > 0 { ", " } else { "" };
             let SqlType { name, suffix } = &column.sql_type;
             let parameter = first + at;
+            let label = label.map_or(String::new(), |label| format!(" AS {label}"));
             // Writing to a string does not fail.
-            let _ = write!(names, "{comma}{}", escape_identifier(&column.name));
-            let _ = write!(values, "{comma}c{at}::{name}{suffix}");
+            let _ = write!(values, "{comma}c{at}::{name}{suffix}{label}");
             let _ = write!(arrays, "{comma}pg_catalog.unnest(${parameter}::{name}[])");
             let _ = write!(aliases, "{comma}c{at}");
         }
+        format!("SELECT {values} FROM ROWS FROM ({arrays}) AS given ({aliases})")
+    }
+
+    /// The common table expression; the arrays are the parameters from this number on, in the order of the columns.
+    pub fn cte(&self, first: usize) -> String {
+        let names = self.columns.iter().map(|column| &column.name);
+        let names: Vec<String> = names.map(|name| escape_identifier(name)).collect();
+        let rows = self.select(first, self.columns.iter().map(|_| None));
         let table = escape_identifier(&self.relation.name);
-        format!(
-            "{table} ({names}) AS (SELECT {values} FROM ROWS FROM ({arrays}) AS given ({aliases}))"
-        )
+        format!("{table} ({}) AS ({rows})", names.join(", "))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use switchyard_schema::TableName;
 
 use super::bind_join::Bound;
 use super::given::{Given, GivenColumn};
@@ -90,9 +91,13 @@ pub struct Rows {
 impl Rows {
     /// Of rows with columns of these types (OID and modifier), of which `TEMPORARY_COLUMNS` of [`crate::relations::introspect`] has
     /// returned these lines; `None` if it has not returned what it should.
-    pub fn read(rows: &Fetch, types: &[(u32, i32)], lines: &[String]) -> Option<Rows> {
+    pub fn read(
+        (relation, names): (&TableName, &[String]),
+        types: &[(u32, i32)],
+        lines: &[String],
+    ) -> Option<Rows> {
         let (mut columns, mut alterations) = (Vec::new(), Vec::new());
-        for ((name, (type_oid, modifier)), line) in rows.columns.iter().zip(types).zip(lines) {
+        for ((name, (type_oid, modifier)), line) in names.iter().zip(types).zip(lines) {
             let mut parts = line.split('\t');
             let (sql_type, suffix) = (parts.next()?, parts.next()?);
             let alteration = parts.next()?;
@@ -110,10 +115,10 @@ impl Rows {
             };
             columns.push((!sql_type.is_empty()).then_some(column));
         }
-        let whole = rows.columns.len() == lines.len() && types.len() == lines.len();
+        let whole = names.len() == lines.len() && types.len() == lines.len();
         let columns: Option<Vec<GivenColumn>> = columns.into_iter().collect();
         let given = columns.map(|columns| Given {
-            relation: rows.relation.clone(),
+            relation: relation.clone(),
             columns: columns.into(),
         });
         whole.then(|| Rows {

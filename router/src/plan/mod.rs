@@ -6,6 +6,7 @@
 //! is never scattered. Collaborators: [`crate::sql`] scans the text, [`crate::relations`] says what is where; the session
 //! executes plans.
 
+pub mod ahead;
 mod analyse;
 mod apart;
 mod array;
@@ -112,6 +113,8 @@ pub struct Context<'a> {
     pub layer: Layer,
     /// Relations whose rows are given with the statement: every shard has all of them.
     pub given: &'a [TableName],
+    /// Queries of the statement whose rows are given.
+    pub ahead: &'a [ahead::Instead],
     /// The statement is one of a trigger's code, all of which is looked into.
     pub in_trigger: bool,
 }

@@ -449,6 +449,7 @@ mod tests {
             temporary: &[],
             layer: Layer::Auto,
             given: &[],
+            ahead: &[],
             in_trigger: false,
         };
         (plan(sql, &scan, &context), scan)

@@ -260,6 +260,7 @@ impl Planner<'_> {
                 moments: Moments::default(),
                 copies: false,
                 given: Vec::new(),
+                ahead: Vec::new(),
                 remembers: false,
             },
             given,
@@ -309,7 +310,7 @@ impl Planner<'_> {
     }
 
     /// The plan of a text of its own.
-    fn apart_from(&self, text: &[u8], scan: &Scan) -> Option<Plan> {
+    pub(super) fn apart_from(&self, text: &[u8], scan: &Scan) -> Option<Plan> {
         let tokens = parse::tokens(text, 0..u32::try_from(text.len()).ok()?).ok()?;
         let planner = Planner {
             sql: text,

@@ -71,6 +71,7 @@ impl Planner<'_> {
                 moments: Moments::default(),
                 copies: false,
                 given: Vec::new(),
+                ahead: Vec::new(),
                 remembers: false,
             }));
         }

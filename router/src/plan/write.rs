@@ -12,11 +12,12 @@
 use sqlparser::ast::{Insert, SetExpr, Statement};
 use switchyard_schema::{ShardIndex, TableName};
 
+use super::ahead::{self, Ahead, Instead};
 use super::analyse::{self, Analysis, Instance, StoredKeys};
 use super::apart::{Understood, several};
 use super::decide;
 use super::given::{Given, GivenText};
-use super::moment::Moments;
+use super::moment::{Clock, Moments};
 use super::moving::changes_keys;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, Target};
@@ -36,24 +37,38 @@ pub struct Write {
     pub copies: bool,
     /// Tables of which other shards have rows that matter: all of their rows are given with the statement.
     pub given: Vec<(Given, Target)>,
+    /// Queries of which it needs the rows of all shards: they are computed first, and their rows given.
+    pub ahead: Vec<Ahead>,
     /// It reads what the session remembers of sequences, and may have to be given that.
     pub remembers: bool,
 }
 
 impl Write {
-    /// The text that the shards run, with the rows that are given as parameters from this number on; `None` if they cannot stand in for
-    /// their tables.
-    pub(crate) fn text(&self, sql: Vec<u8>, first: usize) -> Option<Vec<u8>> {
+    /// The text that the shards run, at this time, with the rows that are given as parameters from this number on: those of what is
+    /// computed ahead, and then those of tables. `None` if they cannot stand in for their tables.
+    pub(crate) fn text(
+        &self,
+        sql: &[u8],
+        clock: Option<&Clock>,
+        (ahead, first): (&[Given], usize),
+    ) -> Option<Vec<u8>> {
+        let text = ahead::text(self, sql, clock, (ahead, first))?;
         if self.given.is_empty() {
-            return Some(sql);
+            return Some(text);
         }
         let given: Vec<&Given> = self.given.iter().map(|(given, _)| given).collect();
-        Some(GivenText::new(&sql, &given, first)?.text)
+        let arrays = ahead.iter().map(|given| given.columns.len());
+        Some(GivenText::new(&text, &given, first + arrays.sum::<usize>())?.text)
     }
 
     /// Whether a shard that has all the rows can be sent the client's own text.
     pub(crate) fn is_plain(&self) -> bool {
-        self.given.is_empty()
+        self.given.is_empty() && self.ahead.is_empty()
+    }
+
+    /// Whether it needs to know the time.
+    pub(crate) fn asks_for_the_time(&self) -> bool {
+        !self.moments.is_empty() || self.ahead.iter().any(|ahead| ahead.moments)
     }
 
     /// The parameters that binding looks at.
@@ -66,9 +81,10 @@ impl Write {
 
     /// Bytes on the heap, about.
     pub(super) fn size(&self) -> usize {
+        let ahead = 1024 * self.ahead.len();
         match &self.target {
-            Target::Keys(route) => route.size(),
-            Target::AnyShard | Target::Shard(_) | Target::AllShards => 0,
+            Target::Keys(route) => ahead + route.size(),
+            Target::AnyShard | Target::Shard(_) | Target::AllShards => ahead,
         }
     }
 }
@@ -95,6 +111,7 @@ impl Planner<'_> {
                         moments,
                         copies: true,
                         given: Vec::new(),
+                        ahead: Vec::new(),
                         remembers: false,
                     })),
                     Err(refusal) => Operator::Refuse(Box::new(refusal)),
@@ -158,6 +175,7 @@ impl Planner<'_> {
             moments: self.moments_of(analysis, tokens)?,
             copies: false,
             given: Vec::new(),
+            ahead: Vec::new(),
             remembers: false,
         })
     }
@@ -173,46 +191,60 @@ impl Planner<'_> {
             Ok(write) => return Ok(write),
             Err(refusal) => refusal,
         };
-        let (analysis, _, tokens) = written;
-        let mut sets = [
-            givable(analysis, self.context, false),
-            givable(analysis, self.context, true),
-        ];
-        let is_other = |name: &TableName| {
-            let target = analysis.changed.as_ref();
-            target.is_some_and(|target| target.name != name.name)
-        };
-        let bare = |word| tokens.iter().any(|token| token.is_word(self.sql, word));
-        // Rows that are given have no table that others inherit from, no primary key that other columns of a group go with, nor may
-        // their names be those of other expressions.
-        if bare("with") || bare("only") || bare("group") {
-            return Err(refusal);
+        let alone = |ahead: &[Instead]| self.with_given((&[], ahead), written);
+        if let Some(write) = self.computed_ahead(written, guards, alone) {
+            return Ok(write);
         }
-        for names in &mut sets {
-            if !names.is_empty()
-                && names.iter().all(is_other)
-                && let Some(write) = self.with_given(names, written, guards)
-            {
+        for names in self.givable(written) {
+            if let Some((write, known)) = self.with_given((&names, &[]), written) {
+                guards.extend(known);
+                return Ok(write);
+            }
+            let both = |ahead: &[Instead]| self.with_given((&names, ahead), written);
+            if let Some(write) = self.computed_ahead(written, guards, both) {
                 return Ok(write);
             }
         }
         Err(refusal)
     }
 
-    /// The write with the rows of these tables given to it.
+    /// The sets of tables that may be given to it.
+    fn givable(&self, (analysis, _, tokens): Understood<'_>) -> Vec<Vec<TableName>> {
+        let bare = |word| tokens.iter().any(|token| token.is_word(self.sql, word));
+        // Rows that are given have no table that others inherit from, no primary key that other columns of a group go with, nor may
+        // their names be those of other expressions.
+        if bare("with") || bare("only") || bare("group") {
+            return Vec::new();
+        }
+        let is_other = |name: &TableName| {
+            let target = analysis.changed.as_ref();
+            target.is_some_and(|target| target.name != name.name)
+        };
+        let sets = [false, true].map(|all| givable(analysis, self.context, all));
+        let mut sets = Vec::from(sets);
+        sets.retain(|names| !names.is_empty() && names.iter().all(is_other));
+        sets.dedup();
+        sets
+    }
+
+    /// The write with the rows of these tables given to it, and those of queries that are computed ahead; and the literals it depends on.
     fn with_given(
         &self,
-        names: &[TableName],
+        (names, ahead): (&[TableName], &[Instead]),
         (_, statement, tokens): Understood<'_>,
-        guards: &mut Vec<u32>,
-    ) -> Option<Write> {
+    ) -> Option<(Write, Vec<u32>)> {
         let context = Context {
             given: names,
+            ahead,
             ..*self.context
         };
         let source = (self.sql, tokens);
         let (analysis, known) = analyse::analyse(statement, None, source, self.scan, &context);
         let analysis = analysis.ok()?;
+        let is_taken = |ahead: &Instead| analysis.ahead.contains(&ahead.start);
+        if !ahead.iter().all(is_taken) {
+            return None;
+        }
         let copies = analysis.writes_reference.is_some();
         let target = if let Some(table) = &analysis.writes_reference {
             decide::writes_reference(&analysis, table).ok()?;
@@ -226,33 +258,32 @@ impl Planner<'_> {
         } else {
             target(&analysis, changes_keys(&analysis, statement)).ok()?
         };
-        let given: Option<Vec<(Given, Target)>> = names
-            .iter()
-            .map(|name| {
-                let relation = self.context.relations.get(&name.schema, &name.name)?;
-                let columns: Vec<String> =
-                    relation.columns.iter().map(|c| c.name.clone()).collect();
-                let from = match relation.placement {
-                    Placement::Sharded(_) => Target::AllShards,
-                    Placement::Reference
-                    | Placement::Unsharded
-                    | Placement::Catalog
-                    | Placement::ReadsSharded(_)
-                    | Placement::Broken(_) => Target::Shard(ShardIndex::FIRST),
-                };
-                Some((Given::of(relation, &columns)?, from))
-            })
-            .collect();
+        let given = names.iter().map(|name| self.whole(name));
         let write = Write {
             target,
             moments: self.moments_of(&analysis, tokens).ok()?,
             copies,
-            given: given?,
+            given: given.collect::<Option<_>>()?,
+            ahead: Vec::new(),
             remembers: false,
         };
-        write.text(self.sql.to_vec(), 1)?;
-        guards.extend(known);
-        Some(write)
+        write.text(self.sql, None, (&[], 1))?;
+        Some((write, known))
+    }
+
+    /// All rows of a table, and where they are.
+    fn whole(&self, name: &TableName) -> Option<(Given, Target)> {
+        let relation = self.context.relations.get(&name.schema, &name.name)?;
+        let columns: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
+        let from = match relation.placement {
+            Placement::Sharded(_) => Target::AllShards,
+            Placement::Reference
+            | Placement::Unsharded
+            | Placement::Catalog
+            | Placement::ReadsSharded(_)
+            | Placement::Broken(_) => Target::Shard(ShardIndex::FIRST),
+        };
+        Some((Given::of(relation, &columns)?, from))
     }
 
     /// What the statement calls the present.
@@ -279,6 +310,9 @@ fn is_of_rows(insert: &Insert) -> bool {
 /// The shards of a write of which each shard can do its part; `Err` is why they cannot. Rows may move from one to another, or not.
 fn target(analysis: &Analysis, may_move: bool) -> Result<Target, Refusal> {
     let facts = &analysis.facts;
+    if let Some(refusal) = analysis.computed.as_ref().filter(|_| !may_move) {
+        return Err(refusal.clone());
+    }
     let Shares { tables, returned } = Shares::of(analysis)?;
     for stored in analysis.stored.iter().filter(|_| !may_move) {
         let stays = match &stored.keys {

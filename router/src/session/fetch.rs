@@ -110,6 +110,17 @@ impl Asked<'_> {
         self.encode_given(output, query, (portal, self.given.all()), results);
     }
 
+    /// The same for a shard, which is given what it needs.
+    pub(super) fn encode_bind_for(
+        &self,
+        shard: ShardIndex,
+        output: &mut BytesMut,
+        query: &[u8],
+        (portal, results): (&[u8], &[Format]),
+    ) {
+        self.encode_given(output, query, (portal, self.given.on(shard)), results);
+    }
+
     fn encode_given(
         &self,
         output: &mut BytesMut,

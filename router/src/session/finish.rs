@@ -161,7 +161,8 @@ impl Session {
             .replace("{modifiers}", &format!("'{{{}}}'", modifiers.join(",")))
             .replace("{table}", &escape_literal(&table));
         let lines = workspace.lines(&mut self.client, &query).await?;
-        let rows = Rows::read(&finish.rows, types, &lines).ok_or(Failure::Retry)?;
+        let made = (&finish.rows.relation, finish.rows.columns.as_slice());
+        let rows = Rows::read(made, types, &lines).ok_or(Failure::Retry)?;
         let rows = Arc::new(rows);
         plan.learned.known().part = Some(Part::Rows(Arc::clone(&rows)));
         Ok(rows)

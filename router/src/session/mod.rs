@@ -6,6 +6,7 @@
 //! one on several shards. `statement` is what a client has given names to.
 
 mod again;
+mod ahead;
 mod analyse;
 mod arguments;
 mod bind_join;

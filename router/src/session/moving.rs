@@ -137,8 +137,7 @@ impl Session {
             need: Need::Primary,
             cancels: asked.cancels,
         };
-        let first = from.first().unwrap_or(ShardIndex::FIRST);
-        let text = self.text_of_parts(&of.write, first, &mut own).await?;
+        let text = self.text_of_parts(&of.write, from, &mut own).await?;
         let is_own = text == asked.sql;
         let text = String::from_utf8(of.text(&text).ok_or(Failure::Retry)?);
         let text = text.map_err(|_| Failure::NotUtf8)?;

@@ -209,6 +209,7 @@ impl Session {
             temporary: &self.temporary,
             layer: self.layer,
             given: &[],
+            ahead: &[],
             in_trigger: false,
         }
     }

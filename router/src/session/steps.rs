@@ -109,9 +109,9 @@ impl Session {
                 arrays.finish().into_iter().map(Some).collect(),
             )),
             FewRows::TooMany => {
-                let table = steps.given.relation.name.as_str().into();
+                let what = format!("table \"{}\"", steps.given.relation.name).into();
                 let (rows, bytes) = (MOST_ROWS, MOST_BYTES);
-                Err(Failure::GivenLimit { table, rows, bytes }.into())
+                Err(Failure::GivenLimit { what, rows, bytes }.into())
             }
             FewRows::OfOtherTypes | FewRows::Failed { .. } => Err(Failure::Retry.into()),
         }

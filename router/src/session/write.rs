@@ -86,10 +86,8 @@ impl Session {
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
         let implicit = self.begin_implicit();
-        let changed = self.message_of_parts(write, routed, sent).await?;
-        let message = changed.as_deref().unwrap_or(sent.message);
-        let describe = changed.is_none();
-        let Some(tag) = self.write_each(write, routed, message, describe).await? else {
+        let changed = self.messages_of_parts(write, routed, sent).await?;
+        let Some(tag) = self.write_each(write, routed, sent, changed).await? else {
             // The error has been shown.
             if implicit {
                 self.abort_implicit().await?;
@@ -103,17 +101,16 @@ impl Session {
         self.complete(&tag)
     }
 
-    /// What the shards are sent, if it is not what the client has sent.
-    async fn message_of_parts(
+    /// What each shard is sent, if it is not what the client has sent.
+    async fn messages_of_parts(
         &mut self,
         write: &Write,
         routed: &Routed,
         sent: Sent<'_>,
-    ) -> Result<Option<BytesMut>, Trouble> {
-        let changes = !self.goes_as_it_is(write);
-        let Some(first) = routed.shards.first().filter(|_| changes) else {
+    ) -> Result<Option<Vec<BytesMut>>, Trouble> {
+        if self.goes_as_it_is(write) {
             return Ok(None);
-        };
+        }
         // Errors are to speak of places in the client's own text, and columns of its tables.
         let description = self.describe_if_any(sent.sql()).await?;
         let mut asked = Asked {
@@ -124,16 +121,19 @@ impl Session {
             cancels: self.cancel.slot().requests(),
         };
         let text = self
-            .changed_text(&routed.plan, write, first, &mut asked)
+            .changed_text(&routed.plan, write, &routed.shards, &mut asked)
             .await?;
-        let mut message = BytesMut::new();
-        match write.is_plain() {
-            true => frontend::encode::query(&mut message, &text),
-            false => asked.encode(&mut message, &text, Format::Text),
-        }
+        let message = |shard| {
+            let mut message = BytesMut::new();
+            match write.is_plain() {
+                true => frontend::encode::query(&mut message, &text),
+                false => asked.encode_for(shard, &mut message, &text, &[Format::Text]),
+            }
+            message
+        };
         let output = &mut self.client.output;
         output.extend_from_slice(description.as_deref().unwrap_or_default());
-        Ok(Some(message))
+        Ok(Some(routed.shards.iter().map(message).collect()))
     }
 
     /// Whether the shards are sent what the client has sent.
@@ -146,32 +146,47 @@ impl Session {
         &mut self,
         plan: &Plan,
         write: &Write,
-        first: ShardIndex,
+        shards: &ShardSet,
         asked: &mut Asked<'_>,
     ) -> Result<Vec<u8>, Trouble> {
         match self.gives_remembered(write) {
             true => Ok(self.with_remembered(asked.sql, plan)?),
-            false => self.text_of_parts(write, first, asked).await,
+            false => self.text_of_parts(write, shards, asked).await,
         }
     }
 
-    /// The text that the shards are sent, with the time and the rows that it needs, which are then among what is `asked`.
+    /// The text that these shards are sent, with the time and the rows that it needs, which are then among what is `asked`.
     pub(super) async fn text_of_parts(
         &mut self,
         write: &Write,
-        first: ShardIndex,
+        shards: &ShardSet,
         asked: &mut Asked<'_>,
     ) -> Result<Vec<u8>, Trouble> {
-        let text = self.with_the_time(asked.sql, &write.moments, first).await?;
-        let text = text.into_owned();
-        let mut arrays = Vec::new();
+        let first = shards.first().unwrap_or(ShardIndex::FIRST);
+        let clock = match write.asks_for_the_time() {
+            true => Some(self.clock(first).await?),
+            false => None,
+        };
+        let (mut ahead, mut arrays, mut divided) = (Vec::new(), Vec::new(), Vec::new());
+        for query in &write.ahead {
+            let computed = self
+                .compute_ahead(query, clock.as_ref(), (asked, shards))
+                .await;
+            let computed = self.or_abandoned(computed).await?;
+            let own = arrays.len()..arrays.len() + computed.arrays.len();
+            divided.extend(computed.shards.map(|shards| (own, shards)));
+            arrays.extend(computed.arrays.into_iter().map(Some));
+            ahead.push(computed.given);
+        }
         for (given, from) in &write.given {
             let fetched = self.rows_to_give(given, from, asked).await;
             let rows = self.or_abandoned(fetched).await?;
             arrays.extend(rows.into_iter().map(Some));
         }
+        let first = (ahead.as_slice(), asked.parameters() + 1);
+        let text = write.text(asked.sql, clock.as_ref(), first);
         asked.given = GivenRows::new(arrays);
-        let text = write.text(text, asked.parameters() + 1);
+        asked.given.divide(&divided, shards);
         Ok(text.ok_or(Failure::Retry)?)
     }
 
@@ -192,7 +207,7 @@ impl Session {
         match self.few_rows(given, &shards, &query, asked).await? {
             FewRows::All(arrays) => Ok(arrays.finish()),
             FewRows::TooMany => Err(Failure::GivenLimit {
-                table: given.relation.to_string().into(),
+                what: format!("table \"{}\"", given.relation).into(),
                 rows: MOST_ROWS,
                 bytes: MOST_BYTES,
             }
@@ -207,12 +222,15 @@ impl Session {
         &mut self,
         write: &Write,
         routed: &Routed,
-        message: &[u8],
-        describe: bool,
+        sent: Sent<'_>,
+        changed: Option<Vec<BytesMut>>,
     ) -> Result<Option<String>, Trouble> {
         let plan = &*routed.plan;
+        let describe = changed.is_none();
         let mut written = Written::of(write);
-        for shard in routed.shards.iter() {
+        for (at, shard) in routed.shards.iter().enumerate() {
+            let changed = changed.as_ref().and_then(|messages| messages.get(at));
+            let message = changed.map_or(sent.message, |message| message);
             let index = self.join(shard, Need::Primary).await?;
             self.prepare_state(index, plan)?;
             let (client, participant, described) = self.exchanging(index)?;

@@ -311,7 +311,15 @@ impl<'a> Analyser<'a> {
             .and_then(|expr| self.column(expr));
         let keys = match given {
             Some(column) => StoredKeys::Column(column, scope),
-            None => StoredKeys::Values(vec![self.row_key(relation, sharding, row, position)?]),
+            None => match self.row_key(relation, sharding, row, position) {
+                Ok(key) => StoredKeys::Values(vec![key]),
+                Err(Stop::Refuse(refusal)) => {
+                    // It may be that of a row that is given to its shard.
+                    self.analysis.computed.get_or_insert(*refusal);
+                    StoredKeys::Values(vec![computed()])
+                }
+                Err(stop) => return Err(stop),
+            },
         };
         self.store(relation, sharding, keys);
         Ok(())

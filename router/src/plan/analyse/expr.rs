@@ -90,7 +90,9 @@ impl<'a> Analyser<'a> {
             Expr::Identifier(ident) if is_session_name(ident) => {}
             Expr::Identifier(ident) => {
                 let name = name(ident)?;
-                self.reference(self.bare(&name), &name);
+                let found = self.bare(&name);
+                self.may_stray(None, &name, found);
+                self.reference(found, &name);
             }
             Expr::CompoundIdentifier(parts) => {
                 let names = parts.iter().map(name).collect::<Result<Vec<_>, _>>()?;
@@ -99,7 +101,9 @@ impl<'a> Analyser<'a> {
                     [schema, table, column] => (Some(&**schema), table, column),
                     _ => return Err(Stop::Opaque("a column name of more than three parts")),
                 };
-                self.reference(self.qualified(schema, qualifier, column), column);
+                let found = self.qualified(schema, qualifier, column);
+                self.may_stray(Some(&**qualifier), column, found);
+                self.reference(found, column);
             }
             _ => {}
         }

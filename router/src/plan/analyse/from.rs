@@ -10,6 +10,7 @@ use sqlparser::ast::{
 use super::facts::{ColumnId, ScopeId};
 use super::names::{Frame, Item, ItemId, Merged, Output, function_name, name, relation_name};
 use super::{Analyser, Stop};
+use crate::plan::parse::offset;
 use crate::plan::refusal::Refusal;
 use crate::plan::types::Typed;
 
@@ -306,13 +307,33 @@ impl<'a> Analyser<'a> {
                         Refusal::not_supported("TABLESAMPLE is not supported across shards yet")
                     });
                 }
-                let (schema, relation) = relation_name(name)?;
-                let item = self.relation_item(schema.as_deref(), &relation, scope)?;
+                let item = self.named_item(name, scope)?;
                 let item = aliased(item, alias.as_ref())?;
                 Ok(self.add_item(item))
             }
             _ => Err(Stop::Opaque("not PostgreSQL's table")),
         }
+    }
+
+    /// What a relation's name stands for, or rows that are given in its place.
+    fn named_item(&mut self, name: &ObjectName, scope: ScopeId) -> Result<Item, Stop> {
+        let (schema, relation) = relation_name(name)?;
+        let first = name.0.first().and_then(|part| part.as_ident());
+        let start = first.map_or(u32::MAX, |first| offset(first.span.start));
+        let given = self.given_at(start, scope, |own, top| {
+            let item = own.relation_item(schema.as_deref(), &relation, top)?;
+            Ok((item.columns, item.open, item.open))
+        });
+        let Some((columns, open)) = given else {
+            return self.relation_item(schema.as_deref(), &relation, scope);
+        };
+        Ok(Item {
+            alias: Some(relation.into_owned()),
+            schema: None,
+            columns,
+            open,
+            scope,
+        })
     }
 
     fn called_item(

@@ -9,6 +9,7 @@
     reason = "sqlparser has nodes for every dialect; what is not named is opaque"
 )]
 
+mod ahead;
 mod call;
 mod change;
 mod copies;
@@ -252,6 +253,8 @@ pub(super) struct Analysis {
     pub(super) settings: Vec<super::Setting>,
     /// Literals whose values were looked at.
     pub(super) guards: Vec<u32>,
+    /// Where queries begin whose rows are given.
+    pub(super) ahead: Vec<u32>,
 }
 
 /// A common table expression in force.
@@ -310,6 +313,10 @@ pub(super) struct Analyser<'a> {
     written: Option<Instance>,
     /// The statement is an UPDATE, whose rows may move to other shards.
     moves: bool,
+    /// What is walked is a query by itself, with this around it.
+    around: Option<Vec<Frame>>,
+    /// And it names something of that.
+    strays: bool,
     /// Nodes left before the statement counts as too complex: CTEs are walked at each mention.
     budget: u32,
 }
@@ -347,6 +354,8 @@ pub(super) fn analyse<'a>(
         in_from: false,
         written: None,
         moves: false,
+        around: None,
+        strays: false,
         budget: BUDGET,
     };
     analyser.analysis.names_own_tables = own_table::names_own_tables(sql, tokens);

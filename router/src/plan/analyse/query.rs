@@ -193,12 +193,15 @@ impl<'a> Analyser<'a> {
     }
 
     /// Walks a query whose rows are those of `scope`.
-    fn query(
+    pub(super) fn query(
         &mut self,
         query: &'a Query,
         scope: ScopeId,
     ) -> Result<(Vec<Output>, bool, Features), Stop> {
         self.spend()?;
+        if let Some(given) = self.given_instead(query, scope) {
+            return Ok(given);
+        }
         let foreign = query.for_clause.is_some()
             || query.settings.is_some()
             || query.format_clause.is_some()

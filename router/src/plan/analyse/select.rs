@@ -178,7 +178,10 @@ impl<'a> Analyser<'a> {
                     let (_, alias) = relation_name(object)?;
                     let (columns, more) = match self.item(&alias) {
                         Some(item) => (item.columns.clone(), item.open),
-                        None => (Vec::new(), true),
+                        None => {
+                            self.strays |= self.around.is_some();
+                            (Vec::new(), true)
+                        }
                     };
                     outputs.extend(columns);
                     open |= more;

@@ -418,6 +418,7 @@ mod tests {
             temporary: &[],
             layer: crate::plan::Layer::Auto,
             given: &[],
+            ahead: &[],
             in_trigger: false,
         };
         let plan = plan(sql, &scan, &context);

@@ -139,12 +139,12 @@ INSERT INTO countries SELECT name FROM users
 DELETE FROM countries WHERE code IN (SELECT key FROM settings)
 --> Write on all shards (primary)
 -->   Copies of a reference table
--->   Given: all rows of settings
+-->   Given: the rows of a query that are computed first
 
 UPDATE countries SET name = (SELECT value FROM settings LIMIT 1)
 --> Write on all shards (primary)
 -->   Copies of a reference table
--->   Given: all rows of settings
+-->   Given: the rows of a query that are computed first
 
 UPDATE country_names SET name = 'x'
 --> Refuse 0A000: writing through the view "country_names" is not supported
@@ -200,27 +200,27 @@ ALTER TABLE countries ADD COLUMN id serial
 
 -- orders that copies have of their own
 DELETE FROM ranks WHERE id IN (SELECT DISTINCT ON (grp) id FROM ranks)
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 DELETE FROM ranks WHERE id = (SELECT id FROM ranks OFFSET 2 LIMIT 1)
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 DELETE FROM ranks WHERE id = (SELECT id FROM ranks ORDER BY grp DESC, id LIMIT 1)
 --> Broadcast to all shards (reference table)
 
 DELETE FROM ranks WHERE id = (SELECT -id AS id FROM ranks ORDER BY id LIMIT 1)
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 DELETE FROM ranks USING (SELECT id FROM ranks FETCH FIRST ROW ONLY) x WHERE x.id = ranks.id
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 WITH x AS (SELECT id FROM ranks LIMIT 1) DELETE FROM ranks USING x WHERE x.id = ranks.id
 --> Refuse 0A000: this write of the reference table "ranks" is not supported
@@ -242,22 +242,22 @@ INSERT INTO ranks SELECT id + 5, v FROM ranks ORDER BY id LIMIT 1
 --> Broadcast to all shards (reference table)
 
 UPDATE ranks SET v = (SELECT ARRAY(SELECT id FROM ranks)::text)
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: ARRAY without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 DELETE FROM ranks WHERE id = ANY (ARRAY(SELECT id FROM ranks WHERE grp = 1))
 --> Broadcast to all shards (reference table)
 
 DELETE FROM ranks WHERE id = ANY (ARRAY(SELECT id FROM ranks LIMIT 2))
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 UPDATE ranks SET v = (SELECT id::text FROM ranks TABLESAMPLE SYSTEM (50) ORDER BY id LIMIT 1)
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: TABLESAMPLE.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 -- rows that match
 UPDATE ranks SET v = x.v FROM ranks x WHERE x.id <> ranks.id

@@ -43,9 +43,9 @@ UPDATE users SET name = (SELECT status FROM orders WHERE user_id = users.id LIMI
 -->   Shards: s0
 
 UPDATE users SET name = (SELECT status FROM orders LIMIT 1) WHERE id = 5
---> Refuse 0A000: joining "users" and "orders" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Write on the shard of users = integer[1] (primary)
+-->   Shards: s0
+-->   Given: the rows of a query that are computed first
 
 UPDATE users SET (name, age) = ('x', 3) WHERE id = 5
 --> PassThrough to the shard of users = integer[2] (primary)
@@ -169,7 +169,7 @@ DELETE FROM settings WHERE key = 'x'
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users)
 --> Write on shard s0 (primary)
--->   Given: all rows of users
+-->   Given: the rows of a query that are computed first
 
 DELETE FROM settings WHERE key IN (SELECT name FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0], first shard only (primary)
@@ -197,9 +197,8 @@ UPDATE users SET name = gen_random_uuid()::text WHERE id IN ($1, $2)
 --> PassThrough to the shards of users in ($1, $2) (primary)
 
 UPDATE users SET name = (SELECT random()::text)
---> Refuse 0A000: function "random" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
 
 UPDATE users SET name = r::text FROM random() AS r
 --> Refuse 0A000: function "random" is not supported across shards yet
@@ -207,17 +206,16 @@ UPDATE users SET name = r::text FROM random() AS r
 --> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
 
 UPDATE users SET name = r::text FROM (SELECT random() AS r) AS v
---> Refuse 0A000: function "random" is not supported across shards yet
---> DETAIL: Each shard would compute a result of its own.
---> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
 
 UPDATE users SET name = 'x' WHERE age = (SELECT max(age) FROM users)
---> Refuse 0A000: joining "users" and "users" across shards is not supported yet
---> DETAIL: Their shard keys are not known to be equal, or the tables are not colocated.
---> HINT: Join colocated tables on their shard keys, or restrict the shard keys so that one shard has all the rows.
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
 
 UPDATE users SET name = (SELECT name FROM countries LIMIT 1)
---> Refuse 0A000: a subquery with LIMIT, DISTINCT ON or window functions is not supported across shards yet
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
 
 UPDATE users SET name = (SELECT name FROM countries WHERE code = users.email)
 --> Write on all shards (primary)
@@ -315,3 +313,62 @@ UPDATE orders SET total = nextval('tickets_id_seq')
 --> Refuse 0A000: function "nextval" is not supported across shards yet
 --> DETAIL: Each shard would compute a result of its own.
 --> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
+
+-- Queries that depend on nothing around them are computed first.
+DELETE FROM jobs WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED) RETURNING *
+
+UPDATE users SET name = (SELECT max(status) FROM orders)
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
+
+UPDATE users u SET name = s.n::text FROM (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) s WHERE s.n = u.id
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
+
+WITH x AS (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) UPDATE users u SET name = x.n::text FROM x WHERE x.n = u.id
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
+
+WITH x AS (SELECT name FROM users), y AS (SELECT * FROM x) DELETE FROM orders USING y WHERE status = y.name
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
+
+-- One that does is not.
+UPDATE users SET name = (SELECT max(status) FROM orders WHERE orders.id = users.id)
+--> Write on all shards (primary)
+-->   Given: all rows of orders
+
+UPDATE users SET name = (SELECT max(status) FROM orders WHERE orders.id = users.id AND orders.id > (SELECT max(id) FROM users))
+--> Write on all shards (primary)
+-->   Given: all rows of orders
+-->   Given: the rows of a query that are computed first
+
+UPDATE users SET name = (SELECT max(status) FROM orders WHERE user_id = users.id AND orders.id > (SELECT max(id) FROM users))
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
+
+MERGE INTO users u USING (VALUES (1, 'a'), (2, 'b')) AS v (k, n) ON u.id = v.k WHEN MATCHED THEN UPDATE SET name = n WHEN NOT MATCHED THEN INSERT (id, name) VALUES (k, n)
+--> PassThrough to the shards of users in (integer[0], integer[2]), users stored in (integer[0], integer[2]) (primary)
+-->   Shards: s1
+
+MERGE INTO jobs j USING (VALUES (1, 'a'), (2, 'b'), (3, 'c')) AS v (k, n) ON j.id = v.k WHEN MATCHED THEN UPDATE SET state = n WHEN NOT MATCHED THEN INSERT VALUES (k, n)
+
+MERGE INTO jobs j USING orders ON j.id = orders.id WHEN NOT MATCHED THEN INSERT (id, state) VALUES (orders.id, orders.status)
+
+MERGE INTO users u USING settings s ON u.id = s.value::int WHEN MATCHED THEN DELETE
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
+
+MERGE INTO users u USING orders o ON u.id = o.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.id, o.status)
+--> Refuse 0A000: the default of column "created" is not supported across shards
+--> DETAIL: Each shard would compute a value of its own.
+--> HINT: Compute the value first and pass it as a parameter.
+
+MERGE INTO users u USING orders o ON u.id = o.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.id + 1, o.status)
+--> Refuse 0A000: the shard of the new rows of table "users" is not known
+--> DETAIL: The shard key "id" is neither a constant nor a parameter, nor a column that equals the shard key of the rows it comes from.
+--> HINT: Compute the shard key first and pass it as a value.
+
+EXPLAIN DELETE FROM users WHERE id IN (SELECT id FROM users ORDER BY id LIMIT 10)
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first

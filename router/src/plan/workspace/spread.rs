@@ -23,6 +23,7 @@ pub(super) fn is_spread(view: &Relation, relations: &Relations) -> bool {
         search_path: &SearchPath::of(&[]),
         temporary: &[],
         given: &[],
+        ahead: &[],
         in_trigger: false,
         layer: Layer::Auto,
     };

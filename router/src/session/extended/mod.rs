@@ -13,6 +13,7 @@
     reason = "the other frontend messages do not belong to the extended protocol"
 )]
 
+mod ahead;
 pub(in crate::session) mod bind;
 mod create_as;
 pub(super) mod declare;

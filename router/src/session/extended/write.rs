@@ -43,16 +43,15 @@ impl Session {
             ..self.asked_by(prepared, bind, cancels)
         };
         let mut description = None;
-        let changed = match (self.goes_as_it_is(write), shards.first()) {
-            (false, Some(first)) => {
+        let changed = match self.goes_as_it_is(write) {
+            false => {
                 let described = self.describe_prepared(bind.statement, prepared).await?;
                 description = described.map(|columns| formatted(&columns, bind));
-                Some(
-                    self.changed_text(&prepared.plan, write, first, &mut asked)
-                        .await?,
-                )
+                let plan = &prepared.plan;
+                let text = self.changed_text(plan, write, &shards, &mut asked).await?;
+                Some(text)
             }
-            _ => None,
+            true => None,
         };
         for (position, shard) in shards.iter().enumerate() {
             let index = self.activate(shard, Need::Primary).await?;
@@ -194,7 +193,8 @@ fn queue_bind_of(participant: &mut Participant, text: &[u8], asked: &Asked<'_>, 
     let connection = &mut *participant.connection;
     connection.unnamed = None;
     let results: Vec<Format> = bind.result_formats.iter().collect();
-    asked.encode_bind(&mut connection.output, text, bind.portal, &results);
+    let shard = participant.shard;
+    asked.encode_bind_for(shard, &mut connection.output, text, (bind.portal, &results));
     let parsed = Reply::Parse {
         statement: 0,
         named: false,
