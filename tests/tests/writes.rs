@@ -249,12 +249,46 @@ fn a_portal_that_returns_its_rows_in_parts() {
     hardship::works(&mut client);
 }
 
-/// All rows of another table are given, if they are not too many.
+/// All rows of another table are given, or of a query, if they are not too many.
 #[test]
 fn rows_that_are_too_many_to_be_given() {
     let (bed, _turn) = bed();
-    let sql = "UPDATE checked SET payload = 'written' WHERE id < (SELECT count(*) FROM readings)";
-    fails(bed, sql, "53400", |_| ());
+    let by_table =
+        "UPDATE checked c SET payload = 'written' FROM readings r WHERE r.divisor = c.id";
+    let by_query =
+        "UPDATE checked SET payload = 'written' WHERE payload IN (SELECT payload FROM readings)";
+    for sql in [by_table, by_query] {
+        fails(bed, sql, "53400", |_| ());
+    }
+}
+
+/// What is computed first fails on a shard: nothing has been written.
+#[test]
+fn a_query_that_fails_before_a_write() {
+    let (bed, _turn) = bed();
+    let _row = Row::on(bed, 1, 0);
+    let sql = "UPDATE checked SET payload = 'written' WHERE id > (SELECT min(1 / divisor) FROM readings) - 9";
+    fails(bed, sql, "22012", |_| ());
+}
+
+/// Where nothing says on which shard a row of the source is judged, it is refused; so are rows that cannot be given.
+#[test]
+fn a_merge_that_no_shard_can_do() {
+    let (bed, _turn) = bed();
+    let source =
+        "MERGE INTO checked c USING (VALUES (901, 'written'), (902, 'written')) AS v (k, p)";
+    for rest in [
+        "ON c.payload = v.p WHEN NOT MATCHED THEN INSERT (id, divisor, payload) VALUES (k, 1, p)",
+        "ON c.id = v.k WHEN NOT MATCHED THEN INSERT (id, divisor, payload) VALUES (k + 1, 1, p)",
+        "ON c.id = v.k * 1.0 WHEN NOT MATCHED THEN INSERT (id, divisor, payload) VALUES (k, 1, p)",
+    ] {
+        fails(bed, &format!("{source} {rest}"), "0A000", |_| ());
+    }
+    let numeric = "MERGE INTO checked c USING (SELECT id + 900.6 AS k FROM readings) v ON c.id = v.k \
+        WHEN NOT MATCHED THEN INSERT (id, divisor, payload) VALUES (k, 1, 'written')";
+    fails(bed, numeric, "0A000", |_| ());
+    let arrays = "UPDATE checked SET payload = 'written' WHERE ARRAY[id] IN (SELECT ARRAY[divisor::bigint] FROM readings)";
+    fails(bed, arrays, "0A000", |_| ());
 }
 
 /// It says what would be done, and does nothing.
@@ -262,8 +296,13 @@ fn rows_that_are_too_many_to_be_given() {
 fn a_write_that_is_explained() {
     let (bed, _turn) = bed();
     let mut client = bed.client();
-    let given = "DELETE FROM checked WHERE id < (SELECT count(*) FROM readings)";
+    let given = "DELETE FROM checked USING readings WHERE readings.divisor = checked.id";
+    let ahead = "DELETE FROM checked WHERE id < (SELECT count(*) FROM readings)";
     for (sql, expected) in [
+        (
+            ahead,
+            vec!["  Given: the rows of a query that are computed first"],
+        ),
         (ALL, vec!["Write on all shards (primary)"]),
         (
             given,

@@ -310,7 +310,9 @@ fn is_of_rows(insert: &Insert) -> bool {
 /// The shards of a write of which each shard can do its part; `Err` is why they cannot. Rows may move from one to another, or not.
 fn target(analysis: &Analysis, may_move: bool) -> Result<Target, Refusal> {
     let facts = &analysis.facts;
-    if let Some(refusal) = analysis.computed.as_ref().filter(|_| !may_move) {
+    // Of rows of an INSERT this is said only where nothing else is wrong.
+    let merges = !may_move && analysis.target.is_none();
+    if let Some(refusal) = analysis.computed.as_ref().filter(|_| merges) {
         return Err(refusal.clone());
     }
     let Shares { tables, returned } = Shares::of(analysis)?;

@@ -316,6 +316,8 @@ UPDATE orders SET total = nextval('tickets_id_seq')
 
 -- Queries that depend on nothing around them are computed first.
 DELETE FROM jobs WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED) RETURNING *
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first
 
 UPDATE users SET name = (SELECT max(status) FROM orders)
 --> Write on all shards (primary)
@@ -352,8 +354,12 @@ MERGE INTO users u USING (VALUES (1, 'a'), (2, 'b')) AS v (k, n) ON u.id = v.k W
 -->   Shards: s1
 
 MERGE INTO jobs j USING (VALUES (1, 'a'), (2, 'b'), (3, 'c')) AS v (k, n) ON j.id = v.k WHEN MATCHED THEN UPDATE SET state = n WHEN NOT MATCHED THEN INSERT VALUES (k, n)
+--> PassThrough to the shards of jobs in (integer[0], integer[2], integer[4]), jobs stored in (integer[0], integer[2], integer[4]) (primary)
+-->   Refuse a statement that writes and needs rows of several shards is not supported yet
 
 MERGE INTO jobs j USING orders ON j.id = orders.id WHEN NOT MATCHED THEN INSERT (id, state) VALUES (orders.id, orders.status)
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first, to each shard those of its keys
 
 MERGE INTO users u USING settings s ON u.id = s.value::int WHEN MATCHED THEN DELETE
 --> Write on all shards (primary)

@@ -92,12 +92,15 @@ impl Writer {
         let tables: Vec<(usize, &'static Table)> =
             TABLES.iter().map(|table| (weight(table), table)).collect();
         let table = self.chance().weighted(&tables);
-        let statement = match self.chance().below(12) {
+        let statement = match self.chance().below(16) {
             0..2 => self.insert(table),
             2 => self.insert_query(table),
             3..8 => self.update(table),
             8..10 => self.delete(table),
-            _ => self.common(table),
+            10..12 => self.common(table),
+            12 => self.some_of(table),
+            13 | 14 => self.by_groups(table),
+            _ => self.merge(table),
         };
         Step {
             text: Text::of_expr(&statement),
@@ -213,6 +216,134 @@ impl Writer {
         };
         let text = format!("WITH {name} AS ({{}}) {main}");
         Expr::of(Type::Bool, &text, vec![write.into()])
+    }
+
+    /// Any table, and how its columns are referred to; its rows restricted or not.
+    fn source(&mut self, parts: &mut Vec<Part>) -> (&'static Table, String, &'static str) {
+        let source = *self.chance().pick(&TABLES.iter().collect::<Vec<_>>());
+        let alias = self.see(source);
+        let filtered = self.chance().percent(60);
+        if filtered {
+            parts.push(self.generator.filter().into());
+        }
+        self.generator.scopes.pop();
+        (source, alias, if filtered { " WHERE {}" } else { "" })
+    }
+
+    /// A write of the rows of some numbers, which another query finds: a queue's next.
+    fn some_of(&mut self, table: &'static Table) -> Expr {
+        let mut parts = Vec::new();
+        let (source, alias, rest) = self.source(&mut parts);
+        let count = self.chance().between(1, 6);
+        let lock =
+            self.chance()
+                .weighted(&[(3, ""), (1, " FOR UPDATE"), (1, " FOR SHARE SKIP LOCKED")]);
+        let order = self.chance().weighted(&[(1, ""), (1, " DESC")]);
+        let found = format!(
+            "SELECT {alias}.id FROM {} {alias}{rest} ORDER BY {alias}.id{order} LIMIT {count}{lock}",
+            source.name
+        );
+        let column = table.columns.last().map_or("id", |column| column.name);
+        let (table, name) = (table.name, self.generator.name("q"));
+        let text = match self.chance().below(4) {
+            0 => format!("DELETE FROM {table} WHERE id IN ({found}) RETURNING *"),
+            1 => format!(
+                "WITH {name} AS ({found}) DELETE FROM {table} USING {name} WHERE {name}.id = {table}.id"
+            ),
+            2 => format!("UPDATE {table} SET {column} = NULL WHERE id = ANY ({found})"),
+            _ => format!(
+                "UPDATE {table} SET {column} = NULL WHERE id > (SELECT max(id) FROM ({found}) AS {name}) RETURNING id"
+            ),
+        };
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    /// An UPDATE by what another query makes of groups, each of which is one row.
+    fn by_groups(&mut self, table: &'static Table) -> Expr {
+        let mut parts = Vec::new();
+        let (source, alias, rest) = self.source(&mut parts);
+        let whole = |column: &&Column| {
+            let whole = matches!(column.ty, Type::Int4 | Type::Int8 | Type::Numeric);
+            whole && column.name != "id" && column.name != table.key
+        };
+        let columns: Vec<&Column> = table.columns.iter().filter(whole).collect();
+        if columns.is_empty() {
+            return self.delete(table);
+        }
+        let column = *self.chance().pick(&columns);
+        let groups = self.chance().between(2, 7);
+        let what = self.chance().weighted(&[
+            (2, "count(*)"),
+            (1, "max(length(ID::text))"),
+            (1, "min(ID) % 100"),
+        ]);
+        let what = what.replace("ID", &format!("{alias}.id"));
+        let query = format!(
+            "SELECT {alias}.id % {groups} AS k, ({what})::{} AS v FROM {} {alias}{rest} GROUP BY 1",
+            column.declared, source.name
+        );
+        let (table, name) = (table.name, self.generator.name("g"));
+        let set = format!("SET {} = {name}.v", column.name);
+        let ties = format!("WHERE {name}.k = {table}.id % {groups}");
+        let text = match self.chance().below(3) {
+            0 => format!(
+                "UPDATE {table} {set} FROM ({query}) AS {name} {ties} RETURNING {table}.id, {name}.k"
+            ),
+            1 => format!("WITH {name} AS ({query}) UPDATE {table} {set} FROM {name} {ties}"),
+            _ => format!(
+                "UPDATE {table} SET {} = (SELECT {name}.v FROM ({query}) AS {name} ORDER BY {name}.k LIMIT 1)",
+                column.name
+            ),
+        };
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    /// A MERGE of rows that are there, and of new ones.
+    fn merge(&mut self, table: &'static Table) -> Expr {
+        if table.key != "id" {
+            return self.by_groups(table);
+        }
+        let mut parts = Vec::new();
+        let (source, alias, rest) = self.source(&mut parts);
+        let key = table
+            .columns
+            .first()
+            .map_or("int8", |column| column.declared);
+        self.inserted += 1;
+        let new = 10 * NEW * self.inserted;
+        let first = self.chance().weighted(&[(2, 0), (2, 7), (1, new)]);
+        let query = format!(
+            "SELECT ({alias}.id + {first})::{key} AS k, {alias}.id % 3 AS third FROM {} {alias}{rest}",
+            source.name
+        );
+        let name = self.generator.name("m");
+        let column = table.columns.last().map_or("id", |column| column.name);
+        let matched = self.chance().weighted(&[
+            (2, "WHEN MATCHED THEN UPDATE SET COLUMN = NULL"),
+            (1, "WHEN MATCHED THEN DELETE"),
+            (1, "WHEN MATCHED AND NAME.third = 1 THEN DELETE"),
+            (1, ""),
+        ]);
+        let new = self.chance().weighted(&[
+            (3, "WHEN NOT MATCHED THEN INSERT (id) VALUES (NAME.k)"),
+            (
+                1,
+                "WHEN NOT MATCHED AND NAME.third > 0 THEN INSERT (id) VALUES (NAME.k)",
+            ),
+            (1, "WHEN NOT MATCHED THEN DO NOTHING"),
+        ]);
+        let clauses = format!("{matched} {new}").replace("COLUMN", column);
+        let clauses = clauses.replace("NAME", &name);
+        let table = table.name;
+        let text = match self.chance().percent(50) {
+            true => format!(
+                "MERGE INTO {table} t USING ({query}) AS {name} ON t.id = {name}.k {clauses}"
+            ),
+            false => format!(
+                "WITH {name} AS ({query}) MERGE INTO {table} t USING {name} ON {name}.k = t.id {clauses}"
+            ),
+        };
+        Expr::of(Type::Bool, &text, parts)
     }
 
     fn update(&mut self, table: &'static Table) -> Expr {
