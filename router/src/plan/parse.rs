@@ -113,13 +113,17 @@ fn parser(sql: &str, tokens: &[Token]) -> Result<Parser<'static>, Opaque> {
 const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// Takes out words that sqlparser does not know and that do not matter to where a statement goes: the strength of row
-/// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, and EXCLUDE in window frames. Writes ISNULL as
-/// IS NULL.
+/// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, EXCLUDE in window frames, and the predicate of a partial
+/// index in ON CONFLICT. Writes ISNULL as IS NULL, TABLE as SELECT * FROM where it is the whole of a statement or ON CONFLICT is behind it, and BETWEEN SYMMETRIC as NOT
+/// BETWEEN, of which nothing is concluded, as nothing can be from bounds in any order.
 fn drop_words(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut rest = tokens.into_iter();
     loop {
-        let dropped = droppable(kept.last(), rest.as_slice());
+        let dropped = match predicate(&kept, rest.as_slice()) {
+            0 => droppable(kept.last(), rest.as_slice()),
+            length => length,
+        };
         if dropped > 0 {
             rest.by_ref().take(dropped).for_each(drop);
             continue;
@@ -127,15 +131,65 @@ fn drop_words(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let Some(first) = rest.next() else {
             return kept;
         };
+        let word = |word: &str| TokenWithSpan::new(SqlToken::make_keyword(word), first.span);
         match plain_word(&first) {
-            word if word.eq_ignore_ascii_case("isnull") && is_postfix(kept.last()) => {
-                let word =
-                    |word: &str| TokenWithSpan::new(SqlToken::make_keyword(word), first.span);
+            own if own.eq_ignore_ascii_case("isnull") && is_postfix(kept.last()) => {
                 kept.extend([word("IS"), word("NULL")]);
+            }
+            own if own.eq_ignore_ascii_case("symmetric") && is(kept.last(), "between") => {
+                let between = kept.pop();
+                if !is(kept.last(), "not") {
+                    kept.push(word("NOT"));
+                }
+                kept.extend(between);
+            }
+            own if own.eq_ignore_ascii_case("table") && is_all(kept.last(), rest.as_slice()) => {
+                let all = TokenWithSpan::new(SqlToken::Mul, first.span);
+                kept.extend([word("SELECT"), all, word("FROM")]);
             }
             _ => kept.push(first),
         }
     }
+}
+
+fn is(token: Option<&TokenWithSpan>, word: &str) -> bool {
+    token.is_some_and(|token| plain_word(token).eq_ignore_ascii_case(word))
+}
+
+/// Whether these tokens behind TABLE are a table's name, and nothing but an ON CONFLICT is behind it.
+fn is_all(before: Option<&TokenWithSpan>, rest: &[TokenWithSpan]) -> bool {
+    let at = |at: usize| rest.get(at).map(|token| &token.token);
+    let name = match at(1) == Some(&SqlToken::Period) {
+        true => 3,
+        false => 1,
+    };
+    let conflicts = is(rest.get(name), "on") && is(rest.get(name + 1), "conflict");
+    let is_whole = before.is_none() && rest.len() == name;
+    matches!(at(name - 1), Some(SqlToken::Word(_))) && (conflicts || is_whole)
+}
+
+/// The length of the predicate of a partial index, if these tokens begin with one: it is behind the columns of an ON CONFLICT.
+fn predicate(kept: &[TokenWithSpan], rest: &[TokenWithSpan]) -> usize {
+    let closes = kept
+        .last()
+        .is_some_and(|token| token.token == SqlToken::RParen);
+    if !closes || !is(rest.first(), "where") {
+        return 0;
+    }
+    let columns = kept
+        .iter()
+        .rposition(|token| token.token == SqlToken::LParen);
+    let before = columns.and_then(|at| kept.get(at.checked_sub(1)?));
+    if !is(before, "conflict") {
+        return 0;
+    }
+    let mut depth = 0_usize;
+    let action = rest.iter().position(|token| {
+        depth += usize::from(token.token == SqlToken::LParen);
+        depth = depth.saturating_sub(usize::from(token.token == SqlToken::RParen));
+        depth == 0 && is(Some(token), "do")
+    });
+    action.unwrap_or(0)
 }
 
 /// Whether a word after this token is a postfix operator and not a name.

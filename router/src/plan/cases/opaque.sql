@@ -1,39 +1,39 @@
 -- not parsed: judged by the names in it, whose constants are data
-SELECT * FROM settings WHERE key BETWEEN SYMMETRIC 'a' AND 'users'
+SELECT * FROM settings WHERE key BETWEEN 'a' AND 'users' AND '<a/>'::xml IS DOCUMENT
 --> PassThrough to shard s0 (primary)
 -->   May use a sequence
 
-SELECT * FROM users WHERE age BETWEEN SYMMETRIC 1 AND 2
+SELECT * FROM users WHERE age BETWEEN 1 AND 2 AND '<a/>'::xml IS DOCUMENT
 --> Workspace (read)
 -->   Reason: this statement is not understood well enough to be sent to the right shards
 -->   Fetch users (id, email, name, age, created) from all shards
 
-SELECT * FROM settings s WHERE s.value BETWEEN SYMMETRIC (SELECT max(name) FROM users) AND 'b'
+SELECT * FROM settings s WHERE s.value BETWEEN (SELECT max(name) FROM users) AND 'b' AND '<a/>'::xml IS DOCUMENT
 --> Workspace (read)
 -->   Reason: this statement is not understood well enough to be sent to the right shards
 -->   Fetch settings (key, value) from shard s0, or read in place
 -->   Fetch users (id, email, name, age, created) from all shards
 
-SELECT * FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
+SELECT * FROM countries WHERE code BETWEEN 'a' AND 'b' AND '<a/>'::xml IS DOCUMENT
 --> PassThrough to shard s0 (primary)
 -->   May use a sequence
 
-SELECT query_to_xml('SELECT * FROM users', true, true, '') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
+SELECT query_to_xml('SELECT * FROM users', true, true, '') WHERE 1 BETWEEN 1 AND 2 AND '<a/>'::xml IS DOCUMENT
 --> Refuse 0A000: the code runs SQL that the router cannot see
 --> DETAIL: What "QUERY_TO_XML" runs may touch sharded tables.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
-SELECT total_spent(1) WHERE 1 BETWEEN SYMMETRIC 1 AND 2
+SELECT total_spent(1) WHERE 1 BETWEEN 1 AND 2 AND '<a/>'::xml IS DOCUMENT
 --> Workspace (read)
 -->   Reason: this statement is not understood well enough to be sent to the right shards
 -->   Fetch orders (id, user_id, total, status, country) from all shards
 
-SELECT any_sql('users') WHERE 1 BETWEEN SYMMETRIC 1 AND 2
+SELECT any_sql('users') WHERE 1 BETWEEN 1 AND 2 AND '<a/>'::xml IS DOCUMENT
 --> Refuse 0A000: the code runs SQL that the router cannot see
 --> DETAIL: What "any_sql" runs may touch sharded tables.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
-DELETE FROM countries WHERE code BETWEEN SYMMETRIC 'a' AND 'b'
+DELETE FROM countries WHERE code BETWEEN 'a' AND 'b' AND '<a/>'::xml IS DOCUMENT
 --> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
 --> DETAIL: It may write the reference table "countries", which every shard has (not parsed).
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
@@ -47,7 +47,7 @@ UPDATE users SET name[1] = 'x' WHERE id = 5
 --> DETAIL: It may touch the sharded table "users" (not parsed). It is no query.
 --> HINT: Name the shard it is for: /* switchyard: shard=… */.
 
-SELECT * FROM order_view WHERE code BETWEEN SYMMETRIC 1 AND 2
+SELECT * FROM order_view WHERE code BETWEEN 1 AND 2 AND '<a/>'::xml IS DOCUMENT
 --> Workspace (read)
 -->   Reason: this statement is not understood well enough to be sent to the right shards
 -->   Fetch order_view (code, name) from all shards

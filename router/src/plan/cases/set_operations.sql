@@ -78,17 +78,13 @@ VALUES ((SELECT count(*) FROM users))
 -->   Fetch users (id) from all shards
 
 TABLE users
---> Workspace (read)
--->   Reason: this statement is not understood well enough to be sent to the right shards
--->   Fetch users (id, email, name, age, created) from all shards
+--> Append of all shards (read)
 
 TABLE countries
---> PassThrough to shard s0 (primary)
--->   May use a sequence
+--> PassThrough to any shard (read)
 
 TABLE settings
---> PassThrough to shard s0 (primary)
--->   May use a sequence
+--> PassThrough to shard s0 (read)
 
 (SELECT * FROM users WHERE id = 5)
 --> PassThrough to the shard of users = integer[0] (read)

@@ -342,9 +342,7 @@ SELECT count(*) FROM events WHERE day = timestamp '2025-06-01'
 -->   Refuse aggregates are not supported across shards yet
 
 SELECT * FROM events WHERE day BETWEEN SYMMETRIC '2025-01-01' AND '2024-01-01'
---> Workspace (read)
--->   Reason: this statement is not understood well enough to be sent to the right shards
--->   Fetch events (day, payload) from all shards
+--> Append of all shards (read)
 
 -- lists
 SELECT * FROM regions WHERE code = 'kr'
