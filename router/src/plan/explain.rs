@@ -134,7 +134,10 @@ fn write_plan(
         }
         Operator::Write(write) => write_write(out, (write, plan), names, values)?,
         Operator::Steps(steps) => {
-            write_write(out, (&steps.write, plan), names, values)?;
+            match steps.apart {
+                true => writeln!(out, "Write by a statement of its own")?,
+                false => write_write(out, (&steps.write, plan), names, values)?,
+            }
             let name = &steps.given.relation.name;
             match steps.rest {
                 Rest::Query => writeln!(out, "  Then a query over {name}, on one shard"),

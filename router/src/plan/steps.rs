@@ -15,12 +15,13 @@ use postgres_protocol::escape::escape_identifier;
 use sqlparser::ast::{Cte, Expr, Query, SelectItem, SetExpr, Statement, Value};
 use switchyard_schema::{ShardIndex, TableName};
 
-use super::analyse::names;
+use super::analyse::{Analysis, names};
 use super::apart::{Understood, several};
 use super::given::{Given, GivenColumn};
 use super::moment::Moments;
 use super::parse;
 use super::route::{KeyRoute, Target};
+use super::workspace::{Fetch, Home};
 use super::{Access, FromQuery, Operator, Plan, Planner, Write};
 use crate::relations::{Relation, SqlType};
 use crate::sql::{self, Scan, Token, TokenKind};
@@ -30,6 +31,8 @@ use crate::sql::{self, Scan, Token, TokenKind};
 pub struct Steps {
     /// What is written, and what it calls the present in all of the statement.
     pub write: Write,
+    /// The write is a statement of its own, planned and run as such: the shards cannot do their shares of it as it is.
+    pub apart: bool,
     /// What it returns, by the name that it has in the rest.
     pub given: Given,
     /// What is done with that.
@@ -65,7 +68,7 @@ impl Rest {
             }
             (Operator::InsertQuery(from), _)
             | (Operator::PassThrough(_), Some(Operator::InsertQuery(from)))
-                if from.workspace.fetches.is_empty() =>
+                if from.workspace.fetches.iter().all(is_everywhere) =>
             {
                 Some(Self::Insert(from))
             }
@@ -250,11 +253,9 @@ impl Planner<'_> {
             relation: TableName::new("", &*name),
             columns: columns(relation, returned, cte)?.into(),
         };
-        let moments = match analysis.moments {
-            true => self.moments(tokens)?,
-            false => Moments::default(),
-        };
+        let moments = self.moments_of_both(analysis, tokens)?;
         let mut steps = Steps {
+            apart: false,
             write: Write {
                 target: Target::AllShards,
                 moments: Moments::default(),
@@ -272,26 +273,32 @@ impl Planner<'_> {
             return None;
         }
         let first = self.apart_from(&body, self.scan)?;
-        let write = match (first.operator, first.several) {
-            (Operator::Write(write), _) => *write,
-            (Operator::PassThrough(_), Some(several)) => match &several.operator {
-                Operator::Write(write) => (**write).clone(),
-                _ => return None,
-            },
-            _ => return None,
-        };
-        if !write.is_plain() || write.copies {
-            return None;
+        match shared(&first) {
+            Some(write) => steps.write = write,
+            None if is_apart(&first) && relation.sharding().is_some() => steps.apart = true,
+            None => return None,
         }
-        // What others do to rows of other tables may be what the rest writes.
-        if writes && !relation.cascades.is_empty() {
+        // What others do to rows of other tables may be what the rest writes. New rows change none.
+        if writes && !relation.cascades.is_empty() && !only_inserts(cte) {
             return None;
         }
         steps.rest = self.rest(&steps, writes)?;
-        steps.write = Write { moments, ..write };
+        steps.write.moments = moments;
         let mut guards = first.guards;
         guards.retain(|guard| (*guard as usize) < self.scan.literals.len());
         Some((steps, guards))
+    }
+
+    /// What the statement calls the present. Defaults that do are those of either step.
+    fn moments_of_both(&self, analysis: &Analysis, tokens: &[Token]) -> Option<Moments> {
+        if !analysis.moments {
+            return Some(Moments::default());
+        }
+        let found = || {
+            let seen = !Moments::are_disguised(self.sql, tokens);
+            seen.then(|| Moments::find(self.sql, tokens))
+        };
+        self.moments(tokens).or_else(found)
     }
 
     /// What is done with the rows: it has no key that decides where it runs.
@@ -319,6 +326,45 @@ impl Planner<'_> {
             ..*self
         };
         Some(planner.inner(&tokens))
+    }
+}
+
+/// Whether every shard has all rows of a relation, which what is written is not.
+fn is_everywhere(fetch: &Fetch) -> bool {
+    fetch.home == Some(Home::Everywhere)
+}
+
+/// A write of which each shard does its share.
+fn shared(plan: &Plan) -> Option<Write> {
+    let write = match (&plan.operator, &plan.several) {
+        (Operator::Write(write), _) => write,
+        (Operator::PassThrough(_), Some(several)) => match &several.operator {
+            Operator::Write(write) => write,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    (write.is_plain() && !write.copies).then(|| Write::clone(write))
+}
+
+/// Whether a write can be run as a statement of its own.
+fn is_apart(plan: &Plan) -> bool {
+    let runs = matches!(
+        plan.operator,
+        Operator::PassThrough(_)
+            | Operator::Insert(_)
+            | Operator::InsertQuery(_)
+            | Operator::Write(_)
+            | Operator::Move(_)
+    );
+    runs && plan.settings.is_empty() && plan.unknown.is_none() && plan.temporary.is_none()
+}
+
+/// Whether it stores new rows, and changes none that are there.
+fn only_inserts(cte: &Cte) -> bool {
+    match &*cte.query.body {
+        SetExpr::Insert(Statement::Insert(insert)) => insert.on.is_none(),
+        _ => false,
     }
 }
 

@@ -45,6 +45,23 @@ impl Taking {
         !self.ended && self.failed.is_none()
     }
 
+    /// The rows, which are to be of these types (OID and modifier); `None` if they are too many.
+    pub(super) fn arrays(
+        self,
+        types: impl Iterator<Item = (u32, i32)>,
+    ) -> Result<Option<Vec<Bytes>>, Failure> {
+        let own = self.description.as_deref().and_then(columns);
+        let own = own.ok_or(Failure::Retry)?;
+        let own = own
+            .iter()
+            .map(|column| (column.type_oid, column.type_modifier));
+        match (self.failed, self.rows) {
+            (Some(NotTaken::Full), _) => Ok(None),
+            (None, Some(rows)) if own.eq(types) => Ok(Some(rows.finish())),
+            (Some(NotTaken::Unreadable) | None, _) => Err(Failure::Retry),
+        }
+    }
+
     fn describe(&mut self, description: Bytes) {
         let types = columns(&description);
         let types = types.iter().flat_map(|columns| columns.iter());

@@ -43,9 +43,13 @@ impl Session {
             .await?;
         let text = text.into_owned();
         let first = utf8(steps.first(&text))?;
-        own.given = self
-            .written_rows(steps, asked, (&shards, &first), &own)
-            .await?;
+        own.given = match steps.apart {
+            true => self.written_apart(steps, first.as_bytes(), &own).await?,
+            false => {
+                let written = self.written_rows(steps, asked, (&shards, &first), &own);
+                written.await?
+            }
+        };
         let second = utf8(steps.second(&text, own.parameters() + 1))?;
         let (one, command) = match &steps.rest {
             Rest::Query => (one, "SELECT"),
@@ -81,6 +85,21 @@ impl Session {
         })
     }
 
+    /// Writes by this text, as if it were the client's: the rows that it has returned.
+    async fn written_apart(
+        &mut self,
+        steps: &Steps,
+        first: &[u8],
+        own: &Asked<'_>,
+    ) -> Result<GivenRows, Trouble> {
+        let taking = self.run_ahead(first, own).await?;
+        let arrays = match taking.arrays(steps.given.types())? {
+            Some(arrays) => arrays,
+            None => return Err(too_many(steps).into()),
+        };
+        Ok(GivenRows::new(arrays.into_iter().map(Some).collect()))
+    }
+
     /// Writes on these shards by this text: the rows that it has returned.
     async fn written_rows(
         &mut self,
@@ -108,13 +127,17 @@ impl Session {
             FewRows::All(arrays) => Ok(GivenRows::new(
                 arrays.finish().into_iter().map(Some).collect(),
             )),
-            FewRows::TooMany => {
-                let what = format!("table \"{}\"", steps.given.relation.name).into();
-                let (rows, bytes) = (MOST_ROWS, MOST_BYTES);
-                Err(Failure::GivenLimit { what, rows, bytes }.into())
-            }
+            FewRows::TooMany => Err(too_many(steps).into()),
             FewRows::OfOtherTypes | FewRows::Failed { .. } => Err(Failure::Retry.into()),
         }
+    }
+}
+
+fn too_many(steps: &Steps) -> Failure {
+    Failure::GivenLimit {
+        what: format!("table \"{}\"", steps.given.relation.name).into(),
+        rows: MOST_ROWS,
+        bytes: MOST_BYTES,
     }
 }
 

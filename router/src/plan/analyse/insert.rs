@@ -221,7 +221,7 @@ impl<'a> Analyser<'a> {
         position: Option<usize>,
     ) -> Result<KeyExpr, Stop> {
         match self.row_key(relation, sharding, row, position) {
-            Err(Stop::Refuse(refusal)) if self.folded.is_some() => {
+            Err(Stop::Refuse(refusal)) if self.folded.is_some() || self.in_common => {
                 self.analysis.computed.get_or_insert(*refusal);
                 Ok(computed())
             }
@@ -403,13 +403,13 @@ impl<'a> Analyser<'a> {
                 | DefaultValue::Moment
                 | DefaultValue::Own
                 | DefaultValue::Volatile
-                    if is_key && self.folded.is_some() => {}
+                    if is_key && (self.folded.is_some() || self.in_common) => {}
                 // So is this, on the first shard, whose sequence is everybody's.
                 DefaultValue::Sequence | DefaultValue::Identity
                     if target.sharding().is_some() && self.folded.is_some() => {}
                 // And here where the query runs, if it can be run there.
                 DefaultValue::Sequence | DefaultValue::Identity
-                    if target.sharding().is_some() && rows.is_none() =>
+                    if target.sharding().is_some() && (rows.is_none() || self.in_common) =>
                 {
                     let refusal = takes_next_refusal(relation, column);
                     self.analysis.takes_next.get_or_insert(refusal);

@@ -313,6 +313,8 @@ pub(super) struct Analyser<'a> {
     written: Option<Instance>,
     /// The statement is an UPDATE, whose rows may move to other shards.
     moves: bool,
+    /// What is walked is a common table expression that writes: it may be run as a statement of its own.
+    in_common: bool,
     /// What is walked is a query by itself, with this around it.
     around: Option<Vec<Frame>>,
     /// And it names something of that.
@@ -354,6 +356,7 @@ pub(super) fn analyse<'a>(
         in_from: false,
         written: None,
         moves: false,
+        in_common: false,
         around: None,
         strays: false,
         budget: BUDGET,

@@ -475,7 +475,9 @@ impl<'a> Analyser<'a> {
                         return Err(Stop::Opaque("WITH inside a WITH that writes"));
                     }
                     let inside = self.analysis.facts.scope(Some(scope));
+                    let around = std::mem::replace(&mut self.in_common, true);
                     let columns = self.write(statement, inside)?;
+                    self.in_common = around;
                     CteBody::Write {
                         columns,
                         scope: inside,

@@ -109,6 +109,10 @@ impl Writer {
     }
 
     fn insert(&mut self, table: &'static Table) -> Expr {
+        self.insert_returning(table, None)
+    }
+
+    fn insert_returning(&mut self, table: &'static Table, returned: Option<&str>) -> Expr {
         let count = self.chance().weighted(&[(3, 1), (3, 2), (2, 5)]);
         let mut parts = Vec::new();
         let mut rows = Vec::new();
@@ -125,7 +129,13 @@ impl Writer {
             }
             rows.push(format!("({})", row.join(", ")));
         }
-        let returning = self.chance().weighted(&[(2, ""), (1, " RETURNING *")]);
+        let returning = match returned {
+            Some(returned) => format!(" RETURNING {returned}"),
+            None => self
+                .chance()
+                .weighted(&[(2, ""), (1, " RETURNING *")])
+                .to_owned(),
+        };
         let text = format!(
             "INSERT INTO {} VALUES {}{returning}",
             table.name,
@@ -186,6 +196,9 @@ impl Writer {
 
     /// A common table expression that writes, and what is made of what it returns.
     fn common(&mut self, table: &'static Table) -> Expr {
+        if self.chance().percent(30) {
+            return self.inserted(table);
+        }
         let write = match self.chance().percent(50) {
             true => self.update_returning(table, Some("*")),
             false => self.delete_returning(table, Some("*")),
@@ -343,6 +356,39 @@ impl Writer {
                 "WITH {name} AS ({query}) MERGE INTO {table} t USING {name} ON {name}.k = t.id {clauses}"
             ),
         };
+        Expr::of(Type::Bool, &text, parts)
+    }
+
+    /// New rows, or those that a queue gives, and what is made of their numbers.
+    fn inserted(&mut self, table: &'static Table) -> Expr {
+        let name = self.generator.name("i");
+        let (write, parts) = match self.chance().percent(60) {
+            true => (
+                "{}".to_owned(),
+                vec![self.insert_returning(table, Some("id")).into()],
+            ),
+            false => {
+                let mut parts = Vec::new();
+                let (source, alias, rest) = self.source(&mut parts);
+                let (table, source) = (table.name, source.name);
+                let found =
+                    format!("SELECT {alias}.id FROM {source} {alias}{rest} ORDER BY 1 LIMIT 3");
+                (
+                    format!("DELETE FROM {table} WHERE id IN ({found}) RETURNING id"),
+                    parts,
+                )
+            }
+        };
+        self.inserted += 1;
+        let first = 10 * NEW * self.inserted;
+        let main = match self.chance().below(3) {
+            0 => format!("SELECT count(*), max({name}.id) FROM {name}"),
+            1 => format!("SELECT {name}.id + 1 FROM {name} ORDER BY 1 DESC LIMIT 3"),
+            _ => format!(
+                "INSERT INTO account (id) SELECT {first} + {name}.id FROM {name} RETURNING id"
+            ),
+        };
+        let text = format!("WITH {name} AS ({write}) {main}");
         Expr::of(Type::Bool, &text, parts)
     }
 
