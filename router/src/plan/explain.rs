@@ -133,20 +133,7 @@ fn write_plan(
             write_workspace(steps, workspace, plan, names, query)?;
         }
         Operator::Write(write) => write_write(out, (write, plan), names, values)?,
-        Operator::Steps(steps) => {
-            match steps.apart {
-                true => writeln!(out, "Write by a statement of its own")?,
-                false => write_write(out, (&steps.write, plan), names, values)?,
-            }
-            let name = &steps.given.relation.name;
-            match steps.rest {
-                Rest::Query => writeln!(out, "  Then a query over {name}, on one shard"),
-                Rest::OnFirst => writeln!(out, "  Then a write over {name}, on the first shard"),
-                Rest::Insert(_) => {
-                    writeln!(out, "  Then an insert of rows of {name}, each on its shard")
-                }
-            }?;
-        }
+        Operator::Steps(both) => write_steps(out, (both, plan), names, values)?,
         Operator::Move(of) => {
             write_write(out, (&of.write, plan), names, values)?;
             writeln!(out, "  Rows that change their shard key move")?;
@@ -286,6 +273,25 @@ pub(crate) fn given_fetch(fetch: &Fetch, join: &BindJoin, names: &Names<'_>, sql
     let _ = writeln!(out);
     let _ = write_restrictions(&mut out, &fetch, &Text::new(sql));
     out
+}
+
+/// A write, and what is done with the rows that it returns.
+fn write_steps(
+    out: &mut String,
+    (steps, plan): (&super::Steps, &Plan),
+    names: &Names<'_>,
+    values: Option<&Values<'_>>,
+) -> fmt::Result {
+    match steps.apart {
+        true => writeln!(out, "Write by a statement of its own")?,
+        false => write_write(out, (&steps.write, plan), names, values)?,
+    }
+    let name = &steps.given.relation.name;
+    match steps.rest {
+        Rest::Query => writeln!(out, "  Then a query over {name}, on one shard"),
+        Rest::OnFirst => writeln!(out, "  Then a write over {name}, on the first shard"),
+        Rest::Insert(_) => writeln!(out, "  Then an insert of rows of {name}, each on its shard"),
+    }
 }
 
 /// What each shard changes of its own.
