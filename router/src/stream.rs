@@ -121,11 +121,19 @@ impl Socket {
         }
     }
 
-    fn try_read_more(&self, input: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read_buf(input),
-            Self::Unix(stream) => stream.try_read_buf(input),
-        }
+    /// Reads what else has come, as much as `input` has room for: how much. An error, or the end, is met by the next who reads.
+    fn try_read_more(&self, input: &mut BytesMut) -> usize {
+        let (before, room) = (input.len(), input.capacity() - input.len());
+        let readable = Interest::READABLE;
+        let _ = match self {
+            Self::Tcp(stream) => {
+                stream.try_io(readable, || all_of(stream.try_read_buf(input)?, room))
+            }
+            Self::Unix(stream) => {
+                stream.try_io(readable, || all_of(stream.try_read_buf(input)?, room))
+            }
+        };
+        input.len() - before
     }
 
     /// By the system call itself: the C library's is a point of cancellation, which costs two locked instructions.
@@ -152,10 +160,14 @@ fn receive<'a>(
     let size = room.len();
     let ((bytes, _), count) = recv(socket, room, RecvFlags::empty())?;
     *received = Some(bytes);
-    match count {
-        0 => Ok(()),
-        _ if count == size => Ok(()),
-        _ => Err(io::ErrorKind::WouldBlock.into()),
+    all_of(count, size)
+}
+
+/// What Tokio is told of a read of so many bytes into so much room: that it would block, where that was all there is.
+fn all_of(count: usize, room: usize) -> io::Result<()> {
+    match (1..room).contains(&count) {
+        true => Err(io::ErrorKind::WouldBlock.into()),
+        false => Ok(()),
     }
 }
 
@@ -211,9 +223,7 @@ impl Stream {
                     if bytes.len() < FIRST {
                         return Poll::Ready(Ok(bytes.len()));
                     }
-                    // An error, or the end, is met by the next who reads.
-                    let more = socket.try_read_more(input).unwrap_or(0);
-                    return Poll::Ready(Ok(FIRST + more));
+                    return Poll::Ready(Ok(FIRST + socket.try_read_more(input)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),

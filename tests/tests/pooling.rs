@@ -33,6 +33,18 @@ fn server_of(client: &mut Client, user: u32) -> String {
 }
 
 #[test]
+fn a_connection_serves_on_however_much_it_has_said() {
+    let router = router("read_policy = \"primary\"");
+    let mut client = client(&router);
+    let server = server_of(&mut client, 1);
+    for size in [4_000, 5_000, 20_000, 100_000, 1_000_000, 10_000_000] {
+        let sql = format!("SELECT repeat('x', {size}) FROM users WHERE id = 1");
+        assert_eq!(client.run(&sql).succeeded().value().len(), size);
+        assert_eq!(server_of(&mut client, 1), server, "after {size} bytes");
+    }
+}
+
+#[test]
 fn many_clients_share_few_connections() {
     let router = router("pool_size = 2\nread_policy = \"primary\"");
     let mut clients: Vec<Client> = (0..60).map(|_| client(&router)).collect();

@@ -286,8 +286,9 @@ impl Pool {
     fn take_idle(&self, state: &mut State, worker: usize) -> Option<Box<Connection>> {
         while let Some(idle) = state.take_idle(worker) {
             // Anything that arrives while nobody waits for it is an end of stream or news we do not want to mix
-            // with a session's replies.
-            if idle.connection.stream.has_input() || self.is_too_old(&idle) {
+            // with a session's replies. What the reactor knows of may have been read since: then the system is asked.
+            let is_quiet = !idle.connection.stream.has_input() || idle.connection.is_open();
+            if !is_quiet || self.is_too_old(&idle) {
                 state.open -= 1;
                 continue;
             }
