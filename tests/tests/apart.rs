@@ -158,6 +158,38 @@ fn analyze_tells_what_was_fetched() {
 }
 
 #[test]
+fn of_rows_that_are_only_counted_those_that_are_alike_come_as_one() {
+    let _turn = turn();
+    let mut client = bed().client();
+    client.run("SET switchyard.layer = 'workspace'").succeeded();
+    let alike = |shard: &str| {
+        let sql = "SELECT count(DISTINCT product_id) FROM order_items WHERE quantity > 1";
+        let sql = format!("/* switchyard: shard={shard} */ {sql}");
+        client.run(&sql).value().parse::<u32>().unwrap()
+    };
+    let rows: u32 = ["s0", "s1"].map(alike).iter().sum();
+    let sql = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT u.id, count(i.line), sum(i.price) AS spent \
+        FROM users u LEFT JOIN order_items i ON i.product_id = u.id AND i.quantity > 1 GROUP BY u.id";
+    let plan = lines(client.run(sql));
+    let fetched = format!("    Fetched: {rows} rows, ");
+    let parts = r#"    If far fewer: one row for each product_id, with pg_catalog.count("line"), pg_catalog.sum("price")"#;
+    starts(
+        &plan,
+        &[
+            "Workspace (read)",
+            "  Fetch order_items (",
+            "    Only: quantity > 1",
+            parts,
+            &fetched,
+            "    Shard s0",
+            "      HashAggregate",
+            "    Shard s1",
+            "  Statement",
+        ],
+    );
+}
+
+#[test]
 fn of_a_part_that_shards_do_its_rows_are_fetched() {
     let _turn = turn();
     let mut client = bed().client();

@@ -207,6 +207,10 @@ fn write_workspace(
         }
         writeln!(out)?;
         write_restrictions(out, fetch, &text)?;
+        if let Some((by, made)) = fetch.condensable() {
+            let (by, made) = (by.join(", "), made.join(", "));
+            writeln!(out, "    If far fewer: one row for each {by}, with {made}")?;
+        }
         if !fetch.primary_key.is_empty() {
             writeln!(out, "    Primary key: {}", fetch.primary_key.join(", "))?;
         }

@@ -41,6 +41,8 @@ pub struct Estimate {
     pub cost: f64,
     /// The fetch as it had better be made, if that is without looking at other relations' rows on the shard.
     pub alone: Option<Arc<Fetch>>,
+    /// The fetch as it is made for a workspace, if one row for all that are alike is far fewer.
+    pub condensed: Option<Arc<Fetch>>,
 }
 
 /// The order to make these fetches in, by their numbers. Each restricts those that follow by its keys: they then cost no more than a look
@@ -185,6 +187,7 @@ mod tests {
             rows,
             cost,
             alone: None,
+            condensed: None,
         };
         // As many rows of a small table and of a large one.
         let (small, large) = (estimate(5558.0, 2850.0), estimate(5536.0, 10_585.0));

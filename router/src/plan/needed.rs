@@ -126,7 +126,7 @@ fn by(
 }
 
 /// Whether values of a type are equal exactly where their binary forms are, if their collation is deterministic.
-fn is_exact(key_type: KeyType) -> bool {
+pub(super) fn is_exact(key_type: KeyType) -> bool {
     match key_type {
         KeyType::Int2
         | KeyType::Int4

@@ -28,6 +28,9 @@ const MOST_OF_ALL: u64 = 1_000;
 /// And so many bytes of keys: they pass through the router's memory, and are read by every shard.
 const MOST_KEY_BYTES: usize = 1 << 20;
 
+/// Rows are condensed on the shards where that makes them so many times fewer: to group them costs about what it costs to bring them.
+const FEWER: f64 = 2.0;
+
 /// What a client asks, as it came.
 pub(super) struct Asked<'a> {
     pub(super) sql: &'a [u8],
@@ -217,10 +220,10 @@ impl Session {
     ) -> Result<(), Trouble> {
         let is_known = plan.learned.known().estimates.len() == plan.fetches.len();
         let matters = !plan.joins.is_empty()
-            || plan
-                .fetches
-                .iter()
-                .any(|fetch| fetch.awaits().next().is_some() || fetch.alone().is_some());
+            || plan.fetches.iter().any(|fetch| {
+                let looks = fetch.awaits().next().is_some() || fetch.alone().is_some();
+                looks || fetch.condense().is_some()
+            });
         if is_known || !matters {
             return Ok(());
         }
@@ -237,11 +240,21 @@ impl Session {
                     (expected, lighter) = (own, Some(Arc::new(alone)));
                 }
             }
+            let made = lighter.as_deref().unwrap_or(fetch);
+            let mut condensed = None;
+            if let Some(fewer) = made.condense() {
+                let query = fewer.query(&text, &|_, _| None);
+                let own = self.expected(shards, &query, asked).await?;
+                if own.rows * FEWER <= expected.rows {
+                    condensed = Some(Arc::new(fewer));
+                }
+            }
             let shards = u16::try_from(shards.len()).unwrap_or(u16::MAX);
             estimates.push(Estimate {
                 rows: expected.rows * f64::from(shards),
                 cost: expected.with_rows_sent(),
                 alone: lighter,
+                condensed,
             });
         }
         plan.learned.known().estimates = estimates;

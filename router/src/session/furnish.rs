@@ -207,7 +207,8 @@ impl Session {
             .map(|view| (&view.relation, create_view(view, &is_made)))
             .collect();
         self.make_views(workspace, &making).await?;
-        Ok(Ok((plan.text(asked.sql, &is_made), brought)))
+        let fetched = fetches.iter().map(|(fetch, _)| *fetch);
+        Ok(Ok((plan.text(asked.sql, &is_made, fetched), brought)))
     }
 
     /// Brings rows that shards make of a part of the statement. An error among them is the statement's own: what the client is to
@@ -395,8 +396,9 @@ fn in_order<'a>(
     let order = learned::in_order(estimates, numbers.map(|(number, _)| number));
     let part = |number: usize| {
         let known = estimates.get(number);
-        let alone = known.and_then(|known| known.alone.as_deref());
-        Some((alone.or(plan.fetches.get(number))?, shards.get(number)?))
+        let better = known.and_then(|known| known.condensed.as_ref().or(known.alone.as_ref()));
+        let fetch = better.map(|better| &**better).or(plan.fetches.get(number));
+        Some((fetch?, shards.get(number)?))
     };
     order.into_iter().filter_map(part).collect()
 }

@@ -233,3 +233,121 @@ SELECT * FROM users u LEFT JOIN (orders o JOIN order_items i ON i.order_id = o.i
 SELECT * FROM users u LEFT JOIN orders o ON o.user_id = 5 LEFT JOIN order_items i ON i.user_id = u.id WHERE u.id = 6
 --> PassThrough to the shard of users = integer[1], orders = integer[0] (read)
 -->   Refuse joining "users" and "orders" across shards is not supported yet
+
+-- rows that are only counted come condensed
+SELECT u.id, count(o.id), sum(o.total) AS total FROM users u LEFT JOIN orders o ON o.user_id = u.age AND o.status LIKE 'n%' GROUP BY u.id HAVING count(o.id) > 1 ORDER BY count(o.id)
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id, total) from all shards
+-->     Only: status LIKE 'n%'
+-->     If far fewer: one row for each user_id, with pg_catalog.count("id"), pg_catalog.sum("total")
+
+-- and so where the column is not qualified, and all is one group
+SELECT count(quantity) FROM users JOIN order_items ON product_id = id
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: order_items by product_id
+-->   Bind join, if few: users
+-->   Bind join, if few: users, order_items
+-->   Fetch users (id) from all shards
+-->     Only: id IN (fetched order_items.product_id, if few)
+-->   Fetch order_items (product_id, quantity) from all shards
+-->     Only: product_id IN (fetched users.id, if few)
+-->     If far fewer: one row for each product_id, with pg_catalog.count("quantity")
+
+-- not where something else tells how many rows there are
+SELECT u.id, count(o.id), count(*) FROM users u LEFT JOIN orders o ON o.user_id = u.age GROUP BY u.id
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+SELECT u.id, count(DISTINCT o.id) FROM users u LEFT JOIN orders o ON o.user_id = u.age GROUP BY u.id
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+SELECT u.id, count(o.id), max(u.age) FROM users u LEFT JOIN orders o ON o.user_id = u.age GROUP BY u.id
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+-- nor where the name of a column would be another
+SELECT u.id, -count(o.id) FROM users u LEFT JOIN orders o ON o.user_id = u.age GROUP BY u.id
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+-- nor by what is equal and yet differs
+SELECT o.total, count(o.id) FROM users u JOIN orders o ON o.user_id = u.age GROUP BY o.total
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id, total) from all shards
+
+-- a common table expression is no table
+WITH orders AS (SELECT id, user_id FROM orders) SELECT u.id, count(orders.id) FROM users u LEFT JOIN orders ON orders.user_id = u.age GROUP BY u.id
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+-- ORDER BY behind parentheses may count, too
+(SELECT u.id FROM users u LEFT JOIN orders o ON o.user_id = u.age GROUP BY u.id HAVING count(o.id) > 1) ORDER BY count(o.id)
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+-- where columns are joined by their names, all may be
+SELECT name, count(sku) FROM users JOIN products USING (id) JOIN order_items ON product_id = age GROUP BY name
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: order_items
+-->   Bind join, if few: users, products
+-->   Bind join, if few: users, products, order_items
+-->   Fetch users (id, name, age) from all shards
+-->   Fetch products (id, sku) from all shards
+-->   Fetch order_items (product_id) from all shards
+
+-- what has a table's name in a subquery's result is no row of the table
+SELECT orders, count(*) FROM (SELECT o.id AS orders FROM users u JOIN orders o ON o.user_id = u.age) AS s GROUP BY orders ORDER BY orders
+--> Workspace (read)
+-->   Reason: aggregates are not supported across shards yet
+-->   Bind join, if few: orders
+-->   Bind join, if few: users
+-->   Bind join, if few: users, orders
+-->   Fetch users (id, age) from all shards
+-->   Fetch orders (id, user_id) from all shards
+
+-- a row of the table
+(SELECT u.id FROM users u JOIN orders o ON o.user_id = u.age) ORDER BY o
+--> Workspace (read)
+-->   Reason: ORDER BY is not supported across shards yet
+-->   Fetch users (id, email, name, age, created) from all shards
+-->   Fetch orders (id, user_id, total, status, country) from all shards

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
 
+use super::condense::{Condensed, Condensing};
 use super::text::{Condition, Text};
 use crate::plan::given::{Given, GivenText};
 use crate::plan::merge;
@@ -37,6 +38,8 @@ pub struct Fetch {
     pub lookups: Vec<String>,
     /// It is no relation: each shard computes its rows.
     pub(in crate::plan) computed: Option<Computed>,
+    /// Whether one row comes for all that are alike in what the statement looks at besides counting them.
+    pub(super) condensed: Condensing,
 }
 
 /// How shards compute rows.
@@ -163,7 +166,38 @@ impl Fetch {
                 first: 1,
                 settled: Arc::default(),
             }),
+            condensed: Condensing::No,
         }
+    }
+
+    /// The same with one row for all that are alike, if it can be.
+    pub fn condense(&self) -> Option<Fetch> {
+        let Condensing::Possible(condensed) = &self.condensed else {
+            return None;
+        };
+        let parts = condensed.parts.iter().map(|(name, _)| name);
+        Some(Fetch {
+            columns: condensed.by.iter().chain(parts).cloned().collect(),
+            condensed: Condensing::Done(Arc::clone(condensed)),
+            ..self.clone()
+        })
+    }
+
+    /// What it is condensed to, if it is.
+    pub(super) fn condensed_to(&self) -> Option<&Condensed> {
+        match &self.condensed {
+            Condensing::Done(condensed) => Some(condensed),
+            Condensing::No | Condensing::Possible(_) => None,
+        }
+    }
+
+    /// What it can be condensed by: the columns of which rows come, and what is made of them.
+    pub(in crate::plan) fn condensable(&self) -> Option<(&[String], Vec<&str>)> {
+        let Condensing::Possible(condensed) = &self.condensed else {
+            return None;
+        };
+        let parts = condensed.parts.iter().map(|(_, made)| made.as_str());
+        Some((&condensed.by, parts.collect()))
     }
 
     /// The same of rows that are given with the text, in the parameters from this number on, and satisfy these conditions.
@@ -184,7 +218,12 @@ impl Fetch {
             let query = computed.query(text);
             return String::from_utf8_lossy(&query).into_owned();
         }
-        self.query_of(&names(&self.columns), text, keys)
+        let Some(condensed) = self.condensed_to() else {
+            return self.query_of(&names(&self.columns), text, keys);
+        };
+        let (columns, groups) = condensed.columns();
+        let query = self.query_of(&columns, text, keys);
+        format!("{query} GROUP BY {groups}")
     }
 
     /// The same for rows that are given.
@@ -217,9 +256,14 @@ impl Fetch {
     pub fn creation(&self, text: &Text<'_>) -> String {
         let table = escape_identifier(&self.relation.name);
         let columns = names(&self.columns);
-        let query = match self.computed {
-            Some(_) => self.query(text, &|_, _| None),
-            None => format!("SELECT {columns} FROM {}", qualified(&self.relation)),
+        let relation = qualified(&self.relation);
+        let query = match (&self.computed, self.condensed_to()) {
+            (Some(_), _) => self.query(text, &|_, _| None),
+            (None, None) => format!("SELECT {columns} FROM {relation}"),
+            (None, Some(condensed)) => {
+                let (made, groups) = condensed.columns();
+                format!("SELECT {made} FROM {relation} GROUP BY {groups}")
+            }
         };
         format!(
             "CREATE TEMPORARY TABLE pg_temp.{table} ({columns}) ON COMMIT DROP AS {query} WITH NO DATA"

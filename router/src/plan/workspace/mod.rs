@@ -9,6 +9,7 @@
 //! [`crate::execute`] fetches and runs.
 
 mod by_names;
+mod condense;
 pub mod fetch;
 mod needs;
 mod own;
@@ -27,14 +28,15 @@ use sqlparser::ast::Statement;
 use switchyard_schema::{ShardIndex, TableName};
 
 pub(super) use self::by_names::{by_names, read_by_text};
+use self::condense::{Condensing, condense};
 pub use self::fetch::{Fetch, Home, Restriction};
 pub(super) use self::needs::Wanted;
 use self::needs::{Nodes, Uses};
 pub use self::own::OwnView;
 use self::reduce::Mention;
 pub(super) use self::splice::schemas;
-use self::text::outside;
 pub use self::text::{Condition, Text};
+use self::text::{TRUE, outside};
 use super::analyse::{Analysis, only_computes};
 use super::bind_join::{self, BindJoin};
 use super::decide::need;
@@ -88,7 +90,7 @@ pub struct Settled {
 impl TemporaryView {
     /// Its query as it is made in the workspace.
     pub fn text(&self, moved: &dyn Fn(&TableName) -> bool) -> Vec<u8> {
-        splice::into_workspace(self.query.as_bytes(), moved, &[])
+        splice::into_workspace(self.query.as_bytes(), moved, Vec::new())
     }
 }
 
@@ -104,15 +106,23 @@ pub struct TemporaryView {
 }
 
 impl Workspace {
-    /// The statement's text as it runs in the workspace: schemas of the relations that are `moved` there are replaced, and
-    /// conditions that all fetched rows satisfy.
-    pub fn text(&self, sql: &[u8], moved: &dyn Fn(&TableName) -> bool) -> Vec<u8> {
+    /// The statement's text as it runs in the workspace: schemas of the relations that are `moved` there are replaced, conditions that
+    /// all fetched rows satisfy, and calls of which `fetched` has the parts.
+    pub fn text<'a>(
+        &self,
+        sql: &[u8],
+        moved: &dyn Fn(&TableName) -> bool,
+        fetched: impl Iterator<Item = &'a Fetch>,
+    ) -> Vec<u8> {
         let text = Text::new(sql);
         let settled = self.settled.iter();
-        let places: Vec<_> = settled
-            .filter_map(|settled| text.place(&settled.condition))
-            .collect();
-        splice::into_workspace(sql, moved, &places)
+        let conditions =
+            settled.filter_map(|settled| Some((text.place(&settled.condition)?, TRUE.to_vec())));
+        let calls = fetched
+            .filter_map(Fetch::condensed_to)
+            .flat_map(|condensed| &condensed.calls);
+        let calls = calls.filter_map(|call| call.edit(&text));
+        splice::into_workspace(sql, moved, conditions.chain(calls).collect())
     }
 
     /// What PostgreSQL has said of the result, unless that is to be asked each time: a column that is new shows at once then.
@@ -225,11 +235,9 @@ pub(super) fn workspace(
             restrict(fetch, analysis);
         }
     }
-    for mention in mentions {
-        let mut fetches = workspace.fetches.iter_mut();
-        if let Some(fetch) = fetches.find(|fetch| fetch.relation == mention.relation) {
-            fetch.mentions.push(mention.restrictions);
-        }
+    take(mentions, &mut workspace.fetches);
+    if all_in_text && !uses.any_column() {
+        condense(&mut workspace, statement, (text, tokens), context);
     }
     same_names(&workspace)?;
     if splice::is_ambiguous(text.sql(), tokens, &|name| workspace.makes(name)) {
@@ -384,6 +392,7 @@ impl Making<'_> {
             primary_key: self.uses.primary_key(relation),
             lookups: self.uses.lookups(relation),
             computed: None,
+            condensed: Condensing::No,
         });
         Ok(())
     }
@@ -471,6 +480,7 @@ impl Making<'_> {
                 primary_key: Vec::new(),
                 lookups: self.uses.lookups(relation),
                 computed: None,
+                condensed: Condensing::No,
             });
             return Ok(());
         }
@@ -505,6 +515,16 @@ impl Making<'_> {
             query: query.clone(),
         });
         Ok(())
+    }
+}
+
+/// Each fetch takes the mentions of its relation.
+fn take(mentions: Vec<Mention>, fetches: &mut [Fetch]) {
+    for mention in mentions {
+        let mut fetches = fetches.iter_mut();
+        if let Some(fetch) = fetches.find(|fetch| fetch.relation == mention.relation) {
+            fetch.mentions.push(mention.restrictions);
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Select,
-    SelectItem, Statement, TableFactor, Visit, Visitor,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query,
+    Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::{Settled, Text};
@@ -49,7 +49,7 @@ impl<'a> Uses<'a> {
     /// lost in a workspace.
     pub(super) fn of(nodes: &Nodes, sql: &'a [u8], tokens: &[Token]) -> Result<Self, String> {
         let mut uses = Uses::of_tokens(sql, tokens)?;
-        if nodes.renames || nodes.whole_row() {
+        if nodes.renames || nodes.names_row {
             uses.named = None;
         }
         uses.compared.clone_from(&nodes.compared);
@@ -304,10 +304,10 @@ fn is_wildcard(sql: &[u8], tokens: &[Token], at: usize) -> bool {
 /// What the tree shows and the words do not.
 #[derive(Default)]
 pub(super) struct Nodes {
-    /// Names that stand alone as expressions.
-    alone: Named<String>,
-    /// Names and aliases of tables.
-    items: Named<String>,
+    /// Names and aliases of tables, for each query around the node: by one alone a row of it can be meant there.
+    items: Vec<Named<String>>,
+    /// One of them stands alone as an expression.
+    names_row: bool,
     /// A table's columns get other names.
     renames: bool,
     /// A function is given `table.*`.
@@ -351,7 +351,7 @@ impl Nodes {
 
     /// Whether a row of a table is used as one value: its type is another one in a workspace.
     pub(super) fn gives_rows(&self) -> bool {
-        self.whole_row() || self.row_arguments
+        self.names_row || self.row_arguments
     }
 
     /// The names by which rows are grouped, if they are all there is.
@@ -359,14 +359,69 @@ impl Nodes {
         let by_alias = self.grouped.iter().any(|name| self.aliases.contains(name));
         (!self.groups_otherwise && !by_alias).then(|| self.grouped.clone())
     }
+}
 
-    fn whole_row(&self) -> bool {
-        self.items.iter().any(|name| self.alone.contains(name))
+/// The names and aliases of tables in the FROM of a query.
+fn items_of(body: &SetExpr, names: &mut Named<String>) {
+    match body {
+        SetExpr::Select(select) => {
+            for table in &select.from {
+                items_in(table, names);
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            items_of(left, names);
+            items_of(right, names);
+        }
+        // In parentheses: ORDER BY behind them may mean what is inside.
+        SetExpr::Query(query) => items_of(&query.body, names),
+        _ => {}
+    }
+}
+
+fn items_in(table: &TableWithJoins, names: &mut Named<String>) {
+    let joined = table.joins.iter().map(|join| &join.relation);
+    for factor in [&table.relation].into_iter().chain(joined) {
+        let alias = match factor {
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                ..
+            } => {
+                let name = names::relation_name(name);
+                names.extend(name.map(|(_, name)| name.into_owned()));
+                alias
+            }
+            TableFactor::NestedJoin {
+                table_with_joins,
+                alias,
+            } => {
+                items_in(table_with_joins, names);
+                alias
+            }
+            // What a function returns has the type it says.
+            _ => continue,
+        };
+        let alias = alias.iter().map(|alias| names::name(&alias.name));
+        names.extend(alias.flatten().map(Cow::into_owned));
     }
 }
 
 impl Visitor for Nodes {
     type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let mut names = Named::default();
+        items_of(&query.body, &mut names);
+        self.items.push(names);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.items.pop();
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         for item in &select.projection {
@@ -399,22 +454,13 @@ impl Visitor for Nodes {
         {
             self.groups_otherwise |= !alias.columns.is_empty();
         }
-        // What a function returns has the type it says.
         if let TableFactor::Table {
-            name,
-            alias,
+            alias: Some(alias),
             args: None,
             ..
         } = factor
         {
-            if let Ok((_, name)) = names::relation_name(name) {
-                self.items.insert(name.into_owned());
-            }
-            if let Some(alias) = alias {
-                self.items
-                    .extend(names::name(&alias.name).map(Cow::into_owned));
-                self.renames |= !alias.columns.is_empty();
-            }
+            self.renames |= !alias.columns.is_empty();
         }
         ControlFlow::Continue(())
     }
@@ -422,7 +468,9 @@ impl Visitor for Nodes {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
             Expr::Identifier(ident) => {
-                self.alone.extend(names::name(ident).map(Cow::into_owned));
+                let name = names::name(ident);
+                let is_item = |name: &str| self.items.iter().any(|items| items.contains(name));
+                self.names_row |= name.is_ok_and(|name| is_item(&name));
             }
             Expr::Function(function) => {
                 if let FunctionArguments::List(list) = &function.args {

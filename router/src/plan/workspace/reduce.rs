@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use sqlparser::ast::{
@@ -88,9 +88,9 @@ pub(super) fn has_set_operation(statement: &Statement) -> bool {
 
 /// The names of relations, wherever they are, and of common table expressions.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     relations: Vec<(Option<String>, String)>,
-    ctes: HashSet<String>,
+    pub(super) ctes: HashSet<String>,
 }
 
 impl Visitor for Names {
@@ -523,7 +523,7 @@ impl<'a> Blocks<'a> {
     fn cut(&self, scopes: &Scopes<'a>, at: Place, condition: &Held) -> Option<Condition> {
         let tokens = condition
             .tokens
-            .get_or_init(|| self.locate(&condition.expr));
+            .get_or_init(|| self.text.locate(&condition.expr));
         let tokens = tokens.clone()?;
         let alias = &item(scopes, at)?.alias;
         let all = self.text.tokens();
@@ -541,28 +541,7 @@ impl<'a> Blocks<'a> {
             .collect();
         Some(Condition { tokens, qualifiers })
     }
-
-    /// The tokens that are an expression: those which, parsed by themselves, are the same expression. The tree's own spans
-    /// leave out words at either end.
-    fn locate(&self, expr: &Expr) -> Option<Range<usize>> {
-        let span = expr.span();
-        let (start, end) = (parse::offset(span.start), parse::offset(span.end));
-        let tokens = self.text.tokens();
-        let first = tokens.iter().position(|token| token.start >= start)?;
-        let last = tokens.iter().rposition(|token| token.start < end)?;
-        let places = (0..=MORE).flat_map(|before| (0..=MORE).map(move |after| (before, after)));
-        places
-            .filter_map(|(before, after)| {
-                let range = first.checked_sub(before)?..last.checked_add(after + 1)?;
-                let found = parse::expression(self.text.sql(), tokens.get(range.clone())?)?;
-                (found == *expr).then_some(range)
-            })
-            .next()
-    }
 }
-
-/// So many tokens may be missing at either end of a span.
-const MORE: usize = 3;
 
 /// The type of a column, and whether different values of it may be equal.
 fn key_type(relation: &Relation, name: &str) -> Option<(u32, bool)> {

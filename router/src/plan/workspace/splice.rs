@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use switchyard_schema::TableName;
 
-use super::text::TRUE;
 use crate::plan::edits::Edits;
 use crate::plan::parse;
 use crate::relations::Relations;
@@ -15,24 +14,18 @@ use crate::sql::{self, Token, TokenKind};
 /// PostgreSQL's alias for a session's own temporary schema.
 const TEMPORARY: &[u8] = b"pg_temp";
 
-/// The text with the schemas of relations that are `moved` replaced, and `true` in the places of conditions that hold.
+/// The text with the schemas of relations that are `moved` replaced, and these places.
 pub(super) fn into_workspace(
     sql: &[u8],
     moved: &dyn Fn(&TableName) -> bool,
-    settled: &[Range<usize>],
+    places: Vec<(Range<usize>, Vec<u8>)>,
 ) -> Vec<u8> {
     let schemas = mentions(sql, &all_tokens(sql)).into_iter();
-    let schemas = schemas
-        .filter(|(_, name)| moved(name))
-        .map(|(schema, _)| (schema.start as usize..schema.end as usize, TEMPORARY));
-    let conditions = settled.iter().map(|place| (place.clone(), TRUE));
-    let edits = schemas.chain(conditions);
-    Edits::new(
-        edits
-            .map(|(place, instead)| (place, instead.to_vec()))
-            .collect(),
-    )
-    .apply(sql)
+    let schemas = schemas.filter(|(_, name)| moved(name)).map(|(schema, _)| {
+        let place = schema.start as usize..schema.end as usize;
+        (place, TEMPORARY.to_vec())
+    });
+    Edits::new(schemas.chain(places).collect()).apply(sql)
 }
 
 /// Where the text names the schemas of relations that are `given`, with the dot behind: a common table expression has none. `None` if
@@ -201,7 +194,7 @@ mod tests {
 
     fn spliced(sql: &str) -> String {
         let moved = |name: &TableName| *name == TableName::new("public", "orders");
-        String::from_utf8(into_workspace(sql.as_bytes(), &moved, &[])).unwrap()
+        String::from_utf8(into_workspace(sql.as_bytes(), &moved, Vec::new())).unwrap()
     }
 
     #[test]

@@ -3,12 +3,17 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use sqlparser::ast::{Expr, Spanned};
+
 use crate::plan::edits::Edits;
 use crate::plan::parse;
 use crate::sql::Token;
 
 /// What stands for a condition that holds.
 pub(super) const TRUE: &[u8] = b"true";
+
+/// So many tokens may be missing at either end of a span.
+const MORE: usize = 3;
 
 /// A condition of the text, on one relation alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +132,24 @@ impl<'a> Text<'a> {
             shown.push_str(&text);
         }
         shown
+    }
+
+    /// The tokens that are an expression: those which, parsed by themselves, are the same expression. The tree's own spans
+    /// leave out words at either end.
+    pub(super) fn locate(&self, expr: &Expr) -> Option<Range<usize>> {
+        let span = expr.span();
+        let (start, end) = (parse::offset(span.start), parse::offset(span.end));
+        let tokens = self.tokens();
+        let first = tokens.iter().position(|token| token.start >= start)?;
+        let last = tokens.iter().rposition(|token| token.start < end)?;
+        let places = (0..=MORE).flat_map(|before| (0..=MORE).map(move |after| (before, after)));
+        places
+            .filter_map(|(before, after)| {
+                let range = first.checked_sub(before)?..last.checked_add(after + 1)?;
+                let found = parse::expression(self.sql(), tokens.get(range.clone())?)?;
+                (found == *expr).then_some(range)
+            })
+            .next()
     }
 
     /// The tokens of a condition.
