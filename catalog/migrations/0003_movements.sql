@@ -12,3 +12,10 @@ CREATE TABLE switchyard.movements (
 
 CREATE TRIGGER revise AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON switchyard.movements
     FOR EACH STATEMENT EXECUTE FUNCTION switchyard.revise();
+
+-- Who plans by this catalog, and by which revision all that it does: nothing planned by an earlier one is on its way any more. Who has not renewed its row for a while is gone.
+CREATE TABLE switchyard.routers (
+    id text PRIMARY KEY,
+    revision int8 NOT NULL,
+    renewed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);

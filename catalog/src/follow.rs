@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -35,6 +36,18 @@ pub struct Follower {
     pub link: watch::Receiver<Link>,
     /// Changes when a router says that it has changed definitions on the shards.
     pub definitions: watch::Receiver<u64>,
+    /// The revision by which all is planned: whoever moves rows waits for it.
+    pub acknowledged: watch::Sender<i64>,
+}
+
+/// What following tells.
+struct Told {
+    snapshots: watch::Sender<Snapshot>,
+    link: watch::Sender<Link>,
+    definitions: watch::Sender<u64>,
+    acknowledged: watch::Receiver<i64>,
+    /// What tells this router from others.
+    id: String,
 }
 
 impl Catalog {
@@ -59,6 +72,7 @@ impl Catalog {
         credentials: Credentials,
         first: Snapshot,
     ) -> (Follower, impl Future<Output = ()> + Send) {
+        let (acknowledged, acknowledgements) = watch::channel(first.revision);
         let (snapshots, new) = watch::channel(first);
         let (link, status) = watch::channel(Link::Up);
         let (definitions, changed) = watch::channel(0);
@@ -66,16 +80,24 @@ impl Catalog {
             snapshots: new,
             link: status,
             definitions: changed,
+            acknowledged,
+        };
+        let mut told = Told {
+            snapshots,
+            link,
+            definitions,
+            acknowledged: acknowledgements,
+            id: String::new(),
         };
         let following = async move {
             let mut catalog = Some(self);
             loop {
                 let outcome = match catalog.take() {
-                    Some(catalog) => watch_changes(&catalog, &snapshots, &link, &definitions).await,
+                    Some(catalog) => watch_changes(&catalog, &mut told).await,
                     None => reconnect(&credentials, &mut catalog).await,
                 };
                 if let Err(error) = outcome {
-                    if link.send_replace(Link::Down) == Link::Up {
+                    if told.link.send_replace(Link::Down) == Link::Up {
                         warn!(reason = %error, "catalog is away; going on with what is known");
                     } else {
                         debug!(reason = %error, "catalog is still away");
@@ -86,6 +108,24 @@ impl Catalog {
         };
         (follower, following)
     }
+
+    /// Says that a router is there, and by which revision all is planned that it does. A new one gets its name.
+    async fn renew(&self, id: &mut String, revision: i64) -> Result<(), Error> {
+        // What is lost by a crash of the catalog is said again.
+        let row = sqlx::query(
+            "INSERT INTO switchyard.routers (id, revision)
+             SELECT coalesce(nullif($1, ''), pg_catalog.gen_random_uuid()::text), $2
+               FROM pg_catalog.set_config('synchronous_commit', 'off', true)
+             ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, renewed_at = pg_catalog.clock_timestamp()
+             RETURNING id",
+        )
+        .bind(id.as_str())
+        .bind(revision)
+        .fetch_one(&mut *self.acquire().await?)
+        .await?;
+        *id = row.try_get(0)?;
+        Ok(())
+    }
 }
 
 async fn reconnect(credentials: &Credentials, catalog: &mut Option<Catalog>) -> Result<(), Error> {
@@ -94,12 +134,7 @@ async fn reconnect(credentials: &Credentials, catalog: &mut Option<Catalog>) -> 
     Ok(())
 }
 
-async fn watch_changes(
-    catalog: &Catalog,
-    snapshots: &watch::Sender<Snapshot>,
-    link: &watch::Sender<Link>,
-    definitions: &watch::Sender<u64>,
-) -> Result<(), Error> {
+async fn watch_changes(catalog: &Catalog, told: &mut Told) -> Result<(), Error> {
     let listening = async {
         let mut listener = PgListener::connect_with(&catalog.pool)
             .await
@@ -110,23 +145,26 @@ async fn watch_changes(
     let mut listener = timely(listening).await?;
     loop {
         let revision = timely(catalog.revision()).await?;
-        if link.send_replace(Link::Up) == Link::Down {
+        if told.link.send_replace(Link::Up) == Link::Down {
             info!("catalog is back");
         }
-        if revision != snapshots.borrow().revision {
+        if revision != told.snapshots.borrow().revision {
             let snapshot = timely(catalog.read()).await?;
             info!(revision = snapshot.revision, "catalog has changed");
-            snapshots.send_replace(snapshot);
+            told.snapshots.send_replace(snapshot);
         }
+        let acknowledged = *told.acknowledged.borrow_and_update();
+        timely(catalog.renew(&mut told.id, acknowledged)).await?;
         tokio::select! {
             () = tokio::time::sleep(POLL_INTERVAL) => {}
+            Ok(()) = told.acknowledged.changed() => {}
             notified = listener.try_recv() => {
                 // `None` is a lost connection, and the listener's own attempts to come back have no limit.
                 let Some(notified) = notified? else {
                     return Err(Error::Query(sqlx::Error::PoolClosed));
                 };
                 if notified.payload() == DEFINITIONS {
-                    definitions.send_modify(|changes| *changes += 1);
+                    told.definitions.send_modify(|changes| *changes += 1);
                 }
             }
         }

@@ -105,6 +105,22 @@ impl Lease {
         Ok(())
     }
 
+    /// How many routers may still have something on its way that was planned before what the catalog says now. Routers of which nothing has been heard
+    /// for three seconds are gone.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn behind(&mut self) -> Result<i64, Error> {
+        let row = sqlx::query(
+            "SELECT pg_catalog.count(*) FROM switchyard.routers AS router, switchyard.revision
+              WHERE router.revision < revision.number
+                AND router.renewed_at > pg_catalog.clock_timestamp() - '3 seconds'::pg_catalog.interval",
+        )
+        .fetch_one(&mut *self.connection)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+
     /// Writes down that no rows are on their way any more.
     ///
     /// # Errors

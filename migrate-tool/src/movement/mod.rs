@@ -9,6 +9,7 @@ mod group;
 mod index;
 mod newcomer;
 mod report;
+mod run;
 mod switchover;
 mod tables;
 
@@ -16,24 +17,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Lease, Movement, Step};
+use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Lease, Movement};
 use switchyard_router::config::{Settings, User};
 use switchyard_router::distribute::switchover::FOLLOWING;
 use switchyard_router::topology::builder::DatabaseState;
 use switchyard_schema::{Bucket, BucketMap, Database, ShardIndex};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::servers::{self, Server, ServerError};
 use group::Group;
 pub(crate) use report::{Report, Status};
-use tables::Moving;
+use run::Run;
 
 /// The longest one statement may take: those that move rows take as long as there are rows.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// So often a group is tried that clients are in the way of, and so long after the time before.
-const ATTEMPTS: usize = 10;
-const BETWEEN: Duration = Duration::from_secs(1);
-
 /// Why buckets could not be moved. What has moved stays where it is, and the same command goes on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -350,129 +347,13 @@ fn groups(from: &BucketMap, to: &BucketMap) -> Vec<Group> {
 /// Moves what is left of the recorded movement.
 async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
     work.announce().await?;
-    let outcome = go_on(&mut work, group_rows).await;
+    let outcome = Run::begin(&mut work, group_rows).await;
+    let outcome = match outcome {
+        Ok(run) => run.to_the_end(&mut work).await,
+        Err(error) => Err(error),
+    };
     work.lease.rest().await?;
     outcome
-}
-
-/// The same, group by group.
-async fn go_on(work: &mut Work<'_>, group_rows: u64) -> Result<Report, Error> {
-    let mut report = Report::nothing(&work.known);
-    let began = Instant::now();
-    let mut servers = work.servers(None).await?;
-    newcomer::can_take_part(&mut servers).await?;
-    let mut tables = tables::moving(&work.known.database, &mut servers).await?;
-    let mut made = Vec::new();
-    let mut attempts = 0;
-    loop {
-        let movement = work.movement().await?;
-        let Some(Movement { target, paused, .. }) = movement else {
-            break;
-        };
-        report.paused = paused;
-        let left = groups(&work.known.buckets, &target);
-        let Some(whole) = left.first().filter(|_| !paused) else {
-            break;
-        };
-        let source = servers.get_mut(whole.from).ok_or(Error::Unsteady)?;
-        if !made.contains(&whole.from) {
-            index::make(source, &tables).await?;
-            made.push(whole.from);
-        }
-        let group = part(whole, &work.known.buckets, source, &tables, group_rows).await?;
-        let started = Instant::now();
-        match move_group(work, &tables, &group).await {
-            Ok(Some(rows)) => {
-                attempts = 0;
-                report.moved(&group, rows);
-                let left: usize = left.iter().map(|group| group.buckets.len()).sum();
-                report::tell(
-                    &report,
-                    (rows, started.elapsed()),
-                    left - group.buckets.len(),
-                    began.elapsed(),
-                );
-            }
-            // A table has been distributed meanwhile.
-            Ok(None) if attempts < ATTEMPTS => attempts += 1,
-            Ok(None) => return Err(Error::Unsteady),
-            Err(Error::Server(error)) if attempts < ATTEMPTS && is_in_the_way(&error) => {
-                attempts += 1;
-                tracing::info!(reason = %error, "clients are in the way: trying again");
-                sleep(BETWEEN).await;
-            }
-            Err(error) => return Err(error),
-        }
-        let tables_were = work.known.database.tables.clone();
-        work.refresh().await?;
-        if work.known.database.tables != tables_were {
-            tables = tables::moving(&work.known.database, &mut servers).await?;
-            made.clear();
-        }
-    }
-    if !report.paused {
-        index::remove(&mut servers).await?;
-    }
-    report.seconds = began.elapsed().as_secs_f64();
-    report.epoch = work.known.epoch;
-    Ok(report)
-}
-
-/// Moves a group; the number of its rows. `None`: the catalog is not what it was.
-async fn move_group(
-    work: &mut Work<'_>,
-    tables: &[Moving],
-    group: &Group,
-) -> Result<Option<u64>, Error> {
-    // On connections of its own: whatever fails, PostgreSQL takes it back when they close.
-    let mut pair = work.servers(Some(&[group.from, group.to])).await?;
-    let [one, other] = pair.as_mut_slice() else {
-        return Err(Error::Unsteady);
-    };
-    let (source, target) = match group.from < group.to {
-        true => (one, other),
-        false => (other, one),
-    };
-    let rows = group.fill(tables, (source, target)).await?;
-    let mut owners = work.known.buckets.owners().to_vec();
-    for bucket in &group.buckets {
-        owners[usize::from(bucket.number())] = target.shard;
-    }
-    let shards = work.known.database.shards.len();
-    let map = BucketMap::from_owners(owners, shards).map_err(|_| Error::Unsteady)?;
-    let moved = switchover::run(work, &mut [source, target], Step::Buckets(&map)).await?;
-    Ok(moved.then_some(rows))
-}
-
-/// As much of a group as has about so many rows.
-async fn part(
-    whole: &Group,
-    map: &BucketMap,
-    source: &mut Server,
-    tables: &[Moving],
-    rows: u64,
-) -> Result<Group, Error> {
-    let there = index::estimate(source, tables).await?;
-    let owned = map
-        .owners()
-        .iter()
-        .filter(|owner| owner.position() == whole.from)
-        .count()
-        .max(1);
-    let each = (there / owned as f64).max(f64::MIN_POSITIVE);
-    let count = ((rows as f64 / each) as usize).clamp(1, whole.buckets.len());
-    Ok(Group {
-        buckets: whole.buckets[..count].to_vec(),
-        ..whole.clone()
-    })
-}
-
-/// Whether clients are the reason, who go on.
-fn is_in_the_way(error: &ServerError) -> bool {
-    matches!(
-        error.sqlstate(),
-        Some("40P01" | "55P03" | "57014" | "40001")
-    )
 }
 
 #[cfg(test)]

@@ -58,11 +58,13 @@ pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(
         for table in &with.database.tables {
             alike(table, &mut pair).await?;
         }
+        let mut visits = switchover::visits(work, &pair).await?;
         let [first, new] = pair.as_mut_slice() else {
             return Err(Error::Unsteady);
         };
         copy_references(&with.database, (first, new)).await?;
-        if !switchover::run(work, &mut [first, new], Step::Shard(&shard)).await? {
+        let step = Step::Shard(&shard);
+        if !switchover::run(work, &mut [first, new], &mut visits, step).await? {
             return Err(Error::Unsteady);
         }
         work.refresh().await?;

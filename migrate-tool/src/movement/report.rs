@@ -62,16 +62,22 @@ impl Display for Report {
     }
 }
 
-/// Says how it goes, when a group has moved.
+/// Says how it goes, when a group has moved and so many buckets are left.
 pub(super) fn tell(report: &Report, (rows, took): (u64, Duration), left: usize, since: Duration) {
     let each = since.as_secs_f64() / report.buckets.max(1) as f64;
     tracing::info!(
         rows,
-        rows_per_second = (rows as f64 / took.as_secs_f64().max(f64::MIN_POSITIVE)).round(),
+        milliseconds = took.as_millis(),
         buckets_left = left,
         seconds_left = (each * left as f64).round(),
         "a group has moved"
     );
+}
+
+/// How many buckets are elsewhere by the other map.
+pub(super) fn differing(one: &BucketMap, other: &BucketMap) -> usize {
+    let pairs = one.owners().iter().zip(other.owners());
+    pairs.filter(|(one, other)| one != other).count()
 }
 
 /// How far a movement is.
@@ -105,14 +111,10 @@ pub(crate) enum State {
 
 impl Status {
     pub(super) fn of(known: &CatalogDatabase, movement: Option<&Movement>) -> Status {
-        let differ = |from: &BucketMap, to: &BucketMap| {
-            let pairs = from.owners().iter().zip(to.owners());
-            pairs.filter(|(from, to)| from != to).count()
-        };
         let (buckets, left) = movement.map_or((0, 0), |movement| {
             (
-                differ(&movement.former, &movement.target),
-                differ(&known.buckets, &movement.target),
+                differing(&movement.former, &movement.target),
+                differing(&known.buckets, &movement.target),
             )
         });
         let state = match movement.filter(|movement| movement.former != movement.target) {

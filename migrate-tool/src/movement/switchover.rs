@@ -3,17 +3,26 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use switchyard_catalog::{Catalog, Recorded, Step};
-use switchyard_router::distribute::switchover::{FOLLOWING, SPARED, cancel_waiting};
+use switchyard_router::distribute::switchover::cancel_older;
 use switchyard_router::topology::link::{Link, LinkError, Visitor};
 use switchyard_router::two_phase::{CATALOG, GlobalId};
-use tokio::time::{sleep, timeout};
+use switchyard_schema::ShardIndex;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Error, Work};
 use crate::servers::Server;
 
 /// The longest the catalog may take. What is prepared is left to its session for three seconds by routers.
 const ANSWER: Duration = Duration::from_secs(2);
+
+/// The longest that routers may take to follow. After three seconds they end what is prepared themselves.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether they have.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Statements that began so recently may have been planned by what holds now.
+const AGE: Duration = Duration::from_millis(10);
 
 /// What is prepared on primaries and has been left there.
 const LEFT: &str = "\
@@ -25,6 +34,7 @@ SELECT gid FROM pg_catalog.pg_prepared_xacts
 pub(super) async fn run(
     work: &mut Work<'_>,
     parts: &mut [&mut Server],
+    visits: &mut [Visit],
     step: Step<'_>,
 ) -> Result<bool, Error> {
     let user = work.user()?.name.to_string();
@@ -39,10 +49,8 @@ pub(super) async fn run(
         Ok(Err(_)) | Err(_) => decided(work, &id).await?,
     };
     if committed {
-        sleep(FOLLOWING + SPARED).await;
-        for part in parts.iter() {
-            release(work, part).await?;
-        }
+        let shards: Vec<ShardIndex> = parts.iter().map(|part| part.shard).collect();
+        followed(work, visits, &shards).await?;
     }
     for part in parts.iter_mut() {
         end(part, &id, committed).await?;
@@ -62,8 +70,8 @@ pub(super) async fn settle(work: &mut Work<'_>, servers: &mut [Server]) -> Resul
             let committed = decided(work, &id).await?;
             if committed {
                 // Whoever had it decided may have died at once.
-                sleep(FOLLOWING + SPARED).await;
-                release(work, server).await?;
+                let mut visits = visits(work, std::slice::from_ref(server)).await?;
+                followed(work, &mut visits, &[server.shard]).await?;
             }
             end(server, &id, committed).await?;
         }
@@ -101,23 +109,57 @@ async fn end(part: &mut Server, id: &GlobalId, committed: bool) -> Result<(), Er
     }
 }
 
-/// Cancels what waits for a table of a shard and has been planned for where its rows were, on all of its nodes.
-async fn release(work: &Work<'_>, server: &Server) -> Result<(), Error> {
-    let visitor = Visitor::new(
-        work.user()?,
-        work.settings.file.router.timeouts.connect,
-        ANSWER,
-    );
-    let database = &work.known.database.name;
-    for node in &server.nodes {
-        let cancelled = match Link::open(&visitor, node, database).await {
-            Ok(mut link) => cancel_waiting(&mut link).await,
-            Err(error) => Err(error),
-        };
-        if let Err(reason) = cancelled {
-            // A replica that is away serves nobody.
-            tracing::warn!(host = %node.host, port = node.port, %reason, "cannot cancel what waits for tables whose rows have moved");
+/// A connection to a node, by which others there are cancelled.
+#[derive(Debug)]
+pub(super) struct Visit {
+    shard: ShardIndex,
+    link: Link,
+}
+
+/// Connections to all nodes of some shards. A replica that is away serves nobody.
+pub(super) async fn visits(work: &Work<'_>, servers: &[Server]) -> Result<Vec<Visit>, Error> {
+    let connect = work.settings.file.router.timeouts.connect;
+    let visitor = Visitor::new(work.user()?, connect, ANSWER);
+    let mut visits = Vec::new();
+    for server in servers {
+        for node in &server.nodes {
+            match Link::open(&visitor, node, &work.known.database.name).await {
+                Ok(link) => visits.push(Visit {
+                    shard: server.shard,
+                    link,
+                }),
+                Err(reason) => {
+                    tracing::warn!(host = %node.host, port = node.port, %reason, "cannot cancel what waits there for rows that move");
+                }
+            }
         }
+    }
+    Ok(visits)
+}
+
+/// Waits until no router has anything on its way that was planned by what the catalog said before. What waits for the tables of these shards would
+/// wait for ever: it is cancelled, and routers run it again.
+async fn followed(
+    work: &mut Work<'_>,
+    visits: &mut [Visit],
+    shards: &[ShardIndex],
+) -> Result<(), Error> {
+    let began = Instant::now();
+    while work.lease.behind().await? > 0 {
+        if began.elapsed() > PATIENCE {
+            tracing::warn!("a router does not say that it follows the catalog");
+            return Ok(());
+        }
+        let concerned = visits
+            .iter_mut()
+            .filter(|visit| shards.contains(&visit.shard));
+        let cancelling = concerned.map(|visit| cancel_older(&mut visit.link, AGE));
+        for cancelled in join_all(cancelling).await {
+            if let Err(reason) = cancelled {
+                tracing::warn!(%reason, "cannot cancel what waits for rows that move");
+            }
+        }
+        sleep(PAUSE).await;
     }
     Ok(())
 }

@@ -74,6 +74,8 @@ pub struct ClientEntry {
     transactions: AtomicU64,
     request_at_ms: AtomicU64,
     pins: AtomicU8,
+    /// The snapshot by which a request works that rows could be moved under; 0: there is none.
+    works_by: AtomicU64,
     /// `idle_in_transaction_session_timeout` as the client has set it; 0: no limit.
     idle_transaction_ms: AtomicU64,
     /// Number of the client in this process, from 1.
@@ -133,6 +135,7 @@ impl ClientEntry {
             clock,
             application_name: Mutex::default(),
             pins: AtomicU8::new(0),
+            works_by: AtomicU64::new(0),
             idle_transaction_ms: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
@@ -219,6 +222,11 @@ impl ClientEntry {
     #[must_use]
     pub fn pins(&self) -> Pins {
         Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
+    /// A request that rows could be moved under works by this snapshot from now on; 0: it has ended. To be noted before looking which is the newest.
+    pub(crate) fn set_works_by(&self, generation: u64) {
+        self.works_by.store(generation, Ordering::SeqCst);
     }
 
     /// A statement begins.
@@ -388,6 +396,16 @@ impl Registry {
     #[must_use]
     pub fn servers(&self) -> Vec<Arc<ServerEntry>> {
         self.servers.list()
+    }
+
+    /// Whether no client's request works by a snapshot before this one.
+    pub(crate) fn work_by(&self, generation: u64) -> bool {
+        let works_by = |client: &Arc<ClientEntry>| client.works_by.load(Ordering::SeqCst);
+        let clients = self.clients.lock();
+        clients
+            .values()
+            .map(works_by)
+            .all(|by| by == 0 || by >= generation)
     }
 
     /// How many clients there are.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switchyard_catalog::{Catalog, Credentials, Error, Follower, Link, Snapshot};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -116,6 +117,11 @@ impl Actual {
         if let Err(error) = self.speaking.announce_definitions().await {
             warn!(reason = %error, "the other routers cannot be told of changed definitions");
         }
+    }
+
+    /// The way to say by which revision all is planned.
+    pub(super) fn acknowledged(&self) -> watch::Sender<i64> {
+        self.follower.acknowledged.clone()
     }
 
     /// Whether the catalog answers.

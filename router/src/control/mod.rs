@@ -8,6 +8,7 @@
 //! Collaborators: [`crate::topology`] has the parts, [`switchyard_catalog`] the actual state when there is one.
 
 mod actual;
+mod clearing;
 mod entry;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use crate::topology::monitor::Monitor;
 use crate::topology::{Observed, Published};
 pub use actual::CatalogStatus;
 use actual::{Actual, News};
+pub use clearing::Clearing;
+use clearing::Taken;
 use entry::{Entry, Visiting, by_trust};
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
@@ -114,6 +117,7 @@ pub struct Control {
     actual: Option<Actual>,
     status: Arc<Status>,
     requests: mpsc::Receiver<Request>,
+    taken: watch::Sender<Option<Taken>>,
 }
 
 /// What others may see of the control thread.
@@ -159,6 +163,7 @@ impl Control {
             actual: None,
             status: Arc::default(),
             requests,
+            taken: watch::Sender::new(None),
         };
         control.publish();
         (control, ControlHandle { requests: sender })
@@ -174,6 +179,15 @@ impl Control {
     #[must_use]
     pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
         self.settings.subscribe()
+    }
+
+    /// What tells the catalog that all is planned by what it says.
+    #[must_use]
+    pub fn clearing(&self) -> Clearing {
+        Clearing {
+            taken: self.taken.subscribe(),
+            acknowledged: self.actual.as_ref().map(Actual::acknowledged),
+        }
     }
 
     /// What others may see of the control thread.
@@ -250,6 +264,11 @@ impl Control {
                 .accept(actual);
         }
         self.publish();
+        let taken = Taken {
+            revision: snapshot.revision,
+            generation: self.published.generation(),
+        };
+        self.taken.send_replace(Some(taken));
     }
 
     /// Where tables are distributed otherwise than before, or buckets have moved, a replica has to have the rows that have been moved, or at least the lock

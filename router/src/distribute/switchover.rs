@@ -18,7 +18,7 @@ use crate::two_phase::{CATALOG, GlobalId};
 /// Routers hear of a change of the catalog at once, and of one they have missed after half of this.
 pub const FOLLOWING: Duration = Duration::from_secs(1);
 /// Statements that began so long before were planned by what holds now.
-pub const SPARED: Duration = Duration::from_millis(200);
+const SPARED: Duration = Duration::from_millis(200);
 /// The longest that the router itself may take to follow.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest that statements may take to heed that they are cancelled.
@@ -188,15 +188,23 @@ async fn release(request: &Request<'_>, settings: &Settings) {
 /// # Errors
 /// [`LinkError`]; also [`LinkError::Timeout`] if statements do not heed it.
 pub async fn cancel_waiting(link: &mut Link) -> Result<(), LinkError> {
-    let cancel = CANCEL.replace("$SPARED", &SPARED.as_millis().to_string());
     let began = Instant::now();
-    while !link.ask(&cancel).await?.is_empty() {
+    while cancel_older(link, SPARED).await? {
         if began.elapsed() > HEED {
             return Err(LinkError::Timeout);
         }
         sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// The same once, of what began so long ago. Whether there was anything.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn cancel_older(link: &mut Link, age: Duration) -> Result<bool, LinkError> {
+    let cancel = CANCEL.replace("$SPARED", &age.as_millis().to_string());
+    Ok(!link.ask(&cancel).await?.is_empty())
 }
 
 /// Ends the parts. What cannot be ended here, recovery ends.

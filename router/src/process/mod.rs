@@ -346,6 +346,7 @@ async fn serve_control(
         number,
         control.settings(),
     );
+    let clearing = control.clearing();
     let pages = async {
         match http {
             Some(listener) => {
@@ -371,6 +372,7 @@ async fn serve_control(
         () = Box::pin(recovery.run()) => {}
         () = Box::pin(fence_keeper.run()) => {}
         () = detector.run() => {}
+        () = clearing.run(&operations.services().registry) => {}
         () = pages => {}
         () = deadline => {}
         () = operations.keep_house() => {}

@@ -17,12 +17,12 @@ use crate::execute::failure::Failure;
 use crate::execute::relay::{Trouble, client_gone, decode_message};
 use crate::execute::report;
 
-/// So often a request is run again.
-const ATTEMPTS: usize = 20;
-/// The longest that is waited for the new placement: rows may have been waited for that come back where they were.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that a request is run again and again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that the new placement is waited for: it may be in force, or never come.
+const SOON: Duration = Duration::from_millis(50);
 /// Between two looks for it.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What a session notes so that it can tell why a request has failed.
 #[derive(Debug, Default)]
@@ -36,13 +36,33 @@ pub(super) struct Again {
 impl Session {
     /// Handles a request while rows may be on their way from shard to shard.
     pub(super) async fn request_while_moving(&mut self, header: Header) -> Result<(), Trouble> {
-        let Some(length) = self.whole_request(header) else {
-            return self.request(header).await;
+        self.works();
+        let outcome = match self.whole_request(header) {
+            Some(length) => self.replayable(header, length).await,
+            None => self.request(header).await,
         };
+        // What a batch has queued was planned by what it began with.
+        if self.batch.is_empty() {
+            self.entry.set_works_by(0);
+        }
+        outcome
+    }
+
+    /// Notes by which snapshot a request works that begins.
+    fn works(&mut self) {
+        self.entry.set_works_by(self.generation.max(1));
+        if self.block.is_none() && self.batch.is_empty() {
+            self.refresh();
+            self.entry.set_works_by(self.generation.max(1));
+        }
+    }
+
+    /// Handles a request of `length` bytes, time after time until nothing is moved under it.
+    async fn replayable(&mut self, header: Header, length: usize) -> Result<(), Trouble> {
         let begins = self.block.is_none() && self.batch.is_empty();
         let mut later = self.client.input.split_off(length);
         let request = self.client.input.clone();
-        let mut attempts = 0;
+        let began = Instant::now();
         loop {
             let cancels = self.others_cancels();
             self.again.met_a_move = false;
@@ -56,9 +76,11 @@ impl Session {
             };
             let cancelled = self.others_cancels() == cancels && is_cancelled(&said);
             let moved = outcome.is_ok() && (self.again.met_a_move || cancelled);
-            if moved && begins && self.block.is_none() && attempts < ATTEMPTS && !is_done(&said) {
-                attempts += 1;
+            let may_again = begins && self.block.is_none() && began.elapsed() < PATIENCE;
+            if moved && may_again && !is_done(&said) {
+                self.entry.set_works_by(0);
                 self.await_placement().await;
+                self.works();
                 self.forget_parsed(&request);
                 self.client.input = request.clone();
                 continue;
@@ -114,7 +136,7 @@ impl Session {
     async fn await_placement(&mut self) {
         let began = Instant::now();
         let published = self.worker.services.topology.clone();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < SOON {
             match published.load().database(&self.database.name) {
                 Some(now) if now.places_like(&self.database) => {}
                 Some(_) | None => return,

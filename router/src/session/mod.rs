@@ -213,13 +213,26 @@ impl Session {
             Ok(Some(header)) => header,
             Ok(None) | Err(_) => self.await_message().await?,
         };
-        let outcome = match self.database.is_moving {
+        let outcome = match self.is_moving() {
             false => self.request(header).await,
             true => Box::pin(self.request_while_moving(header)).await,
         };
         match outcome {
             Ok(()) => Ok(()),
             Err(trouble) => Err(Box::pin(self.end_by(trouble)).await),
+        }
+    }
+
+    /// Whether rows may be on their way from shard to shard.
+    fn is_moving(&self) -> bool {
+        let published = &self.worker.services.topology;
+        match published.generation() == self.generation {
+            true => self.database.is_moving,
+            false => {
+                let topology = published.load();
+                let database = topology.database(&self.database.name);
+                database.is_some_and(|database| database.is_moving)
+            }
         }
     }
 

@@ -60,7 +60,7 @@ impl Published {
     /// The current snapshot's [`Topology::generation`]: whether there is a new one costs no more than a load to know.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.0.generation.load(Ordering::Acquire)
+        self.0.generation.load(Ordering::SeqCst)
     }
 
     /// The current snapshot for a short look: lock-free and without touching a reference count in the common case.
@@ -79,7 +79,7 @@ impl Published {
     pub fn publish(&self, topology: Topology) {
         let generation = topology.generation;
         self.0.current.store(Arc::new(topology));
-        self.0.generation.store(generation, Ordering::Release);
+        self.0.generation.store(generation, Ordering::SeqCst);
     }
 }
 
