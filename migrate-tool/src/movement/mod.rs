@@ -349,7 +349,7 @@ async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
     work.announce().await?;
     let outcome = Run::begin(&mut work, group_rows).await;
     let outcome = match outcome {
-        Ok(run) => run.to_the_end(&mut work).await,
+        Ok(run) => run.finish(&mut work).await,
         Err(error) => Err(error),
     };
     work.lease.rest().await?;

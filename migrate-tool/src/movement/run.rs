@@ -70,7 +70,7 @@ impl Run {
     }
 
     /// Moves group after group.
-    pub(super) async fn to_the_end(mut self, work: &mut Work<'_>) -> Result<Report, Error> {
+    pub(super) async fn finish(mut self, work: &mut Work<'_>) -> Result<Report, Error> {
         while let Some(movement) = work.movement().await? {
             let left = groups(&work.known.buckets, &movement.target);
             self.report.paused = movement.paused && !left.is_empty();
