@@ -35,6 +35,8 @@ pub struct GivenColumn {
     pub modifier: i32,
     /// Its type.
     pub sql_type: SqlType,
+    /// Its values are given as texts: there are no arrays of the type, or it has another number on each server.
+    pub as_text: bool,
 }
 
 impl Given {
@@ -48,6 +50,7 @@ impl Given {
                 type_oid: column.type_oid,
                 modifier: column.typmod,
                 sql_type: column.sql_type.clone()?,
+                as_text: false,
             })
         };
         Some(Given {
@@ -116,7 +119,15 @@ impl Given {
             let label = label.map_or(String::new(), |label| format!(" AS {label}"));
             // Writing to a string does not fail.
             let _ = write!(values, "{comma}c{at}::{name}{suffix}{label}");
-            let _ = write!(arrays, "{comma}pg_catalog.unnest(${parameter}::{name}[])");
+            let element = if column.as_text {
+                "pg_catalog.text"
+            } else {
+                name
+            };
+            let _ = write!(
+                arrays,
+                "{comma}pg_catalog.unnest(${parameter}::{element}[])"
+            );
             let _ = write!(aliases, "{comma}c{at}");
         }
         format!("SELECT {values} FROM ROWS FROM ({arrays}) AS given ({aliases})")
@@ -194,6 +205,7 @@ mod tests {
                 name: sql.into(),
                 suffix: suffix.into(),
             },
+            as_text: false,
         };
         let given = Given {
             relation: TableName::new("public", "Order \"s\""),
@@ -226,6 +238,7 @@ mod tests {
                     name: "int4".into(),
                     suffix: "".into(),
                 },
+                as_text: false,
             }]),
         };
         let text = GivenText::new(sql.as_bytes(), &[&given], 2)?.text;

@@ -91,6 +91,33 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Of rows with columns of any types, as [`Rows::read`] of a result with these names; those that cannot be given as they are are given as texts.
+    pub fn read_all(names: &[String], types: &[(u32, i32)], lines: &[String]) -> Option<Given> {
+        let column = |((name, (type_oid, modifier)), line): ((&String, &(u32, i32)), &String)| {
+            let mut parts = line.split('\t');
+            let (own, suffix, whole) = (parts.next()?, parts.next()?, parts.nth(1)?);
+            let as_text = own.is_empty();
+            let (own, suffix) = if as_text { (whole, "") } else { (own, suffix) };
+            Some(GivenColumn {
+                name: name.clone(),
+                type_oid: *type_oid,
+                modifier: *modifier,
+                sql_type: SqlType {
+                    name: own.into(),
+                    suffix: suffix.into(),
+                },
+                as_text,
+            })
+        };
+        let whole = names.len() == lines.len() && types.len() == lines.len();
+        let columns = names.iter().zip(types).zip(lines).map(column);
+        let columns: Option<Vec<GivenColumn>> = columns.collect();
+        columns.filter(|_| whole).map(|columns| Given {
+            relation: TableName::new("", "rows"),
+            columns: columns.into(),
+        })
+    }
+
     /// Of rows with columns of these types (OID and modifier), of which `TEMPORARY_COLUMNS` of [`crate::relations::introspect`] has
     /// returned these lines; `None` if it has not returned what it should.
     pub fn read(
@@ -114,6 +141,7 @@ impl Rows {
                     name: sql_type.into(),
                     suffix: suffix.into(),
                 },
+                as_text: false,
             };
             columns.push((!sql_type.is_empty()).then_some(column));
         }

@@ -434,6 +434,7 @@ fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Ve
             type_oid: column.type_oid,
             modifier: column.typmod,
             sql_type: column.sql_type.clone()?,
+            as_text: false,
         })
     };
     let expression = |expr: &Expr| match expr {
@@ -450,6 +451,7 @@ fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Ve
                     name: "pg_catalog.int4".into(),
                     suffix: "".into(),
                 },
+                as_text: false,
             })
         }
         _ => None,

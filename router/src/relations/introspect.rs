@@ -89,7 +89,7 @@ macro_rules! sql_type {
 }
 
 /// The columns of a temporary table, in order, as they are if their types have the modifiers in `{modifiers}`, an array in SQL. One
-/// column, text: type in SQL or nothing, its suffix, and the same as `ALTER TABLE` takes it if it is not the column's, separated by tabs.
+/// column, text: type in SQL or nothing, its suffix, the same as `ALTER TABLE` takes it if it is not the column's, and the whole type, whatever it is, separated by tabs.
 /// A domain takes no modifier: it has its base type's.
 pub const TEMPORARY_COLUMNS: &str = concat!(
     "\
@@ -97,7 +97,9 @@ SELECT pg_catalog.concat_ws(E'\\t', coalesce(k.name, ''), coalesce(k.suffix, '')
            CASE WHEN k.modifier <> k.atttypmod AND k.typtype <> 'd'
                 THEN pg_catalog.concat('ALTER ', pg_catalog.quote_ident(k.attname), ' TYPE ',
                                        pg_catalog.format_type(k.atttypid, k.modifier),
-                                       pg_catalog.substring(k.suffix, ' COLLATE .*')) ELSE '' END)
+                                       pg_catalog.substring(k.suffix, ' COLLATE .*')) ELSE '' END,
+           pg_catalog.concat(pg_catalog.format_type(k.atttypid, CASE WHEN k.typtype = 'd' THEN -1 ELSE k.modifier END),
+                             pg_catalog.substring(k.suffix, ' COLLATE .*')))
   FROM (SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, t.typtype, m.modifier,
                ",
     sql_type!("m.modifier"),

@@ -3,15 +3,19 @@
 //! A query is answered by whatever answers the client's own, in the same transaction. PostgreSQL is asked once for each plan of what types
 //! its columns are.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_literal;
-use switchyard_schema::{ShardIndex, ShardSet, TableName};
+use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_wire::backend::Columns;
 use switchyard_wire::frame::{self, HEADER};
-use switchyard_wire::frontend;
+use switchyard_wire::frontend::{self, Kind};
+use switchyard_wire::{Format, SqlState};
 
 use super::Session;
-use super::fetch::Asked;
-use super::workspace::columns;
+use super::fetch::{Asked, TEXT};
+use super::workspace::{columns, error_in};
 use crate::execute::arrays::{Arrays, MOST_BYTES, MOST_ROWS, NotTaken, elements};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
@@ -25,6 +29,8 @@ use crate::relations::introspect::TEMPORARY_COLUMNS;
 /// The rows of a query, as they come.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
+    /// One for all columns, or for each.
+    formats: Vec<Format>,
     description: Option<Bytes>,
     rows: Option<Arrays>,
     ended: bool,
@@ -40,6 +46,14 @@ pub(super) struct Computed {
 }
 
 impl Taking {
+    /// In these formats.
+    pub(super) fn of(formats: &[Format]) -> Self {
+        Self {
+            formats: formats.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Whether more rows are to come, and wanted.
     pub(super) fn goes_on(&self) -> bool {
         !self.ended && self.failed.is_none()
@@ -57,15 +71,28 @@ impl Taking {
             .map(|column| (column.type_oid, column.type_modifier));
         match (self.failed, self.rows) {
             (Some(NotTaken::Full), _) => Ok(None),
-            (None, Some(rows)) if own.eq(types) => Ok(Some(rows.finish())),
+            (None, Some(rows)) if own.into_iter().eq(types) => Ok(Some(rows.finish())),
             (Some(NotTaken::Unreadable) | None, _) => Err(Failure::Retry),
         }
     }
 
+    /// The names of the columns.
+    fn names(&self) -> Vec<String> {
+        let own = self.description.as_deref().and_then(columns);
+        own.map_or_else(Vec::new, |columns| names_in(&columns))
+    }
+
     fn describe(&mut self, description: Bytes) {
-        let types = columns(&description);
-        let types = types.iter().flat_map(|columns| columns.iter());
-        self.rows = Some(Arrays::new(types.map(|column| column.type_oid)));
+        let types = columns(&description).map_or_else(Vec::new, |columns| types_in(&columns));
+        let array = |(at, (oid, _)): (usize, &(u32, i32))| match self
+            .formats
+            .get(at)
+            .or(self.formats.first())
+        {
+            Some(Format::Text) => TEXT,
+            Some(Format::Binary) | None => *oid,
+        };
+        self.rows = Some(Arrays::new(types.iter().enumerate().map(array)));
         self.description = Some(description);
     }
 
@@ -87,33 +114,35 @@ impl Session {
         (asked, shards): (&Asked<'_>, &ShardSet),
     ) -> Result<Computed, Trouble> {
         let text = ahead.query(asked.sql, clock).ok_or(Failure::Retry)?;
-        let taking = self.run_ahead(&text, asked).await?;
-        match taking.failed {
-            Some(NotTaken::Full) => {
-                return Err(Failure::GivenLimit {
-                    what: "a query in it".into(),
-                    rows: MOST_ROWS,
-                    bytes: MOST_BYTES,
+        let known = ahead.learned.given_rows();
+        let mut known = known.and_then(|rows| rows.given.clone());
+        for _ in 0..2 {
+            let given = match known.take() {
+                Some(given) => given,
+                None => self.learn_columns(ahead, &text, asked).await?,
+            };
+            let formats = given.columns.iter().map(|column| match column.as_text {
+                true => Format::Text,
+                false => Format::Binary,
+            });
+            let formats: Vec<Format> = formats.collect();
+            let taking = self.run_ahead(&text, asked, &formats).await?;
+            let names = taking.names();
+            match taking.arrays(given.types()) {
+                Ok(Some(arrays)) => {
+                    return computed(ahead, given.named(&names), arrays, shards);
                 }
-                .into());
+                Ok(None) => {
+                    let (rows, bytes) = (MOST_ROWS, MOST_BYTES);
+                    let what = "a query in it".into();
+                    return Err(Failure::GivenLimit { what, rows, bytes }.into());
+                }
+                // Of other literals, the types may be others.
+                Err(Failure::Retry) => {}
+                Err(failure) => return Err(failure.into()),
             }
-            Some(NotTaken::Unreadable) => return Err(Failure::Retry.into()),
-            None => {}
         }
-        let (Some(description), Some(rows)) = (taking.description, taking.rows) else {
-            return Err(Failure::Retry.into());
-        };
-        let given = self.given_by(ahead, &text, &description, asked).await?;
-        let arrays = rows.finish();
-        let shards = match &ahead.divided {
-            Some(divided) => Some(shards_of(divided, &given, &arrays, shards)?),
-            None => None,
-        };
-        Ok(Computed {
-            given,
-            arrays,
-            shards,
-        })
+        Err(Failure::Retry.into())
     }
 
     /// Takes rows out of an answer; errors and notices are the client's.
@@ -134,43 +163,13 @@ impl Session {
         }
     }
 
-    /// How rows of a query with this description are given.
-    async fn given_by(
+    /// Asks PostgreSQL for the types of a query's columns, and their collations: how its rows are given.
+    async fn learn_columns(
         &mut self,
         ahead: &Ahead,
         text: &[u8],
-        description: &[u8],
         asked: &Asked<'_>,
     ) -> Result<Given, Trouble> {
-        let columns = columns(description).ok_or(Failure::Retry)?;
-        let types: Vec<(u32, i32)> = columns
-            .iter()
-            .map(|column| (column.type_oid, column.type_modifier))
-            .collect();
-        let names = columns.iter().map(|column| column.name);
-        let names = names.map(|name| String::from_utf8_lossy(name).into_owned());
-        let names: Vec<String> = names.collect();
-        let known = ahead.learned.given_rows();
-        let known = known.and_then(|rows| rows.given.clone());
-        if let Some(given) = known.filter(|given| given.types().eq(types.iter().copied())) {
-            return Ok(given.named(&names));
-        }
-        if types.is_empty() {
-            return Err(cannot_be_given());
-        }
-        let rows = self.types_of(text, (&names, &types), asked).await?;
-        let given = rows.given.clone();
-        ahead.learned.known().part = Some(Part::Rows(rows.into()));
-        given.ok_or_else(cannot_be_given)
-    }
-
-    /// Asks PostgreSQL for the names and collations of the types of a query's columns.
-    async fn types_of(
-        &mut self,
-        text: &[u8],
-        (names, types): (&[String], &[(u32, i32)]),
-        asked: &Asked<'_>,
-    ) -> Result<Rows, Trouble> {
         if self.is_in_the_way() {
             let what = "a write by rows of several shards in a transaction that has changed the schema or locked tables";
             let (what, hint) = (what.into(), "Commit first.");
@@ -178,36 +177,91 @@ impl Session {
         }
         let backend = self.take_workspace(self.any_shard()).await?;
         let mut workspace = Workspace::new(backend, 0);
-        let asking = self.ask_types(&mut workspace, text, types, asked).await;
-        let lines = self.leave_workspace(workspace, asking).await?;
-        let relation = TableName::new("", "switchyard rows");
-        Ok(Rows::read((&relation, names), types, &lines).ok_or(Failure::Retry)?)
+        let asking = self.ask_columns(&mut workspace, text, asked).await;
+        let given = self.leave_workspace(workspace, asking).await?;
+        ahead.learned.known().part = Some(Part::Rows(Arc::new(Rows {
+            modifiers: Vec::new(),
+            alterations: String::new(),
+            given: Some(given.clone()),
+        })));
+        Ok(given)
     }
 
-    async fn ask_types(
+    async fn ask_columns(
         &mut self,
         workspace: &mut Workspace,
         text: &[u8],
-        types: &[(u32, i32)],
         asked: &Asked<'_>,
-    ) -> Result<Vec<String>, Trouble> {
-        let table = "pg_temp.\"switchyard rows\"";
+    ) -> Result<Given, Trouble> {
         self.open_workspace(workspace, &[], "").await?;
-        let names: Vec<String> = (0..types.len()).map(|at| format!("c{at}")).collect();
-        let head = format!("CREATE TEMPORARY TABLE {table} ({}) AS ", names.join(", "));
+        let messages = |output: &mut BytesMut| {
+            asked.encode_bind(output, text, b"", &[]);
+            frontend::encode::describe(output, Kind::Portal, b"");
+            frontend::encode::sync(output);
+        };
+        let description = workspace.send(&mut self.client, messages).await?;
+        let columns = columns(&description).ok_or(Failure::Retry)?;
+        let (names, types) = (names_in(&columns), types_in(&columns));
+        let table = "pg_temp.\"switchyard rows\"";
+        let numbered: Vec<String> = (0..types.len()).map(|at| format!("c{at}")).collect();
+        let numbered = numbered.join(", ");
+        let head = format!("CREATE TEMPORARY TABLE {table} ({numbered}) AS ");
         let creation = [head.as_bytes(), text, b" WITH NO DATA"].concat();
         let messages = |output: &mut BytesMut| {
             asked.encode_bind(output, &creation, b"", &[]);
             frontend::encode::execute(output, b"", 0);
             frontend::encode::sync(output);
         };
-        workspace.send(&mut self.client, messages).await?;
+        let before = self.client.hold();
+        let made = match types.is_empty() {
+            true => Err(cannot_be_given()),
+            false => workspace.send(&mut self.client, messages).await,
+        };
+        let said = self.client.unhold(before);
+        if error_in(&said) == Some(SqlState::INVALID_TABLE_DEFINITION) {
+            // There are no tables of such columns: rows of no named type, for one.
+            return Err(cannot_be_given());
+        }
+        self.client.output.extend_from_slice(&said);
+        made?;
         let modifiers: Vec<String> = types.iter().map(|(_, own)| own.to_string()).collect();
         let query = TEMPORARY_COLUMNS
             .replace("{modifiers}", &format!("'{{{}}}'", modifiers.join(",")))
             .replace("{table}", &escape_literal(table));
-        workspace.lines(&mut self.client, &query).await
+        let lines = workspace.lines(&mut self.client, &query).await?;
+        Ok(Rows::read_all(&names, &types, &lines).ok_or(Failure::Retry)?)
     }
+}
+
+/// The types of columns, and their modifiers.
+fn types_in(columns: &Columns<'_>) -> Vec<(u32, i32)> {
+    let columns = columns.iter();
+    let types = columns.map(|column| (column.type_oid, column.type_modifier));
+    types.collect()
+}
+
+fn names_in(columns: &Columns<'_>) -> Vec<String> {
+    let names = columns.iter().map(|column| column.name);
+    let names = names.map(|name| String::from_utf8_lossy(name).into_owned());
+    names.collect()
+}
+
+/// Rows that have been computed, and where they go.
+fn computed(
+    ahead: &Ahead,
+    given: Given,
+    arrays: Vec<Bytes>,
+    shards: &ShardSet,
+) -> Result<Computed, Trouble> {
+    let shards = match &ahead.divided {
+        Some(divided) => Some(shards_of(divided, &given, &arrays, shards)?),
+        None => None,
+    };
+    Ok(Computed {
+        given,
+        arrays,
+        shards,
+    })
 }
 
 /// The shard that each row is given to.
@@ -222,6 +276,7 @@ fn shards_of(
         hint: "Cast them to the type of the shard key.",
     };
     let column = given.columns.get(divided.column);
+    let column = column.filter(|column| !column.as_text);
     let type_oid = column.map(|column| column.type_oid);
     let type_oid = type_oid
         .filter(|oid| divided.fits(*oid))
@@ -239,7 +294,7 @@ fn shards_of(
 fn cannot_be_given() -> Trouble {
     Failure::Unsupported {
         what: "a write of several shards with a query in it whose rows cannot be given to them".into(),
-        hint: "Columns of types that users have made, or arrays, cannot be given: read the rows first, and write by values.",
+        hint: "Name its columns, of types that have names, or read the rows first and write by values.",
     }
     .into()
 }

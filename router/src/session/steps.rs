@@ -92,7 +92,7 @@ impl Session {
         first: &[u8],
         own: &Asked<'_>,
     ) -> Result<GivenRows, Trouble> {
-        let taking = self.run_ahead(first, own).await?;
+        let taking = self.run_ahead(first, own, &[Format::Binary]).await?;
         let arrays = match taking.arrays(steps.given.types())? {
             Some(arrays) => arrays,
             None => return Err(too_many(steps).into()),

@@ -21,21 +21,27 @@ const OURS: &[u8] = b"switchyard ahead";
 const AT_A_TIME: i32 = 1_000;
 
 impl Session {
-    /// Runs a query in the session's block, with the client's parameters as far as it mentions them, and takes its rows, in binary.
+    /// Runs a query in the session's block, with the client's parameters as far as it mentions them, and takes its rows in these formats.
     pub(in crate::session) fn run_ahead<'s>(
         &'s mut self,
         text: &'s [u8],
         asked: &'s Asked<'_>,
+        results: &'s [Format],
     ) -> Pin<Box<dyn Future<Output = Result<Taking, Trouble>> + Send + 's>> {
         // It may be a statement inside of a statement, of any kind: the futures would contain each other.
-        Box::pin(self.take_ahead(text, asked))
+        Box::pin(self.take_ahead(text, asked, results))
     }
 
-    async fn take_ahead(&mut self, text: &[u8], asked: &Asked<'_>) -> Result<Taking, Trouble> {
+    async fn take_ahead(
+        &mut self,
+        text: &[u8],
+        asked: &Asked<'_>,
+        results: &[Format],
+    ) -> Result<Taking, Trouble> {
         let typed = asked.with_types_in(text);
         let prepared = self.prepare(text, &typed.types())?.ok_or(Failure::Retry)?;
         self.statements.insert(OURS, Arc::new(prepared));
-        let outcome = self.take_portal(text, &typed).await;
+        let outcome = self.take_portal(text, &typed, results).await;
         self.statements.remove(OURS);
         if asked.params.is_none() {
             // A statement of the simple protocol is in no batch.
@@ -45,7 +51,12 @@ impl Session {
         outcome
     }
 
-    async fn take_portal(&mut self, text: &[u8], asked: &Asked<'_>) -> Result<Taking, Trouble> {
+    async fn take_portal(
+        &mut self,
+        text: &[u8],
+        asked: &Asked<'_>,
+        results: &[Format],
+    ) -> Result<Taking, Trouble> {
         let mentioned = parameters(text);
         let (mut values, mut formats) = (Vec::new(), Vec::new());
         if let Some((_, bind)) = &asked.params {
@@ -56,11 +67,10 @@ impl Session {
             }
         }
         let mut message = BytesMut::new();
-        let results = [Format::Binary];
-        frontend::encode::bind(&mut message, OURS, OURS, &formats, &values, &results);
+        frontend::encode::bind(&mut message, OURS, OURS, &formats, &values, results);
         let body = message.get(HEADER..).unwrap_or_default();
         let bind = Bind::decode(body).map_err(Failure::InvalidMessage)?;
-        let mut taking = Taking::default();
+        let mut taking = Taking::of(results);
         let before = self.client.hold();
         let bound = self.bind_and_describe(&bind).await;
         let said = self.client.unhold(before);
