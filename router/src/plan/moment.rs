@@ -27,7 +27,30 @@ pub const CLOCK: &str = "SELECT pg_catalog.to_char(t AT TIME ZONE 'UTC', 'YYYY-M
 
 /// The calls for the time in a statement.
 #[derive(Debug, Clone, Default)]
-pub struct Moments(Vec<Moment>);
+pub struct Moments {
+    calls: Vec<Moment>,
+    defaults: Vec<Written>,
+}
+
+/// A default that is a value of the moment, which is written into the text.
+#[derive(Debug, Clone)]
+pub(super) struct MomentDefault {
+    /// Where the word DEFAULT is, or the parenthesis that it is written before.
+    pub(super) at: u32,
+    /// It is the word.
+    pub(super) is_word: bool,
+    /// What is written before it.
+    pub(super) before: String,
+    /// The default, if there is one to be written.
+    pub(super) expression: Option<Box<str>>,
+}
+
+/// The same, by the position of the token.
+#[derive(Debug, Clone)]
+struct Written {
+    token: usize,
+    default: MomentDefault,
+}
 
 /// One call, by the positions of its tokens.
 #[derive(Debug, Clone)]
@@ -56,7 +79,7 @@ const WORDS: [(&str, &str); 5] = [
 impl Moments {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.calls.is_empty() && self.defaults.is_empty()
     }
 
     /// Those in a text of which these are the tokens.
@@ -99,7 +122,21 @@ impl Moments {
                 });
             }
         }
-        Moments(found)
+        Moments {
+            calls: found,
+            defaults: Vec::new(),
+        }
+    }
+
+    /// The same, and defaults.
+    fn with_defaults(mut self, tokens: &[Token], defaults: &[MomentDefault]) -> Option<Moments> {
+        let written = |default: &MomentDefault| {
+            let token = tokens.iter().position(|token| token.start == default.at)?;
+            let default = default.clone();
+            Some(Written { token, default })
+        };
+        self.defaults = defaults.iter().map(written).collect::<Option<_>>()?;
+        Some(self)
     }
 
     /// The text with the time in it.
@@ -142,7 +179,22 @@ impl Moments {
                 instead.into_bytes(),
             ))
         };
-        self.0.iter().filter_map(edit).collect()
+        let default = |written: &Written| {
+            let token = tokens.get(written.token)?;
+            let MomentDefault { before, .. } = &written.default;
+            let value = written.default.expression.as_ref();
+            let value = value.map(|value| format!("({})", Self::given(value, clock)));
+            let end = match written.default.is_word {
+                true => token.end,
+                false => token.start,
+            };
+            let instead = format!("{before}{}", value.unwrap_or_default());
+            Some((token.start as usize..end as usize, instead.into_bytes()))
+        };
+        let calls = self.calls.iter().filter_map(edit);
+        calls
+            .chain(self.defaults.iter().filter_map(default))
+            .collect()
     }
 
     /// An expression of PostgreSQL's printing with the time in it.
@@ -167,12 +219,12 @@ impl Moments {
 }
 
 impl Planner<'_> {
-    /// The calls for the time in a statement that is understood and has some; `None` if they cannot all be replaced.
-    pub(super) fn moments(&self, tokens: &[Token]) -> Option<Moments> {
+    /// The calls for the time in a statement that is understood and has some, and defaults that do; `None` if they cannot all be replaced.
+    pub(super) fn moments(&self, tokens: &[Token], defaults: &[MomentDefault]) -> Option<Moments> {
         let (first, last) = (tokens.first()?.start as usize, tokens.last()?.end as usize);
         let sql = self.sql.get(first..last)?;
-        let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
-        let moments = Moments::find(sql, &tokens);
+        let own = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+        let moments = Moments::find(sql, &own).with_defaults(tokens, defaults)?;
         let sample: Box<str> = "2000-01-01 00:00:00+00".into();
         let clock = Clock {
             transaction: sample.clone(),

@@ -298,7 +298,7 @@ impl Planner<'_> {
             let seen = !Moments::are_disguised(self.sql, tokens);
             seen.then(|| Moments::find(self.sql, tokens))
         };
-        self.moments(tokens).or_else(found)
+        self.moments(tokens, &analysis.defaults).or_else(found)
     }
 
     /// What is done with the rows: it has no key that decides where it runs.

@@ -291,7 +291,7 @@ impl Planner<'_> {
         if !analysis.moments {
             return Ok(Moments::default());
         }
-        self.moments(tokens).ok_or_else(|| {
+        self.moments(tokens, &analysis.defaults).ok_or_else(|| {
             let refusal = analysis.varies.clone();
             refusal.unwrap_or_else(|| Refusal::not_supported("the time in this statement"))
         })

@@ -1,5 +1,6 @@
 //! UPDATE, DELETE and MERGE: the rows they find, and the keys of the rows they make.
 
+use postgres_protocol::escape::escape_identifier;
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, Merge, MergeAction,
     MergeClauseKind, MergeInsertExpr, MergeInsertKind, MergeUpdateKind, ObjectName, OutputClause,
@@ -12,7 +13,11 @@ use super::insert::computed;
 use super::names::{Frame, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
 use super::{Analyser, Stop, StoredKeys};
+use crate::plan::moment::MomentDefault;
+use crate::plan::parse::offset;
 use crate::plan::refusal::Refusal;
+use crate::relations::{Column, DefaultValue};
+use crate::sql::TokenKind;
 
 impl<'a> Analyser<'a> {
     pub(super) fn assignments(
@@ -60,6 +65,7 @@ impl<'a> Analyser<'a> {
         if let (Some(relation), Some(value)) = (target.relation, value)
             && is_default(value)
             && let Some(position) = relation.column(column)
+            && !self.gives_default(value, &relation.columns[position])
         {
             self.default_value(relation, &relation.columns[position])?;
         }
@@ -90,6 +96,26 @@ impl<'a> Analyser<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a column is set to a value of the moment by a DEFAULT that is written into the text.
+    fn gives_default(&mut self, value: &Expr, column: &Column) -> bool {
+        let (Expr::Identifier(word), DefaultValue::Moment, Some(expression)) =
+            (value, column.default, &column.expression)
+        else {
+            return false;
+        };
+        if !self.gives_moments {
+            return false;
+        }
+        self.analysis.moments = true;
+        self.analysis.defaults.push(MomentDefault {
+            at: offset(word.span.start),
+            is_word: true,
+            before: String::new(),
+            expression: Some(expression.clone()),
+        });
+        true
     }
 
     /// `key = key`, or `key = excluded.key` where the conflict was on the key.
@@ -149,8 +175,9 @@ impl<'a> Analyser<'a> {
         self.join_all(trees, update.selection.as_ref(), scope)?;
         // What other statements find is not all that they would have to move.
         self.moves = self.frames.len() == 1;
+        self.gives_moments = true;
         self.assignments(target, &update.assignments, scope)?;
-        self.moves = false;
+        (self.moves, self.gives_moments) = (false, false);
         let mut returned = self.returning(update.returning.as_ref(), scope)?;
         // What RETURNING returns is the new value.
         if !self.analysis.stored.is_empty() {
@@ -260,7 +287,10 @@ impl<'a> Analyser<'a> {
                 }
                 match &update.kind {
                     MergeUpdateKind::Set(assignments) => {
-                        self.assignments(target, assignments, scope)
+                        self.gives_moments = true;
+                        self.assignments(target, assignments, scope)?;
+                        self.gives_moments = false;
+                        Ok(())
                     }
                     MergeUpdateKind::Wildcard => Err(Stop::Opaque("not PostgreSQL's MERGE")),
                 }
@@ -296,7 +326,12 @@ impl<'a> Analyser<'a> {
         for expr in row.iter().filter(|expr| !is_default(expr)) {
             self.expr(expr, scope, false)?;
         }
+        self.gives_moments =
+            target.sharding().is_some() && row.iter().all(|value| !is_default(value));
         self.defaults(target, &listed, Some(row.len()), Some(&rows))?;
+        if std::mem::take(&mut self.gives_moments) {
+            self.give_left_out(target, insert, &listed)?;
+        }
         let Some((relation, sharding)) = target.sharding() else {
             return Ok(());
         };
@@ -323,6 +358,83 @@ impl<'a> Analyser<'a> {
         };
         self.store(relation, sharding, keys);
         Ok(())
+    }
+}
+
+impl Analyser<'_> {
+    /// Columns that a row of a MERGE leaves out, and that have values of the moment: they are written into the text.
+    fn give_left_out(
+        &mut self,
+        target: WriteTarget<'_>,
+        insert: &MergeInsertExpr,
+        listed: &[String],
+    ) -> Result<(), Stop> {
+        let (Some(relation), MergeInsertKind::Values(values)) = (target.relation, &insert.kind)
+        else {
+            return Ok(());
+        };
+        let Some(row) = values.rows.first() else {
+            return Ok(());
+        };
+        let is_given = |at: usize, name: &String| match listed {
+            [] => at < row.content.len(),
+            listed => listed.contains(name),
+        };
+        let left_out: Vec<&Column> = relation
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(at, column)| !is_given(*at, &column.name))
+            .map(|(_, column)| column)
+            .collect();
+        let is_moment = |column: &&&Column| column.default == DefaultValue::Moment;
+        let Some(last) = left_out.iter().rposition(|column| is_moment(&column)) else {
+            return Ok(());
+        };
+        // Where no columns are listed, values stand for those in between, too.
+        let wanted = |column: &&&Column| listed.is_empty() || is_moment(column);
+        let wanted: Vec<&Column> = left_out
+            .iter()
+            .take(last + 1)
+            .filter(wanted)
+            .copied()
+            .collect();
+        let close = offset(row.closing_token.0.span.start);
+        if !listed.is_empty() {
+            let values = offset(insert.kind_token.0.span.start);
+            let before = self
+                .tokens
+                .iter()
+                .rev()
+                .filter(|token| token.start < values);
+            let mut list = before.filter(|token| token.kind == TokenKind::Punct(b')'));
+            let list = list
+                .next()
+                .ok_or(Stop::Opaque("not PostgreSQL's MERGE"))?
+                .start;
+            for column in &wanted {
+                let name = escape_identifier(&column.name);
+                self.writes_default(list, format!(", {name}"), None);
+            }
+        }
+        for column in wanted {
+            match &column.expression {
+                Some(expression) if column.default == DefaultValue::Moment => {
+                    self.writes_default(close, ", ".to_owned(), Some(expression.clone()));
+                }
+                _ => self.writes_default(close, ", DEFAULT".to_owned(), None),
+            }
+        }
+        Ok(())
+    }
+
+    fn writes_default(&mut self, at: u32, before: String, expression: Option<Box<str>>) {
+        self.analysis.defaults.push(MomentDefault {
+            at,
+            is_word: false,
+            before,
+            expression,
+        });
     }
 }
 

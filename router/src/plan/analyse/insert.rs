@@ -414,6 +414,7 @@ impl<'a> Analyser<'a> {
                     let refusal = takes_next_refusal(relation, column);
                     self.analysis.takes_next.get_or_insert(refusal);
                 }
+                DefaultValue::Moment if self.gives_moments => self.analysis.moments = true,
                 DefaultValue::Moment if self.folded.is_some() => {
                     self.diverges_by_default(column);
                     self.analysis.moments = true;

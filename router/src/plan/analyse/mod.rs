@@ -41,6 +41,7 @@ use switchyard_schema::{KeyMap, TableName};
 use self::facts::{ColumnId, Facts, ScopeId};
 use self::names::{Frame, Item, Output};
 use self::root::{Limits, Root};
+use super::moment::MomentDefault;
 use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
@@ -255,6 +256,8 @@ pub(super) struct Analysis {
     pub(super) guards: Vec<u32>,
     /// Where queries begin whose rows are given.
     pub(super) ahead: Vec<u32>,
+    /// Defaults that are values of the moment, of rows that are there, or that a MERGE makes.
+    pub(super) defaults: Vec<MomentDefault>,
 }
 
 /// A common table expression in force.
@@ -313,6 +316,8 @@ pub(super) struct Analyser<'a> {
     written: Option<Instance>,
     /// The statement is an UPDATE, whose rows may move to other shards.
     moves: bool,
+    /// Defaults that are values of the moment are written into the text.
+    gives_moments: bool,
     /// What is walked is a common table expression that writes: it may be run as a statement of its own.
     in_common: bool,
     /// What is walked is a query by itself, with this around it.
@@ -356,6 +361,7 @@ pub(super) fn analyse<'a>(
         in_from: false,
         written: None,
         moves: false,
+        gives_moments: false,
         in_common: false,
         around: None,
         strays: false,

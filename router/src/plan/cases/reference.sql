@@ -78,9 +78,9 @@ INSERT INTO rates VALUES ('kr', 1, DEFAULT)
 --> HINT: Compute the value first and pass it as a parameter.
 
 UPDATE rates SET updated = DEFAULT
---> Refuse 0A000: this write of the reference table "rates" is not supported
---> DETAIL: Each shard would compute a value of its own: the default of column "updated".
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   The time is given
 
 INSERT INTO rates VALUES ('kr', 1, now())
 --> Write on all shards (primary)

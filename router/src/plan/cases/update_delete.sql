@@ -226,9 +226,8 @@ UPDATE users SET name = steady()
 --> HINT: Compute the value first and pass it as a parameter, or restrict the shard key so that one shard has all the rows.
 
 UPDATE users SET created = DEFAULT
---> Refuse 0A000: the default of column "created" is not supported across shards
---> DETAIL: Each shard would compute a value of its own.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   The time is given
 
 UPDATE users SET age = pure(age)
 --> Write on all shards (primary)
@@ -279,9 +278,9 @@ MERGE INTO users u USING (SELECT $1::int8 AS id) v ON u.id = v.id WHEN NOT MATCH
 --> PassThrough to the shards of users in ($1::bigint), users stored in ($1::bigint) (primary)
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
---> Refuse 0A000: the default of column "created" is not supported across shards
---> DETAIL: Each shard would compute a value of its own.
---> HINT: Compute the value first and pass it as a parameter.
+--> Refuse 0A000: this use of a sharded table needs the rows of all shards together, which is not supported yet
+--> DETAIL: The rows of the result are not made from rows of one sharded table: it is on the optional side of an outer join, or in a subquery.
+--> HINT: Restrict the shard key so that one shard has all the rows.
 
 MERGE INTO users u USING (VALUES (5, 'x')) v (id, name) ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id + 1, v.name)
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
@@ -366,9 +365,9 @@ MERGE INTO users u USING settings s ON u.id = s.value::int WHEN MATCHED THEN DEL
 -->   Given: the rows of a query that are computed first
 
 MERGE INTO users u USING orders o ON u.id = o.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.id, o.status)
---> Refuse 0A000: the default of column "created" is not supported across shards
---> DETAIL: Each shard would compute a value of its own.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Given: the rows of a query that are computed first, to each shard those of its keys
+-->   The time is given
 
 MERGE INTO users u USING orders o ON u.id = o.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.id + 1, o.status)
 --> Refuse 0A000: the shard of the new rows of table "users" is not known
