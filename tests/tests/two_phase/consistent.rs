@@ -158,12 +158,42 @@ fn blocks() {
     reader.run("COMMIT").succeeded();
 }
 
-/// Moves money to and fro, until the time is over.
-fn mover(port: u16, is_over: &AtomicBool) -> usize {
+/// What is counted while money moves.
+#[derive(Default)]
+struct Counts {
+    moved: AtomicUsize,
+    seen: AtomicUsize,
+    wrong: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+impl Counts {
+    fn get(&self) -> [usize; 3] {
+        [&self.moved, &self.seen, &self.wrong].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+}
+
+/// It is over, also when a test fails.
+struct Over<'a>(&'a Counts);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Moves money to and fro, until it is over.
+fn mover(port: u16, counts: &Counts) {
     let mut client = Client::connect(&Login::new(port));
-    let mut moved = 0;
-    while !is_over.load(Ordering::Relaxed) {
-        let by = if moved % 2 == 0 { 10 } else { -10 };
+    for round in 0.. {
+        if counts.is_over() {
+            return;
+        }
+        let by = if round % 2 == 0 { 10 } else { -10 };
         let both = format!(
             "UPDATE accounts SET balance = balance - {by} WHERE id = 0; \
              UPDATE accounts SET balance = balance + {by} WHERE id = 1"
@@ -171,18 +201,16 @@ fn mover(port: u16, is_over: &AtomicBool) -> usize {
         for reply in client.simple(&both) {
             reply.succeeded();
         }
-        moved += 1;
+        counts.moved.fetch_add(1, Ordering::Relaxed);
     }
-    moved
 }
 
-/// What a reader sees that adds up wrongly, of how much, until the time is over.
-fn sums(client: &mut Client, is_over: &AtomicBool) -> (usize, usize) {
-    let (mut wrong, mut all) = (0, 0);
+/// Counts what a reader sees, and what of it adds up wrongly, until it is over.
+fn sums(client: &mut Client, counts: &Counts) {
     client
         .run("PREPARE held AS SELECT balance FROM accounts")
         .succeeded();
-    while !is_over.load(Ordering::Relaxed) {
+    while !counts.is_over() {
         let mut seen = vec![
             total(&client.run(SUM)),
             total(&client.run("SELECT balance FROM accounts")),
@@ -204,10 +232,10 @@ fn sums(client: &mut Client, is_over: &AtomicBool) -> (usize, usize) {
             seen.push(one + total(&by(client, "SELECT balance FROM accounts WHERE id = 1")));
             by(client, "COMMIT").succeeded();
         }
-        wrong += seen.iter().filter(|sum| **sum != 200).count();
-        all += seen.len();
+        let wrong = seen.iter().filter(|sum| **sum != 200).count();
+        counts.wrong.fetch_add(wrong, Ordering::Relaxed);
+        counts.seen.fetch_add(seen.len(), Ordering::Relaxed);
     }
-    (wrong, all)
 }
 
 #[test]
@@ -215,36 +243,28 @@ fn sums_are_right_while_money_moves() {
     let (bed, _turn) = bed();
     let another = bed.another_router("", &|node| node.port());
     for (setting, may_be_wrong) in [("on", false), ("off", true)] {
-        let is_over = AtomicBool::new(false);
-        let (seen, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let counts = Counts::default();
         std::thread::scope(|scope| {
-            let is_over = &is_over;
-            let movers = [bed.router().port(), another.port()];
-            let movers = movers.map(|port| scope.spawn(move || mover(port, is_over)));
-            let readers = [bed.router().port(), bed.router().port(), another.port()];
-            let readers = readers.map(|port| {
-                let (seen, wrong) = (&seen, &wrong);
+            let counts = &counts;
+            let ports = [bed.router().port(), another.port()];
+            for port in ports {
+                scope.spawn(move || mover(port, counts));
+            }
+            for port in [ports[0], ports[0], ports[1]] {
                 scope.spawn(move || {
                     let mut client = Client::connect(&Login::new(port));
                     let set = format!("SET switchyard.consistent_read = {setting}");
                     client.run(&set).succeeded();
-                    let (bad, all) = sums(&mut client, is_over);
-                    wrong.fetch_add(bad, Ordering::Relaxed);
-                    seen.fetch_add(all, Ordering::Relaxed);
-                })
-            });
-            std::thread::sleep(Duration::from_secs(3));
-            is_over.store(true, Ordering::Relaxed);
-            for reader in readers {
-                reader.join().unwrap();
+                    sums(&mut client, counts);
+                });
             }
-            let moved: usize = movers.map(|mover| mover.join().unwrap()).iter().sum();
-            println!("{setting}: {moved} transfers");
-            assert!(moved > 20, "{moved}");
+            let _over = Over(counts);
+            eventually("enough has been seen", || {
+                let [moved, seen, wrong] = counts.get();
+                moved > 100 && seen > 200 && (wrong > 0 || !may_be_wrong)
+            });
         });
-        let (seen, wrong) = (seen.into_inner(), wrong.into_inner());
-        println!("{setting}: {wrong} of {seen} are wrong");
-        assert!(seen > 50, "{seen}");
+        let [_, seen, wrong] = counts.get();
         assert_eq!(wrong > 0, may_be_wrong, "{setting}: {wrong} of {seen}");
     }
 }
