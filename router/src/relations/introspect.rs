@@ -114,6 +114,24 @@ SELECT pg_catalog.concat_ws(E'\\t', coalesce(k.name, ''), coalesce(k.suffix, '')
  ORDER BY k.attnum"
 );
 
+/// Types with modifiers, `{oids}` and `{modifiers}`, both arrays in SQL: one line for each, like those of [`TEMPORARY_COLUMNS`], with a type in
+/// SQL only of those that have no collation.
+pub const PLAIN_TYPES: &str = concat!(
+    "\
+SELECT pg_catalog.string_agg(pg_catalog.concat_ws(E'\\t', CASE WHEN k.collates THEN '' ELSE coalesce(k.name, '') END, coalesce(k.suffix, ''), '', ''),
+                             E'\\n' ORDER BY k.number)
+  FROM (SELECT a.number, t.typcollation <> 0,
+               ",
+    sql_type!("a.modifier"),
+    "
+          FROM (SELECT u.*, 0::pg_catalog.oid AS attcollation
+                  FROM ROWS FROM (pg_catalog.unnest({oids}::pg_catalog.oid[]), pg_catalog.unnest({modifiers}::pg_catalog.int4[]))
+                  WITH ORDINALITY AS u (atttypid, modifier, number)) AS a
+          JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+          LEFT JOIN pg_catalog.pg_collation l ON false
+          LEFT JOIN pg_catalog.pg_namespace s ON false) AS k (number, collates, name, suffix)"
+);
+
 /// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),
 /// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones; of
 /// the C library's locales those of the code points' order, and all that PostgreSQL 17 and later bring along),

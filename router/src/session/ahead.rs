@@ -18,13 +18,15 @@ use super::fetch::{Asked, TEXT};
 use super::workspace::{columns, error_in};
 use crate::execute::arrays::{Arrays, MOST_BYTES, MOST_ROWS, NotTaken, elements};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
+use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::plan::ahead::{Ahead, Divided};
 use crate::plan::given::Given;
 use crate::plan::learned::{Part, Rows};
 use crate::plan::moment::Clock;
-use crate::relations::introspect::TEMPORARY_COLUMNS;
+use crate::relations::introspect::{PLAIN_TYPES, TEMPORARY_COLUMNS};
 
 /// The rows of a query, as they come.
 #[derive(Debug, Default)]
@@ -82,6 +84,12 @@ impl Taking {
         own.map_or_else(Vec::new, |columns| names_in(&columns))
     }
 
+    /// Their types, and modifiers.
+    fn types(&self) -> Vec<(u32, i32)> {
+        let own = self.description.as_deref().and_then(columns);
+        own.map_or_else(Vec::new, |columns| types_in(&columns))
+    }
+
     fn describe(&mut self, description: Bytes) {
         let types = columns(&description).map_or_else(Vec::new, |columns| types_in(&columns));
         let array = |(at, (oid, _)): (usize, &(u32, i32))| match self
@@ -116,6 +124,9 @@ impl Session {
         let text = ahead.query(asked.sql, clock).ok_or(Failure::Retry)?;
         let known = ahead.learned.given_rows();
         let mut known = known.and_then(|rows| rows.given.clone());
+        if known.is_none() && self.is_in_the_way() {
+            return self.compute_here(ahead, &text, (asked, shards)).await;
+        }
         for _ in 0..2 {
             let given = match known.take() {
                 Some(given) => given,
@@ -132,17 +143,53 @@ impl Session {
                 Ok(Some(arrays)) => {
                     return computed(ahead, given.named(&names), arrays, shards);
                 }
-                Ok(None) => {
-                    let (rows, bytes) = (MOST_ROWS, MOST_BYTES);
-                    let what = "a query in it".into();
-                    return Err(Failure::GivenLimit { what, rows, bytes }.into());
-                }
+                Ok(None) => return Err(too_many().into()),
                 // Of other literals, the types may be others.
                 Err(Failure::Retry) => {}
                 Err(failure) => return Err(failure.into()),
             }
         }
         Err(Failure::Retry.into())
+    }
+
+    /// The same where no connection apart can be asked of types: the session has locked tables, or changed the schema. The names of
+    /// types come from a shard, which does not know the collations of the query's columns.
+    async fn compute_here(
+        &mut self,
+        ahead: &Ahead,
+        text: &[u8],
+        (asked, shards): (&Asked<'_>, &ShardSet),
+    ) -> Result<Computed, Trouble> {
+        let taking = self.run_ahead(text, asked, &[Format::Binary]).await?;
+        let (names, types) = (taking.names(), taking.types());
+        let array = |values: Vec<String>| format!("'{{{}}}'", values.join(","));
+        let oids = types.iter().map(|(oid, _)| oid.to_string()).collect();
+        let modifiers = types.iter().map(|(_, own)| own.to_string()).collect();
+        let query = PLAIN_TYPES
+            .replace("{oids}", &array(oids))
+            .replace("{modifiers}", &array(modifiers));
+        let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
+        let own = Asked {
+            sql: query.as_bytes(),
+            params: None,
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels: asked.cancels,
+        };
+        let lines = self
+            .value_of(index, &query, &own)
+            .await?
+            .unwrap_or_default();
+        let lines: Vec<String> = lines.split('\n').map(str::to_owned).collect();
+        let given = Rows::read_all(&names, &types, &lines);
+        let plain = |given: &Given| given.columns.iter().all(|column| !column.as_text);
+        let Some(given) = given.filter(plain) else {
+            let what = "a write by rows of several shards in a transaction that has changed the schema or locked tables";
+            let (what, hint) = (what.into(), "Commit first.");
+            return Err(Failure::Unsupported { what, hint }.into());
+        };
+        let arrays = taking.arrays(given.types())?.ok_or_else(too_many)?;
+        computed(ahead, given, arrays, shards)
     }
 
     /// Takes rows out of an answer; errors and notices are the client's.
@@ -170,11 +217,6 @@ impl Session {
         text: &[u8],
         asked: &Asked<'_>,
     ) -> Result<Given, Trouble> {
-        if self.is_in_the_way() {
-            let what = "a write by rows of several shards in a transaction that has changed the schema or locked tables";
-            let (what, hint) = (what.into(), "Commit first.");
-            return Err(Failure::Unsupported { what, hint }.into());
-        }
         let backend = self.take_workspace(self.any_shard()).await?;
         let mut workspace = Workspace::new(backend, 0);
         let asking = self.ask_columns(&mut workspace, text, asked).await;
@@ -289,6 +331,14 @@ fn shards_of(
                 .ok_or_else(refused)
         })
         .collect()
+}
+
+fn too_many() -> Failure {
+    Failure::GivenLimit {
+        what: "a query in it".into(),
+        rows: MOST_ROWS,
+        bytes: MOST_BYTES,
+    }
 }
 
 fn cannot_be_given() -> Trouble {
