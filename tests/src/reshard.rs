@@ -103,6 +103,13 @@ impl Reshard {
         cluster.superuser_sql(node, "shop", sql).unwrap()
     }
 
+    /// Runs SQL on a shard as the user who owns the tables.
+    #[track_caller]
+    pub fn owner(&self, shard: usize, sql: &str) -> String {
+        let (cluster, node) = self.primary(shard);
+        cluster.sql(node, sql).unwrap()
+    }
+
     /// What each shard says, the third as well.
     #[track_caller]
     pub fn on_all(&self, sql: &str) -> Vec<String> {

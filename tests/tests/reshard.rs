@@ -125,3 +125,101 @@ fn the_program_is_killed() {
     assert!(users.iter().all(|count| count != "0"), "{users:?}");
     done.is_there(&stand);
 }
+
+/// A column that comes while rows move goes with them.
+#[test]
+fn tables_are_altered_meanwhile() {
+    let stand = stand();
+    let mut client = stand.bed.client();
+    let small = ["apply", "--yes", "--group-rows", "50"];
+    let program = stand.spawn(Asks::Three, &small);
+    eventually("rows move", || {
+        stand.superuser(2, "SELECT to_regclass('marks') IS NOT NULL") == "t"
+            && stand.superuser(2, "SELECT count(*) FROM marks") != "0"
+    });
+    client
+        .run("ALTER TABLE marks ADD COLUMN note text")
+        .succeeded();
+    let noted = client
+        .run("UPDATE marks SET note = 'row ' || id")
+        .succeeded();
+    assert_eq!(noted.tag.as_deref(), Some("UPDATE 1000"));
+    let output = program.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    // It was there already when the new shard got its definitions, or the program has to be told again.
+    assert!(output.status.success(), "{log}");
+    stand.is_clean(Asks::Three);
+    let there = "SELECT count(*) FROM marks WHERE note = 'row ' || id";
+    assert_eq!(client.run(there).value(), "1000");
+}
+
+/// A trigger that fires whatever happens.
+const LOUD: &str =
+    "CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER loud BEFORE INSERT ON marks FOR EACH ROW EXECUTE FUNCTION loud();
+    ALTER TABLE marks ENABLE ALWAYS TRIGGER loud";
+
+/// What cannot be is refused with what to do, and nothing is left of it.
+#[test]
+fn what_speaks_against_it_is_said() {
+    let stand = stand();
+    let refused = |arguments: &[&str], reason: &str| {
+        let outcome = stand.run(Asks::Three, arguments);
+        assert!(!outcome.well && outcome.log.contains(reason), "{outcome:?}");
+        stand.is_clean(Asks::Two);
+    };
+    refused(&["apply"], "nobody has said yes");
+    refused(&["rollback", "--yes"], "has no movement");
+    refused(&["finish"], "has no movement");
+    refused(&["pause"], "has no movement");
+    refused(
+        &["apply", "--yes", "--database", "nosuch"],
+        "has no database \"nosuch\"",
+    );
+    stand.superuser(2, "CREATE TABLE leftover (a int)");
+    refused(
+        &["apply", "--yes"],
+        "its database is not empty: it has public.leftover",
+    );
+    stand.superuser(
+        2,
+        "DROP TABLE leftover; REVOKE SET ON PARAMETER session_replication_role FROM app",
+    );
+    refused(
+        &["apply", "--yes"],
+        "GRANT SET ON PARAMETER session_replication_role",
+    );
+    stand.superuser(2, "GRANT SET ON PARAMETER session_replication_role TO app");
+    for shard in 0..2 {
+        stand.owner(shard, LOUD);
+    }
+    refused(
+        &["apply", "--yes"],
+        "its trigger loud would fire for rows that move",
+    );
+    for shard in 0..3 {
+        stand.owner(shard, "DROP TRIGGER loud ON marks");
+    }
+    // The third shard is one by now, without a bucket. A row that is there by mistake stands in the way of none that comes, or fails it.
+    let stray = stand.superuser(0, "SELECT min(id) FROM marks");
+    stand.superuser(2, &format!("INSERT INTO marks VALUES ({stray}, 7)"));
+    let outcome = stand.run(Asks::Three, &["apply", "--yes"]);
+    let log = &outcome.log;
+    assert!(
+        outcome.well || log.contains("duplicate key value violates unique constraint"),
+        "{outcome:?}"
+    );
+    stand.superuser(
+        2,
+        &format!("DELETE FROM marks WHERE id = {stray} AND n = 7"),
+    );
+    stand.run(Asks::Three, &["apply", "--yes"]).succeeded();
+    stand.is_clean(Asks::Three);
+    assert_eq!(
+        stand.bed.client().run("SELECT count(*) FROM marks").value(),
+        "1000"
+    );
+    stand.run(Asks::Three, &["abort"]).succeeded();
+    let status = stand.run(Asks::Three, &["status"]).succeeded();
+    assert!(status.contains("nothing is moving"), "{status}");
+}

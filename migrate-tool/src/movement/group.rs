@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use switchyard_router::backend::TextRow;
 use switchyard_router::backend::transfer::{TransferError, transfer};
 use switchyard_schema::Bucket;
 use tokio::time::{Instant, sleep};
 
 use super::Error;
-use super::tables::Moving;
+use super::tables::{self, Moving};
 use crate::servers::{Server, ServerError};
 
 /// The transaction. Neither triggers nor foreign keys notice that rows move. A deadlock with a client is ours to give way in.
@@ -57,21 +58,32 @@ impl Group {
         )
     }
 
-    /// Brings a group's rows from `source` to `target`, and locks the tables of both, so that no further ones come. How many rows they were.
+    /// Brings a group's rows from `source` to `target`, and locks the tables of both, so that no further ones come. How many rows they were. `None`: the tables
+    /// are not what they were.
     pub(super) async fn fill(
         &self,
-        tables: &[Moving],
+        (tables, shapes): (&[Moving], &[TextRow]),
         (source, target): (&mut Server, &mut Server),
-    ) -> Result<u64, Error> {
-        source.ask(BEGIN).await?;
-        target.ask(BEGIN).await?;
-        let mut rows = self.copy(tables, (source, target)).await?;
+    ) -> Result<Option<u64>, Error> {
         let names: Vec<&str> = tables.iter().map(|table| table.sql.as_str()).collect();
+        for server in [&mut *source, &mut *target] {
+            server.ask(BEGIN).await?;
+            if names.is_empty() {
+                continue;
+            }
+            // From here on nobody changes them: a column that came since would be lost.
+            let keep = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", names.join(", "));
+            server.ask(&keep).await?;
+            if tables::shapes(tables, server).await? != shapes {
+                return Ok(None);
+            }
+        }
+        let mut rows = self.copy(tables, (source, target)).await?;
         lock(&names, (source, target)).await?;
         // What was just deleted is in the index still: nearly all of it is looked at again.
         source.ask("SET LOCAL enable_seqscan = off").await?;
         rows += self.copy(tables, (source, target)).await?;
-        Ok(rows)
+        Ok(Some(rows))
     }
 
     async fn copy(

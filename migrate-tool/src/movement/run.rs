@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switchyard_catalog::{Movement, Step};
+use switchyard_router::backend::TextRow;
 use switchyard_schema::BucketMap;
 use tokio::time::{Instant, sleep};
 
@@ -40,6 +41,8 @@ impl Crew {
 pub(super) struct Run {
     crew: Crew,
     tables: Vec<Moving>,
+    /// Their columns.
+    shapes: Vec<TextRow>,
     /// Shards whose tables have an index on the bucket.
     indexed: Vec<usize>,
     /// About how many rows the next group has, and the most it may have.
@@ -56,17 +59,30 @@ impl Run {
     pub(super) async fn begin(work: &mut Work<'_>, most: u64) -> Result<Run, Error> {
         let mut crew = Crew::assemble(work).await?;
         newcomer::can_take_part(&mut crew.servers).await?;
-        let tables = tables::moving(&work.known.database, &mut crew.servers).await?;
-        Ok(Run {
+        let mut run = Run {
             crew,
-            tables,
+            tables: Vec::new(),
+            shapes: Vec::new(),
             indexed: Vec::new(),
             rows: FEW.min(most),
             most,
             failures: 0,
             began: Instant::now(),
             report: Report::nothing(&work.known),
-        })
+        };
+        run.learn_tables(work).await?;
+        Ok(run)
+    }
+
+    /// Looks at the tables.
+    async fn learn_tables(&mut self, work: &Work<'_>) -> Result<(), Error> {
+        let servers = &mut self.crew.servers;
+        self.tables = tables::moving(&work.known.database, servers).await?;
+        if let Some(first) = servers.first_mut() {
+            self.shapes = tables::shapes(&self.tables, first).await?;
+        }
+        self.indexed.clear();
+        Ok(())
     }
 
     /// Moves group after group.
@@ -81,6 +97,7 @@ impl Run {
         }
         if !self.report.paused {
             index::remove(&mut self.crew.servers).await?;
+            tables::analyze(&self.tables, &mut self.crew.servers).await?;
         }
         self.report.seconds = self.began.elapsed().as_secs_f64();
         self.report.epoch = work.known.epoch;
@@ -118,7 +135,13 @@ impl Run {
                     self.began.elapsed(),
                 );
             }
-            Ok(None) => self.failed(Error::Unsteady)?,
+            // Tables have been distributed or altered meanwhile.
+            Ok(None) => {
+                self.failed(Error::Unsteady)?;
+                self.crew = Crew::assemble(work).await?;
+                work.refresh().await?;
+                self.learn_tables(work).await?;
+            }
             Err(Error::Server(error)) if is_in_the_way(&error) => {
                 tracing::info!(reason = %error, "clients are in the way: trying again");
                 self.failed(Error::Server(error))?;
@@ -127,13 +150,7 @@ impl Run {
             }
             Err(error) => return Err(error),
         }
-        let tables = work.known.database.tables.clone();
-        work.refresh().await?;
-        if work.known.database.tables != tables {
-            self.tables = tables::moving(&work.known.database, &mut self.crew.servers).await?;
-            self.indexed.clear();
-        }
-        Ok(())
+        work.refresh().await
     }
 
     /// Moves a group; the number of its rows. `None`: the catalog is not what it was.
@@ -146,7 +163,10 @@ impl Run {
         let pair = servers.get_disjoint_mut([group.from, group.to]);
         let [source, target] = pair.map_err(|_| Error::Unsteady)?;
         let began = Instant::now();
-        let rows = group.fill(&self.tables, (source, target)).await?;
+        let tables = (&*self.tables, &*self.shapes);
+        let Some(rows) = group.fill(tables, (source, target)).await? else {
+            return Ok(None);
+        };
         let took = began.elapsed();
         let mut owners = work.known.buckets.owners().to_vec();
         for bucket in &group.buckets {

@@ -1,6 +1,7 @@
 //! The tables whose rows move: those of hash keys, as every shard has them.
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_router::backend::TextRow;
 use switchyard_schema::{Database, Method, Table, bucket_sql};
 
 use super::Error;
@@ -13,6 +14,18 @@ SELECT pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.a
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = $TABLE::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
  ORDER BY a.attname";
+
+/// The same of several tables.
+const SHAPES: &str = "\
+SELECT a.attrelid::pg_catalog.regclass, pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)
+  FROM pg_catalog.pg_attribute a
+ WHERE a.attrelid = ANY (ARRAY[$TABLES]::pg_catalog.regclass[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ ORDER BY a.attrelid::pg_catalog.regclass::text, a.attname";
+
+/// Tables that inherit from it without being its partitions: their rows would come to be its own.
+const HEIRS: &str = "\
+SELECT i.inhrelid::pg_catalog.regclass FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
+ WHERE i.inhparent = $TABLE::pg_catalog.regclass AND c.relkind = 'r'";
 
 /// Triggers that fire for rows that move, too.
 const LOUD: &str = "\
@@ -49,6 +62,15 @@ impl Moving {
     }
 }
 
+/// The stored columns of tables, as a server has them.
+pub(super) async fn shapes(tables: &[Moving], server: &mut Server) -> Result<Vec<TextRow>, Error> {
+    let names = tables.iter().map(|table| escape_literal(&table.sql));
+    let names: Vec<String> = names.collect();
+    Ok(server
+        .ask(&SHAPES.replace("$TABLES", &names.join(",")))
+        .await?)
+}
+
 /// The tables of hash keys, once it is certain that all servers have them alike and that nothing notices when their rows move.
 pub(super) async fn moving(
     database: &Database,
@@ -75,6 +97,9 @@ pub(super) async fn moving(
                     ),
                 ));
             }
+            if let Some(heir) = first(server.ask(&of(HEIRS, &sql)).await?) {
+                return Err(refused(table, format!("{heir} inherits from it")));
+            }
             let found = server.ask(&of(STORED, &sql)).await?;
             stored = found
                 .into_iter()
@@ -89,6 +114,18 @@ pub(super) async fn moving(
         });
     }
     Ok(tables)
+}
+
+/// Has PostgreSQL look what there is now, for its plans.
+pub(super) async fn analyze(tables: &[Moving], servers: &mut [Server]) -> Result<(), Error> {
+    let names: Vec<&str> = tables.iter().map(|table| table.sql.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    for server in servers {
+        server.ask(&format!("ANALYZE {}", names.join(", "))).await?;
+    }
+    Ok(())
 }
 
 /// The stored columns of a table, which have to be the same everywhere.
