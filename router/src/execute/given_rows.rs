@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
-use switchyard_schema::{ShardIndex, ShardSet};
+use switchyard_schema::{KeyMap, KeyType, ShardIndex, ShardSet};
 
 use super::arrays::{elements, some_of};
 use crate::plan::bind_join::BindJoin;
@@ -80,6 +80,38 @@ impl GivenRows {
         self.parts = shards.iter().map(part).collect();
     }
 
+    /// Each of these shards is given its own keys only where the relation at this place is looked for by them, until all arrays are
+    /// whole again.
+    pub(crate) fn own_keys(&mut self, join: &BindJoin, place: usize, shards: &ShardSet) {
+        let own = join.own_keys.get(place).into_iter().flatten();
+        let divided = own.filter_map(|own| {
+            let slot = join.slot(own.other) + own.equals;
+            let array = self.all.get(slot)?.clone()?;
+            let owners = owners(&array, own.key_type, &own.map);
+            Some((slot, array, owners))
+        });
+        let divided: Vec<(usize, Bytes, Vec<ShardSet>)> = divided.collect();
+        if divided.is_empty() {
+            return;
+        }
+        let part = |shard: ShardIndex| {
+            let mut arrays = self.all.clone();
+            for (slot, array, owners) in &divided {
+                let is_own = |row: usize| owners.get(row).is_none_or(|own| own.contains(shard));
+                if let Some(place) = arrays.get_mut(*slot) {
+                    *place = Some(some_of(array, is_own));
+                }
+            }
+            (shard, arrays)
+        };
+        self.parts = shards.iter().map(part).collect();
+    }
+
+    /// All shards are given all.
+    pub(crate) fn whole(&mut self) {
+        self.parts.clear();
+    }
+
     /// Each of these shards is given what it needs from now on.
     pub(crate) fn split(&mut self, join: &BindJoin, shards: &ShardSet) {
         let needed = join.needed.iter();
@@ -122,12 +154,7 @@ fn needed_by(join: &BindJoin, arrays: &[Option<Bytes>]) -> Vec<Option<Vec<ShardS
                     column,
                     key_type,
                     map,
-                } => array(place, *column).map(|array| {
-                    let keys = elements(array).map(|key| key.value());
-                    let shards = |key| key_shards(map, *key_type, key);
-                    keys.map(|key| key.map_or_else(ShardSet::empty, shards))
-                        .collect()
-                }),
+                } => array(place, *column).map(|array| owners(array, *key_type, map)),
                 Needed::Matching {
                     column,
                     other,
@@ -143,6 +170,14 @@ fn needed_by(join: &BindJoin, arrays: &[Option<Bytes>]) -> Vec<Option<Vec<ShardS
         }
     }
     found
+}
+
+/// The shards whose keys the values of an array are; NULL is nobody's.
+fn owners(array: &[u8], key_type: KeyType, map: &KeyMap) -> Vec<ShardSet> {
+    let keys = elements(array).map(|key| key.value());
+    let shards = |key| key_shards(map, key_type, key);
+    keys.map(|key| key.map_or_else(ShardSet::empty, shards))
+        .collect()
 }
 
 /// The shards that need the others whose values are the same.
@@ -163,4 +198,95 @@ fn matching(
         own.map(|shards| shards.cloned().unwrap_or_default())
             .collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchyard_schema::{Collation, Config, KeyMap, KeyType, ShardIndex, ShardSet};
+
+    use super::{GivenRows, elements};
+    use crate::execute::arrays::Arrays;
+    use crate::plan::bind_join::BindJoin;
+    use crate::plan::needed::OwnKeys;
+
+    /// Even numbers are the first shard's.
+    fn map() -> KeyMap {
+        let config = Config::parse(
+            r#"
+            [[users]]
+            name = "app"
+            password = "secret"
+            [[databases]]
+            name = "shop"
+            [[databases.shards]]
+            name = "s0"
+            nodes = [{ host = "a", port = 1, role = "primary" }]
+            [[databases.shards]]
+            name = "s1"
+            nodes = [{ host = "b", port = 1, role = "primary" }]
+            [[databases.tables]]
+            name = "t"
+            shard_key = "k"
+            method = "modulo"
+            shards = ["s0", "s1"]
+            "#,
+        )
+        .unwrap();
+        let database = config.database("shop").unwrap();
+        let key = database.tables[0].distribution.shard_key().unwrap();
+        KeyMap::resolve(key, KeyType::Int4, Collation::Bytes, database, None).unwrap()
+    }
+
+    #[test]
+    fn each_shard_looks_for_its_own_keys() {
+        let mut arrays = Arrays::new([23]);
+        for key in [Some(4_i32), None, Some(7), Some(6)] {
+            let mut row = 1_u16.to_be_bytes().to_vec();
+            let length = key.map_or(-1, |_| 4_i32);
+            row.extend(length.to_be_bytes());
+            row.extend(key.iter().flat_map(|key| key.to_be_bytes()));
+            arrays.push(&row).unwrap();
+        }
+        let mut given = GivenRows::new(vec![None]);
+        given.put(0, arrays.finish());
+        let join = BindJoin {
+            given: Vec::new(),
+            settled: Arc::default(),
+            needed: Vec::new(),
+            own_keys: vec![
+                Vec::new(),
+                vec![OwnKeys {
+                    other: 0,
+                    equals: 0,
+                    key_type: KeyType::Int4,
+                    map: Arc::new(map()),
+                }],
+            ],
+        };
+        let shards: ShardSet = [0, 1].map(ShardIndex).into_iter().collect();
+        let keys = |given: &GivenRows, shard: u16| -> Vec<Option<i32>> {
+            let array = given.on(ShardIndex(shard))[0].clone().unwrap();
+            let keys = elements(&array).map(|key| {
+                let bytes = key.value()?;
+                Some(i32::from_be_bytes(bytes.try_into().unwrap()))
+            });
+            keys.collect()
+        };
+        let all = vec![Some(4), None, Some(7), Some(6)];
+        given.own_keys(&join, 0, &shards);
+        assert_eq!(
+            [keys(&given, 0), keys(&given, 1)],
+            [all.clone(), all.clone()]
+        );
+        given.own_keys(&join, 1, &shards);
+        assert_eq!(keys(&given, 0), [Some(4), Some(6)]);
+        assert_eq!(keys(&given, 1), [Some(7)]);
+        given.whole();
+        assert_eq!(
+            [keys(&given, 0), keys(&given, 1)],
+            [all.clone(), all.clone()]
+        );
+    }
 }

@@ -14,7 +14,7 @@ use switchyard_schema::TableName;
 use super::analyse::{Analysis, Instance, facts, names};
 use super::given::Given;
 use super::learned::{Estimate, in_order};
-use super::needed::{Needed, needed};
+use super::needed::{Needed, OwnKeys, needed, own_keys};
 use super::workspace::{Condition, Fetch, Home, Wanted, Workspace};
 use super::{Context, Operator, Plan};
 use crate::relations::Relation;
@@ -29,6 +29,8 @@ pub struct BindJoin {
     pub settled: Arc<[Condition]>,
     /// Which of its rows a shard needs, for each.
     pub needed: Vec<Needed>,
+    /// What its rows are looked for by when they are fetched, as far as each shard need look for its own keys only, for each.
+    pub own_keys: Vec<Vec<OwnKeys>>,
 }
 
 impl BindJoin {
@@ -200,6 +202,7 @@ pub(super) fn joins(
         if let Some(given) = given {
             joins.push(BindJoin {
                 needed: needed(&given, workspace, context),
+                own_keys: own_keys(&given, workspace, context),
                 given,
                 settled: settled.into(),
             });

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use switchyard_schema::{KeyMap, KeyType};
+use switchyard_schema::{KeyMap, KeyType, TableName};
 
 use super::Context;
 use super::given::Given;
@@ -45,6 +45,79 @@ impl Needed {
             Needed::All => None,
             Needed::Own { column, .. } | Needed::Matching { column, .. } => Some(*column),
         }
+    }
+}
+
+/// Values that a relation's rows are looked for by, which are keys of its shards: each shard looks for its own.
+#[derive(Debug, Clone)]
+pub struct OwnKeys {
+    /// The relation whose values they are, among those that are given.
+    pub other: usize,
+    /// Its column.
+    pub equals: usize,
+    /// Their type.
+    pub key_type: KeyType,
+    /// Where keys are.
+    pub map: Arc<KeyMap>,
+}
+
+/// What each relation that is given is looked for by, as far as it is its shards' own keys.
+pub(super) fn own_keys(
+    given: &[(usize, Given)],
+    workspace: &Workspace,
+    context: &Context<'_>,
+) -> Vec<Vec<OwnKeys>> {
+    let of = |(number, own): &(usize, Given)| -> Option<Vec<OwnKeys>> {
+        let fetch = workspace.fetches.get(*number)?;
+        let [mention] = fetch.mentions.as_slice() else {
+            return None;
+        };
+        let name = &own.relation;
+        let relation = context.relations.get(&name.schema, &name.name)?;
+        let (map, key) = (&relation.sharding()?.map, relation.key_column()?);
+        let key_type = KeyType::from_oid(key.type_oid)?;
+        let looked_for = |restriction| {
+            let (column, other, equals) = compared(restriction)?;
+            // Another column may be looked for by the same values.
+            let is_it =
+                |(relation, name): &(&TableName, &str)| *relation == other && *name == equals;
+            if *column != key.name || fetch.awaits().filter(is_it).count() != 1 {
+                return None;
+            }
+            let place = given
+                .iter()
+                .position(|(_, given)| given.relation == *other)?;
+            Some(OwnKeys {
+                other: place,
+                equals: given.get(place)?.1.position(equals)?,
+                key_type,
+                map: Arc::clone(map),
+            })
+        };
+        Some(mention.iter().filter_map(looked_for).collect())
+    };
+    given
+        .iter()
+        .map(|given| of(given).unwrap_or_default())
+        .collect()
+}
+
+/// The column that must equal one of another relation's, if that is what a restriction says: of the same type.
+fn compared(restriction: &Restriction) -> Option<(&String, &TableName, &String)> {
+    match restriction {
+        Restriction::Among {
+            column,
+            other,
+            equals,
+        }
+        | Restriction::Meets {
+            column,
+            other,
+            equals,
+            alike: true,
+            ..
+        } => Some((column, other, equals)),
+        Restriction::Condition(_) | Restriction::Either(_) | Restriction::Meets { .. } => None,
     }
 }
 
@@ -86,23 +159,7 @@ fn by(
     (given, needed): (&[(usize, Given)], &[Needed]),
     context: &Context<'_>,
 ) -> Option<Needed> {
-    let (column, other, equals) = match restriction {
-        Restriction::Among {
-            column,
-            other,
-            equals,
-        }
-        | Restriction::Meets {
-            column,
-            other,
-            equals,
-            alike: true,
-            ..
-        } => (column, other, equals),
-        Restriction::Condition(_) | Restriction::Either(_) | Restriction::Meets { .. } => {
-            return None;
-        }
-    };
+    let (column, other, equals) = compared(restriction)?;
     let column = own.position(column)?;
     let key_type = KeyType::from_oid(own.columns.get(column)?.type_oid)?;
     let place = given.iter().position(|(_, given)| given.relation == *other);

@@ -287,7 +287,10 @@ impl Session {
                 });
                 continue;
             }
-            let arrays = match self.few_rows(given, shards, &query, asked).await? {
+            asked.given.own_keys(join, *position, shards);
+            let few = self.few_rows(given, shards, &query, asked).await;
+            asked.given.whole();
+            let arrays = match few? {
                 FewRows::All(arrays) => Some(arrays),
                 FewRows::TooMany => None,
                 FewRows::OfOtherTypes => return Ok(None),
