@@ -291,6 +291,56 @@ fn a_merge_that_no_shard_can_do() {
     fails(bed, record, "0A000", |_| ());
 }
 
+/// Workers take the next rows of a queue, each row once, whatever shards they are on.
+#[test]
+fn a_queue_whose_rows_are_taken_once() {
+    let (bed, _turn) = bed();
+    let jobs = 1..=150;
+    let rows: Vec<String> = jobs.clone().map(|id| format!("({id}, 'job')")).collect();
+    let mut client = bed.client();
+    let fill = format!("INSERT INTO logbook VALUES {}", rows.join(", "));
+    client.run(&fill).succeeded();
+    let next = "DELETE FROM logbook WHERE id IN \
+        (SELECT id FROM logbook ORDER BY id LIMIT 7 FOR UPDATE SKIP LOCKED) RETURNING id";
+    // What somebody else has locked is passed over.
+    let mut holder = bed.client();
+    holder.run("BEGIN").succeeded();
+    let lock = "SELECT id FROM logbook WHERE id = 1 FOR UPDATE";
+    holder.run(lock).succeeded();
+    client.run("BEGIN").succeeded();
+    let mut passed: Vec<String> = client.run(next).succeeded().texts().concat();
+    passed.sort_unstable();
+    assert_eq!(passed, ["2", "3", "4", "5", "6", "7", "8"]);
+    client.run("ROLLBACK").succeeded();
+    holder.run("ROLLBACK").succeeded();
+    let work = |extended: bool| {
+        let mut client = bed.client();
+        let mut taken: Vec<usize> = Vec::new();
+        loop {
+            let reply = match extended {
+                true => client.extended(next, &[], 0),
+                false => client.run(next),
+            };
+            let ids = reply.succeeded().texts();
+            if ids.is_empty() {
+                return taken;
+            }
+            assert!(ids.len() <= 7, "{ids:?}");
+            taken.extend(ids.iter().map(|row| row[0].parse::<usize>().unwrap()));
+        }
+    };
+    let mut taken: Vec<usize> = std::thread::scope(|scope| {
+        let workers =
+            [false, true, false, true].map(|extended| scope.spawn(move || work(extended)));
+        let taken = workers.map(|worker| worker.join().unwrap());
+        taken.concat()
+    });
+    taken.sort_unstable();
+    assert_eq!(taken, jobs.collect::<Vec<_>>());
+    let left = client.run("SELECT count(*) FROM logbook");
+    assert_eq!(left.succeeded().texts(), [["0"]]);
+}
+
 /// It says what would be done, and does nothing.
 #[test]
 fn a_write_that_is_explained() {
