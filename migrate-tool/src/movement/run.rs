@@ -143,10 +143,11 @@ impl Run {
                 self.learn_tables(work).await?;
             }
             Err(Error::Server(error)) if is_in_the_way(&error) => {
-                tracing::info!(reason = %error, "clients are in the way: trying again");
+                tracing::info!(reason = %error, "clients are in the way, or what an earlier run has left: trying again");
                 self.failed(Error::Server(error))?;
-                self.crew = Crew::assemble(work).await?;
                 sleep(BETWEEN).await;
+                self.crew = Crew::assemble(work).await?;
+                switchover::settle(work, &mut self.crew.servers).await?;
             }
             Err(error) => return Err(error),
         }

@@ -24,10 +24,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Statements that began so recently may have been planned by what holds now.
 const AGE: Duration = Duration::from_millis(10);
 
-/// What is prepared on primaries and has been left there.
+/// What is prepared on primaries and has been left there: whoever is at it has three seconds.
 const LEFT: &str = "\
 SELECT gid FROM pg_catalog.pg_prepared_xacts
- WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'";
+ WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'
+   AND prepared < pg_catalog.clock_timestamp() - '3 seconds'::pg_catalog.interval";
 
 /// Prepares what has been done on some servers, has it decided together with `step`, and ends it. False: the catalog is another than what
 /// this was made for, or somebody has given it up, and nothing has changed.
