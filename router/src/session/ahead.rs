@@ -14,6 +14,7 @@ use switchyard_wire::frontend::{self, Kind};
 use switchyard_wire::{Format, SqlState};
 
 use super::Session;
+use super::extended::portable;
 use super::fetch::{Asked, TEXT};
 use super::workspace::{columns, error_in};
 use crate::execute::arrays::{Arrays, MOST_BYTES, MOST_ROWS, NotTaken, elements};
@@ -71,9 +72,12 @@ impl Taking {
         let own = own
             .iter()
             .map(|column| (column.type_oid, column.type_modifier));
+        // Types that users have made have another number on each server.
+        let on_any = |(oid, modifier): (u32, i32)| (portable(oid), modifier);
+        let (own, types) = (own.map(on_any), types.map(on_any));
         match (self.failed, self.rows) {
             (Some(NotTaken::Full), _) => Ok(None),
-            (None, Some(rows)) if own.into_iter().eq(types) => Ok(Some(rows.finish())),
+            (None, Some(rows)) if own.eq(types) => Ok(Some(rows.finish())),
             (Some(NotTaken::Unreadable) | None, _) => Err(Failure::Retry),
         }
     }
