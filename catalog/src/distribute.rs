@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use switchyard_schema::{Distribution, Table, TableName};
 
@@ -45,27 +46,10 @@ impl Catalog {
         let name = &known.database.name;
         let mut connection = self.acquire().await?;
         let mut work = connection.begin().await?;
-        // One change of a database at a time, and no movement of buckets meanwhile.
-        for lock in [
-            "SELECT FROM switchyard.databases WHERE name = $1 FOR UPDATE",
-            "SELECT FROM switchyard.bucket_maps WHERE database = $1 FOR UPDATE",
-        ] {
-            sqlx::query(lock).bind(name).execute(&mut *work).await?;
-        }
-        let actual = read::read(&mut work).await?;
-        let same = |actual: &CatalogDatabase| {
-            actual.epoch == known.epoch && actual.database == known.database
-        };
-        if !actual.databases.get(name).is_some_and(same) {
+        if !is_as_known(&mut work, known).await? {
             return Ok(Recorded::Outdated);
         }
-        let decided = sqlx::query(
-            "INSERT INTO switchyard.decisions (gid, committed) VALUES ($1, true) ON CONFLICT DO NOTHING",
-        )
-        .bind(transaction)
-        .execute(&mut *work)
-        .await?;
-        if decided.rows_affected() == 0 {
+        if !decide(&mut work, transaction).await? {
             return Ok(Recorded::GivenUp);
         }
         sqlx::query(
@@ -151,4 +135,34 @@ impl Catalog {
             .await?;
         Ok(())
     }
+}
+
+/// Whether the catalog has the database as it is `known`. From here on to the end of the transaction nobody else changes it: one change of a database at a
+/// time, and no movement of buckets meanwhile.
+pub(crate) async fn is_as_known(
+    work: &mut PgConnection,
+    known: &CatalogDatabase,
+) -> Result<bool, Error> {
+    let name = &known.database.name;
+    for lock in [
+        "SELECT FROM switchyard.databases WHERE name = $1 FOR UPDATE",
+        "SELECT FROM switchyard.bucket_maps WHERE database = $1 FOR UPDATE",
+    ] {
+        sqlx::query(lock).bind(name).execute(&mut *work).await?;
+    }
+    let actual = read::read(work).await?;
+    let same =
+        |actual: &CatalogDatabase| actual.epoch == known.epoch && actual.database == known.database;
+    Ok(actual.databases.get(name).is_some_and(same))
+}
+
+/// Writes that a transaction of the shards is committed. False: somebody has given it up.
+pub(crate) async fn decide(work: &mut PgConnection, transaction: &str) -> Result<bool, Error> {
+    let decided = sqlx::query(
+        "INSERT INTO switchyard.decisions (gid, committed) VALUES ($1, true) ON CONFLICT DO NOTHING",
+    )
+    .bind(transaction)
+    .execute(work)
+    .await?;
+    Ok(decided.rows_affected() > 0)
 }

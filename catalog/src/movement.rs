@@ -6,9 +6,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Postgres, Row};
 use switchyard_schema::{BucketMap, Database, Shard};
 
+use crate::distribute::{decide, is_as_known};
 use crate::read::{decode, encode};
 use crate::write::insert_shard;
-use crate::{Catalog, CatalogDatabase, Error, Recorded, read};
+use crate::{Catalog, CatalogDatabase, Error, Recorded};
 
 /// A movement that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,21 +158,10 @@ impl Lease {
         transaction: &str,
     ) -> Result<Recorded, Error> {
         let mut work = self.connection.begin().await?;
-        lock(&mut work, &self.database).await?;
-        let actual = read::read(&mut work).await?;
-        let same = |actual: &CatalogDatabase| {
-            actual.epoch == known.epoch && actual.database == known.database
-        };
-        if !actual.databases.get(&self.database).is_some_and(same) {
+        if !is_as_known(&mut work, known).await? {
             return Ok(Recorded::Outdated);
         }
-        let decided = sqlx::query(
-            "INSERT INTO switchyard.decisions (gid, committed) VALUES ($1, true) ON CONFLICT DO NOTHING",
-        )
-        .bind(transaction)
-        .execute(&mut *work)
-        .await?;
-        if decided.rows_affected() == 0 {
+        if !decide(&mut work, transaction).await? {
             return Ok(Recorded::GivenUp);
         }
         let buckets = match step {
@@ -198,12 +188,7 @@ impl Lease {
         database: &Database,
     ) -> Result<bool, Error> {
         let mut work = self.connection.begin().await?;
-        lock(&mut work, &self.database).await?;
-        let actual = read::read(&mut work).await?;
-        let same = |actual: &CatalogDatabase| {
-            actual.epoch == known.epoch && actual.database == known.database
-        };
-        if !actual.databases.get(&self.database).is_some_and(same) {
+        if !is_as_known(&mut work, known).await? {
             return Ok(false);
         }
         for shard in &known.database.shards {
@@ -231,17 +216,6 @@ impl Lease {
         work.commit().await?;
         Ok(true)
     }
-}
-
-/// One change of a database at a time.
-async fn lock(work: &mut PgConnection, database: &str) -> Result<(), Error> {
-    for lock in [
-        "SELECT FROM switchyard.databases WHERE name = $1 FOR UPDATE",
-        "SELECT FROM switchyard.bucket_maps WHERE database = $1 FOR UPDATE",
-    ] {
-        sqlx::query(lock).bind(database).execute(&mut *work).await?;
-    }
-    Ok(())
 }
 
 async fn write_map(
