@@ -173,16 +173,20 @@ impl FenceKeeper {
 
     /// Raises a fence, or says why that cannot be. Either way it is to be lowered.
     async fn raise(&mut self, database: &DatabaseTopology) -> Result<(), Box<str>> {
-        let begin = Instant::now();
+        let give_up = Instant::now() + PATIENCE;
+        let mut known = HALF.to_owned();
         loop {
-            let (reason, passes) = match self.attempt(database).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => (HALF.to_owned(), true),
-                Err(error) => (error.to_string(), passes(&error)),
+            // One that is given up closes its connection, and PostgreSQL takes back what it holds.
+            let (reason, passes) = match timeout_at(give_up, self.attempt(database)).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) => (HALF.to_owned(), true),
+                Ok(Err(error)) => (error.to_string(), passes(&error)),
+                Err(_) => (known, false),
             };
-            if !passes || begin.elapsed() > PATIENCE {
+            if !passes {
                 return Err(reason.into());
             }
+            known = reason;
             // Those who decide may be waiting for each other by the fence.
             self.lower(database).await;
             sleep(APART).await;

@@ -72,8 +72,7 @@ fn a_decision_that_does_not_come_is_not_waited_for_for_ever() {
         let begin = Instant::now();
         let failure = reader.run(SUM).failure.unwrap();
         assert_eq!(failure.sqlstate(), "55P03", "{failure:?}");
-        // Five seconds, where little else runs; a machine that is busy needs more.
-        assert!(begin.elapsed() < Duration::from_secs(30));
+        assert!(begin.elapsed() < Duration::from_secs(8));
         kill(proxied);
     });
     eventually("nothing stays prepared", || nothing_is_prepared(bed));
