@@ -9,8 +9,10 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use switchyard_schema::{ShardIndex, ShardSet};
+use tokio::time::timeout;
 
 use super::Session;
 use super::commit::Step;
@@ -24,6 +26,8 @@ use crate::two_phase::fence::Fence;
 
 /// What takes the snapshot of a transaction that has none.
 const SNAPSHOT: &str = "SELECT 1";
+/// The longest that a fence is waited for, with its turn, what it stands on, and what it waits for itself.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 impl Session {
     /// Sees to it, before a statement with this plan runs on these shards, that what it reads is of one cut. Outside a block one is begun for it, which
@@ -135,6 +139,17 @@ impl Session {
 
     /// Raises a fence around these primaries, of which each needs what a fence stands on.
     async fn raise_fence(&mut self, nodes: &[(Arc<str>, Arc<Node>)]) -> Result<Fence, Failure> {
+        let raising = timeout(PATIENCE, self.raise_once_installed(nodes));
+        raising.await.unwrap_or_else(|_| {
+            let reason = "it took too long".into();
+            Err(Failure::NoCut { reason })
+        })
+    }
+
+    async fn raise_once_installed(
+        &mut self,
+        nodes: &[(Arc<str>, Arc<Node>)],
+    ) -> Result<Fence, Failure> {
         let fences = self.worker.services.fences.clone();
         let mut found_gone = 0;
         loop {

@@ -22,7 +22,7 @@ use crate::topology::link::LinkError;
 use crate::topology::links::Links;
 use crate::topology::{DatabaseTopology, Node, Published};
 
-/// The longest a session waits for a fence.
+/// The longest that a fence is tried to raise.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest a fence waits for what has been decided to be committed everywhere; then it lets go for a while.
 const SETTLES: Duration = Duration::from_millis(100);
