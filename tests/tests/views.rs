@@ -25,6 +25,14 @@ CREATE VIEW marked AS WITH RECURSIVE up (id, boss) AS (
     SELECT id, boss FROM people WHERE id = 7 UNION ALL SELECT p.id, p.boss FROM up JOIN people p ON p.id = up.boss
   ) CYCLE id SET again TO 'Y' DEFAULT 'N' USING path SELECT id, boss, again FROM up;
 CREATE FUNCTION opens_cursor() RETURNS void LANGUAGE sql AS 'DECLARE opened CURSOR WITH HOLD FOR SELECT id FROM people';
+CREATE VIEW names AS SELECT name, boss FROM people;
+CREATE VIEW dated AS SELECT id, name FROM people WHERE now() > '2000-01-01';
+CREATE VIEW led AS SELECT id, name FROM people p WHERE EXISTS (SELECT FROM people b WHERE b.id = p.boss);
+CREATE VIEW watched AS SELECT id, name FROM people;
+CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER watch INSTEAD OF INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watch();
+CREATE VIEW ruled AS SELECT id, name FROM people;
+CREATE RULE ruled AS ON DELETE TO ruled DO INSTEAD NOTHING;
 CREATE MATERIALIZED VIEW kept AS SELECT id, name FROM people WHERE id > 3 WITH NO DATA;
 CREATE MATERIALIZED VIEW kept_total AS SELECT count(*) FROM people WITH NO DATA;
 ";
@@ -32,6 +40,7 @@ CREATE MATERIALIZED VIEW kept_total AS SELECT count(*) FROM people WITH NO DATA;
 const ROLE: &str = "\
 CREATE ROLE reader;
 GRANT reader TO app;
+GRANT INSERT, UPDATE, DELETE ON bosses TO reader;
 GRANT SELECT ON bosses, card_holders, boss_cards, totals TO reader;
 ";
 
@@ -173,6 +182,53 @@ fn what_cannot_be_made_anew_is_refused() {
     refused("none", "SELECT * FROM marked", "the view \"marked\"");
     // The cursor would be one of another session.
     refused("none", "SELECT opens_cursor()", "function \"opens_cursor\"");
+}
+
+/// Simple views are written through, see `views.slt`; these would need rows, or know of keys, of other shards.
+#[test]
+fn what_is_not_written_through() {
+    let reason = "through the view";
+    for sql in [
+        "UPDATE names SET boss = boss",
+        "DELETE FROM dated WHERE id = 1000",
+        "UPDATE led SET name = name WHERE id = 1",
+        "INSERT INTO watched VALUES (1000, 'x')",
+    ] {
+        refused("none", sql, reason);
+    }
+    refused("none", "DELETE FROM ruled WHERE id = 1", "it has rules");
+    let moves = "UPDATE bosses SET id = id + 1000 WHERE id = 1000";
+    refused("none", moves, "changing the shard key");
+}
+
+/// Each server judges the rights of the view's owner and of whom the view belongs to.
+#[test]
+fn who_may_write_a_view_needs_no_right_to_its_table() {
+    let mut sides = [bed().oracle(), bed().client()];
+    for client in &mut sides {
+        client.run("SET ROLE reader").succeeded();
+        client.run("BEGIN").succeeded();
+    }
+    for sql in [
+        "INSERT INTO bosses VALUES (2000, 'x'), (2001, 'y'), (2002, 'z')",
+        "UPDATE bosses SET name = name || '!' WHERE id > 1999",
+        "DELETE FROM bosses WHERE id = 2001 RETURNING name",
+        "SELECT * FROM bosses WHERE id > 1999",
+        "DELETE FROM bosses WHERE id > 2000 RETURNING name",
+        "INSERT INTO people VALUES (2000, 'x')",
+        "UPDATE people SET name = 'x'",
+        "SELECT * FROM bosses",
+    ] {
+        let [expected, found] = sides.each_mut().map(|client| {
+            client.run("SAVEPOINT before").succeeded();
+            let answer = answer(client, sql);
+            if answer.is_err() {
+                client.run("ROLLBACK TO before").succeeded();
+            }
+            answer
+        });
+        assert_eq!(found, expected, "{sql}");
+    }
 }
 
 #[test]

@@ -135,6 +135,7 @@ mod tests {
                 unlogged: false,
                 rules: false,
                 policies: false,
+                updatable: false,
             }],
             columns: columns.iter().enumerate().map(row).collect(),
             ..Introspection::default()

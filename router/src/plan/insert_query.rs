@@ -258,7 +258,8 @@ impl Clauses {
         if insert.returning.is_some() && ordered {
             return Err("RETURNING in the order of the query's rows is not supported where they are sent to other shards.".to_owned());
         }
-        if insert.on.is_none() && insert.returning.is_none() {
+        // No view takes a COPY.
+        if insert.on.is_none() && insert.returning.is_none() && relation.shows.is_none() {
             return Ok(None);
         }
         if has_query(&insert.on) || has_query(&insert.returning) {
@@ -400,6 +401,12 @@ impl Planner<'_> {
             return Err("A trigger of it would do something else on each shard.".to_owned());
         }
         let clauses = Clauses::of(insert, relation)?;
+        if let Some(column) = relation.hides_values() {
+            return Err(format!(
+                "The view does not show column \"{}\", whose default each shard would compute by itself.",
+                column.name
+            ));
+        }
         if clauses
             .as_ref()
             .is_some_and(|clauses| clauses.types.len() < relation.columns.len())

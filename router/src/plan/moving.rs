@@ -166,7 +166,10 @@ impl Planner<'_> {
         };
         let key = relation.columns.get(sharding.column);
         let key = key.ok_or_else(|| Refusal::not_supported("moving rows without a shard key"))?;
-        if let Some(why) = relation.stays {
+        if let Some(why) = relation.stays.map(|why| match relation.shows {
+            Some(_) => "A view does not say where a row lies.",
+            None => why,
+        }) {
             return Err(Refusal::not_supported(format!(
                 "changing the shard key \"{}\" of table \"{}\" is not supported",
                 key.name, relation.name

@@ -103,6 +103,7 @@ impl Planner<'_> {
                 if self.runs_code(relation) {
                     return all.to_vec();
                 }
+                let relation = relations.table_of(relation);
                 let follows = |index: &&GlobalIndex| {
                     index.table == relation.name || relation.cascades.contains(&index.table)
                 };
@@ -169,10 +170,13 @@ impl Planner<'_> {
         let Some(into) = (0..self.tokens.len()).find(inserts) else {
             return false;
         };
+        // A view may have other names for the columns.
+        let is_view = !names(into + 1, &index.table.name) && !names(into + 3, &index.table.name);
         let mut clauses =
             (into..self.tokens.len()).filter(|at| is(*at, "on") && is(at + 1, "conflict"));
         clauses.any(|at| {
-            is(at + 2, "do")
+            is_view
+                || is(at + 2, "do")
                 || is(at + 2, "on") && names(at + 4, &index.name.name)
                 || names(at + 3, &index.column)
         })
@@ -194,11 +198,15 @@ impl Planner<'_> {
     }
 }
 
-/// Whether the table of the index is named behind INTO, with its schema perhaps.
+/// Whether the table of the index is named behind INTO, or a view that shows it, with its schema perhaps.
 fn names_table(planner: &Planner<'_>, into: usize, index: &GlobalIndex) -> bool {
+    let relations = planner.context.relations;
     let names = planner.tokens.iter().skip(into + 1).take(3);
     let mut names = names.filter_map(|token| sql::name(token, planner.sql));
-    names.any(|name| name == index.table.name)
+    names.any(|name| {
+        let mut named = relations.named(&name);
+        named.any(|relation| relations.table_of(relation).name == index.table)
+    })
 }
 
 fn conflict(index: &GlobalIndex) -> Refusal {

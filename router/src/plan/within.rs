@@ -339,7 +339,11 @@ fn copy_out_of(relation: &Relation, direction: CopyDirection) -> Plan {
     let operator = match (&relation.placement, direction) {
         (Placement::Reference, _) => any,
         // PostgreSQL copies tables only, and says so.
-        (Placement::ReadsSharded(_), _) if relation.kind == RelationKind::View => any,
+        (Placement::ReadsSharded(_) | Placement::Sharded(_), _)
+            if relation.kind == RelationKind::View =>
+        {
+            any
+        }
         (Placement::Sharded(_), CopyDirection::Out) => Operator::Append(Target::AllShards),
         (Placement::Broken(reason), _) => Operator::Refuse(Box::new(
             Refusal::not_supported(format!(

@@ -4,6 +4,7 @@ mod code;
 mod defaults;
 mod global;
 mod policies;
+mod shown;
 mod stays;
 mod triggers;
 
@@ -55,6 +56,7 @@ impl Relations {
         builder.policies();
         builder.rules();
         builder.stays();
+        builder.shown();
         builder.finish()
     }
 }
@@ -152,6 +154,7 @@ impl<'a> Builder<'a> {
                 policies: Policies::default(),
                 rules: false,
                 stays: None,
+                shows: None,
             };
             self.relations.insert(row.oid, relation);
         }

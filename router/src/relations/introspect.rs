@@ -28,7 +28,8 @@ pub struct Introspection {
 }
 
 /// Relations; temporary ones are left out. Columns: oid int8, schema text, name text, kind text, parent int8 or NULL,
-/// definition text or NULL, unlogged bool, rules bool, policies bool.
+/// definition text or NULL, unlogged bool, rules bool, policies bool, updatable bool (a view that PostgreSQL inserts, updates
+/// and deletes rows through by itself).
 pub const RELATIONS: &str = "\
 SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        (SELECT i.inhparent::pg_catalog.int8 FROM pg_catalog.pg_inherits i
@@ -37,7 +38,9 @@ SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog
             THEN pg_catalog.pg_get_viewdef(c.oid) END,
        c.relpersistence = 'u',
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'),
-       c.relrowsecurity
+       c.relrowsecurity,
+       CASE WHEN c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+            THEN pg_catalog.pg_relation_is_updatable(c.oid, false) & 28 = 28 ELSE false END
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'pg_toast'";
 
@@ -62,6 +65,8 @@ pub struct RelationRow {
     pub rules: bool,
     /// `pg_class.relrowsecurity`
     pub policies: bool,
+    /// A view that PostgreSQL writes through by itself.
+    pub updatable: bool,
 }
 
 /// Two columns: the type in SQL of an attribute `a` with type `t`, collation `l` in schema `s` and this modifier, NULL unless it is one

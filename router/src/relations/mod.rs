@@ -93,6 +93,17 @@ pub struct Relation {
     /// Why an UPDATE cannot move its rows to other shards: what one server does with a row whose shard key changes, a shard that loses the
     /// row and another that gets it would not do.
     pub stays: Option<&'static str>,
+    /// For a simple view: the table whose rows it shows.
+    pub shows: Option<Shown>,
+}
+
+/// What a view shows that PostgreSQL writes through, and that has a row of one table for each of its rows, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The table.
+    pub table: TableName,
+    /// Its columns that the view does not show, as an INSERT into the view stores them.
+    pub hidden: Vec<Column>,
 }
 
 /// What the triggers of a table may touch when a row is written: they run on the shard of the row.
@@ -333,6 +344,13 @@ impl Relations {
     /// Every function with that name, in whatever schema.
     pub fn functions_named(&self, name: &str) -> &[Function] {
         self.functions.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The table whose rows a relation shows: itself, or that of a simple view.
+    pub fn table_of<'a>(&'a self, relation: &'a Relation) -> &'a Relation {
+        let shown = relation.shows.as_ref().map(|shown| &shown.table);
+        let table = shown.and_then(|table| self.get(&table.schema, &table.name));
+        table.unwrap_or(relation)
     }
 
     /// Every relation with that name, in whatever schema.

@@ -189,6 +189,7 @@ fn relation(row: &mut Values) -> Option<RelationRow> {
         unlogged: row.flag()?,
         rules: row.flag()?,
         policies: row.flag()?,
+        updatable: row.flag()?,
     })
 }
 

@@ -422,6 +422,13 @@ impl<'a> Analyser<'a> {
                 _ => self.default_value(relation, column)?,
             }
         }
+        for column in relation.hidden() {
+            if let DefaultValue::Sequence | DefaultValue::Identity = column.default {
+                let sequence = column.expression.as_deref().and_then(sequence_of);
+                self.analysis.used_sequences.extend(sequence);
+            }
+            self.default_value(relation, column)?;
+        }
         Ok(())
     }
 

@@ -159,7 +159,7 @@ impl<'a> Analyser<'a> {
         self.uses_sequences_of(relation, self.tokens.iter().any(is_new));
         self.changes(&relation.triggers.changes)?;
         if !self.alone {
-            self.triggers(relation)?;
+            self.triggers(self.context.relations.table_of(relation))?;
             let deletes = ["update", "delete", "merge"];
             let cascades = |token: &Token| deletes.iter().any(|word| token.is_word(self.sql, word));
             if self.tokens.iter().any(cascades) {
@@ -320,7 +320,11 @@ impl<'a> Analyser<'a> {
 /// A view is no table whose copies or shards are known.
 fn written_through(relation: &Relation) -> Option<Refusal> {
     let (of, table) = match &relation.placement {
-        Placement::Reference if relation.kind != RelationKind::Table => ("", "reference table"),
+        Placement::Reference
+            if relation.kind != RelationKind::Table && relation.shows.is_none() =>
+        {
+            ("", "reference table")
+        }
         Placement::ReadsSharded(_) if relation.kind == RelationKind::View => {
             (" of a sharded table", "table")
         }
@@ -330,7 +334,10 @@ fn written_through(relation: &Relation) -> Option<Refusal> {
         "writing through the view \"{}\"{of} is not supported",
         relation.name
     );
-    Some(Refusal::not_supported(message).hint(format!("Write the {table} itself.")))
+    let refusal = Refusal::not_supported(message).detail(
+        "Rows are written through views of one table, and its shard key if it has one, without rules, triggers, subqueries and functions that do not depend on the row.",
+    );
+    Some(refusal.hint(format!("Write the {table} itself.")))
 }
 
 /// Rules of a table make other statements of the one that the router sees.
@@ -399,7 +406,7 @@ pub(in crate::plan) fn uses_sequences(relation: &Relation) -> bool {
 /// Whether writing it runs code of the user's.
 fn has_code(relation: &Relation) -> bool {
     let triggers = &relation.triggers;
-    relation.kind != RelationKind::Table
+    relation.kind != RelationKind::Table && relation.shows.is_none()
         || triggers.unseen.is_some()
         || !triggers.varying.is_empty()
 }

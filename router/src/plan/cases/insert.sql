@@ -361,6 +361,7 @@ INSERT INTO events VALUES ('today', 'x')
 
 INSERT INTO order_view VALUES (1, 'x')
 --> Refuse 0A000: writing through the view "order_view" of a sharded table is not supported
+--> DETAIL: Rows are written through views of one table, and its shard key if it has one, without rules, triggers, subqueries and functions that do not depend on the row.
 --> HINT: Write the table itself.
 
 INSERT INTO nowhere VALUES (1)

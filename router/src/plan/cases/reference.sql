@@ -148,6 +148,7 @@ UPDATE countries SET name = (SELECT value FROM settings LIMIT 1)
 
 UPDATE country_names SET name = 'x'
 --> Refuse 0A000: writing through the view "country_names" is not supported
+--> DETAIL: Rows are written through views of one table, and its shard key if it has one, without rules, triggers, subqueries and functions that do not depend on the row.
 --> HINT: Write the reference table itself.
 
 INSERT INTO countries SELECT relname FROM pg_class

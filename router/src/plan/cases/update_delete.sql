@@ -187,6 +187,7 @@ UPDATE orders_2024 SET status = 'x' WHERE user_id = 5
 
 UPDATE deep_view SET name = 'x'
 --> Refuse 0A000: writing through the view "deep_view" of a sharded table is not supported
+--> DETAIL: Rows are written through views of one table, and its shard key if it has one, without rules, triggers, subqueries and functions that do not depend on the row.
 --> HINT: Write the table itself.
 
 -- what is computed for each row, and what one server computes once
