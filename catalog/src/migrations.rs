@@ -12,7 +12,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "initial",
@@ -27,6 +27,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         name: "movements",
         sql: include_str!("../migrations/0003_movements.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "layouts",
+        sql: include_str!("../migrations/0004_layouts.sql"),
     },
 ];
 

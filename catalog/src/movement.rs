@@ -1,28 +1,29 @@
-//! Movements of buckets between shards (ADR 0024): what the program that moves them writes. One program at a time has the [`Lease`] of a
+//! Movements of rows between shards (ADR 0024): what the program that moves them writes. One program at a time has the [`Lease`] of a
 //! database, and writes on the connection that holds it: who has lost it cannot write any more.
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Postgres, Row};
-use switchyard_schema::{BucketMap, Database, Shard};
+use switchyard_schema::{Database, Shard};
 
 use crate::distribute::{decide, is_as_known};
+use crate::layout::Layout;
 use crate::read::{decode, encode};
 use crate::write::insert_shard;
-use crate::{Catalog, CatalogDatabase, Error, Recorded};
+use crate::{Catalog, CatalogDatabase, Error, Recorded, placement};
 
 /// A movement that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
-    /// Where buckets were before.
-    pub former: BucketMap,
+    /// Where rows were before.
+    pub former: Layout,
     /// Where they are to be.
-    pub target: BucketMap,
+    pub target: Layout,
     /// No further group is to move for now.
     pub paused: bool,
 }
 
-/// The right to move buckets of a database, for as long as the connection lasts.
+/// The right to move rows of a database, for as long as the connection lasts.
 #[derive(Debug)]
 pub struct Lease {
     connection: PoolConnection<Postgres>,
@@ -32,14 +33,14 @@ pub struct Lease {
 /// What a transaction that is prepared on the shards makes true.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
-    /// Buckets are where this map says.
-    Buckets(&'a BucketMap),
-    /// There is one shard more, with no bucket.
+    /// Rows are where this layout says.
+    Layout(&'a Layout),
+    /// There is one shard more, with no rows that are sharded.
     Shard(&'a Shard),
 }
 
 impl Catalog {
-    /// The right to move buckets of a database; `None` while another program has it.
+    /// The right to move rows of a database; `None` while another program has it.
     ///
     /// # Errors
     /// [`Error`].
@@ -66,7 +67,7 @@ impl Catalog {
         movement(&mut *self.acquire().await?, database, shards).await
     }
 
-    /// Has the program that moves buckets of a database stop after the present group, or go on when it is started. False: there is no movement.
+    /// Has the program that moves rows of a database stop after the present group, or go on when it is started. False: there is no movement.
     ///
     /// # Errors
     /// [`Error`].
@@ -93,14 +94,18 @@ impl Lease {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn record(&mut self, former: &BucketMap, target: &BucketMap) -> Result<(), Error> {
+    pub async fn record(&mut self, former: &Layout, target: &Layout) -> Result<(), Error> {
         sqlx::query(
-            "INSERT INTO switchyard.movements (database, former, target, active) VALUES ($1, $2, $3, true)
-             ON CONFLICT (database) DO UPDATE SET former = excluded.former, target = excluded.target, active = true",
+            "INSERT INTO switchyard.movements (database, former, former_methods, target, target_methods, active)
+             VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, true)
+             ON CONFLICT (database) DO UPDATE SET former = excluded.former, former_methods = excluded.former_methods,
+                 target = excluded.target, target_methods = excluded.target_methods, active = true",
         )
         .bind(&self.database)
-        .bind(encode(former))
-        .bind(encode(target))
+        .bind(encode(&former.buckets))
+        .bind(former.methods_json()?)
+        .bind(encode(&target.buckets))
+        .bind(target.methods_json()?)
         .execute(&mut *self.connection)
         .await?;
         Ok(())
@@ -164,17 +169,34 @@ impl Lease {
         if !decide(&mut work, transaction).await? {
             return Ok(Recorded::GivenUp);
         }
-        let buckets = match step {
-            Step::Buckets(buckets) => buckets,
+        match step {
+            Step::Layout(layout) => write_layout(&mut work, known, layout).await?,
             Step::Shard(shard) => {
                 let position = known.database.shards.len();
                 insert_shard(&mut work, &self.database, position, shard).await?;
-                &known.buckets
             }
-        };
-        write_map(&mut work, &self.database, buckets).await?;
+        }
+        advance(&mut work, &self.database).await?;
         work.commit().await?;
         Ok(Recorded::Done)
+    }
+
+    /// Writes a layout by which every row is where it is already. False: the catalog is not as it is `known`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn rewrite(
+        &mut self,
+        known: &CatalogDatabase,
+        layout: &Layout,
+    ) -> Result<bool, Error> {
+        let mut work = self.connection.begin().await?;
+        if !is_as_known(&mut work, known).await? {
+            return Ok(false);
+        }
+        write_layout(&mut work, known, layout).await?;
+        work.commit().await?;
+        Ok(true)
     }
 
     /// Makes shards and weights those of `database`, which has the same shards as the catalog but for some at the end that own nothing any more,
@@ -208,7 +230,7 @@ impl Lease {
                 .execute(&mut *work)
                 .await?;
         }
-        write_map(&mut work, &self.database, &known.buckets).await?;
+        advance(&mut work, &self.database).await?;
         sqlx::query("DELETE FROM switchyard.movements WHERE database = $1")
             .bind(&self.database)
             .execute(&mut *work)
@@ -218,18 +240,44 @@ impl Lease {
     }
 }
 
-async fn write_map(
+/// Writes what is another than what the catalog is known to have.
+async fn write_layout(
     work: &mut PgConnection,
-    database: &str,
-    buckets: &BucketMap,
+    known: &CatalogDatabase,
+    layout: &Layout,
 ) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE switchyard.bucket_maps SET epoch = epoch + 1, owners = $2 WHERE database = $1",
-    )
-    .bind(database)
-    .bind(encode(buckets))
-    .execute(work)
-    .await?;
+    let former = known.layout();
+    let database = &known.database.name;
+    if layout.buckets != former.buckets {
+        sqlx::query("UPDATE switchyard.bucket_maps SET owners = $2 WHERE database = $1")
+            .bind(database)
+            .bind(encode(&layout.buckets))
+            .execute(&mut *work)
+            .await?;
+    }
+    for (table, method) in &layout.methods {
+        if former.methods.get(table) == Some(method) {
+            continue;
+        }
+        sqlx::query(
+            "UPDATE switchyard.tables SET placement = $4::jsonb WHERE database = $1 AND schema = $2 AND name = $3",
+        )
+        .bind(database)
+        .bind(&table.schema)
+        .bind(&table.name)
+        .bind(placement::to_json(method)?)
+        .execute(&mut *work)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Rows are elsewhere from now on, or shards others.
+async fn advance(work: &mut PgConnection, database: &str) -> Result<(), Error> {
+    sqlx::query("UPDATE switchyard.bucket_maps SET epoch = epoch + 1 WHERE database = $1")
+        .bind(database)
+        .execute(work)
+        .await?;
     Ok(())
 }
 
@@ -238,15 +286,22 @@ async fn movement(
     database: &str,
     shards: usize,
 ) -> Result<Option<Movement>, Error> {
-    let row =
-        sqlx::query("SELECT former, target, paused FROM switchyard.movements WHERE database = $1")
-            .bind(database)
-            .fetch_optional(connection)
-            .await?;
+    let row = sqlx::query(
+        "SELECT former, former_methods::text, target, target_methods::text, paused FROM switchyard.movements WHERE database = $1",
+    )
+    .bind(database)
+    .fetch_optional(connection)
+    .await?;
     let Some(row) = row else { return Ok(None) };
+    let layout = |buckets, methods| -> Result<Layout, Error> {
+        Ok(Layout {
+            buckets: decode(row.try_get(buckets)?, shards)?,
+            methods: Layout::methods_from(row.try_get(methods)?)?,
+        })
+    };
     Ok(Some(Movement {
-        former: decode(row.try_get(0)?, shards)?,
-        target: decode(row.try_get(1)?, shards)?,
-        paused: row.try_get(2)?,
+        former: layout(0, 1)?,
+        target: layout(2, 3)?,
+        paused: row.try_get(4)?,
     }))
 }

@@ -1,6 +1,6 @@
 //! `switchyard-migrate`: moves data between shards.
 //!
-//! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`); all else moves buckets (`movement`). The configuration and the catalog are read by the
+//! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`); all else moves rows (`movement`). The configuration and the catalog are read by the
 //! router's library, so that both programs understand them alike. What a command computes goes to standard output, everything else to
 //! standard error as log lines. Exit codes: 0 done, 1 configuration or runtime error, or rows that are wrong, 2 usage.
 
@@ -38,15 +38,15 @@ enum Command {
     Plan(Common),
     /// Look whether every row is on the shard that owns it, and reference tables are the same everywhere. Touches nothing.
     Verify(Common),
-    /// Move buckets to where the configuration file asks for, while clients work; or go on with that.
+    /// Move rows to where the configuration file asks for, while clients work; or go on with that.
     Apply(Moving),
-    /// Move buckets back to where they were before `apply`.
+    /// Move rows back to where they were before `apply`.
     Rollback(Moving),
     /// Accept what has moved: there is no way back, and shards that own nothing and are not in the file are forgotten.
     Finish(Chosen),
-    /// Leave buckets where they are by now, and nothing else behind.
+    /// Leave rows where they are by now, and nothing else behind.
     Abort(Chosen),
-    /// Have `apply` or `rollback` stop after the present group of buckets.
+    /// Have `apply` or `rollback` stop after the present group of rows.
     Pause(Chosen),
     /// Let `apply` and `rollback` go on when they are run again.
     Resume(Chosen),
@@ -155,8 +155,8 @@ fn run(command: &Command, settings: &Settings) -> Result<bool, Failure> {
     match command {
         Command::Plan(common) => print_plan(settings, common.json)?,
         Command::Verify(common) => return print_verified(settings, common.json),
-        Command::Apply(moving) => move_buckets(settings, moving, false)?,
-        Command::Rollback(moving) => move_buckets(settings, moving, true)?,
+        Command::Apply(moving) => move_rows(settings, moving, false)?,
+        Command::Rollback(moving) => move_rows(settings, moving, true)?,
         Command::Finish(chosen) => end_movement(settings, chosen, true)?,
         Command::Abort(chosen) => end_movement(settings, chosen, false)?,
         Command::Pause(chosen) => set_paused(settings, chosen, true)?,
@@ -183,7 +183,7 @@ impl Chosen {
     }
 }
 
-fn move_buckets(settings: &Settings, moving: &Moving, back: bool) -> Result<(), Failure> {
+fn move_rows(settings: &Settings, moving: &Moving, back: bool) -> Result<(), Failure> {
     if !moving.yes {
         print_plan(settings, false)?;
         is_wanted()?;
@@ -230,7 +230,7 @@ fn is_wanted() -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::NotSaid);
     }
-    io::stderr().write_all(b"Move buckets so? [yes/no] ")?;
+    io::stderr().write_all(b"Move rows so? [yes/no] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     match answer.trim() {

@@ -11,6 +11,11 @@ use switchyard_router::topology::builder::{Builder, DatabaseState};
 use switchyard_router::topology::link::{Link, LinkError, Visitor};
 use switchyard_schema::ShardIndex;
 
+/// Of the values a server writes as text, all are the same on every server; and rows that a policy hides are an error, not missing.
+pub(crate) const SETTINGS: &str = "\
+SET row_security = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog;
+SET extra_float_digits = 3; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'";
+
 /// Why a primary could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {

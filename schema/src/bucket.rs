@@ -130,7 +130,7 @@ impl BucketMap {
         }
     }
 
-    fn of(owners: Box<[ShardIndex]>) -> BucketMap {
+    pub(crate) fn of(owners: Box<[ShardIndex]>) -> BucketMap {
         let shards = owners.iter().copied().collect();
         BucketMap { owners, shards }
     }

@@ -23,6 +23,7 @@ mod range;
 mod ring;
 mod shard;
 mod shard_sql;
+mod shift;
 
 pub use bucket::{BUCKETS, Bucket, BucketMap, BucketMapError, bucket_sql};
 pub use diagnostic::Diagnostic;
@@ -39,3 +40,4 @@ pub use placement::{Collation, KeyMap, NoShard, Placement, ResolveError};
 pub use range::RangeMap;
 pub use shard::{MAX_SHARDS, ShardIndex, ShardSet};
 pub use shard_sql::{owner_sql, shard_sql};
+pub use shift::{Keys, Shift, ShiftError};

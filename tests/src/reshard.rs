@@ -81,6 +81,15 @@ impl Reshard {
         stand
     }
 
+    /// Has a file say something else.
+    #[track_caller]
+    pub fn rewrite(&self, asks: Asks, from: &str, to: &str) {
+        let file = self.file(asks);
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+    }
+
     fn file(&self, asks: Asks) -> PathBuf {
         self.directory.path().join(format!("{asks:?}.toml"))
     }

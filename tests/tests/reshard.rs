@@ -1,7 +1,9 @@
-//! Buckets that move while clients work: from two shards to three, back, and at every kill.
+//! Rows that move while clients work: from two shards to three, back, and at every kill.
 
 #[path = "reshard/load.rs"]
 mod load;
+#[path = "reshard/methods.rs"]
+mod methods;
 
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ fn two_shards_become_three_and_two_again() {
     let report = stand
         .run(Asks::Three, &["apply", "--yes", "--group-rows", "1000"])
         .succeeded();
-    assert!(report.contains(" buckets with "), "{report}");
+    assert!(report.contains(" buckets and "), "{report}");
     stand.is_clean(Asks::Three);
     assert_eq!(seen(&mut client), before);
     assert_eq!(seen(&mut second), before);
@@ -100,15 +102,18 @@ fn clients_notice_nothing() {
 /// `SWITCHYARD_KILLS` says how often.
 #[test]
 fn the_program_is_killed() {
+    killed(&stand(), 10_000);
+}
+
+/// All of it takes about so many milliseconds.
+fn killed(stand: &Reshard, takes: u64) {
     let kills: u64 = std::env::var("SWITCHYARD_KILLS").map_or(6, |kills| kills.parse().unwrap());
-    let stand = stand();
-    let done = under_load(&stand, || {
+    let done = under_load(stand, || {
         for kill in 0..kills {
             let command = if kill % 4 == 3 { "rollback" } else { "apply" };
             let arguments = [command, "--yes", "--group-rows", "400"];
             let mut program = stand.spawn(Asks::Three, &arguments);
-            // All of it takes about ten seconds.
-            std::thread::sleep(Duration::from_millis(kill * 7919 % 10_000));
+            std::thread::sleep(Duration::from_millis(kill * 7919 % takes));
             program.kill().unwrap();
             program.wait_with_output().unwrap();
         }
@@ -121,9 +126,9 @@ fn the_program_is_killed() {
         stand.run(Asks::Three, &["rollback", "--yes"]).succeeded();
     }
     stand.is_clean(Asks::Three);
-    let users = stand.on_all("SELECT count(*) FROM users");
-    assert!(users.iter().all(|count| count != "0"), "{users:?}");
-    done.is_there(&stand);
+    let marks = stand.on_all("SELECT count(*) FROM marks");
+    assert!(marks.iter().all(|count| count != "0"), "{marks:?}");
+    done.is_there(stand);
 }
 
 /// A column that comes while rows move goes with them.

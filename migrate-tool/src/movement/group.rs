@@ -1,10 +1,10 @@
-//! A group of buckets on its way from one shard to another: one transaction on both, up to the point where both parts can be prepared.
+//! A group of rows on its way from one shard to another: one transaction on both, up to the point where both parts can be prepared.
 
 use std::time::Duration;
 
 use switchyard_router::backend::TextRow;
 use switchyard_router::backend::transfer::{TransferError, transfer};
-use switchyard_schema::Bucket;
+use switchyard_schema::Keys;
 use tokio::time::{Instant, sleep};
 
 use super::Error;
@@ -28,43 +28,31 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The longest that tables are waited for in all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Buckets that move together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Group {
-    /// The position of the shard that has them.
-    pub(super) from: usize,
-    /// The position of the shard that is to have them.
-    pub(super) to: usize,
-    pub(super) buckets: Vec<Bucket>,
+/// Rows that move together.
+#[derive(Debug)]
+pub(super) struct Group<'a> {
+    pub(super) tables: &'a [Moving],
+    /// Their columns.
+    pub(super) shapes: &'a [TextRow],
+    pub(super) keys: &'a Keys,
 }
 
-impl Group {
-    /// As an array of SQL.
-    fn array(&self) -> String {
-        let numbers: Vec<String> = self
-            .buckets
-            .iter()
-            .map(|bucket| bucket.number().to_string())
-            .collect();
-        format!("'{{{}}}'::pg_catalog.int8[]", numbers.join(","))
-    }
-
-    /// Takes a table's rows of these buckets away, as a COPY.
-    fn take(&self, table: &Moving) -> String {
-        let (name, columns, bucket, buckets) =
-            (&table.sql, &table.columns, &table.bucket, self.array());
-        format!(
-            "COPY (DELETE FROM {name} WHERE {bucket} = ANY ({buckets}) RETURNING {columns}) TO STDOUT (FORMAT binary)"
-        )
+impl Group<'_> {
+    /// Takes a table's rows away, as a COPY.
+    fn take(&self, table: &Moving) -> Result<String, Error> {
+        let (name, columns, condition) = (&table.sql, &table.columns, table.of(self.keys)?);
+        Ok(table.take(&format!(
+            "DELETE FROM {name} WHERE {condition} RETURNING {columns}"
+        )))
     }
 
     /// Brings a group's rows from `source` to `target`, and locks the tables of both, so that no further ones come. How many rows they were. `None`: the tables
     /// are not what they were.
     pub(super) async fn fill(
         &self,
-        (tables, shapes): (&[Moving], &[TextRow]),
         (source, target): (&mut Server, &mut Server),
     ) -> Result<Option<u64>, Error> {
+        let Group { tables, shapes, .. } = self;
         let names: Vec<&str> = tables.iter().map(|table| table.sql.as_str()).collect();
         for server in [&mut *source, &mut *target] {
             server.ask(BEGIN).await?;
@@ -74,26 +62,22 @@ impl Group {
             // From here on nobody changes them: a column that came since would be lost.
             let keep = format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", names.join(", "));
             server.ask(&keep).await?;
-            if tables::shapes(tables, server).await? != shapes {
+            if tables::shapes(tables, server).await? != *shapes {
                 return Ok(None);
             }
         }
-        let mut rows = self.copy(tables, (source, target)).await?;
+        let mut rows = self.copy((source, target)).await?;
         lock(&names, (source, target)).await?;
         // What was just deleted is in the index still: nearly all of it is looked at again.
         source.ask("SET LOCAL enable_seqscan = off").await?;
-        rows += self.copy(tables, (source, target)).await?;
+        rows += self.copy((source, target)).await?;
         Ok(Some(rows))
     }
 
-    async fn copy(
-        &self,
-        tables: &[Moving],
-        (source, target): (&mut Server, &mut Server),
-    ) -> Result<u64, Error> {
+    async fn copy(&self, (source, target): (&mut Server, &mut Server)) -> Result<u64, Error> {
         let mut rows = 0;
-        for table in tables {
-            let (take, put) = (self.take(table), table.put());
+        for table in self.tables {
+            let (take, put) = (self.take(table)?, table.put());
             let moved = transfer(
                 (source.link.connection(), &take),
                 (target.link.connection(), &put),

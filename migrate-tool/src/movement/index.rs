@@ -1,6 +1,8 @@
-//! Indexes on rows' buckets, by which groups are found. They are there only while buckets move, and known by their names.
+//! Indexes by which groups of rows are found: on their buckets, remainders, or keys. They are there only while rows move, and known by their names.
 
 use postgres_protocol::escape::escape_literal;
+
+use switchyard_schema::Keys;
 
 use super::Error;
 use super::tables::{Moving, first};
@@ -21,45 +23,79 @@ SELECT pg_catalog.quote_ident(named.name), pg_catalog.quote_ident(n.nspname) || 
        i.indexrelid IS NOT NULL, coalesce(i.indisvalid, false)
   FROM pg_catalog.pg_class t
   JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
- CROSS JOIN LATERAL (SELECT $PREFIX || t.oid) AS named (name)
+ CROSS JOIN LATERAL (SELECT pg_catalog.concat($PREFIX, t.oid, $SUFFIX)) AS named (name)
   LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = named.name
   LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
  WHERE t.oid = $TABLE::pg_catalog.regclass";
 
-/// Makes those that are not there. One that a killed program has left unfinished is made anew.
-pub(super) async fn make(server: &mut Server, tables: &[Moving]) -> Result<(), Error> {
-    let prefix = escape_literal(PREFIX);
+/// Whether the client has an index that begins with a column.
+const LIKE_IT: &str = "\
+SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = c.relam
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+ WHERE i.indrelid = $TABLE::pg_catalog.regclass AND a.attname = $KEY
+   AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL";
+
+/// Makes those by which some keys are found, where they are not there. One that a killed program has left unfinished is made anew.
+pub(super) async fn make(server: &mut Server, tables: &[Moving], keys: &Keys) -> Result<(), Error> {
     for table in tables {
         for stored in &table.stored {
-            let ask = ONE
-                .replace("$PREFIX", &prefix)
-                .replace("$TABLE", &escape_literal(stored));
-            let mut row = server
-                .ask(&ask)
-                .await?
-                .pop()
-                .unwrap_or_default()
-                .into_iter();
-            let mut next = || row.next().flatten().unwrap_or_default();
-            let (name, qualified, is_there, is_valid) =
-                (next(), next(), next() == "t", next() == "t");
-            if is_valid {
-                continue;
+            if !is_indexed(server, table, stored, keys).await? {
+                make_one(server, table, stored, keys).await?;
             }
-            if is_there {
-                server
-                    .ask(&format!("DROP INDEX CONCURRENTLY {qualified}"))
-                    .await?;
-            }
-            tracing::info!(shard = %server.name, table = %stored, "making an index on the bucket");
-            let bucket = &table.bucket;
-            server
-                .ask(&format!(
-                    "CREATE INDEX CONCURRENTLY {name} ON {stored} ({bucket})"
-                ))
-                .await?;
         }
     }
+    Ok(())
+}
+
+async fn is_indexed(
+    server: &mut Server,
+    table: &Moving,
+    stored: &str,
+    keys: &Keys,
+) -> Result<bool, Error> {
+    if keys.place_sql(&table.key) != table.key {
+        return Ok(false);
+    }
+    let ask = LIKE_IT
+        .replace("$TABLE", &escape_literal(stored))
+        .replace("$KEY", &escape_literal(&table.column));
+    Ok(!server.ask(&ask).await?.is_empty())
+}
+
+async fn make_one(
+    server: &mut Server,
+    table: &Moving,
+    stored: &str,
+    keys: &Keys,
+) -> Result<(), Error> {
+    let suffix = match keys {
+        Keys::Buckets(_) => String::new(),
+        Keys::Remainders { modulus, .. } => format!("_{modulus}"),
+        Keys::Range { .. } | Keys::Values(_) | Keys::Others(_) => "_key".to_owned(),
+    };
+    let ask = ONE
+        .replace("$PREFIX", &escape_literal(PREFIX))
+        .replace("$SUFFIX", &escape_literal(&suffix))
+        .replace("$TABLE", &escape_literal(stored));
+    let row = server.ask(&ask).await?.pop();
+    let mut row = row.unwrap_or_default().into_iter();
+    let mut next = || row.next().flatten().unwrap_or_default();
+    let (name, qualified, is_there, is_valid) = (next(), next(), next() == "t", next() == "t");
+    if is_valid {
+        return Ok(());
+    }
+    if is_there {
+        server
+            .ask(&format!("DROP INDEX CONCURRENTLY {qualified}"))
+            .await?;
+    }
+    tracing::info!(shard = %server.name, table = %stored, "making an index by which rows are found");
+    let place = keys.place_sql(&table.key);
+    server
+        .ask(&format!(
+            "CREATE INDEX CONCURRENTLY {name} ON {stored} (({place}))"
+        ))
+        .await?;
     Ok(())
 }
 

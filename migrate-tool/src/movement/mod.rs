@@ -1,37 +1,38 @@
-//! Moves buckets between shards while clients work (ADR 0024).
+//! Moves rows between shards while clients work (ADR 0024).
 //!
-//! A movement is the way from the bucket map in force to another one. It goes in [`group`]s of buckets, each in one transaction on the
-//! shard that has them and the one that is to have them, which the catalog decides ([`switchover`]). So the map always says where
+//! A movement is the way from the layout in force to another one: the bucket map, and the placements of tables without hash keys ([`layout`]). Tables
+//! whose equal keys are together stay so ([`family`]). It goes in [`group`]s of rows, as large as may move at a time ([`part`]), each in one transaction on the
+//! shard that has them and the one that is to have them, which the catalog decides ([`switchover`]). So the layout in force always says where
 //! every row is, and whoever dies leaves nothing to repair: the same command goes on. What the catalog keeps of a movement is only where it
 //! leads, and where back. Shards that the catalog does not know yet become shards first ([`newcomer`]).
 
+mod family;
 mod group;
 mod index;
+mod layout;
 mod newcomer;
+mod part;
 mod report;
 mod run;
 mod switchover;
 mod tables;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Lease, Movement};
 use switchyard_router::config::{Settings, User};
 use switchyard_router::distribute::switchover::FOLLOWING;
 use switchyard_router::topology::builder::DatabaseState;
-use switchyard_schema::{Bucket, BucketMap, Database, ShardIndex};
+use switchyard_schema::Database;
 use tokio::time::sleep;
 
 use crate::servers::{self, Server, ServerError};
-use group::Group;
 pub(crate) use report::{Report, Status};
 use run::Run;
 
 /// The longest one statement may take: those that move rows take as long as there are rows.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Why buckets could not be moved. What has moved stays where it is, and the same command goes on.
+/// Why rows could not be moved. What has moved stays where it is, and the same command goes on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A shard's primary failed.
@@ -40,7 +41,7 @@ pub(crate) enum Error {
     /// The catalog failed.
     #[error(transparent)]
     Catalog(#[from] switchyard_catalog::Error),
-    /// Buckets move only where there is a catalog.
+    /// Rows move only where there is a catalog.
     #[error(
         "the file has no [catalog], and only by what a catalog says all routers learn at one moment where rows are"
     )]
@@ -48,12 +49,12 @@ pub(crate) enum Error {
     /// The catalog does not know the database yet.
     #[error("the catalog has no database \"{0}\": start a router with this file first")]
     Unknown(String),
-    /// Another program moves its buckets.
-    #[error("another program is moving buckets of database \"{0}\"")]
+    /// Another program moves its rows.
+    #[error("another program is moving rows of database \"{0}\"")]
     Leased(String),
-    /// There is a movement, to another map than is asked for.
+    /// There is a movement, to another layout than is asked for.
     #[error(
-        "database \"{0}\" has a movement that leads elsewhere: say `finish` or `rollback` first, or `abort` to leave buckets where they are"
+        "database \"{0}\" has a movement that leads elsewhere: say `finish` or `rollback` first, or `abort` to leave rows where they are"
     )]
     Elsewhere(String),
     /// There is none.
@@ -61,13 +62,15 @@ pub(crate) enum Error {
     None(String),
     /// It is not at its end.
     #[error(
-        "{left} buckets of database \"{database}\" are still to move: say `apply`, or `abort` to leave them where they are"
+        "{buckets} buckets and rows of {tables} tables without hash keys of database \"{database}\" are still to move: say `apply`, or `abort` to leave them where they are"
     )]
     Unfinished {
         /// The database.
         database: String,
-        /// How many.
-        left: usize,
+        /// How many buckets.
+        buckets: usize,
+        /// How many tables.
+        tables: usize,
     },
     /// A table cannot move.
     #[error("table {table} cannot move: {why}")]
@@ -98,7 +101,7 @@ pub(crate) enum Error {
     Unnamed(String),
 }
 
-/// What a program that moves buckets of one database works with.
+/// What a program that moves rows of one database works with.
 #[derive(Debug)]
 struct Work<'a> {
     settings: &'a Settings,
@@ -139,10 +142,9 @@ impl<'a> Work<'a> {
 
     /// Has all routers know that rows may be on their way, on a recorded movement or on none.
     async fn announce(&mut self) -> Result<(), Error> {
-        let map = Arc::clone(&self.known.buckets);
         let (former, target) = match self.movement().await? {
             Some(movement) => (movement.former, movement.target),
-            None => (BucketMap::clone(&map), BucketMap::clone(&map)),
+            None => (self.known.layout(), self.known.layout()),
         };
         self.lease.record(&former, &target).await?;
         sleep(FOLLOWING).await;
@@ -175,9 +177,7 @@ impl<'a> Work<'a> {
         state.buckets = known.buckets.clone();
         let mut servers = servers::connect(self.settings, &state, only, PATIENCE).await?;
         for server in &mut servers {
-            server
-                .ask("SET search_path = pg_catalog; SET statement_timeout = 0")
-                .await?;
+            server.ask(servers::SETTINGS).await?;
         }
         Ok(servers)
     }
@@ -190,7 +190,7 @@ async fn known(catalog: &Catalog, database: &str) -> Result<CatalogDatabase, Err
     known.ok_or_else(|| Error::Unknown(database.to_owned()))
 }
 
-/// Moves buckets to where the file asks for, or goes on with that.
+/// Moves rows to where the file asks for, or goes on with that.
 ///
 /// # Errors
 /// [`Error`].
@@ -203,15 +203,16 @@ pub(crate) async fn apply(
     newcomer::welcome(&mut work, desired).await?;
     match work.movement().await? {
         Some(movement)
-            if movement.target != target(&movement.former, &work.known.database, desired) =>
+            if movement.target
+                != layout::target(&movement.former, &work.known.database, desired) =>
         {
             return Err(Error::Elsewhere(desired.name.clone()));
         }
         Some(_) => {}
         None => {
-            let target = target(&work.known.buckets, &work.known.database, desired);
-            let former = work.known.buckets.clone();
-            if target == *former {
+            let former = work.known.layout();
+            let target = layout::target(&former, &work.known.database, desired);
+            if target == former {
                 work.lease.forget().await?;
                 return Ok(Report::nothing(&work.known));
             }
@@ -221,7 +222,7 @@ pub(crate) async fn apply(
     go(work, group_rows).await
 }
 
-/// Moves buckets back to where they were before.
+/// Moves rows back to where they were before.
 ///
 /// # Errors
 /// [`Error`].
@@ -248,14 +249,13 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
     let name = || desired.name.clone();
     let known = work.known.clone();
     let movement = work.movement().await?.ok_or_else(|| Error::None(name()))?;
-    let left = groups(&known.buckets, &movement.target)
-        .iter()
-        .map(|group| group.buckets.len())
-        .sum();
-    if left > 0 {
+    let aimed = layout::aimed(&known, &movement.target);
+    let (buckets, tables) = layout::differing(&known.layout(), &aimed);
+    if buckets + tables > 0 {
         return Err(Error::Unfinished {
             database: name(),
-            left,
+            buckets,
+            tables,
         });
     }
     newcomer::may_leave(&known, desired)?;
@@ -265,7 +265,7 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
     Ok(Report::nothing(&known))
 }
 
-/// Leaves buckets where they are by now, and nothing else behind.
+/// Leaves rows where they are by now, and nothing else behind.
 ///
 /// # Errors
 /// [`Error`].
@@ -305,43 +305,6 @@ pub(crate) async fn status(settings: &Settings, database: &str) -> Result<Status
         .await?;
     catalog.close().await;
     Ok(Status::of(&known, movement.as_ref()))
-}
-
-/// The map that the file asks for, its owners numbered as in the catalog. Shards that the file has no more get nothing.
-fn target(from: &BucketMap, known: &Database, desired: &Database) -> BucketMap {
-    let names: Vec<&str> = known
-        .shards
-        .iter()
-        .map(|shard| shard.name.as_str())
-        .collect();
-    let weight = |name: &&str| {
-        let index = desired
-            .shard_index(name)
-            .and_then(|index| desired.shard(index));
-        index.map_or(0, |shard| shard.weight)
-    };
-    let wanted: Vec<(&str, u32)> = names.iter().map(|name| (*name, weight(name))).collect();
-    if wanted == known.weights() {
-        return from.clone();
-    }
-    from.rebalance(&names, &wanted)
-}
-
-/// What is to move from one map to another, in as few groups as there are pairs of shards.
-fn groups(from: &BucketMap, to: &BucketMap) -> Vec<Group> {
-    let mut groups: BTreeMap<(ShardIndex, ShardIndex), Vec<Bucket>> = BTreeMap::new();
-    for bucket in Bucket::all() {
-        let (from, to) = (from.owner(bucket), to.owner(bucket));
-        if from != to {
-            groups.entry((from, to)).or_default().push(bucket);
-        }
-    }
-    let group = |((from, to), buckets): ((ShardIndex, ShardIndex), _)| Group {
-        from: from.position(),
-        to: to.position(),
-        buckets,
-    };
-    groups.into_iter().map(group).collect()
 }
 
 /// Moves what is left of the recorded movement.

@@ -11,7 +11,7 @@ use switchyard_router::config::Password;
 use switchyard_schema::{Database, Distribution, Method, Node, NodeTls, Shard};
 use tokio::process::Command;
 
-use super::tables::alike;
+use super::tables::{alike, format};
 use super::{Error, Work, group, switchover};
 use crate::names::quoted;
 use crate::servers::Server;
@@ -279,8 +279,9 @@ async fn copy_references(
     group::lock(&names, (old, new)).await?;
     for (table, name) in references.into_iter().zip(names) {
         let columns = alike(table, std::slice::from_mut(new)).await?;
-        let take = format!("COPY (SELECT {columns} FROM {name}) TO STDOUT (FORMAT binary)");
-        let put = format!("COPY {name} ({columns}) FROM STDIN (FORMAT binary)");
+        let form = format(name, std::slice::from_mut(new)).await?;
+        let take = format!("COPY (SELECT {columns} FROM {name}) TO STDOUT (FORMAT {form})");
+        let put = format!("COPY {name} ({columns}) FROM STDIN (FORMAT {form})");
         let copied = transfer(
             (old.link.connection(), &take),
             (new.link.connection(), &put),

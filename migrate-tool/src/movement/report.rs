@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use switchyard_catalog::{CatalogDatabase, Movement};
-use switchyard_schema::BucketMap;
+use switchyard_schema::Keys;
 
-use super::group::Group;
+use super::layout::{aimed, differing};
 
 /// What one run has done.
 #[derive(Debug, Serialize, PartialEq)]
@@ -16,9 +16,11 @@ pub(crate) struct Report {
     pub(crate) database: String,
     /// The version of the bucket map that is in force.
     pub(crate) epoch: u64,
+    /// Transactions by which rows have moved.
+    pub(crate) groups: usize,
     /// Buckets that have moved.
     pub(crate) buckets: usize,
-    /// Their rows.
+    /// Rows that have moved.
     pub(crate) rows: u64,
     /// How long it took.
     pub(crate) seconds: f64,
@@ -31,6 +33,7 @@ impl Report {
         Report {
             database: known.database.name.clone(),
             epoch: known.epoch,
+            groups: 0,
             buckets: 0,
             rows: 0,
             seconds: 0.0,
@@ -38,8 +41,11 @@ impl Report {
         }
     }
 
-    pub(super) fn moved(&mut self, group: &Group, rows: u64) {
-        self.buckets += group.buckets.len();
+    pub(super) fn moved(&mut self, keys: &Keys, rows: u64) {
+        self.groups += 1;
+        if let Keys::Buckets(buckets) = keys {
+            self.buckets += buckets.len();
+        }
         self.rows += rows;
     }
 }
@@ -49,6 +55,7 @@ impl Display for Report {
         let Self {
             database,
             epoch,
+            groups,
             buckets,
             rows,
             seconds,
@@ -57,27 +64,27 @@ impl Display for Report {
         let end = if *paused { "; paused" } else { "" };
         writeln!(
             f,
-            "database {database}: {buckets} buckets with {rows} rows moved in {seconds:.1} s, epoch {epoch}{end}"
+            "database {database}: {buckets} buckets and {rows} rows in {groups} groups moved in {seconds:.1} s, epoch {epoch}{end}"
         )
     }
 }
 
-/// Says how it goes, when a group has moved and so many buckets are left.
-pub(super) fn tell(report: &Report, (rows, took): (u64, Duration), left: usize, since: Duration) {
+/// Says how it goes, when a group has moved and so many buckets and tables are left.
+pub(super) fn tell(
+    report: &Report,
+    (rows, took): (u64, Duration),
+    (buckets, tables): (usize, usize),
+    since: Duration,
+) {
     let each = since.as_secs_f64() / report.buckets.max(1) as f64;
     tracing::info!(
         rows,
         milliseconds = took.as_millis(),
-        buckets_left = left,
-        seconds_left = (each * left as f64).round(),
+        buckets_left = buckets,
+        tables_left = tables,
+        seconds_left = (each * buckets as f64).round(),
         "a group has moved"
     );
-}
-
-/// How many buckets are elsewhere by the other map.
-pub(super) fn differing(one: &BucketMap, other: &BucketMap) -> usize {
-    let pairs = one.owners().iter().zip(other.owners());
-    pairs.filter(|(one, other)| one != other).count()
 }
 
 /// How far a movement is.
@@ -93,6 +100,10 @@ pub(crate) struct Status {
     pub(crate) buckets: usize,
     /// Those of them that have not.
     pub(crate) left: usize,
+    /// Tables without hash keys that are to be placed otherwise.
+    pub(crate) tables: usize,
+    /// Those of them that are not yet.
+    pub(crate) tables_left: usize,
 }
 
 /// What a movement is doing.
@@ -111,15 +122,16 @@ pub(crate) enum State {
 
 impl Status {
     pub(super) fn of(known: &CatalogDatabase, movement: Option<&Movement>) -> Status {
-        let (buckets, left) = movement.map_or((0, 0), |movement| {
-            (
+        let ((buckets, tables), (left, tables_left)) = match movement {
+            Some(movement) => (
                 differing(&movement.former, &movement.target),
-                differing(&known.buckets, &movement.target),
-            )
-        });
+                differing(&known.layout(), &aimed(known, &movement.target)),
+            ),
+            None => Default::default(),
+        };
         let state = match movement.filter(|movement| movement.former != movement.target) {
             None => State::None,
-            Some(_) if left == 0 => State::Moved,
+            Some(_) if left == 0 && tables_left == 0 => State::Moved,
             Some(movement) if movement.paused => State::Paused,
             Some(_) => State::Moving,
         };
@@ -129,6 +141,8 @@ impl Status {
             state,
             buckets,
             left,
+            tables,
+            tables_left,
         }
     }
 }
@@ -141,23 +155,23 @@ impl Display for Status {
             state,
             buckets,
             left,
+            tables,
+            tables_left,
         } = self;
         let moved = buckets.saturating_sub(*left);
+        let placed = tables.saturating_sub(*tables_left);
+        let of = match tables {
+            0 => format!("{moved} of {buckets} buckets have moved"),
+            _ => format!(
+                "{moved} of {buckets} buckets have moved, {placed} of {tables} tables without hash keys are placed anew"
+            ),
+        };
         write!(f, "database {database}, epoch {epoch}: ")?;
         match state {
             State::None => writeln!(f, "nothing is moving"),
-            State::Moving => writeln!(
-                f,
-                "{moved} of {buckets} buckets have moved; `apply` goes on, `rollback` goes back"
-            ),
-            State::Paused => writeln!(
-                f,
-                "{moved} of {buckets} buckets have moved; paused until `resume`"
-            ),
-            State::Moved => writeln!(
-                f,
-                "all {buckets} buckets have moved; `finish` accepts it, `rollback` goes back"
-            ),
+            State::Moving => writeln!(f, "{of}; `apply` goes on, `rollback` goes back"),
+            State::Paused => writeln!(f, "{of}; paused until `resume`"),
+            State::Moved => writeln!(f, "{of}; `finish` accepts it, `rollback` goes back"),
         }
     }
 }

@@ -1,16 +1,16 @@
-//! One run of the program: group after group, until the map in force is the movement's target or it is told to stop.
+//! One run of the program: group after group, until the layout in force is the movement's target or it is told to stop.
 
 use std::time::Duration;
 
-use switchyard_catalog::{Movement, Step};
-use switchyard_router::backend::TextRow;
-use switchyard_schema::BucketMap;
+use switchyard_catalog::{Layout, Movement, Step};
+use switchyard_schema::Shift;
 use tokio::time::{Instant, sleep};
 
+use super::family::Family;
 use super::group::Group;
+use super::part::part;
 use super::switchover::{self, Visit};
-use super::tables::{self, Moving};
-use super::{Error, Report, Work, groups, index, newcomer, report};
+use super::{Error, Report, Work, index, layout, newcomer, report};
 use crate::servers::{Server, ServerError};
 
 /// So often a group is tried that clients are in the way of, and so long after the time before.
@@ -40,11 +40,9 @@ impl Crew {
 #[derive(Debug)]
 pub(super) struct Run {
     crew: Crew,
-    tables: Vec<Moving>,
-    /// Their columns.
-    shapes: Vec<TextRow>,
-    /// Shards whose tables have an index on the bucket.
-    indexed: Vec<usize>,
+    families: Vec<Family>,
+    /// Shards, and families whose tables there have an index by which groups are found.
+    indexed: Vec<(usize, usize)>,
     /// About how many rows the next group has, and the most it may have.
     rows: u64,
     most: u64,
@@ -61,8 +59,7 @@ impl Run {
         newcomer::can_take_part(&mut crew.servers).await?;
         let mut run = Run {
             crew,
-            tables: Vec::new(),
-            shapes: Vec::new(),
+            families: Vec::new(),
             indexed: Vec::new(),
             rows: FEW.min(most),
             most,
@@ -75,65 +72,98 @@ impl Run {
     }
 
     /// Looks at the tables.
-    async fn learn_tables(&mut self, work: &Work<'_>) -> Result<(), Error> {
-        let servers = &mut self.crew.servers;
-        self.tables = tables::moving(&work.known.database, servers).await?;
-        if let Some(first) = servers.first_mut() {
-            self.shapes = tables::shapes(&self.tables, first).await?;
-        }
+    async fn learn_tables(&mut self, work: &mut Work<'_>) -> Result<(), Error> {
         self.indexed.clear();
-        Ok(())
+        let Some(movement) = work.movement().await? else {
+            return Ok(());
+        };
+        let servers = &mut self.crew.servers;
+        let (families, against) = Family::all(&work.known, &movement.target, servers).await?;
+        self.families = families;
+        against.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Moves group after group.
     pub(super) async fn finish(mut self, work: &mut Work<'_>) -> Result<Report, Error> {
         while let Some(movement) = work.movement().await? {
-            let left = groups(&work.known.buckets, &movement.target);
-            self.report.paused = movement.paused && !left.is_empty();
-            let Some(whole) = left.first().filter(|_| !movement.paused) else {
+            let target = layout::aimed(&work.known, &movement.target);
+            let now = work.known.layout();
+            if now == target {
                 break;
-            };
-            self.step(work, whole, &movement).await?;
+            }
+            self.report.paused = movement.paused;
+            if movement.paused {
+                break;
+            }
+            match self.next(&now, &target)? {
+                Some((family, whole)) => self.step(work, (family, whole), &movement).await?,
+                None => {
+                    // Every row is where it is to be.
+                    if !work.lease.rewrite(&work.known, &target).await? {
+                        self.failed(Error::Unsteady)?;
+                    }
+                    work.refresh().await?;
+                }
+            }
         }
         if !self.report.paused {
             index::remove(&mut self.crew.servers).await?;
-            tables::analyze(&self.tables, &mut self.crew.servers).await?;
+            self.analyze().await?;
         }
         self.report.seconds = self.began.elapsed().as_secs_f64();
         self.report.epoch = work.known.epoch;
         Ok(self.report)
     }
 
-    /// Moves some of these buckets.
+    /// What is to move next, and the number of its family.
+    fn next(&self, now: &Layout, target: &Layout) -> Result<Option<(usize, Shift)>, Error> {
+        for (family, number) in self.families.iter().zip(0..) {
+            if let Some(shift) = family.left(now, target)?.into_iter().next() {
+                return Ok(Some((number, shift)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has PostgreSQL look what there is now, for its plans.
+    async fn analyze(&mut self) -> Result<(), Error> {
+        let tables = self.families.iter().flat_map(|family| &family.tables);
+        let names: Vec<&str> = tables.map(|table| table.sql.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        for server in &mut self.crew.servers {
+            server.ask(&format!("ANALYZE {}", names.join(", "))).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves some of these rows.
     async fn step(
         &mut self,
         work: &mut Work<'_>,
-        whole: &Group,
+        (number, whole): (usize, Shift),
         movement: &Movement,
     ) -> Result<(), Error> {
-        let source = self
-            .crew
-            .servers
-            .get_mut(whole.from)
-            .ok_or(Error::Unsteady)?;
-        if !self.indexed.contains(&whole.from) {
-            index::make(source, &self.tables).await?;
-            self.indexed.push(whole.from);
+        let from = whole.from.position();
+        let source = self.crew.servers.get_mut(from).ok_or(Error::Unsteady)?;
+        let family = self.families.get(number).ok_or(Error::Unsteady)?;
+        if !self.indexed.contains(&(from, number)) {
+            index::make(source, &family.tables, &whole.keys).await?;
+            self.indexed.push((from, number));
         }
-        let group = part(whole, &work.known.buckets, source, &self.tables, self.rows).await?;
+        let now = work.known.layout();
+        let shift = part(&whole, &now, (family, source), self.rows).await?;
         let started = Instant::now();
-        match self.move_group(work, &group).await {
+        match self.move_group(work, number, &shift).await {
             Ok(Some(rows)) => {
                 self.failures = 0;
-                self.report.moved(&group, rows);
-                let left = report::differing(&work.known.buckets, &movement.target);
-                let left = left - group.buckets.len();
-                report::tell(
-                    &self.report,
-                    (rows, started.elapsed()),
-                    left,
-                    self.began.elapsed(),
-                );
+                self.report.moved(&shift.keys, rows);
+                work.refresh().await?;
+                let left = layout::differing(&work.known.layout(), &movement.target);
+                let since = self.began.elapsed();
+                report::tell(&self.report, (rows, started.elapsed()), left, since);
+                return Ok(());
             }
             // Tables have been distributed or altered meanwhile.
             Ok(None) => {
@@ -158,25 +188,26 @@ impl Run {
     async fn move_group(
         &mut self,
         work: &mut Work<'_>,
-        group: &Group,
+        number: usize,
+        shift: &Shift,
     ) -> Result<Option<u64>, Error> {
         let Crew { servers, visits } = &mut self.crew;
-        let pair = servers.get_disjoint_mut([group.from, group.to]);
+        let pair = servers.get_disjoint_mut([shift.from.position(), shift.to.position()]);
         let [source, target] = pair.map_err(|_| Error::Unsteady)?;
+        let family = self.families.get(number).ok_or(Error::Unsteady)?;
+        let group = Group {
+            tables: &family.tables,
+            shapes: &family.shapes,
+            keys: &shift.keys,
+        };
         let began = Instant::now();
-        let tables = (&*self.tables, &*self.shapes);
-        let Some(rows) = group.fill(tables, (source, target)).await? else {
+        let Some(rows) = group.fill((source, target)).await? else {
             return Ok(None);
         };
         let took = began.elapsed();
-        let mut owners = work.known.buckets.owners().to_vec();
-        for bucket in &group.buckets {
-            owners[usize::from(bucket.number())] = target.shard;
-        }
-        let shards = work.known.database.shards.len();
-        let map = BucketMap::from_owners(owners, shards).map_err(|_| Error::Unsteady)?;
-        let moved =
-            switchover::run(work, &mut [source, target], visits, Step::Buckets(&map)).await?;
+        let next = family.after(&work.known.layout(), shift)?;
+        let step = Step::Layout(&next);
+        let moved = switchover::run(work, &mut [source, target], visits, step).await?;
         self.fit(took);
         Ok(moved.then_some(rows))
     }
@@ -197,28 +228,6 @@ impl Run {
             false => Err(error),
         }
     }
-}
-
-/// As much of a group as has about so many rows.
-async fn part(
-    whole: &Group,
-    map: &BucketMap,
-    source: &mut Server,
-    tables: &[Moving],
-    rows: u64,
-) -> Result<Group, Error> {
-    let there = index::estimate(source, tables).await?;
-    let owners = map.owners().iter();
-    let owned = owners
-        .filter(|owner| owner.position() == whole.from)
-        .count()
-        .max(1);
-    let each = (there / owned as f64).max(f64::MIN_POSITIVE);
-    let count = ((rows as f64 / each) as usize).clamp(1, whole.buckets.len());
-    Ok(Group {
-        buckets: whole.buckets[..count].to_vec(),
-        ..whole.clone()
-    })
 }
 
 /// Whether clients are the reason, who go on.

@@ -1,8 +1,8 @@
-//! The tables whose rows move: those of hash keys, as every shard has them.
+//! The tables whose rows move, as every shard has them, and what speaks against it.
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use switchyard_router::backend::TextRow;
-use switchyard_schema::{Database, Method, Table, bucket_sql};
+use switchyard_schema::{KeyType, Keys, ShardKey, Table, TableName};
 
 use super::Error;
 use crate::names::quoted;
@@ -21,6 +21,14 @@ SELECT a.attrelid::pg_catalog.regclass, pg_catalog.quote_ident(a.attname), pg_ca
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = ANY (ARRAY[$TABLES]::pg_catalog.regclass[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
  ORDER BY a.attrelid::pg_catalog.regclass::text, a.attname";
+
+/// Whether values of a table have a binary form that means the same on another server: arrays and records say the numbers of their elements' types,
+/// which are not the same there for types that users have made.
+const IS_BINARY: &str = "\
+SELECT NOT EXISTS (
+    SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = $TABLE::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+       AND (t.typsend = 0 OR t.oid >= 16384 AND (t.typtype NOT IN ('b', 'e') OR t.typelem <> 0)))";
 
 /// Tables that inherit from it without being its partitions: their rows would come to be its own.
 const HEIRS: &str = "\
@@ -42,24 +50,107 @@ SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c
 /// A table whose rows move.
 #[derive(Debug, Clone)]
 pub(super) struct Moving {
+    pub(super) name: TableName,
     /// Its name in SQL.
     pub(super) sql: String,
     /// The columns that are stored, in SQL.
     pub(super) columns: String,
-    /// The expression for a row's bucket.
-    pub(super) bucket: String,
+    /// The shard key.
+    pub(super) column: String,
+    /// The same in SQL.
+    pub(super) key: String,
+    pub(super) key_type: KeyType,
     /// The tables that have its rows, in SQL.
     pub(super) stored: Vec<String>,
+    /// The form in which its rows go.
+    format: &'static str,
 }
 
 impl Moving {
+    /// Gives what a query gives, as a COPY.
+    pub(super) fn take(&self, query: &str) -> String {
+        format!("COPY ({query}) TO STDOUT (FORMAT {})", self.format)
+    }
+
     /// Stores rows, as a COPY.
     pub(super) fn put(&self) -> String {
         format!(
-            "COPY {} ({}) FROM STDIN (FORMAT binary)",
-            self.sql, self.columns
+            "COPY {} ({}) FROM STDIN (FORMAT {})",
+            self.sql, self.columns, self.format
         )
     }
+
+    /// True of its rows with some keys.
+    pub(super) fn of(&self, keys: &Keys) -> Result<String, Error> {
+        let condition = keys.sql(&self.key, self.key_type);
+        condition.map_err(|error| self.refused(&error.to_string()))
+    }
+
+    pub(super) fn refused(&self, why: &str) -> Error {
+        Error::Table {
+            table: self.name.to_string(),
+            why: why.to_owned(),
+        }
+    }
+
+    /// Looks at a table. What speaks against moving its rows is noted.
+    pub(super) async fn look(
+        table: &Table,
+        (key, key_type): (&ShardKey, KeyType),
+        servers: &mut [Server],
+        against: &mut Vec<Error>,
+    ) -> Result<Moving, Error> {
+        let sql = quoted(&table.name);
+        let columns = match alike(table, servers).await {
+            Err(error @ Error::Table { .. }) => {
+                against.push(error);
+                String::new()
+            }
+            columns => columns?,
+        };
+        let mut stored = Vec::new();
+        for server in servers.iter_mut() {
+            let loud = server.ask(&of(LOUD, &sql)).await?;
+            if let Some(trigger) = first(loud) {
+                against.push(refused(
+                    table,
+                    format!(
+                        "its trigger {trigger} would fire for rows that move: ALTER TABLE … ENABLE TRIGGER {trigger}"
+                    ),
+                ));
+            }
+            if let Some(heir) = first(server.ask(&of(HEIRS, &sql)).await?) {
+                against.push(refused(table, format!("{heir} inherits from it")));
+            }
+            let found = server.ask(&of(STORED, &sql)).await?;
+            stored = found
+                .into_iter()
+                .filter_map(|row| row.into_iter().next()?)
+                .collect();
+        }
+        Ok(Moving {
+            name: table.name.clone(),
+            column: key.column.clone(),
+            key: escape_identifier(&key.column),
+            key_type,
+            format: format(&sql, servers).await?,
+            sql,
+            columns,
+            stored,
+        })
+    }
+}
+
+/// The form of COPY in which a table's rows go to another server.
+pub(super) async fn format(table: &str, servers: &mut [Server]) -> Result<&'static str, Error> {
+    let Some(server) = servers.first_mut() else {
+        return Ok("binary");
+    };
+    let is_binary = first(server.ask(&of(IS_BINARY, table)).await?);
+    Ok(match is_binary.as_deref() {
+        Some("t") => "binary",
+        _ => "text",
+    })
 }
 
 /// The stored columns of tables, as a server has them.
@@ -69,63 +160,6 @@ pub(super) async fn shapes(tables: &[Moving], server: &mut Server) -> Result<Vec
     Ok(server
         .ask(&SHAPES.replace("$TABLES", &names.join(",")))
         .await?)
-}
-
-/// The tables of hash keys, once it is certain that all servers have them alike and that nothing notices when their rows move.
-pub(super) async fn moving(
-    database: &Database,
-    servers: &mut [Server],
-) -> Result<Vec<Moving>, Error> {
-    let mut tables = Vec::new();
-    for table in &database.tables {
-        let Some(key) = table.distribution.shard_key() else {
-            continue;
-        };
-        if key.method != Method::Hash {
-            continue;
-        }
-        let sql = quoted(&table.name);
-        let columns = alike(table, servers).await?;
-        let mut stored = Vec::new();
-        for server in servers.iter_mut() {
-            let loud = server.ask(&of(LOUD, &sql)).await?;
-            if let Some(trigger) = first(loud) {
-                return Err(refused(
-                    table,
-                    format!(
-                        "its trigger {trigger} would fire for rows that move: ALTER TABLE … ENABLE TRIGGER {trigger}"
-                    ),
-                ));
-            }
-            if let Some(heir) = first(server.ask(&of(HEIRS, &sql)).await?) {
-                return Err(refused(table, format!("{heir} inherits from it")));
-            }
-            let found = server.ask(&of(STORED, &sql)).await?;
-            stored = found
-                .into_iter()
-                .filter_map(|row| row.into_iter().next()?)
-                .collect();
-        }
-        tables.push(Moving {
-            bucket: bucket_sql(&escape_identifier(&key.column)),
-            sql,
-            columns,
-            stored,
-        });
-    }
-    Ok(tables)
-}
-
-/// Has PostgreSQL look what there is now, for its plans.
-pub(super) async fn analyze(tables: &[Moving], servers: &mut [Server]) -> Result<(), Error> {
-    let names: Vec<&str> = tables.iter().map(|table| table.sql.as_str()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    for server in servers {
-        server.ask(&format!("ANALYZE {}", names.join(", "))).await?;
-    }
-    Ok(())
 }
 
 /// The stored columns of a table, which have to be the same everywhere.
@@ -156,7 +190,7 @@ pub(super) fn first(rows: Vec<Vec<Option<String>>>) -> Option<String> {
     rows.into_iter().next()?.into_iter().next()?
 }
 
-fn refused(table: &Table, why: String) -> Error {
+pub(super) fn refused(table: &Table, why: String) -> Error {
     Error::Table {
         table: table.name.to_string(),
         why,

@@ -1,4 +1,7 @@
-use switchyard_schema::{Database, Shard};
+use std::collections::BTreeMap;
+
+use switchyard_catalog::Layout;
+use switchyard_schema::{BucketMap, Shard, ShardIndex};
 
 use super::*;
 
@@ -15,36 +18,73 @@ fn database(shards: &[(&str, u32)]) -> Database {
     }
 }
 
+fn layout_of(shards: &[(&str, u32)]) -> Layout {
+    Layout {
+        buckets: BucketMap::place(shards),
+        methods: BTreeMap::new(),
+    }
+}
+
 #[test]
 fn a_new_shard_gets_its_share_and_nothing_else_moves() {
-    let before = BucketMap::place(&[("a", 1), ("b", 1)]);
+    let before = layout_of(&[("a", 1), ("b", 1)]);
     let known = database(&[("a", 1), ("b", 1), ("c", 0)]);
-    let map = target(&before, &known, &database(&[("c", 1), ("a", 1), ("b", 1)]));
-    let counts = map.counts(3);
+    let after = layout::target(&before, &known, &database(&[("c", 1), ("a", 1), ("b", 1)]));
+    let counts = after.buckets.counts(3);
     assert!(
         counts.iter().all(|count| (5461..=5462).contains(count)),
         "{counts:?}"
     );
-    let groups = groups(&before, &map);
-    assert!(groups.iter().all(|group| group.to == 2), "{groups:?}");
-    let moving: usize = groups.iter().map(|group| group.buckets.len()).sum();
-    assert_eq!(moving, counts[2]);
+    let shifts = before.buckets.shifts(&after.buckets);
+    assert!(
+        shifts.iter().all(|shift| shift.to == ShardIndex(2)),
+        "{shifts:?}"
+    );
+    assert_eq!(layout::differing(&before, &after), (counts[2], 0));
 }
 
 #[test]
 fn a_shard_that_is_not_in_the_file_gets_nothing() {
-    let before = BucketMap::place(&[("a", 1), ("b", 1), ("c", 1)]);
-    let map = target(
-        &before,
-        &database(&[("a", 1), ("b", 1), ("c", 1)]),
-        &database(&[("a", 1), ("b", 1)]),
-    );
-    assert_eq!(map.counts(3)[2], 0);
+    let known = database(&[("a", 1), ("b", 1), ("c", 1)]);
+    let before = layout_of(&[("a", 1), ("b", 1), ("c", 1)]);
+    let after = layout::target(&before, &known, &database(&[("a", 1), ("b", 1)]));
+    assert_eq!(after.buckets.counts(3)[2], 0);
 }
 
 #[test]
 fn the_same_shards_keep_what_they_have() {
-    let before = BucketMap::place(&[("a", 1), ("b", 1)]);
+    let before = layout_of(&[("a", 1), ("b", 1)]);
     let known = database(&[("a", 1), ("b", 1)]);
-    assert_eq!(target(&before, &known, &known), before);
+    assert_eq!(layout::target(&before, &known, &known), before);
+}
+
+/// Shards are told by name: the file may have them in another order.
+#[test]
+fn methods_are_those_of_the_file_in_the_numbers_of_the_catalog() {
+    let file = |shards: &str, method: &str| {
+        let text = format!(
+            "users = [{{ name = 'u', password = 'p' }}]\n[[databases]]\nname = 'd'\nshards = [{shards}]
+             tables = [{{ name = 't', shard_key = 'k', method = 'modulo', {method} }}]"
+        );
+        let config = switchyard_schema::Config::parse(&text).unwrap();
+        config.databases[0].clone()
+    };
+    let shard =
+        |name| format!("{{ name = '{name}', nodes = [{{ host = '{name}', role = 'primary' }}] }}");
+    let known = file(&[shard("a"), shard("b")].join(","), "shards = ['a', 'b']");
+    let desired = file(
+        &[shard("b"), shard("a")].join(","),
+        "shards = ['b', 'b', 'a']",
+    );
+    let table = switchyard_schema::TableName::new("public", "t");
+    let modulo = |shards: &[u16]| {
+        let shards = shards.iter().copied().map(ShardIndex).collect();
+        BTreeMap::from([(table.clone(), switchyard_schema::Method::Modulo(shards))])
+    };
+    let before = Layout {
+        methods: modulo(&[0, 1]),
+        ..layout_of(&[("a", 1), ("b", 1)])
+    };
+    let after = layout::target(&before, &known, &desired);
+    assert_eq!(after.methods, modulo(&[1, 1, 0]));
 }

@@ -92,7 +92,7 @@ async fn verify_database(
     let found = loader::introspect(&mut first.link).await;
     let found = found.map_err(|source| first.failed(source))?;
     let relations = Relations::build(&state.schema, &found, Some(&state.buckets));
-    ask_all(&mut servers, sql::SETTINGS).await?;
+    ask_all(&mut servers, servers::SETTINGS).await?;
     let mut reports = Vec::new();
     for table in &state.schema.tables {
         tracing::info!(database = %state.schema.name, table = %table.name, "looking at a table's rows");

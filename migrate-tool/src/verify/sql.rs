@@ -4,11 +4,6 @@ use switchyard_schema::{ShardIndex, TableName};
 
 use crate::names::quoted;
 
-/// Of the values a server writes as text, all are the same on every server; and rows that a policy hides are an error, not missing.
-pub(super) const SETTINGS: &str = "\
-SET row_security = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog;
-SET extra_float_digits = 3; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET bytea_output = 'hex'";
-
 /// Rows that are shown of those that are wrong.
 const EXAMPLES: usize = 5;
 /// Characters of a row that are shown.

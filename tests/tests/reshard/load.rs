@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use switchyard_tests::{Client, Reshard};
+use switchyard_tests::{Asks, Client, Reshard};
 
 /// Rows that clients count up and add to while they move.
 const MARKS: &str = "CREATE TABLE marks (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);";
@@ -12,12 +12,23 @@ name = \"marks\"
 shard_key = \"id\"
 method = \"hash\"
 ";
+const HASH: &str = "method = \"hash\"";
 const ROWS: usize = 1000;
 const WRITERS: usize = 4;
 
-/// A bed with the rows.
+/// A bed with the rows, by hash.
 pub(super) fn stand() -> Reshard {
-    let stand = Reshard::start(MARKS, CONFIG);
+    with_marks(Reshard::start(MARKS, CONFIG))
+}
+
+/// A bed with the rows, distributed by a method that is another one in the file that asks for three shards.
+pub(super) fn stand_by(two: &str, three: &str) -> Reshard {
+    let stand = with_marks(Reshard::start(MARKS, &CONFIG.replace(HASH, two)));
+    stand.rewrite(Asks::Three, two, three);
+    stand
+}
+
+fn with_marks(stand: Reshard) -> Reshard {
     let fill = format!("INSERT INTO marks SELECT n, 0 FROM generate_series(0, {ROWS} - 1) AS n");
     stand.bed.client().run(&fill).succeeded();
     stand
