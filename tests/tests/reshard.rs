@@ -158,6 +158,36 @@ fn tables_are_altered_meanwhile() {
     assert_eq!(client.run(there).value(), "1000");
 }
 
+/// Tickets with numbers that no sequence makes.
+const TICKETS: &str = "CREATE TABLE tickets (id bigint, owner int NOT NULL);";
+const TICKETS_CONFIG: &str = "
+[[databases.tables]]
+name = \"tickets\"
+shard_key = \"owner\"
+method = \"hash\"
+";
+
+/// A new shard makes numbers of its own.
+#[test]
+fn a_new_shard_makes_numbers() {
+    let stand = Reshard::start(TICKETS, TICKETS_CONFIG);
+    let mut client = stand.bed.client();
+    client
+        .run("SELECT create_snowflake_generator()")
+        .succeeded();
+    client
+        .run("ALTER TABLE tickets ALTER id SET DEFAULT switchyard.gen_snowflake_id(), ADD PRIMARY KEY (id, owner)")
+        .succeeded();
+    let some = "INSERT INTO tickets (owner) SELECT n FROM generate_series(1, 150) AS n";
+    client.run(some).succeeded();
+    stand.run(Asks::Three, &["apply", "--yes"]).succeeded();
+    stand.is_clean(Asks::Three);
+    client.run(some).succeeded();
+    let made = "SELECT count(*), count(DISTINCT id), count(DISTINCT id >> 12 & 1023) FROM tickets";
+    assert_eq!(client.run(made).succeeded().texts(), [["300", "300", "3"]]);
+    stand.is_clean(Asks::Three);
+}
+
 /// A trigger that fires whatever happens.
 const LOUD: &str =
     "CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';

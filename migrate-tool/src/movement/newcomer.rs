@@ -8,6 +8,7 @@ use switchyard_catalog::{CatalogDatabase, Step};
 use switchyard_router::backend::TextRow;
 use switchyard_router::backend::transfer::{TransferError, transfer};
 use switchyard_router::config::Password;
+use switchyard_router::distribute::snowflake;
 use switchyard_schema::{Database, Distribution, Method, Node, NodeTls, Shard};
 use tokio::process::Command;
 
@@ -162,11 +163,7 @@ async fn define(
         shard: shard.name.clone(),
         why,
     };
-    let numbers = "SELECT pg_catalog.to_regclass('switchyard.snowflake_shard') IS NOT NULL";
-    if is_true(&old.ask(numbers).await?) {
-        let why = "gen_snowflake_id() cannot be brought to new shards yet";
-        return Err(refused(why.to_owned()));
-    }
+    number(work, new).await?;
     let known = old.ask(THINGS).await?;
     let found = new.ask(THINGS).await?;
     if found.is_empty() {
@@ -191,6 +188,28 @@ async fn define(
                 "its database is not empty: {name} has rows"
             )));
         }
+    }
+    Ok(())
+}
+
+/// Has a new shard make numbers that no other makes (`gen_snowflake_id()`), if the others do.
+async fn number(work: &Work<'_>, new: &mut Server) -> Result<(), Error> {
+    let mut known = Vec::new();
+    let mut servers = work.servers(None).await?;
+    for server in &mut servers {
+        server.ask(snowflake::BEGIN).await?;
+        if is_true(&server.ask(snowflake::IS_NUMBERED).await?) {
+            let row = server.ask(snowflake::NUMBER).await?.pop();
+            known.push(server.number(&row.unwrap_or_default(), 0)?);
+        }
+    }
+    if !known.is_empty() {
+        let number = snowflake::free(&known).next().ok_or(Error::Unsteady)?;
+        new.ask(snowflake::BEGIN).await?;
+        new.ask(&snowflake::install(number)).await?;
+    }
+    for server in &mut servers {
+        server.ask("COMMIT").await?;
     }
     Ok(())
 }

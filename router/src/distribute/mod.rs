@@ -8,7 +8,7 @@
 
 mod moves;
 mod places;
-mod snowflake;
+pub mod snowflake;
 pub mod switchover;
 mod table;
 pub(crate) mod unique;

@@ -8,13 +8,16 @@ use crate::execute::failure::Failure;
 const NUMBERS: i64 = 1024;
 
 /// What shards are numbered by; two calls at a time would give one number twice.
-const BEGIN: &str = "\
+pub const BEGIN: &str = "\
 BEGIN; SET LOCAL lock_timeout = '10s';
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('switchyard.decisions'))";
 
-const IS_NUMBERED: &str = "SELECT pg_catalog.to_regclass('switchyard.snowflake_shard') IS NOT NULL";
+/// Whether a shard makes numbers.
+pub const IS_NUMBERED: &str =
+    "SELECT pg_catalog.to_regclass('switchyard.snowflake_shard') IS NOT NULL";
 
-const NUMBER: &str = "SELECT number FROM switchyard.snowflake_shard";
+/// What it makes them as.
+pub const NUMBER: &str = "SELECT number FROM switchyard.snowflake_shard";
 
 /// The session's lock is given back whatever happens: one of the transaction would keep all others waiting until its end.
 const INSTALL: &str = "\
@@ -44,6 +47,17 @@ END
 $function$;
 COMMIT";
 
+/// Numbers that no shard has yet, if these are those of the others.
+pub fn free(known: &[i64]) -> impl Iterator<Item = i64> {
+    (0..NUMBERS).filter(|number| !known.contains(number))
+}
+
+/// Makes the function on a shard that is to make numbers as `number`, if it makes none yet, and ends the transaction.
+#[must_use]
+pub fn install(number: i64) -> String {
+    INSTALL.replace("$NUMBER", &number.to_string())
+}
+
 /// Makes it on every shard; on those that have it nothing changes. What is good to know then.
 pub(super) async fn run(request: &Request<'_>) -> Result<String, Failure> {
     let settings = request.services.settings.load_full();
@@ -61,14 +75,13 @@ pub(super) async fn run(request: &Request<'_>) -> Result<String, Failure> {
             .hint("UPDATE switchyard.snowflake_shard on one of them, by its name in a hint.")
             .into());
     }
-    let mut free = (0..NUMBERS).filter(|number| !known.contains(number));
+    let mut free = free(&known);
     let mut said = Vec::with_capacity(places.len());
     for (index, number) in numbers.into_iter().enumerate() {
         let number = number.or_else(|| free.next());
         let number =
             number.ok_or_else(|| refused("54000", "there are too many shards".to_owned()))?;
-        let install = INSTALL.replace("$NUMBER", &number.to_string());
-        places.ask(index, &install).await?;
+        places.ask(index, &install(number)).await?;
         said.push(format!(
             "\"{}\" makes numbers as shard {number}",
             places.shard(index).name
