@@ -2,7 +2,7 @@
 //!
 //! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`); all else moves rows (`movement`). The configuration and the catalog are read by the
 //! router's library, so that both programs understand them alike. What a command computes goes to standard output, everything else to
-//! standard error as log lines. Exit codes: 0 done, 1 configuration or runtime error, or rows that are wrong, 2 usage.
+//! standard error as log lines. Exit codes: 0 done, 1 configuration or runtime error, rows that are wrong, or a plan that something speaks against, 2 usage.
 
 mod log;
 mod movement;
@@ -150,10 +150,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// False: rows are wrong.
+/// False: rows are wrong, or something speaks against the plan.
 fn run(command: &Command, settings: &Settings) -> Result<bool, Failure> {
     match command {
-        Command::Plan(common) => print_plan(settings, common.json)?,
+        Command::Plan(common) => return print_plan(settings, common.json),
         Command::Verify(common) => return print_verified(settings, common.json),
         Command::Apply(moving) => move_rows(settings, moving, false)?,
         Command::Rollback(moving) => move_rows(settings, moving, true)?,
@@ -243,9 +243,29 @@ fn load(path: &Path) -> Result<Settings, Failure> {
     Ok(Settings::load(path, &ProcessEnvironment)?)
 }
 
-fn print_plan(settings: &Settings, json: bool) -> Result<(), Failure> {
-    let actual = runtime()?.block_on(actual(settings))?;
-    print(&plan::plan(&settings.file, actual.as_ref()), json)
+/// False: something speaks against it.
+fn print_plan(settings: &Settings, json: bool) -> Result<bool, Failure> {
+    let plan = runtime()?.block_on(planned(settings))?;
+    print(&plan, json)?;
+    Ok(plan.is_possible())
+}
+
+/// Compares the file with the catalog, and asks the servers of databases that differ what it would take.
+async fn planned(settings: &Settings) -> Result<plan::Plan, Failure> {
+    let actual = actual(settings).await?;
+    let mut plan = plan::plan(&settings.file, actual.as_ref());
+    for database in &mut plan.databases {
+        let known = actual
+            .as_ref()
+            .and_then(|actual| actual.databases.get(&database.name));
+        let desired = settings.file.database(&database.name);
+        if let (plan::Change::Changed, Some(known), Some(desired)) =
+            (database.change, known, desired)
+        {
+            database.survey = Some(movement::survey(settings, desired, known).await?);
+        }
+    }
+    Ok(plan)
 }
 
 /// False: rows are wrong.

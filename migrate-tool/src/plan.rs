@@ -13,6 +13,8 @@ use switchyard_schema::{
     ShardIndex, Table,
 };
 
+use crate::movement::Survey;
+
 /// What the file asks for, and what has to change for it.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -42,6 +44,9 @@ pub(crate) struct DatabasePlan {
     pub moves: Vec<Move>,
     /// How many buckets move in all.
     pub buckets_to_move: usize,
+    /// What that would take, and what speaks against it; none if there is nothing to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub survey: Option<Survey>,
 }
 
 /// How something in the file relates to the catalog.
@@ -101,6 +106,17 @@ pub(crate) struct Move {
     pub buckets: String,
 }
 
+impl Plan {
+    /// Whether nothing is known that speaks against it.
+    pub(crate) fn is_possible(&self) -> bool {
+        let surveys = self
+            .databases
+            .iter()
+            .filter_map(|database| database.survey.as_ref());
+        surveys.into_iter().all(|survey| survey.against.is_empty())
+    }
+}
+
 /// The plan for a whole file. `actual` is what the catalog holds; `None` if there is no catalog.
 pub(crate) fn plan(config: &Config, actual: Option<&Snapshot>) -> Plan {
     let found = |name: &str| actual.and_then(|actual| actual.databases.get(name));
@@ -120,6 +136,7 @@ pub(crate) fn plan(config: &Config, actual: Option<&Snapshot>) -> Plan {
         differences: Vec::new(),
         moves: Vec::new(),
         buckets_to_move: 0,
+        survey: None,
     }));
     Plan {
         compared: actual.is_some(),
@@ -153,6 +170,7 @@ fn fresh(database: &Database, compared: bool) -> DatabasePlan {
         differences: Vec::new(),
         moves: Vec::new(),
         buckets_to_move: 0,
+        survey: None,
     }
 }
 
@@ -171,6 +189,7 @@ fn changed(desired: &Database, actual: &CatalogDatabase) -> DatabasePlan {
         differences,
         buckets_to_move: moves.iter().map(|step| step.count).sum(),
         moves,
+        survey: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use switchyard_schema::BUCKETS;
 
+use crate::movement::{Amount, Survey};
 use crate::plan::{Change, DatabasePlan, Plan, ShardPlan, TablePlan};
 
 impl Display for Plan {
@@ -20,12 +21,21 @@ impl Display for Plan {
             )
         } else if moving > 0 {
             writeln!(f, "{moving} buckets to move.")
+        } else if changed && self.databases.iter().any(moves_rows) {
+            writeln!(f, "No buckets to move, but rows of other tables.")
         } else if changed {
             writeln!(f, "No buckets to move.")
         } else {
             writeln!(f, "Nothing to do: the catalog is as the file wants it.")
         }
     }
+}
+
+fn moves_rows(database: &DatabasePlan) -> bool {
+    database
+        .survey
+        .as_ref()
+        .is_some_and(|survey| survey.rows > 0)
 }
 
 fn write_database(database: &DatabasePlan, f: &mut Formatter<'_>) -> fmt::Result {
@@ -52,7 +62,59 @@ fn write_database(database: &DatabasePlan, f: &mut Formatter<'_>) -> fmt::Result
             step.count, step.from, step.to
         )?;
     }
+    if let Some(survey) = &database.survey {
+        write_survey(survey, f)?;
+    }
     writeln!(f)
+}
+
+fn write_survey(survey: &Survey, f: &mut Formatter<'_>) -> fmt::Result {
+    for Amount {
+        table,
+        from,
+        to,
+        rows,
+        bytes,
+    } in &survey.amounts
+    {
+        let size = Size(*bytes);
+        writeln!(
+            f,
+            "  move about {rows} rows of {table} ({size}) from {from} to {to}"
+        )?;
+    }
+    if survey.rows > 0 {
+        let (rows, size, seconds) = (survey.rows, Size(survey.bytes), survey.seconds);
+        writeln!(
+            f,
+            "  in all about {rows} rows ({size}), in about {seconds} s"
+        )?;
+    }
+    for need in &survey.needs {
+        let (disk, wal) = (Size(need.disk_bytes), Size(need.wal_bytes));
+        writeln!(
+            f,
+            "  {} needs about {disk} of disk, and {wal} of WAL",
+            need.shard
+        )?;
+    }
+    for reason in &survey.against {
+        writeln!(f, "  in the way: {reason}")?;
+    }
+    Ok(())
+}
+
+/// Bytes as people read them.
+struct Size(u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes @ ..1_000_000 => write!(f, "{:.1} kB", bytes as f64 / 1e3),
+            bytes @ ..1_000_000_000 => write!(f, "{:.1} MB", bytes as f64 / 1e6),
+            bytes => write!(f, "{:.1} GB", bytes as f64 / 1e9),
+        }
+    }
 }
 
 fn shard_cells(shard: &ShardPlan) -> [String; 5] {

@@ -14,6 +14,7 @@ mod newcomer;
 mod part;
 mod report;
 mod run;
+mod survey;
 mod switchover;
 mod tables;
 
@@ -29,6 +30,7 @@ use tokio::time::sleep;
 use crate::servers::{self, Server, ServerError};
 pub(crate) use report::{Report, Status};
 use run::Run;
+pub(crate) use survey::{Amount, Survey, survey};
 
 /// The longest one statement may take: those that move rows take as long as there are rows.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -165,22 +167,23 @@ impl<'a> Work<'a> {
 
     /// Connects to the primaries of the shards at some positions, or of all.
     async fn servers(&self, only: Option<&[usize]>) -> Result<Vec<Server>, Error> {
-        self.servers_of(&self.known, only).await
+        connect(self.settings, &self.known, only).await
     }
+}
 
-    async fn servers_of(
-        &self,
-        known: &CatalogDatabase,
-        only: Option<&[usize]>,
-    ) -> Result<Vec<Server>, Error> {
-        let mut state = DatabaseState::configured(known.database.clone());
-        state.buckets = known.buckets.clone();
-        let mut servers = servers::connect(self.settings, &state, only, PATIENCE).await?;
-        for server in &mut servers {
-            server.ask(servers::SETTINGS).await?;
-        }
-        Ok(servers)
+/// Connects to the primaries of the shards at some positions, or of all.
+async fn connect(
+    settings: &Settings,
+    known: &CatalogDatabase,
+    only: Option<&[usize]>,
+) -> Result<Vec<Server>, Error> {
+    let mut state = DatabaseState::configured(known.database.clone());
+    state.buckets = known.buckets.clone();
+    let mut servers = servers::connect(settings, &state, only, PATIENCE).await?;
+    for server in &mut servers {
+        server.ask(servers::SETTINGS).await?;
     }
+    Ok(servers)
 }
 
 /// What the catalog has of a database.
@@ -258,7 +261,7 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
             tables,
         });
     }
-    newcomer::may_leave(&known, desired)?;
+    newcomer::may_leave(&known.database, &known.layout(), desired)?;
     if !work.lease.finish(&known, desired).await? {
         return Err(Error::Unsteady);
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use switchyard_catalog::{CatalogDatabase, Step};
+use switchyard_catalog::{Layout, Step};
 use switchyard_router::backend::TextRow;
 use switchyard_router::backend::transfer::{TransferError, transfer};
 use switchyard_router::config::Password;
@@ -13,7 +13,7 @@ use switchyard_schema::{Database, Distribution, Method, Node, NodeTls, Shard};
 use tokio::process::Command;
 
 use super::tables::{alike, format};
-use super::{Error, Work, group, switchover};
+use super::{Error, Work, connect, group, switchover};
 use crate::names::quoted;
 use crate::servers::Server;
 
@@ -50,7 +50,7 @@ pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(
         database.shards.push(shard.clone());
         with.database = Arc::new(database);
         let position = with.database.shards.len() - 1;
-        let mut pair = work.servers_of(&with, Some(&[0, position])).await?;
+        let mut pair = connect(work.settings, &with, Some(&[0, position])).await?;
         can_take_part(&mut pair).await?;
         let [first, new] = pair.as_mut_slice() else {
             return Err(Error::Unsteady);
@@ -98,11 +98,14 @@ fn is_true(rows: &[TextRow]) -> bool {
 }
 
 /// Shards that are not in the file any more can be forgotten: they own nothing, and those that stay keep their positions.
-pub(super) fn may_leave(known: &CatalogDatabase, desired: &Database) -> Result<(), Error> {
+pub(super) fn may_leave(
+    known: &Database,
+    layout: &Layout,
+    desired: &Database,
+) -> Result<(), Error> {
     let stays = |shard: &Shard| desired.shard_index(&shard.name).is_some();
-    let shards = &known.database.shards;
-    let kept = shards.iter().take_while(|shard| stays(shard)).count();
-    for (shard, position) in shards.iter().zip(0..) {
+    let kept = known.shards.iter().take_while(|shard| stays(shard)).count();
+    for (shard, position) in known.shards.iter().zip(0..) {
         let refused = |why: &str| {
             Err(Error::Shard {
                 shard: shard.name.clone(),
@@ -117,20 +120,12 @@ pub(super) fn may_leave(known: &CatalogDatabase, desired: &Database) -> Result<(
         if stays(shard) {
             continue;
         }
-        if known
-            .buckets
-            .owners()
-            .iter()
-            .any(|owner| owner.position() == position)
-        {
+        let owners = layout.buckets.owners();
+        if owners.iter().any(|owner| owner.position() == position) {
             return refused("it is not in the file any more, but owns buckets");
         }
-        if known
-            .database
-            .tables
-            .iter()
-            .any(|table| has_rows_on(&table.distribution, position))
-        {
+        let mut methods = layout.methods.values();
+        if methods.any(|method| has_rows_on(method, position)) {
             return refused(
                 "it is not in the file any more, but tables that are not distributed by hash have rows on it",
             );
@@ -139,11 +134,8 @@ pub(super) fn may_leave(known: &CatalogDatabase, desired: &Database) -> Result<(
     Ok(())
 }
 
-fn has_rows_on(distribution: &Distribution, position: usize) -> bool {
-    let Distribution::Sharded(key) = distribution else {
-        return false;
-    };
-    match &key.method {
+fn has_rows_on(method: &Method, position: usize) -> bool {
+    match method {
         Method::Hash => false,
         Method::Modulo(shards) => shards.iter().any(|shard| shard.position() == position),
         Method::Range(ranges) => ranges
@@ -159,37 +151,41 @@ async fn define(
     (old, new): (&mut Server, &mut Server),
     shard: &Shard,
 ) -> Result<(), Error> {
-    let refused = |why: String| Error::Shard {
-        shard: shard.name.clone(),
-        why,
-    };
     number(work, new).await?;
-    let known = old.ask(THINGS).await?;
-    let found = new.ask(THINGS).await?;
-    if found.is_empty() {
+    if may_come(old, new).await? {
         let to = shard.primary().ok_or(Error::Unsteady)?;
         let first = work.known.database.shards.first();
         let from = first.and_then(Shard::primary).ok_or(Error::Unsteady)?;
-        return dump(work, from, to).await.map_err(refused);
+        let refused = |why: String| Error::Shard {
+            shard: shard.name.clone(),
+            why,
+        };
+        dump(work, from, to).await.map_err(refused)?;
     }
+    Ok(())
+}
+
+/// Whether a new shard is empty; else it must have what the first one has, without rows.
+pub(super) async fn may_come(old: &mut Server, new: &mut Server) -> Result<bool, Error> {
+    let shard = new.name.clone();
+    let refused = |what: String| Error::Shard {
+        why: format!("its database is not empty: {what}"),
+        shard: shard.clone(),
+    };
+    let known = old.ask(THINGS).await?;
+    let found = new.ask(THINGS).await?;
     for row in &found {
         let name = row.first().and_then(Option::as_deref).unwrap_or_default();
         if !known.contains(row) {
-            return Err(refused(format!("its database is not empty: it has {name}")));
+            return Err(refused(format!("it has {name}")));
         }
         let has_rows = row.get(1).and_then(Option::as_deref) == Some("t");
-        if has_rows
-            && !new
-                .ask(&format!("SELECT FROM {name} LIMIT 1"))
-                .await?
-                .is_empty()
-        {
-            return Err(refused(format!(
-                "its database is not empty: {name} has rows"
-            )));
+        let one = format!("SELECT FROM {name} LIMIT 1");
+        if has_rows && !new.ask(&one).await?.is_empty() {
+            return Err(refused(format!("{name} has rows")));
         }
     }
-    Ok(())
+    Ok(found.is_empty())
 }
 
 /// Has a new shard make numbers that no other makes (`gen_snowflake_id()`), if the others do.
@@ -212,6 +208,18 @@ async fn number(work: &Work<'_>, new: &mut Server) -> Result<(), Error> {
         server.ask("COMMIT").await?;
     }
     Ok(())
+}
+
+/// Says which of PostgreSQL's programs cannot be run, if there is one.
+pub(super) async fn missing_program() -> Option<String> {
+    for name in ["pg_dump", "psql"] {
+        if let Err(error) = Command::new(name).arg("--version").output().await {
+            return Some(format!(
+                "{name}, by which new shards get definitions, cannot be run: {error}"
+            ));
+        }
+    }
+    None
 }
 
 /// `pg_dump` of one node, read by `psql` on another; what they say if they fail.

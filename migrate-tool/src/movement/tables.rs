@@ -30,6 +30,10 @@ SELECT NOT EXISTS (
      WHERE a.attrelid = $TABLE::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
        AND (t.typsend = 0 OR t.oid >= 16384 AND (t.typtype NOT IN ('b', 'e') OR t.typelem <> 0)))";
 
+/// Whether a table is the user's, who makes indexes on it and locks it.
+const IS_OWN: &str = "\
+SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $TABLE::pg_catalog.regclass";
+
 /// Tables that inherit from it without being its partitions: their rows would come to be its own.
 const HEIRS: &str = "\
 SELECT i.inhrelid::pg_catalog.regclass FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
@@ -110,6 +114,14 @@ impl Moving {
         };
         let mut stored = Vec::new();
         for server in servers.iter_mut() {
+            let own = first(server.ask(&of(IS_OWN, &sql)).await?);
+            if own.as_deref() == Some("f") {
+                let shard = &server.name;
+                against.push(refused(
+                    table,
+                    format!("it belongs to another role on shard \"{shard}\""),
+                ));
+            }
             let loud = server.ask(&of(LOUD, &sql)).await?;
             if let Some(trigger) = first(loud) {
                 against.push(refused(

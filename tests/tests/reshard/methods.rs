@@ -100,6 +100,18 @@ fn ranges_lists_and_remainders_move() {
     ];
     assert_eq!(two(&stand), was);
 
+    // What moves is known before.
+    let plan = stand.run(Asks::Three, &["plan"]).succeeded();
+    for part in [
+        "move about 214 rows of days",
+        "move about 59 rows of days",
+        "move about 501 rows of parts",
+        "s2 needs about",
+    ] {
+        assert!(plan.contains(part), "{plan}");
+    }
+    assert_eq!(two(&stand), was);
+
     let small = ["apply", "--yes", "--group-rows", "100"];
     let report = stand.run(Asks::Three, &small).succeeded();
     stand.is_clean(Asks::Three);
@@ -163,6 +175,9 @@ fn a_range_is_split_where_it_is() {
 fn what_would_part_is_refused() {
     let stand = stand();
     let refused = |reason: &str| {
+        let plan = stand.run(Asks::Three, &["plan"]);
+        let told = format!("  in the way: {reason}");
+        assert!(!plan.well && plan.output.contains(&told), "{plan:?}");
         let outcome = stand.run(Asks::Three, &["apply", "--yes"]);
         assert!(!outcome.well && outcome.log.contains(reason), "{outcome:?}");
         stand.is_clean(Asks::Two);
