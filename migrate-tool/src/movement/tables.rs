@@ -22,13 +22,15 @@ SELECT a.attrelid::pg_catalog.regclass, pg_catalog.quote_ident(a.attname), pg_ca
  WHERE a.attrelid = ANY (ARRAY[$TABLES]::pg_catalog.regclass[]) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
  ORDER BY a.attrelid::pg_catalog.regclass::text, a.attname";
 
-/// Whether values of a table have a binary form that means the same on another server: arrays and records say the numbers of their elements' types,
-/// which are not the same there for types that users have made.
+/// Whether all values of a table have a binary form. What there is inside of records, domains and ranges that users have made is not looked at. (Numbers of users' types differ from
+/// server to server; since PostgreSQL 14 arrays and records are read nevertheless.)
 const IS_BINARY: &str = "\
 SELECT NOT EXISTS (
     SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+      LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
      WHERE a.attrelid = $TABLE::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
-       AND (t.typsend = 0 OR t.oid >= 16384 AND (t.typtype NOT IN ('b', 'e') OR t.typelem <> 0)))";
+       AND (0 IN (t.typsend, e.typsend) OR t.oid >= 16384 AND t.typtype NOT IN ('b', 'e')
+            OR e.oid >= 16384 AND e.typtype NOT IN ('b', 'e')))";
 
 /// Whether a table is the user's, who makes indexes on it and locks it.
 const IS_OWN: &str = "\

@@ -11,8 +11,9 @@ CREATE TABLE days (day date, n int NOT NULL);
 CREATE UNIQUE INDEX days_day ON days (day);
 CREATE TABLE notes (at date REFERENCES days (day), words text[] NOT NULL);
 CREATE TYPE flag AS ENUM ('red', 'blue');
-CREATE TABLE ports (code text, flags flag[] NOT NULL);
-CREATE TABLE parts (id int, word text NOT NULL);
+CREATE TYPE spot AS (x float8, at timestamptz, name text);
+CREATE TABLE ports (code text, flags flag[] NOT NULL, spot spot DEFAULT (0.1, '2026-01-01 00:00:00+00', E'a\t,\\b'));
+CREATE TABLE parts (id int, word text NOT NULL, flags flag[] DEFAULT '{red,NULL,blue}');
 ";
 const TABLES: &str = r#"
 [[databases.tables]]
@@ -53,18 +54,19 @@ const SHARDS: [&str; 2] = [
 const FILL: [&str; 4] = [
     "INSERT INTO days SELECT '2025-01-01'::date + n, n FROM generate_series(0, 545) AS n",
     "INSERT INTO notes SELECT '2025-01-01'::date + n % 546, ARRAY['note', n::text] FROM generate_series(0, 1637) AS n",
-    "INSERT INTO ports SELECT (ARRAY['kr', 'jp', 'se', 'it''s', 'de'])[1 + n % 5], ARRAY['red', 'blue']::flag[] FROM generate_series(0, 499) AS n",
-    "INSERT INTO parts SELECT n - 1500, 'part ' || n FROM generate_series(0, 2999) AS n",
+    "INSERT INTO ports (code, flags) SELECT (ARRAY['kr', 'jp', 'se', 'it''s', 'de'])[1 + n % 5], ARRAY['red', 'blue']::flag[] FROM generate_series(0, 499) AS n",
+    "INSERT INTO parts (id, word) SELECT n - 1500, 'part ' || n FROM generate_series(0, 2999) AS n",
 ];
 const NULLS: [&str; 3] = [
     "INSERT INTO notes VALUES (NULL, '{never}')",
-    "INSERT INTO ports VALUES (NULL, '{red}')",
-    "INSERT INTO parts VALUES (NULL, 'none')",
+    "INSERT INTO ports (flags) VALUES ('{red}')",
+    "INSERT INTO parts (word) VALUES ('none')",
 ];
 /// What has to be the same whatever moves.
 const SEEN: &str = "\
 SELECT (SELECT count(*) || ' ' || sum(n) FROM days), (SELECT count(*) || ' ' || sum(length(words[2])) FROM notes),
-       (SELECT count(*) || ' ' || sum(cardinality(flags)) FROM ports), (SELECT count(*) || ' ' || sum(id) FROM parts)";
+       (SELECT count(*) || ' ' || sum(cardinality(flags)) || ' ' || sum(length(spot::text)) FROM ports),
+       (SELECT count(*) || ' ' || sum(id) || ' ' || sum(length(flags::text)) FROM parts)";
 /// What each shard has.
 const HAS: &str = "\
 SELECT (SELECT concat(min(day), '..', max(day), ' ', count(*)) FROM days), (SELECT concat(count(*), ' ', count(*) - count(at)) FROM notes),
@@ -145,10 +147,10 @@ fn ranges_lists_and_remainders_move() {
     assert!(plan.contains("Nothing to do"), "{plan}");
     // Written by what holds now.
     client
-        .run("INSERT INTO ports VALUES ('fr', '{blue}'), ('se', '{blue}')")
+        .run("INSERT INTO ports (code, flags) VALUES ('fr', '{blue}'), ('se', '{blue}')")
         .succeeded();
     client
-        .run("INSERT INTO parts VALUES (5999, 'new'), (6000, 'new')")
+        .run("INSERT INTO parts (id, word) VALUES (5999, 'new'), (6000, 'new')")
         .succeeded();
     let new = "SELECT concat((SELECT count(*) FROM ports WHERE code = 'fr'), (SELECT count(*) FROM parts WHERE word = 'new'))";
     assert_eq!(stand.on_all(new), ["01", "00", "11"]);
