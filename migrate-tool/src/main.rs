@@ -40,6 +40,8 @@ enum Command {
     Verify(Common),
     /// Move rows to where the configuration file asks for, while clients work; or go on with that.
     Apply(Moving),
+    /// Give a key of a table by hash a shard of its own, with the keys that share its bucket: all other buckets leave it.
+    Isolate(Isolating),
     /// Move rows back to where they were before `apply`.
     Rollback(Moving),
     /// Accept what has moved: there is no way back, and shards that own nothing and are not in the file are forgotten.
@@ -77,12 +79,32 @@ struct Moving {
     yes: bool,
 }
 
+/// A key that gets a shard of its own.
+#[derive(Debug, Args)]
+struct Isolating {
+    #[command(flatten)]
+    moving: Moving,
+    /// The table, as the file has it
+    #[arg(long, value_name = "TABLE")]
+    table: String,
+    /// The key's value, as PostgreSQL writes it
+    #[arg(long, value_name = "VALUE")]
+    key: String,
+    /// The shard
+    #[arg(long, value_name = "NAME")]
+    shard: String,
+}
+
 impl Command {
     fn common(&self) -> &Common {
         match self {
             Self::Plan(common) | Self::Verify(common) => common,
             Self::Apply(Moving { chosen, .. })
             | Self::Rollback(Moving { chosen, .. })
+            | Self::Isolate(Isolating {
+                moving: Moving { chosen, .. },
+                ..
+            })
             | Self::Finish(chosen)
             | Self::Abort(chosen)
             | Self::Pause(chosen)
@@ -122,6 +144,8 @@ enum Failure {
     Movement(#[from] movement::Error),
     #[error("the file has no database \"{0}\"")]
     NoDatabase(String),
+    #[error("the file has several databases: say which one (`--database`)")]
+    WhichDatabase,
     #[error("nobody has said yes: nothing is moved (`--yes` if there is nobody to ask)")]
     NotSaid,
     #[error("the catalog changes all the time: look at the rows when tables are not distributed")]
@@ -156,6 +180,7 @@ fn run(command: &Command, settings: &Settings) -> Result<bool, Failure> {
         Command::Plan(common) => return print_plan(settings, common.json),
         Command::Verify(common) => return print_verified(settings, common.json),
         Command::Apply(moving) => move_rows(settings, moving, false)?,
+        Command::Isolate(isolating) => isolate(settings, isolating)?,
         Command::Rollback(moving) => move_rows(settings, moving, true)?,
         Command::Finish(chosen) => end_movement(settings, chosen, true)?,
         Command::Abort(chosen) => end_movement(settings, chosen, false)?,
@@ -197,6 +222,26 @@ fn move_rows(settings: &Settings, moving: &Moving, back: bool) -> Result<(), Fai
         print(&report?, moving.chosen.common.json)?;
     }
     Ok(())
+}
+
+fn isolate(settings: &Settings, isolating: &Isolating) -> Result<(), Failure> {
+    let Isolating {
+        moving,
+        table,
+        key,
+        shard,
+    } = isolating;
+    let databases = moving.chosen.databases(settings)?;
+    let [database] = databases.as_slice() else {
+        return Err(Failure::WhichDatabase);
+    };
+    if !moving.yes {
+        is_wanted()?;
+    }
+    let meant = (table.as_str(), key.as_str(), shard.as_str());
+    let isolated = movement::isolate(settings, database, meant, moving.group_rows);
+    let report = runtime()?.block_on(isolated)?;
+    print(&report, moving.chosen.common.json)
 }
 
 fn end_movement(settings: &Settings, chosen: &Chosen, accept: bool) -> Result<(), Failure> {

@@ -158,6 +158,63 @@ fn tables_are_altered_meanwhile() {
     assert_eq!(client.run(there).value(), "1000");
 }
 
+/// How many buckets a shard has rows of, and how many rows with one key.
+const BUCKETS: &str = "SELECT concat(count(DISTINCT hash_record_extended(ROW(id), 6005349254376741188) & 16383), ' ', count(*) FILTER (WHERE id = 42)) FROM marks";
+
+#[test]
+fn a_key_gets_a_shard_of_its_own() {
+    let stand = stand();
+    let isolate = |key: &'static str, shard: &'static str| {
+        [
+            "isolate", "--yes", "--table", "marks", "--key", key, "--shard", shard,
+        ]
+    };
+    let refused = |arguments: &[&str], reason: &str| {
+        let outcome = stand.run(Asks::Three, arguments);
+        assert!(!outcome.well && outcome.log.contains(reason), "{outcome:?}");
+        stand.is_clean(Asks::Two);
+    };
+    refused(&isolate("x", "s2"), "\"x\" is no bigint");
+    refused(&isolate("42", "s9"), "has a shard \"s9\"");
+    let mut other = isolate("42", "s2");
+    other[3] = "events";
+    refused(
+        &other,
+        "give the key a shard in its ranges or lists in the file",
+    );
+    other[3] = "countries";
+    refused(&other, "only keys of tables by hash, range and list");
+
+    let done = under_load(&stand, || {
+        stand.run(Asks::Three, &isolate("42", "s2")).succeeded();
+    });
+    done.is_there(&stand);
+    stand.is_clean(Asks::Three);
+    assert_eq!(stand.superuser(2, BUCKETS), "1 1");
+    // The same again is nothing, another one has to wait.
+    stand.run(Asks::Three, &isolate("42", "s2")).succeeded();
+    refused_while_there(&stand, &isolate("43", "s2"));
+    stand.run(Asks::Three, &["finish"]).succeeded();
+    let plan = stand.run(Asks::Three, &["plan"]).succeeded();
+    assert!(plan.contains("Nothing to do"), "{plan}");
+    // What the shard had leaves it.
+    stand.run(Asks::Three, &isolate("42", "s1")).succeeded();
+    stand.is_clean(Asks::Three);
+    assert_eq!(stand.superuser(1, BUCKETS), "1 1");
+    assert!(stand.superuser(2, BUCKETS).ends_with(" 0"));
+    stand.run(Asks::Three, &["rollback", "--yes"]).succeeded();
+    assert_eq!(stand.superuser(2, BUCKETS), "1 1");
+    stand.is_clean(Asks::Three);
+}
+
+fn refused_while_there(stand: &Reshard, arguments: &[&str]) {
+    let outcome = stand.run(Asks::Three, arguments);
+    assert!(
+        !outcome.well && outcome.log.contains("has a movement that leads elsewhere"),
+        "{outcome:?}"
+    );
+}
+
 /// Tickets with numbers that no sequence makes.
 const TICKETS: &str = "CREATE TABLE tickets (id bigint, owner int NOT NULL);";
 const TICKETS_CONFIG: &str = "

@@ -140,7 +140,7 @@ fn kind(table: &Table, key: &ShardKey, key_type: KeyType, aimed: &Layout) -> Kin
 }
 
 /// The type of a table's shard key, as the first shard has it.
-fn key_type(table: &Table, relations: &Relations) -> Result<KeyType, Error> {
+pub(super) fn key_type(table: &Table, relations: &Relations) -> Result<KeyType, Error> {
     let problem = relations
         .problems()
         .iter()

@@ -9,6 +9,7 @@
 mod family;
 mod group;
 mod index;
+mod isolate;
 mod layout;
 mod newcomer;
 mod part;
@@ -28,6 +29,7 @@ use switchyard_schema::Database;
 use tokio::time::sleep;
 
 use crate::servers::{self, Server, ServerError};
+pub(crate) use isolate::isolate;
 pub(crate) use report::{Report, Status};
 use run::Run;
 pub(crate) use survey::{Amount, Survey, survey};
@@ -59,6 +61,9 @@ pub(crate) enum Error {
         "database \"{0}\" has a movement that leads elsewhere: say `finish` or `rollback` first, or `abort` to leave rows where they are"
     )]
     Elsewhere(String),
+    /// There is no such shard.
+    #[error("neither the file nor the catalog has a shard \"{0}\"")]
+    NoShard(String),
     /// There is none.
     #[error("database \"{0}\" has no movement")]
     None(String),
