@@ -10,6 +10,7 @@ use super::apart::several;
 use super::decide::stored_need;
 use super::edits::Edits;
 use super::moment::{Clock, Moments};
+use super::overriding::Overriding;
 use super::parse;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, KeySet, Need, Param, Source, Target, Values};
@@ -44,6 +45,8 @@ pub struct Insert {
     pub(crate) takes_next: bool,
     /// Some of them are written as calls.
     calls_sequences: bool,
+    /// What is said of the values that identity columns are given.
+    overrides: Option<Overriding>,
     /// It is one of DEFAULT VALUES, planned [`with_values`].
     pub(crate) of_defaults: bool,
 }
@@ -184,14 +187,6 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
     if !computes && !is_list && !rows.takes_next {
         return None;
     }
-    let key_is_identity = rows.key.as_ref().is_some_and(|key| key.is_identity);
-    let has_identity = rows.sequences.iter().any(|column| column.is_identity);
-    if (has_identity || key_is_identity && computes) && rows.overrides {
-        return Some(Err(Refusal::not_supported(
-            "OVERRIDING with an identity column whose value is not given is not supported across shards",
-        )
-        .hint("Leave OVERRIDING out, or give the column a value.")));
-    }
     if analysis.multiplies {
         return Some(Err(Refusal::not_supported(
             "a set-returning function in VALUES is not supported where the row's shard depends on what it returns",
@@ -216,6 +211,7 @@ pub(super) fn insert(analysis: &Analysis) -> Option<Result<Insert, Refusal>> {
         sequences: rows.sequences.clone(),
         takes_next: rows.takes_next,
         calls_sequences: rows.calls_sequences,
+        overrides: rows.overrides,
     }))
 }
 
@@ -329,7 +325,9 @@ impl Insert {
     /// The values of a row that come from sequences.
     fn taken(&self, sql: &[u8], values: &[&[Token]]) -> Vec<Taken<'_>> {
         let columns = self.sequences.iter();
-        let defaults = columns.filter(|column| takes_default(sql, values, column.position));
+        let defaults = columns.filter(|column| {
+            column.is_identity && self.ignores() || takes_default(sql, values, column.position)
+        });
         let mut taken: Vec<Taken<'_>> = defaults.map(Taken::Default).collect();
         if self.calls_sequences {
             let others = values.iter().enumerate();
@@ -342,6 +340,11 @@ impl Insert {
             }));
         }
         taken
+    }
+
+    /// Whether the values that identity columns are given are not stored.
+    fn ignores(&self) -> bool {
+        self.overrides == Some(Overriding::User)
     }
 
     /// The keys of the rows.
@@ -364,7 +367,8 @@ impl Insert {
         row: usize,
     ) -> Option<Range<usize>> {
         let value = *rows.values(tokens, row).get(self.key.position?)?;
-        let is_default = matches!(value, [word] if word.is_word(sql, "default"));
+        let is_default = matches!(value, [word] if word.is_word(sql, "default"))
+            || self.key.is_identity && self.ignores();
         let (first, last) = (value.first()?, value.last()?);
         (!is_default).then_some(first.start as usize..last.end as usize)
     }
@@ -471,10 +475,7 @@ impl Insert {
         if !names.is_empty() {
             edits.push(self.columns_with(&names, target)?);
         }
-        if self.overrides(sql, tokens, rows) {
-            let values = tokens.get(target.len())?.start as usize;
-            edits.push((values..values, b"OVERRIDING SYSTEM VALUE ".to_vec()));
-        }
+        edits.extend(self.overriding(sql, tokens, rows));
         if let Some(clock) = clock {
             // Of what is replaced as a whole, the first counts. Values in rows need no names.
             let last = rows.end_of(tokens, rows.len().checked_sub(1)?)?;
@@ -484,9 +485,26 @@ impl Insert {
         Some(edits)
     }
 
+    /// What has to be said of values in the place of identity columns' defaults.
+    fn overriding(&self, sql: &[u8], tokens: &[Token], rows: &Rows) -> Option<Edit> {
+        let behind = tokens.get(rows.target(sql, tokens)?.len()..)?;
+        match self.overrides {
+            None if self.overridden(sql, tokens, rows) => {
+                let values = behind.first()?.start as usize;
+                Some((values..values, b"OVERRIDING SYSTEM VALUE ".to_vec()))
+            }
+            // The next values stand where others were given.
+            Some(Overriding::User) => {
+                let user = behind.get(1)?;
+                Some((user.start as usize..user.end as usize, b"SYSTEM".to_vec()))
+            }
+            None | Some(Overriding::System) => None,
+        }
+    }
+
     /// Whether the values given in the place of identity columns' defaults have to be said to be meant. Where a row has a value of its
     /// own, it is PostgreSQL that takes or refuses it.
-    fn overrides(&self, sql: &[u8], tokens: &[Token], rows: &Rows) -> bool {
+    fn overridden(&self, sql: &[u8], tokens: &[Token], rows: &Rows) -> bool {
         let key = Some(self.key.position).filter(|_| self.key.is_identity && self.computes_keys);
         let others = self.sequences.iter().filter(|column| column.is_identity);
         let mut positions = others.map(|column| column.position).chain(key).peekable();
@@ -510,8 +528,9 @@ impl Insert {
             let place = match taken {
                 Taken::Call(place) => Some(place),
                 Taken::Default(column) => {
-                    let word = column.position.and_then(|at| values.get(at)?.first());
-                    word.map(|word| word.start as usize..word.end as usize)
+                    let value = column.position.and_then(|at| values.get(at));
+                    let ends = value.and_then(|value| value.first().zip(value.last()));
+                    ends.map(|(first, last)| first.start as usize..last.end as usize)
                 }
             };
             match place {

@@ -18,6 +18,7 @@ use super::analyse::{self, Analysis, StoredKeys, differs_in_triggers, is_default
 use super::apart::{Understood, several};
 use super::insert_place::{Place, place};
 use super::moment::{Clock, Moments};
+use super::overriding::Overriding;
 use super::parse;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, StoredAs, Target};
@@ -35,6 +36,8 @@ pub struct FromQuery {
     /// Its columns as the rows have them, in SQL; where none are listed, all: a query may return fewer.
     columns: Vec<String>,
     listed: bool,
+    /// Columns whose values are not stored, in SQL: they take their defaults.
+    ignored: Vec<String>,
     /// Columns that the workspace gives their defaults.
     defaults: Vec<Default>,
     stored: Stored,
@@ -86,6 +89,11 @@ struct Default {
 /// The table of a workspace that gives the rows their types.
 const ROWS: &str = "pg_temp.\"switchyard rows\"";
 
+/// The column of that table for values of this one that are not stored.
+fn aside(name: &str) -> String {
+    escape_identifier(&format!("switchyard ignores {name}"))
+}
+
 /// What is done for an execution of it.
 #[derive(Debug)]
 pub(crate) struct Steps {
@@ -121,12 +129,15 @@ impl FromQuery {
             false => self.columns.get(..width).unwrap_or(&self.columns),
         };
         let defaults = self.defaults.iter();
-        let defaults = defaults.filter(|column| self.listed || column.position >= width);
+        let is_ignored = |name: &String| self.ignored.contains(name);
+        let defaults = defaults
+            .filter(|column| self.listed || column.position >= width || is_ignored(&column.name));
         let defaults: Vec<&Default> = defaults
             .filter(|column| clock.is_some() || !column.of_moment)
             .collect();
         let names = defaults.iter().map(|column| column.name.clone());
-        let all: Vec<String> = listed.iter().cloned().chain(names).collect();
+        let stored = listed.iter().filter(|name| !is_ignored(name)).cloned();
+        let all: Vec<String> = stored.chain(names).collect();
         let key = match &self.stored {
             Stored::Keyed { key, .. } => Some(all.iter().position(|name| name == key)),
             Stored::Everywhere => None,
@@ -136,9 +147,19 @@ impl FromQuery {
             return Err(Refusal::not_supported(what).hint("Let the query return the shard key."));
         }
         let names = all;
-        let (all, listed) = (names.join(", "), listed.join(", "));
+        let all = names.join(", ");
+        let ignored = self.ignored.iter();
+        let ignored: String = ignored
+            .map(|name| format!(", {name} AS {}", aside(name)))
+            .collect();
+        let listed = listed.iter().map(|name| match is_ignored(name) {
+            true => aside(name),
+            false => name.clone(),
+        });
+        let listed: Vec<String> = listed.collect();
+        let listed = listed.join(", ");
         let mut make = format!(
-            "CREATE TEMPORARY TABLE {ROWS} AS SELECT {all} FROM {} WITH NO DATA",
+            "CREATE TEMPORARY TABLE {ROWS} AS SELECT {all}{ignored} FROM {} WITH NO DATA",
             self.table
         );
         for column in defaults {
@@ -347,7 +368,7 @@ impl Planner<'_> {
         // What is returned of a list comes in its order.
         let is_rows = list.is_some_and(|list| {
             let unordered = list.returns && is_many(analysis);
-            list.overrides || unordered || !is_query(query, copies)
+            list.overrides.is_some() || unordered || !is_query(query, copies)
         });
         let Some(target) = analysis.target.as_ref().filter(|_| !is_rows) else {
             return;
@@ -416,7 +437,8 @@ impl Planner<'_> {
         let query = FromQuery::query(self.sql, insert.on.is_some());
         let query = query.ok_or("The query is not found in its text.")?;
         let (mut workspace, moments, guards) = self.of_query(&query)?;
-        let defaults = defaults(relation, listed)?;
+        let ignored = ignored(relation, Overriding::of(self.sql, self.tokens));
+        let defaults = defaults(relation, listed, &ignored)?;
         let stored = match sharding {
             Some(sharding) => stored(relation, sharding, listed, &defaults)?,
             None => Stored::Everywhere,
@@ -441,6 +463,7 @@ impl Planner<'_> {
             ),
             columns,
             listed: !listed.is_empty(),
+            ignored: ignored.iter().map(|name| escape_identifier(name)).collect(),
             moments: moments || whole.moments || defaults.iter().any(|column| column.of_moment),
             defaults,
             clauses,
@@ -520,11 +543,22 @@ fn stored(
     })
 }
 
+/// The columns whose values are not stored.
+fn ignored(relation: &Relation, overriding: Option<Overriding>) -> Vec<&str> {
+    let columns = relation.columns.iter();
+    let ignored = columns.filter(|column| Overriding::ignores(overriding, column));
+    ignored.map(|column| &*column.name).collect()
+}
+
 /// The defaults of columns that are left out, or may be, of which the shards are given the values.
-fn defaults(relation: &Relation, listed: &[String]) -> Result<Vec<Default>, String> {
+fn defaults(
+    relation: &Relation,
+    listed: &[String],
+    ignored: &[&str],
+) -> Result<Vec<Default>, String> {
     let mut found = Vec::new();
     for (position, column) in relation.columns.iter().enumerate() {
-        if listed.contains(&column.name) {
+        if listed.contains(&column.name) && !ignored.contains(&&*column.name) {
             continue;
         }
         let sharding = relation.sharding();

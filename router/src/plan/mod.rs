@@ -40,6 +40,7 @@ pub(crate) mod moving;
 pub mod needed;
 mod of_cursor;
 mod opaque;
+mod overriding;
 mod parse;
 mod pins;
 mod refusal;

@@ -113,7 +113,7 @@ fn parser(sql: &str, tokens: &[Token]) -> Result<Parser<'static>, Opaque> {
 const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// Takes out words that sqlparser does not know and that do not matter to where a statement goes: the strength of row
-/// locks and what they are of, ONLY, OVERRIDING SYSTEM VALUE, VARIADIC, EXCLUDE in window frames, and the predicate of a partial
+/// locks and what they are of, ONLY, OVERRIDING … VALUE, VARIADIC, EXCLUDE in window frames, and the predicate of a partial
 /// index in ON CONFLICT. Writes ISNULL as IS NULL, TABLE as SELECT * FROM where it is the whole of a statement or ON CONFLICT is behind it, and BETWEEN SYMMETRIC as NOT
 /// BETWEEN, of which nothing is concluded, as nothing can be from bounds in any order.
 fn drop_words(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
@@ -233,7 +233,7 @@ fn droppable(before: Option<&TokenWithSpan>, rest: &[TokenWithSpan]) -> usize {
     if is(0, "only") && name(1) && (comma || after(&["from", "join", "update", "using"])) {
         return 1;
     }
-    if is(0, "overriding") && is(1, "system") && is(2, "value") {
+    if is(0, "overriding") && (is(1, "system") || is(1, "user")) && is(2, "value") {
         return 3;
     }
     let opening = before.is_some_and(|token| token.token == SqlToken::LParen);

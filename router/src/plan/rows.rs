@@ -166,7 +166,6 @@ pub(super) struct Folded {
     /// How many are looked at.
     shapes: usize,
     calls: bool,
-    overrides: bool,
 }
 
 /// What is known of one row.
@@ -223,7 +222,6 @@ impl Folded {
             rows: folded,
             shapes: shapes.len(),
             calls,
-            overrides: overrides(sql, tokens, first),
         };
         (folded, kept)
     }
@@ -236,11 +234,6 @@ impl Folded {
     /// Whether some rows are left out, as they are like others.
     pub(super) fn is_shorter(&self) -> bool {
         self.rows.len() > self.shapes
-    }
-
-    /// Whether there is an OVERRIDING.
-    pub(super) fn overrides(&self) -> bool {
-        self.overrides
     }
 
     /// How many rows are looked at.
@@ -280,13 +273,6 @@ impl Folded {
         }
         keys
     }
-}
-
-/// Whether OVERRIDING … VALUE stands before the VALUES of the row that begins with this token.
-fn overrides(sql: &[u8], tokens: &[Token], first: usize) -> bool {
-    let place = first.checked_sub(4);
-    let word = place.and_then(|at| tokens.get(at));
-    word.is_some_and(|word| word.is_word(sql, "overriding"))
 }
 
 /// What rows that are alike have in common. What a function is called with may decide what it does: such rows are like none but their

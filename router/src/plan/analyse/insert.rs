@@ -1,6 +1,5 @@
 //! INSERT: the keys of the new rows.
 
-use postgres_protocol::escape::escape_identifier;
 use sqlparser::ast::{
     ConflictTarget, Expr, Insert, OnConflict, OnConflictAction, OnInsert, Query, SelectItem,
     SetExpr, Statement, TableObject,
@@ -10,7 +9,8 @@ use super::facts::{ColumnId, Fact, ScopeId};
 use super::mention::broken;
 use super::names::{Item, Output, name, relation_name};
 use super::write::{WriteTarget, is_default, single};
-use super::{Analyser, Inserted, KeyColumn, SequenceColumn, Stop, StoredKeys};
+use super::{Analyser, Stop, StoredKeys};
+use crate::plan::overriding::Overriding;
 use crate::plan::refusal::Refusal;
 use crate::plan::remembered::sequence_of;
 use crate::plan::route::{KeyExpr, KeySet, Source};
@@ -31,6 +31,7 @@ impl<'a> Analyser<'a> {
         if !is_plain_insert(insert) {
             return Err(Stop::Opaque("not PostgreSQL's INSERT"));
         }
+        self.understands_overriding()?;
         let instances = self.analysis.instances.len();
         let used = self.analysis.used_sequences.len();
         let used_some = self.analysis.effects.uses_sequences;
@@ -66,20 +67,8 @@ impl<'a> Analyser<'a> {
             let effects = &mut analysis.effects;
             effects.uses_sequences = used_some || effects.unseen_sequences;
         }
-        if let Some(rows) = source.and_then(values_rows)
-            && let Some(folded) = self.folded
-        {
-            let mut inserted = inserted(&rows, target, &listed);
-            inserted.returns = insert.returning.is_some();
-            inserted.calls = folded.calls();
-            inserted.overrides = folded.overrides();
-            inserted.calls_sequences = self.analysis.sequence_values.is_some();
-            inserted.takes_next |= inserted.calls_sequences;
-            if inserted.calls_sequences && folded.is_shorter() {
-                // Rows that are alike may name others.
-                self.uses_unseen_sequences();
-            }
-            self.analysis.inserted = Some(inserted);
+        if let Some(rows) = source.and_then(values_rows) {
+            self.inserted(&rows, target, &listed, insert.returning.is_some());
         }
         let excluded = Item {
             alias: Some("excluded".to_owned()),
@@ -119,6 +108,7 @@ impl<'a> Analyser<'a> {
         let key = target.sharding().and_then(|(relation, sharding)| {
             let key = relation.columns.get(sharding.column)?;
             let position = match listed {
+                _ if self.ignores(key) => None,
                 [] => Some(sharding.column),
                 names => names.iter().position(|name| *name == key.name),
             };
@@ -162,6 +152,21 @@ impl<'a> Analyser<'a> {
         }
         self.frames.extend(hidden);
         Ok(())
+    }
+
+    /// It is not looked for which of several INSERTs has an OVERRIDING USER VALUE.
+    fn understands_overriding(&self) -> Result<(), Stop> {
+        match self.overriding {
+            Some(Overriding::User) if self.in_common || self.frames.len() > 1 => Err(Stop::Opaque(
+                "OVERRIDING USER VALUE in a part of a statement",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether values that are given to a column are not stored.
+    fn ignores(&self, column: &Column) -> bool {
+        Overriding::ignores(self.overriding, column)
     }
 
     /// The values of a row. A key that is computed first may be whatever one server computes.
@@ -387,7 +392,8 @@ impl<'a> Analyser<'a> {
                     .and_then(|position| row.get(position))
                     .is_some_and(is_default)
             };
-            if given && !rows.into_iter().flatten().any(default_in) {
+            let is_stored = given && !self.ignores(column);
+            if is_stored && !rows.into_iter().flatten().any(default_in) {
                 continue;
             }
             if let DefaultValue::Sequence | DefaultValue::Identity = column.default {
@@ -601,92 +607,6 @@ pub(in crate::plan) fn inserted_rows(statement: &Statement) -> Option<usize> {
         Statement::Insert(insert) => Some(values_rows(insert.source.as_deref()?)?.len()),
         _ => None,
     }
-}
-
-/// What is known of rows for these columns.
-fn inserted(rows: &[&[Expr]], target: WriteTarget<'_>, listed: &[String]) -> Inserted {
-    let width = rows.first().map_or(0, |row| row.len());
-    let all = target
-        .relation
-        .map_or(&[][..], |relation| &relation.columns);
-    let is_short = match listed {
-        [] => width > all.len(),
-        listed => width != listed.len(),
-    };
-    let mut inserted = Inserted {
-        returns: false,
-        ragged: is_short || rows.iter().any(|row| row.len() != width),
-        calls: false,
-        overrides: false,
-        added: Vec::new(),
-        replaced: Vec::new(),
-        columns: None,
-        key: None,
-        sequences: Vec::new(),
-        takes_next: false,
-        calls_sequences: false,
-    };
-    let key = target.sharding().map(|(_, sharding)| sharding.column);
-    for (at, column) in all.iter().enumerate() {
-        let position = match listed {
-            [] => Some(at).filter(|at| *at < width),
-            listed => listed.iter().position(|name| *name == column.name),
-        };
-        let takes_next = key.is_some() && takes_next(column, position, rows);
-        inserted.takes_next |= takes_next;
-        if key == Some(at) {
-            inserted.key = Some(KeyColumn {
-                name: escape_identifier(&column.name),
-                position,
-                default: column.expression.clone(),
-                is_identity: matches!(column.default, DefaultValue::Identity),
-            });
-            continue;
-        }
-        let Some(expression) = &column.expression else {
-            continue;
-        };
-        if takes_next {
-            inserted.sequences.push(SequenceColumn {
-                name: escape_identifier(&column.name),
-                position,
-                next: expression.clone(),
-                is_identity: column.default == DefaultValue::Identity,
-            });
-        }
-        if column.default != DefaultValue::Moment {
-            continue;
-        }
-        match position {
-            Some(position) => inserted.replaced.push((position, expression.clone())),
-            None => {
-                let name = escape_identifier(&column.name);
-                inserted.added.push((name, expression.clone()));
-            }
-        }
-    }
-    if listed.is_empty() {
-        let given = all.iter().take(width);
-        inserted.columns = Some(
-            given
-                .map(|column| escape_identifier(&column.name))
-                .collect(),
-        );
-    }
-    inserted
-}
-
-/// Whether the column, at this position of the rows, takes the next value of a sequence in some row.
-fn takes_next(column: &Column, position: Option<usize>, rows: &[&[Expr]]) -> bool {
-    let in_row = |row: &&[Expr]| match position.and_then(|position| row.get(position)) {
-        Some(value) => is_default(value),
-        None => true,
-    };
-    let from_sequence = matches!(
-        column.default,
-        DefaultValue::Sequence | DefaultValue::Identity
-    );
-    from_sequence && rows.iter().any(in_row)
 }
 
 /// The rows of a plain VALUES.

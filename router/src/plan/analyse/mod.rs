@@ -17,6 +17,7 @@ mod expr;
 pub(super) mod facts;
 mod from;
 mod insert;
+mod inserted;
 mod joins;
 pub(super) mod mention;
 pub(super) mod names;
@@ -42,6 +43,7 @@ use self::facts::{ColumnId, Facts, ScopeId};
 use self::names::{Frame, Item, Output};
 use self::root::{Limits, Root};
 use super::moment::MomentDefault;
+use super::overriding::Overriding;
 use super::parse::Opaque;
 use super::refusal::Refusal;
 use super::route::{KeyExpr, StoredAs};
@@ -98,7 +100,7 @@ pub(super) struct Inserted {
     /// They are not all of the same length, which is an error.
     pub(super) ragged: bool,
     /// There is an OVERRIDING.
-    pub(super) overrides: bool,
+    pub(super) overrides: Option<Overriding>,
     /// Functions are called in them.
     pub(super) calls: bool,
     /// Columns that are left out and have values of the moment for their defaults: names in SQL, and expressions.
@@ -294,6 +296,8 @@ pub(super) struct Analyser<'a> {
     context: &'a Context<'a>,
     /// The rows of which the statement has those that are not like others.
     folded: Option<&'a Folded>,
+    /// What the statement says of values of identity columns.
+    overriding: Option<Overriding>,
     /// The parameters that the statement mentions once, ascending.
     mentioned_once: Vec<u16>,
     /// One shard only: everything is there.
@@ -348,6 +352,7 @@ pub(super) fn analyse<'a>(
         scan,
         context,
         folded,
+        overriding: Overriding::of(sql, tokens),
         mentioned_once: mentioned_once(sql, tokens),
         alone: context.relations.shards().len() <= 1,
         analysis: Analysis::default(),

@@ -672,3 +672,19 @@ INSERT INTO accounts (name, balance) SELECT 'users'::regclass::text || g, g FROM
 --> Insert of a query's rows, each on its shard
 --> Workspace (primary)
 -->   Reason: its rows are stored on other shards
+
+INSERT INTO users (id) OVERRIDING USER VALUE VALUES (5), (6)
+--> PassThrough to the shards of users stored in (integer[0], integer[1]) (primary)
+-->   Shards of the rows: s0, s1
+
+INSERT INTO tags OVERRIDING USER VALUE VALUES (5, 'x')
+--> Refuse 0A000: this write of the reference table "tags" is not supported
+--> DETAIL: Each shard would compute a value of its own: the default of column "id".
+--> HINT: Compute the value first and pass it as a parameter.
+
+INSERT INTO tags OVERRIDING USER VALUE SELECT id, name FROM users
+--> Insert of a query's rows, all of them on every shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id, name) from all shards
+-->   May use a sequence
