@@ -51,6 +51,13 @@ pub struct Table {
     pub columns: &'static [Column],
 }
 
+impl Table {
+    /// A view of most of its rows, with the same columns: it can be written, too.
+    pub fn seen(&self) -> String {
+        format!("{}_seen", self.name)
+    }
+}
+
 const fn column(name: &'static str, declared: &'static str, ty: Type, nulls: usize) -> Column {
     Column {
         name,
@@ -291,6 +298,12 @@ pub fn ddl() -> String {
             "CREATE TABLE {} ({}, PRIMARY KEY (id));",
             table.name,
             columns.join(", ")
+        );
+        let _ = writeln!(
+            text,
+            "CREATE VIEW {} AS SELECT * FROM {} WHERE id % 50 <> 3 WITH CHECK OPTION;",
+            table.seen(),
+            table.name
         );
     }
     // The key must be part of no index, so that keys may be NULL; an index helps statements to be quick.

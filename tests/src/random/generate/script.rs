@@ -112,6 +112,14 @@ impl Writer {
         self.insert_returning(table, None)
     }
 
+    /// The table, or the view through which its rows are written.
+    fn target(&mut self, table: &'static Table) -> String {
+        match self.chance().percent(15) {
+            true => table.seen(),
+            false => table.name.to_owned(),
+        }
+    }
+
     fn insert_returning(&mut self, table: &'static Table, returned: Option<&str>) -> Expr {
         let count = self.chance().weighted(&[(3, 1), (3, 2), (2, 5)]);
         let mut parts = Vec::new();
@@ -138,7 +146,7 @@ impl Writer {
         };
         let text = format!(
             "INSERT INTO {} VALUES {}{returning}",
-            table.name,
+            self.target(table),
             rows.join(", ")
         );
         Expr::of(Type::Bool, &text, parts)
@@ -187,7 +195,7 @@ impl Writer {
         self.generator.scopes.pop();
         let text = format!(
             "INSERT INTO {} SELECT {} FROM {} AS {alias}{rest}",
-            table.name,
+            self.target(table),
             columns.join(", "),
             source.name
         );
@@ -413,15 +421,13 @@ impl Writer {
             let depth = self.chance().below(3);
             parts.push(self.generator.expr(column.ty, depth).into());
         }
-        if returned.is_none() && self.chance().percent(25) {
+        let target = self.target(table);
+        // A view does not say where a row lies that would have to move.
+        if returned.is_none() && target == table.name && self.chance().percent(25) {
             sets.extend(self.other_key(table, &alias, &mut parts));
         }
         let rest = self.which(table, &alias, &mut parts, returned);
-        let text = format!(
-            "UPDATE {} {alias} SET {}{rest}",
-            table.name,
-            sets.join(", ")
-        );
+        let text = format!("UPDATE {target} {alias} SET {}{rest}", sets.join(", "));
         self.generator.scopes.pop();
         Expr::of(Type::Bool, &text, parts)
     }
@@ -462,7 +468,7 @@ impl Writer {
         let mut parts = Vec::new();
         let rest = self.which(table, &alias, &mut parts, returned);
         self.generator.scopes.pop();
-        let text = format!("DELETE FROM {} {alias}{rest}", table.name);
+        let text = format!("DELETE FROM {} {alias}{rest}", self.target(table));
         Expr::of(Type::Bool, &text, parts)
     }
 
