@@ -24,7 +24,7 @@ use super::refusal::Refusal;
 use super::route::{KeyRoute, StoredAs, Target};
 use super::workspace::sequences_of;
 use super::{Context, Layer, Operator, Plan, Planner, Workspace};
-use crate::relations::{DefaultValue, Relation, Sharding};
+use crate::relations::{DefaultValue, Placement, Relation, RelationKind};
 
 /// An INSERT of a query's rows.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ enum Stored {
     },
     /// All of them in every copy of a reference table.
     Everywhere,
+    /// All of them on the first shard.
+    First,
 }
 
 /// ON CONFLICT and RETURNING behind a query.
@@ -107,7 +109,7 @@ pub(crate) struct Steps {
     pub(crate) copy: String,
     /// The columns of a row, in SQL.
     all: Vec<String>,
-    /// The shard key's position in a row; `None` where all shards get all rows.
+    /// The shard key's position in a row; `None` where all rows go to the same shards.
     pub(crate) key: Option<usize>,
 }
 
@@ -140,7 +142,7 @@ impl FromQuery {
         let all: Vec<String> = stored.chain(names).collect();
         let key = match &self.stored {
             Stored::Keyed { key, .. } => Some(all.iter().position(|name| name == key)),
-            Stored::Everywhere => None,
+            Stored::Everywhere | Stored::First => None,
         };
         if key == Some(None) {
             let what = "an INSERT of a query's rows without their shard key";
@@ -230,14 +232,16 @@ impl FromQuery {
         match &self.stored {
             Stored::Keyed { map, .. } => map.shards(),
             Stored::Everywhere => ShardSet::all(count),
+            Stored::First => ShardSet::one(ShardIndex::FIRST),
         }
     }
 
     /// Which get which, for people.
     pub(super) fn places(&self) -> &'static str {
-        match self.is_everywhere() {
-            true => "all of them on every shard",
-            false => "each on its shard",
+        match &self.stored {
+            Stored::Everywhere => "all of them on every shard",
+            Stored::Keyed { .. } => "each on its shard",
+            Stored::First => "all of them on the first shard",
         }
     }
 
@@ -250,7 +254,7 @@ impl FromQuery {
     pub(crate) fn shard(&self, key: Option<&[u8]>) -> Option<ShardIndex> {
         match &self.stored {
             Stored::Keyed { map, column, .. } => column.shard(map, key),
-            Stored::Everywhere => Some(ShardIndex::FIRST),
+            Stored::Everywhere | Stored::First => Some(ShardIndex::FIRST),
         }
     }
 
@@ -276,7 +280,8 @@ impl Clauses {
             .source
             .as_ref()
             .is_some_and(|query| query.order_by.is_some());
-        if insert.returning.is_some() && ordered {
+        let is_divided = relation.sharding().is_some();
+        if insert.returning.is_some() && ordered && is_divided {
             return Err("RETURNING in the order of the query's rows is not supported where they are sent to other shards.".to_owned());
         }
         // No view takes a COPY.
@@ -408,21 +413,10 @@ impl Planner<'_> {
         let relations = self.context.relations;
         let relation = relations.get(&relation.schema, &relation.name);
         let relation = relation.ok_or("The table is not known.")?;
-        let sharding = relation.sharding();
-        if sharding.is_none() {
-            self.same_on_copies(relation, insert)?;
-        }
-        if relation.triggers.each_statement
-            || relation
-                .triggers
-                .varying
-                .iter()
-                .any(|name| differs_in_triggers(self.context, name))
-        {
-            return Err("A trigger of it would do something else on each shard.".to_owned());
-        }
+        let stored = self.storage(relation, insert)?;
         let clauses = Clauses::of(insert, relation)?;
-        if let Some(column) = relation.hides_values() {
+        let hidden = relation.hides_values();
+        if let Some(column) = hidden.filter(|_| !matches!(stored, Stored::First)) {
             return Err(format!(
                 "The view does not show column \"{}\", whose default each shard would compute by itself.",
                 column.name
@@ -438,11 +432,17 @@ impl Planner<'_> {
         let query = query.ok_or("The query is not found in its text.")?;
         let (mut workspace, moments, guards) = self.of_query(&query)?;
         let ignored = ignored(relation, Overriding::of(self.sql, self.tokens));
-        let defaults = defaults(relation, listed, &ignored)?;
-        let stored = match sharding {
-            Some(sharding) => stored(relation, sharding, listed, &defaults)?,
-            None => Stored::Everywhere,
+        let defaults = match &stored {
+            Stored::Keyed { .. } | Stored::Everywhere => defaults(relation, listed, &ignored)?,
+            Stored::First => Vec::new(),
         };
+        if let Stored::Keyed { key, .. } = &stored {
+            let is_listed =
+                listed.is_empty() || listed.iter().any(|name| escape_identifier(name) == *key);
+            if !is_listed && !defaults.iter().any(|column| column.name == *key) {
+                return Err("The query does not return the shard key.".to_owned());
+            }
+        }
         workspace.at_first |= defaults.iter().any(|column| column.of_sequence);
         // The table's are those of the whole statement.
         workspace.sequences = sequences_of(whole);
@@ -470,6 +470,40 @@ impl Planner<'_> {
             stored,
         };
         Ok((from, guards))
+    }
+
+    /// Where the rows are stored, if every shard that does so does it as one server would.
+    fn storage(&self, relation: &Relation, insert: &Insert) -> Result<Stored, String> {
+        let stored = match (&relation.placement, relation.key_column()) {
+            (Placement::Sharded(sharding), Some(column)) => Stored::Keyed {
+                key: escape_identifier(&column.name),
+                map: Arc::clone(&sharding.map),
+                column: StoredAs {
+                    typmod: column.typmod,
+                    not_null: column.not_null,
+                },
+            },
+            (Placement::Reference, _) => {
+                self.same_on_copies(relation, insert)?;
+                Stored::Everywhere
+            }
+            (Placement::Unsharded, _) => {
+                // Rules change statements, and COPY is none of those.
+                let is_plain = relation.kind == RelationKind::Table || relation.shows.is_some();
+                return match is_plain && !relation.rewritten {
+                    true => Ok(Stored::First),
+                    false => Err("It is not a plain table.".to_owned()),
+                };
+            }
+            _ => return Err("The table is not known.".to_owned()),
+        };
+        let mut varying = relation.triggers.varying.iter();
+        if relation.triggers.each_statement
+            || varying.any(|name| differs_in_triggers(self.context, name))
+        {
+            return Err("A trigger of it would do something else on each shard.".to_owned());
+        }
+        Ok(stored)
     }
 
     /// What runs a query, whether it asks for the time, and the literals that depends on.
@@ -518,29 +552,6 @@ impl Planner<'_> {
         };
         Ok((workspace, analysis.moments, guards))
     }
-}
-
-/// Where rows of a sharded table are stored, if they have a shard key.
-fn stored(
-    relation: &Relation,
-    sharding: &Sharding,
-    listed: &[String],
-    defaults: &[Default],
-) -> Result<Stored, String> {
-    let column = relation.key_column().ok_or("The table has no shard key.")?;
-    let key = escape_identifier(&column.name);
-    let is_listed = listed.is_empty() || listed.contains(&column.name);
-    if !is_listed && !defaults.iter().any(|column| column.name == key) {
-        return Err("The query does not return the shard key.".to_owned());
-    }
-    Ok(Stored::Keyed {
-        key,
-        map: Arc::clone(&sharding.map),
-        column: StoredAs {
-            typmod: column.typmod,
-            not_null: column.not_null,
-        },
-    })
 }
 
 /// The columns whose values are not stored.

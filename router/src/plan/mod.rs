@@ -533,8 +533,15 @@ impl Planner<'_> {
             }
         }
         if !self.alone && analysis.writes {
+            // Rows of any number go to the first shard; a write there is given few.
+            let to_first = analysis.stored.is_empty() && analysis.writes_reference.is_none();
+            if to_first {
+                self.inserted_from(&mut plan, (&analysis, statement, tokens));
+            }
             self.written(&mut plan, (&analysis, statement, tokens));
-            self.inserted_from(&mut plan, (&analysis, statement, tokens));
+            if !to_first {
+                self.inserted_from(&mut plan, (&analysis, statement, tokens));
+            }
             self.in_steps(&mut plan, (&analysis, statement, tokens));
         }
         plan.located = located::located(&plan, &analysis, self.context);

@@ -248,9 +248,7 @@ impl Planner<'_> {
         let copies = analysis.writes_reference.is_some();
         let target = if let Some(table) = &analysis.writes_reference {
             decide::writes_reference(&analysis, table).ok()?;
-            // Of several rows that match one, or conflict, each shard might take another.
-            let one = matches!(statement, Statement::Update(update) if update.from.is_none());
-            (one || matches!(statement, Statement::Delete(_))).then_some(())?;
+            is_same_in_any_order(statement).then_some(())?;
             Target::AllShards
         } else if analysis.instances.is_empty() && analysis.stored.is_empty() {
             let elsewhere = analysis.temporary || analysis.reads_views.is_some();
@@ -295,6 +293,22 @@ impl Planner<'_> {
             let refusal = analysis.varies.clone();
             refusal.unwrap_or_else(|| Refusal::not_supported("the time in this statement"))
         })
+    }
+}
+
+/// Whether copies of a table are changed alike by given rows, in whatever order a shard takes them: of several that match one, or conflict, each
+/// might take another, where PostgreSQL takes one. MERGE takes none.
+fn is_same_in_any_order(statement: &Statement) -> bool {
+    let main = match statement {
+        Statement::Query(query) => match &*query.body {
+            SetExpr::Update(main) | SetExpr::Delete(main) | SetExpr::Merge(main) => main,
+            _ => return false,
+        },
+        main => main,
+    };
+    match main {
+        Statement::Update(update) => update.from.is_none(),
+        main => matches!(main, Statement::Delete(_) | Statement::Merge(_)),
     }
 }
 

@@ -152,6 +152,7 @@ impl<'a> Builder<'a> {
                 on_truncate: None,
                 on_truncate_cascade: None,
                 policies: Policies::default(),
+                rewritten: row.rules,
                 rules: false,
                 stays: None,
                 shows: None,

@@ -88,6 +88,8 @@ pub struct Relation {
     pub on_truncate_cascade: Option<String>,
     /// What its row security policies may touch.
     pub policies: Policies,
+    /// Rules make other statements of those that write it.
+    pub rewritten: bool,
     /// Rules make other statements of those that write it, which may reach rows that are not on the first shard only.
     pub rules: bool,
     /// Why an UPDATE cannot move its rows to other shards: what one server does with a row whose shard key changes, a shard that loses the

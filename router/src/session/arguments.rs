@@ -69,6 +69,7 @@ impl Session {
 }
 
 /// The arguments of an EXECUTE, as far as they are plain constants.
+#[derive(Clone)]
 pub(super) struct Arguments {
     /// As they can be written, with parentheses; empty if there are none.
     pub(super) text: String,
@@ -77,7 +78,7 @@ pub(super) struct Arguments {
     pub(super) computed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Argument {
     Null,
     Value { text: Vec<u8>, oid: u32 },

@@ -22,6 +22,7 @@ mod cursors;
 mod cut;
 mod distribute;
 mod exchange;
+mod execute_write;
 mod explain;
 mod extended;
 mod fan_out;

@@ -148,7 +148,16 @@ impl Session {
         | Operator::Move(_)
         | Operator::Steps(_) = &routed.plan.operator
         {
-            return self.execute_insert_of(prepared, routed, arguments).await;
+            return self
+                .execute_insert_of(name, prepared, routed, arguments)
+                .await;
+        }
+        if let Operator::Write(write) = &routed.plan.operator
+            && self.writes_otherwise(write, routed)
+        {
+            return self
+                .execute_write(write, (name, prepared), routed, (arguments, sent))
+                .await;
         }
         let message = call(&prepared.statement, arguments);
         let sent = Sent {
@@ -162,25 +171,12 @@ impl Session {
         match (&routed.plan.operator, routed.shards.only()) {
             (Operator::Broadcast(kind), _) => self.broadcast(&routed.plan, *kind, sent).await,
             (Operator::Refuse(refusal), _) => Err(Failure::Refused(refusal.clone()).into()),
-            (Operator::Write(write), _) if !write.is_plain() => Err(unsupported(
-                "EXECUTE of a statement that writes by rows of other shards",
-            )),
-            (Operator::Write(write), _)
-                if self.gives_remembered(write) && !self.has_own_sequences() =>
-            {
-                Err(unsupported(
-                    "EXECUTE of a statement with currval() or lastval() outside the transaction that used the sequence",
-                ))
-            }
             (operator, Some(shard))
                 if routed.plan.unique.is_none() || matches!(operator, Operator::Session) =>
             {
                 self.pass_through(shard, routed, sent).await
             }
             (Operator::Append(_), None) => self.append(routed, sent).await,
-            (Operator::Write(write), None) if !write.moments.is_empty() => Err(unsupported(
-                "EXECUTE of a statement that asks for the time and writes on several shards",
-            )),
             (Operator::Write(write), _) => self.write_parts(write, routed, sent).await,
             (Operator::Lock(_), None) => Err(unsupported(
                 "EXECUTE of a statement that locks rows it has to find first",
@@ -228,27 +224,33 @@ impl Session {
         .await
     }
 
+    /// What a statement prepared by SQL is, and its arguments in a Bind message.
+    pub(super) async fn bound(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        arguments: &Arguments,
+    ) -> Result<(Described, BytesMut), Trouble> {
+        let described = self.describe_held(prepared).await?;
+        let arguments = arguments.clone();
+        let arguments = self.computed(name, prepared, &described, arguments).await?;
+        let values = arguments.as_params(&described.params);
+        let mut bind = BytesMut::new();
+        let values = values.ok_or(Failure::Retry)?;
+        frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
+        Ok((described, bind))
+    }
+
     /// Inserts rows on several shards.
     async fn execute_insert_of(
         &mut self,
+        name: &str,
         prepared: &SessionStatement,
         routed: &Routed,
         arguments: &Arguments,
     ) -> Result<Ready, Trouble> {
         let cancels = self.cancel.slot().requests();
-        let described = self.describe_held(prepared).await?;
-        let evaluated = match arguments.as_params(&described.params) {
-            Some(_) => None,
-            None => Some(
-                self.evaluate(described.index, arguments, &described.params)
-                    .await?,
-            ),
-        };
-        let arguments = evaluated.as_ref().unwrap_or(arguments);
-        let values = arguments.as_params(&described.params);
-        let mut bind = BytesMut::new();
-        let values = values.ok_or(Failure::Retry)?;
-        frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
+        let (described, bind) = self.bound(name, prepared, arguments).await?;
         let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
         let bind = bind.map_err(Failure::InvalidMessage)?;
         let types = described.params.iter().copied().map(portable).collect();

@@ -87,6 +87,18 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let implicit = self.begin_implicit();
         let changed = self.messages_of_parts(write, routed, sent).await?;
+        self.write_and_tell(write, routed, sent, (changed, implicit))
+            .await
+    }
+
+    /// Sends each shard its part, or what the client has sent, and ends the implicit block that there is.
+    pub(super) async fn write_and_tell(
+        &mut self,
+        write: &Write,
+        routed: &Routed,
+        sent: Sent<'_>,
+        (changed, implicit): (Option<Vec<BytesMut>>, bool),
+    ) -> Result<Ready, Trouble> {
         let Some(tag) = self.write_each(write, routed, sent, changed).await? else {
             // The error has been shown.
             if implicit {

@@ -48,7 +48,6 @@ impl<'a> Analyser<'a> {
             .map(|column| relation_name(column).and_then(single))
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(relation) = target.relation
-            && (target.sharding().is_some() || self.writes_copies())
             && self.frames.len() == 1
         {
             self.analysis.target = Some((relation.name.clone(), listed.clone()));
@@ -203,7 +202,7 @@ impl<'a> Analyser<'a> {
         let first = self.analysis.first_shard.as_deref();
         let name = first.and_then(|name| name.strip_suffix("()"));
         let calls = name.is_some_and(|name| SEQUENCE_CALLS.contains(&name));
-        if calls && self.analysis.target.is_some() && !self.writes_copies() {
+        if calls && self.stores_by_key() {
             let refusal = Refusal::not_supported(format!(
                 "function \"{}\" is not supported in these rows of a sharded table",
                 name.unwrap_or_default()
@@ -215,6 +214,14 @@ impl<'a> Analyser<'a> {
             return true;
         }
         false
+    }
+
+    /// Whether the INSERT that is the whole statement stores rows of a sharded table.
+    fn stores_by_key(&self) -> bool {
+        let relation = self.analysis.target.as_ref();
+        let relation =
+            relation.and_then(|(name, _)| self.context.relations.get(&name.schema, &name.name));
+        relation.is_some_and(|relation| relation.sharding().is_some())
     }
 
     /// The key of a row of the statement, which may be one that has to be computed.

@@ -217,7 +217,7 @@ pub(super) struct Analysis {
     pub(super) writes_reference: Option<String>,
     /// Why copies of a reference table written by this statement could differ.
     pub(super) diverges: Option<String>,
-    /// The sharded table that an INSERT stores rows in, and the columns it lists.
+    /// The table that an INSERT which is the whole statement stores rows in, and the columns it lists.
     pub(super) target: Option<(TableName, Vec<String>)>,
     /// Keys of rows have to be computed first; what is said where they cannot be.
     pub(super) computed: Option<Refusal>,

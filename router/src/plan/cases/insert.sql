@@ -215,8 +215,10 @@ INSERT INTO settings SELECT name, 'x' FROM users WHERE id = 1
 -->   Refuse the statement needs the first shard and another one together
 
 INSERT INTO settings SELECT name, 'x' FROM users
---> Write on shard s0 (primary)
--->   Given: all rows of users
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (name) from all shards
 
 INSERT INTO settings SELECT code, name FROM countries
 --> PassThrough to shard s0 (primary)
@@ -688,3 +690,36 @@ INSERT INTO tags OVERRIDING USER VALUE SELECT id, name FROM users
 -->   Reason: its rows are stored on other shards
 -->   Fetch users (id, name) from all shards
 -->   May use a sequence
+
+-- rows of several shards in a table of the first
+INSERT INTO settings SELECT status, count(*)::text FROM orders GROUP BY status ORDER BY 1 RETURNING *
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch orders (status) from all shards
+-->   Guards: [0]
+
+INSERT INTO settings VALUES ('most', (SELECT max(id)::text FROM users))
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id) from all shards
+
+INSERT INTO audit_log (message, user_id) SELECT name, id FROM users ON CONFLICT DO NOTHING
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (id, name) from all shards
+-->   May use a sequence
+
+INSERT INTO settings OVERRIDING USER VALUE SELECT name, email FROM users
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (email, name) from all shards
+
+WITH u AS (SELECT name FROM users LIMIT 3) INSERT INTO settings SELECT name, 'x' FROM u
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (name) from all shards

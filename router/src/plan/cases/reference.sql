@@ -224,14 +224,14 @@ DELETE FROM ranks USING (SELECT id FROM ranks FETCH FIRST ROW ONLY) x WHERE x.id
 -->   Given: the rows of a query that are computed first
 
 WITH x AS (SELECT id FROM ranks LIMIT 1) DELETE FROM ranks USING x WHERE x.id = ranks.id
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 MERGE INTO ranks USING (SELECT id FROM ranks LIMIT 1) x ON ranks.id = x.id WHEN MATCHED THEN DELETE
---> Refuse 0A000: this write of the reference table "ranks" is not supported
---> DETAIL: Each shard would compute a value of its own: LIMIT or DISTINCT ON without an order of all rows.
---> HINT: Compute the value first and pass it as a parameter.
+--> Write on all shards (primary)
+-->   Copies of a reference table
+-->   Given: the rows of a query that are computed first
 
 INSERT INTO ranks (id, v) VALUES (100, (SELECT v FROM ranks LIMIT 1))
 --> Insert of a query's rows, all of them on every shard

@@ -150,8 +150,10 @@ INSERT INTO own_settings VALUES ('a', 'b')
 --> PassThrough to shard s0 (primary)
 
 INSERT INTO own_settings SELECT name, email FROM users
---> Write on shard s0 (primary)
--->   Given: all rows of users
+--> Insert of a query's rows, all of them on the first shard
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
+-->   Fetch users (email, name) from all shards
 
 UPDATE own_settings SET value = 'x'
 --> PassThrough to shard s0 (primary)

@@ -1,0 +1,65 @@
+//! EXECUTE of statements that change rows of several shards, where these are sent another text than the client's: with the time, with rows
+//! of other shards, or with what the session remembers of sequences.
+
+use bytes::BytesMut;
+use switchyard_wire::Format;
+use switchyard_wire::frame::HEADER;
+use switchyard_wire::frontend::Bind;
+
+use super::Session;
+use super::arguments::Arguments;
+use super::extended::portable;
+use super::fetch::Asked;
+use super::route::Routed;
+use super::simple::{Ready, Sent};
+use super::statement::SessionStatement;
+use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
+use crate::execute::participants::Need;
+use crate::execute::relay::Trouble;
+use crate::plan::Write;
+
+impl Session {
+    /// Whether the shards are sent another text than has been prepared.
+    pub(super) fn writes_otherwise(&self, write: &Write, routed: &Routed) -> bool {
+        let remembers = self.gives_remembered(write) && !self.has_own_sequences();
+        let asks = routed.shards.only().is_none() && !write.moments.is_empty();
+        !write.is_plain() || remembers || asks
+    }
+
+    /// Executes it with these arguments.
+    pub(super) async fn execute_write(
+        &mut self,
+        write: &Write,
+        (name, prepared): (&str, &SessionStatement),
+        routed: &Routed,
+        (arguments, sent): (&Arguments, Sent<'_>),
+    ) -> Result<Ready, Trouble> {
+        let cancels = self.cancel.slot().requests();
+        let (described, bind) = self.bound(name, prepared, arguments).await?;
+        let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
+        let bind = bind.map_err(Failure::InvalidMessage)?;
+        let types = described.params.iter().copied().map(portable).collect();
+        let implicit = self.begin_implicit();
+        let mut asked = Asked {
+            sql: prepared.statement.sql(),
+            params: Some((types, &bind)),
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels,
+        };
+        let text = self
+            .changed_text(&routed.plan, write, &routed.shards, &mut asked)
+            .await?;
+        let message = |shard| {
+            let mut message = BytesMut::new();
+            asked.encode_for(shard, &mut message, &text, &[Format::Text]);
+            message
+        };
+        let messages = routed.shards.iter().map(message).collect();
+        let columns = described.columns.as_deref().unwrap_or_default();
+        self.client.output.extend_from_slice(columns);
+        self.write_and_tell(write, routed, sent, (Some(messages), implicit))
+            .await
+    }
+}
