@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use switchyard_catalog::{Catalog, Credentials, Error, Link};
+use switchyard_catalog::{Catalog, Credentials, Error, Link, Recorded, Step};
 use switchyard_cluster::{Cluster, ClusterSpec, Stop};
 use switchyard_schema::{
     BucketMap, Database, Distribution, Literal, LiteralForm, Method, Node, NodeTls, RangeEntry,
@@ -213,4 +213,66 @@ async fn damage_is_an_error_not_a_guess() {
         let error = catalog.read().await.unwrap_err();
         assert!(matches!(error, Error::Damaged(_)), "{damage}: {error}");
     }
+}
+
+/// A catalog as the third version had it, in which buckets move.
+const THIRD: [&str; 3] = [
+    include_str!("../../catalog/migrations/0001_initial.sql"),
+    include_str!("../../catalog/migrations/0002_decisions.sql"),
+    include_str!("../../catalog/migrations/0003_movements.sql"),
+];
+const MOVING: &str = "
+CREATE TABLE switchyard.migrations (version int4 PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+INSERT INTO switchyard.migrations (version, name) VALUES (1, 'initial'), (2, 'decisions'), (3, 'movements');
+INSERT INTO switchyard.databases VALUES ('shop');
+INSERT INTO switchyard.shards VALUES ('shop', 0, 's0', 1), ('shop', 1, 's1', 0);
+INSERT INTO switchyard.nodes VALUES ('shop', 0, 0, 'a', 1, 'primary', NULL, 'disable', NULL), ('shop', 1, 0, 'b', 1, 'primary', NULL, 'disable', NULL);
+INSERT INTO switchyard.tables VALUES ('shop', 'public', 'parts', 'modulo', 'id', NULL, NULL, '[0, 1]');
+INSERT INTO switchyard.bucket_maps VALUES ('shop', 7, decode(repeat('0000', 16384), 'hex'));
+INSERT INTO switchyard.movements VALUES ('shop', decode(repeat('0001', 16384), 'hex'), decode(repeat('0000', 16384), 'hex'), true, true);
+";
+
+/// A movement that a former version has begun is known to the next, and the tables that it is not about stay where they are.
+#[tokio::test]
+async fn a_former_version_is_brought_up_to_date() {
+    let cluster = cluster();
+    let node = cluster.catalog().unwrap();
+    let third = format!(
+        "SET ROLE switchyard; CREATE SCHEMA switchyard; {} {MOVING}",
+        THIRD.concat()
+    );
+    cluster.superuser_sql(node, "switchyard", &third).unwrap();
+    let catalog = Catalog::connect(&credentials(&cluster)).await.unwrap();
+    assert!(catalog.is_migrated().await.unwrap());
+    let known = catalog
+        .read()
+        .await
+        .unwrap()
+        .databases
+        .remove("shop")
+        .unwrap();
+    let movement = catalog.movement("shop", 2).await.unwrap().unwrap();
+    assert!(movement.paused && movement.former.methods.is_empty());
+    let here = BucketMap::place(&[("s0", 1), ("s1", 0)]);
+    assert_eq!(movement.target.buckets, here);
+    assert_eq!(known.layout().buckets, here);
+
+    let mut lease = catalog.lease("shop").await.unwrap().unwrap();
+    let mut target = known.layout();
+    let parts = TableName::new("public", "parts");
+    let there = Method::Modulo(vec![ShardIndex(1)]);
+    target.methods.insert(parts.clone(), there.clone());
+    lease.record(&known.layout(), &target).await.unwrap();
+    let movement = lease.movement(2).await.unwrap().unwrap();
+    assert_eq!(movement.former, known.layout());
+    assert_eq!(movement.target, target);
+    let step = Step::Layout(&target);
+    let taken = lease.take(&known, step, "gid").await.unwrap();
+    assert_eq!(taken, Recorded::Done);
+    // What it was made for is no more.
+    let taken = lease.take(&known, step, "another").await.unwrap();
+    assert_eq!(taken, Recorded::Outdated);
+    let snapshot = catalog.read().await.unwrap();
+    let now = &snapshot.databases["shop"];
+    assert_eq!((now.epoch, now.layout()), (8, target));
 }

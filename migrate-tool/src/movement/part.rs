@@ -8,7 +8,11 @@ use super::tables::{Moving, first};
 use super::{Error, index};
 use crate::servers::Server;
 
-/// As much of a shift as has about so many rows. Neither one value nor all that are not listed can be divided.
+/// So many values are listed at a time, and at most, to divide those that are not.
+const LISTED: usize = 500;
+const MOST_LISTED: usize = 4096;
+
+/// As much of a shift as has about so many rows. What has one key stays together.
 pub(super) async fn part(
     whole: &Shift,
     now: &Layout,
@@ -37,7 +41,7 @@ pub(super) async fn part(
         }
         Keys::Range { from, below } => range((from, below), tables, source, rows).await?,
         Keys::Values(values) => values_of(values, tables, source, rows).await?,
-        Keys::Others(_) => whole.keys.clone(),
+        Keys::Others(listed) => others(listed, tables, source, rows).await?,
     };
     Ok(Shift {
         keys,
@@ -63,7 +67,7 @@ fn owned(now: &Layout, tables: &[Moving], shift: &Shift) -> f64 {
     here as f64 / shards.len().max(1) as f64
 }
 
-/// The lower part of a range. What has one key stays together.
+/// The lower part of a range.
 async fn range(
     (from, below): (&Option<Literal>, &Option<Literal>),
     tables: &[Moving],
@@ -157,4 +161,53 @@ async fn values_of(
         some.push(value.clone());
     }
     Ok(Keys::Values(some))
+}
+
+/// Some of the values that are not listed, which are so from then on; the rest, if it has few rows or too many values.
+async fn others(
+    listed: &[Literal],
+    tables: &[Moving],
+    source: &mut Server,
+    rows: u64,
+) -> Result<Keys, Error> {
+    let all = Keys::Others(listed.to_vec());
+    if listed.len() >= MOST_LISTED {
+        return Ok(all);
+    }
+    let each: Result<Vec<String>, Error> = tables
+        .iter()
+        .map(|table| {
+            let (key, name, keys) = (&table.key, &table.sql, table.of(&all)?);
+            Ok(format!(
+                "(SELECT {key}, count(*) FROM {name} WHERE {keys} GROUP BY {key} ORDER BY {key} LIMIT {LISTED} + 1)"
+            ))
+        })
+        .collect();
+    let each = each?.join(" UNION ALL ");
+    let ask = format!(
+        "SELECT k::pg_catalog.text, sum(n) FROM ({each}) AS part (k, n) GROUP BY k ORDER BY k LIMIT {LISTED} + 1"
+    );
+    let found = source.ask(&ask).await?;
+    let mut some = Vec::new();
+    let mut left = rows;
+    let is_all = found.len() <= LISTED;
+    for row in found {
+        let count: u64 = source.number(&row, 1)?;
+        let text = row.into_iter().next().flatten();
+        match (left.checked_sub(count), text) {
+            // One of them at least; NULL is no value that could be listed, and comes last.
+            (rest, Some(text)) if rest.is_some() || some.is_empty() => {
+                let form = LiteralForm::String;
+                some.push(Literal { text, form });
+                left = rest.unwrap_or(0);
+            }
+            (Some(_), None) => {}
+            (None, None) if some.is_empty() => return Ok(all),
+            (_, _) => return Ok(Keys::Values(some)),
+        }
+    }
+    match is_all || some.is_empty() {
+        true => Ok(all),
+        false => Ok(Keys::Values(some)),
+    }
 }

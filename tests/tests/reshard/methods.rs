@@ -1,6 +1,6 @@
 //! Tables by range, list and remainder: what the file says of them comes true in the same way.
 
-use switchyard_tests::{Asks, Reshard};
+use switchyard_tests::{Asks, Reshard, eventually};
 
 use super::killed;
 use super::load::{stand_by, under_load};
@@ -198,6 +198,40 @@ fn what_would_part_is_refused() {
     );
 }
 
+/// What is between two layouts is one, too: it can be left so, and gone on from.
+#[test]
+fn what_is_aborted_stays_where_it_is() {
+    let stand = stand();
+    let mut client = stand.bed.client();
+    let before = client.run(SEEN).succeeded().texts();
+    // Only remainders move, and those last.
+    for [two, three] in [RANGES, LISTS] {
+        stand.rewrite(Asks::Three, three, two);
+    }
+    let few = ["apply", "--yes", "--group-rows", "15"];
+    let program = stand.spawn(Asks::Three, &few);
+    eventually("parts move", || {
+        let parts = "SELECT to_regclass('parts') IS NOT NULL";
+        stand.superuser(2, parts) == "t" && stand.superuser(2, "SELECT count(*) FROM parts") != "0"
+    });
+    stand.run(Asks::Three, &["pause"]).succeeded();
+    let output = program.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    let status = stand.run(Asks::Three, &["status"]).succeeded();
+    let paused = "0 of 1 tables without hash keys are placed anew; paused until `resume`";
+    assert!(status.contains(paused), "{status}");
+    stand.run(Asks::Three, &["abort"]).succeeded();
+    stand.is_clean(Asks::Three);
+    assert_eq!(client.run(SEEN).succeeded().texts(), before);
+    assert_ne!(stand.superuser(2, "SELECT count(*) FROM parts"), "1001");
+
+    stand.run(Asks::Three, &["apply", "--yes"]).succeeded();
+    stand.is_clean(Asks::Three);
+    assert_eq!(stand.superuser(2, "SELECT count(*) FROM parts"), "1001");
+    assert_eq!(client.run(SEEN).succeeded().texts(), before);
+}
+
 /// The ways of the rows that clients work with.
 const WAYS: [[&str; 2]; 3] = [
     [
@@ -219,7 +253,7 @@ fn clients_notice_nothing_of_other_methods() {
     for [two, three] in WAYS {
         let stand = stand_by(two, three);
         let done = under_load(&stand, || {
-            let few = ["apply", "--yes", "--group-rows", "60"];
+            let few = ["apply", "--yes", "--group-rows", "200"];
             stand.run(Asks::Three, &few).succeeded();
             stand.run(Asks::Three, &["rollback", "--yes"]).succeeded();
         });
