@@ -44,10 +44,10 @@ pub(crate) struct Arguments {
     /// Only these protocols, and no TPC-B.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     protocol: Vec<Protocol>,
-    /// When the router's server connections go back to their pool where prepared statements are measured: `session` is as PgBouncer before
-    /// 1.21, which has no prepared statements in transaction mode.
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = PoolMode::Transaction)]
-    pool_mode: PoolMode,
+    /// When the router's server connections go back to their pool where prepared statements are measured. Unless it is said, as PgBouncer's do, which
+    /// has no prepared statements in transaction mode before 1.21.
+    #[arg(long, value_name = "MODE", value_enum)]
+    pool_mode: Option<PoolMode>,
     /// Something else instead of a comparison.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -229,8 +229,8 @@ pub(crate) struct Plan {
     pub(crate) scale: u32,
     /// Who takes part.
     pub(crate) contenders: Vec<Name>,
-    /// How the router pools for prepared statements.
-    pub(crate) pool_mode: PoolMode,
+    /// How the router pools for prepared statements, if not as PgBouncer.
+    pub(crate) pool_mode: Option<PoolMode>,
     /// Throughput and CPU.
     pub(crate) scenarios: Vec<Scenario>,
     /// System calls.

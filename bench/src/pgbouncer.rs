@@ -7,6 +7,7 @@ use switchyard_cluster::{APP_USER, Account, Companion, Port};
 
 use crate::Error;
 use crate::contender::{Contender, Endpoint, Name, Target};
+use crate::options::PoolMode;
 use crate::pgbench::{DATABASE, PASSWORD};
 
 /// From this version on, transaction pooling has prepared statements.
@@ -26,10 +27,9 @@ pub(crate) fn start(directory: &Path, server: u16) -> Result<Contender, Error> {
         }
         .start()
     };
-    let (mode, besides) = if version >= PREPARED_SINCE {
-        (Mode::Transaction { prepared: true }, "")
-    } else {
-        (Mode::Session, ", session mode for prepared statements")
+    let (mode, besides) = match mode_of_prepared(version) {
+        PoolMode::Transaction => (Mode::Transaction { prepared: true }, ""),
+        PoolMode::Session => (Mode::Session, ", session mode for prepared statements"),
     };
     let (major, minor) = version;
     Ok(Contender {
@@ -38,6 +38,18 @@ pub(crate) fn start(directory: &Path, server: u16) -> Result<Contender, Error> {
         usual: Target::Process(process(Mode::Transaction { prepared: false })?),
         prepared: Some(Target::Process(process(mode)?)),
     })
+}
+
+/// The mode in which the system's PgBouncer serves prepared statements.
+pub(crate) fn pool_mode() -> Result<PoolMode, Error> {
+    Ok(mode_of_prepared(version(&find()?)?))
+}
+
+fn mode_of_prepared(version: (u32, u32)) -> PoolMode {
+    match version >= PREPARED_SINCE {
+        true => PoolMode::Transaction,
+        false => PoolMode::Session,
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::contender::{Contender, Endpoint, Name, Target};
-use crate::options::Plan;
+use crate::options::{Plan, PoolMode};
 use crate::pgbench::{DATABASE, PASSWORD, Pgbench};
 use crate::{Error, pgbouncer, router, say};
 
@@ -77,7 +77,11 @@ impl Stand {
         let server = self.cluster.shard(0).primary.port();
         let place = router::Place {
             directory: self.directory.path(),
-            prepared: plan.pool_mode,
+            prepared: match plan.pool_mode {
+                Some(mode) => mode,
+                None if plan.contenders.contains(&Name::Pgbouncer) => pgbouncer::pool_mode()?,
+                None => PoolMode::Transaction,
+            },
         };
         match name {
             Name::Direct => Ok(Contender {

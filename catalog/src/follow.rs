@@ -1,13 +1,12 @@
 //! Following the catalog: notified when it changes, and asking again in case a notification was lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::Row;
 use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::{Catalog, Credentials, Error, Snapshot};
+use crate::{Catalog, Credentials, Error, RouterId, Snapshot};
 
 /// Between two looks at the revision, whether or not there was a notification.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,6 +37,8 @@ pub struct Follower {
     pub definitions: watch::Receiver<u64>,
     /// The revision by which all is planned: whoever moves rows waits for it.
     pub acknowledged: watch::Sender<i64>,
+    /// When the catalog was last told, at the earliest, that this router is there: who moves rows waits for it since.
+    pub told: watch::Receiver<Option<Instant>>,
 }
 
 /// What following tells.
@@ -46,8 +47,8 @@ struct Told {
     link: watch::Sender<Link>,
     definitions: watch::Sender<u64>,
     acknowledged: watch::Receiver<i64>,
-    /// What tells this router from others.
-    id: String,
+    router: RouterId,
+    at: watch::Sender<Option<Instant>>,
 }
 
 impl Catalog {
@@ -66,28 +67,33 @@ impl Catalog {
         timely(announcing).await
     }
 
-    /// Follows the catalog for as long as the future is polled, beginning with a snapshot just read. Never returns.
+    /// Follows the catalog for as long as the future is polled, beginning with a snapshot that has been read since this `router` was
+    /// [registered](Catalog::register). Never returns.
     pub fn follow(
         self,
         credentials: Credentials,
         first: Snapshot,
+        router: RouterId,
     ) -> (Follower, impl Future<Output = ()> + Send) {
         let (acknowledged, acknowledgements) = watch::channel(first.revision);
         let (snapshots, new) = watch::channel(first);
         let (link, status) = watch::channel(Link::Up);
         let (definitions, changed) = watch::channel(0);
+        let (at, told_at) = watch::channel(None);
         let follower = Follower {
             snapshots: new,
             link: status,
             definitions: changed,
             acknowledged,
+            told: told_at,
         };
         let mut told = Told {
             snapshots,
             link,
             definitions,
             acknowledged: acknowledgements,
-            id: String::new(),
+            router,
+            at,
         };
         let following = async move {
             let mut catalog = Some(self);
@@ -107,24 +113,6 @@ impl Catalog {
             }
         };
         (follower, following)
-    }
-
-    /// Says that a router is there, and by which revision all is planned that it does. A new one gets its name.
-    async fn renew(&self, id: &mut String, revision: i64) -> Result<(), Error> {
-        // What is lost by a crash of the catalog is said again.
-        let row = sqlx::query(
-            "INSERT INTO switchyard.routers (id, revision)
-             SELECT coalesce(nullif($1, ''), pg_catalog.gen_random_uuid()::text), $2
-               FROM pg_catalog.set_config('synchronous_commit', 'off', true)
-             ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, renewed_at = pg_catalog.clock_timestamp()
-             RETURNING id",
-        )
-        .bind(id.as_str())
-        .bind(revision)
-        .fetch_one(&mut *self.acquire().await?)
-        .await?;
-        *id = row.try_get(0)?;
-        Ok(())
     }
 }
 
@@ -154,7 +142,14 @@ async fn watch_changes(catalog: &Catalog, told: &mut Told) -> Result<(), Error> 
             told.snapshots.send_replace(snapshot);
         }
         let acknowledged = *told.acknowledged.borrow_and_update();
-        timely(catalog.renew(&mut told.id, acknowledged)).await?;
+        let now = Instant::now();
+        if !timely(catalog.renew(told.router, acknowledged)).await? {
+            // Nobody has waited for this router since: what is known may be old.
+            warn!("the catalog has not heard of this router for a while; reading it anew");
+            timely(catalog.register(told.router)).await?;
+            continue;
+        }
+        told.at.send_replace(Some(now));
         tokio::select! {
             () = tokio::time::sleep(POLL_INTERVAL) => {}
             Ok(()) = told.acknowledged.changed() => {}

@@ -19,6 +19,7 @@ mod migrations;
 mod movement;
 mod placement;
 mod read;
+mod routers;
 mod write;
 
 pub use access::{Catalog, Credentials};
@@ -30,3 +31,4 @@ pub use layout::Layout;
 pub use migrations::LATEST;
 pub use movement::{Lease, Movement, Step};
 pub use read::{CatalogDatabase, Snapshot};
+pub use routers::{RouterId, Routers, TOUCH};

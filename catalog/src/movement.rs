@@ -26,7 +26,7 @@ pub struct Movement {
 /// The right to move rows of a database, for as long as the connection lasts.
 #[derive(Debug)]
 pub struct Lease {
-    connection: PoolConnection<Postgres>,
+    pub(crate) connection: PoolConnection<Postgres>,
     database: String,
 }
 
@@ -109,22 +109,6 @@ impl Lease {
         .execute(&mut *self.connection)
         .await?;
         Ok(())
-    }
-
-    /// How many routers may still have something on its way that was planned before what the catalog says now. Routers of which nothing has been heard
-    /// for three seconds are gone.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn behind(&mut self) -> Result<i64, Error> {
-        let row = sqlx::query(
-            "SELECT pg_catalog.count(*) FROM switchyard.routers AS router, switchyard.revision
-              WHERE router.revision < revision.number
-                AND router.renewed_at > pg_catalog.clock_timestamp() - '3 seconds'::pg_catalog.interval",
-        )
-        .fetch_one(&mut *self.connection)
-        .await?;
-        Ok(row.try_get(0)?)
     }
 
     /// Writes down that no rows are on their way any more.

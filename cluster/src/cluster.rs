@@ -170,12 +170,17 @@ impl Cluster {
 
     /// The catalog's URL, as the configuration file wants it.
     pub fn catalog_url(&self) -> Option<String> {
+        self.catalog_url_via(&|node| node.port())
+    }
+
+    /// The same by another port.
+    pub(crate) fn catalog_url_via(&self, port_of: &dyn Fn(&dyn Node) -> u16) -> Option<String> {
         let node = self.catalog()?;
         Some(format!(
             "postgres://switchyard:{}@{}:{}/switchyard",
             self.spec.password,
             node.host(),
-            node.port()
+            port_of(node)
         ))
     }
 

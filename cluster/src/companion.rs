@@ -76,6 +76,16 @@ impl Companion {
         signal(self.process.id(), Signal::HUP);
     }
 
+    /// Stops it where it is, until [`Companion::resume`].
+    pub fn pause(&self) {
+        signal(self.process.id(), Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        signal(self.process.id(), Signal::CONT);
+    }
+
     /// Interrupts it (SIGINT), as Ctrl-C does.
     pub fn interrupt(&self) {
         signal(self.process.id(), Signal::INT);

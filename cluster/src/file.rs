@@ -64,7 +64,7 @@ impl Cluster {
             text.push_str("]\n");
         }
         text.push_str(tables);
-        if let Some(url) = self.catalog_url() {
+        if let Some(url) = self.catalog_url_via(port_of) {
             let _ = write!(text, "\n[catalog]\nurl = {url:?}\n");
         }
         text

@@ -71,10 +71,13 @@ pub async fn explain(
     let (mut control, _handle) = Control::new(Arc::new(settings));
     control.prepare().await?;
     let topology = control.published().snapshot();
+    let (is_ready, leaving) = (control.status().is_ready(), control.leaving());
+    drop(control);
+    leaving.await;
     let Some(database) = topology.database(&name) else {
         return Err(ExplainError::NoDatabase(name));
     };
-    if !control.status().is_ready() {
+    if !is_ready {
         return Err(ExplainError::NoRelations(name));
     }
     let mut scan = Scan::new();

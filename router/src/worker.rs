@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::backend::{
-    ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys, Settings,
+    Admission, ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys, Settings,
 };
-use crate::control::ControlHandle;
+use crate::control::{ControlHandle, Touch};
 use crate::execute::client::Reported;
 use crate::plan::PlanCache;
 use crate::session::Statements;
@@ -42,6 +42,8 @@ pub struct Services {
     pub metrics: crate::metrics::Metrics,
     /// Who is connected.
     pub registry: crate::admin::registry::Registry,
+    /// Whether the catalog hears of this router, where there is one.
+    pub touch: Option<Touch>,
 }
 
 impl Services {
@@ -53,6 +55,7 @@ impl Services {
         control: ControlHandle,
         resolver: Resolver,
         fences: Fences,
+        touch: Option<Touch>,
     ) -> Self {
         Self {
             settings: ArcSwap::new(settings),
@@ -65,6 +68,7 @@ impl Services {
             cancels: Arc::default(),
             metrics: crate::metrics::Metrics::default(),
             registry: crate::admin::registry::Registry::default(),
+            touch,
         }
     }
 
@@ -90,6 +94,7 @@ impl Services {
                 prepared_limit: router.max_prepared_statements as usize,
                 tls: NodeTls::new(&node.tls)?,
                 timeout: router.timeouts.connect,
+                application_name: None,
             };
             let size = match key.purpose {
                 Purpose::Sessions => router.pool_size,
@@ -106,6 +111,9 @@ impl Services {
                 Arc::clone(node),
                 options,
                 limits,
+                self.touch
+                    .clone()
+                    .map(|touch| Admission::new(touch, self.topology.clone())),
                 self.registry.clone(),
             ))
         })

@@ -10,7 +10,7 @@ use crate::router::program;
 use crate::{Bed, BedSpec};
 
 /// What moving rows needs, where the user is no superuser.
-const RIGHTS: &str = "GRANT SET ON PARAMETER session_replication_role, deadlock_timeout TO app; GRANT pg_signal_backend TO app";
+const RIGHTS: &str = "GRANT SET ON PARAMETER session_replication_role, deadlock_timeout, switchyard.epoch TO app; GRANT pg_signal_backend TO app";
 
 /// The bed, and files that ask for two and for three shards.
 #[derive(Debug)]

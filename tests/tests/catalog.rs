@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use switchyard_catalog::{Catalog, Credentials, Error, Link, Recorded, Step};
+use switchyard_catalog::{Catalog, Credentials, Error, Link, Recorded, RouterId, Step};
 use switchyard_cluster::{Cluster, ClusterSpec, Stop};
 use switchyard_schema::{
     BucketMap, Database, Distribution, Literal, LiteralForm, Method, Node, NodeTls, RangeEntry,
@@ -141,7 +141,9 @@ async fn changes_are_followed_and_an_absence_survived() {
     let catalog = Catalog::connect(&credentials).await.unwrap();
     catalog.initialise(&[database()]).await.unwrap();
     let first = catalog.read().await.unwrap();
-    let (mut follower, following) = catalog.clone().follow(credentials.clone(), first);
+    let router = RouterId(17);
+    catalog.register(router).await.unwrap();
+    let (mut follower, following) = catalog.clone().follow(credentials.clone(), first, router);
     let following = tokio::spawn(following);
 
     let other = BucketMap::place(&[("s0", 1), ("s1", 0)]);

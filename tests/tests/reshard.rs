@@ -1,5 +1,7 @@
 //! Rows that move while clients work: from two shards to three, back, and at every kill.
 
+#[path = "reshard/cut_off.rs"]
+mod cut_off;
 #[path = "reshard/load.rs"]
 mod load;
 #[path = "reshard/methods.rs"]

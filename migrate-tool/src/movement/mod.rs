@@ -15,6 +15,7 @@ mod newcomer;
 mod part;
 mod report;
 mod run;
+mod strangers;
 mod survey;
 mod switchover;
 mod tables;
@@ -95,6 +96,18 @@ pub(crate) enum Error {
         /// Why.
         why: String,
     },
+    /// The catalog knows less than a shard.
+    #[error(
+        "shard \"{shard}\" remembers epoch {remembered}, and the catalog is at {catalog}: it may have been restored from an old backup, and what it says of where rows are is not true any more"
+    )]
+    Older {
+        /// The shard.
+        shard: String,
+        /// Its epoch.
+        remembered: u64,
+        /// The catalog's.
+        catalog: u64,
+    },
     /// Clients hold the tables.
     #[error(
         "transactions that last keep tables from being locked for a moment: end them, and run this again"
@@ -147,7 +160,7 @@ impl<'a> Work<'a> {
         Ok(movement.filter(|movement| movement.former != movement.target))
     }
 
-    /// Has all routers know that rows may be on their way, on a recorded movement or on none.
+    /// Has all routers know that rows may be on their way, on a recorded movement or on none, and keeps those from the shards that do not hear of it.
     async fn announce(&mut self) -> Result<(), Error> {
         let (former, target) = match self.movement().await? {
             Some(movement) => (movement.former, movement.target),
@@ -155,7 +168,9 @@ impl<'a> Work<'a> {
         };
         self.lease.record(&former, &target).await?;
         sleep(FOLLOWING).await;
-        Ok(())
+        let mut servers = self.servers(None).await?;
+        let mut visits = switchover::visits(self, &servers).await?;
+        strangers::shut_out(self, &mut servers, &mut visits).await
     }
 
     fn user(&self) -> Result<&'a User, Error> {

@@ -80,7 +80,7 @@ pub(super) async fn can_take_part(servers: &mut [Server]) -> Result<(), Error> {
             Ok(rows) if is_true(&rows) => continue,
             Ok(_) => "max_prepared_transactions is 0: set it and restart the server",
             Err(error) if error.sqlstate() == Some("42501") => {
-                "the user may not set session_replication_role, by which triggers stay still: log in as a superuser, or GRANT SET ON PARAMETER session_replication_role, deadlock_timeout"
+                "the user may not set session_replication_role, by which triggers stay still: log in as a superuser, or GRANT SET ON PARAMETER session_replication_role, deadlock_timeout, switchyard.epoch"
             }
             Err(error) => return Err(error.into()),
         };

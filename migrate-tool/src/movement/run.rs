@@ -10,7 +10,7 @@ use super::family::Family;
 use super::group::Group;
 use super::part::part;
 use super::switchover::{self, Visit};
-use super::{Error, Report, Work, index, layout, newcomer, report};
+use super::{Error, Report, Work, index, layout, newcomer, report, strangers};
 use crate::servers::{Server, ServerError};
 
 /// So often a group is tried that clients are in the way of, and so long after the time before.
@@ -69,6 +69,15 @@ impl Run {
         };
         run.learn_tables(work).await?;
         Ok(run)
+    }
+
+    /// Keeps routers from the shards that have become silent since this was last done.
+    async fn shut_out(&mut self, work: &mut Work<'_>) -> Result<(), Error> {
+        if work.lease.routers().await?.silent.is_empty() {
+            return Ok(());
+        }
+        let Crew { servers, visits } = &mut self.crew;
+        strangers::shut_out(work, servers, visits).await
     }
 
     /// Looks at the tables.
@@ -145,6 +154,7 @@ impl Run {
         (number, whole): (usize, Shift),
         movement: &Movement,
     ) -> Result<(), Error> {
+        self.shut_out(work).await?;
         let from = whole.from.position();
         let source = self.crew.servers.get_mut(from).ok_or(Error::Unsteady)?;
         let family = self.families.get(number).ok_or(Error::Unsteady)?;

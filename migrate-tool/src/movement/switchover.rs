@@ -4,15 +4,16 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use switchyard_catalog::{Catalog, Recorded, Step};
+use switchyard_catalog::{Catalog, Recorded, RouterId, Step};
+use switchyard_router::distribute::strangers::end_strangers;
 use switchyard_router::distribute::switchover::cancel_older;
 use switchyard_router::topology::link::{Link, LinkError, Visitor};
 use switchyard_router::two_phase::{CATALOG, GlobalId};
 use switchyard_schema::ShardIndex;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Error, Work};
-use crate::servers::Server;
+use super::{Error, Work, strangers};
+use crate::servers::{Server, ServerError};
 
 /// The longest the catalog may take. What is prepared is left to its session for three seconds by routers.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -55,6 +56,10 @@ pub(super) async fn run(
     }
     for part in parts.iter_mut() {
         end(part, &id, committed).await?;
+    }
+    if committed {
+        work.refresh().await?;
+        strangers::remember(work, parts.iter_mut().map(|part| &mut **part)).await?;
     }
     Ok(committed)
 }
@@ -114,7 +119,35 @@ async fn end(part: &mut Server, id: &GlobalId, committed: bool) -> Result<(), Er
 #[derive(Debug)]
 pub(super) struct Visit {
     shard: ShardIndex,
-    link: Link,
+    pub(super) name: String,
+    pub(super) link: Link,
+}
+
+impl Visit {
+    /// Ends connections that are of none of these routers. A node that is away serves nobody.
+    pub(super) async fn end_strangers(
+        &mut self,
+        work: &Work<'_>,
+        routers: &[RouterId],
+    ) -> Result<(), Error> {
+        match end_strangers(&mut self.link, work.settings, routers).await {
+            Err(LinkError::Lost(reason)) => {
+                tracing::warn!(shard = self.name, %reason, "a node is away");
+                Ok(())
+            }
+            ended => ended.map_err(|source| self.failed(work, source)),
+        }
+    }
+
+    pub(super) fn failed(&self, work: &Work<'_>, source: LinkError) -> Error {
+        let database = work.known.database.name.clone();
+        let shard = self.name.clone();
+        Error::Server(ServerError::Failed {
+            database,
+            shard,
+            source,
+        })
+    }
 }
 
 /// Connections to all nodes of some shards. A replica that is away serves nobody.
@@ -127,6 +160,7 @@ pub(super) async fn visits(work: &Work<'_>, servers: &[Server]) -> Result<Vec<Vi
             match Link::open(&visitor, node, &work.known.database.name).await {
                 Ok(link) => visits.push(Visit {
                     shard: server.shard,
+                    name: server.name.clone(),
                     link,
                 }),
                 Err(reason) => {
@@ -139,17 +173,17 @@ pub(super) async fn visits(work: &Work<'_>, servers: &[Server]) -> Result<Vec<Vi
 }
 
 /// Waits until no router has anything on its way that was planned by what the catalog said before. What waits for the tables of these shards would
-/// wait for ever: it is cancelled, and routers run it again.
+/// wait for ever: it is cancelled, and routers run it again. Connections of routers that do not follow, or do not say so, are ended.
 async fn followed(
     work: &mut Work<'_>,
     visits: &mut [Visit],
     shards: &[ShardIndex],
 ) -> Result<(), Error> {
     let began = Instant::now();
-    while work.lease.behind().await? > 0 {
-        if began.elapsed() > PATIENCE {
-            tracing::warn!("a router does not say that it follows the catalog");
-            return Ok(());
+    let routers = loop {
+        let routers = work.lease.routers().await?;
+        if routers.behind.is_empty() || began.elapsed() > PATIENCE {
+            break routers;
         }
         let concerned = visits
             .iter_mut()
@@ -161,6 +195,18 @@ async fn followed(
             }
         }
         sleep(PAUSE).await;
+    };
+    if routers.behind.is_empty() && routers.silent.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(
+        "a router does not say that it follows the catalog: its connections to the shards are ended"
+    );
+    let follow: Vec<RouterId> = routers.following().collect();
+    for visit in visits {
+        if shards.contains(&visit.shard) {
+            visit.end_strangers(work, &follow).await?;
+        }
     }
     Ok(())
 }

@@ -194,6 +194,7 @@ mod tests {
 
     async fn connect(listener: &TcpListener, tls: NodeTls) -> Result<(), String> {
         let options = ConnectOptions {
+            application_name: None,
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().unwrap().port(),
             user: "app".to_owned(),

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use socket2::TcpKeepalive;
+use switchyard_catalog::RouterId;
 use switchyard_wire::backend::{self, Message, TransactionStatus};
 use switchyard_wire::frontend::encode;
 use switchyard_wire::startup::{ProtocolVersion, encode::startup};
 use switchyard_wire::{SqlState, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::admission::unmarked;
 use super::{CONSISTENT_READ, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::config::Password;
@@ -52,6 +54,8 @@ pub struct ConnectOptions {
     pub tls: NodeTls,
     /// The whole of connecting and authenticating must take no longer.
     pub timeout: Duration,
+    /// As what the server lists it, where no client's settings say so.
+    pub application_name: Option<&'static str>,
 }
 
 /// Why a connection could not be made.
@@ -77,6 +81,9 @@ pub enum ConnectError {
     /// The node said something the protocol does not allow here.
     #[error("the node broke the protocol: {0}")]
     Protocol(String),
+    /// Rows have moved, or may be moving, that this router does not hear of.
+    #[error("the router does not hear from the catalog where rows are")]
+    Outdated,
 }
 
 impl From<io::Error> for ConnectError {
@@ -97,7 +104,7 @@ impl ConnectError {
                 SqlState::CRASH_SHUTDOWN,
             ]
             .contains(sqlstate),
-            Self::Protocol(_) => false,
+            Self::Protocol(_) | Self::Outdated => false,
         }
     }
 }
@@ -151,6 +158,8 @@ pub struct Connection {
     pub(crate) seeded: bool,
     /// The stream is of no further use.
     pub(crate) broken: bool,
+    /// Whose it is, where that is marked on the server.
+    marker: Option<RouterId>,
     /// What the node owes for what has been sent, and the transaction status it last reported.
     pub(crate) replies: Replies,
     /// The statements prepared here.
@@ -208,24 +217,25 @@ impl Connection {
             broken: false,
             incarnation: None,
             born: 0,
+            marker: None,
             parameters: Vec::new(),
             target: CancelTarget::new(address, 0, &[], &duplicate),
             socket: duplicate,
             entry: None,
         };
-        startup(
-            &mut connection.output,
-            ProtocolVersion::V3_0,
-            [
-                ("user", options.user.as_str()),
-                ("database", options.database.as_str()),
-                // The router's own settings, so that SHOW and current_setting() know them, as what they are until they are set.
-                (CONSISTENT_READ, "off"),
-                (LAYER, "auto"),
-                (ROUTE, "default"),
-            ]
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        );
+        let name = options.application_name;
+        let settings = [
+            ("user", options.user.as_str()),
+            ("database", options.database.as_str()),
+            // The router's own settings, so that SHOW and current_setting() know them, as what they are until they are set.
+            (CONSISTENT_READ, "off"),
+            (LAYER, "auto"),
+            (ROUTE, "default"),
+        ]
+        .into_iter()
+        .chain(name.map(|name| ("application_name", name)))
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        startup(&mut connection.output, ProtocolVersion::V3_0, settings);
         connection.flush().await?;
         connection.authenticate(options).await?;
         connection.await_ready().await?;
@@ -310,12 +320,24 @@ impl Connection {
     /// [`QueryError`]: the connection must then be closed.
     pub async fn reset(&mut self) -> Result<(), QueryError> {
         self.simple_query("DISCARD ALL").await?;
+        if let Some(router) = self.marker {
+            self.simple_query(&marking(router)).await?;
+        }
         self.prepared.clear();
         self.unnamed = None;
         self.applied = Some(Arc::default());
         self.dirty = false;
         self.sequences = false;
         Ok(())
+    }
+
+    /// Marks it as a router's, for as long as it lasts. The epoch up to which the shard knows of movements, 0 for none.
+    pub(super) async fn mark(&mut self, router: RouterId) -> Result<u64, ConnectError> {
+        let rows = self.simple_query(&marking(router)).await;
+        let rows = rows.map_err(unmarked)?;
+        self.marker = Some(router);
+        let epoch = rows.first().and_then(|row| row.get(1)?.as_deref());
+        Ok(epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0))
     }
 
     /// Reads one whole message into a buffer of its own. Not for the path of a client's rows.
@@ -401,6 +423,14 @@ impl Connection {
             && self.input.is_empty()
             && self.output.is_empty()
     }
+}
+
+/// Takes the lock that marks a connection, and asks for the epoch.
+fn marking(router: RouterId) -> String {
+    format!(
+        "SELECT pg_catalog.pg_advisory_lock_shared({}), pg_catalog.current_setting('switchyard.epoch', true)",
+        router.0
+    )
 }
 
 /// Room made for one read of what is said to the router itself.

@@ -3,6 +3,7 @@
 //! Invariant: a connection goes back to its pool only when it is provably clean ([`Connection::is_reusable`]);
 //! anything else closes it. Collaborators: [`crate::topology`] names the nodes, [`crate::session`] borrows.
 
+mod admission;
 mod authenticate;
 mod connection;
 mod pool;
@@ -13,6 +14,7 @@ mod settings;
 pub mod transfer;
 mod turn;
 
+pub use admission::Admission;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;

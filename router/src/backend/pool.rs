@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::admin::registry::{Registry, ServerEntry};
 
 use super::turn::Turn;
-use super::{ConnectError, ConnectOptions, Connection};
+use super::{Admission, ConnectError, ConnectOptions, Connection};
 use crate::startup::cancel::CancelReason;
 use crate::topology::{Node, NodeId, Observed};
 
@@ -101,6 +101,7 @@ pub struct Pool {
     node: Arc<Node>,
     options: ConnectOptions,
     limits: PoolLimits,
+    admission: Option<Admission>,
     /// [`PoolLimits::idle`] and [`PoolLimits::lifetime`] as they are compared with every connection lent.
     idle_ms: u64,
     lifetime_ms: u64,
@@ -198,6 +199,7 @@ impl Pool {
         node: Arc<Node>,
         options: ConnectOptions,
         limits: PoolLimits,
+        admission: Option<Admission>,
         registry: Registry,
     ) -> Self {
         Self {
@@ -208,6 +210,7 @@ impl Pool {
                 size: limits.size.max(1),
                 ..limits
             },
+            admission,
             idle_ms: milliseconds(limits.idle),
             lifetime_ms: milliseconds(limits.lifetime),
             registry,
@@ -333,13 +336,23 @@ impl Pool {
 
     /// A connection that breaks while it is made may be that one's bad luck: the node gets another try.
     async fn connect(&self) -> Result<Connection, ConnectError> {
-        match Connection::connect(&self.options).await {
+        match self.connect_once().await {
             Err(ConnectError::Broken(_)) => {
                 self.node.suspect();
-                Connection::connect(&self.options).await
+                self.connect_once().await
             }
             outcome => outcome,
         }
+    }
+
+    async fn connect_once(&self) -> Result<Connection, ConnectError> {
+        let mut connection = Connection::connect(&self.options).await?;
+        if let Some(admission) = &self.admission {
+            let admitted =
+                admission.admit(&mut connection, &self.key.database, self.options.timeout);
+            admitted.await?;
+        }
+        Ok(connection)
     }
 
     /// Ends when the node has been down for a moment; a failure reported by mistake is corrected sooner.

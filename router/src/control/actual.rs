@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use switchyard_catalog::{Catalog, Credentials, Error, Follower, Link, Snapshot};
+use switchyard_catalog::{Catalog, Credentials, Error, Follower, Link, RouterId, Snapshot};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::Touch;
 use crate::config::Settings;
 
 /// How long the router tries to reach the catalog when it starts.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long telling the catalog that the router ends may take.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Between two such attempts.
 const START_PAUSE: Duration = Duration::from_millis(250);
 
@@ -54,6 +57,7 @@ pub(super) struct Actual {
     following: AbortHandle,
     /// The way to tell other routers something.
     speaking: Catalog,
+    router: RouterId,
 }
 
 /// What the catalog has to say.
@@ -73,7 +77,7 @@ impl Drop for Actual {
 impl Actual {
     /// Connects, fills the catalog from the file if it is empty, reads it and begins to follow it. `None` if none is
     /// configured.
-    pub(super) async fn read(settings: &Settings) -> Result<Option<Self>, Error> {
+    pub(super) async fn read(settings: &Settings, router: RouterId) -> Result<Option<Self>, Error> {
         let Some(credentials) = settings.catalog_credentials() else {
             return Ok(None);
         };
@@ -81,6 +85,8 @@ impl Actual {
         if catalog.initialise(&settings.file.databases).await? {
             info!("the catalog was empty and has been filled from the configuration");
         }
+        // Whoever moves rows from now on waits until what is read next is in force.
+        catalog.register(router).await?;
         let snapshot = catalog.read().await?;
         for database in &settings.file.databases {
             let actual = snapshot.databases.get(&database.name);
@@ -95,12 +101,13 @@ impl Actual {
             }
         }
         let speaking = catalog.clone();
-        let (follower, following) = catalog.follow(credentials, snapshot);
+        let (follower, following) = catalog.follow(credentials, snapshot, router);
         let following = tokio::spawn(following).abort_handle();
         Ok(Some(Self {
             follower,
             following,
             speaking,
+            router,
         }))
     }
 
@@ -122,6 +129,27 @@ impl Actual {
     /// The way to say by which revision all is planned.
     pub(super) fn acknowledged(&self) -> watch::Sender<i64> {
         self.follower.acknowledged.clone()
+    }
+
+    /// Whether the catalog hears of this router.
+    pub(super) fn touch(&self) -> Touch {
+        Touch::new(self.router, self.follower.told.clone())
+    }
+
+    /// Has the catalog forget this router.
+    pub(super) fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (catalog, router) = (self.speaking.clone(), self.router);
+        async move {
+            match tokio::time::timeout(LEAVING, catalog.unregister(router)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => {
+                    warn!(%reason, "the catalog cannot be told that this router has ended")
+                }
+                Err(_) => warn!(
+                    "the catalog does not answer, so that it is not told that this router has ended"
+                ),
+            }
+        }
     }
 
     /// Whether the catalog answers.

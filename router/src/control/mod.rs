@@ -10,13 +10,14 @@
 mod actual;
 mod clearing;
 mod entry;
+mod touch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use switchyard_catalog::{CatalogDatabase, Snapshot};
+use switchyard_catalog::{CatalogDatabase, RouterId, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -31,6 +32,7 @@ use actual::{Actual, News};
 pub use clearing::Clearing;
 use clearing::Taken;
 use entry::{Entry, Visiting, by_trust};
+pub use touch::Touch;
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(1);
@@ -147,6 +149,9 @@ pub enum PrepareError {
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] switchyard_catalog::Error),
+    /// The system has no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
 }
 
 impl Control {
@@ -190,6 +195,22 @@ impl Control {
         }
     }
 
+    /// Whether the catalog hears of this router, where there is one.
+    #[must_use]
+    pub fn touch(&self) -> Option<Touch> {
+        self.actual.as_ref().map(Actual::touch)
+    }
+
+    /// Has the catalog forget this router, which does nothing any more. To be polled when it is so.
+    pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        let leaving = self.actual.as_ref().map(Actual::leaving);
+        async {
+            if let Some(leaving) = leaving {
+                leaving.await;
+            }
+        }
+    }
+
     /// What others may see of the control thread.
     #[must_use]
     pub fn status(&self) -> &Arc<Status> {
@@ -202,7 +223,9 @@ impl Control {
     /// # Errors
     /// A catalog is configured and cannot be read.
     pub async fn prepare(&mut self) -> Result<(), PrepareError> {
-        self.actual = Actual::read(&self.settings.borrow().clone()).await?;
+        let router = getrandom::u64().map_err(PrepareError::Random)?;
+        let router = RouterId(router.cast_signed());
+        self.actual = Actual::read(&self.settings.borrow().clone(), router).await?;
         if let Some(actual) = &self.actual {
             let snapshot = actual.snapshot();
             self.accept(&snapshot);

@@ -9,6 +9,7 @@
 mod moves;
 mod places;
 pub mod snowflake;
+pub mod strangers;
 pub mod switchover;
 mod table;
 pub(crate) mod unique;

@@ -140,6 +140,8 @@ pub(crate) enum Failure {
     },
     #[error("the tables' distribution changed during the statement")]
     Retry,
+    #[error("the router does not hear from the catalog where rows are")]
+    OutOfTouch,
 }
 
 impl Failure {
@@ -149,7 +151,9 @@ impl Failure {
                 SqlState::parse(refusal.sqlstate.as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
             }
             Self::ShardRefused { sqlstate, .. } | Self::ShardSays { sqlstate, .. } => *sqlstate,
-            Self::ShardDown { .. } | Self::ShardLost { .. } => SqlState::CONNECTION_FAILURE,
+            Self::ShardDown { .. } | Self::ShardLost { .. } | Self::OutOfTouch => {
+                SqlState::CONNECTION_FAILURE
+            }
             Self::BadRoute(_) | Self::BadLayer(_) | Self::BadConsistentRead => {
                 SqlState::INVALID_PARAMETER_VALUE
             }
@@ -226,6 +230,9 @@ impl Failure {
                 "Run the statement again; or SET switchyard.consistent_read = off, to see each shard as it is.",
             ),
             Self::Retry => Some("Run the transaction again."),
+            Self::OutOfTouch => Some(
+                "Rows have been moved, or are about to be: use another router, or wait until the catalog can be reached.",
+            ),
             Self::Unmerged(MergeError::TooLarge(_)) => {
                 Some("Add a LIMIT, or group by fewer values.")
             }

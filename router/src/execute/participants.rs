@@ -755,6 +755,7 @@ fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
             | ConnectError::Broken(_)
             | ConnectError::Timeout
             | ConnectError::Protocol(_) => Failure::ShardBrokeProtocol { shard },
+            ConnectError::Outdated => Failure::OutOfTouch,
         },
     }
 }

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::console;
 use crate::config::Settings;
-use crate::control::{Control, ControlHandle, PrepareError, Status};
+use crate::control::{Control, ControlHandle, PrepareError, Status, Touch};
 use crate::deadlock::Detector;
 use crate::http;
 use crate::listener::{self, Drain, Incoming, Listener, Seat};
@@ -129,6 +129,7 @@ struct Prepared {
     control: ControlHandle,
     resolver: Resolver,
     fences: Fences,
+    touch: Option<Touch>,
     published: Published,
     status: Arc<Status>,
     http: Option<SocketAddr>,
@@ -153,6 +154,7 @@ impl Router {
             prepared.control,
             prepared.resolver,
             prepared.fences,
+            prepared.touch,
         );
         let operations =
             Operations::new(services, prepared.status, entry, ending.drain.subscribe());
@@ -295,6 +297,7 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
         control: handle,
         resolver,
         fences,
+        touch: control.touch(),
         published: control.published().clone(),
         status: Arc::clone(control.status()),
         http: http
@@ -347,6 +350,7 @@ async fn serve_control(
         control.settings(),
     );
     let clearing = control.clearing();
+    let leaving = control.leaving();
     let pages = async {
         match http {
             Some(listener) => {
@@ -368,7 +372,7 @@ async fn serve_control(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = control.run() => {}
+        () = Box::pin(control.run()) => {}
         () = Box::pin(recovery.run()) => {}
         () = Box::pin(fence_keeper.run()) => {}
         () = detector.run() => {}
@@ -378,6 +382,7 @@ async fn serve_control(
         () = operations.keep_house() => {}
         () = turned_on(&ending.finish) => {}
     }
+    leaving.await;
 }
 
 fn start_workers(

@@ -5,6 +5,7 @@ use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use crate::backend::{Reply, Show};
+use crate::control::Touch;
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
@@ -36,6 +37,10 @@ impl Session {
 
     /// Rows are still where the present request takes them to be.
     fn is_placed_as_planned(&self) -> Result<(), Failure> {
+        let touch = &self.worker.services.touch;
+        if self.database.is_moving && touch.as_ref().is_some_and(Touch::is_lost) {
+            return Err(Failure::OutOfTouch);
+        }
         let published = &self.worker.services.topology;
         if published.generation() == self.generation {
             return Ok(());

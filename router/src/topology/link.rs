@@ -12,6 +12,9 @@ use crate::config::{Password, User};
 use crate::startup::cancel::CancelTarget;
 use crate::startup::tls::NodeTls;
 
+/// What PostgreSQL lists these connections as. They are planned by nothing that a movement of rows changes.
+pub const LINK_NAME: &str = "switchyard";
+
 /// As whom the control thread looks at nodes, and how long a node may take to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor {
@@ -99,6 +102,7 @@ impl Link {
             tls: NodeTls::new(&node.tls)
                 .map_err(|error| LinkError::Unreachable(error.to_string()))?,
             timeout: visitor.connect_timeout,
+            application_name: Some(LINK_NAME),
         };
         let connection = Connection::connect(&options).await.map_err(unconnected)?;
         Ok(Self {
@@ -148,8 +152,9 @@ fn unconnected(error: ConnectError) -> LinkError {
             LinkError::Full
         }
         ConnectError::Broken(_) => LinkError::Lost(error.to_string()),
-        ConnectError::Io(_) | ConnectError::Refused { .. } | ConnectError::Protocol(_) => {
-            LinkError::Unreachable(error.to_string())
-        }
+        ConnectError::Io(_)
+        | ConnectError::Refused { .. }
+        | ConnectError::Protocol(_)
+        | ConnectError::Outdated => LinkError::Unreachable(error.to_string()),
     }
 }

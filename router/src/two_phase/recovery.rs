@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::escape::escape_identifier;
-use switchyard_catalog::Catalog;
+use switchyard_catalog::{Catalog, RouterId};
 use switchyard_wire::SqlState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use self::decisions::CLEANING;
 use super::{CATALOG, GlobalId, Holder};
 use crate::config::Settings;
+use crate::distribute::strangers::end_strangers;
 use crate::distribute::switchover::cancel_waiting;
 use crate::topology::link::{Link, LinkError, TextRow, Visitor};
 use crate::topology::links::Links;
@@ -42,6 +43,8 @@ const GRACE: Duration = Duration::from_millis(1500);
 const TOO_LONG: Duration = Duration::from_millis(2500);
 /// So long a session has for a change of where a table's rows are: to have it decided, and to end it then.
 const CHANGE_GRACE: Duration = Duration::from_secs(3);
+/// So long routers that are there have to say that they follow it.
+const FOLLOWING: Duration = Duration::from_secs(10);
 /// Requests that may wait.
 const REQUESTS: usize = 1024;
 /// The longest an answer may take.
@@ -387,13 +390,16 @@ impl Recovery {
             .give_up(&id.to_string())
             .await
             .map_err(unreachable)?;
+        let routers = catalog.routers().await.map_err(unreachable)?;
         catalog.close().await;
-        if decision.committed && decision.age < CHANGE_GRACE {
+        let is_awaited = !routers.behind.is_empty() && decision.age < FOLLOWING;
+        if decision.committed && (decision.age < CHANGE_GRACE || is_awaited) {
             return Ok(None);
         }
+        let follow: Vec<RouterId> = routers.following().collect();
         for part in &doubt.parts {
             if decision.committed {
-                self.cancel_waiting(database, part).await?;
+                self.cancel_waiting(database, part, &follow).await?;
             }
             self.end_part(database, part, id, decision.committed)
                 .await?;
@@ -404,11 +410,12 @@ impl Recovery {
         }))
     }
 
-    /// What waits for the table on the nodes of a shard has been planned for where its rows were.
+    /// What waits for the table on the nodes of a shard has been planned for where its rows were. Nothing is planned so by these routers.
     async fn cancel_waiting(
         &self,
         database: &DatabaseTopology,
         part: &Part,
+        follow: &[RouterId],
     ) -> Result<(), LinkError> {
         let settings = self.links.settings();
         let Some(user) = settings.monitor_user() else {
@@ -421,6 +428,7 @@ impl Recovery {
             if let Observed::Primary | Observed::Standby = node.observed() {
                 let mut link = Link::open(&visitor, node, &database.name).await?;
                 cancel_waiting(&mut link).await?;
+                end_strangers(&mut link, &settings, follow).await?;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ shard_key = \"id\"
 method = \"hash\"
 ";
 const HASH: &str = "method = \"hash\"";
-const ROWS: usize = 1000;
+pub(super) const ROWS: usize = 1000;
 const WRITERS: usize = 4;
 
 /// A bed with the rows, by hash.
@@ -82,7 +82,7 @@ pub(super) fn under_load(stand: &Reshard, work: impl FnOnce()) -> Done {
 }
 
 /// Says that it is over, also when a test fails.
-struct Over<'a>(&'a AtomicBool);
+pub(super) struct Over<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
