@@ -15,6 +15,8 @@ use crate::servers::Server;
 
 /// The longest that routers and replicas may take to know of a new epoch.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So often the catalog may have become another one.
+const ATTEMPTS: usize = 10;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,11 +44,7 @@ pub(super) async fn shut_out(
             });
         }
     }
-    let same = work.known.layout();
-    if !work.lease.rewrite(&work.known, &same).await? {
-        return Err(Error::Unsteady);
-    }
-    work.refresh().await?;
+    raise(work).await?;
     let began = Instant::now();
     let routers = loop {
         let routers = work.lease.routers().await?;
@@ -65,6 +63,19 @@ pub(super) async fn shut_out(
     }
     work.lease.forget_silent(&routers.silent).await?;
     Ok(())
+}
+
+/// Makes the catalog's epoch a new one.
+async fn raise(work: &mut Work<'_>) -> Result<(), Error> {
+    for _ in 0..ATTEMPTS {
+        let same = work.known.layout();
+        let raised = work.lease.rewrite(&work.known, &same).await?;
+        work.refresh().await?;
+        if raised {
+            return Ok(());
+        }
+    }
+    Err(Error::Unsteady)
 }
 
 /// Has shards remember the epoch.
