@@ -232,12 +232,16 @@ impl Planner<'_> {
         let plan = match (&plan.operator, direction) {
             // Each shard's rows are copied, one shard's after the other's.
             (Operator::Append(_), CopyDirection::Out) => plan,
+            (_, CopyDirection::Out) if returns_on_several(&plan) => plan,
             // The names of the columns are copied, too, if they are wanted.
             _ => unfinished(self.alone_or_apart(plan, inside)),
         };
         match (&plan.operator, direction) {
             (Operator::PassThrough(_) | Operator::Refuse(_), _)
             | (Operator::Append(_) | Operator::Workspace(_), CopyDirection::Out) => {
+                serving(plan, &command)
+            }
+            (Operator::Write(_), CopyDirection::Out) if returns_on_several(&plan) => {
                 serving(plan, &command)
             }
             (_, CopyDirection::Out) => refused(
@@ -298,6 +302,16 @@ impl Planner<'_> {
             plan.several = None;
         }
         plan
+    }
+}
+
+/// Whether each of several shards copies what its part of a write returns: it does that by the client's own text.
+fn returns_on_several(plan: &Plan) -> bool {
+    let is_so =
+        |plan: &Plan| matches!(&plan.operator, Operator::Write(write) if write.is_as_written());
+    match &plan.several {
+        Some(several) => is_so(several),
+        None => is_so(plan),
     }
 }
 

@@ -66,6 +66,11 @@ impl Write {
         self.given.is_empty() && self.ahead.is_empty()
     }
 
+    /// Whether each of its shards can be sent the client's own text, whatever is remembered, and their rows are appended.
+    pub(super) fn is_as_written(&self) -> bool {
+        self.is_plain() && self.moments.is_empty() && !self.copies && !self.remembers
+    }
+
     /// Whether it needs to know the time.
     pub(crate) fn asks_for_the_time(&self) -> bool {
         !self.moments.is_empty() || self.ahead.iter().any(|ahead| ahead.moments)

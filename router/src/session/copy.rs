@@ -17,7 +17,7 @@ use crate::backend::Show;
 use crate::execute::messages::{Said, next, next_now, violation};
 use crate::execute::relay::{Trouble, client_gone, exchange};
 use crate::execute::workspace::{COPY_END, COPY_HEADER};
-use crate::plan::copy_has_header;
+use crate::plan::{Access, copy_has_header};
 
 /// So much is gathered before the client is sent it.
 const CHUNK: usize = 64 << 10;
@@ -45,6 +45,8 @@ impl Session {
     ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
         let need = self.need(plan.access, routed.hint);
+        let writes = plan.access == Access::Write;
+        let implicit = writes && self.begin_implicit();
         let mut sources = Vec::with_capacity(routed.shards.len());
         for shard in routed.shards.iter() {
             sources.push(self.join(shard, need).await?);
@@ -56,7 +58,14 @@ impl Session {
             skips: false,
             rows: 0,
         };
-        if let Err(trouble) = self.copy_each(&mut parts, &sources, sent).await {
+        let copied = match writes {
+            true => {
+                self.write_parts_of(&mut parts, &sources, routed, sent)
+                    .await
+            }
+            false => self.copy_each(&mut parts, &sources, sent).await,
+        };
+        if let Err(trouble) = copied {
             let trouble = match trouble {
                 Trouble::Lost => self.lost_with_rows(None).into(),
                 trouble => trouble,
@@ -73,6 +82,9 @@ impl Session {
             parts.binary_rows(&COPY_END, &mut self.client.output);
         }
         encode::copy_done(&mut self.client.output);
+        if implicit {
+            self.commit_implicit().await?;
+        }
         self.complete(&format!("COPY {}", parts.rows))
     }
 
@@ -86,6 +98,23 @@ impl Session {
             self.ask_for_rows(*index, sent.sql()).await?;
         }
         for index in sources {
+            self.copy_part(parts, *index).await?;
+        }
+        Ok(())
+    }
+
+    /// The same of rows that a write returns: one shard after the other writes, as everybody's statements do.
+    async fn write_parts_of(
+        &mut self,
+        parts: &mut Parts,
+        sources: &[usize],
+        routed: &Routed,
+        sent: Sent<'_>,
+    ) -> Result<(), Trouble> {
+        for index in sources {
+            self.prepare_state(*index, &routed.plan)?;
+            self.participants.at(*index)?.note_run(&routed.plan);
+            self.ask_for_rows(*index, sent.sql()).await?;
             self.copy_part(parts, *index).await?;
         }
         Ok(())

@@ -319,7 +319,9 @@ impl Session {
             return Ok(ready);
         }
         match &plan.operator {
-            Operator::Append(_) if matches!(plan.command, Command::Copy(_)) => {
+            Operator::Append(_) | Operator::Write(_)
+                if matches!(plan.command, Command::Copy(_)) =>
+            {
                 Box::pin(self.copy_parts(routed, sent)).await
             }
             Operator::Append(_)

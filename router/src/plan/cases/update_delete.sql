@@ -246,8 +246,7 @@ EXPLAIN UPDATE users SET name = 'x'
 --> Write on all shards (primary)
 
 COPY (UPDATE users SET name = 'x' RETURNING id) TO STDOUT
---> Refuse 0A000: COPY of what a statement returns that writes on several shards is not supported
---> HINT: Run the statement by itself: its RETURNING gives the rows.
+--> Write on all shards (primary)
 
 COPY (UPDATE users SET name = 'x' WHERE id IN ($1, $2) RETURNING id) TO STDOUT
 --> PassThrough to the shards of users in ($1, $2) (primary)

@@ -12,7 +12,7 @@ use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::execute::report;
 use crate::plan::stepwise::Stepwise;
-use crate::plan::{Broadcast, Command, CopyDirection, Operator, Plan};
+use crate::plan::{Access, Broadcast, Command, CopyDirection, Operator, Plan};
 use crate::session::Session;
 use crate::session::explain::query_plan;
 use crate::session::fetch::Asked;
@@ -206,10 +206,13 @@ impl Session {
 
     /// Copies rows of several shards, which are asked for by simple queries.
     async fn execute_copy(&mut self, statement: &Statement) -> Result<(), Trouble> {
-        self.keep_writes()?;
         let Text::One(routed) = self.route_text(statement.sql())? else {
             return Err(Failure::Retry.into());
         };
+        match routed.plan.access {
+            Access::Write => self.begin_in_batch()?,
+            Access::Read | Access::PrimaryRead | Access::LockingRead => self.keep_writes()?,
+        }
         let mut message = BytesMut::new();
         frontend::encode::query(&mut message, statement.sql());
         let sent = Sent {
