@@ -295,8 +295,8 @@ fn tables(desired: &Database, actual: &Database) -> Vec<TablePlan> {
         TablePlan {
             name: table.name.to_string(),
             change,
-            placement: wanted,
-            placement_now: now.filter(|_| change == Change::Changed),
+            placement: shortened(wanted),
+            placement_now: now.filter(|_| change == Change::Changed).map(shortened),
         }
     });
     let gone = actual.tables.iter();
@@ -308,6 +308,15 @@ fn tables(desired: &Database, actual: &Database) -> Vec<TablePlan> {
         placement_now: Some(placement(&table.distribution, actual)),
     });
     wanted.chain(gone).collect()
+}
+
+/// The words that say a placement, where they are too many to be read: half-way to another number of remainders there are thousands.
+fn shortened(words: String) -> String {
+    const MOST: usize = 400;
+    match words.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} …", &words[..end]),
+        None => words,
+    }
 }
 
 /// Where a table's rows are, in words. Two placements are the same exactly when the words are.

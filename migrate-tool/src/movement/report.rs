@@ -69,22 +69,34 @@ impl Display for Report {
     }
 }
 
-/// Says how it goes, when a group has moved and so many buckets and tables are left.
-pub(super) fn tell(
-    report: &Report,
-    (rows, took): (u64, Duration),
-    (buckets, tables): (usize, usize),
-    since: Duration,
-) {
-    let each = since.as_secs_f64() / report.buckets.max(1) as f64;
-    tracing::info!(
-        rows,
-        milliseconds = took.as_millis(),
-        buckets_left = buckets,
-        tables_left = tables,
-        seconds_left = (each * buckets as f64).round(),
-        "a group has moved"
-    );
+/// How it goes.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// About how many rows the run was to move when it began.
+    pub(super) expected: u64,
+    /// The buckets that are left to move, and the tables without hash keys.
+    pub(super) left: (usize, usize),
+    /// How long it has been running.
+    pub(super) since: Duration,
+}
+
+impl Progress {
+    /// Says so, when a group has moved.
+    pub(super) fn tell(&self, report: &Report, (rows, took): (u64, Duration)) {
+        let (buckets, tables) = self.left;
+        let left = self.expected.saturating_sub(report.rows);
+        let rate = report.rows as f64 / self.since.as_secs_f64().max(f64::MIN_POSITIVE);
+        tracing::info!(
+            rows,
+            milliseconds = took.as_millis(),
+            rows_left = left,
+            buckets_left = buckets,
+            tables_left = tables,
+            rows_per_second = rate.round(),
+            seconds_left = (left as f64 / rate.max(1.0)).round(),
+            "a group has moved"
+        );
+    }
 }
 
 /// How far a movement is.

@@ -10,7 +10,7 @@ use super::family::Family;
 use super::group::Group;
 use super::part::part;
 use super::switchover::{self, Visit};
-use super::{Error, Report, Work, index, layout, newcomer, report, strangers};
+use super::{Error, Report, Work, index, layout, newcomer, report, strangers, survey};
 use crate::servers::{Server, ServerError};
 
 /// So often a group is tried that clients are in the way of, and so long after the time before.
@@ -49,6 +49,8 @@ pub(super) struct Run {
     /// How often the present group has been tried in vain.
     failures: usize,
     began: Instant,
+    /// About how many rows were left to move then.
+    expected: u64,
     report: Report,
 }
 
@@ -65,9 +67,16 @@ impl Run {
             most,
             failures: 0,
             began: Instant::now(),
+            expected: 0,
             report: Report::nothing(&work.known),
         };
         run.learn_tables(work).await?;
+        if let Some(movement) = work.movement().await? {
+            let servers = &mut run.crew.servers;
+            let left = survey::rows_left(&work.known, &movement.target, &run.families, servers);
+            run.expected = left.await?;
+        }
+        run.began = Instant::now();
         Ok(run)
     }
 
@@ -170,9 +179,12 @@ impl Run {
                 self.failures = 0;
                 self.report.moved(&shift.keys, rows);
                 work.refresh().await?;
-                let left = layout::differing(&work.known.layout(), &movement.target);
-                let since = self.began.elapsed();
-                report::tell(&self.report, (rows, started.elapsed()), left, since);
+                let progress = report::Progress {
+                    expected: self.expected,
+                    left: layout::differing(&work.known.layout(), &movement.target),
+                    since: self.began.elapsed(),
+                };
+                progress.tell(&self.report, (rows, started.elapsed()));
                 return Ok(());
             }
             // Tables have been distributed or altered meanwhile.

@@ -103,6 +103,21 @@ pub(crate) async fn survey(
     Ok(survey)
 }
 
+/// How many rows are left to move, about.
+pub(super) async fn rows_left(
+    known: &CatalogDatabase,
+    target: &Layout,
+    families: &[Family],
+    servers: &mut [Server],
+) -> Result<u64, Error> {
+    let mut survey = Survey::default();
+    let aimed = layout::aimed(known, target);
+    survey
+        .measure_all(families, servers, (&aimed, &known.database))
+        .await?;
+    Ok(survey.amounts.iter().map(|amount| amount.rows).sum())
+}
+
 /// The database with the shards that only the file has.
 fn with_newcomers(known: &CatalogDatabase, desired: &Database) -> CatalogDatabase {
     let mut with = known.clone();
@@ -166,9 +181,19 @@ impl Survey {
         let (families, against) = Family::all(known, target, &mut servers).await?;
         against.iter().for_each(|error| self.against(error));
         let aimed = layout::aimed(known, target);
+        self.measure_all(&families, &mut servers, (&aimed, &with.database))
+            .await
+    }
+
+    async fn measure_all(
+        &mut self,
+        families: &[Family],
+        servers: &mut [Server],
+        (target, database): (&Layout, &Database),
+    ) -> Result<(), Error> {
         for table in families.iter().flat_map(|family| &family.tables) {
-            for server in &mut servers {
-                self.measure(table, server, &aimed, &with.database).await?;
+            for server in servers.iter_mut() {
+                self.measure(table, server, target, database).await?;
             }
         }
         Ok(())

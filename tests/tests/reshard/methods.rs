@@ -267,3 +267,45 @@ fn the_program_is_killed_while_ranges_move() {
     let [two, three] = WAYS[0];
     killed(&stand_by(two, three), 10_000);
 }
+
+const MEMBERS: &str = "CREATE TABLE members (id bigint PRIMARY KEY, email text NOT NULL);";
+const BY_RANGE: &str = "
+[[databases.tables]]
+name = \"members\"
+shard_key = \"id\"
+method = \"range\"
+ranges = [ { below = 50, shard = \"s0\" }, { shard = \"s1\" } ]
+";
+
+/// Its index says which key has a value, and so where, wherever that is by now.
+#[test]
+fn what_is_unique_on_all_shards_stays_so() {
+    let stand = Reshard::start(MEMBERS, BY_RANGE);
+    let ranges = r#"ranges = [ { below = 50, shard = "s0" }, { shard = "s1" } ]"#;
+    let moved = r#"ranges = [ { below = 20, shard = "s1" }, { below = 80, shard = "s2" }, { shard = "s0" } ]"#;
+    stand.rewrite(Asks::Three, ranges, moved);
+    let mut client = stand.bed.client();
+    client
+        .run("SELECT create_global_unique_index('members', 'email')")
+        .succeeded();
+    client
+        .run("INSERT INTO members SELECT n, 'm' || n FROM generate_series(0, 99) AS n")
+        .succeeded();
+    stand.run(Asks::Three, &["apply", "--yes"]).succeeded();
+    stand.is_clean(Asks::Three);
+    let counts = stand.on_all("SELECT count(*) FROM members");
+    assert_eq!(counts, ["20", "20", "60"]);
+    for id in [0, 19, 20, 49, 50, 79, 80, 99] {
+        let found = format!("SELECT id FROM members WHERE email = 'm{id}'");
+        assert_eq!(client.run(&found).value(), id.to_string());
+    }
+    let twice = client.run("INSERT INTO members VALUES (1000, 'm30')");
+    assert_eq!(twice.failure.unwrap().sqlstate(), "23505");
+    client
+        .run("UPDATE members SET email = 'new' WHERE id = 30")
+        .succeeded();
+    client
+        .run("INSERT INTO members VALUES (1000, 'm30')")
+        .succeeded();
+    stand.is_clean(Asks::Three);
+}
