@@ -165,7 +165,7 @@ impl Lease {
         Ok(Recorded::Done)
     }
 
-    /// Writes a layout by which every row is where it is already. False: the catalog is not as it is `known`.
+    /// Begins a new epoch by a layout that has every row where it is already. False: the catalog is not as it is `known`.
     ///
     /// # Errors
     /// [`Error`].
@@ -179,6 +179,7 @@ impl Lease {
             return Ok(false);
         }
         write_layout(&mut work, known, layout).await?;
+        advance(&mut work, &self.database).await?;
         work.commit().await?;
         Ok(true)
     }

@@ -208,7 +208,7 @@ fn what_is_aborted_stays_where_it_is() {
     for [two, three] in [RANGES, LISTS] {
         stand.rewrite(Asks::Three, three, two);
     }
-    let few = ["apply", "--yes", "--group-rows", "15"];
+    let few = ["apply", "--yes", "--group-rows", "100"];
     let program = stand.spawn(Asks::Three, &few);
     eventually("parts move", || {
         let parts = "SELECT to_regclass('parts') IS NOT NULL";
