@@ -106,6 +106,8 @@ pub struct Shown {
     pub table: TableName,
     /// Its columns that the view does not show, as an INSERT into the view stores them.
     pub hidden: Vec<Column>,
+    /// Columns of the view that have defaults of their own: an UPDATE sets others to NULL by DEFAULT, not to the table's.
+    pub defaults: Vec<String>,
 }
 
 /// What the triggers of a table may touch when a row is written: they run on the shard of the row.

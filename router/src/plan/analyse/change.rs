@@ -65,6 +65,7 @@ impl<'a> Analyser<'a> {
         if let (Some(relation), Some(value)) = (target.relation, value)
             && is_default(value)
             && let Some(position) = relation.column(column)
+            && relation.has_default_of_its_own(column)
             && !self.gives_default(value, &relation.columns[position])
         {
             self.default_value(relation, &relation.columns[position])?;

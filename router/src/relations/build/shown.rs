@@ -85,6 +85,7 @@ impl Builder<'_> {
                 None => table.name,
             },
             hidden,
+            defaults: given,
         });
         true
     }
@@ -136,7 +137,7 @@ impl Builder<'_> {
     }
 
     /// The columns of a view that have defaults of their own.
-    fn given_defaults(&self, row: &RelationRow) -> HashSet<String> {
+    fn given_defaults(&self, row: &RelationRow) -> Vec<String> {
         let columns = self.found.columns.iter();
         let own = columns.filter(|column| column.relation == row.oid && column.default.is_some());
         own.map(|column| column.name.clone()).collect()
@@ -192,6 +193,12 @@ impl Relation {
     /// Columns of the table behind a view that the view does not show: an INSERT stores their defaults.
     pub fn hidden(&self) -> &[Column] {
         self.shows.as_ref().map_or(&[], |shown| &shown.hidden)
+    }
+
+    /// Whether an UPDATE sets the column to its default by DEFAULT: by a view whose column has none of its own it is NULL.
+    pub fn has_default_of_its_own(&self, column: &str) -> bool {
+        let shown = self.shows.as_ref();
+        shown.is_none_or(|shown| shown.defaults.iter().any(|name| name == column))
     }
 
     /// Whether a column that a view does not show has a default that somebody must compute for the shards.
