@@ -202,6 +202,131 @@ fn named_statements_are_used_again() {
     });
 }
 
+/// FETCH and MOVE of what the protocol has bound, for which PostgreSQL has one name space with cursors.
+#[test]
+fn portals_are_cursors_of_one_shard_or_refused() {
+    let mut pair = Pair::new();
+    let words = ["MOVE FORWARD 2 p", "FETCH 2 p", "FETCH 0 p", "CLOSE p"];
+    // The other shard takes part, too, and came first.
+    pair.same(2, |buffer| {
+        frontend::query("BEGIN", buffer).unwrap();
+        frontend::query("SELECT count(*) FROM users", buffer).unwrap();
+    });
+    for user in ["1", "2", "3"] {
+        pair.same(1, |buffer| {
+            parse(
+                "",
+                "SELECT id FROM orders WHERE user_id = $1 ORDER BY id",
+                buffer,
+            );
+            bind("p", "", &[Some(user)], 0, buffer);
+            execute("p", 1, buffer);
+            frontend::sync(buffer);
+        });
+        for sql in words {
+            pair.same(1, |buffer| frontend::query(sql, buffer).unwrap());
+        }
+    }
+    for sql in [
+        "SELECT id, name FROM users",
+        "SELECT id, name FROM users ORDER BY id",
+        "SELECT count(*) FROM users u JOIN orders o ON o.id = u.id",
+    ] {
+        for word in words {
+            for simple in [true, false] {
+                let mut client = bed().client();
+                client.run("BEGIN").succeeded();
+                let done = |seen: &[Message]| seen.last().is_some_and(|last| last.tag == b'Z');
+                let bound = |buffer: &mut BytesMut| {
+                    parse("", sql, buffer);
+                    bind("p", "", &[], 0, buffer);
+                    execute("p", 1, buffer);
+                    frontend::sync(buffer);
+                };
+                exchange(&mut client, &done, &bound);
+                let said = exchange(&mut client, &done, &|buffer: &mut BytesMut| {
+                    if simple {
+                        return frontend::query(word, buffer).unwrap();
+                    }
+                    parse("", word, buffer);
+                    bind("", "", &[], 0, buffer);
+                    execute("", 0, buffer);
+                    frontend::sync(buffer);
+                });
+                let error = said.iter().find(|message| message.tag == b'E');
+                let error = error.unwrap_or_else(|| panic!("{word} of {sql} is answered"));
+                let error = String::from_utf8_lossy(&error.body);
+                assert!(error.contains("C0A000"), "{word} of {sql}: {error}");
+                let after = exchange(&mut client, &done, &|buffer: &mut BytesMut| {
+                    execute("p", 1, buffer);
+                    frontend::sync(buffer);
+                });
+                let tags: Vec<u8> = after.iter().map(|message| message.tag).collect();
+                assert_eq!(tags, b"EZ", "the block has failed");
+                assert_eq!(*after[1].body, *b"E");
+            }
+        }
+    }
+}
+
+/// A client that has been told of two columns reads rows of two.
+#[test]
+fn statements_keep_the_columns_that_were_described_or_fail() {
+    let mut pair = Pair::new();
+    let both = |sql: &str| {
+        bed().oracle().run(sql).succeeded();
+        bed().client().run(sql).succeeded();
+    };
+    both("CREATE TABLE plans (i int, t text)");
+    both("INSERT INTO plans VALUES (1, 'one')");
+    both("CREATE TABLE held (i int)");
+    pair.same(1, |buffer| {
+        for (name, sql) in [("all", "SELECT * FROM plans"), ("i", "SELECT i FROM plans")] {
+            parse(name, sql, buffer);
+            frontend::describe(b'S', name, buffer).unwrap();
+        }
+        frontend::sync(buffer);
+    });
+    // The connection that has prepared them is somebody else's: the next one would prepare them as they are by then.
+    let mut holder = bed().client();
+    holder.run("BEGIN").succeeded();
+    holder.run("SELECT * FROM held").succeeded();
+
+    let execute_all = |pair: &mut Pair| {
+        for name in ["all", "i"] {
+            pair.same(1, |buffer| {
+                bind("", name, &[], 0, buffer);
+                execute("", 0, buffer);
+                frontend::sync(buffer);
+            });
+        }
+    };
+    for change in [
+        "ADD COLUMN more int",
+        "DROP COLUMN more",
+        "ALTER COLUMN t TYPE varchar(9)",
+        "ALTER COLUMN t TYPE text",
+        "RENAME COLUMN t TO u",
+    ] {
+        both(&format!("ALTER TABLE plans {change}"));
+        execute_all(&mut pair);
+        execute_all(&mut pair);
+    }
+    pair.same(1, |buffer| {
+        frontend::close(b'S', "all", buffer).unwrap();
+        parse("all", "SELECT * FROM plans", buffer);
+        frontend::sync(buffer);
+    });
+    execute_all(&mut pair);
+    holder.run("ROLLBACK").succeeded();
+    both("DROP TABLE plans");
+    pair.same(1, |buffer| {
+        bind("", "all", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+}
+
 #[test]
 fn many_statements_on_many_connections_keep_their_names_apart() {
     let mut pairs: Vec<Pair> = (0..6).map(|_| Pair::new()).collect();

@@ -18,8 +18,8 @@ pub(crate) enum Reply {
     Parse { statement: u64, named: bool },
     /// BindComplete.
     Bind,
-    /// (ParameterDescription and) RowDescription or NoData. The number: whose parameter types are to be noted.
-    Describe { note_types_of: Option<u64> },
+    /// (ParameterDescription and) RowDescription or NoData. The number: of which statement they are to be noted.
+    Describe { noted_of: Option<u64> },
     /// CloseComplete.
     Close,
     /// The same, of a statement of this number that makes room for another.
@@ -79,8 +79,8 @@ pub(crate) enum Event {
     Error(usize, Show),
     /// ParameterStatus; to be told at once if the ReadyForQuery behind it is the client's.
     Parameter { length: usize, tell: bool },
-    /// ParameterDescription, whose types are to be noted for the statement.
-    Types(usize, u64, Show),
+    /// ParameterDescription, RowDescription or NoData, which is to be noted for the statement.
+    Description(usize, u64, Show),
     /// CopyInResponse: the backend now waits for the client's data.
     CopyIn(usize),
     /// The backend sent what it must not send here.
@@ -222,14 +222,10 @@ impl Replies {
         self.status
     }
 
-    /// The parameter types of the statement being described have been noted.
-    pub(crate) fn types_noted(&mut self) {
-        if let Some(Owed {
-            reply: Reply::Describe { note_types_of },
-            ..
-        }) = self.owed.front_mut()
-        {
-            *note_types_of = None;
+    /// A part of an [`Event::Description`] has been noted; what tells of the result is the last.
+    pub(crate) fn description_noted(&mut self, is_last: bool) {
+        if is_last {
+            self.owed.pop_front();
         }
     }
 
@@ -419,8 +415,8 @@ impl Replies {
                 }
                 pass_or_hide(false, header.len)
             }
-            (b't', Reply::Describe { note_types_of }) => match note_types_of {
-                Some(statement) => Step::Stop(Event::Types(header.len, statement, show)),
+            (b't' | b'T' | b'n', Reply::Describe { noted_of }) => match noted_of {
+                Some(statement) => Step::Stop(Event::Description(header.len, statement, show)),
                 None => pass_or_hide(shown, header.len),
             },
             (b'Z', Reply::Query { .. } | Reply::Part { ready: true, .. } | Reply::Sync) => {
@@ -469,7 +465,7 @@ impl Reply {
             (Self::Query { .. }, b'D' | b'd' | b'c' | b'H' | b'T' | b'V' | b'C' | b'I') => false,
             (Self::Parse { .. }, b'1') | (Self::Bind, b'2') => true,
             (Self::Close | Self::Evict { .. }, b'3') => true,
-            (Self::Describe { .. }, b'T' | b'n') => true,
+            (Self::Describe { noted_of: None }, b'T' | b'n') => true,
             _ => return None,
         };
         Some(ends)

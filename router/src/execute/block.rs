@@ -69,6 +69,8 @@ enum Replay {
     Setting(Box<str>),
     /// When constraints are checked.
     Constraints(Box<str>),
+    /// Modes given behind a savepoint: to go back to it takes them back.
+    Modes(Box<str>),
 }
 
 impl Block {
@@ -137,9 +139,9 @@ impl Block {
                 Replay::Savepoint { name, .. } => {
                     write!(sql, "; SAVEPOINT {}", escape_identifier(name))
                 }
-                Replay::Setting(statement) | Replay::Constraints(statement) => {
-                    write!(sql, "; {statement}")
-                }
+                Replay::Setting(statement)
+                | Replay::Constraints(statement)
+                | Replay::Modes(statement) => write!(sql, "; {statement}"),
             };
         }
         sql
@@ -162,16 +164,30 @@ impl Block {
         self.begin = begin.into();
     }
 
-    /// `SET TRANSACTION` changes the modes also of a block that follows by `AND CHAIN`.
+    /// Takes note of a `SET TRANSACTION`, whose modes are also those of a block that follows by `AND CHAIN`.
     pub(crate) fn add_modes(&mut self, statement: &str) {
         let statement = statement.trim().trim_end_matches(';');
-        self.begin = format!("{}; {statement}", self.begin).into();
+        if self.has_savepoints() {
+            self.replay.push(Replay::Modes(statement.into()));
+        } else {
+            self.begin = format!("{}; {statement}", self.begin).into();
+        }
     }
 
-    /// The block that follows on this one's end by `AND CHAIN`: with the same modes.
-    pub(crate) fn next(&self, settings: &Arc<Settings>) -> Self {
+    /// The block that follows on this one's end by `AND CHAIN`: with the same modes, but for those that a rollback has taken
+    /// back, which are all of them if it has failed outside of any savepoint.
+    pub(crate) fn next(&self, committed: bool, settings: &Arc<Settings>) -> Self {
+        if self.failed.is_some() && !self.has_savepoints() {
+            return Self::explicit("BEGIN", false, settings);
+        }
         let mut next = Self::explicit(&self.begin, self.read_only, settings);
         next.set_isolation(self.isolation);
+        let is_kept = |step: &&Replay| committed || !matches!(step, Replay::Savepoint { .. });
+        for step in self.replay.iter().take_while(is_kept) {
+            if let Replay::Modes(statement) = step {
+                next.add_modes(statement);
+            }
+        }
         next
     }
 
@@ -204,6 +220,12 @@ impl Block {
     pub(crate) fn add_constraints(&mut self, statement: &str) {
         let statement = statement.trim().trim_end_matches(';');
         self.replay.push(Replay::Constraints(statement.into()));
+    }
+
+    /// True when a rollback to a savepoint is possible.
+    pub(crate) fn has_savepoints(&self) -> bool {
+        let is_savepoint = |step: &Replay| matches!(step, Replay::Savepoint { .. });
+        self.replay.iter().any(is_savepoint)
     }
 
     /// True when the block has a savepoint of this name.

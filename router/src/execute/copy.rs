@@ -7,7 +7,7 @@ use switchyard_wire::frame;
 use switchyard_wire::frontend::encode;
 
 use super::participant::Participant;
-use super::relay::{NoteTypes, Trouble, broken, client_gone, relay_available, send};
+use super::relay::{NoteDescription, Trouble, broken, client_gone, relay_available, send};
 use crate::backend::Connection;
 use crate::execute::client::Client;
 
@@ -16,7 +16,7 @@ use crate::execute::client::Client;
 pub(crate) async fn copy_in(
     client: &mut Client,
     participant: &mut Participant,
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<(), Trouble> {
     // A Sync that was sent behind the Execute is ignored by a backend in COPY; the client sends another at the end.
     participant.connection.replies.forget_syncs();
@@ -88,7 +88,7 @@ async fn forward(
     client: &mut Client,
     participant: &mut Participant,
     length: usize,
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<(), Trouble> {
     let input = client.take_input();
     let bytes = input.get(..length).unwrap_or_default();
@@ -105,7 +105,7 @@ async fn forward(
 async fn backend_spoke(
     client: &mut Client,
     participant: &mut Participant,
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<bool, Trouble> {
     if !client.output.is_empty() {
         client.flush().await.map_err(client_gone)?;

@@ -68,6 +68,9 @@ pub(crate) enum Failure {
     NoSuchStatement(Box<str>),
     #[error("unnamed prepared statement does not exist")]
     NoUnnamedStatement,
+    /// In PostgreSQL's own words.
+    #[error("cached plan must not change result type")]
+    ResultChanged,
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(Box<str>),
     #[error("portal \"{0}\" does not exist")]
@@ -179,9 +182,10 @@ impl Failure {
             Self::Halfway { failure, .. } => failure.sqlstate(),
             Self::Undecidable { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Duplicate { .. } => SqlState::UNIQUE_VIOLATION,
-            Self::NotUtf8 | Self::SettingsElsewhere | Self::Unsupported { .. } => {
-                SqlState::FEATURE_NOT_SUPPORTED
-            }
+            Self::NotUtf8
+            | Self::ResultChanged
+            | Self::SettingsElsewhere
+            | Self::Unsupported { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::NoSuchStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
             }

@@ -15,7 +15,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Message, decode};
 use switchyard_wire::frame;
@@ -78,9 +78,11 @@ pub(crate) enum Progress {
     CopyIn,
 }
 
-/// Takes note of parameter types the backend has described: statement number, type OIDs.
-pub(crate) trait NoteTypes {
+/// Takes note of how the backend has described a statement, by its number: the types of its parameters, then the columns of
+/// its result, a whole message.
+pub(crate) trait NoteDescription {
     fn note_types(&mut self, statement: u64, types: &[u32]);
+    fn note_columns(&mut self, statement: u64, columns: Bytes);
 }
 
 /// Sends what is queued for the backend, then `bytes`, and relays until nothing is owed any more. True if an error was
@@ -89,7 +91,7 @@ pub(crate) async fn exchange(
     client: &mut Client,
     participant: &mut Participant,
     bytes: &[u8],
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<bool, Trouble> {
     if !send_now(participant, bytes)? {
         Box::pin(send_rest(client, participant, notes)).await?;
@@ -125,7 +127,7 @@ pub(crate) async fn exchange(
 pub(crate) fn relay_available(
     client: &mut Client,
     participant: &mut Participant,
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<Progress, Trouble> {
     loop {
         let connection = &mut *participant.connection;
@@ -169,7 +171,7 @@ pub(crate) fn relay_available(
 fn handle(
     client: &mut Client,
     participant: &mut Participant,
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
     event: Event,
 ) -> Result<(), Trouble> {
     match event {
@@ -190,13 +192,18 @@ fn handle(
                 }
             }
         }
-        Event::Types(length, statement, show) => {
+        Event::Description(length, statement, show) => {
             let message = participant.connection.input.split_to(length);
-            if let Ok(Message::ParameterDescription(types)) = decode_message(&message) {
-                let types: Vec<u32> = types.iter().collect();
-                notes.note_types(statement, &types);
+            let types = match decode_message(&message) {
+                Ok(Message::ParameterDescription(types)) => Some(types),
+                _ => None,
+            };
+            let is_last = types.is_none();
+            match types {
+                Some(types) => notes.note_types(statement, &types.iter().collect::<Vec<u32>>()),
+                None => notes.note_columns(statement, Bytes::copy_from_slice(&message)),
             }
-            participant.connection.replies.types_noted();
+            participant.connection.replies.description_noted(is_last);
             if show == Show::All {
                 client.output.extend_from_slice(&message);
             }
@@ -343,7 +350,7 @@ pub(crate) async fn send(
     client: &mut Client,
     participant: &mut Participant,
     bytes: &[u8],
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<(), Trouble> {
     if send_now(participant, bytes)? {
         return Ok(());
@@ -399,7 +406,7 @@ fn try_write(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
 async fn send_rest(
     client: &mut Client,
     participant: &mut Participant,
-    notes: &mut impl NoteTypes,
+    notes: &mut impl NoteDescription,
 ) -> Result<(), Trouble> {
     while !participant.connection.output.is_empty() {
         match write_or_read(participant).await? {

@@ -23,6 +23,8 @@ pub(crate) fn of(failure: &Failure, severity: Severity) -> ErrorReport<'_> {
     if let Some(hint) = failure.hint() {
         report = report.hint(hint);
     }
+    // Drivers prepare the statement again where they find this name.
+    report.routine = matches!(failure, Failure::ResultChanged).then_some("RevalidateCachedQuery");
     if let Failure::Duplicate { index, .. } = failure {
         report = report.constraint(Constraint {
             schema: (&*index.table.schema).into(),

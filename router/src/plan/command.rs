@@ -195,3 +195,15 @@ pub enum Isolation {
     /// `SERIALIZABLE`
     Serializable,
 }
+
+impl Isolation {
+    /// As it is called in SQL, and in `default_transaction_isolation`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ReadUncommitted => "READ UNCOMMITTED",
+            Self::ReadCommitted => "READ COMMITTED",
+            Self::RepeatableRead => "REPEATABLE READ",
+            Self::Serializable => "SERIALIZABLE",
+        }
+    }
+}

@@ -78,6 +78,7 @@ impl Session {
                 self.close_cursor(at).await
             }
             command => {
+                self.meant_portal_is_whole(command)?;
                 let shard = self.shard_held_for(command).unwrap_or(ShardIndex::FIRST);
                 self.at(shard, plan, sent).await
             }
@@ -97,11 +98,18 @@ impl Session {
             .is_some_and(|byte| byte.eq_ignore_ascii_case(&b's'));
         let tag = if start { "START TRANSACTION" } else { "BEGIN" };
         match &mut self.block {
-            Some(block) if block.explicit => report::warning(
-                &mut self.client.output,
-                SqlState::ACTIVE_SQL_TRANSACTION,
-                "there is already a transaction in progress",
-            ),
+            Some(block) if block.explicit => {
+                report::warning(
+                    &mut self.client.output,
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "there is already a transaction in progress",
+                );
+                // PostgreSQL warns, and gives the block the modes nevertheless.
+                if let Some(words) = begin_sql(modes).strip_prefix("BEGIN ") {
+                    self.give_modes(modes, &format!("SET TRANSACTION {words}"))
+                        .await?;
+                }
+            }
             // BEGIN inside a query string makes the implicit block an explicit one.
             Some(block) => {
                 block.explicit = true;
@@ -141,7 +149,7 @@ impl Session {
             self.commit_block().await?;
             "COMMIT"
         };
-        self.block = ended.map(|ended| ended.next(&self.settings));
+        self.block = ended.map(|ended| ended.next(!failed, &self.settings));
         self.complete(tag)
     }
 
@@ -156,7 +164,7 @@ impl Session {
             self.warn_no_transaction();
         }
         self.rollback_block().await?;
-        self.block = ended.map(|ended| ended.next(&self.settings));
+        self.block = ended.map(|ended| ended.next(false, &self.settings));
         self.complete("ROLLBACK")
     }
 
@@ -320,26 +328,33 @@ impl Session {
         plan: &Plan,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let sql = String::from_utf8_lossy(sent.sql()).into_owned();
-        if self.block.is_none() || !self.participants.is_empty() {
-            // Outside a block PostgreSQL warns; after the first query it refuses some modes: let it.
-            let ready = self.everywhere_or_anywhere("SET", plan, sent).await?;
-            if let Some(block) = &mut self.block
-                && block.failed.is_none()
-            {
-                block.add_modes(&sql);
-                block.set_isolation(modes.isolation);
-            }
-            return Ok(ready);
+        if self.block.as_ref().is_some_and(|block| block.explicit) {
+            let sql = String::from_utf8_lossy(sent.sql()).into_owned();
+            self.give_modes(modes, &sql).await?;
+            return self.complete("SET");
         }
+        // Outside a block PostgreSQL warns.
+        self.everywhere_or_anywhere("SET", plan, sent).await
+    }
+
+    /// Gives the block other modes, by this statement. PostgreSQL refuses some after the first query or a savepoint: let it.
+    async fn give_modes(&mut self, modes: &TransactionModes, sql: &str) -> Result<(), Trouble> {
+        let has_savepoints = self.block.as_ref().is_some_and(Block::has_savepoints);
+        let mut joined = self.participants.iter().any(|held| held.in_block);
+        if has_savepoints && !joined {
+            let need = self.need(Access::Read, None);
+            self.join(self.any_shard(), need).await?;
+            joined = true;
+        }
+        self.run_on_all(sql).await?;
         if let Some(block) = &mut self.block {
-            block.add_modes(&sql);
+            block.add_modes(sql);
             block.set_isolation(modes.isolation);
-            if let Some(read_only) = modes.read_only {
+            if let (Some(read_only), false) = (modes.read_only, joined) {
                 block.read_only = read_only && modes.isolation != Some(Isolation::Serializable);
             }
         }
-        self.complete("SET")
+        Ok(())
     }
 
     async fn discard(&mut self, what: Discard) -> Result<Ready, Trouble> {
@@ -420,12 +435,8 @@ impl Session {
 
 /// The statement that opens a block with these modes.
 fn begin_sql(modes: &TransactionModes) -> String {
-    let isolation = modes.isolation.map(|level| match level {
-        Isolation::ReadUncommitted => " ISOLATION LEVEL READ UNCOMMITTED",
-        Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
-        Isolation::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
-        Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
-    });
+    let isolation = modes.isolation;
+    let isolation = isolation.map(|level| format!(" ISOLATION LEVEL {}", level.name()));
     let access = modes
         .read_only
         .map(|only| if only { " READ ONLY" } else { " READ WRITE" });
@@ -436,10 +447,10 @@ fn begin_sql(modes: &TransactionModes) -> String {
             " NOT DEFERRABLE"
         }
     });
-    let modes = [isolation, access, deferrable];
-    std::iter::once("BEGIN")
-        .chain(modes.into_iter().flatten())
-        .collect()
+    let mut sql = String::from("BEGIN");
+    sql.extend(isolation);
+    sql.extend([access, deferrable].into_iter().flatten());
+    sql
 }
 
 /// Whether replicas may take part: a standby has no serializable transactions.

@@ -160,9 +160,7 @@ impl Session {
         connection.replies.expect(reply, Show::Errors);
         if wanted == Wanted::Description {
             frontend::encode::describe(&mut connection.output, Kind::Statement, b"");
-            let reply = Reply::Describe {
-                note_types_of: None,
-            };
+            let reply = Reply::Describe { noted_of: None };
             connection.replies.expect(reply, Show::All);
         }
         // Within a batch a Sync would commit what the batch has done here.

@@ -65,7 +65,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use switchyard_wire::SqlState;
 use switchyard_wire::backend::{TransactionStatus, encode};
 use switchyard_wire::frame::Header;
@@ -78,7 +78,7 @@ use crate::execute::client::{Client, ClientError};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Participants;
-use crate::execute::relay::{NoteTypes, Trouble};
+use crate::execute::relay::{NoteDescription, Trouble};
 use crate::execute::report;
 use crate::listener::DrainWatch;
 use crate::metrics::{Counters, ErrorClass, RouteKind};
@@ -168,14 +168,20 @@ struct Session {
     before_ddl: Option<Arc<DatabaseTopology>>,
 }
 
-/// Statements whose parameter types backends are being asked for.
+/// Statements that backends are being asked about.
 #[derive(Debug, Default)]
 struct Described(Vec<Arc<Statement>>);
 
-impl NoteTypes for Described {
+impl NoteDescription for Described {
     fn note_types(&mut self, statement: u64, types: &[u32]) {
+        if let Some(asked) = self.0.iter().find(|asked| asked.number == statement) {
+            asked.describe(types);
+        }
+    }
+
+    fn note_columns(&mut self, statement: u64, columns: Bytes) {
         if let Some(position) = self.0.iter().position(|asked| asked.number == statement) {
-            self.0.swap_remove(position).describe(types);
+            self.0.swap_remove(position).describe_columns(columns);
         }
     }
 }

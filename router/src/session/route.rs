@@ -13,7 +13,7 @@ use switchyard_wire::DecodeError;
 
 use super::Session;
 use super::insert::shards_of_rows;
-use super::statement::Scope;
+use super::statement::{Portal, Scope};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
@@ -328,6 +328,10 @@ impl Session {
                 None
             }
             Command::OfCursor { name, .. } if self.cursor_apart(name).is_some() => None,
+            command if self.meant_portal(command).is_some() => match self.meant_portal(command) {
+                Some(Portal::One { shard, .. }) => Some(*shard),
+                _ => None,
+            },
             Command::Fetch { name }
             | Command::OfCursor { name, .. }
             | Command::CloseCursor(Some(name)) => {
@@ -356,6 +360,27 @@ impl Session {
             | Command::Distribute
             | Command::Empty => None,
             _ => Some(self.any_shard()),
+        }
+    }
+
+    /// The portal of the protocol that SQL means by a cursor's name.
+    fn meant_portal(&self, command: &Command) -> Option<&Portal> {
+        match command {
+            Command::Fetch { name }
+            | Command::OfCursor { name, .. }
+            | Command::CloseCursor(Some(name)) => self.portals.get(name.as_bytes()),
+            _ => None,
+        }
+    }
+
+    /// Only what one shard has a portal of can be reached by SQL.
+    pub(super) fn meant_portal_is_whole(&self, command: &Command) -> Result<(), Failure> {
+        match self.meant_portal(command) {
+            None | Some(Portal::One { .. }) => Ok(()),
+            Some(_) => Err(Failure::Unsupported {
+                what: "FETCH, MOVE or CLOSE of a portal that the protocol has bound over rows of several shards".into(),
+                hint: "Execute and close it by the protocol, or DECLARE a cursor.",
+            }),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
-use crate::plan::{Access, Layer, Plan, SetValue, TransactionModes};
+use crate::plan::{Access, Isolation, Layer, Plan, SetValue, TransactionModes};
 use crate::relations::SearchPath;
 use crate::sql::HintNode;
 
@@ -35,6 +35,8 @@ struct Change<'a> {
 enum What<'a> {
     /// One setting, to a value.
     Set(&'a str, Option<String>),
+    /// The modes that transactions have by default, each a setting of its own.
+    Characteristics(&'a TransactionModes),
     /// One setting, back to what the client started with.
     Reset(&'a str),
     /// All of them.
@@ -46,6 +48,13 @@ impl What<'_> {
     fn apply(&self, settings: &Settings, sql: &str) -> Settings {
         match self {
             Self::Set(name, value) => settings.with(name, sql, value.as_deref()),
+            Self::Characteristics(modes) => {
+                defaults_of(modes)
+                    .into_iter()
+                    .fold(settings.clone(), |settings, (name, value)| {
+                        settings.with(name, &format!("SET {name} = '{value}'"), Some(value))
+                    })
+            }
             Self::Reset(name) => settings.without(name),
             Self::ResetAll => settings.reset_all(),
         }
@@ -108,11 +117,9 @@ impl Session {
         plan: &Plan,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        // A later one may be of other modes: only the same ones take its place.
-        let name = format!("session characteristics {modes:?}");
         let change = Change {
             tag: "SET",
-            what: What::Set(&name, None),
+            what: What::Characteristics(modes),
             local: false,
             instead: None,
         };
@@ -281,6 +288,19 @@ impl Session {
         }
         self.client.untold = false;
     }
+}
+
+/// The settings that `SET SESSION CHARACTERISTICS` sets, with their values.
+fn defaults_of(modes: &TransactionModes) -> Vec<(&'static str, &'static str)> {
+    let on = |on: bool| if on { "on" } else { "off" };
+    let level = modes.isolation.map(Isolation::name);
+    let defaults = [
+        ("default_transaction_isolation", level),
+        ("default_transaction_read_only", modes.read_only.map(on)),
+        ("default_transaction_deferrable", modes.deferrable.map(on)),
+    ];
+    let given = |(name, value): (_, Option<_>)| value.map(|value| (name, value));
+    defaults.into_iter().filter_map(given).collect()
 }
 
 /// A time as PostgreSQL reads it: of milliseconds, if it does not say.

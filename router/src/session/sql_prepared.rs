@@ -456,9 +456,7 @@ impl Session {
         let connection = &mut *self.participants.at(index)?.connection;
         let name = prepared.statement.backend_name().as_bytes();
         frontend::encode::describe(&mut connection.output, Kind::Statement, name);
-        let reply = Reply::Describe {
-            note_types_of: None,
-        };
+        let reply = Reply::Describe { noted_of: None };
         connection.replies.expect(reply, Show::All);
         frontend::encode::sync(&mut connection.output);
         connection.replies.expect(Reply::Sync, Show::Nothing);

@@ -27,6 +27,8 @@ pub(crate) struct Statement {
     pub(crate) text: StatementText,
     /// The types of its parameters, once a backend has described them.
     described: OnceLock<Box<[u32]>>,
+    /// The columns of its result, as a backend first described them: a whole message.
+    columns: OnceLock<Bytes>,
     /// What shards run for it instead, the latest last: as long as it is known, so are those.
     derived: Mutex<Vec<Arc<Statement>>>,
 }
@@ -122,6 +124,16 @@ impl Statement {
         let _ = self.described.set(types.into());
     }
 
+    /// The columns of its result, if they have been described: a whole message.
+    pub(crate) fn columns(&self) -> Option<&Bytes> {
+        self.columns.get()
+    }
+
+    /// Takes note of the columns a backend described.
+    pub(crate) fn describe_columns(&self, columns: Bytes) {
+        let _ = self.columns.set(columns);
+    }
+
     /// Appends the Parse message that prepares it on a backend: under its number, or as the unnamed statement.
     pub(crate) fn encode_prepare(&self, output: &mut BytesMut, named: bool) {
         let name = if named { self.backend_name() } else { "" };
@@ -211,6 +223,7 @@ impl Statements {
             backend_name: format!("sy_{}", known.last).into(),
             text,
             described: OnceLock::new(),
+            columns: OnceLock::new(),
             derived: Mutex::default(),
         });
         known.by_text.insert(key, Arc::downgrade(&statement));
@@ -228,6 +241,8 @@ pub(crate) struct SessionStatement {
     pub(crate) context: ContextId,
     /// The hint in its text.
     pub(crate) hint: Option<HintNode>,
+    /// The schema has changed since a client was told of its columns: are they the same?
+    pub(crate) is_in_doubt: bool,
     /// The literals of its text.
     pub(crate) literals: Arc<[Literal]>,
     pub(crate) origin: Origin,
@@ -250,6 +265,8 @@ pub(crate) struct Origin {
     /// The PREPARE as the client wrote it; none of what a Parse message prepared.
     pub(crate) written: Option<Arc<str>>,
     pub(crate) at: SystemTime,
+    /// The [`Scope::generation`] that it was prepared under, or by which its columns were the same still.
+    pub(crate) generation: u64,
 }
 
 impl Portal {

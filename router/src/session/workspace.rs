@@ -357,6 +357,21 @@ pub(super) fn types(description: &[u8]) -> Vec<u32> {
     })
 }
 
+/// Whether both are the same columns by name and type, or neither is of any.
+pub(super) fn is_described_as(told: Option<&Bytes>, now: Option<&Bytes>) -> bool {
+    let told = told.and_then(|told| columns(told));
+    let now = now.and_then(|now| columns(now));
+    let (Some(told), Some(now)) = (&told, &now) else {
+        return told.is_none() && now.is_none();
+    };
+    let alike = |(told, now): (Column<'_>, Column<'_>)| {
+        let is_same_type =
+            told.type_oid == now.type_oid || told.type_oid.min(now.type_oid) >= FIRST_USER_OID;
+        is_same_type && told.name == now.name && told.type_modifier == now.type_modifier
+    };
+    told.len() == now.len() && told.iter().zip(now.iter()).all(alike)
+}
+
 /// How many columns a RowDescription has.
 fn columns_of(description: &[u8]) -> usize {
     columns(description).map_or(0, |columns| columns.len())

@@ -32,6 +32,7 @@ fn report_as(dst: &mut BytesMut, tag: u8, report: &ErrorReport<'_>) {
         (b's', constraint.map(|of| &*of.schema)),
         (b't', constraint.map(|of| &*of.table)),
         (b'n', constraint.map(|of| &*of.name)),
+        (b'R', report.routine),
     ];
     let present = all
         .iter()

@@ -130,6 +130,8 @@ pub struct ErrorReport<'a> {
     pub position: Option<u32>,
     /// The constraint it is about.
     pub constraint: Option<Constraint<'a>>,
+    /// The function of PostgreSQL's that would have said it: some programs know an error by that.
+    pub routine: Option<&'static str>,
 }
 
 /// A constraint that an error is about.
@@ -159,6 +161,7 @@ impl<'a> ErrorReport<'a> {
             context: None,
             position: None,
             constraint: None,
+            routine: None,
         }
     }
 
@@ -228,6 +231,7 @@ impl<'a> ErrorReport<'a> {
                 table: own(constraint.table),
                 name: own(constraint.name),
             }),
+            routine: self.routine,
         }
     }
 }

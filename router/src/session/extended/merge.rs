@@ -207,9 +207,7 @@ impl Session {
         connection.replies.expect(Reply::Bind, Show::Errors);
         if describes {
             frontend::encode::describe(&mut connection.output, Kind::Portal, bind.portal);
-            let reply = Reply::Describe {
-                note_types_of: None,
-            };
+            let reply = Reply::Describe { noted_of: None };
             connection.replies.expect(reply, Show::All);
         }
         frontend::encode::flush(&mut connection.output);

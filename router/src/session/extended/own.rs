@@ -41,6 +41,7 @@ impl Session {
         prepared: &Arc<SessionStatement>,
         bind: &Bind<'_>,
     ) -> Result<(), Trouble> {
+        self.meant_portal_is_whole(&prepared.plan.command)?;
         if let Command::OfCursor { .. } = prepared.plan.command {
             return Box::pin(self.bind_insert(Arc::clone(prepared), bind)).await;
         }

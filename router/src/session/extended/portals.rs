@@ -51,7 +51,8 @@ impl Session {
             prepared.plan.operator,
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) | Operator::Lock(_)
         ) || matches!(&prepared.plan.operator, Operator::Write(write) if write.is_plain() && !self.gives_remembered(write));
-        let looked_after = prepared.plan.unknown.is_some()
+        let looked_after = prepared.is_in_doubt
+            || prepared.plan.unknown.is_some()
             || !prepared.plan.settings.is_empty()
             || prepared.plan.unique.is_some();
         if !passes || looked_after || !knows_key_types(&prepared) {
@@ -436,6 +437,9 @@ impl Session {
 
     /// Executes a portal of the active backend, by the client's own message. False: it is none.
     pub(super) fn execute_now(&mut self, name: &[u8], message: &[u8]) -> Result<bool, Failure> {
+        if self.block_has_failed() {
+            return Ok(false);
+        }
         let Some((plan, participant)) = self.portal_at_hand(name) else {
             return Ok(false);
         };
@@ -456,6 +460,11 @@ impl Session {
         Ok(true)
     }
 
+    fn block_has_failed(&self) -> bool {
+        let block = self.block.as_ref();
+        block.is_some_and(|block| block.failed.is_some())
+    }
+
     /// Takes note of what executing a portal on one shard means for the session.
     fn execute_on(&mut self, shard: ShardIndex, plan: &Plan) -> Result<(), Failure> {
         if plan.access == Access::Write && self.block.is_none() {
@@ -471,8 +480,12 @@ impl Session {
     }
 
     pub(super) async fn execute(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
+        let failed = self.block_has_failed();
         if let Some(at) = self.cursor_portal(name) {
             self.settle().await?;
+            if failed {
+                return Err(Failure::InFailedTransaction.into());
+            }
             return Box::pin(self.execute_cursor(at, max_rows)).await;
         }
         let portal = self
@@ -481,6 +494,10 @@ impl Session {
             .cloned()
             .ok_or_else(|| Failure::NoSuchPortal(lossy(name)))?;
         let (plan, shards) = portal.plan();
+        if failed && !is_end(plan) {
+            // Its own shard may not know.
+            return Err(Failure::InFailedTransaction.into());
+        }
         self.count(plan, shards);
         match portal {
             Portal::Session { plan, statement } => {

@@ -35,9 +35,7 @@ impl Participant {
     pub(super) fn queue_describe_portal(&mut self, message: &[u8]) {
         self.needs_sync = true;
         self.connection.output.extend_from_slice(message);
-        let reply = Reply::Describe {
-            note_types_of: None,
-        };
+        let reply = Reply::Describe { noted_of: None };
         self.connection.replies.expect(reply, Show::All);
     }
 

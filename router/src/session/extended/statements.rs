@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::session::distribute::{description, parameter_types};
 use crate::session::route::Planned;
 use crate::session::statement::{Origin, SessionStatement, Statement, StatementText};
+use crate::session::workspace::is_described_as;
 use crate::sql::without_empty;
 
 use super::lossy;
@@ -84,7 +85,9 @@ impl Session {
             origin: Origin {
                 written: None,
                 at: SystemTime::now(),
+                generation: self.database.generation,
             },
+            is_in_doubt: false,
             plan,
         }))
     }
@@ -131,6 +134,8 @@ impl Session {
             .ok_or_else(missing)?;
         let current = Arc::new(SessionStatement {
             statement: Arc::clone(&known.statement),
+            is_in_doubt: known.statement.columns().is_some()
+                && known.origin.generation != self.database.generation,
             origin: known.origin.clone(),
             ..replanned
         });
@@ -138,16 +143,57 @@ impl Session {
         Ok(current)
     }
 
-    /// The same, once more where a name in it was not known: it may be by now.
+    /// The same, once more where a name in it was not known: it may be by now. Its columns are those that were described.
     pub(in crate::session) async fn statement_known(
         &mut self,
         name: &[u8],
-    ) -> Result<Arc<SessionStatement>, Failure> {
-        let prepared = self.statement_named(name)?;
-        match &prepared.plan.unknown {
-            Some(unknown) if Box::pin(self.learn_name(unknown)).await => self.statement_named(name),
-            _ => Ok(prepared),
+    ) -> Result<Arc<SessionStatement>, Trouble> {
+        let mut prepared = self.statement_named(name)?;
+        if let Some(unknown) = &prepared.plan.unknown
+            && Box::pin(self.learn_name(unknown)).await
+        {
+            prepared = self.statement_named(name)?;
         }
+        match prepared.is_in_doubt {
+            true => Box::pin(self.with_same_columns(name, prepared)).await,
+            false => Ok(prepared),
+        }
+    }
+
+    /// The same without doubt about its columns. PostgreSQL has an error for others than it has described; a backend that
+    /// prepares the statement after the change would not know.
+    async fn with_same_columns(
+        &mut self,
+        name: &[u8],
+        prepared: Arc<SessionStatement>,
+    ) -> Result<Arc<SessionStatement>, Trouble> {
+        let failed = self
+            .block
+            .as_ref()
+            .is_some_and(|block| block.failed.is_some());
+        let StatementText::Parsed { sql, declared } = &prepared.statement.text else {
+            return Ok(prepared);
+        };
+        if failed || matches!(prepared.plan.operator, Operator::Refuse(_)) {
+            return Ok(prepared);
+        }
+        let Some(anew) = self.prepare(sql, declared)? else {
+            return Ok(prepared);
+        };
+        let now = match anew.statement.columns() {
+            Some(columns) => Some(columns.clone()),
+            None => self.describe_prepared(name, &anew).await?,
+        };
+        let told = prepared.statement.columns();
+        if !is_described_as(told, now.as_ref()) {
+            return Err(Failure::ResultChanged.into());
+        }
+        let mut sure = SessionStatement::clone(&prepared);
+        sure.is_in_doubt = false;
+        sure.origin.generation = self.database.generation;
+        let sure = Arc::new(sure);
+        self.statements.insert(name, Arc::clone(&sure));
+        Ok(sure)
     }
 
     /// What is wrong with a statement that is refused, be it in PostgreSQL's words.
@@ -234,7 +280,7 @@ impl Session {
             backend_name.as_bytes(),
         );
         let reply = Reply::Describe {
-            note_types_of: Some(prepared.statement.number),
+            noted_of: Some(prepared.statement.number),
         };
         connection.replies.expect(reply, show);
         Ok(())
