@@ -44,6 +44,33 @@ fn a_connection_serves_on_however_much_it_has_said() {
     }
 }
 
+/// Nothing is asked of the client's connection, and yet it speaks.
+#[test]
+fn notifications_come_while_the_client_is_idle() {
+    let router = router("");
+    for lines in ["", "pool_mode = \"session\""] {
+        let router = match lines {
+            "" => &router,
+            lines => &self::router(lines),
+        };
+        let (mut listener, mut speaker) = (client(router), client(router));
+        listener.run("LISTEN news").succeeded();
+        for word in ["one", "two"] {
+            speaker.run(&format!("NOTIFY news, '{word}'")).succeeded();
+            let heard = listener.receive();
+            assert_eq!(heard.tag, b'A');
+            assert!(heard.body.ends_with(format!("news\0{word}\0").as_bytes()));
+        }
+        // A statement in between, and what it makes the client hear by itself.
+        assert_eq!(listener.run("SELECT 1").succeeded().value(), "1");
+        speaker.run("NOTIFY news").succeeded();
+        assert_eq!(listener.receive().tag, b'A');
+        // A server that goes is noticed, and does not keep the session busy.
+        listener.run("UNLISTEN *").succeeded();
+        assert_eq!(listener.run("SELECT 1").succeeded().value(), "1");
+    }
+}
+
 #[test]
 fn many_clients_share_few_connections() {
     let router = router("pool_size = 2\nread_policy = \"primary\"");

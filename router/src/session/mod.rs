@@ -34,6 +34,7 @@ mod given_values;
 mod insert;
 mod insert_query;
 mod learn;
+mod listening;
 mod listing;
 mod located;
 mod lock;
@@ -278,6 +279,9 @@ impl Session {
             true => ClientState::Idle,
             false => ClientState::IdleInTransaction,
         });
+        if self.is_listening() {
+            Box::pin(self.listen(idle)).await;
+        }
         let awaited = {
             let Self {
                 client,
