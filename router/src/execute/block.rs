@@ -46,8 +46,18 @@ pub(crate) struct Block {
     pub(crate) consistent: bool,
     /// The level that the client has given it.
     isolation: Option<Isolation>,
+    /// What it has got by `AND CHAIN`.
+    inherited: Option<Modes>,
     /// When it began, once a statement on several shards has asked.
     pub(crate) began: Option<Box<str>>,
+}
+
+/// The modes of a block, as the next one has them.
+#[derive(Debug, Clone)]
+struct Modes {
+    begin: Box<str>,
+    read_only: bool,
+    isolation: Option<Isolation>,
 }
 
 /// Where a block failed.
@@ -92,6 +102,7 @@ impl Block {
             is_cut: false,
             consistent: settings.is_on(CONSISTENT_READ),
             isolation: None,
+            inherited: None,
             began: None,
         }
     }
@@ -175,20 +186,34 @@ impl Block {
     }
 
     /// The block that follows on this one's end by `AND CHAIN`: with the same modes, but for those that a rollback has taken
-    /// back, which are all of them if it has failed outside of any savepoint.
+    /// back. If it has failed outside of any savepoint, these are all that it has not itself got by `AND CHAIN`.
     pub(crate) fn next(&self, committed: bool, settings: &Arc<Settings>) -> Self {
-        if self.failed.is_some() && !self.has_savepoints() {
+        let inherited = match self.failed.is_some() && !self.has_savepoints() {
+            true => self.inherited.clone(),
+            false => Some(self.handed_on(committed)),
+        };
+        let Some(modes) = inherited else {
             return Self::explicit("BEGIN", false, settings);
-        }
-        let mut next = Self::explicit(&self.begin, self.read_only, settings);
-        next.set_isolation(self.isolation);
+        };
+        let mut next = Self::explicit(&modes.begin, modes.read_only, settings);
+        next.set_isolation(modes.isolation);
+        next.inherited = Some(modes);
+        next
+    }
+
+    fn handed_on(&self, committed: bool) -> Modes {
+        let mut begin = self.begin.to_string();
         let is_kept = |step: &&Replay| committed || !matches!(step, Replay::Savepoint { .. });
         for step in self.replay.iter().take_while(is_kept) {
             if let Replay::Modes(statement) = step {
-                next.add_modes(statement);
+                let _ = write!(begin, "; {statement}");
             }
         }
-        next
+        Modes {
+            begin: begin.into(),
+            read_only: self.read_only,
+            isolation: self.isolation,
+        }
     }
 
     /// The session's settings before the block.
