@@ -479,6 +479,28 @@ impl Session {
         Ok(())
     }
 
+    async fn execute_on_one(
+        &mut self,
+        name: &[u8],
+        shard: ShardIndex,
+        plan: &Plan,
+        max_rows: i32,
+    ) -> Result<(), Trouble> {
+        self.begin_for_another(shard, plan).await?;
+        self.execute_on(shard, plan)?;
+        let index = self.activate_held(shard, name).await?;
+        if let Some(participant) = self.participants.get_mut(index) {
+            let mut message = BytesMut::new();
+            frontend::encode::execute(&mut message, name, max_rows);
+            participant.queue_execute(plan, &message);
+        }
+        if !plan.settings.is_empty() {
+            self.settle().await?;
+            Box::pin(self.learn_settings(index, plan)).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn execute(&mut self, name: &[u8], max_rows: i32) -> Result<(), Trouble> {
         let failed = self.block_has_failed();
         if let Some(at) = self.cursor_portal(name) {
@@ -505,19 +527,7 @@ impl Session {
                 self.execute_own(&plan, &statement).await
             }
             Portal::One { shard, plan, .. } => {
-                self.begin_for_another(shard, &plan).await?;
-                self.execute_on(shard, &plan)?;
-                let index = self.activate_held(shard, name).await?;
-                if let Some(participant) = self.participants.get_mut(index) {
-                    let mut message = BytesMut::new();
-                    frontend::encode::execute(&mut message, name, max_rows);
-                    participant.queue_execute(&plan, &message);
-                }
-                if !plan.settings.is_empty() {
-                    self.settle().await?;
-                    Box::pin(self.learn_settings(index, &plan)).await?;
-                }
-                Ok(())
+                self.execute_on_one(name, shard, &plan, max_rows).await
             }
             Portal::Written { .. } => Box::pin(self.execute_written(name, max_rows)).await,
             Portal::Several { .. } => self.execute_several(name, max_rows).await,
