@@ -48,7 +48,7 @@ doc:
 
 bench:
 	@.ci/prepare compiler postgresql pgbouncer strace
-	$(CARGO) build --locked --release --package switchyard-router --bin switchyard --package switchyard-bench --bin switchyard-bench
+	$(CARGO) build --locked --release --package switchyard-router --bin switchyard --package switchyard-migrate --bin switchyard-migrate --package switchyard-bench --bin switchyard-bench
 	$(CARGO) run --locked --release --quiet --package switchyard-bench -- $(ARGS)
 
 # SOURCE: src/test/regress of PostgreSQL 15's source, if it is not to be fetched from Debian.

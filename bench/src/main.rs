@@ -5,7 +5,8 @@
 //! machine is shared by everything that is measured and by whatever else runs on it, so that the contenders take turns
 //! within each round, in rotating order, and are compared round by round; medians of those comparisons are what counts.
 //!
-//! Then the same for TPC-H ([`tpch`]): queries that no shard can answer alone; and for writes to both shards ([`writes`]).
+//! Then the same for TPC-H ([`tpch`]): queries that no shard can answer alone; and for writes to both shards ([`writes`]), and for rows that
+//! move between shards ([`reshard`]).
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ mod pgbench;
 mod pgbouncer;
 mod process;
 mod report;
+mod reshard;
 mod router;
 mod stand;
 mod statistics;
@@ -65,6 +67,11 @@ fn compare(arguments: &Arguments) -> Result<(), Error> {
             .writes()
             .as_ref()
             .map(writes::measure)
+            .transpose()?,
+        reshard: arguments
+            .reshard()
+            .as_ref()
+            .map(reshard::measure)
             .transpose()?,
     };
     let text = if arguments.json {

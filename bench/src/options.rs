@@ -15,11 +15,17 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) quick: bool,
     /// TPC-H only.
-    #[arg(long, conflicts_with = "writes")]
+    #[arg(long, conflicts_with_all = ["writes", "reshard"])]
     tpch: bool,
     /// Writes over both shards only.
     #[arg(long)]
     writes: bool,
+    /// Resharding only.
+    #[arg(long, conflicts_with = "writes")]
+    reshard: bool,
+    /// How many rows there are to reshard; a thousand are about a fifth of a megabyte.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
+    reshard_rows: u64,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -63,12 +69,12 @@ fn tpch_scale(text: &str) -> Result<f64, String> {
 impl Arguments {
     /// What is to be measured with pgbench, if anything.
     pub(crate) fn pgbench(&self) -> Option<Plan> {
-        (!self.tpch && !self.writes).then(|| Plan::of(self))
+        (!self.tpch && !self.writes && !self.reshard).then(|| Plan::of(self))
     }
 
     /// What is to be measured with TPC-H, if anything: not in a first look, nor where something else was picked out.
     pub(crate) fn tpch(&self) -> Option<TpchPlan> {
-        (self.tpch || (self.is_whole() && !self.writes)).then_some(TpchPlan {
+        (self.tpch || self.is_whole()).then_some(TpchPlan {
             scale: self.tpch_scale,
             rounds: self.rounds_of(self.tpch),
         })
@@ -76,16 +82,25 @@ impl Arguments {
 
     /// What is to be measured of writes, if anything.
     pub(crate) fn writes(&self) -> Option<WritesPlan> {
-        (self.writes || (self.is_whole() && !self.tpch)).then_some(WritesPlan {
+        (self.writes || self.is_whole()).then_some(WritesPlan {
             rounds: self.rounds_of(self.writes),
             copied: if self.quick { 100_000 } else { 1_000_000 },
         })
     }
 
+    /// What is to be measured of resharding, if anything.
+    pub(crate) fn reshard(&self) -> Option<ReshardPlan> {
+        let rows = self.reshard_rows;
+        (self.reshard || self.is_whole()).then_some(ReshardPlan { rows })
+    }
+
     /// Whether everything is wanted.
     fn is_whole(&self) -> bool {
         let narrowed =
-            !(self.only.is_empty() && self.clients.is_empty() && self.protocol.is_empty());
+            !(self.only.is_empty() && self.clients.is_empty() && self.protocol.is_empty())
+                || self.tpch
+                || self.writes
+                || self.reshard;
         !(self.quick || narrowed)
     }
 
@@ -105,6 +120,13 @@ pub(crate) struct WritesPlan {
     pub(crate) rounds: u32,
     /// Rows that are copied.
     pub(crate) copied: u64,
+}
+
+/// What will be measured of resharding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReshardPlan {
+    /// Rows of all tables.
+    pub(crate) rows: u64,
 }
 
 /// What will be measured with TPC-H.

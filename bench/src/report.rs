@@ -13,7 +13,7 @@ use crate::options::{Plan, Scenario};
 use crate::stand::Stand;
 use crate::statistics::Spread;
 use crate::trace::Calls;
-use crate::{tpch, writes};
+use crate::{reshard, tpch, writes};
 
 /// Everything measured.
 #[derive(Debug, Serialize)]
@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) tpch: Option<tpch::Report>,
     /// What writes to both shards take.
     pub(crate) writes: Option<writes::Report>,
+    /// What it takes to move rows between shards.
+    pub(crate) reshard: Option<reshard::Report>,
 }
 
 /// Everything measured with pgbench.
@@ -108,6 +110,10 @@ impl Report {
         if let Some(writes) = &self.writes {
             writes.write(text)?;
             gates.extend(writes.gates());
+        }
+        if let Some(reshard) = &self.reshard {
+            reshard.write(text)?;
+            gates.extend(reshard.gates());
         }
         write_gates(&gates, text)
     }

@@ -152,13 +152,18 @@ fn databases(shards: &[Shard], tables: &str) -> String {
 
 /// The router of the same build.
 fn program() -> Result<PathBuf, Error> {
+    sibling("switchyard")
+}
+
+/// A program of the same build.
+pub(crate) fn sibling(program: &'static str) -> Result<PathBuf, Error> {
     let own = std::env::current_exe().map_err(Error::io("find this program"))?;
-    let router = own.with_file_name("switchyard");
-    if !router.is_file() {
+    let sibling = own.with_file_name(program);
+    if !sibling.is_file() {
         return Err(Error::Missing {
-            program: "switchyard",
+            program,
             hint: "build it in the same profile first, as `make bench` does",
         });
     }
-    Ok(router)
+    Ok(sibling)
 }
