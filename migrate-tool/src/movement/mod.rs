@@ -19,6 +19,7 @@ mod strangers;
 mod survey;
 mod switchover;
 mod tables;
+mod visit;
 
 use std::time::Duration;
 
@@ -169,7 +170,7 @@ impl<'a> Work<'a> {
         self.lease.record(&former, &target).await?;
         sleep(FOLLOWING).await;
         let mut servers = self.servers(None).await?;
-        let mut visits = switchover::visits(self, &servers).await?;
+        let mut visits = visit::visits(self, &servers).await?;
         strangers::shut_out(self, &mut servers, &mut visits).await
     }
 

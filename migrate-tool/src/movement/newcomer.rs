@@ -13,7 +13,7 @@ use switchyard_schema::{Database, Distribution, Method, Node, NodeTls, Shard};
 use tokio::process::Command;
 
 use super::tables::{alike, format};
-use super::{Error, Work, connect, group, switchover};
+use super::{Error, Work, connect, group, switchover, visit};
 use crate::names::quoted;
 use crate::servers::Server;
 
@@ -59,7 +59,7 @@ pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(
         for table in &with.database.tables {
             alike(table, &mut pair).await?;
         }
-        let mut visits = switchover::visits(work, &pair).await?;
+        let mut visits = visit::visits(work, &pair).await?;
         let [first, new] = pair.as_mut_slice() else {
             return Err(Error::Unsteady);
         };

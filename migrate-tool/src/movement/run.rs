@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 use super::family::Family;
 use super::group::Group;
 use super::part::part;
-use super::switchover::{self, Visit};
+use super::switchover;
+use super::visit::{self, Visit};
 use super::{Error, Report, Work, index, layout, newcomer, report, strangers, survey};
 use crate::servers::{Server, ServerError};
 
@@ -31,7 +32,7 @@ struct Crew {
 impl Crew {
     async fn assemble(work: &Work<'_>) -> Result<Crew, Error> {
         let servers = work.servers(None).await?;
-        let visits = switchover::visits(work, &servers).await?;
+        let visits = visit::visits(work, &servers).await?;
         Ok(Crew { servers, visits })
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio::time::{Instant, sleep};
 
-use super::switchover::Visit;
 use super::tables::first;
+use super::visit::Visit;
 use super::{Error, Work};
 use crate::servers::Server;
 
