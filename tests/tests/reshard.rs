@@ -2,6 +2,8 @@
 
 #[path = "reshard/cut_off.rs"]
 mod cut_off;
+#[path = "reshard/kills.rs"]
+mod kills;
 #[path = "reshard/load.rs"]
 mod load;
 #[path = "reshard/methods.rs"]
