@@ -285,6 +285,15 @@ fn what_speaks_against_it_is_said() {
         &["apply", "--yes"],
         "GRANT SET ON PARAMETER session_replication_role",
     );
+    stand.superuser(0, "ALTER DATABASE shop SET switchyard.epoch = 99");
+    let plan = stand.run(Asks::Three, &["plan"]);
+    for reason in [
+        "shard \"s2\" cannot take part: the user may not set session_replication_role",
+        "shard \"s0\" remembers epoch 99, and the catalog is at ",
+    ] {
+        assert!(!plan.well && plan.output.contains(reason), "{plan:?}");
+    }
+    stand.superuser(0, "ALTER DATABASE shop RESET switchyard.epoch");
     stand.superuser(2, "GRANT SET ON PARAMETER session_replication_role TO app");
     for shard in 0..2 {
         stand.owner(shard, LOUD);

@@ -27,6 +27,10 @@ SELECT pg_catalog.split_part(kept.setting, '=', 2)
        pg_catalog.unnest(s.setconfig) AS kept (setting)
  WHERE s.setrole = 0 AND d.datname = pg_catalog.current_database() AND kept.setting LIKE 'switchyard.epoch=%'";
 
+/// Whether the user may set that.
+const MAY_REMEMBER: &str = "\
+SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+
 /// Begins a new epoch that all shards know, and ends what may work by an older one.
 pub(super) async fn shut_out(
     work: &mut Work<'_>,
@@ -34,15 +38,7 @@ pub(super) async fn shut_out(
     visits: &mut [Visit],
 ) -> Result<(), Error> {
     for server in servers.iter_mut() {
-        let remembered = epoch(server.ask(REMEMBERED).await?);
-        if remembered > work.known.epoch {
-            let (shard, catalog) = (server.name.clone(), work.known.epoch);
-            return Err(Error::Older {
-                shard,
-                remembered,
-                catalog,
-            });
-        }
+        is_heard(server, work.known.epoch).await?;
     }
     raise(work).await?;
     let began = Instant::now();
@@ -63,6 +59,34 @@ pub(super) async fn shut_out(
     }
     work.lease.forget_silent(&routers.silent).await?;
     Ok(())
+}
+
+/// A shard that remembers more than the catalog knows cannot take part.
+pub(super) async fn is_heard(server: &mut Server, catalog: u64) -> Result<(), Error> {
+    let remembered = epoch(server.ask(REMEMBERED).await?);
+    match remembered > catalog {
+        true => Err(Error::Older {
+            shard: server.name.clone(),
+            remembered,
+            catalog,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Looks whether the user may have a shard remember an epoch.
+pub(super) async fn may_remember(server: &mut Server) -> Result<(), Error> {
+    match first(server.ask(MAY_REMEMBER).await?).as_deref() {
+        Some("f") => Err(may_not_remember(server)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn may_not_remember(server: &Server) -> Error {
+    Error::Shard {
+        shard: server.name.clone(),
+        why: "the user may not have it remember which epoch it is: log in as a superuser, or let the user own the database and GRANT SET ON PARAMETER switchyard.epoch".to_owned(),
+    }
 }
 
 /// Makes the catalog's epoch a new one.
@@ -92,10 +116,7 @@ pub(super) async fn remember(
         match server.ask(&set).await {
             Ok(_) => {}
             Err(error) if error.sqlstate() == Some("42501") => {
-                return Err(Error::Shard {
-                    shard: server.name.clone(),
-                    why: "the user may not have it remember which epoch it is: log in as a superuser, or let the user own the database and GRANT SET ON PARAMETER switchyard.epoch".to_owned(),
-                });
+                return Err(may_not_remember(server));
             }
             Err(error) => return Err(error.into()),
         }

@@ -12,7 +12,7 @@ use switchyard_schema::{Database, Distribution, Method, Shard, ShardIndex, shard
 
 use super::family::Family;
 use super::tables::Moving;
-use super::{Error, connect, layout, newcomer};
+use super::{Error, connect, layout, newcomer, strangers};
 use crate::names::quoted;
 use crate::servers::{Server, ServerError};
 
@@ -155,9 +155,18 @@ impl Survey {
             }
         }
         for server in &mut servers {
-            match newcomer::can_take_part(std::slice::from_mut(server)).await {
-                Err(error @ Error::Shard { .. }) => self.against(&error),
-                looked => looked?,
+            let looks = [
+                newcomer::can_take_part(std::slice::from_mut(server)).await,
+                strangers::may_remember(server).await,
+                strangers::is_heard(server, known.epoch).await,
+            ];
+            for looked in looks {
+                match looked {
+                    Err(error @ (Error::Shard { .. } | Error::Older { .. })) => {
+                        self.against(&error)
+                    }
+                    looked => looked?,
+                }
             }
         }
         let shards = known.database.shards.len();
