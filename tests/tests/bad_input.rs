@@ -468,7 +468,7 @@ fn what_is_for_a_later_day() {
     let scene = Scene::new();
     let mut client = scene.bed.client();
     for sql in [
-        "COPY (DELETE FROM orders RETURNING id) TO STDOUT",
+        "COPY (INSERT INTO users (id, name) VALUES (9001, 'a'), (9002, 'b') RETURNING id) TO STDOUT",
         "WITH gone AS (DELETE FROM orders RETURNING id) SELECT count(*) FROM gone, users",
         "SELECT * FROM (SELECT * FROM users ORDER BY name LIMIT 3 FOR UPDATE) u",
     ] {
