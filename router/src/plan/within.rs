@@ -291,13 +291,15 @@ impl Planner<'_> {
             )
         {
             let message = "a write of several shards is not supported in this statement";
-            let refused = refused(Refusal::not_supported(message), several.command.clone());
+            let refusal = Refusal::not_supported(message).hint("Run the write by itself.");
+            let refused = refused(refusal, several.command.clone());
             plan.several = Some(refused.into());
         }
         if plan.access == Access::LockingRead {
             if !is_either(&plan.operator) {
                 let message = "row locks on several shards are not supported in this statement";
-                return refused(Refusal::not_supported(message), plan.command);
+                let refusal = Refusal::not_supported(message).hint("Lock the rows by themselves.");
+                return refused(refusal, plan.command);
             }
             plan.several = None;
         }

@@ -151,6 +151,7 @@ SELECT id FROM jobs ORDER BY id FETCH FIRST 1 ROW WITH TIES FOR UPDATE
 
 COPY (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE) TO STDOUT
 --> Refuse 0A000: row locks on several shards are not supported in this statement
+--> HINT: Lock the rows by themselves.
 
 DECLARE c CURSOR FOR SELECT id FROM jobs WHERE id IN ($1, $2) LIMIT 1 FOR UPDATE
 --> PassThrough to the shards of jobs in ($1, $2) (locking read: primary)
