@@ -9,6 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::Error;
 use super::tables::{self, Moving};
+use super::visit::Visit;
+use super::waiting::{giving_way, is_awaited};
 use crate::servers::{Server, ServerError};
 
 /// The transaction. Neither triggers nor foreign keys notice that rows move. A deadlock with a client is ours to give way in.
@@ -28,6 +30,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The longest that tables are waited for in all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a group has come to that can be prepared.
+#[derive(Debug)]
+pub(super) struct Filled {
+    /// How many rows it has.
+    pub(super) rows: u64,
+    /// Clients wait for them, or for the tables.
+    pub(super) is_awaited: bool,
+}
+
 /// Rows that move together.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
@@ -46,12 +57,13 @@ impl Group<'_> {
         )))
     }
 
-    /// Brings a group's rows from `source` to `target`, and locks the tables of both, so that no further ones come. How many rows they were. `None`: the tables
-    /// are not what they were.
+    /// Brings a group's rows from `source` to `target`, and locks the tables of both, so that no further ones come. Where there is somebody to look who waits, a group
+    /// that takes long gives way, by 57014. `None`: the tables are not what they were.
     pub(super) async fn fill(
         &self,
         (source, target): (&mut Server, &mut Server),
-    ) -> Result<Option<u64>, Error> {
+        watch: Option<&mut [Visit]>,
+    ) -> Result<Option<Filled>, Error> {
         let Group { tables, shapes, .. } = self;
         let names: Vec<&str> = tables.iter().map(|table| table.sql.as_str()).collect();
         for server in [&mut *source, &mut *target] {
@@ -66,12 +78,18 @@ impl Group<'_> {
                 return Ok(None);
             }
         }
-        let mut rows = self.copy((source, target)).await?;
-        lock(&names, (source, target)).await?;
+        let session = (source.shard, source.link.target().pid());
+        let copying = self.copy((source, target));
+        let mut rows = match watch {
+            Some(visits) => giving_way(copying, session, visits).await?,
+            None => copying.await?,
+        };
+        let were_awaited = lock(&names, (source, target)).await?;
         // What was just deleted is in the index still: nearly all of it is looked at again.
         source.ask("SET LOCAL enable_seqscan = off").await?;
         rows += self.copy((source, target)).await?;
-        Ok(Some(rows))
+        let is_awaited = is_awaited((source, target)).await? || were_awaited;
+        Ok(Some(Filled { rows, is_awaited }))
     }
 
     async fn copy(&self, (source, target): (&mut Server, &mut Server)) -> Result<u64, Error> {
@@ -91,13 +109,14 @@ impl Group<'_> {
     }
 }
 
-/// Locks the tables on both shards. Others wait no longer than a turn for each attempt.
+/// Locks the tables on both shards. Others wait no longer than a turn for each attempt. Whether there was anybody who waited for rows.
 pub(super) async fn lock(
     tables: &[&str],
     (source, target): (&mut Server, &mut Server),
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let mut were_awaited = false;
     if tables.is_empty() {
-        return Ok(());
+        return Ok(were_awaited);
     }
     let turn = TURN.as_millis();
     let lock = format!(
@@ -106,10 +125,10 @@ pub(super) async fn lock(
     );
     let began = Instant::now();
     loop {
-        source.ask(CANCEL).await?;
+        were_awaited |= !source.ask(CANCEL).await?.is_empty();
         let (at_source, at_target) = tokio::join!(source.ask(&lock), target.ask(&lock));
         match at_source.and(at_target) {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(were_awaited),
             Err(error) if is_busy(&error) && began.elapsed() < PATIENCE => {}
             Err(error) if is_busy(&error) => return Err(Error::Busy),
             Err(error) => return Err(error.into()),

@@ -1,8 +1,8 @@
 //! Indexes by which groups of rows are found: on their buckets, remainders, or keys. They are there only while rows move, and known by their names.
 
+use futures_util::future::try_join_all;
 use postgres_protocol::escape::escape_literal;
-
-use switchyard_schema::Keys;
+use switchyard_schema::{Keys, Shift};
 
 use super::Error;
 use super::tables::{Moving, first};
@@ -35,8 +35,22 @@ SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexr
  WHERE i.indrelid = $TABLE::pg_catalog.regclass AND a.attname = $KEY
    AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL";
 
-/// Makes those by which some keys are found, where they are not there. One that a killed program has left unfinished is made anew.
-pub(super) async fn make(server: &mut Server, tables: &[Moving], keys: &Keys) -> Result<(), Error> {
+/// Makes those by which the keys are found that are to leave a shard, on all of these at once.
+pub(super) async fn make_all(
+    servers: &mut [Server],
+    tables: &[Moving],
+    left: &[Shift],
+) -> Result<(), Error> {
+    let leaving = servers.iter_mut().filter_map(|server| {
+        let shift = left.iter().find(|shift| shift.from == server.shard)?;
+        Some(make(server, tables, &shift.keys))
+    });
+    try_join_all(leaving).await?;
+    Ok(())
+}
+
+/// Makes those that are not there. One that a killed program has left unfinished is made anew.
+async fn make(server: &mut Server, tables: &[Moving], keys: &Keys) -> Result<(), Error> {
     for table in tables {
         for stored in &table.stored {
             if !is_indexed(server, table, stored, keys).await? {
@@ -101,13 +115,16 @@ async fn make_one(
 
 /// Drops all of them.
 pub(super) async fn remove(servers: &mut [Server]) -> Result<(), Error> {
-    for server in servers {
-        for row in server.ask(ALL).await? {
-            if let Some(index) = first(vec![row]) {
-                server
-                    .ask(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))
-                    .await?;
-            }
+    try_join_all(servers.iter_mut().map(remove_from)).await?;
+    Ok(())
+}
+
+async fn remove_from(server: &mut Server) -> Result<(), Error> {
+    for row in server.ask(ALL).await? {
+        if let Some(index) = first(vec![row]) {
+            server
+                .ask(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"))
+                .await?;
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ mod survey;
 mod switchover;
 mod tables;
 mod visit;
+mod waiting;
 
 use std::time::Duration;
 

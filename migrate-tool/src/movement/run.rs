@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use switchyard_catalog::{Layout, Movement, Step};
 use switchyard_schema::Shift;
 use tokio::time::{Instant, sleep};
@@ -19,8 +20,12 @@ const ATTEMPTS: usize = 10;
 const BETWEEN: Duration = Duration::from_secs(1);
 /// The rows of the first group, and of the smallest: what a group takes besides its rows is worth that many.
 const FEW: u64 = 1000;
-/// So long the rows of a group are to take: they cannot be written meanwhile.
+/// So long the rows of a group are to take where clients wait for them: they cannot be written meanwhile.
 const AIM: Duration = Duration::from_millis(60);
+/// The same where nobody does.
+const ALONE: Duration = Duration::from_secs(1);
+/// So many times as many rows a group may have as the one before it.
+const GROWTH: f64 = 4.0;
 
 /// Connections to all shards. After a failure they are made anew: PostgreSQL takes back what was done on the old ones.
 #[derive(Debug)]
@@ -42,11 +47,13 @@ impl Crew {
 pub(super) struct Run {
     crew: Crew,
     families: Vec<Family>,
-    /// Shards, and families whose tables there have an index by which groups are found.
-    indexed: Vec<(usize, usize)>,
+    /// Families whose tables have indexes by which groups are found.
+    indexed: Vec<usize>,
     /// About how many rows the next group has, and the most it may have.
     rows: u64,
     most: u64,
+    /// So long its rows are to take.
+    aim: Duration,
     /// How often the present group has been tried in vain.
     failures: usize,
     began: Instant,
@@ -66,6 +73,7 @@ impl Run {
             indexed: Vec::new(),
             rows: FEW.min(most),
             most,
+            aim: AIM,
             failures: 0,
             began: Instant::now(),
             expected: 0,
@@ -151,9 +159,9 @@ impl Run {
         if names.is_empty() {
             return Ok(());
         }
-        for server in &mut self.crew.servers {
-            server.ask(&format!("ANALYZE {}", names.join(", "))).await?;
-        }
+        let analyze = format!("ANALYZE {}", names.join(", "));
+        let servers = self.crew.servers.iter_mut();
+        try_join_all(servers.map(|server| server.ask(&analyze))).await?;
         Ok(())
     }
 
@@ -165,14 +173,15 @@ impl Run {
         movement: &Movement,
     ) -> Result<(), Error> {
         self.shut_out(work).await?;
+        let now = work.known.layout();
+        let family = self.families.get(number).ok_or(Error::Unsteady)?;
+        if !self.indexed.contains(&number) {
+            let left = family.left(&now, &layout::aimed(&work.known, &movement.target))?;
+            index::make_all(&mut self.crew.servers, &family.tables, &left).await?;
+            self.indexed.push(number);
+        }
         let from = whole.from.position();
         let source = self.crew.servers.get_mut(from).ok_or(Error::Unsteady)?;
-        let family = self.families.get(number).ok_or(Error::Unsteady)?;
-        if !self.indexed.contains(&(from, number)) {
-            index::make(source, &family.tables, &whole.keys).await?;
-            self.indexed.push((from, number));
-        }
-        let now = work.known.layout();
         let shift = part(&whole, &now, (family, source), self.rows).await?;
         let started = Instant::now();
         match self.move_group(work, number, &shift).await {
@@ -198,6 +207,8 @@ impl Run {
             Err(Error::Server(error)) if is_in_the_way(&error) => {
                 tracing::info!(reason = %error, "clients are in the way, or what an earlier run has left: trying again");
                 self.failed(Error::Server(error))?;
+                self.aim = AIM;
+                self.rows = (self.rows / 4).max(FEW).min(self.most);
                 sleep(BETWEEN).await;
                 self.crew = Crew::assemble(work).await?;
                 switchover::settle(work, &mut self.crew.servers).await?;
@@ -224,22 +235,28 @@ impl Run {
             keys: &shift.keys,
         };
         let began = Instant::now();
-        let Some(rows) = group.fill((source, target)).await? else {
+        // What is as small as can be has to be waited for.
+        let watch = (self.rows > FEW).then_some(visits.as_mut_slice());
+        let Some(filled) = group.fill((source, target), watch).await? else {
             return Ok(None);
         };
         let took = began.elapsed();
         let next = family.after(&work.known.layout(), shift)?;
         let step = Step::Layout(&next);
         let moved = switchover::run(work, &mut [source, target], visits, step).await?;
-        self.fit(took);
-        Ok(moved.then_some(rows))
+        self.fit(took, filled.is_awaited);
+        Ok(moved.then_some(filled.rows))
     }
 
-    /// The next group is as large as this one should have been, whose rows took so long.
-    fn fit(&mut self, took: Duration) {
+    /// The next group is as large as this one should have been, whose rows took so long; and larger for as long as nobody waits for any.
+    fn fit(&mut self, took: Duration, is_awaited: bool) {
+        self.aim = match is_awaited {
+            true => AIM,
+            false => (self.aim * 2).min(ALONE),
+        };
         let rows = self.rows as f64;
-        let fitting = rows * AIM.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE);
-        let fitting = fitting.clamp(rows / 2.0, rows * 2.0) as u64;
+        let fitting = rows * self.aim.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE);
+        let fitting = fitting.clamp(rows / GROWTH, rows * GROWTH) as u64;
         self.rows = fitting.max(FEW).min(self.most);
     }
 

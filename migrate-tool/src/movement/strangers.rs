@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio::time::{Instant, sleep};
 
@@ -112,16 +113,12 @@ pub(super) async fn remember(
         escape_identifier(&work.known.database.name),
         escape_literal(&work.known.epoch.to_string())
     );
-    for server in servers {
-        match server.ask(&set).await {
-            Ok(_) => {}
-            Err(error) if error.sqlstate() == Some("42501") => {
-                return Err(may_not_remember(server));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    let remembering = servers.map(async |server| match server.ask(&set).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.sqlstate() == Some("42501") => Err(may_not_remember(server)),
+        Err(error) => Err(error.into()),
+    });
+    join_all(remembering).await.into_iter().collect()
 }
 
 /// Waits until a node knows the epoch: a replica hears of it later than its primary.

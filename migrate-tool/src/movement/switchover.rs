@@ -54,9 +54,7 @@ pub(super) async fn run(
         let shards: Vec<ShardIndex> = parts.iter().map(|part| part.shard).collect();
         followed(work, visits, &shards).await?;
     }
-    for part in parts.iter_mut() {
-        end(part, &id, committed).await?;
-    }
+    end_all(parts.iter_mut().map(|part| &mut **part), &id, committed).await?;
     if committed {
         work.refresh().await?;
         strangers::remember(work, parts.iter_mut().map(|part| &mut **part)).await?;
@@ -87,15 +85,26 @@ pub(super) async fn settle(work: &mut Work<'_>, servers: &mut [Server]) -> Resul
 
 async fn prepare(parts: &mut [&mut Server], id: &GlobalId) -> Result<(), Error> {
     let prepare = id.prepare();
-    for at in 0..parts.len() {
-        if let Err(error) = parts[at].ask(&prepare).await {
-            for prepared in &mut parts[..at] {
-                end(prepared, id, false).await?;
-            }
-            return Err(error.into());
-        }
+    let preparing = parts.iter_mut().map(|part| part.ask(&prepare));
+    let outcomes = join_all(preparing).await;
+    if outcomes.iter().all(Result::is_ok) {
+        return Ok(());
     }
-    Ok(())
+    let prepared = parts.iter_mut().zip(&outcomes);
+    let prepared = prepared.filter(|(_, outcome)| outcome.is_ok());
+    end_all(prepared.map(|(part, _)| &mut **part), id, false).await?;
+    let failed = outcomes.into_iter().find_map(Result::err);
+    Err(failed.map_or(Error::Unsteady, Error::from))
+}
+
+/// Ends several parts at a time.
+async fn end_all(
+    parts: impl Iterator<Item = &mut Server>,
+    id: &GlobalId,
+    committed: bool,
+) -> Result<(), Error> {
+    let ended = join_all(parts.map(|part| end(part, id, committed))).await;
+    ended.into_iter().collect()
 }
 
 /// How a transaction has been decided; if it has not been, it is given up.

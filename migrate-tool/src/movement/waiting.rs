@@ -1,0 +1,140 @@
+//! Clients that wait for rows on their way: they say how large groups may be, and a large one gives way to them.
+
+use std::time::Duration;
+
+use switchyard_schema::ShardIndex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::visit::Visit;
+use crate::servers::{Server, ServerError};
+
+/// So long clients may wait for rows of a large group.
+const BEARABLE: Duration = Duration::from_millis(150);
+/// Between two looks whether there are any.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether somebody waits for what this session has locked.
+const AWAITED: &str = "\
+SELECT FROM pg_catalog.pg_locks w WHERE NOT w.granted AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(w.pid)) LIMIT 1";
+
+/// Cancels a session if somebody waits for what it has locked.
+const GIVE_WAY: &str = "\
+SELECT pg_catalog.pg_cancel_backend($PID)
+  FROM (SELECT FROM pg_catalog.pg_locks w WHERE NOT w.granted AND $PID = ANY (pg_catalog.pg_blocking_pids(w.pid))
+           AND NOT pg_catalog.pg_is_in_recovery() LIMIT 1) AS awaited";
+
+/// Whether clients wait for what sessions have locked on these servers.
+pub(super) async fn is_awaited(
+    (one, other): (&mut Server, &mut Server),
+) -> Result<bool, ServerError> {
+    let (one, other) = tokio::join!(one.ask(AWAITED), other.ask(AWAITED));
+    Ok(!one?.is_empty() || !other?.is_empty())
+}
+
+/// Does what takes rows away by the session `pid` of a shard. Once that has lasted longer than clients may wait, and one does, the session is
+/// cancelled, so that `work` fails by 57014.
+pub(super) async fn giving_way<T>(
+    work: impl Future<Output = T>,
+    (shard, pid): (ShardIndex, i32),
+    visits: &mut [Visit],
+) -> T {
+    let over = Notify::new();
+    let watching = async {
+        let give_way = GIVE_WAY.replace("$PID", &pid.to_string());
+        let mut pause = BEARABLE;
+        // An answer is waited for even when the work is done: the connection is of use again.
+        while timeout(pause, over.notified()).await.is_err() {
+            pause = PAUSE;
+            for visit in visits.iter_mut().filter(|visit| visit.shard == shard) {
+                match visit.link.ask(&give_way).await {
+                    Ok(rows) if rows.is_empty() => {}
+                    Ok(_) => return,
+                    Err(reason) => {
+                        tracing::warn!(%reason, "cannot look who waits for rows that move");
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    let working = async {
+        let done = work.await;
+        over.notify_one();
+        done
+    };
+    tokio::join!(working, watching).0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchyard_cluster::{Cluster, ClusterSpec, RouterFile};
+    use switchyard_router::config::{ProcessEnvironment, Settings};
+    use switchyard_router::topology::builder::DatabaseState;
+
+    use super::*;
+    use crate::servers::connect;
+
+    const TABLES: &str = "\n[[databases.tables]]\nname = 't'\nmethod = 'reference'\n";
+
+    /// A session of the only shard.
+    async fn session(cluster: &Cluster) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("shop.toml");
+        let text = cluster.router_file(&RouterFile {
+            listen: 1,
+            http: 2,
+            auth: "scram-sha-256",
+            router: "",
+            tables: TABLES,
+        });
+        std::fs::write(&file, text).unwrap();
+        let settings = Settings::load(&file, &ProcessEnvironment).unwrap();
+        let state = DatabaseState::configured(Arc::new(settings.file.databases[0].clone()));
+        let patience = Duration::from_secs(100);
+        let mut servers = connect(&settings, &state, None, patience).await.unwrap();
+        servers.remove(0)
+    }
+
+    /// The longest statement that is seen to end.
+    const LONG: &str = "SELECT pg_catalog.pg_sleep(60)";
+
+    #[tokio::test]
+    async fn who_waits_is_given_way_to() {
+        let cluster = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
+        let mut moving = session(&cluster).await;
+        let mut client = session(&cluster).await;
+        let Server {
+            shard, name, link, ..
+        } = session(&cluster).await;
+        let mut visits = [Visit { shard, name, link }];
+        let rows = "CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1), (2)";
+        moving.ask(rows).await.unwrap();
+        let taken = "BEGIN; DELETE FROM public.t WHERE id = 1";
+        moving.ask(taken).await.unwrap();
+        let pid = (shard, moving.link.target().pid());
+        // Nobody does, for longer than clients might wait.
+        let slow = format!(
+            "SELECT pg_catalog.pg_sleep({})",
+            BEARABLE.as_secs_f64() * 2.0
+        );
+        let alone = giving_way(moving.ask(&slow), pid, &mut visits).await;
+        assert_eq!(alone.unwrap().len(), 1);
+        client
+            .ask("DELETE FROM public.t WHERE id = 2")
+            .await
+            .unwrap();
+        assert!(!is_awaited((&mut moving, &mut client)).await.unwrap());
+        // Somebody does.
+        let (given, waited) = tokio::join!(
+            giving_way(moving.ask(LONG), pid, &mut visits),
+            client.ask("DELETE FROM public.t WHERE id = 1 RETURNING id")
+        );
+        assert_eq!(given.unwrap_err().sqlstate(), Some("57014"));
+        assert_eq!(waited.unwrap(), [[Some("1".to_owned())]]);
+        // The connection that looked is of use.
+        visits[0].link.ask("SELECT").await.unwrap();
+    }
+}
