@@ -65,6 +65,19 @@ async def copy(connection):
     print("notes", tuple(await connection.fetchrow("SELECT count(*), count(body), max(body) FROM notes")))
 
 
+async def made_types(url):
+    """Types that users have made, which asyncpg looks up by their numbers: in several sessions, for they begin anywhere."""
+    for owner in range(1, 6):
+        connection = await asyncpg.connect(url)
+        await connection.execute("INSERT INTO places (owner, number, kind) VALUES ($1, 1, $2)", owner, "green")
+        print("kind", await connection.fetchval("SELECT kind FROM places WHERE owner = $1", owner))
+        print("kinds", await connection.fetchval("SELECT array_agg(kind) FROM places WHERE kind = ANY($1::colour[])", ["green", "red"]))
+        await connection.execute("INSERT INTO loose VALUES ($1, $2)", owner, "word")
+        print("row", await connection.fetchval("SELECT loose FROM loose WHERE id = $1", owner))
+        print("given", await connection.fetchval("SELECT ($2::colour[])[2] FROM places WHERE owner = $1", owner, ["red", "blue"]))
+        await connection.close()
+
+
 async def one_of_many(pool, id):
     async with pool.acquire() as connection:
         async with connection.transaction():
@@ -81,6 +94,9 @@ async def main():
     await connection.execute("DELETE FROM orders WHERE user_id = 600001")
     await connection.execute("DELETE FROM users WHERE id = 600001")
     await connection.execute("TRUNCATE notes RESTART IDENTITY")
+    await made_types(url)
+    await connection.execute("DELETE FROM places")
+    await connection.execute("DELETE FROM loose")
     await connection.close()
     # Releasing to the pool resets the session: RESET ALL, CLOSE ALL, UNLISTEN *, advisory locks.
     async with asyncpg.create_pool(url, min_size=2, max_size=8) as pool:

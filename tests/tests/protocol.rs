@@ -1,5 +1,8 @@
 //! The protocol, message by message: the same bytes go to the oracle and to the router, and the same messages must come back.
 
+#[path = "protocol/oids.rs"]
+mod oids;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::OnceLock;

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -19,9 +20,11 @@ use switchyard_wire::{SqlState, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::admission::unmarked;
+use super::renumbering::Renumbering;
 use super::{CONSISTENT_READ, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::config::Password;
+use crate::relations::OidMap;
 use crate::startup::cancel::{CancelAddress, CancelTarget};
 use crate::startup::tls::NodeTls;
 use crate::stream::{Endpoint, Socket, Stream};
@@ -166,6 +169,8 @@ pub struct Connection {
     pub(crate) prepared: PreparedSet,
     /// The unnamed prepared statement, by the router's statement number.
     pub(crate) unnamed: Option<u64>,
+    /// How what it describes is renumbered, where it numbers types and tables otherwise than the first shard.
+    renumbering: Option<Box<Renumbering>>,
     parameters: Vec<(Box<str>, Box<str>)>,
     /// A second handle on the socket, by which others can shut it down while this task waits on it.
     pub(crate) socket: Arc<socket2::Socket>,
@@ -210,6 +215,7 @@ impl Connection {
             replies: Replies::default(),
             prepared: PreparedSet::new(options.prepared_limit),
             unnamed: None,
+            renumbering: None,
             applied: Some(Arc::default()),
             dirty: false,
             sequences: false,
@@ -366,12 +372,49 @@ impl Connection {
                 self.broken = true;
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
-            Ok(_) => Ok(()),
+            Ok(count) => {
+                self.arrived(count);
+                Ok(())
+            }
             Err(error) => {
                 self.broken = true;
                 Err(error)
             }
         }
+    }
+
+    /// Reads what has arrived into its input, if anything has. How many bytes; 0 at the end of the stream.
+    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let received = self.stream.poll_receive(context, &mut self.input);
+        if let Poll::Ready(Ok(count)) = received {
+            self.arrived(count);
+        }
+        received
+    }
+
+    #[inline]
+    fn arrived(&mut self, count: usize) {
+        if let Some(renumbering) = &mut self.renumbering {
+            renumbering.arrived(&mut self.input, count);
+        }
+    }
+
+    /// Has what it describes from now on renumbered by `map`, if the replies to all before have been taken.
+    pub(crate) fn renumber_by(&mut self, map: Option<&Arc<OidMap>>) {
+        let same = match (self.oid_map(), map) {
+            (Some(known), Some(map)) => Arc::ptr_eq(known, map),
+            (known, map) => known.is_none() && map.is_none(),
+        };
+        if !same && self.replies.is_settled() && self.input.is_empty() {
+            self.renumbering = map.map(|map| Box::new(Renumbering::new(map)));
+        }
+    }
+
+    /// How its numbers of types and tables differ from the first shard's, if they do.
+    pub(crate) fn oid_map(&self) -> Option<&Arc<OidMap>> {
+        self.renumbering
+            .as_ref()
+            .map(|renumbering| &renumbering.map)
     }
 
     /// Writes all pending output.
@@ -383,6 +426,15 @@ impl Connection {
                 .inspect_err(|_| self.broken = true)?;
         }
         self.stream.flush().await
+    }
+
+    /// Renumbers the Bind message that begins here in its output, if it numbers types otherwise than the first shard.
+    pub(crate) fn renumber_bind(&mut self, begins: usize, type_of: impl Fn(u16) -> u32) {
+        if let Some(renumbering) = &self.renumbering
+            && let Some(message) = self.output.get_mut(begins..)
+        {
+            renumbering.map.renumber_bind(message, type_of);
+        }
     }
 
     /// Takes note of a ParameterStatus from the node.

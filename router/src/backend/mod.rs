@@ -8,6 +8,7 @@ mod authenticate;
 mod connection;
 mod pool;
 mod prepared;
+mod renumbering;
 mod replies;
 mod scram_keys;
 mod settings;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use switchyard_catalog::CatalogDatabase;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use crate::relations::{Introspection, Relations};
+use crate::relations::{Introspection, Oids, Relations};
 use crate::topology::builder::DatabaseState;
 use crate::topology::link::{Link, LinkError, Visitor};
 use crate::topology::loader::{self, Fingerprint};
@@ -53,6 +53,35 @@ impl Entry {
             }
             state.relations = Arc::new(relations);
         }
+    }
+
+    /// Takes over what a node has said. True if it is not what was known.
+    pub(super) fn take_over(
+        &mut self,
+        name: &str,
+        (link, visited): ((NodeId, Link), Visited),
+    ) -> bool {
+        self.link = Some(link);
+        let same_parameters = visited.parameters == self.state.parameters;
+        self.state.parameters = visited.parameters;
+        let Some(found) = visited.found else {
+            return !same_parameters;
+        };
+        if self.found.is_some() {
+            info!(database = name, "the schema has changed");
+        }
+        self.found = Some(found);
+        self.resolve();
+        true
+    }
+
+    /// Takes over how the shards number types. True if it is not what was known.
+    pub(super) fn renumber(&mut self, oids: Oids) -> bool {
+        let differs = *self.state.oids != oids;
+        if differs {
+            self.state.oids = Arc::new(oids);
+        }
+        differs
     }
 
     /// Takes over what the catalog says; a map whose epoch went back is not believed.

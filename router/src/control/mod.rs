@@ -10,6 +10,7 @@
 mod actual;
 mod clearing;
 mod entry;
+mod oids;
 mod touch;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use tracing::{info, warn};
 use crate::config::Settings;
 use crate::topology::builder::{Builder, DatabaseState};
 use crate::topology::link::Visitor;
+use crate::topology::links::Links;
 use crate::topology::monitor::Monitor;
 use crate::topology::{Observed, Published};
 pub use actual::CatalogStatus;
@@ -32,6 +34,7 @@ use actual::{Actual, News};
 pub use clearing::Clearing;
 use clearing::Taken;
 use entry::{Entry, Visiting, by_trust};
+use oids::OidReader;
 pub use touch::Touch;
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
@@ -116,6 +119,8 @@ pub struct Control {
     builder: Builder,
     monitor: Monitor,
     databases: BTreeMap<String, Entry>,
+    /// Away while the primaries are asked.
+    oid_reader: Option<OidReader>,
     actual: Option<Actual>,
     status: Arc<Status>,
     requests: mpsc::Receiver<Request>,
@@ -159,9 +164,12 @@ impl Control {
     #[must_use]
     pub fn new(settings: Arc<Settings>) -> (Self, ControlHandle) {
         let (sender, requests) = mpsc::channel(REQUESTS);
+        let databases = configured(&settings);
+        let settings = watch::Sender::new(settings);
         let mut control = Self {
-            databases: configured(&settings),
-            settings: watch::Sender::new(settings),
+            databases,
+            oid_reader: Some(OidReader::new(Links::new(settings.subscribe()))),
+            settings,
             published: Published::default(),
             builder: Builder::default(),
             monitor: Monitor::default(),
@@ -365,6 +373,7 @@ impl Control {
             if let Some(known) = self.databases.remove(name) {
                 entry.found = known.found;
                 entry.state.parameters = known.state.parameters;
+                entry.state.oids = known.state.oids;
                 entry.state.epoch = known.state.epoch;
                 entry.resolve();
             }
@@ -394,6 +403,9 @@ impl Control {
     fn publish(&mut self) {
         let states = self.databases.values().map(|entry| &entry.state);
         self.published.publish(self.builder.build(states));
+        if let Some(oid_reader) = &mut self.oid_reader {
+            oid_reader.retain(&self.published.snapshot());
+        }
         let ready = self.databases.values().all(|entry| entry.found.is_some());
         self.status.ready.store(ready, Ordering::Relaxed);
     }
@@ -447,10 +459,19 @@ impl Control {
         let Some(visiting) = self.visiting(name) else {
             return true;
         };
-        let mut visiting = Box::pin(visiting.run(name));
-        let visited = loop {
+        let topology = self.published.snapshot();
+        let mut oid_reader = self.oid_reader.take();
+        let mut looking = Box::pin(async {
+            let visited = visiting.run(name).await;
+            let oids = match (&mut oid_reader, topology.database(name)) {
+                (Some(oid_reader), Some(database)) => Some(oid_reader.read(database).await),
+                _ => None,
+            };
+            (visited, oids)
+        });
+        let (visited, oids) = loop {
             tokio::select! {
-                visited = &mut visiting => break visited,
+                looked = &mut looking => break looked,
                 // Where rows are by now cannot wait for a server that takes its time.
                 snapshot = actual::changed(&mut self.actual) => {
                     self.accept(&snapshot);
@@ -458,29 +479,18 @@ impl Control {
                 }
             }
         };
+        drop(looking);
+        self.oid_reader = oid_reader;
         let Some(entry) = self.databases.get_mut(name) else {
             return true;
         };
         entry.attempted = Some(Instant::now());
-        let Some((link, visited)) = visited else {
-            return false;
-        };
-        entry.link = Some(link);
-        let same_parameters = visited.parameters == entry.state.parameters;
-        entry.state.parameters = visited.parameters;
-        match visited.found {
-            Some(found) => {
-                if entry.found.is_some() {
-                    info!(database = name, "the schema has changed");
-                }
-                entry.found = Some(found);
-                entry.resolve();
-            }
-            None if same_parameters => return true,
-            None => {}
+        let renumbered = oids.is_some_and(|oids| entry.renumber(oids));
+        let is_read = visited.is_some();
+        if visited.is_some_and(|visited| entry.take_over(name, visited)) || renumbered {
+            self.publish();
         }
-        self.publish();
-        true
+        is_read
     }
 
     /// What it takes to read the relations of a database.

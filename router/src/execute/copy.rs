@@ -8,7 +8,6 @@ use switchyard_wire::frontend::encode;
 
 use super::participant::Participant;
 use super::relay::{NoteDescription, Trouble, broken, client_gone, relay_available, send};
-use crate::backend::Connection;
 use crate::execute::client::Client;
 
 /// Forwards CopyData until the client ends the COPY or the backend does, by an error. What the client still sends after
@@ -111,13 +110,12 @@ async fn backend_spoke(
         client.flush().await.map_err(client_gone)?;
     }
     let connection = &mut *participant.connection;
-    let Connection { stream, input, .. } = connection;
     let spoke = tokio::select! {
         read = client.read() => match read {
             Ok(true) => return Ok(false),
             Ok(false) | Err(_) => return Err(Trouble::Gone),
         },
-        read = poll_fn(|context| stream.poll_receive(context, input)) => read,
+        read = poll_fn(|context| connection.poll_receive(context)) => read,
     };
     match spoke {
         Ok(count) if count > 0 => {}

@@ -124,8 +124,7 @@ fn poll_read(connection: &mut Connection, context: &mut Context<'_>) -> Poll<io:
     if connection.stream.poll_readable(context).is_pending() {
         return Poll::Pending;
     }
-    let Connection { stream, input, .. } = connection;
-    match stream.poll_receive(context, input) {
+    match connection.poll_receive(context) {
         Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
         Poll::Ready(read) => Poll::Ready(read.map(|_| ())),
         Poll::Pending => {

@@ -254,8 +254,7 @@ async fn fill_unless_failed(
 
 /// Waits until the backend has said something.
 async fn spoken(connection: &mut Connection) -> Result<(), Trouble> {
-    let Connection { stream, input, .. } = &mut *connection;
-    match poll_fn(|context| stream.poll_receive(context, input)).await {
+    match poll_fn(|context| connection.poll_receive(context)).await {
         Ok(count) if count > 0 => Ok(()),
         _ => Err(broken(connection)),
     }

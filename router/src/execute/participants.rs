@@ -184,6 +184,7 @@ impl Participants {
         };
         let participant = &mut self.list[index];
         participant.used = true;
+        participant.connection.renumber_by(database.oids.of(shard));
         let settings = wanted(settings, block);
         if !participant.has(settings) {
             Box::pin(participant.apply(settings)).await?;
@@ -217,6 +218,7 @@ impl Participants {
         };
         let participant = &mut self.list[index];
         participant.used = true;
+        participant.connection.renumber_by(database.oids.of(shard));
         participant.has(wanted(settings, block)).then(|| {
             participant.join_block(block);
             index
@@ -464,8 +466,7 @@ impl Participants {
         if !connection.waited().is_zero() {
             self.borrower.counters.wait_time(connection.waited());
         }
-        slot.publish(&connection.target);
-        Ok(Participant::new(index, &shard.name, true, connection))
+        Ok(workspace(database, index, shard, slot, connection))
     }
 
     /// The same, where one is idle.
@@ -484,9 +485,7 @@ impl Participants {
         let Some(connection) = pool.check_out_idle(worker.index, *client) else {
             return Ok(None);
         };
-        slot.publish(&connection.target);
-        let workspace = Participant::new(index, &shard.name, true, connection);
-        Ok(Some(workspace))
+        Ok(Some(workspace(database, index, shard, slot, connection)))
     }
 
     /// A shard, and the pool of its primary's workspaces.
@@ -732,6 +731,19 @@ impl Participants {
 /// that it ends as it does everywhere.
 fn wanted<'a>(settings: &'a Arc<Settings>, block: Option<&'a Block>) -> &'a Arc<Settings> {
     block.map_or(settings, Block::settings_before)
+}
+
+/// A connection that has been borrowed for a workspace.
+fn workspace(
+    database: &DatabaseTopology,
+    index: ShardIndex,
+    shard: &Shard,
+    slot: &CancelSlot,
+    mut connection: Borrowed,
+) -> Participant {
+    slot.publish(&connection.target);
+    connection.renumber_by(database.oids.of(index));
+    Participant::new(index, &shard.name, true, connection)
 }
 
 fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {

@@ -299,8 +299,7 @@ pub(crate) async fn fill(
             asked = true;
             return client.poll_gone(context).map(|()| None);
         }
-        let Connection { stream, input, .. } = connection;
-        match stream.poll_receive(context, input) {
+        match connection.poll_receive(context) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => {
                 reclaim(&mut connection.input);
@@ -329,8 +328,7 @@ pub(crate) async fn fill_any(
                 continue;
             };
             let connection = &mut *participant.connection;
-            let Connection { stream, input, .. } = connection;
-            if let Poll::Ready(read) = stream.poll_receive(context, input) {
+            if let Poll::Ready(read) = connection.poll_receive(context) {
                 connection.broken |= !read.is_ok_and(|count| count > 0);
                 return Poll::Ready(true);
             }
@@ -448,8 +446,7 @@ async fn write_or_read(participant: &mut Participant) -> Result<Moved, Trouble> 
         if copying {
             return Poll::Pending;
         }
-        let Connection { stream, input, .. } = connection;
-        match stream.poll_receive(context, input) {
+        match connection.poll_receive(context) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Moved::Read)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

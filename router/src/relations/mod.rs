@@ -13,6 +13,7 @@ pub(crate) mod fixture;
 mod functions;
 pub mod introspect;
 mod keeps;
+mod oids;
 mod reading;
 mod search_path;
 
@@ -27,6 +28,7 @@ pub(crate) use code::words as words_of;
 pub use functions::{Function, FunctionKind, Volatility};
 pub(crate) use functions::{differs, is_moment, is_momentary, is_own, runs_text};
 pub use introspect::Introspection;
+pub use oids::{FIRST_USER_OID, OidMap, Oids, TypeName, USER_TYPES, USER_TYPES_VERSION, UserType};
 pub use search_path::SearchPath;
 
 /// What is found by a name: every statement that is planned looks for some.

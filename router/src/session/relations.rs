@@ -10,9 +10,9 @@ use crate::control::RefreshCause;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::Pin;
-use crate::relations::Relations;
+use crate::relations::{Oids, Relations};
 use crate::topology::link::LinkError;
-use crate::topology::loader::introspect_within;
+use crate::topology::loader::{introspect_within, user_types};
 
 /// What the published relations' generation never is.
 const NOT_PUBLISHED: u64 = u64::MAX;
@@ -70,28 +70,55 @@ impl Session {
         participant.connection.unnamed = None;
         match introspect_within(&mut participant.connection).await {
             Ok(found) => {
+                let oids = self.oids_of_block().await?;
                 let known = &self.database;
                 let relations = Relations::build(&known.schema, &found, Some(&known.buckets));
                 self.read_within += 1;
                 // No other session's, and no other block's.
                 let generation = 1 << 63 | self.entry.id << 31 | self.read_within & 0x7FFF_FFFF;
-                self.database = Arc::new(known.with_relations(relations, generation));
+                self.database = Arc::new(known.with_relations(relations, oids, generation));
                 self.generation = NOT_PUBLISHED;
                 self.context = None;
                 Ok(())
             }
-            Err(LinkError::Refused { sqlstate, message }) => Err(Failure::ShardRefused {
-                shard: (&*participant.shard_name).into(),
-                sqlstate,
-                message: message.into(),
+            Err(error) => Err(self.unread(index, error)),
+        }
+    }
+
+    /// How the shards number types, those that the block has made among them.
+    async fn oids_of_block(&mut self) -> Result<Oids, Trouble> {
+        let mut found = Vec::new();
+        for index in 0..self.participants.len() {
+            let participant = self.participants.at(index)?;
+            if !participant.in_block || !participant.is_primary {
+                continue;
             }
-            .into()),
-            Err(_) => {
-                let shard = (&*participant.shard_name).into();
-                self.participants.close(&self.database, index);
-                Err(Failure::ShardLost { shard }.into())
+            let shard = participant.shard;
+            participant.connection.unnamed = None;
+            match user_types(&mut participant.connection).await {
+                Ok(types) => found.push((shard, types)),
+                Err(error) => return Err(self.unread(index, error)),
             }
         }
+        Ok(self.database.oids.with(&found))
+    }
+
+    /// The catalogue could not be read.
+    fn unread(&mut self, index: usize, error: LinkError) -> Trouble {
+        let Some(participant) = self.participants.get(index) else {
+            return Failure::Retry.into();
+        };
+        let shard = (&*participant.shard_name).into();
+        if let LinkError::Refused { sqlstate, message } = error {
+            let refused = Failure::ShardRefused {
+                shard,
+                sqlstate,
+                message: message.into(),
+            };
+            return refused.into();
+        }
+        self.participants.close(&self.database, index);
+        Failure::ShardLost { shard }.into()
     }
 
     /// Learns which temporary relations there are, once a statement or the end of a block may have made, renamed or ended some: a name

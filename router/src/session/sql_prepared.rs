@@ -526,7 +526,7 @@ impl Session {
             return Err(Failure::Retry.into());
         };
         let connection = &mut *participant.connection;
-        statement.encode_prepare(&mut connection.output, true);
+        statement.encode_prepare(connection, true);
         let reply = Reply::Parse {
             statement: statement.number,
             named: true,

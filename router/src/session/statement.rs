@@ -3,6 +3,7 @@
 //! Every distinct statement (text, declared types, and the [`Scope`] that gives its names their meaning) has one number in
 //! the process, so that clients that prepare the same share its preparation on every backend.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
@@ -14,6 +15,8 @@ use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::frontend::encode;
 
 use super::extended::merge::Shared;
+use super::extended::portable;
+use crate::backend::Connection;
 use crate::plan::{ContextId, Plan};
 use crate::relations::SearchPath;
 use crate::sql::{HintNode, Literal};
@@ -135,13 +138,18 @@ impl Statement {
     }
 
     /// Appends the Parse message that prepares it on a backend: under its number, or as the unnamed statement.
-    pub(crate) fn encode_prepare(&self, output: &mut BytesMut, named: bool) {
+    pub(crate) fn encode_prepare(&self, connection: &mut Connection, named: bool) {
         let name = if named { self.backend_name() } else { "" };
         let declared: &[u32] = match &self.text {
             StatementText::Parsed { declared, .. } => declared,
             StatementText::Prepared { .. } => &[],
         };
-        encode::parse(output, name.as_bytes(), self.sql(), declared);
+        let declared = match connection.oid_map() {
+            Some(map) => Cow::Owned(map.here(declared)),
+            None => Cow::Borrowed(declared),
+        };
+        let output = &mut connection.output;
+        encode::parse(output, name.as_bytes(), self.sql(), &declared);
     }
 
     /// The statement that prepares it on a backend, if it was prepared by SQL.
@@ -159,7 +167,8 @@ impl Statement {
     pub(crate) fn encode_prepare_as(&self, output: &mut BytesMut, name: &str, text: &[u8]) {
         match &self.text {
             StatementText::Parsed { declared, .. } => {
-                encode::parse(output, name.as_bytes(), text, declared);
+                let types: Vec<u32> = declared.iter().copied().map(portable).collect();
+                encode::parse(output, name.as_bytes(), text, &types);
                 encode::sync(output);
             }
             StatementText::Prepared { .. } => {

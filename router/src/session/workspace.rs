@@ -8,7 +8,6 @@ use switchyard_wire::frontend;
 use switchyard_wire::{Format, SqlState};
 
 use super::Session;
-use super::extended::workspace::FIRST_USER_OID;
 use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::Routed;
@@ -22,6 +21,7 @@ use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::workspace::Fetch;
 use crate::plan::{self, Command, Operator, Values, query_within};
+use crate::relations::FIRST_USER_OID;
 
 impl Session {
     /// Runs a query of the simple protocol in a workspace.

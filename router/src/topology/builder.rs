@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::consistency::Samples;
 use super::node::{Node, NodeId, Vitals};
 use super::{DatabaseTopology, Shard, Topology};
-use crate::relations::Relations;
+use crate::relations::{Oids, Relations};
 
 /// What a snapshot of one database is made of.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct DatabaseState {
     pub is_moving: bool,
     /// What introspection found.
     pub relations: Arc<Relations>,
+    /// How the shards number types and tables.
+    pub oids: Arc<Oids>,
     /// What the servers report at connect.
     pub parameters: Arc<[(Box<str>, Box<str>)]>,
 }
@@ -43,6 +45,7 @@ impl DatabaseState {
             epoch: 0,
             is_moving: false,
             relations: Arc::default(),
+            oids: Arc::default(),
             parameters: Arc::default(),
         }
     }
@@ -52,6 +55,7 @@ impl DatabaseState {
     /// Whether a statement's plan is the same under both.
     fn plans_like(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.relations, &other.relations)
+            && Arc::ptr_eq(&self.oids, &other.oids)
             && Arc::ptr_eq(&self.buckets, &other.buckets)
             && self.epoch == other.epoch
             && (Arc::ptr_eq(&self.schema, &other.schema) || self.schema == other.schema)
@@ -109,6 +113,7 @@ impl Builder {
                 shards,
                 schema: Arc::clone(&state.schema),
                 relations: Arc::clone(&state.relations),
+                oids: Arc::clone(&state.oids),
                 buckets: Arc::clone(&state.buckets),
                 epoch: state.epoch,
                 is_moving: state.is_moving,

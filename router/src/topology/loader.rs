@@ -4,12 +4,12 @@
 
 use super::link::{Link, LinkError, TextRow};
 use crate::backend::Connection;
-use crate::relations::Introspection;
 use crate::relations::introspect::{
     COLUMNS, ColumnRow, FOREIGN_KEYS, FUNCTIONS, ForeignKeyRow, FunctionRow, GLOBAL_INDEXES,
     GlobalIndexRow, POLICIES, PolicyRow, RELATIONS, RelationRow, TRIGGERS, TriggerRow,
     UNIQUE_INDEXES, UniqueIndexRow, VIEW_USES, ViewUseRow,
 };
+use crate::relations::{Introspection, TypeName, USER_TYPES, UserType};
 
 /// Something that changes whenever what [`introspect`] reads may have changed, and is cheap to ask for.
 /// Built-in objects and temporary ones are left out, and so is what changes when rows are rewritten only.
@@ -95,6 +95,22 @@ pub async fn introspect_within(connection: &mut Connection) -> Result<Introspect
         connection.ask(&sql).await?;
     }
     found
+}
+
+/// Reads the types that users have made on a server, or in the transaction block that the connection is in.
+///
+/// # Errors
+/// [`LinkError`].
+pub(crate) async fn user_types(connection: &mut Connection) -> Result<Vec<UserType>, LinkError> {
+    types_of(connection.simple_query(USER_TYPES).await?)
+}
+
+/// The rows of [`USER_TYPES`].
+///
+/// # Errors
+/// [`LinkError::Unexpected`].
+pub(crate) fn types_of(rows: Vec<TextRow>) -> Result<Vec<UserType>, LinkError> {
+    all(rows, user_type).ok_or(LinkError::Unexpected("types"))
 }
 
 /// What answers questions.
@@ -276,5 +292,16 @@ fn global_index(row: &mut Values) -> Option<GlobalIndexRow> {
         schema: row.text()?,
         name: row.text()?,
         column: row.text()?,
+    })
+}
+
+fn user_type(row: &mut Values) -> Option<UserType> {
+    Some(UserType {
+        oid: row.number()?,
+        name: TypeName {
+            qualified: row.text()?.into(),
+            is_array: row.flag()?,
+        },
+        relation: row.number()?,
     })
 }

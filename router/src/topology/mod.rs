@@ -34,7 +34,7 @@ pub use consistency::{Consistency, ReadFloor, Samples};
 pub use node::{Incarnation, Node, NodeId, Observed};
 pub use switchyard_schema::{ReadPolicy, Role};
 
-use crate::relations::Relations;
+use crate::relations::{Oids, Relations};
 
 /// Where the current snapshot is, for all threads. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +120,8 @@ pub struct DatabaseTopology {
     pub schema: Arc<Database>,
     /// What introspection found on the shards; empty until the first load.
     pub relations: Arc<Relations>,
+    /// How the shards number types and tables.
+    pub oids: Arc<Oids>,
     /// Which shard owns which bucket.
     pub buckets: Arc<BucketMap>,
     /// Version of the bucket map.
@@ -135,12 +137,13 @@ pub struct DatabaseTopology {
 impl DatabaseTopology {
     /// The same with other relations, which plans of no other generation know.
     #[must_use]
-    pub fn with_relations(&self, relations: Relations, generation: u64) -> Self {
+    pub fn with_relations(&self, relations: Relations, oids: Oids, generation: u64) -> Self {
         Self {
             name: Arc::clone(&self.name),
             shards: self.shards.clone(),
             schema: Arc::clone(&self.schema),
             relations: Arc::new(relations),
+            oids: Arc::new(oids),
             buckets: Arc::clone(&self.buckets),
             epoch: self.epoch,
             is_moving: self.is_moving,

@@ -18,11 +18,10 @@ use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::plan::lock::Places;
 use crate::plan::{Command, Plan, cursor_is_binary, query_within};
+use crate::relations::FIRST_USER_OID;
 use crate::session::Session;
 use crate::session::simple::{Ready, Sent};
 use crate::session::workspace::columns;
-
-use super::workspace::FIRST_USER_OID;
 
 /// The name of a statement and a portal of ours. No client's is the same: it would have to be that of a router's portal.
 const DECLARED: &[u8] = b"switchyard declares";

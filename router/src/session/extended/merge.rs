@@ -196,6 +196,7 @@ impl Session {
             param_formats.extend(given.iter().map(|_| Format::Binary));
             params.extend(given.iter().map(Option::as_deref));
         }
+        let begins = connection.output.len();
         frontend::encode::bind(
             &mut connection.output,
             bind.portal,
@@ -204,6 +205,7 @@ impl Session {
             &params,
             formats,
         );
+        connection.renumber_bind(begins, |number| statement.parameter_type(number));
         connection.replies.expect(Reply::Bind, Show::Errors);
         if describes {
             frontend::encode::describe(&mut connection.output, Kind::Portal, bind.portal);

@@ -27,7 +27,9 @@ impl Participant {
             self.bound = (statement.number, SmallVec::from_slice(bind.statement));
         }
         let name = backend_name(statement, named);
+        let begins = connection.output.len();
         frontend::encode::bind_like(&mut connection.output, bind, name.as_bytes());
+        connection.renumber_bind(begins, |number| statement.parameter_type(number));
         connection.replies.expect(Reply::Bind, show);
     }
 

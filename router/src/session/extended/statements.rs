@@ -388,7 +388,7 @@ pub(super) fn hold_statement(
     } else {
         connection.unnamed = Some(statement.number);
     }
-    statement.encode_prepare(&mut connection.output, named);
+    statement.encode_prepare(connection, named);
     let reply = Reply::Parse {
         statement: statement.number,
         named,

@@ -15,14 +15,12 @@ use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
 use crate::plan::{self, Command, Operator, Values, query_within};
+use crate::relations::FIRST_USER_OID;
 use crate::session::Session;
 use crate::session::fetch::Asked;
 use crate::session::furnish::{Fill, Furnished, Furnishing};
 use crate::session::statement::{Portal, SessionStatement, Statement};
 use crate::session::workspace::{columns, is_of, planned};
-
-/// Numbers of types from here on are of types that users made.
-pub(in crate::session) const FIRST_USER_OID: u32 = 16_384;
 
 /// A workspace with a portal that has rows left.
 #[derive(Debug)]
