@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions, Connection};
 use switchyard_schema::SslMode;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Error, migrations};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a catalog that is being restarted is waited for, and between two attempts.
+const RESTART: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long the server may take for one statement, as far as it notices itself.
 const STATEMENT_TIMEOUT: &str = "5s";
 
@@ -44,6 +49,20 @@ impl Credentials {
         }
         Self { options }
     }
+
+    /// Connects once. A pool would try again and again where nobody listens, and say no more in the end than that it took too long.
+    async fn reach(&self) -> Result<(), Error> {
+        let connecting = timeout(CONNECT_TIMEOUT, self.options.connect());
+        let connected = connecting.await.map_err(|_| Error::Timeout)?;
+        let connection = connected.map_err(|error| match error {
+            sqlx::Error::Io(source) => Error::Away {
+                address: format!("{}:{}", self.options.get_host(), self.options.get_port()),
+                source,
+            },
+            error => Error::Unreachable(error),
+        })?;
+        connection.close().await.map_err(Error::Unreachable)
+    }
 }
 
 /// A connected catalog of the latest version.
@@ -70,14 +89,29 @@ impl Catalog {
     /// # Errors
     /// [`Error`].
     pub async fn open(credentials: &Credentials) -> Result<Self, Error> {
+        credentials.reach().await?;
         // One connection listens, another reads.
         let pool = PgPoolOptions::new()
             .max_connections(2)
             .acquire_timeout(CONNECT_TIMEOUT)
-            .connect_with(credentials.options.clone())
-            .await
-            .map_err(Error::Unreachable)?;
+            .connect_lazy_with(credentials.options.clone());
         Ok(Self { pool })
+    }
+
+    /// The same for who cannot come back later: a catalog that is being restarted is waited for.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn open_patiently(credentials: &Credentials) -> Result<Self, Error> {
+        let give_up = Instant::now() + RESTART;
+        loop {
+            match Self::open(credentials).await {
+                Err(Error::Away { .. } | Error::Unreachable(_)) if Instant::now() < give_up => {
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Whether there is a schema of the version this program knows.
@@ -98,7 +132,10 @@ impl Catalog {
     pub(crate) async fn acquire(
         &self,
     ) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Error> {
-        self.pool.acquire().await.map_err(Error::Unreachable)
+        self.pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => Error::Timeout,
+            error => Error::Unreachable(error),
+        })
     }
 
     /// Closes the connections.
@@ -111,7 +148,6 @@ impl Catalog {
 pub(crate) async fn begin_read(
     connection: &mut PgConnection,
 ) -> Result<sqlx::Transaction<'_, sqlx::Postgres>, Error> {
-    use sqlx::Connection as _;
     Ok(connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?)

@@ -1,9 +1,21 @@
 //! What can go wrong with the catalog.
 
+use std::io;
+
 /// Why the catalog could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server cannot be reached, or refuses.
+    /// Nobody answers where it is said to be.
+    #[error(
+        "the catalog cannot be reached at {address}: {source}; does its server run, and is the URL in [catalog] right?"
+    )]
+    Away {
+        /// Host and port.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server refuses, or breaks off.
     #[error("the catalog cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
     /// A query failed.

@@ -333,8 +333,13 @@ fn the_catalog_and_the_file_are_compared() {
         "{out}"
     );
 
-    bed.cluster.catalog().unwrap().stop(Stop::Fast).unwrap();
-    bed.finds("the catalog cannot be reached");
+    let node = bed.cluster.catalog().unwrap();
+    node.stop(Stop::Fast).unwrap();
+    bed.finds(&format!(
+        "the catalog cannot be reached at {}:{}: Connection refused",
+        node.host(),
+        node.port()
+    ));
 }
 
 #[test]

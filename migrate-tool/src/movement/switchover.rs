@@ -109,7 +109,7 @@ async fn end_all(
 
 /// How a transaction has been decided; if it has not been, it is given up.
 async fn decided(work: &Work<'_>, id: &GlobalId) -> Result<bool, Error> {
-    let catalog = Catalog::open(&work.credentials).await?;
+    let catalog = Catalog::open_patiently(&work.credentials).await?;
     let decision = catalog.give_up(&id.to_string()).await?;
     catalog.close().await;
     Ok(decision.committed)

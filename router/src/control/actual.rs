@@ -187,10 +187,15 @@ pub(super) async fn news(actual: &mut Option<Actual>) -> News {
 
 async fn connect(credentials: &Credentials) -> Result<Catalog, Error> {
     let give_up = Instant::now() + START_PATIENCE;
+    let mut is_told = false;
     loop {
         match Catalog::connect(credentials).await {
-            Err(error @ (Error::Unreachable(_) | Error::Timeout)) if Instant::now() < give_up => {
-                warn!(reason = %error, "waiting for the catalog");
+            Err(error @ (Error::Away { .. } | Error::Unreachable(_) | Error::Timeout))
+                if Instant::now() < give_up =>
+            {
+                if !std::mem::replace(&mut is_told, true) {
+                    warn!(reason = %error, "waiting for the catalog");
+                }
                 tokio::time::sleep(START_PAUSE).await;
             }
             outcome => return outcome,

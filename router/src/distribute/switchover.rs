@@ -51,7 +51,8 @@ pub(super) async fn run(
     let process = places.link(0).target().pid();
     let id = GlobalId::new(process, CATALOG, request.user)
         .map_err(|unnamed| refused("55000", unnamed.to_string()))?;
-    let catalog = Catalog::open(credentials).await.map_err(unreachable)?;
+    let catalog = Catalog::open_patiently(credentials).await;
+    let catalog = catalog.map_err(unreachable)?;
     let prepared = prepare(places, &id).await?;
     let decided = decide(&catalog, change, known, &id).await;
     if let Err(failure) = decided {
