@@ -18,7 +18,7 @@ use crate::servers::Server;
 /// The longest the catalog may take. What is prepared is left to its session for three seconds by routers.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// The longest that routers may take to follow. After three seconds they end what is prepared themselves.
+/// The longest that routers may take to follow. After that they end what is prepared themselves.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether they have.
 const PAUSE: Duration = Duration::from_millis(5);

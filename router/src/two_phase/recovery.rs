@@ -44,7 +44,7 @@ const TOO_LONG: Duration = Duration::from_millis(2500);
 /// So long a session has for a change of where a table's rows are: to have it decided, and to end it then.
 const CHANGE_GRACE: Duration = Duration::from_secs(3);
 /// So long routers that are there have to say that they follow it.
-const FOLLOWING: Duration = Duration::from_secs(10);
+const FOLLOW_GRACE: Duration = Duration::from_secs(10);
 /// Requests that may wait.
 const REQUESTS: usize = 1024;
 /// The longest an answer may take.
@@ -392,7 +392,7 @@ impl Recovery {
             .map_err(unreachable)?;
         let routers = catalog.routers().await.map_err(unreachable)?;
         catalog.close().await;
-        let is_awaited = !routers.behind.is_empty() && decision.age < FOLLOWING;
+        let is_awaited = !routers.behind.is_empty() && decision.age < FOLLOW_GRACE;
         if decision.committed && (decision.age < CHANGE_GRACE || is_awaited) {
             return Ok(None);
         }
