@@ -31,4 +31,4 @@ pub use layout::Layout;
 pub use migrations::LATEST;
 pub use movement::{Lease, Movement, Step};
 pub use read::{CatalogDatabase, Snapshot};
-pub use routers::{RouterId, Routers, TOUCH};
+pub use routers::{HEARTBEAT_TIMEOUT, RouterId, Routers};

@@ -10,8 +10,10 @@ use sqlx::postgres::PgConnection;
 
 use crate::{Catalog, Error, Lease};
 
+/// The age of its row at which a router is silent.
+const SILENT: Duration = Duration::from_secs(3);
 /// The age at which a router takes its own row to be so old: sooner, by its own clock.
-pub const TOUCH: Duration = Duration::from_millis(2500);
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// What tells a router from others: a random number, which is also the key of the advisory lock that each of its connections to a shard holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,9 +106,10 @@ impl Lease {
         let ids: Vec<String> = silent.iter().map(|router| router.0.to_string()).collect();
         sqlx::query(
             "DELETE FROM switchyard.routers
-              WHERE id = ANY ($1) AND renewed_at < pg_catalog.clock_timestamp() - '3 seconds'::pg_catalog.interval",
+              WHERE id = ANY ($1) AND renewed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)",
         )
         .bind(ids)
+        .bind(SILENT.as_secs_f64())
         .execute(&mut *self.connection)
         .await?;
         Ok(())
@@ -115,10 +118,11 @@ impl Lease {
 
 async fn routers(connection: &mut PgConnection) -> Result<Routers, Error> {
     let rows = sqlx::query(
-        "SELECT router.id, router.renewed_at < pg_catalog.clock_timestamp() - '3 seconds'::pg_catalog.interval,
+        "SELECT router.id, router.renewed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1),
                 router.revision < revision.number
            FROM switchyard.routers AS router, switchyard.revision",
     )
+    .bind(SILENT.as_secs_f64())
     .fetch_all(connection)
     .await?;
     let mut routers = Routers::default();
@@ -126,11 +130,12 @@ async fn routers(connection: &mut PgConnection) -> Result<Routers, Error> {
         let id: String = row.try_get(0)?;
         // What has another name is none of this version's.
         let Ok(id) = id.parse() else { continue };
-        match row.try_get(1)? {
+        let (is_silent, is_behind) = (row.try_get(1)?, row.try_get(2)?);
+        match is_silent {
             true => routers.silent.push(RouterId(id)),
             false => routers.present.push(RouterId(id)),
         }
-        if !row.try_get::<bool, _>(1)? && row.try_get::<bool, _>(2)? {
+        if is_behind && !is_silent {
             routers.behind.push(RouterId(id));
         }
     }

@@ -8,14 +8,14 @@ use arc_swap::ArcSwap;
 use crate::backend::{
     Admission, ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys, Settings,
 };
-use crate::control::{ControlHandle, Touch};
+use crate::control::ControlHandle;
 use crate::execute::client::Reported;
 use crate::plan::PlanCache;
 use crate::session::Statements;
 use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::tls::{NodeTls, TlsError};
-use crate::topology::{Node, Published};
+use crate::topology::{Heartbeat, Node, Published};
 use crate::two_phase::fence::Fences;
 use crate::two_phase::recovery::Resolver;
 
@@ -43,7 +43,7 @@ pub struct Services {
     /// Who is connected.
     pub registry: crate::admin::registry::Registry,
     /// Whether the catalog hears of this router, where there is one.
-    pub touch: Option<Touch>,
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Services {
@@ -55,7 +55,7 @@ impl Services {
         control: ControlHandle,
         resolver: Resolver,
         fences: Fences,
-        touch: Option<Touch>,
+        heartbeat: Option<Heartbeat>,
     ) -> Self {
         Self {
             settings: ArcSwap::new(settings),
@@ -68,7 +68,7 @@ impl Services {
             cancels: Arc::default(),
             metrics: crate::metrics::Metrics::default(),
             registry: crate::admin::registry::Registry::default(),
-            touch,
+            heartbeat,
         }
     }
 
@@ -111,9 +111,9 @@ impl Services {
                 Arc::clone(node),
                 options,
                 limits,
-                self.touch
+                self.heartbeat
                     .clone()
-                    .map(|touch| Admission::new(touch, self.topology.clone())),
+                    .map(|heartbeat| Admission::new(heartbeat, self.topology.clone())),
                 self.registry.clone(),
             ))
         })

@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{ConnectError, Connection, QueryError};
-use crate::control::Touch;
-use crate::topology::Published;
+use crate::topology::{Heartbeat, Published};
 
 /// The longest that a router waits to hear of an epoch that a shard knows already.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,15 +18,18 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// What it takes to admit a connection.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    touch: Touch,
+    heartbeat: Heartbeat,
     topology: Published,
 }
 
 impl Admission {
     /// For connections of this router.
     #[must_use]
-    pub fn new(touch: Touch, topology: Published) -> Self {
-        Self { touch, topology }
+    pub fn new(heartbeat: Heartbeat, topology: Published) -> Self {
+        Self {
+            heartbeat,
+            topology,
+        }
     }
 
     /// Marks a connection, and sees that nothing has moved that this router does not know of. Takes no longer than `limit`.
@@ -37,7 +39,7 @@ impl Admission {
         database: &str,
         limit: Duration,
     ) -> Result<(), ConnectError> {
-        let marking = connection.mark(self.touch.router());
+        let marking = connection.mark(self.heartbeat.router());
         let epoch = timeout(limit, marking)
             .await
             .map_err(|_| ConnectError::Timeout)??;
@@ -45,7 +47,7 @@ impl Admission {
         loop {
             let topology = self.topology.snapshot();
             let known = topology.database(database);
-            let is_lost = self.touch.is_lost();
+            let is_lost = self.heartbeat.is_lost();
             if known.is_none_or(|known| known.epoch >= epoch && !(known.is_moving && is_lost)) {
                 return Ok(());
             }

@@ -8,8 +8,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Touch;
 use crate::config::Settings;
+use crate::topology::Heartbeat;
 
 /// How long the router tries to reach the catalog when it starts.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -132,8 +132,8 @@ impl Actual {
     }
 
     /// Whether the catalog hears of this router.
-    pub(super) fn touch(&self) -> Touch {
-        Touch::new(self.router, self.follower.told.clone())
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(self.router, self.follower.told.clone())
     }
 
     /// Has the catalog forget this router.

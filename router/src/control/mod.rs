@@ -11,7 +11,6 @@ mod actual;
 mod clearing;
 mod entry;
 mod oids;
-mod touch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,14 +27,13 @@ use crate::topology::builder::{Builder, DatabaseState};
 use crate::topology::link::Visitor;
 use crate::topology::links::Links;
 use crate::topology::monitor::Monitor;
-use crate::topology::{Observed, Published};
+use crate::topology::{Heartbeat, Observed, Published};
 pub use actual::CatalogStatus;
 use actual::{Actual, News};
 pub use clearing::Clearing;
 use clearing::Taken;
 use entry::{Entry, Visiting, by_trust};
 use oids::OidReader;
-pub use touch::Touch;
 
 /// Between two looks at the version of the shards' catalogues, for changes made past this router.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(1);
@@ -205,8 +203,8 @@ impl Control {
 
     /// Whether the catalog hears of this router, where there is one.
     #[must_use]
-    pub fn touch(&self) -> Option<Touch> {
-        self.actual.as_ref().map(Actual::touch)
+    pub fn heartbeat(&self) -> Option<Heartbeat> {
+        self.actual.as_ref().map(Actual::heartbeat)
     }
 
     /// Has the catalog forget this router, which does nothing any more. To be polled when it is so.

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::console;
 use crate::config::Settings;
-use crate::control::{Control, ControlHandle, PrepareError, Status, Touch};
+use crate::control::{Control, ControlHandle, PrepareError, Status};
 use crate::deadlock::Detector;
 use crate::http;
 use crate::listener::{self, Drain, Incoming, Listener, Seat};
@@ -33,7 +33,7 @@ use crate::session;
 use crate::startup::tls::TlsError;
 use crate::startup::{ClientConnection, access};
 use crate::stream::unix_socket;
-use crate::topology::Published;
+use crate::topology::{Heartbeat, Published};
 use crate::two_phase::fence::{FenceKeeper, Fences};
 use crate::two_phase::recovery::{Recovery, Resolver};
 use crate::worker::{Services, Worker};
@@ -129,7 +129,7 @@ struct Prepared {
     control: ControlHandle,
     resolver: Resolver,
     fences: Fences,
-    touch: Option<Touch>,
+    heartbeat: Option<Heartbeat>,
     published: Published,
     status: Arc<Status>,
     http: Option<SocketAddr>,
@@ -154,7 +154,7 @@ impl Router {
             prepared.control,
             prepared.resolver,
             prepared.fences,
-            prepared.touch,
+            prepared.heartbeat,
         );
         let operations =
             Operations::new(services, prepared.status, entry, ending.drain.subscribe());
@@ -297,7 +297,7 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
         control: handle,
         resolver,
         fences,
-        touch: control.touch(),
+        heartbeat: control.heartbeat(),
         published: control.published().clone(),
         status: Arc::clone(control.status()),
         http: http

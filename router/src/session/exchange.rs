@@ -5,11 +5,11 @@ use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
 use crate::backend::{Reply, Show};
-use crate::control::Touch;
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
+use crate::topology::Heartbeat;
 
 impl Session {
     /// The backend for `shard`, joined to the block if there is one.
@@ -37,8 +37,8 @@ impl Session {
 
     /// Rows are still where the present request takes them to be.
     fn is_placed_as_planned(&self) -> Result<(), Failure> {
-        let touch = &self.worker.services.touch;
-        if self.database.is_moving && touch.as_ref().is_some_and(Touch::is_lost) {
+        let heartbeat = &self.worker.services.heartbeat;
+        if self.database.is_moving && heartbeat.as_ref().is_some_and(Heartbeat::is_lost) {
             return Err(Failure::OutOfTouch);
         }
         let published = &self.worker.services.topology;

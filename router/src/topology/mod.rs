@@ -17,6 +17,7 @@ pub mod monitor;
 pub mod node;
 
 mod choice;
+mod heartbeat;
 #[cfg(test)]
 mod simulation;
 
@@ -31,6 +32,7 @@ use switchyard_schema::{BucketMap, Database};
 
 pub use choice::Choice;
 pub use consistency::{Consistency, ReadFloor, Samples};
+pub use heartbeat::Heartbeat;
 pub use node::{Incarnation, Node, NodeId, Observed};
 pub use switchyard_schema::{ReadPolicy, Role};
 

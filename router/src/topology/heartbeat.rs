@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use switchyard_catalog::{RouterId, TOUCH};
+use switchyard_catalog::{HEARTBEAT_TIMEOUT, RouterId};
 use tokio::sync::watch;
 
 /// This router, as the catalog knows it.
 #[derive(Clone, Debug)]
-pub struct Touch {
+pub struct Heartbeat {
     router: RouterId,
     told: watch::Receiver<Option<Instant>>,
 }
 
-impl Touch {
+impl Heartbeat {
     /// A router that has last told the catalog that it is there when `told` says.
     #[must_use]
     pub fn new(router: RouterId, told: watch::Receiver<Option<Instant>>) -> Self {
@@ -29,6 +29,6 @@ impl Touch {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         let told = *self.told.borrow();
-        told.is_none_or(|told| told.elapsed() > TOUCH)
+        told.is_none_or(|told| told.elapsed() > HEARTBEAT_TIMEOUT)
     }
 }
