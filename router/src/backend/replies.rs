@@ -222,11 +222,9 @@ impl Replies {
         self.status
     }
 
-    /// A part of an [`Event::Description`] has been noted; what tells of the result is the last.
-    pub(crate) fn description_noted(&mut self, is_last: bool) {
-        if is_last {
-            self.owed.pop_front();
-        }
+    /// The last [`Event::Description`] of a statement has been noted: that of its result.
+    pub(crate) fn description_noted(&mut self) {
+        self.owed.pop_front();
     }
 
     /// Takes note of a ReadyForQuery that did not pass through [`Replies::scan`].

@@ -194,16 +194,13 @@ fn handle(
         }
         Event::Description(length, statement, show) => {
             let message = participant.connection.input.split_to(length);
-            let types = match decode_message(&message) {
-                Ok(Message::ParameterDescription(types)) => Some(types),
-                _ => None,
-            };
-            let is_last = types.is_none();
-            match types {
-                Some(types) => notes.note_types(statement, &types.iter().collect::<Vec<u32>>()),
-                None => notes.note_columns(statement, Bytes::copy_from_slice(&message)),
+            if let Ok(Message::ParameterDescription(types)) = decode_message(&message) {
+                let types: Vec<u32> = types.iter().collect();
+                notes.note_types(statement, &types);
+            } else {
+                notes.note_columns(statement, Bytes::copy_from_slice(&message));
+                participant.connection.replies.description_noted();
             }
-            participant.connection.replies.description_noted(is_last);
             if show == Show::All {
                 client.output.extend_from_slice(&message);
             }
