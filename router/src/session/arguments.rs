@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
+use bytes::{Bytes, BytesMut};
 use postgres_protocol::escape::escape_literal;
 use switchyard_wire::backend::Message;
-use switchyard_wire::frontend;
+use switchyard_wire::frame::HEADER;
+use switchyard_wire::frontend::{self, Bind};
 
 use super::Session;
+use super::extended::portable;
+use super::statement::SessionStatement;
 use crate::backend::Show;
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
@@ -65,6 +69,43 @@ impl Session {
             return Err(Trouble::Told);
         }
         Ok(Arguments::of(values.ok_or(Failure::Retry)?))
+    }
+
+    /// What a backend says of a statement prepared by SQL, and the arguments as a Bind has them.
+    pub(super) async fn bound(
+        &mut self,
+        name: &str,
+        prepared: &SessionStatement,
+        arguments: &Arguments,
+    ) -> Result<Bound, Trouble> {
+        let described = self.describe_held(prepared).await?;
+        let arguments = arguments.clone();
+        let arguments = self.computed(name, prepared, &described, arguments).await?;
+        let values = arguments.as_params(&described.params);
+        let values = values.ok_or(Failure::Retry)?;
+        let mut message = BytesMut::new();
+        frontend::encode::bind(&mut message, b"", b"", &[], &values, &[]);
+        Ok(Bound {
+            types: described.params.into_iter().map(portable).collect(),
+            message,
+            columns: described.columns.unwrap_or_default(),
+        })
+    }
+}
+
+/// An EXECUTE, as the extended query protocol would have it.
+pub(super) struct Bound {
+    types: Vec<u32>,
+    message: BytesMut,
+    /// The RowDescription of its result; empty if it has none.
+    pub(super) columns: Bytes,
+}
+
+impl Bound {
+    /// Its parameters: their types, as any server knows them, and the message they are in.
+    pub(super) fn params(&self) -> Result<(Vec<u32>, Bind<'_>), Failure> {
+        let bind = Bind::decode(self.message.get(HEADER..).unwrap_or_default());
+        Ok((self.types.clone(), bind.map_err(Failure::InvalidMessage)?))
     }
 }
 

@@ -3,17 +3,13 @@
 
 use bytes::BytesMut;
 use switchyard_wire::Format;
-use switchyard_wire::frame::HEADER;
-use switchyard_wire::frontend::Bind;
 
 use super::Session;
 use super::arguments::Arguments;
-use super::extended::portable;
 use super::fetch::Asked;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use super::statement::SessionStatement;
-use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
@@ -36,10 +32,8 @@ impl Session {
         (arguments, sent): (&Arguments, Sent<'_>),
     ) -> Result<Ready, Trouble> {
         let cancels = self.cancel.slot().requests();
-        let (described, bind) = self.bound(name, prepared, arguments).await?;
-        let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(Failure::InvalidMessage)?;
-        let types = described.params.iter().copied().map(portable).collect();
+        let bound = self.bound(name, prepared, arguments).await?;
+        let (types, bind) = bound.params()?;
         let implicit = self.begin_implicit();
         let mut asked = Asked {
             sql: prepared.statement.sql(),
@@ -57,8 +51,7 @@ impl Session {
             message
         };
         let messages = routed.shards.iter().map(message).collect();
-        let columns = described.columns.as_deref().unwrap_or_default();
-        self.client.output.extend_from_slice(columns);
+        self.client.output.extend_from_slice(&bound.columns);
         self.write_and_tell(write, routed, sent, (Some(messages), implicit))
             .await
     }

@@ -224,23 +224,6 @@ impl Session {
         .await
     }
 
-    /// What a statement prepared by SQL is, and its arguments in a Bind message.
-    pub(super) async fn bound(
-        &mut self,
-        name: &str,
-        prepared: &SessionStatement,
-        arguments: &Arguments,
-    ) -> Result<(Described, BytesMut), Trouble> {
-        let described = self.describe_held(prepared).await?;
-        let arguments = arguments.clone();
-        let arguments = self.computed(name, prepared, &described, arguments).await?;
-        let values = arguments.as_params(&described.params);
-        let mut bind = BytesMut::new();
-        let values = values.ok_or(Failure::Retry)?;
-        frontend::encode::bind(&mut bind, b"", b"", &[], &values, &[]);
-        Ok((described, bind))
-    }
-
     /// Inserts rows on several shards.
     async fn execute_insert_of(
         &mut self,
@@ -250,13 +233,9 @@ impl Session {
         arguments: &Arguments,
     ) -> Result<Ready, Trouble> {
         let cancels = self.cancel.slot().requests();
-        let (described, bind) = self.bound(name, prepared, arguments).await?;
-        let bind = Bind::decode(bind.get(HEADER..).unwrap_or_default());
-        let bind = bind.map_err(Failure::InvalidMessage)?;
-        let types = described.params.iter().copied().map(portable).collect();
-        if let Some(columns) = described.columns {
-            self.client.output.extend_from_slice(&columns);
-        }
+        let bound = self.bound(name, prepared, arguments).await?;
+        let (types, bind) = bound.params()?;
+        self.client.output.extend_from_slice(&bound.columns);
         self.insert_and_tell(&Inserting {
             plan: &routed.plan,
             sql: prepared.statement.sql(),
