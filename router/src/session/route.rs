@@ -322,22 +322,9 @@ impl Session {
     /// settings. `None`: the session runs it itself.
     pub(super) fn shard_held_for(&self, command: &Command) -> Option<ShardIndex> {
         match command {
-            Command::Fetch { name } | Command::CloseCursor(Some(name))
-                if self.cursor_apart(name).is_some() =>
-            {
-                None
-            }
-            Command::OfCursor { name, .. } if self.cursor_apart(name).is_some() => None,
-            command if self.meant_portal(command).is_some() => match self.meant_portal(command) {
-                Some(Portal::One { shard, .. }) => Some(*shard),
-                _ => None,
-            },
             Command::Fetch { name }
             | Command::OfCursor { name, .. }
-            | Command::CloseCursor(Some(name)) => {
-                let cursor = self.cursors.iter().find(|cursor| cursor.name == *name);
-                Some(cursor.map_or_else(|| self.any_shard(), |cursor| cursor.shard))
-            }
+            | Command::CloseCursor(Some(name)) => self.shard_of_cursor(name),
             Command::Begin(_)
             | Command::Commit { .. }
             | Command::Rollback { .. }
@@ -363,19 +350,30 @@ impl Session {
         }
     }
 
-    /// The portal of the protocol that SQL means by a cursor's name.
-    fn meant_portal(&self, command: &Command) -> Option<&Portal> {
-        match command {
-            Command::Fetch { name }
-            | Command::OfCursor { name, .. }
-            | Command::CloseCursor(Some(name)) => self.portals.get(name.as_bytes()),
-            _ => None,
+    /// The shard that has a cursor, or a portal of the protocol, which SQL knows by the same names. `None`: the session has it.
+    fn shard_of_cursor(&self, name: &str) -> Option<ShardIndex> {
+        if self.cursor_apart(name).is_some() {
+            return None;
+        }
+        match self.portals.get(name.as_bytes()) {
+            Some(Portal::One { shard, .. }) => Some(*shard),
+            Some(_) => None,
+            None => {
+                let cursor = self.cursors.iter().find(|cursor| cursor.name == *name);
+                Some(cursor.map_or_else(|| self.any_shard(), |cursor| cursor.shard))
+            }
         }
     }
 
     /// Only what one shard has a portal of can be reached by SQL.
     pub(super) fn meant_portal_is_whole(&self, command: &Command) -> Result<(), Failure> {
-        match self.meant_portal(command) {
+        let (Command::Fetch { name }
+        | Command::OfCursor { name, .. }
+        | Command::CloseCursor(Some(name))) = command
+        else {
+            return Ok(());
+        };
+        match self.portals.get(name.as_bytes()) {
             None | Some(Portal::One { .. }) => Ok(()),
             Some(_) => Err(Failure::Unsupported {
                 what: "FETCH, MOVE or CLOSE of a portal that the protocol has bound over rows of several shards".into(),
