@@ -375,6 +375,12 @@ impl Session {
         self.participants.abandon(&self.database).await;
     }
 
+    /// Whether nothing but the block's end can follow.
+    fn block_has_failed(&self) -> bool {
+        let block = self.block.as_ref();
+        block.is_some_and(|block| block.failed.is_some())
+    }
+
     /// What ReadyForQuery says.
     fn status(&self) -> TransactionStatus {
         match &self.block {

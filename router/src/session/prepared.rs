@@ -81,11 +81,7 @@ impl Session {
             self.commit_block().await?;
             return self.complete("ROLLBACK");
         }
-        if self
-            .block
-            .as_ref()
-            .is_some_and(|block| block.failed.is_some())
-        {
+        if self.block_has_failed() {
             self.rollback_block().await?;
             return self.complete("ROLLBACK");
         }

@@ -20,11 +20,7 @@ use crate::plan::{Operator, Plan, Write};
 impl Session {
     /// Makes sure that a statement about to run on a participant finds the client's own state there, or none.
     pub(super) fn prepare_state(&mut self, index: usize, plan: &Plan) -> Result<(), Failure> {
-        if self
-            .block
-            .as_ref()
-            .is_some_and(|block| block.failed.is_some())
-        {
+        if self.block_has_failed() {
             return Ok(());
         }
         let effects = plan.effects;

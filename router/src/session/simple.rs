@@ -174,11 +174,7 @@ impl Session {
     /// A statement is refused for its values. What PostgreSQL finds wrong with it comes first.
     pub(super) async fn or_refused(&mut self, failure: Failure, sql: &[u8]) -> Trouble {
         let is_second = matches!(&failure, Failure::Refused(refusal) if refusal.analyse_first);
-        let in_failed = self
-            .block
-            .as_ref()
-            .is_some_and(|block| block.failed.is_some());
-        if !is_second || in_failed {
+        if !is_second || self.block_has_failed() {
             return failure.into();
         }
         match self.analyse(sql).await {
@@ -250,12 +246,7 @@ impl Session {
             let routed = self.know_relations(routed, &piece).await?;
             self.statement(&routed, sent).await?;
             self.forget_text(&routed.plan.command);
-            if self
-                .block
-                .as_ref()
-                .is_some_and(|block| block.failed.is_some())
-                && !is_end(&routed.plan)
-            {
+            if self.block_has_failed() && !is_end(&routed.plan) {
                 self.abort_implicit().await?;
                 return Ok(Ready::ToBeSaid);
             }

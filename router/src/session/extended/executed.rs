@@ -85,11 +85,7 @@ impl Session {
         &mut self,
         prepared: &SessionStatement,
     ) -> Result<Described, Trouble> {
-        if self
-            .block
-            .as_ref()
-            .is_some_and(|block| block.failed.is_some())
-        {
+        if self.block_has_failed() {
             return Err(Failure::InFailedTransaction.into());
         }
         self.settle().await?;

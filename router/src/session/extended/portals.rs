@@ -39,10 +39,7 @@ impl Session {
         let unsent = self.batch.unsent.as_deref();
         if unsent.is_some_and(|unsent| unsent != bind.statement)
             || self.consistent_read
-            || self
-                .block
-                .as_ref()
-                .is_some_and(|block| block.failed.is_some())
+            || self.block_has_failed()
         {
             return Ok(false);
         }
@@ -458,11 +455,6 @@ impl Session {
             participant.queue_execute(&plan, message);
         }
         Ok(true)
-    }
-
-    fn block_has_failed(&self) -> bool {
-        let block = self.block.as_ref();
-        block.is_some_and(|block| block.failed.is_some())
     }
 
     /// Takes note of what executing a portal on one shard means for the session.

@@ -167,14 +167,10 @@ impl Session {
         name: &[u8],
         prepared: Arc<SessionStatement>,
     ) -> Result<Arc<SessionStatement>, Trouble> {
-        let failed = self
-            .block
-            .as_ref()
-            .is_some_and(|block| block.failed.is_some());
         let StatementText::Parsed { sql, declared } = &prepared.statement.text else {
             return Ok(prepared);
         };
-        if failed || matches!(prepared.plan.operator, Operator::Refuse(_)) {
+        if self.block_has_failed() || matches!(prepared.plan.operator, Operator::Refuse(_)) {
             return Ok(prepared);
         }
         let Some(anew) = self.prepare(sql, declared)? else {

@@ -72,8 +72,7 @@ impl Session {
         if self.block.as_ref().is_some_and(|block| !block.explicit) {
             self.sync_hidden().await?;
             // A shard may have told of an error only now.
-            let failed = |block: &Block| block.failed.is_some();
-            if self.batch.skipping || self.block.as_ref().is_some_and(failed) {
+            if self.batch.skipping || self.block_has_failed() {
                 self.abort_implicit().await?;
             } else {
                 self.commit_implicit_in_batch().await?;
