@@ -389,6 +389,28 @@ impl Relation {
     pub fn key_column(&self) -> Option<&Column> {
         self.columns.get(self.sharding()?.column)
     }
+
+    /// Columns of the table behind a view that the view does not show: an INSERT stores their defaults.
+    pub fn hidden(&self) -> &[Column] {
+        self.shows.as_ref().map_or(&[], |shown| &shown.hidden)
+    }
+
+    /// Whether an UPDATE sets the column to its default by DEFAULT: by a view whose column has none of its own it is NULL.
+    pub fn has_default_of_its_own(&self, column: &str) -> bool {
+        let shown = self.shows.as_ref();
+        shown.is_none_or(|shown| shown.defaults.iter().any(|name| name == column))
+    }
+
+    /// A column that a view does not show, if there is one whose default somebody must compute for the shards.
+    pub fn hides_values(&self) -> Option<&Column> {
+        let simple = |column: &&Column| {
+            matches!(
+                column.default,
+                DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated
+            )
+        };
+        self.hidden().iter().find(|column| !simple(column))
+    }
 }
 
 /// Schemas whose relations are PostgreSQL's own.

@@ -99,7 +99,7 @@ pub(super) struct Inserted {
     pub(super) returns: bool,
     /// They are not all of the same length, which is an error.
     pub(super) ragged: bool,
-    /// There is an OVERRIDING.
+    /// What is said of the values that identity columns are given.
     pub(super) overrides: Option<Overriding>,
     /// Functions are called in them.
     pub(super) calls: bool,

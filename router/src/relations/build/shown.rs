@@ -8,9 +8,7 @@ use std::collections::HashSet;
 use super::Builder;
 use crate::relations::code::calls;
 use crate::relations::introspect::RelationRow;
-use crate::relations::{
-    Column, DefaultValue, Placement, Relation, RelationKind, Sharding, Shown, Volatility,
-};
+use crate::relations::{Column, Placement, Relation, RelationKind, Sharding, Shown, Volatility};
 use crate::sql::{self, Lexer, Token, TokenKind};
 
 /// Functions of PostgreSQL's that are not immutable, and say the same on every connection of a session.
@@ -37,7 +35,7 @@ impl Builder<'_> {
 
     /// Makes a view one that shows a table, if it is and what it reads is known.
     fn shows(&mut self, row: &RelationRow) -> bool {
-        let Some((table, columns)) = self.table_of(row) else {
+        let Some((table, columns)) = self.behind(row) else {
             return false;
         };
         let (table, given) = (table.clone(), self.given_defaults(row));
@@ -91,7 +89,7 @@ impl Builder<'_> {
     }
 
     /// The one table whose rows a view shows, or a view that shows them, and which of its columns each of the view's is.
-    fn table_of(&self, row: &RelationRow) -> Option<(&Relation, Vec<Option<usize>>)> {
+    fn behind(&self, row: &RelationRow) -> Option<(&Relation, Vec<Option<usize>>)> {
         let view = self.relations.get(&row.oid)?;
         if self
             .found
@@ -187,28 +185,4 @@ fn column_of(item: &[Token], sql: &[u8]) -> Option<String> {
         _ => return None,
     };
     sql::name(column, sql).map(std::borrow::Cow::into_owned)
-}
-
-impl Relation {
-    /// Columns of the table behind a view that the view does not show: an INSERT stores their defaults.
-    pub fn hidden(&self) -> &[Column] {
-        self.shows.as_ref().map_or(&[], |shown| &shown.hidden)
-    }
-
-    /// Whether an UPDATE sets the column to its default by DEFAULT: by a view whose column has none of its own it is NULL.
-    pub fn has_default_of_its_own(&self, column: &str) -> bool {
-        let shown = self.shows.as_ref();
-        shown.is_none_or(|shown| shown.defaults.iter().any(|name| name == column))
-    }
-
-    /// Whether a column that a view does not show has a default that somebody must compute for the shards.
-    pub fn hides_values(&self) -> Option<&Column> {
-        let simple = |column: &&Column| {
-            matches!(
-                column.default,
-                DefaultValue::Absent | DefaultValue::Immutable | DefaultValue::Generated
-            )
-        };
-        self.hidden().iter().find(|column| !simple(column))
-    }
 }
