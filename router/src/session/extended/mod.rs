@@ -15,6 +15,7 @@
 
 mod ahead;
 pub(in crate::session) mod bind;
+mod bind_portal;
 mod create_as;
 pub(super) mod declare;
 mod executed;
