@@ -9,6 +9,10 @@ use crate::{Error, Install, Local, Node, Provider, SUPERUSER, Settings};
 /// The role that applications log in as; it owns the database.
 pub const APP_USER: &str = "app";
 
+/// What lets [`APP_USER`], who is no superuser, move rows: to be run on every shard.
+pub const MOVING_RIGHTS: &str = "\
+GRANT SET ON PARAMETER session_replication_role, deadlock_timeout, switchyard.epoch TO app; GRANT pg_signal_backend TO app";
+
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
 pub struct ClusterSpec {

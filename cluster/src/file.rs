@@ -46,29 +46,34 @@ impl Cluster {
              [[databases]]\nname = {:?}\n",
             spec.password, spec.database,
         );
-        // Writing to a string cannot fail.
         for shard in self.shards() {
-            let _ = write!(
-                text,
-                "\n[[databases.shards]]\nname  = {:?}\nnodes = [\n",
-                shard.name
-            );
             let nodes = std::iter::once(&shard.primary).chain(&shard.replicas);
-            for (node, zone) in nodes.zip('a'..) {
-                let _ = writeln!(
-                    text,
-                    "  {},",
-                    node_entry(node.as_ref(), port_of(node.as_ref()), zone)
-                );
-            }
-            text.push_str("]\n");
+            let nodes = nodes.map(|node| (node.as_ref(), port_of(node.as_ref())));
+            text.push_str(&shard_entry(&shard.name, nodes));
         }
         text.push_str(tables);
         if let Some(url) = self.catalog_url_via(port_of) {
+            // Writing to a string cannot fail.
             let _ = write!(text, "\n[catalog]\nurl = {url:?}\n");
         }
         text
     }
+}
+
+/// The text of a configuration file that has one shard more.
+pub fn with_shard(file: &str, name: &str, primary: &dyn Node) -> String {
+    let tables = "\n[[databases.tables]]";
+    let shard = shard_entry(name, std::iter::once((primary, primary.port())));
+    file.replacen(tables, &format!("{shard}{tables}"), 1)
+}
+
+fn shard_entry<'a>(name: &str, nodes: impl Iterator<Item = (&'a dyn Node, u16)>) -> String {
+    let mut text = format!("\n[[databases.shards]]\nname  = {name:?}\nnodes = [\n");
+    for ((node, port), zone) in nodes.zip('a'..) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {},", node_entry(node, port, zone));
+    }
+    text + "]\n"
 }
 
 fn node_entry(node: &dyn Node, port: u16, zone: char) -> String {

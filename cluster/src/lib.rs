@@ -28,10 +28,10 @@ mod stage;
 mod template;
 
 pub use account::Account;
-pub use cluster::{APP_USER, Cluster, ClusterSpec, Shard};
+pub use cluster::{APP_USER, Cluster, ClusterSpec, MOVING_RIGHTS, Shard};
 pub use companion::Companion;
 pub use error::Error;
-pub use file::RouterFile;
+pub use file::{RouterFile, with_shard};
 pub use install::Install;
 pub use load::{LoadError, Rows, Table};
 pub use local::Local;

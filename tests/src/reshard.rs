@@ -3,14 +3,11 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use switchyard_cluster::{Cluster, ClusterSpec, Node};
+use switchyard_cluster::{Cluster, ClusterSpec, MOVING_RIGHTS, Node, with_shard};
 use tempfile::TempDir;
 
 use crate::router::program;
 use crate::{Bed, BedSpec};
-
-/// What moving rows needs, where the user is no superuser.
-const RIGHTS: &str = "GRANT SET ON PARAMETER session_replication_role, deadlock_timeout, switchyard.epoch TO app; GRANT pg_signal_backend TO app";
 
 /// The bed, and files that ask for two and for three shards.
 #[derive(Debug)]
@@ -60,13 +57,7 @@ impl Reshard {
         let third = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let two = std::fs::read_to_string(bed.router().config_file()).unwrap();
-        let node = third.shard(0).primary.as_ref();
-        let shard = format!(
-            "[[databases.shards]]\nname = \"s2\"\nnodes = [{{ host = {:?}, port = {}, role = \"primary\" }}]\n\n[[databases.tables]]",
-            node.host(),
-            node.port()
-        );
-        let three = two.replacen("[[databases.tables]]", &shard, 1);
+        let three = with_shard(&two, "s2", third.shard(0).primary.as_ref());
         let stand = Reshard {
             bed,
             third,
@@ -76,7 +67,7 @@ impl Reshard {
             std::fs::write(stand.file(asks), text).unwrap();
         }
         for shard in 0..3 {
-            stand.superuser(shard, RIGHTS);
+            stand.superuser(shard, MOVING_RIGHTS);
         }
         stand
     }

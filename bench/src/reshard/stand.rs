@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use switchyard_cluster::{APP_USER, Cluster, ClusterSpec, Node, Port, RouterFile, Settings};
+use switchyard_cluster::{
+    APP_USER, Cluster, ClusterSpec, MOVING_RIGHTS, Node, Port, RouterFile, Settings, with_shard,
+};
 
 use crate::client::Client;
 use crate::contender::Endpoint;
@@ -15,37 +17,47 @@ use crate::pgbench::{DATABASE, PASSWORD};
 use crate::stand::patiently;
 use crate::{Error, router};
 
-/// Names, columns, and how many rows there are of each for a customer. Rows are about 100 bytes, and have two indexes.
-pub(super) const TABLES: [(&str, &str, u64); 3] = [
-    (
-        "customers",
-        "id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, since date NOT NULL",
-        1,
-    ),
-    (
-        "purchases",
-        "customer bigint, number int, placed timestamptz NOT NULL, total numeric NOT NULL, note text NOT NULL, PRIMARY KEY (customer, number)",
-        2,
-    ),
-    (
-        "lines",
-        "customer bigint, number int, line int, product int NOT NULL, price numeric NOT NULL, note text NOT NULL, PRIMARY KEY (customer, number, line)",
-        4,
-    ),
+/// A table, and where its rows come from.
+pub(super) struct Table {
+    name: &'static str,
+    columns: &'static str,
+    /// The shard key: the customer.
+    key: &'static str,
+    /// How many rows there are of it for a customer.
+    of_each: u64,
+    /// `$FROM` and `$TO` are customers.
+    fill: &'static str,
+}
+
+/// Rows are about 100 bytes, and have two indexes.
+pub(super) const TABLES: [Table; 3] = [
+    Table {
+        name: "customers",
+        columns: "id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, since date NOT NULL",
+        key: "id",
+        of_each: 1,
+        fill: "INSERT INTO customers SELECT c, 'customer ' || c, md5(c::text) || '@example.com', date '2020-01-01' + (c % 1000)::int FROM generate_series($FROM, $TO) AS c",
+    },
+    Table {
+        name: "purchases",
+        columns: "customer bigint, number int, placed timestamptz NOT NULL, total numeric NOT NULL, note text NOT NULL, PRIMARY KEY (customer, number)",
+        key: "customer",
+        of_each: 2,
+        fill: "INSERT INTO purchases SELECT c, n, timestamptz '2024-01-01' + c * interval '1 second', c % 1000 + 0.5, md5((c + n)::text) || ' as usual' FROM generate_series($FROM, $TO) AS c, generate_series(1, 2) AS n",
+    },
+    Table {
+        name: "lines",
+        columns: "customer bigint, number int, line int, product int NOT NULL, price numeric NOT NULL, note text NOT NULL, PRIMARY KEY (customer, number, line)",
+        key: "customer",
+        of_each: 4,
+        fill: "INSERT INTO lines SELECT c, n, l, (c * 31 + l) % 50000, l + 0.25, md5((c - l)::text) || ' as usual' FROM generate_series($FROM, $TO) AS c, generate_series(1, 2) AS n, generate_series(1, 2) AS l",
+    },
 ];
 const INDEXES: &str = "CREATE INDEX ON customers (email); CREATE INDEX ON purchases (placed); CREATE INDEX ON lines (product)";
-/// Where their rows come from; `$FROM` and `$TO` are customers.
-const ROWS: [&str; 3] = [
-    "INSERT INTO customers SELECT c, 'customer ' || c, md5(c::text) || '@example.com', date '2020-01-01' + (c % 1000)::int FROM generate_series($FROM, $TO) AS c",
-    "INSERT INTO purchases SELECT c, n, timestamptz '2024-01-01' + c * interval '1 second', c % 1000 + 0.5, md5((c + n)::text) || ' as usual' FROM generate_series($FROM, $TO) AS c, generate_series(1, 2) AS n",
-    "INSERT INTO lines SELECT c, n, l, (c * 31 + l) % 50000, l + 0.25, md5((c - l)::text) || ' as usual' FROM generate_series($FROM, $TO) AS c, generate_series(1, 2) AS n, generate_series(1, 2) AS l",
-];
 /// So many customers are loaded by one statement.
 const PIECE: u64 = 20_000;
-/// What moving rows needs, where the user is no superuser.
-const RIGHTS: &str = "GRANT SET ON PARAMETER session_replication_role, deadlock_timeout, switchyard.epoch TO app; GRANT pg_signal_backend TO app";
 /// A third of the customers, by the hash that makes buckets: what a third shard gets.
-const THIRD: &str = "WHERE abs(hashint8extended(customer_of, 0)) % 3 = 0";
+const THIRD: &str = "WHERE abs(hashint8extended($KEY, 0)) % 3 = 0";
 
 /// Everything that runs.
 pub(super) struct Stand {
@@ -83,14 +95,14 @@ impl Stand {
         let third = Cluster::start(spec(1))?;
         for shard in cluster.shards() {
             let node = shard.primary.as_ref();
-            for (name, columns, _) in TABLES {
+            for Table { name, columns, .. } in TABLES {
                 cluster.sql(node, &format!("CREATE TABLE {name} ({columns})"))?;
             }
             cluster.sql(node, INDEXES)?;
-            cluster.superuser_sql(node, DATABASE, RIGHTS)?;
+            cluster.superuser_sql(node, DATABASE, MOVING_RIGHTS)?;
         }
         let third_node = third.shard(0).primary.as_ref();
-        third.superuser_sql(third_node, DATABASE, RIGHTS)?;
+        third.superuser_sql(third_node, DATABASE, MOVING_RIGHTS)?;
         let (port, http) = (Port::any()?, Port::any()?);
         let two = cluster.router_file(&RouterFile {
             listen: port.number(),
@@ -100,15 +112,10 @@ impl Stand {
             tables: &tables(),
         });
         drop(http);
-        let shard = format!(
-            "[[databases.shards]]\nname = \"s2\"\nnodes = [{{ host = {:?}, port = {}, role = \"primary\" }}]\n\n[[databases.tables]]",
-            third_node.host(),
-            third_node.port()
-        );
         let directory = tempfile::tempdir().map_err(Error::io("make a directory"))?;
         let config = directory.path().join("three.toml");
-        let three = two.replacen("[[databases.tables]]", &shard, 1);
-        std::fs::write(&config, three).map_err(Error::io("write a configuration"))?;
+        std::fs::write(&config, with_shard(&two, "s2", third_node))
+            .map_err(Error::io("write a configuration"))?;
         let router = router::launch(directory.path(), "reshard", &two, port)?;
         let login = || Client::login(router.port.number(), APP_USER, DATABASE);
         patiently("router", || login().map(drop))?;
@@ -133,12 +140,13 @@ impl Stand {
 
     /// Loads about so many rows; the number of customers.
     pub(super) fn fill(&mut self, rows: u64) -> Result<u64, Error> {
-        let of_each: u64 = TABLES.iter().map(|(_, _, of_each)| of_each).sum();
+        let of_each: u64 = TABLES.iter().map(|table| table.of_each).sum();
         let customers = (rows / of_each).max(1);
         for from in (0..customers).step_by(PIECE as usize) {
             let to = (from + PIECE).min(customers) - 1;
-            for insert in ROWS {
-                let insert = insert
+            for table in &TABLES {
+                let insert = table
+                    .fill
                     .replace("$FROM", &from.to_string())
                     .replace("$TO", &to.to_string());
                 self.client.run(&insert).map_err(Error::io("load rows"))?;
@@ -157,13 +165,12 @@ impl Stand {
         let (mut rows, mut bytes) = (0, 0);
         for shard in self.cluster.shards() {
             let node = shard.primary.as_ref();
-            for (name, _, _) in TABLES {
-                let number = |sql: &str| -> Result<u64, Error> {
-                    let answer = self.cluster.sql(node, &format!("{sql} FROM {name}"))?;
-                    Ok(answer.parse().unwrap_or(0))
+            for Table { name, .. } in TABLES {
+                let number = |sql: String| -> Result<u64, Error> {
+                    Ok(self.cluster.sql(node, &sql)?.parse().unwrap_or(0))
                 };
-                rows += number("SELECT count(*)")?;
-                bytes += number(&format!("SELECT DISTINCT pg_total_relation_size('{name}')"))?;
+                rows += number(format!("SELECT count(*) FROM {name}"))?;
+                bytes += number(format!("SELECT pg_total_relation_size('{name}')"))?;
             }
         }
         Ok((rows, bytes))
@@ -173,7 +180,7 @@ impl Stand {
     pub(super) fn copy(&self, indexed: bool) -> Result<f64, Error> {
         let node = self.third.shard(0).primary.as_ref();
         let mut ddl = String::new();
-        for (name, columns, _) in TABLES {
+        for Table { name, columns, .. } in TABLES {
             let columns = match indexed {
                 true => columns.to_owned(),
                 false => columns
@@ -202,7 +209,7 @@ impl Stand {
         }
         let seconds = began.elapsed().as_secs_f64();
         let mut rows = 0.0;
-        for (name, _, _) in TABLES {
+        for Table { name, .. } in TABLES {
             let count = self
                 .third
                 .sql(node, &format!("SELECT count(*) FROM {name}"))?;
@@ -225,13 +232,8 @@ impl Stand {
             command
         };
         let (mut reads, mut writes) = (psql(from), psql(to));
-        for (name, _, _) in TABLES {
-            let key = if name == "customers" {
-                "id"
-            } else {
-                "customer"
-            };
-            let third = THIRD.replace("customer_of", key);
+        for Table { name, key, .. } in TABLES {
+            let third = THIRD.replace("$KEY", key);
             reads.args([
                 "--command",
                 &format!("COPY (SELECT * FROM {name} {third}) TO STDOUT"),
@@ -300,12 +302,7 @@ impl Stand {
 }
 
 fn tables() -> String {
-    let table = |(name, _, _): (&str, &str, u64)| {
-        let key = if name == "customers" {
-            "id"
-        } else {
-            "customer"
-        };
+    let table = |Table { name, key, .. }: Table| {
         format!(
             "\n[[databases.tables]]\nname = \"{name}\"\nshard_key = \"{key}\"\nmethod = \"hash\"\n"
         )
