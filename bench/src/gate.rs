@@ -1,5 +1,7 @@
 //! What the router has to reach, compared with what was measured.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 
 use crate::contender::Name;
@@ -17,6 +19,28 @@ pub(crate) struct Gate {
     pub(crate) bound: f64,
     /// Whether it is met.
     pub(crate) met: bool,
+}
+
+impl Gate {
+    /// Demands at least so much.
+    pub(crate) fn at_least(demand: impl Display, measured: f64, bound: f64) -> Gate {
+        Gate {
+            demand: format!("{demand}, at least"),
+            measured,
+            bound,
+            met: measured >= bound,
+        }
+    }
+
+    /// Demands at most so much.
+    pub(crate) fn at_most(demand: impl Display, measured: f64, bound: f64) -> Gate {
+        Gate {
+            demand: format!("{demand}, at most"),
+            measured,
+            bound,
+            met: measured <= bound,
+        }
+    }
 }
 
 /// At least this share of PgBouncer's throughput, and at most this multiple of its CPU time, from 16 clients on.
@@ -42,45 +66,30 @@ fn of_row(row: &Row) -> Vec<Gate> {
     if script != Script::SelectOnly {
         return gates;
     }
-    let mut demand = |what: &str, measured: Option<f64>, bound: f64, at_least: bool| {
-        let Some(measured) = measured else {
-            return;
-        };
-        let met = if at_least {
-            measured >= bound
-        } else {
-            measured <= bound
-        };
-        gates.push(Gate {
-            demand: format!("{}: {what}", row.scenario.title()),
-            measured,
-            bound,
-            met,
-        });
+    let title = |what: &str| format!("{}: {what}", row.scenario.title());
+    let at_least = |what: &str, measured: Option<f64>, bound| {
+        measured.map(|measured| Gate::at_least(title(what), measured, bound))
+    };
+    let at_most = |what: &str, measured: Option<f64>, bound| {
+        measured.map(|measured| Gate::at_most(title(what), measured, bound))
     };
     if row.name == Name::Router && protocol != Protocol::Extended {
         if clients == 1 {
             let added = row.added_latency_to_pgbouncer;
-            demand(
-                "added latency, × PgBouncer's, at most",
-                added,
-                LATENCY,
-                false,
-            );
+            gates.extend(at_most("added latency, × PgBouncer's", added, LATENCY));
         } else {
             let (tps, cpu) = (row.tps_to_pgbouncer, row.cpu_to_pgbouncer);
-            demand("throughput, × PgBouncer's, at least", tps, THROUGHPUT, true);
-            demand("CPU per query, × PgBouncer's, at most", cpu, CPU, false);
+            gates.extend(at_least("throughput, × PgBouncer's", tps, THROUGHPUT));
+            gates.extend(at_most("CPU per query, × PgBouncer's", cpu, CPU));
         }
     }
     if row.name == Name::Routed {
         let tps = row.tps_to_unsharded;
-        demand(
-            "routed by key, × one node's throughput, at least",
+        gates.extend(at_least(
+            "routed by key, × one node's throughput",
             tps,
             ROUTING,
-            true,
-        );
+        ));
     }
     gates
 }

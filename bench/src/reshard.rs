@@ -135,33 +135,29 @@ impl Report {
         let [pause, late, _] = self.pause_ms;
         let [usual, ..] = self.before_ms;
         let [now, ..] = self.meanwhile_ms;
-        let at_least = |demand: &str, measured: f64, bound: f64| Gate {
-            demand: format!("resharding: {demand}, at least"),
-            measured,
-            bound,
-            met: measured >= bound,
-        };
-        let at_most = |demand: &str, measured: f64, bound: f64| Gate {
-            demand: format!("resharding: {demand}, at most"),
-            measured,
-            bound,
-            met: measured <= bound,
-        };
         vec![
-            at_least(
-                "rows per second, × COPY | COPY",
+            Gate::at_least(
+                "resharding: rows per second, × COPY | COPY",
                 self.moved_per_second / self.copied,
                 0.8,
             ),
-            at_least("rows per second", self.moved_per_second, 20_000.0),
-            at_least(
-                "verify, × rows moved per second",
+            Gate::at_least(
+                "resharding: rows per second",
+                self.moved_per_second,
+                20_000.0,
+            ),
+            Gate::at_least(
+                "resharding: verify, × rows moved per second",
                 self.verified_per_second / self.moved_per_second,
                 1.0,
             ),
-            at_most("writes pause for ms, p50", pause, 100.0),
-            at_most("writes pause for ms, p99", late, 500.0),
-            at_most("latency of an update meanwhile, × before", now / usual, 1.5),
+            Gate::at_most("resharding: writes pause for ms, p50", pause, 100.0),
+            Gate::at_most("resharding: writes pause for ms, p99", late, 500.0),
+            Gate::at_most(
+                "resharding: latency of an update meanwhile, × before",
+                now / usual,
+                1.5,
+            ),
         ]
     }
 }

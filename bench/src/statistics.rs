@@ -1,4 +1,4 @@
-//! Medians.
+//! Medians and percentiles.
 
 /// The middle of some values, and how far they spread.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]

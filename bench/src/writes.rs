@@ -374,12 +374,8 @@ impl Comparison {
     fn gate(&self) -> Option<Gate> {
         let measured = self.ratio?.median;
         let [first, second] = self.ways;
-        Some(Gate {
-            demand: format!("{}: {second}, × the time of {first}, at most", self.title),
-            measured,
-            bound: self.at_most,
-            met: measured <= self.at_most,
-        })
+        let demand = format!("{}: {second}, × the time of {first}", self.title);
+        Some(Gate::at_most(demand, measured, self.at_most))
     }
 }
 

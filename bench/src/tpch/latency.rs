@@ -79,15 +79,11 @@ impl Latency {
     pub(crate) fn gate(&self) -> Option<Gate> {
         let measured = self.ratio?;
         let floor = self.copied_us? / self.plain_us?;
-        Some(Gate {
-            demand: format!(
-                "latency of {}, × PostgreSQL's (a byte copy: {floor:.2}), at most",
-                self.title
-            ),
-            measured,
-            bound: self.bound,
-            met: measured <= self.bound,
-        })
+        let demand = format!(
+            "latency of {}, × PostgreSQL's (a byte copy: {floor:.2})",
+            self.title
+        );
+        Some(Gate::at_most(demand, measured, self.bound))
     }
 }
 

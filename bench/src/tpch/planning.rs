@@ -44,19 +44,9 @@ pub(super) fn measure(config: &Path) -> Result<Planning, Error> {
 impl Planning {
     /// The demands, and whether they are met.
     pub(crate) fn gates(self) -> [Gate; 2] {
-        let gate = |demand: &str, measured, bound| Gate {
-            demand: demand.to_owned(),
-            measured,
-            bound,
-            met: measured <= bound,
-        };
         [
-            gate(
-                "µs to plan a join of five tables, at most",
-                self.planned_us,
-                PLANNED,
-            ),
-            gate("µs to find its plan, at most", self.found_us, FOUND),
+            Gate::at_most("µs to plan a join of five tables", self.planned_us, PLANNED),
+            Gate::at_most("µs to find its plan", self.found_us, FOUND),
         ]
     }
 }

@@ -187,19 +187,14 @@ fn gates(queries: &[usize], rounds: u32, runs: &[Run], failures: &[Failure]) -> 
     let mut gates = Vec::new();
     let failed = failures.iter().filter(|one| one.name == Name::Router);
     let answered = queries.len().saturating_sub(failed.count());
-    gates.push(Gate {
-        demand: "TPC-H: queries answered as PostgreSQL does, at least".to_owned(),
-        measured: answered as f64,
-        bound: queries.len() as f64,
-        met: answered == queries.len(),
-    });
+    gates.push(Gate::at_least(
+        "TPC-H: queries answered as PostgreSQL does",
+        answered as f64,
+        queries.len() as f64,
+    ));
     if let Some(measured) = demanded(queries, rounds, runs, Name::Plain) {
-        gates.push(Gate {
-            demand: "TPC-H: time of all queries, × PostgreSQL's, at most".to_owned(),
-            measured,
-            bound: TOTAL,
-            met: measured <= TOTAL,
-        });
+        let demand = "TPC-H: time of all queries, × PostgreSQL's";
+        gates.push(Gate::at_most(demand, measured, TOTAL));
     }
     let each = queries.iter().filter_map(|&query| {
         let measured = demanded(&[query], rounds, runs, Name::Fdw)?;
