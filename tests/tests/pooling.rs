@@ -47,13 +47,9 @@ fn a_connection_serves_on_however_much_it_has_said() {
 /// Nothing is asked of the client's connection, and yet it speaks.
 #[test]
 fn notifications_come_while_the_client_is_idle() {
-    let router = router("");
     for lines in ["", "pool_mode = \"session\""] {
-        let router = match lines {
-            "" => &router,
-            lines => &self::router(lines),
-        };
-        let (mut listener, mut speaker) = (client(router), client(router));
+        let router = router(lines);
+        let (mut listener, mut speaker) = (client(&router), client(&router));
         listener.run("LISTEN news").succeeded();
         for word in ["one", "two"] {
             speaker.run(&format!("NOTIFY news, '{word}'")).succeeded();
@@ -65,7 +61,6 @@ fn notifications_come_while_the_client_is_idle() {
         assert_eq!(listener.run("SELECT 1").succeeded().value(), "1");
         speaker.run("NOTIFY news").succeeded();
         assert_eq!(listener.receive().tag, b'A');
-        // A server that goes is noticed, and does not keep the session busy.
         listener.run("UNLISTEN *").succeeded();
         assert_eq!(listener.run("SELECT 1").succeeded().value(), "1");
     }

@@ -205,71 +205,78 @@ fn named_statements_are_used_again() {
     });
 }
 
-/// FETCH and MOVE of what the protocol has bound, for which PostgreSQL has one name space with cursors.
+/// FETCH, MOVE and CLOSE of what the protocol has bound, for which PostgreSQL has one name space with cursors.
+const OF_A_PORTAL: [&str; 4] = ["MOVE FORWARD 2 p", "FETCH 2 p", "FETCH 0 p", "CLOSE p"];
+
+/// Binds a statement, and reads a row of it.
+fn begin_portal(sql: &str, params: &[Option<&str>], buffer: &mut BytesMut) {
+    parse("", sql, buffer);
+    bind("p", "", params, 0, buffer);
+    execute("p", 1, buffer);
+    frontend::sync(buffer);
+}
+
 #[test]
-fn portals_are_cursors_of_one_shard_or_refused() {
+fn portals_of_one_shard_are_cursors() {
     let mut pair = Pair::new();
-    let words = ["MOVE FORWARD 2 p", "FETCH 2 p", "FETCH 0 p", "CLOSE p"];
     // The other shard takes part, too, and came first.
     pair.same(2, |buffer| {
         frontend::query("BEGIN", buffer).unwrap();
         frontend::query("SELECT count(*) FROM users", buffer).unwrap();
     });
     for user in ["1", "2", "3"] {
-        pair.same(1, |buffer| {
-            parse(
-                "",
-                "SELECT id FROM orders WHERE user_id = $1 ORDER BY id",
-                buffer,
-            );
-            bind("p", "", &[Some(user)], 0, buffer);
-            execute("p", 1, buffer);
-            frontend::sync(buffer);
-        });
-        for sql in words {
+        let orders = "SELECT id FROM orders WHERE user_id = $1 ORDER BY id";
+        pair.same(1, |buffer| begin_portal(orders, &[Some(user)], buffer));
+        for sql in OF_A_PORTAL {
             pair.same(1, |buffer| frontend::query(sql, buffer).unwrap());
         }
     }
+}
+
+#[test]
+fn portals_of_several_shards_are_no_cursors() {
     for sql in [
         "SELECT id, name FROM users",
         "SELECT id, name FROM users ORDER BY id",
         "SELECT count(*) FROM users u JOIN orders o ON o.id = u.id",
     ] {
-        for word in words {
+        for word in OF_A_PORTAL {
             for simple in [true, false] {
-                let mut client = bed().client();
-                client.run("BEGIN").succeeded();
-                let done = |seen: &[Message]| seen.last().is_some_and(|last| last.tag == b'Z');
-                let bound = |buffer: &mut BytesMut| {
-                    parse("", sql, buffer);
-                    bind("p", "", &[], 0, buffer);
-                    execute("p", 1, buffer);
-                    frontend::sync(buffer);
-                };
-                exchange(&mut client, &done, &bound);
-                let said = exchange(&mut client, &done, &|buffer: &mut BytesMut| {
-                    if simple {
-                        return frontend::query(word, buffer).unwrap();
-                    }
-                    parse("", word, buffer);
-                    bind("", "", &[], 0, buffer);
-                    execute("", 0, buffer);
-                    frontend::sync(buffer);
-                });
-                let error = said.iter().find(|message| message.tag == b'E');
-                let error = error.unwrap_or_else(|| panic!("{word} of {sql} is answered"));
-                let error = String::from_utf8_lossy(&error.body);
-                assert!(error.contains("C0A000"), "{word} of {sql}: {error}");
-                let after = exchange(&mut client, &done, &|buffer: &mut BytesMut| {
-                    execute("p", 1, buffer);
-                    frontend::sync(buffer);
-                });
-                let tags: Vec<u8> = after.iter().map(|message| message.tag).collect();
-                assert_eq!(tags, b"EZ", "the block has failed");
-                assert_eq!(*after[1].body, *b"E");
+                is_no_cursor(sql, word, simple);
             }
         }
     }
+}
+
+/// The word is refused, and the block has failed.
+#[track_caller]
+fn is_no_cursor(sql: &str, word: &str, simple: bool) {
+    let mut client = bed().client();
+    client.run("BEGIN").succeeded();
+    let done = |seen: &[Message]| seen.last().is_some_and(|last| last.tag == b'Z');
+    exchange(&mut client, &done, &|buffer: &mut BytesMut| {
+        begin_portal(sql, &[], buffer);
+    });
+    let said = exchange(&mut client, &done, &|buffer: &mut BytesMut| {
+        if simple {
+            return frontend::query(word, buffer).unwrap();
+        }
+        parse("", word, buffer);
+        bind("", "", &[], 0, buffer);
+        execute("", 0, buffer);
+        frontend::sync(buffer);
+    });
+    let error = said.iter().find(|message| message.tag == b'E');
+    let error = error.unwrap_or_else(|| panic!("{word} of {sql} is answered"));
+    let error = String::from_utf8_lossy(&error.body);
+    assert!(error.contains("C0A000"), "{word} of {sql}: {error}");
+    let after = exchange(&mut client, &done, &|buffer: &mut BytesMut| {
+        execute("p", 1, buffer);
+        frontend::sync(buffer);
+    });
+    let tags: Vec<u8> = after.iter().map(|message| message.tag).collect();
+    assert_eq!(tags, b"EZ", "the block has failed");
+    assert_eq!(*after[1].body, *b"E");
 }
 
 /// A client that has been told of two columns reads rows of two.

@@ -106,18 +106,20 @@ fn clients_notice_nothing() {
 /// `SWITCHYARD_KILLS` says how often.
 #[test]
 fn the_program_is_killed() {
-    killed(&stand(), 10_000);
+    killed(&stand());
 }
 
-/// All of it takes about so many milliseconds.
-fn killed(stand: &Reshard, takes: u64) {
+/// What all of it takes, about, in milliseconds.
+const TAKES: u64 = 10_000;
+
+fn killed(stand: &Reshard) {
     let kills: u64 = std::env::var("SWITCHYARD_KILLS").map_or(6, |kills| kills.parse().unwrap());
     let done = under_load(stand, || {
         for kill in 0..kills {
             let command = if kill % 4 == 3 { "rollback" } else { "apply" };
             let arguments = [command, "--yes", "--group-rows", "400"];
             let mut program = stand.spawn(Asks::Three, &arguments);
-            std::thread::sleep(Duration::from_millis(kill * 7919 % takes));
+            std::thread::sleep(Duration::from_millis(kill * 7919 % TAKES));
             program.kill().unwrap();
             program.wait_with_output().unwrap();
         }
@@ -197,7 +199,9 @@ fn a_key_gets_a_shard_of_its_own() {
     assert_eq!(stand.superuser(2, BUCKETS), "1 1");
     // The same again is nothing, another one has to wait.
     stand.run(Asks::Three, &isolate("42", "s2")).succeeded();
-    refused_while_there(&stand, &isolate("43", "s2"));
+    let other = stand.run(Asks::Three, &isolate("43", "s2"));
+    let reason = "has a movement that leads elsewhere";
+    assert!(!other.well && other.log.contains(reason), "{other:?}");
     stand.run(Asks::Three, &["finish"]).succeeded();
     let plan = stand.run(Asks::Three, &["plan"]).succeeded();
     assert!(plan.contains("Nothing to do"), "{plan}");
@@ -209,14 +213,6 @@ fn a_key_gets_a_shard_of_its_own() {
     stand.run(Asks::Three, &["rollback", "--yes"]).succeeded();
     assert_eq!(stand.superuser(2, BUCKETS), "1 1");
     stand.is_clean(Asks::Three);
-}
-
-fn refused_while_there(stand: &Reshard, arguments: &[&str]) {
-    let outcome = stand.run(Asks::Three, arguments);
-    assert!(
-        !outcome.well && outcome.log.contains("has a movement that leads elsewhere"),
-        "{outcome:?}"
-    );
 }
 
 /// Tickets with numbers that no sequence makes.
