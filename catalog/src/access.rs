@@ -54,12 +54,12 @@ impl Credentials {
     async fn reach(&self) -> Result<(), Error> {
         let connecting = timeout(CONNECT_TIMEOUT, self.options.connect());
         let connected = connecting.await.map_err(|_| Error::Timeout)?;
-        let connection = connected.map_err(|error| match error {
-            sqlx::Error::Io(source) => Error::Away {
-                address: format!("{}:{}", self.options.get_host(), self.options.get_port()),
-                source,
-            },
-            error => Error::Unreachable(error),
+        let connection = connected.map_err(|error| {
+            if let sqlx::Error::Io(source) = error {
+                let address = format!("{}:{}", self.options.get_host(), self.options.get_port());
+                return Error::Away { address, source };
+            }
+            Error::Unreachable(error)
         })?;
         connection.close().await.map_err(Error::Unreachable)
     }
@@ -132,9 +132,10 @@ impl Catalog {
     pub(crate) async fn acquire(
         &self,
     ) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Error> {
-        self.pool.acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => Error::Timeout,
-            error => Error::Unreachable(error),
+        let acquired = self.pool.acquire().await;
+        acquired.map_err(|error| match matches!(error, sqlx::Error::PoolTimedOut) {
+            true => Error::Timeout,
+            false => Error::Unreachable(error),
         })
     }
 
