@@ -22,13 +22,22 @@ pub(super) enum Part {
     Failed(usize),
 }
 
-/// Whether the client is owed more than what its rows will look like: that alone would wake it for nothing.
-pub(super) fn is_worth_sending(output: &[u8]) -> bool {
-    let only_description = match frame::header(output) {
-        Ok(Some(header)) => header.tag == b'T' && header.len == output.len(),
-        Ok(None) | Err(_) => output.is_empty(),
-    };
-    !only_description
+/// PostgreSQL gathers so many bytes before it sends them.
+const SENT_AT_ONCE: usize = 8 << 10;
+
+/// Whether the client is owed what PostgreSQL would have sent by now: as many rows as it sends at once, or what it sends as it comes, such
+/// as a notice. A client that is woken for less waits again, on a processor that the other shards could use.
+pub(super) fn is_worth_sending(mut output: &[u8]) -> bool {
+    if output.len() >= SENT_AT_ONCE {
+        return true;
+    }
+    while let Ok(Some(header)) = frame::header(output) {
+        if !matches!(header.tag, b'1' | b'2' | b'T' | b'D') {
+            return true;
+        }
+        output = output.get(header.len..).unwrap_or_default();
+    }
+    !output.is_empty()
 }
 
 /// The type of the first message that is about rows, or their end, if that much has come.
@@ -164,4 +173,33 @@ pub(super) fn error_field(mut messages: &[u8], field: u8) -> Option<&[u8]> {
         messages = messages.get(header.len..)?;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use switchyard_wire::backend::encode;
+
+    use super::{SENT_AT_ONCE, is_worth_sending};
+
+    #[test]
+    fn rows_are_gathered_as_postgresql_gathers_them() {
+        let mut output = BytesMut::new();
+        assert!(!is_worth_sending(&output));
+        encode::bind_complete(&mut output);
+        encode::row_description(&mut output, &[]);
+        while output.len() < SENT_AT_ONCE {
+            assert!(!is_worth_sending(&output));
+            output.extend_from_slice(b"D\0\0\0\x0a\0\x01\0\0\0\0");
+        }
+        assert!(is_worth_sending(&output));
+    }
+
+    #[test]
+    fn what_is_no_row_does_not_wait() {
+        let mut output = BytesMut::new();
+        encode::row_description(&mut output, &[]);
+        encode::command_complete(&mut output, b"SELECT 0");
+        assert!(is_worth_sending(&output));
+    }
 }
