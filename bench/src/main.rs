@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod awake;
 mod client;
 mod contender;
 mod error;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
         Some(Command::Floor { listen, to }) => floor::serve(*listen, *to),
+        Some(Command::Awake) => awake::spin(),
         None => compare(&arguments),
     };
     match done {

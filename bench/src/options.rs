@@ -151,6 +151,9 @@ pub(crate) enum Command {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// What keeps a processor awake.
+    #[command(hide = true)]
+    Awake,
 }
 
 /// How pgbench sends its statements.

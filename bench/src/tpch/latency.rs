@@ -1,7 +1,7 @@
 //! Small statements over both shards: how long one takes by the router, against the same by one PostgreSQL.
 //!
 //! One connection each, in turn; what is compared is the median of a round. A proxy that only copies bytes in front of that PostgreSQL
-//! is a third: what any process in between costs on the machine.
+//! is a third: what any process in between costs on the machine. All of it twice: as the machine is, and with its processors kept awake.
 
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use switchyard_cluster::APP_USER;
 use super::Name;
 use super::stand::Stand;
 use crate::Error;
+use crate::awake::Awake;
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::pgbench::DATABASE;
@@ -63,6 +64,8 @@ const STATEMENTS: [Statement; 5] = [
 pub(crate) struct Latency {
     /// The statement, for people.
     pub(crate) title: &'static str,
+    /// Whether processors were kept awake.
+    pub(crate) awake: bool,
     /// Microseconds by the plain server.
     pub(crate) plain_us: Option<f64>,
     /// Microseconds by the plain server behind a proxy that only copies bytes.
@@ -74,61 +77,84 @@ pub(crate) struct Latency {
     bound: f64,
 }
 
+impl Statement {
+    /// How long it takes by each, in microseconds.
+    fn round(&self, [plain, copied, router]: &mut [Client; 3]) -> std::io::Result<Times> {
+        Ok([
+            median_us(plain, self.sql)?,
+            median_us(copied, self.sql)?,
+            median_us(router, self.sql)?,
+        ])
+    }
+}
+
+/// By the plain server, behind the proxy, and by the router.
+type Times = [f64; 3];
+
 impl Latency {
+    /// The medians of rounds.
+    fn of(statement: &Statement, awake: bool, rounds: &[Times]) -> Latency {
+        let median = |value: fn(&Times) -> f64| {
+            Spread::of(rounds.iter().map(value)).map(|spread| spread.median)
+        };
+        Latency {
+            title: statement.title,
+            awake,
+            plain_us: median(|[plain, _, _]| *plain),
+            copied_us: median(|[_, copied, _]| *copied),
+            router_us: median(|[_, _, router]| *router),
+            ratio: median(|[plain, _, router]| router / plain),
+            bound: statement.bound,
+        }
+    }
+
     /// The demand, and whether it is met.
     pub(crate) fn gate(&self) -> Option<Gate> {
         let measured = self.ratio?;
         let floor = self.copied_us? / self.plain_us?;
+        let how = match self.awake {
+            true => ", processors kept awake",
+            false => "",
+        };
         let demand = format!(
-            "latency of {}, × PostgreSQL's (a byte copy: {floor:.2})",
+            "latency of {}{how}, × PostgreSQL's (a byte copy: {floor:.2})",
             self.title
         );
         Some(Gate::at_most(demand, measured, self.bound))
     }
 }
 
-/// Measures every statement in as many rounds.
+/// Measures every statement in as many rounds, on the machine as it is and with its processors kept awake.
 pub(super) fn measure(stand: &Stand, rounds: u32) -> Result<Vec<Latency>, Error> {
     let login = |port: u16| Client::login(port, APP_USER, DATABASE);
-    let failed = |error| Error::io("measure latency")(error);
     let copy = byte_copy(stand.port(Name::Plain))?;
     patiently("byte copy", || login(copy.port.number()).map(drop))?;
-    let mut copied = login(copy.port.number()).map_err(failed)?;
-    let mut plain = login(stand.port(Name::Plain)).map_err(failed)?;
-    let mut router = login(stand.port(Name::Router)).map_err(failed)?;
-    let mut latencies = Vec::with_capacity(STATEMENTS.len());
-    for Statement { title, sql, bound } in STATEMENTS {
-        let (mut by_plain, mut by_copy, mut by_router) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            by_plain.extend(median_us(&mut plain, sql).map_err(failed)?);
-            by_copy.extend(median_us(&mut copied, sql).map_err(failed)?);
-            by_router.extend(median_us(&mut router, sql).map_err(failed)?);
+    let client = |port: u16| login(port).map_err(Error::io("log in"));
+    let mut clients = [
+        client(stand.port(Name::Plain))?,
+        client(copy.port.number())?,
+        client(stand.port(Name::Router))?,
+    ];
+    let mut latencies = Vec::with_capacity(2 * STATEMENTS.len());
+    for awake in [false, true] {
+        let _processes = awake.then(Awake::start).transpose()?;
+        for statement in &STATEMENTS {
+            let rounds = (0..rounds).map(|_| statement.round(&mut clients));
+            let rounds: Result<Vec<_>, _> = rounds.collect();
+            let rounds = rounds.map_err(Error::io("measure latency"))?;
+            latencies.push(Latency::of(statement, awake, &rounds));
         }
-        let ratios: Vec<f64> = by_router
-            .iter()
-            .zip(&by_plain)
-            .map(|(router, plain)| router / plain)
-            .collect();
-        let median = |values: Vec<f64>| Spread::of(values).map(|spread| spread.median);
-        latencies.push(Latency {
-            title,
-            plain_us: median(by_plain),
-            copied_us: median(by_copy),
-            router_us: median(by_router),
-            ratio: median(ratios),
-            bound,
-        });
     }
     Ok(latencies)
 }
 
 /// The median time of a statement, in microseconds.
-fn median_us(client: &mut Client, sql: &str) -> std::io::Result<Option<f64>> {
+fn median_us(client: &mut Client, sql: &str) -> std::io::Result<f64> {
     let mut times = Vec::with_capacity(RUNS);
     for _ in 0..RUNS {
         let begun = Instant::now();
         client.run(sql)?;
         times.push(begun.elapsed().as_secs_f64() * 1e6);
     }
-    Ok(Spread::of(times).map(|spread| spread.median))
+    Ok(Spread::of(times).map_or(f64::NAN, |spread| spread.median))
 }

@@ -107,12 +107,30 @@ impl Report {
             let (query, name) = (failure.query, failure.name.title());
             writeln!(text, "  Q{query} by {name}: {}", failure.reason)?;
         }
+        for awake in [false, true] {
+            self.write_latencies(awake, text)?;
+        }
+        let Planning {
+            planned_us,
+            found_us,
+        } = self.planning;
         writeln!(
             text,
-            "\nSmall statements over both shards: µs\n  {:40}{:>12}{:>12}{:>12}{:>14}",
+            "\nA join of five tables is planned in {planned_us:.1} µs, and its plan found in {found_us:.1} µs"
+        )
+    }
+
+    fn write_latencies(&self, awake: bool, text: &mut String) -> std::fmt::Result {
+        let how = match awake {
+            true => ", processors kept awake",
+            false => "",
+        };
+        writeln!(
+            text,
+            "\nSmall statements over both shards{how}: µs\n  {:40}{:>12}{:>12}{:>12}{:>14}",
             "", "PostgreSQL", "byte copy", "router", "× PostgreSQL"
         )?;
-        for latency in &self.latencies {
+        for latency in self.latencies.iter().filter(|one| one.awake == awake) {
             writeln!(
                 text,
                 "  {:40}{:>12}{:>12}{:>12}{:>14}",
@@ -123,14 +141,7 @@ impl Report {
                 number(latency.ratio, 2),
             )?;
         }
-        let Planning {
-            planned_us,
-            found_us,
-        } = self.planning;
-        writeln!(
-            text,
-            "\nA join of five tables is planned in {planned_us:.1} µs, and its plan found in {found_us:.1} µs"
-        )
+        Ok(())
     }
 
     /// The demands, and whether they are met.
