@@ -66,6 +66,37 @@ fn notifications_come_while_the_client_is_idle() {
     }
 }
 
+/// Who would go on would not hear, and believe to have locks and tables that are not there.
+#[test]
+fn a_session_ends_with_the_server_that_keeps_something_for_it() {
+    let router = router("");
+    let mut node = bed().node_client(bed().cluster().shard(0).primary.as_ref());
+    for (keeps, idle) in [
+        ("LISTEN gone", true),
+        ("SELECT pg_advisory_lock(4711)", false),
+        ("CREATE TEMPORARY TABLE gone (id int)", false),
+    ] {
+        let mut client = client(&router);
+        client.run(keeps).succeeded();
+        let server = format!("FROM pg_stat_activity WHERE query = '{keeps}'");
+        let end = format!("SELECT count(pg_terminate_backend(pid)) {server}");
+        assert_eq!(node.run(&end).succeeded().value(), "1", "{keeps}");
+        eventually("it has gone", || {
+            node.run(&format!("SELECT count(*) {server}")).value() == "0"
+        });
+        if !idle {
+            let failure = client.run("SELECT count(*) FROM users").failure.unwrap();
+            assert_eq!(failure.sqlstate(), "08006", "{keeps}: {failure:?}");
+        }
+        let said = client.receive();
+        assert_eq!(said.tag, b'E', "{keeps}");
+        let error = String::from_utf8_lossy(&said.body);
+        assert!(error.contains("SFATAL"), "{keeps}: {error}");
+        let why = "and with it what the session kept there";
+        assert!(error.contains(why), "{keeps}: {error}");
+    }
+}
+
 #[test]
 fn many_clients_share_few_connections() {
     let router = router("pool_size = 2\nread_policy = \"primary\"");

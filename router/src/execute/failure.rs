@@ -35,6 +35,10 @@ pub(crate) enum Failure {
     #[error("the connection to shard \"{shard}\" was lost")]
     ShardLost { shard: Box<str> },
     #[error(
+        "the connection to shard \"{shard}\" was lost, and with it what the session kept there"
+    )]
+    StateLost { shard: Box<str> },
+    #[error(
         "the connection to shard \"{shard}\" was lost; whether the statement took effect is unknown"
     )]
     OutcomeUnknown { shard: Box<str> },
@@ -154,9 +158,10 @@ impl Failure {
                 SqlState::parse(refusal.sqlstate.as_bytes()).unwrap_or(SqlState::INTERNAL_ERROR)
             }
             Self::ShardRefused { sqlstate, .. } | Self::ShardSays { sqlstate, .. } => *sqlstate,
-            Self::ShardDown { .. } | Self::ShardLost { .. } | Self::OutOfTouch => {
-                SqlState::CONNECTION_FAILURE
-            }
+            Self::ShardDown { .. }
+            | Self::ShardLost { .. }
+            | Self::StateLost { .. }
+            | Self::OutOfTouch => SqlState::CONNECTION_FAILURE,
             Self::BadRoute(_) | Self::BadLayer(_) | Self::BadConsistentRead => {
                 SqlState::INVALID_PARAMETER_VALUE
             }

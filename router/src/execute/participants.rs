@@ -87,6 +87,8 @@ pub(crate) struct Participants {
     borrower: Borrower,
     /// The shard whose connection was lost with a part of the open block: the block can only be rolled back.
     lost: Option<Arc<str>>,
+    /// The shard whose connection was lost with what the session kept there: the session cannot go on as if it had it.
+    state_lost: Option<Arc<str>>,
 }
 
 impl Participants {
@@ -98,6 +100,7 @@ impl Participants {
             pools: SmallVec::new(),
             turn: None,
             lost: None,
+            state_lost: None,
             sequences_elsewhere: false,
             sequences_apart: 0,
             remembered: Remembered::default(),
@@ -107,6 +110,11 @@ impl Participants {
     /// The shard on which a part of the open block was lost.
     pub(crate) fn lost(&self) -> Option<&str> {
         self.lost.as_deref()
+    }
+
+    /// The shard on which temporary tables, locks or the like were lost.
+    pub(crate) fn state_lost(&self) -> Option<&str> {
+        self.state_lost.as_deref()
     }
 
     /// The block a part of which was lost is over.
@@ -595,6 +603,7 @@ impl Participants {
             }
             self.borrower.slot.withdraw(&connection.target);
             if connection.target.is_settled() {
+                self.note_state(index);
                 self.list.remove(index).connection.give_back();
             } else {
                 all = false;
@@ -635,10 +644,20 @@ impl Participants {
         }
     }
 
+    /// Takes note of what goes with a participant whose connection is of no further use.
+    fn note_state(&mut self, index: usize) {
+        let held = self.list.get(index);
+        let lost = held.filter(|held| held.connection.broken && !held.pins.is_empty());
+        if let Some(held) = lost {
+            self.state_lost = Some(Arc::clone(&held.shard_name));
+        }
+    }
+
     /// Takes a participant out of the session and closes its connection.
     pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
         if index < self.list.len() {
             self.note_seen(database, index);
+            self.note_state(index);
             let participant = self.list.remove(index);
             if participant.in_block {
                 self.lost = Some(Arc::clone(&participant.shard_name));

@@ -32,6 +32,7 @@ impl Session {
             entry,
             overdue,
             participants,
+            database,
             ..
         } = self;
         let Some(held) = participants.iter_mut().find(|held| listens(held)) else {
@@ -57,7 +58,7 @@ impl Session {
             };
             if !has_come {
                 reclaim(&mut held.connection.input);
-                return;
+                return participants.close_broken(database);
             }
         }
     }

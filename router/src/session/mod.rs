@@ -282,6 +282,11 @@ impl Session {
         if self.is_listening() {
             Box::pin(self.listen(idle)).await;
         }
+        if let Some(shard) = self.participants.state_lost() {
+            // PostgreSQL's session would have ended with its process.
+            let shard = shard.into();
+            return Err(Box::pin(self.end_by(Failure::StateLost { shard }.into())).await);
+        }
         let awaited = {
             let Self {
                 client,

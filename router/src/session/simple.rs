@@ -402,7 +402,13 @@ impl Session {
             let (client, participant, described) = self.exchanging(index)?;
             let outcome = exchange(client, participant, sent.message, described).await;
             match self.answered(index, plan, outcome) {
-                Err(Trouble::Lost) if retries > 0 && !self.lost_shown => retries -= 1,
+                Err(Trouble::Lost)
+                    if retries > 0
+                        && !self.lost_shown
+                        && self.participants.state_lost().is_none() =>
+                {
+                    retries -= 1;
+                }
                 answered => break answered,
             }
         };
