@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use switchyard_router::backend::TextRow;
 use switchyard_router::config::Settings;
+use switchyard_router::relations::Introspection;
 use switchyard_router::topology::Node;
 use switchyard_router::topology::builder::{Builder, DatabaseState};
 use switchyard_router::topology::link::{Link, LinkError, Visitor};
+use switchyard_router::topology::loader;
 use switchyard_schema::ShardIndex;
 
 /// Of the values a server writes as text, all are the same on every server; and rows that a policy hides are an error, not missing.
@@ -62,6 +64,12 @@ impl Server {
     pub(crate) async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, ServerError> {
         let answer = self.link.ask(sql).await;
         answer.map_err(|source| self.failed(source))
+    }
+
+    /// What relations it has.
+    pub(crate) async fn introspect(&mut self) -> Result<Introspection, ServerError> {
+        let found = loader::introspect(&mut self.link).await;
+        found.map_err(|source| self.failed(source))
     }
 
     /// The number in a column of a row of its answer.

@@ -3,7 +3,6 @@
 use switchyard_catalog::{CatalogDatabase, Layout};
 use switchyard_router::backend::TextRow;
 use switchyard_router::relations::{Introspection, Relations};
-use switchyard_router::topology::loader;
 use switchyard_schema::{KeyFamily, KeyType, Keys, Method, ShardKey, Shift, Table};
 
 use super::tables::{self, Moving, refused};
@@ -46,8 +45,7 @@ impl Family {
         let Some(server) = servers.first_mut() else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let found = loader::introspect(&mut server.link).await;
-        let found = found.map_err(|source| server.failed(source))?;
+        let found = server.introspect().await?;
         let relations = Relations::build(&known.database, &found, Some(&known.buckets));
         let aimed = layout::aimed(known, target);
         let (mut against, mut kinds) = (Vec::new(), Vec::new());

@@ -3,7 +3,6 @@
 use switchyard_catalog::Layout;
 use switchyard_router::config::Settings;
 use switchyard_router::relations::Relations;
-use switchyard_router::topology::loader;
 use switchyard_schema::{Bucket, BucketMap, Database, Key, Method, ShardIndex, Table};
 
 use super::family::key_type;
@@ -82,8 +81,7 @@ async fn bucket(work: &Work<'_>, table: &str, key: &str) -> Result<Bucket, Error
     }
     let mut servers = work.servers(Some(&[0])).await?;
     let server = servers.first_mut().ok_or(Error::Unsteady)?;
-    let found = loader::introspect(&mut server.link).await;
-    let found = found.map_err(|source| server.failed(source))?;
+    let found = server.introspect().await?;
     let relations = Relations::build(&known.database, &found, Some(&known.buckets));
     let key_type = key_type(table, &relations)?;
     let value = Key::from_text(key_type, key.as_bytes());

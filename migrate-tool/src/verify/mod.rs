@@ -19,7 +19,6 @@ use switchyard_router::backend::TextRow;
 use switchyard_router::config::Settings;
 use switchyard_router::relations::Relations;
 use switchyard_router::topology::builder::DatabaseState;
-use switchyard_router::topology::loader;
 use switchyard_schema::{Distribution, Table};
 
 use crate::servers::{self, Server, ServerError};
@@ -89,8 +88,7 @@ async fn verify_database(
     let Some(first) = servers.first_mut() else {
         return Ok(Vec::new());
     };
-    let found = loader::introspect(&mut first.link).await;
-    let found = found.map_err(|source| first.failed(source))?;
+    let found = first.introspect().await?;
     let relations = Relations::build(&state.schema, &found, Some(&state.buckets));
     ask_all(&mut servers, servers::SETTINGS).await?;
     let mut reports = Vec::new();
