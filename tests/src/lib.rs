@@ -43,11 +43,24 @@ pub use switchyard_cluster as cluster;
 pub use switchyard_router::demo::shop;
 pub use turns::{Turn, Turns};
 
+/// The longest that what somebody waits for may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Looks again and again until `done`; fails when that takes more than 30 s. For states that nobody announces.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let give_up = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < give_up, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The same where tasks of this thread have to go on meanwhile; how long it has taken.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    began.elapsed()
 }

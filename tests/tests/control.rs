@@ -12,7 +12,7 @@ use switchyard_router::config::{Environment, Settings};
 use switchyard_router::control::{CatalogStatus, Control, ControlHandle, RefreshCause, Status};
 use switchyard_router::topology::{DatabaseTopology, Observed, Published};
 use switchyard_schema::BucketMap;
-use switchyard_tests::{Bed, BedSpec, Client, eventually};
+use switchyard_tests::{Bed, BedSpec, Client, eventually, until};
 
 const TABLES: &str = r#"
 [[databases.tables]]
@@ -94,18 +94,6 @@ fn on_primaries(cluster: &Cluster, sql: &str) {
     for shard in cluster.shards() {
         cluster.sql(shard.primary.as_ref(), sql).unwrap();
     }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "not in time: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    began.elapsed()
 }
 
 fn catalog_credentials(cluster: &Cluster) -> Credentials {

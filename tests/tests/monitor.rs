@@ -18,6 +18,7 @@ use switchyard_router::topology::{
     Consistency, Node, Observed, ReadFloor, ReadPolicy, Role, Shard, Topology, loader,
 };
 use switchyard_schema::{Database, NodeTls, SslMode};
+use switchyard_tests::until;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -116,18 +117,6 @@ impl Watched {
         self.shard().after_write(&mut floor);
         floor
     }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "not in time: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    began.elapsed()
 }
 
 #[tokio::test]
