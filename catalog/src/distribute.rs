@@ -7,6 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use switchyard_schema::{Distribution, Table, TableName};
 
+use crate::movement::advance;
 use crate::write::insert_table;
 use crate::{Catalog, CatalogDatabase, Error, read};
 
@@ -32,7 +33,7 @@ pub struct Decision {
 
 impl Catalog {
     /// Records that the rows of `table` are `to` from now on (`None`: unsharded), and with it that `transaction`, which is prepared on
-    /// the shards and makes it so, is committed. Only if the catalog has the database as it is `known`.
+    /// the shards and makes it so, is committed. Only if the catalog has the database as it is `known`. The epoch grows by one.
     ///
     /// # Errors
     /// [`Error`]. After a lost connection the outcome is unknown: ask for the [`Catalog::decision`].
@@ -67,6 +68,7 @@ impl Catalog {
             };
             insert_table(&mut work, &known.database, &table).await?;
         }
+        advance(&mut work, name).await?;
         work.commit().await?;
         Ok(Recorded::Done)
     }

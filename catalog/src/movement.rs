@@ -258,7 +258,7 @@ async fn write_layout(
 }
 
 /// Rows are elsewhere from now on, or shards others.
-async fn advance(work: &mut PgConnection, database: &str) -> Result<(), Error> {
+pub(crate) async fn advance(work: &mut PgConnection, database: &str) -> Result<(), Error> {
     sqlx::query("UPDATE switchyard.bucket_maps SET epoch = epoch + 1 WHERE database = $1")
         .bind(database)
         .execute(work)

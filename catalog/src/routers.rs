@@ -87,6 +87,14 @@ impl Catalog {
     pub async fn routers(&self) -> Result<Routers, Error> {
         routers(&mut *self.acquire().await?).await
     }
+
+    /// The same as [`Lease::forget_silent`].
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn forget_silent(&self, silent: &[RouterId]) -> Result<(), Error> {
+        forget_silent(&mut *self.acquire().await?, silent).await
+    }
 }
 
 impl Lease {
@@ -103,17 +111,21 @@ impl Lease {
     /// # Errors
     /// [`Error`].
     pub async fn forget_silent(&mut self, silent: &[RouterId]) -> Result<(), Error> {
-        let ids: Vec<String> = silent.iter().map(|router| router.0.to_string()).collect();
-        sqlx::query(
+        forget_silent(&mut self.connection, silent).await
+    }
+}
+
+async fn forget_silent(connection: &mut PgConnection, silent: &[RouterId]) -> Result<(), Error> {
+    let ids: Vec<String> = silent.iter().map(|router| router.0.to_string()).collect();
+    sqlx::query(
             "DELETE FROM switchyard.routers
               WHERE id = ANY ($1) AND renewed_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)",
         )
         .bind(ids)
         .bind(SILENT.as_secs_f64())
-        .execute(&mut *self.connection)
+        .execute(connection)
         .await?;
-        Ok(())
-    }
+    Ok(())
 }
 
 async fn routers(connection: &mut PgConnection) -> Result<Routers, Error> {

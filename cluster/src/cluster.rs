@@ -311,10 +311,19 @@ impl Start<'_> {
         superuser.run_each(&[
             &format!("{verb} ROLE \"{role}\" LOGIN PASSWORD '{password}'"),
             &format!("CREATE DATABASE \"{database}\" OWNER \"{role}\""),
+            &MAY_REMEMBER.replace("$ROLE", role),
         ])?;
         Ok(())
     }
 }
+
+/// By an epoch that a shard remembers routers are kept from it that do not hear where rows are. Before PostgreSQL 15 nobody has to be allowed to set it.
+const MAY_REMEMBER: &str = "\
+DO $$ BEGIN
+    IF current_setting('server_version_num')::int >= 150000 THEN
+        EXECUTE 'GRANT SET ON PARAMETER switchyard.epoch TO \"$ROLE\"';
+    END IF;
+END $$";
 
 /// `s0-a` is the first shard's primary, `s0-b` its first replica.
 fn node_name(shard: &str, number: usize) -> String {

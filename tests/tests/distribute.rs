@@ -336,7 +336,7 @@ fn what_cannot_be_is_refused() {
     client.run("ROLLBACK").succeeded();
     let after = catalog(&bed, "SELECT number FROM switchyard.revision");
     assert_eq!(
-        before.parse::<u32>().unwrap() + 2,
+        before.parse::<u32>().unwrap() + 3,
         after.parse::<u32>().unwrap()
     );
 }

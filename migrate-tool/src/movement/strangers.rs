@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use postgres_protocol::escape::{escape_identifier, escape_literal};
+use switchyard_router::distribute::strangers::{
+    may_remember as may_remember_epochs, remember as remember_epoch, remembered,
+};
 use tokio::time::{Instant, sleep};
 
-use super::tables::first;
 use super::visit::Visit;
 use super::{Error, Work};
 use crate::servers::Server;
@@ -20,17 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ATTEMPTS: usize = 10;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// What a node remembers, also of what is set since its present connection began.
-const REMEMBERED: &str = "\
-SELECT pg_catalog.split_part(kept.setting, '=', 2)
-  FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
-       pg_catalog.unnest(s.setconfig) AS kept (setting)
- WHERE s.setrole = 0 AND d.datname = pg_catalog.current_database() AND kept.setting LIKE 'switchyard.epoch=%'";
-
-/// Whether the user may set that.
-const MAY_REMEMBER: &str = "\
-SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
 
 /// Begins a new epoch that all shards know, and ends what may work by an older one.
 pub(super) async fn shut_out(
@@ -64,7 +54,8 @@ pub(super) async fn shut_out(
 
 /// A shard that remembers more than the catalog knows cannot take part.
 pub(super) async fn is_heard(server: &mut Server, catalog: u64) -> Result<(), Error> {
-    let remembered = epoch(server.ask(REMEMBERED).await?);
+    let remembered = remembered(&mut server.link).await;
+    let remembered = remembered.map_err(|source| server.failed(source))?;
     match remembered > catalog {
         true => Err(Error::Older {
             shard: server.name.clone(),
@@ -77,9 +68,10 @@ pub(super) async fn is_heard(server: &mut Server, catalog: u64) -> Result<(), Er
 
 /// Looks whether the user may have a shard remember an epoch.
 pub(super) async fn may_remember(server: &mut Server) -> Result<(), Error> {
-    match first(server.ask(MAY_REMEMBER).await?).as_deref() {
-        Some("f") => Err(may_not_remember(server)),
-        Some(_) | None => Ok(()),
+    let may = may_remember_epochs(&mut server.link).await;
+    match may.map_err(|source| server.failed(source))? {
+        true => Ok(()),
+        false => Err(may_not_remember(server)),
     }
 }
 
@@ -108,15 +100,14 @@ pub(super) async fn remember(
     work: &Work<'_>,
     servers: impl Iterator<Item = &mut Server>,
 ) -> Result<(), Error> {
-    let set = format!(
-        "ALTER DATABASE {} SET switchyard.epoch = {}",
-        escape_identifier(&work.known.database.name),
-        escape_literal(&work.known.epoch.to_string())
-    );
-    let remembering = servers.map(async |server| match server.ask(&set).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.sqlstate() == Some("42501") => Err(may_not_remember(server)),
-        Err(error) => Err(error.into()),
+    let (database, epoch) = (&work.known.database.name, work.known.epoch);
+    let remembering = servers.map(async |server: &mut Server| {
+        let remembered = remember_epoch(&mut server.link, database, epoch).await;
+        match remembered.map_err(|source| server.failed(source)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.sqlstate() == Some("42501") => Err(may_not_remember(server)),
+            Err(error) => Err(error.into()),
+        }
     });
     join_all(remembering).await.into_iter().collect()
 }
@@ -125,9 +116,8 @@ pub(super) async fn remember(
 async fn knows(work: &Work<'_>, visit: &mut Visit) -> Result<(), Error> {
     let began = Instant::now();
     loop {
-        let answer = visit.link.ask(REMEMBERED).await;
-        let remembered = epoch(answer.map_err(|source| visit.failed(work, source))?);
-        if remembered >= work.known.epoch {
+        let remembered = remembered(&mut visit.link).await;
+        if remembered.map_err(|source| visit.failed(work, source))? >= work.known.epoch {
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
@@ -138,10 +128,4 @@ async fn knows(work: &Work<'_>, visit: &mut Visit) -> Result<(), Error> {
         }
         sleep(PAUSE).await;
     }
-}
-
-fn epoch(rows: Vec<Vec<Option<String>>>) -> u64 {
-    first(rows)
-        .and_then(|epoch| epoch.parse().ok())
-        .unwrap_or(0)
 }

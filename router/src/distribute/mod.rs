@@ -8,6 +8,7 @@
 
 mod moves;
 mod places;
+mod silent;
 pub mod snowflake;
 pub mod strangers;
 pub mod switchover;

@@ -1,13 +1,14 @@
-//! Ends connections to a node that no router has made which hears where rows are (ADR 0025).
+//! What keeps routers from a node that do not hear where rows are (ADR 0025): the epoch that it remembers, and the end of the connections that they have
+//! made before.
 
 use std::time::Duration;
 
-use postgres_protocol::escape::escape_literal;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use switchyard_catalog::RouterId;
 use tokio::time::{Instant, sleep};
 
 use crate::config::Settings;
-use crate::topology::link::{LINK_NAME, Link, LinkError};
+use crate::topology::link::{LINK_NAME, Link, LinkError, TextRow};
 
 /// The longest that PostgreSQL may take to end them.
 const HEED: Duration = Duration::from_secs(10);
@@ -25,6 +26,53 @@ SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
         WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 1
           AND ((l.classid::pg_catalog.int8 << 32) | l.objid::pg_catalog.int8) = ANY ($ROUTERS))";
 
+/// What a node remembers, also of what is set since its present connection began.
+const REMEMBERED: &str = "\
+SELECT pg_catalog.split_part(kept.setting, '=', 2)
+  FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
+       pg_catalog.unnest(s.setconfig) AS kept (setting)
+ WHERE s.setrole = 0 AND d.datname = pg_catalog.current_database() AND kept.setting LIKE 'switchyard.epoch=%'";
+
+/// Whether the user may set that.
+const MAY_REMEMBER: &str = "\
+SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+
+/// The epoch that a node remembers; 0 if it remembers none.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn remembered(link: &mut Link) -> Result<u64, LinkError> {
+    let epoch = value(link.ask(REMEMBERED).await?);
+    Ok(epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0))
+}
+
+/// Whether the user may have a primary remember one.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn may_remember(link: &mut Link) -> Result<bool, LinkError> {
+    let may = value(link.ask(MAY_REMEMBER).await?);
+    Ok(may.as_deref() != Some("f"))
+}
+
+/// Has a primary remember an epoch: connections that are made from then on are not used by who knows of none so new.
+///
+/// # Errors
+/// [`LinkError`].
+pub async fn remember(link: &mut Link, database: &str, epoch: u64) -> Result<(), LinkError> {
+    let set = format!(
+        "ALTER DATABASE {} SET switchyard.epoch = {}",
+        escape_identifier(database),
+        escape_literal(&epoch.to_string())
+    );
+    link.ask(&set).await?;
+    Ok(())
+}
+
+fn value(rows: Vec<TextRow>) -> Option<String> {
+    rows.into_iter().next()?.into_iter().next()?
+}
+
 /// Ends the connections of the configured users to a node which are no connections of these routers: whoever has made them does not hear that rows move.
 /// Only those that there are at first; those that come later have seen what the node says then.
 ///
@@ -37,11 +85,7 @@ pub async fn end_strangers(
 ) -> Result<(), LinkError> {
     let users = settings.users.iter().map(|user| user.name.to_string());
     let routers = routers.iter().map(|router| router.0.to_string());
-    let moment = link.ask("SELECT pg_catalog.clock_timestamp()").await?;
-    let moment = moment
-        .into_iter()
-        .next()
-        .and_then(|row| row.into_iter().next()?);
+    let moment = value(link.ask("SELECT pg_catalog.clock_timestamp()").await?);
     let moment = moment.ok_or(LinkError::Unexpected("the time"))?;
     let end = END
         .replace("$USERS", &array(users, "pg_catalog.name"))

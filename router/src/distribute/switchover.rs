@@ -8,7 +8,7 @@ use switchyard_wire::SqlState;
 use tokio::time::{Instant, sleep};
 
 use super::places::Places;
-use super::{Change, Request, refused};
+use super::{Change, Request, refused, silent};
 use crate::config::Settings;
 use crate::execute::failure::Failure;
 use crate::topology::link::{Link, LinkError, Visitor};
@@ -53,6 +53,8 @@ pub(super) async fn run(
         .map_err(|unnamed| refused("55000", unnamed.to_string()))?;
     let catalog = Catalog::open_patiently(credentials).await;
     let catalog = catalog.map_err(unreachable)?;
+    let settings = request.services.settings.load_full();
+    silent::can_be_kept_out(request, &settings, &catalog).await?;
     let prepared = prepare(places, &id).await?;
     let decided = decide(&catalog, change, known, &id).await;
     if let Err(failure) = decided {
@@ -61,11 +63,16 @@ pub(super) async fn run(
         }
         return Err(failure);
     }
-    catalog.close().await;
     let decided = Instant::now();
     follow(&request.services.topology, request.database, change).await?;
     sleep(FOLLOWING.saturating_sub(decided.elapsed()) + SPARED).await;
-    let settings = request.services.settings.load_full();
+    let kept_out = silent::keep_out(request, &settings, &catalog, known.epoch + 1).await;
+    kept_out.map_err(|failure| {
+        unfinished(&format!(
+            "routers that do not follow the catalog may be at work: {failure}"
+        ))
+    })?;
+    catalog.close().await;
     release(request, &settings).await;
     end(places, &prepared, &id, true).await;
     Ok(())
@@ -125,6 +132,12 @@ async fn settle(catalog: &Catalog, gid: &str) -> Result<(), Failure> {
     })
 }
 
+fn unfinished(why: &str) -> Failure {
+    refused("08007", format!("the change is recorded, but {why}"))
+        .detail("The table stays locked until routers have ended what is prepared.")
+        .into()
+}
+
 fn given_up() -> Failure {
     refused("08006", "the connection to the catalog was lost".to_owned())
         .hint("Nothing has been changed: call it again.")
@@ -153,10 +166,7 @@ async fn follow(
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            let message = "the change is recorded, but the router has not heard of it yet";
-            return Err(refused("08007", message.to_owned())
-                .detail("The table stays locked until it has.")
-                .into());
+            return Err(unfinished("the router has not heard of it yet"));
         }
         sleep(PAUSE).await;
     }

@@ -126,6 +126,39 @@ fn a_router_that_was_cut_off_before() {
     assert_eq!(reads_nothing_old(&mut distant.client()), 51);
 }
 
+/// A table is distributed, and undistributed again.
+#[test]
+fn a_router_that_is_cut_off_when_a_table_is_distributed() {
+    let stand = stand();
+    let distant = Distant::new(&stand);
+    let mut near = stand.bed.client();
+    near.run("CREATE TABLE notes (id bigint PRIMARY KEY)")
+        .succeeded();
+    near.run("INSERT INTO notes SELECT generate_series(1, 300)")
+        .succeeded();
+    let all = "SELECT count(*) FROM notes";
+    let mut far = distant.client();
+    eventually("it knows the table", || is_right(&far.run(all), "300"));
+    let mut idle = distant.client();
+    distant.cut_off();
+    for change in [
+        "SELECT create_distributed_table('notes', 'id')",
+        "SELECT undistribute_table('notes')",
+    ] {
+        near.run(change).succeeded();
+        assert_eq!(near.run(all).value(), "300");
+        for client in [&mut far, &mut idle] {
+            assert!(!is_right(&client.run(all), "300"), "{change}");
+            let failure = client.run("INSERT INTO notes VALUES (301)").failure;
+            assert!(failure.is_some(), "{change}");
+        }
+    }
+    distant.heal();
+    distant.hears_again();
+    assert_eq!(distant.client().run(all).value(), "300");
+    stand.is_clean(Asks::Two);
+}
+
 /// While clients of another router work, and rows are on their way.
 #[test]
 fn a_router_that_is_cut_off_meanwhile() {
