@@ -37,7 +37,7 @@ pub use client::{Client, Login, Message, bind};
 pub use proxied::Proxied;
 pub use proxy::{Hold, Mode, Proxy};
 pub use reply::{Column, Failure, Reply};
-pub use reshard::{Asks, Outcome, Reshard};
+pub use reshard::{Asks, Outcome, Reshard, migrate};
 pub use router::{Router, RouterPorts, command};
 pub use switchyard_cluster as cluster;
 pub use switchyard_router::demo::shop;

@@ -1,6 +1,6 @@
 //! A bed whose buckets can move: two shards behind a router, a third that is empty, and the program that moves them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use switchyard_cluster::{Cluster, ClusterSpec, MOVING_RIGHTS, Node, with_shard};
@@ -46,6 +46,29 @@ impl Outcome {
         assert!(self.well, "{}{}", self.output, self.log);
         self.output
     }
+}
+
+/// Runs the program that moves rows, with a command and a file, to its end.
+pub fn migrate(arguments: &[&str], file: &Path) -> Outcome {
+    let output = migration(arguments, file).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Outcome {
+        well: output.status.success(),
+        output: text(output.stdout),
+        log: text(output.stderr),
+    }
+}
+
+fn migration(arguments: &[&str], file: &Path) -> Command {
+    let mut command = Command::new(program("switchyard-migrate-under-test"));
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 impl Reshard {
@@ -118,15 +141,7 @@ impl Reshard {
 
     /// The program with a command and a file.
     pub fn command(&self, asks: Asks, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("switchyard-migrate-under-test"));
-        command
-            .args(arguments)
-            .arg("--config")
-            .arg(self.file(asks))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
+        migration(arguments, &self.file(asks))
     }
 
     /// Starts it.
@@ -136,13 +151,7 @@ impl Reshard {
 
     /// Runs it to its end.
     pub fn run(&self, asks: Asks, arguments: &[&str]) -> Outcome {
-        let output = self.command(asks, arguments).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Outcome {
-            well: output.status.success(),
-            output: text(output.stdout),
-            log: text(output.stderr),
-        }
+        migrate(arguments, &self.file(asks))
     }
 
     /// Every row is where the catalog says, and nothing is left behind.
