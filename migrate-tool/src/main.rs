@@ -71,9 +71,8 @@ struct Chosen {
 struct Moving {
     #[command(flatten)]
     chosen: Chosen,
-    /// About how many rows move in one transaction; they cannot be written meanwhile
-    #[arg(long, value_name = "ROWS", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    group_rows: u64,
+    #[command(flatten)]
+    pace: movement::Pace,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -213,11 +212,11 @@ fn move_rows(settings: &Settings, moving: &Moving, back: bool) -> Result<(), Fai
         print_plan(settings, false)?;
         is_wanted()?;
     }
-    let rows = moving.group_rows;
+    let pace = &moving.pace;
     for database in moving.chosen.databases(settings)? {
         let report = match back {
-            true => runtime()?.block_on(movement::rollback(settings, &database.name, rows)),
-            false => runtime()?.block_on(movement::apply(settings, database, rows)),
+            true => runtime()?.block_on(movement::rollback(settings, &database.name, pace)),
+            false => runtime()?.block_on(movement::apply(settings, database, pace)),
         };
         print(&report?, moving.chosen.common.json)?;
     }
@@ -239,7 +238,7 @@ fn isolate(settings: &Settings, isolating: &Isolating) -> Result<(), Failure> {
         is_wanted()?;
     }
     let meant = (table.as_str(), key.as_str(), shard.as_str());
-    let isolated = movement::isolate(settings, database, meant, moving.group_rows);
+    let isolated = movement::isolate(settings, database, meant, &moving.pace);
     let report = runtime()?.block_on(isolated)?;
     print(&report, moving.chosen.common.json)
 }

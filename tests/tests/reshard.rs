@@ -2,6 +2,8 @@
 
 #[path = "reshard/cut_off.rs"]
 mod cut_off;
+#[path = "reshard/grow.rs"]
+mod grow;
 #[path = "reshard/kills.rs"]
 mod kills;
 #[path = "reshard/load.rs"]
@@ -9,7 +11,8 @@ mod load;
 #[path = "reshard/methods.rs"]
 mod methods;
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use load::{stand, under_load};
 use switchyard_tests::{Asks, Client, Login, Reshard, eventually};
@@ -135,6 +138,31 @@ fn killed(stand: &Reshard) {
     let marks = stand.on_all("SELECT count(*) FROM marks");
     assert!(marks.iter().all(|count| count != "0"), "{marks:?}");
     done.is_there(stand);
+}
+
+/// Two hours from now, by UTC, and three.
+fn later() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let hour = |hours| (now.as_secs() / 3600 + hours) % 24;
+    format!("{:02}:00-{:02}:00", hour(2), hour(3))
+}
+
+#[test]
+fn rows_move_when_they_may() {
+    let stand = stand();
+    let wrong = stand.run(Asks::Three, &["apply", "--yes", "--window", "8-9"]);
+    assert!(!wrong.well && wrong.log.contains("such as 22:00-06:30"));
+    let mut program = stand.spawn(Asks::Three, &["apply", "--yes", "--window", &later()]);
+    let log = BufReader::new(program.stderr.take().unwrap());
+    let held_up = |line: &String| line.contains("nothing moves for now");
+    assert!(log.lines().map_while(Result::ok).any(|line| held_up(&line)));
+    assert_eq!(stand.superuser(2, "SELECT count(*) FROM marks"), "0");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    stand
+        .run(Asks::Three, &["apply", "--yes", "--max-lag", "1"])
+        .succeeded();
+    stand.is_clean(Asks::Three);
 }
 
 /// A column that comes while rows move goes with them.

@@ -7,7 +7,7 @@ use switchyard_schema::{Bucket, BucketMap, Database, Key, Method, ShardIndex, Ta
 
 use super::family::key_type;
 use super::tables::refused;
-use super::{Error, Report, Work, go, newcomer};
+use super::{Error, Pace, Report, Work, go, newcomer};
 
 /// Moves a key's bucket to a shard, and all others away from there, or goes on with that.
 ///
@@ -17,7 +17,7 @@ pub(crate) async fn isolate(
     settings: &Settings,
     desired: &Database,
     (table, key, shard): (&str, &str, &str),
-    group_rows: u64,
+    pace: &Pace,
 ) -> Result<Report, Error> {
     let mut work = Work::open(settings, &desired.name).await?;
     let bucket = bucket(&work, table, key).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn isolate(
             work.lease.record(&now, &target(&now)).await?;
         }
     }
-    go(work, group_rows).await
+    go(work, pace).await
 }
 
 /// The bucket of a key.

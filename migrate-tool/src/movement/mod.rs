@@ -12,6 +12,7 @@ mod index;
 mod isolate;
 mod layout;
 mod newcomer;
+mod pace;
 mod part;
 mod report;
 mod run;
@@ -33,6 +34,7 @@ use tokio::time::sleep;
 
 use crate::servers::{self, Server, ServerError};
 pub(crate) use isolate::isolate;
+pub(crate) use pace::Pace;
 pub(crate) use report::{Report, Status};
 use run::Run;
 pub(crate) use survey::{Amount, Survey, survey};
@@ -222,7 +224,7 @@ async fn known(catalog: &Catalog, database: &str) -> Result<CatalogDatabase, Err
 pub(crate) async fn apply(
     settings: &Settings,
     desired: &Database,
-    group_rows: u64,
+    pace: &Pace,
 ) -> Result<Report, Error> {
     let mut work = Work::open(settings, &desired.name).await?;
     newcomer::welcome(&mut work, desired).await?;
@@ -244,7 +246,7 @@ pub(crate) async fn apply(
             work.lease.record(&former, &target).await?;
         }
     }
-    go(work, group_rows).await
+    go(work, pace).await
 }
 
 /// Moves rows back to where they were before.
@@ -254,7 +256,7 @@ pub(crate) async fn apply(
 pub(crate) async fn rollback(
     settings: &Settings,
     database: &str,
-    group_rows: u64,
+    pace: &Pace,
 ) -> Result<Report, Error> {
     let mut work = Work::open(settings, database).await?;
     let movement = work.movement().await?;
@@ -262,7 +264,7 @@ pub(crate) async fn rollback(
     work.lease
         .record(&movement.target, &movement.former)
         .await?;
-    go(work, group_rows).await
+    go(work, pace).await
 }
 
 /// Accepts what has moved: shards that own nothing and are not in the file any more are no shards of the catalog, and there is no way back.
@@ -333,9 +335,9 @@ pub(crate) async fn status(settings: &Settings, database: &str) -> Result<Status
 }
 
 /// Moves what is left of the recorded movement.
-async fn go(mut work: Work<'_>, group_rows: u64) -> Result<Report, Error> {
+async fn go(mut work: Work<'_>, pace: &Pace) -> Result<Report, Error> {
     work.announce().await?;
-    let outcome = Run::begin(&mut work, group_rows).await;
+    let outcome = Run::begin(&mut work, pace).await;
     let outcome = match outcome {
         Ok(run) => run.finish(&mut work).await,
         Err(error) => Err(error),

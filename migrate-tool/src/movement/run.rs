@@ -8,11 +8,11 @@ use switchyard_schema::Shift;
 use tokio::time::{Instant, sleep};
 
 use super::family::Family;
-use super::group::Group;
+use super::group::{Filled, Group};
 use super::part::part;
 use super::switchover;
 use super::visit::{self, Visit};
-use super::{Error, Report, Work, index, layout, newcomer, report, strangers, survey};
+use super::{Error, Pace, Report, Work, index, layout, newcomer, report, strangers, survey};
 use crate::servers::{Server, ServerError};
 
 /// So often a group is tried that clients are in the way of, and so long after the time before.
@@ -49,11 +49,13 @@ pub(super) struct Run {
     families: Vec<Family>,
     /// Families whose tables have indexes by which groups are found.
     indexed: Vec<usize>,
-    /// About how many rows the next group has, and the most it may have.
+    /// About how many rows the next group has.
     rows: u64,
-    most: u64,
     /// So long its rows are to take.
     aim: Duration,
+    pace: Pace,
+    /// Nothing may move at the moment.
+    is_held_up: bool,
     /// How often the present group has been tried in vain.
     failures: usize,
     began: Instant,
@@ -64,16 +66,17 @@ pub(super) struct Run {
 
 impl Run {
     /// Looks whether all can take part.
-    pub(super) async fn begin(work: &mut Work<'_>, most: u64) -> Result<Run, Error> {
+    pub(super) async fn begin(work: &mut Work<'_>, pace: &Pace) -> Result<Run, Error> {
         let mut crew = Crew::assemble(work).await?;
         newcomer::can_take_part(&mut crew.servers).await?;
         let mut run = Run {
             crew,
             families: Vec::new(),
             indexed: Vec::new(),
-            rows: FEW.min(most),
-            most,
+            rows: FEW.min(pace.group_rows),
             aim: AIM,
+            pace: pace.clone(),
+            is_held_up: false,
             failures: 0,
             began: Instant::now(),
             expected: 0,
@@ -122,6 +125,10 @@ impl Run {
             if movement.paused {
                 break;
             }
+            if self.is_held_up(work).await? {
+                sleep(BETWEEN).await;
+                continue;
+            }
             match self.next(&now, &target)? {
                 Some((family, whole)) => self.step(work, (family, whole), &movement).await?,
                 None => {
@@ -140,6 +147,21 @@ impl Run {
         self.report.seconds = self.began.elapsed().as_secs_f64();
         self.report.epoch = work.known.epoch;
         Ok(self.report)
+    }
+
+    /// Whether nothing may move at the moment. Meanwhile routers need not hear of the catalog.
+    async fn is_held_up(&mut self, work: &mut Work<'_>) -> Result<bool, Error> {
+        let why = self.pace.held_up(&mut self.crew.visits).await;
+        match (self.is_held_up, &why) {
+            (false, Some(why)) => {
+                tracing::info!(%why, "nothing moves for now");
+                work.lease.rest().await?;
+            }
+            (true, None) => work.announce().await?,
+            (true, Some(_)) | (false, None) => {}
+        }
+        self.is_held_up = why.is_some();
+        Ok(self.is_held_up)
     }
 
     /// What is to move next, and the number of its family.
@@ -185,7 +207,8 @@ impl Run {
         let shift = part(&whole, &now, (family, source), self.rows).await?;
         let started = Instant::now();
         match self.move_group(work, number, &shift).await {
-            Ok(Some(rows)) => {
+            Ok(Some(Filled { rows, is_awaited })) => {
+                let took = started.elapsed();
                 self.failures = 0;
                 self.report.moved(&shift.keys, rows);
                 work.refresh().await?;
@@ -194,7 +217,10 @@ impl Run {
                     left: layout::differing(&work.known.layout(), &movement.target),
                     since: self.began.elapsed(),
                 };
-                progress.tell(&self.report, (rows, started.elapsed()));
+                progress.tell(&self.report, (rows, took));
+                if is_awaited {
+                    sleep(self.pace.rest(took)).await;
+                }
                 return Ok(());
             }
             // Tables have been distributed or altered meanwhile.
@@ -208,7 +234,7 @@ impl Run {
                 tracing::info!(reason = %error, "clients are in the way, or what an earlier run has left: trying again");
                 self.failed(Error::Server(error))?;
                 self.aim = AIM;
-                self.rows = (self.rows / 4).max(FEW).min(self.most);
+                self.rows = (self.rows / 4).max(FEW).min(self.pace.group_rows);
                 sleep(BETWEEN).await;
                 self.crew = Crew::assemble(work).await?;
                 switchover::settle(work, &mut self.crew.servers).await?;
@@ -218,13 +244,13 @@ impl Run {
         work.refresh().await
     }
 
-    /// Moves a group; the number of its rows. `None`: the catalog is not what it was.
+    /// Moves a group. `None`: the catalog is not what it was.
     async fn move_group(
         &mut self,
         work: &mut Work<'_>,
         number: usize,
         shift: &Shift,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<Filled>, Error> {
         let Crew { servers, visits } = &mut self.crew;
         let pair = servers.get_disjoint_mut([shift.from.position(), shift.to.position()]);
         let [source, target] = pair.map_err(|_| Error::Unsteady)?;
@@ -245,7 +271,7 @@ impl Run {
         let step = Step::Layout(&next);
         let moved = switchover::run(work, &mut [source, target], visits, step).await?;
         self.fit(took, filled.is_awaited);
-        Ok(moved.then_some(filled.rows))
+        Ok(moved.then_some(filled))
     }
 
     /// The next group is as large as this one should have been, whose rows took so long; and larger for as long as nobody waits for any.
@@ -257,7 +283,7 @@ impl Run {
         let rows = self.rows as f64;
         let fitting = rows * self.aim.as_secs_f64() / took.as_secs_f64().max(f64::MIN_POSITIVE);
         let fitting = fitting.clamp(rows / GROWTH, rows * GROWTH) as u64;
-        self.rows = fitting.max(FEW).min(self.most);
+        self.rows = fitting.max(FEW).min(self.pace.group_rows);
     }
 
     /// A group has not moved: not too often.

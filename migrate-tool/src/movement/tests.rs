@@ -1,9 +1,56 @@
 use std::collections::BTreeMap;
 
+use std::sync::Arc;
+
 use switchyard_catalog::Layout;
+use switchyard_cluster::{Cluster, RouterFile};
+use switchyard_router::config::ProcessEnvironment;
+use switchyard_router::topology::link::{Link, Visitor};
 use switchyard_schema::{BucketMap, Shard, ShardIndex};
 
 use super::*;
+
+const TABLES: &str = "\n[[databases.tables]]\nname = 't'\nmethod = 'reference'\n";
+
+fn settings(cluster: &Cluster) -> Settings {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shop.toml");
+    let text = cluster.router_file(&RouterFile {
+        listen: 1,
+        http: 2,
+        auth: "scram-sha-256",
+        router: "",
+        tables: TABLES,
+    });
+    std::fs::write(&file, text).unwrap();
+    Settings::load(&file, &ProcessEnvironment).unwrap()
+}
+
+/// A session of the first shard's primary.
+pub(super) async fn server(cluster: &Cluster) -> Server {
+    let settings = settings(cluster);
+    let state = DatabaseState::configured(Arc::new(settings.file.databases[0].clone()));
+    let servers = servers::connect(&settings, &state, Some(&[0]), PATIENCE).await;
+    servers.unwrap().remove(0)
+}
+
+/// Sessions that look after all nodes of the first shard.
+pub(super) async fn visits(cluster: &Cluster) -> Vec<visit::Visit> {
+    let settings = settings(cluster);
+    let server = server(cluster).await;
+    let user = settings.monitor_user().unwrap();
+    let visitor = Visitor::new(user, Duration::from_secs(5), Duration::from_secs(5));
+    let mut visits = Vec::new();
+    for node in &server.nodes {
+        let link = Link::open(&visitor, node, "shop").await.unwrap();
+        visits.push(visit::Visit {
+            shard: server.shard,
+            name: server.name.clone(),
+            link,
+        });
+    }
+    visits
+}
 
 fn database(shards: &[(&str, u32)]) -> Database {
     let shard = |(name, weight): &(&str, u32)| Shard {

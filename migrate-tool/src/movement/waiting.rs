@@ -68,35 +68,10 @@ pub(super) async fn giving_way<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use switchyard_cluster::{Cluster, ClusterSpec};
 
-    use switchyard_cluster::{Cluster, ClusterSpec, RouterFile};
-    use switchyard_router::config::{ProcessEnvironment, Settings};
-    use switchyard_router::topology::builder::DatabaseState;
-
+    use super::super::tests::{server, visits};
     use super::*;
-    use crate::servers::connect;
-
-    const TABLES: &str = "\n[[databases.tables]]\nname = 't'\nmethod = 'reference'\n";
-
-    /// A session of the only shard.
-    async fn session(cluster: &Cluster) -> Server {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("shop.toml");
-        let text = cluster.router_file(&RouterFile {
-            listen: 1,
-            http: 2,
-            auth: "scram-sha-256",
-            router: "",
-            tables: TABLES,
-        });
-        std::fs::write(&file, text).unwrap();
-        let settings = Settings::load(&file, &ProcessEnvironment).unwrap();
-        let state = DatabaseState::configured(Arc::new(settings.file.databases[0].clone()));
-        let patience = Duration::from_secs(100);
-        let mut servers = connect(&settings, &state, None, patience).await.unwrap();
-        servers.remove(0)
-    }
 
     /// The longest statement that is seen to end.
     const LONG: &str = "SELECT pg_catalog.pg_sleep(60)";
@@ -104,17 +79,14 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_given_way_to() {
         let cluster = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
-        let mut moving = session(&cluster).await;
-        let mut client = session(&cluster).await;
-        let Server {
-            shard, name, link, ..
-        } = session(&cluster).await;
-        let mut visits = [Visit { shard, name, link }];
+        let mut moving = server(&cluster).await;
+        let mut client = server(&cluster).await;
+        let mut visits = visits(&cluster).await;
         let rows = "CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1), (2)";
         moving.ask(rows).await.unwrap();
         let taken = "BEGIN; DELETE FROM public.t WHERE id = 1";
         moving.ask(taken).await.unwrap();
-        let pid = (shard, moving.link.target().pid());
+        let pid = (moving.shard, moving.link.target().pid());
         // Nobody does, for longer than clients might wait.
         let slow = format!(
             "SELECT pg_catalog.pg_sleep({})",
