@@ -37,7 +37,7 @@ enum Command {
     /// Say what would move to make the actual state what the configuration file asks for. Touches nothing.
     Plan(Common),
     /// Look whether every row is on the shard that owns it, and reference tables are the same everywhere. Touches nothing.
-    Verify(Common),
+    Verify(Verifying),
     /// Move rows to where the configuration file asks for, while clients work; or go on with that.
     Apply(Moving),
     /// Give a key of a table by hash a shard of its own, with the keys that share its bucket: all other buckets leave it.
@@ -54,6 +54,15 @@ enum Command {
     Resume(Chosen),
     /// Say how far the movement is.
     Status(Chosen),
+}
+
+/// A command that looks at rows.
+#[derive(Debug, Args)]
+struct Verifying {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    manner: verify::Manner,
 }
 
 /// A command for some databases.
@@ -97,7 +106,7 @@ struct Isolating {
 impl Command {
     fn common(&self) -> &Common {
         match self {
-            Self::Plan(common) | Self::Verify(common) => common,
+            Self::Plan(common) | Self::Verify(Verifying { common, .. }) => common,
             Self::Apply(Moving { chosen, .. })
             | Self::Rollback(Moving { chosen, .. })
             | Self::Isolate(Isolating {
@@ -177,7 +186,7 @@ fn main() -> ExitCode {
 fn run(command: &Command, settings: &Settings) -> Result<bool, Failure> {
     match command {
         Command::Plan(common) => return print_plan(settings, common.json),
-        Command::Verify(common) => return print_verified(settings, common.json),
+        Command::Verify(verifying) => return print_verified(settings, verifying),
         Command::Apply(moving) => move_rows(settings, moving, false)?,
         Command::Isolate(isolating) => isolate(settings, isolating)?,
         Command::Rollback(moving) => move_rows(settings, moving, true)?,
@@ -313,18 +322,18 @@ async fn planned(settings: &Settings) -> Result<plan::Plan, Failure> {
 }
 
 /// False: rows are wrong.
-fn print_verified(settings: &Settings, json: bool) -> Result<bool, Failure> {
-    let report = runtime()?.block_on(verified(settings))?;
-    print(&report, json)?;
+fn print_verified(settings: &Settings, verifying: &Verifying) -> Result<bool, Failure> {
+    let report = runtime()?.block_on(verified(settings, &verifying.manner))?;
+    print(&report, verifying.common.json)?;
     Ok(report.is_clean())
 }
 
 /// Looks at all rows. Where something is wrong and the catalog has changed meanwhile, they may be where it says now: again.
-async fn verified(settings: &Settings) -> Result<verify::Report, Failure> {
+async fn verified(settings: &Settings, manner: &verify::Manner) -> Result<verify::Report, Failure> {
     let revision = |actual: &Option<Snapshot>| actual.as_ref().map(|actual| actual.revision);
     for _ in 0..LOOKS {
         let before = actual(settings).await?;
-        let report = verify::verify(settings, before.as_ref()).await?;
+        let report = verify::verify(settings, before.as_ref(), manner).await?;
         if report.is_clean() || revision(&before) == revision(&actual(settings).await?) {
             return Ok(report);
         }

@@ -61,6 +61,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
     pub(crate) async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, ServerError> {
         let answer = self.link.ask(sql).await;
         answer.map_err(|source| self.failed(source))

@@ -154,6 +154,7 @@ fn rows_are_found_where_they_should_not_be() {
     well(&stand);
     misplaced(&stand);
     unlike(&stand);
+    resumed(&stand);
     written_meanwhile(&stand);
     hidden(&stand);
 }
@@ -236,6 +237,34 @@ fn unlike(stand: &Stand) {
         );
     }
     assert!(stand.verify().0);
+}
+
+/// One that could not look at a table goes on there, and has what it had looked at before.
+fn resumed(stand: &Stand) {
+    let directory = tempfile::tempdir().unwrap();
+    let notes = directory.path().join("notes");
+    let notes = notes.to_str().unwrap();
+    let verify = || {
+        let arguments = ["--resume", notes, "--piece-pages", "1", "--busy", "90"];
+        let output = stand.run(&arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), text)
+    };
+    stand.sql(1, "ALTER TABLE regions RENAME TO elsewhere");
+    assert_eq!(verify(), (false, String::new()));
+    stand.sql(1, "ALTER TABLE elsewhere RENAME TO regions");
+    let stray = stand.sql(0, "SELECT min(id) FROM users");
+    stand.sql(1, &format!("INSERT INTO users (id) VALUES ({stray})"));
+    let (well, text) = verify();
+    assert!(
+        well && text.contains("  users: 1000 rows, all well\n"),
+        "{text}"
+    );
+    // Now everything has been looked at, and is again.
+    let (well, text) = verify();
+    assert!(!well && text.contains("  users: 1001 rows\n"), "{text}");
+    stand.sql(1, &format!("DELETE FROM users WHERE id = {stray}"));
+    assert!(verify().0);
 }
 
 /// Copies are written one after the other, all the time; nothing is ever wrong.

@@ -7,6 +7,7 @@
 
 mod copies;
 mod placed;
+mod progress;
 mod report;
 mod sql;
 
@@ -23,6 +24,7 @@ use switchyard_schema::{Distribution, Table};
 
 use crate::servers::{self, Server, ServerError};
 
+pub(crate) use progress::{Manner, Progress};
 pub(crate) use report::Report;
 use report::{DatabaseReport, TableReport};
 
@@ -35,6 +37,9 @@ pub(crate) enum Error {
     /// A server cannot be asked.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// What has been looked at cannot be noted.
+    #[error("noting what has been looked at: {0}")]
+    Notes(#[from] std::io::Error),
     /// File and servers disagree about a table.
     #[error("database \"{database}\", table {table}: {message}")]
     Table {
@@ -59,7 +64,9 @@ async fn ask_all(servers: &mut [Server], sql: &str) -> Result<Vec<Vec<TextRow>>,
 pub(crate) async fn verify(
     settings: &Settings,
     actual: Option<&Snapshot>,
+    manner: &Manner,
 ) -> Result<Report, Error> {
+    let progress = Progress::load(manner)?;
     let mut report = Report::default();
     for database in &settings.file.databases {
         let known = actual.and_then(|actual| actual.databases.get(&database.name));
@@ -70,19 +77,21 @@ pub(crate) async fn verify(
             state.epoch = known.epoch;
         }
         let epoch = known.map(|known| known.epoch);
-        let tables = verify_database(settings, &state).await?;
+        let tables = verify_database(settings, &state, &progress).await?;
         report.databases.push(DatabaseReport {
             name: database.name.clone(),
             epoch,
             tables,
         });
     }
+    progress.finish()?;
     Ok(report)
 }
 
 async fn verify_database(
     settings: &Settings,
     state: &DatabaseState,
+    progress: &Progress,
 ) -> Result<Vec<TableReport>, Error> {
     let mut servers = servers::connect(settings, state, None, PATIENCE).await?;
     let Some(first) = servers.first_mut() else {
@@ -94,14 +103,14 @@ async fn verify_database(
     let mut reports = Vec::new();
     for table in &state.schema.tables {
         tracing::info!(database = %state.schema.name, table = %table.name, "looking at a table's rows");
-        reports.push(verify_table(&mut servers, state, &relations, table).await?);
+        reports.push(verify_table(&mut servers, (state, progress), &relations, table).await?);
     }
     Ok(reports)
 }
 
 async fn verify_table(
     servers: &mut [Server],
-    state: &DatabaseState,
+    (state, progress): (&DatabaseState, &Progress),
     relations: &Relations,
     table: &Table,
 ) -> Result<TableReport, Error> {
@@ -123,7 +132,7 @@ async fn verify_table(
             let sharding = sharding.ok_or_else(|| wrong("it has no shard key".to_owned()))?;
             let rule = placed::Rule::of(key, sharding.map.key_type(), &state.buckets);
             let rule = rule.map_err(|error| wrong(error.to_string()))?;
-            placed::look(servers, table, &rule).await?
+            placed::look(servers, table, &rule, progress).await?
         }
     };
     Ok(TableReport {

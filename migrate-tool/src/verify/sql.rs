@@ -1,5 +1,6 @@
 //! What servers are asked. Pure.
 
+use postgres_protocol::escape::escape_literal;
 use switchyard_schema::{ShardIndex, TableName};
 
 use crate::names::quoted;
@@ -9,10 +10,27 @@ const EXAMPLES: usize = 5;
 /// Characters of a row that are shown.
 const SHOWN: usize = 200;
 
-/// How many rows of those that one shard has each shard owns: its position, and their number. `owner` is the expression for a row's shard.
-pub(super) fn owners(table: &TableName, owner: &str) -> String {
-    let table = quoted(table);
-    format!("SELECT {owner} AS owner, count(*) FROM {table} GROUP BY 1 ORDER BY 1")
+/// How many rows of those that one shard has each shard owns: its position, and their number. `owner` is the expression for a row's shard; `pages` are the first that are
+/// looked at, and the first that are not any more.
+pub(super) fn owners(table: &str, owner: &str, pages: Option<(u64, Option<u64>)>) -> String {
+    let condition = match pages {
+        None => String::new(),
+        Some((from, None)) => format!("WHERE ctid >= '({from},0)'::pg_catalog.tid"),
+        Some((from, Some(to))) => format!(
+            "WHERE ctid >= '({from},0)'::pg_catalog.tid AND ctid < '({to},0)'::pg_catalog.tid"
+        ),
+    };
+    format!("SELECT {owner} AS owner, count(*) FROM {table} {condition} GROUP BY 1 ORDER BY 1")
+}
+
+/// The tables that have a table's rows, itself or its partitions, and their pages.
+pub(super) fn stored(table: &TableName) -> String {
+    let table = escape_literal(&quoted(table));
+    format!(
+        "SELECT c.oid::regclass, pg_relation_size(c.oid) / current_setting('block_size')::int8 FROM pg_class c
+          WHERE c.relkind = 'r' AND (c.oid = {table}::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree({table}::regclass)))
+          ORDER BY c.oid"
+    )
 }
 
 /// Keys of rows that a shard has and another one owns.
