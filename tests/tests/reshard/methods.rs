@@ -261,9 +261,10 @@ fn clients_notice_nothing_of_other_methods() {
     for [two, three] in WAYS {
         let stand = stand_by(two, three);
         let done = under_load(&stand, || {
-            let few = ["apply", "--yes", "--group-rows", "200"];
+            let few = ["apply", "--yes", "--group-rows", "200", "--busy", "100"];
             stand.run(Asks::Three, &few).succeeded();
-            stand.run(Asks::Three, &["rollback", "--yes"]).succeeded();
+            let back = ["rollback", "--yes", "--busy", "100"];
+            stand.run(Asks::Three, &back).succeeded();
         });
         stand.is_clean(Asks::Three);
         done.is_there(&stand);
