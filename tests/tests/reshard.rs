@@ -157,6 +157,12 @@ fn rows_move_when_they_may() {
     let held_up = |line: &String| line.contains("nothing moves for now");
     assert!(log.lines().map_while(Result::ok).any(|line| held_up(&line)));
     assert_eq!(stand.superuser(2, "SELECT count(*) FROM marks"), "0");
+    // It waits, and nobody else does its work meanwhile.
+    for command in [["apply", "--yes"].as_slice(), &["finish"], &["abort"]] {
+        let second = stand.run(Asks::Three, command);
+        let reason = "another program is moving rows of database \"shop\"";
+        assert!(!second.well && second.log.contains(reason), "{second:?}");
+    }
     program.kill().unwrap();
     program.wait().unwrap();
     stand

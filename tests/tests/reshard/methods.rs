@@ -7,7 +7,7 @@ use super::load::{stand_by, under_load};
 
 /// Days with their notes, ports, and parts: by range, list and remainder. The key of none of them is NULL alone.
 const DDL: &str = "
-CREATE TABLE days (day date, n int NOT NULL);
+CREATE TABLE days (day date, n int NOT NULL, m float8 DEFAULT 'NaN', twice int GENERATED ALWAYS AS (n * 2) STORED, z float8 DEFAULT '-0');
 CREATE UNIQUE INDEX days_day ON days (day);
 CREATE TABLE notes (at date REFERENCES days (day), words text[] NOT NULL);
 CREATE TYPE flag AS ENUM ('red', 'blue');
@@ -71,7 +71,7 @@ const NULLS: [&str; 3] = [
 ];
 /// What has to be the same whatever moves.
 const SEEN: &str = "\
-SELECT (SELECT count(*) || ' ' || sum(n) FROM days), (SELECT count(*) || ' ' || sum(length(words[2])) FROM notes),
+SELECT (SELECT concat_ws(' ', count(*), sum(n), sum(twice), min(m), min(z::text)) FROM days), (SELECT count(*) || ' ' || sum(length(words[2])) FROM notes),
        (SELECT count(*) || ' ' || sum(cardinality(flags)) || ' ' || sum(length(spot::text)) FROM ports),
        (SELECT count(*) || ' ' || sum(id) || ' ' || sum(length(flags::text)) FROM parts)";
 /// What each shard has.
