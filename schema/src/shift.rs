@@ -187,7 +187,7 @@ impl Method {
                     remainders,
                 },
             ) => {
-                let now = some(now);
+                let now = at_least_one(now);
                 let mut shards: Vec<ShardIndex> =
                     (0..*modulus).map(|at| now[at % now.len()]).collect();
                 for remainder in remainders {
@@ -247,7 +247,7 @@ fn shifts<T>(pairs: BTreeMap<Pair, Vec<T>>, keys: impl Fn(Vec<T>) -> Keys) -> Ve
 }
 
 /// A list of shards that is never empty.
-fn some(shards: &[ShardIndex]) -> &[ShardIndex] {
+fn at_least_one(shards: &[ShardIndex]) -> &[ShardIndex] {
     match shards {
         [] => &[ShardIndex::FIRST],
         shards => shards,
@@ -256,8 +256,8 @@ fn some(shards: &[ShardIndex]) -> &[ShardIndex] {
 
 /// Remainders by a multiple of both numbers, as large as there are buckets: few rows have one of them.
 fn modulo_shifts(now: &[ShardIndex], target: &[ShardIndex]) -> Result<Vec<Shift>, ShiftError> {
-    let (now, target) = (some(now), some(target));
-    let common = now.len() / divisor(now.len(), target.len()) * target.len();
+    let (now, target) = (at_least_one(now), at_least_one(target));
+    let common = now.len() / greatest_common_divisor(now.len(), target.len()) * target.len();
     if common > BUCKETS {
         return Err(ShiftError::Moduli(now.len(), target.len()));
     }
@@ -270,11 +270,10 @@ fn modulo_shifts(now: &[ShardIndex], target: &[ShardIndex]) -> Result<Vec<Shift>
     Ok(shifts(by_pair((0..modulus).map(place)), keys))
 }
 
-/// The greatest common one.
-fn divisor(a: usize, b: usize) -> usize {
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
     match b {
         0 => a,
-        _ => divisor(b, a % b),
+        _ => greatest_common_divisor(b, a % b),
     }
 }
 
