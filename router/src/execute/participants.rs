@@ -2,27 +2,27 @@
 //!
 //! Invariant: between two requests, outside a transaction block, a session holds only pinned backends.
 
+mod release;
+mod workspaces;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use switchyard_schema::ShardIndex;
-use switchyard_wire::backend::TransactionStatus;
 
-use super::participant::{Participant, Sequences};
-use super::remember::remember;
+use super::participant::Participant;
 use crate::backend::{
     Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Purpose, Settings, Turn,
 };
 use crate::execute::block::Block;
-use crate::execute::client::Client;
 use crate::execute::failure::Failure;
 use crate::metrics::Counters;
 use crate::plan::remembered::Remembered;
 use crate::plan::{Pin, Pins};
-use crate::startup::cancel::{CancelReason, CancelSlot};
+use crate::startup::cancel::CancelSlot;
 use crate::startup::tls::TlsError;
 use crate::topology::{
     Choice, Consistency, DatabaseTopology, NodeId, Observed, ReadFloor, ReadPolicy, Shard,
@@ -441,97 +441,6 @@ impl Participants {
         Ok(pool)
     }
 
-    /// A connection to the primary of a shard for a workspace, apart from those that take part in what the client does. One who
-    /// leaves meanwhile waits no longer.
-    pub(crate) async fn borrow_workspace(
-        &self,
-        database: &DatabaseTopology,
-        index: ShardIndex,
-        waiting: &mut Client,
-    ) -> Result<Participant, Failure> {
-        let (shard, pool) = self.workspaces_of(database, index)?;
-        let Borrower {
-            worker,
-            client,
-            slot,
-            turn,
-            ..
-        } = &self.borrower;
-        let known = slot.requests();
-        let cancelled = |context: &mut Context<'_>| match waiting.poll_gone(context) {
-            Poll::Ready(()) => Poll::Ready(CancelReason::Request),
-            Poll::Pending => slot.poll_requested_since(known, context),
-        };
-        let lent = pool.check_out(worker.index, *client, turn, cancelled).await;
-        let connection = match lent {
-            Ok(connection) => connection,
-            Err(CheckoutError::Timeout) => {
-                let limit = pool.usage().size;
-                return Err(Failure::WorkspacesBusy { limit });
-            }
-            Err(error) => return Err(checkout_failure(&shard.name, &error)),
-        };
-        if !connection.waited().is_zero() {
-            self.borrower.counters.wait_time(connection.waited());
-        }
-        Ok(workspace(database, index, shard, slot, connection))
-    }
-
-    /// The same, where one is idle.
-    pub(crate) fn borrow_workspace_now(
-        &self,
-        database: &DatabaseTopology,
-        index: ShardIndex,
-    ) -> Result<Option<Participant>, Failure> {
-        let (shard, pool) = self.workspaces_of(database, index)?;
-        let Borrower {
-            worker,
-            client,
-            slot,
-            ..
-        } = &self.borrower;
-        let Some(connection) = pool.check_out_idle(worker.index, *client) else {
-            return Ok(None);
-        };
-        Ok(Some(workspace(database, index, shard, slot, connection)))
-    }
-
-    /// A shard, and the pool of its primary's workspaces.
-    fn workspaces_of<'a>(
-        &self,
-        database: &'a DatabaseTopology,
-        index: ShardIndex,
-    ) -> Result<(&'a Shard, Arc<Pool>), Failure> {
-        let shard = database
-            .shards
-            .get(index.position())
-            .ok_or(Failure::Retry)?;
-        let down = || Failure::ShardDown {
-            shard: (&*shard.name).into(),
-        };
-        let choice = shard.writer().map(Choice::primary).map_err(|_| down())?;
-        let Borrower { worker, user, .. } = &self.borrower;
-        let key = PoolKey {
-            node: choice.node.id,
-            database: Arc::clone(&database.name),
-            user: Arc::clone(user),
-            purpose: Purpose::Workspaces,
-        };
-        let pool = worker.services.pool(key, choice.node).map_err(|error| {
-            tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
-            down()
-        })?;
-        Ok((shard, pool))
-    }
-
-    /// Gives back a workspace's connection, or closes it if it is of no further use.
-    pub(crate) async fn give_back_workspace(&self, workspace: Participant) {
-        let mut connection = workspace.connection;
-        self.borrower.slot.withdraw(&connection.target);
-        connection.broken |= !connection.target.settled().await;
-        connection.give_back();
-    }
-
     /// How far back the session may read, to be put back after borrowing what shows it no data; `None` while it holds
     /// backends, which may have shown it some.
     pub(crate) fn floors(&self) -> Option<Vec<ReadFloor>> {
@@ -545,186 +454,11 @@ impl Participants {
         }
     }
 
-    /// Returns every backend that nothing needs any longer. Call when no reply is owed and no block is open.
-    pub(crate) async fn release(&mut self, database: &DatabaseTopology) {
-        self.release_now(database);
-        for index in (0..self.list.len()).rev() {
-            if self.keeps(&self.list[index]) {
-                continue;
-            }
-            let participant = self.list.remove(index);
-            let owes = participant.owes_sequences();
-            let used = participant.own_sequences().map(<[Box<str>]>::to_vec);
-            let (used, durable) = (used.unwrap_or_default(), participant.told_next);
-            let mut connection = participant.connection;
-            if owes {
-                let asked = (used.as_slice(), durable);
-                let learnt = remember(&mut connection, asked, &mut self.remembered).await;
-                self.sequences_elsewhere |= !learnt;
-            }
-            if connection.dirty && !connection.broken && connection.reset().await.is_err() {
-                connection.broken = true;
-            }
-            self.borrower.slot.withdraw(&connection.target);
-            connection.broken |= !connection.target.settled().await;
-            connection.give_back();
-        }
-    }
-
-    /// As [`Participants::release`] for those that can go without waiting. True if that is all.
-    pub(crate) fn release_now(&mut self, database: &DatabaseTopology) -> bool {
-        let mut all = true;
-        // What has been written counts last: a replica that was read before it must not serve what comes next.
-        for wrote in [false, true] {
-            for index in 0..self.list.len() {
-                if self.list[index].wrote == wrote {
-                    self.note_seen(database, index);
-                }
-            }
-        }
-        for index in (0..self.list.len()).rev() {
-            let participant = &mut self.list[index];
-            participant.in_block = false;
-            participant.gave_next = false;
-            participant.used = false;
-            participant.wrote = false;
-            participant.changed = false;
-            participant.finishes = false;
-            // What has not been synchronised is not known to be idle.
-            participant.connection.broken |= participant.needs_sync;
-            if self.keeps(&self.list[index]) {
-                continue;
-            }
-            let participant = &self.list[index];
-            let connection = &participant.connection;
-            if participant.owes_sequences() || connection.dirty && !connection.broken {
-                all = false;
-                continue;
-            }
-            self.borrower.slot.withdraw(&connection.target);
-            if connection.target.is_settled() {
-                self.note_state(index);
-                self.list.remove(index).connection.give_back();
-            } else {
-                all = false;
-            }
-        }
-        all
-    }
-
-    /// Whether it stays with the session between requests. Replicas do not by session pooling alone: the next read may need
-    /// more than they have.
-    pub(crate) fn keeps(&self, participant: &Participant) -> bool {
-        let by_mode = self.borrower.keep && participant.is_primary;
-        (by_mode || !participant.pins.is_empty()) && !participant.connection.broken
-    }
-
-    /// Raises the session's floor by what it saw on this participant, if it has used it.
-    fn note_seen(&mut self, database: &DatabaseTopology, index: usize) {
-        let Some(participant) = self.list.get(index) else {
-            return;
-        };
-        let lost = participant.sequences != Sequences::Unused;
-        let lost = lost && participant.own_sequences().is_none();
-        self.sequences_elsewhere |= lost && !self.keeps(participant);
-        if !participant.used {
-            return;
-        }
-        let Some(shard) = database.shards.get(participant.shard.position()) else {
-            return;
-        };
-        let Some(floor) = self.floors.get_mut(participant.shard.position()) else {
-            return;
-        };
-        if participant.is_primary && participant.wrote {
-            shard.after_write(floor);
-        } else {
-            let incarnation = participant.connection.incarnation.unwrap_or_default();
-            shard.after_read(floor, participant.connection.node(), incarnation);
-        }
-    }
-
-    /// Takes note of what goes with a participant whose connection is of no further use.
-    fn note_state(&mut self, index: usize) {
-        let held = self.list.get(index);
-        let lost = held.filter(|held| held.connection.broken && !held.pins.is_empty());
-        if let Some(held) = lost {
-            self.state_lost = Some(Arc::clone(&held.shard_name));
-        }
-    }
-
-    /// Takes a participant out of the session and closes its connection.
-    pub(crate) fn close(&mut self, database: &DatabaseTopology, index: usize) {
-        if index < self.list.len() {
-            self.note_seen(database, index);
-            self.note_state(index);
-            let participant = self.list.remove(index);
-            if participant.in_block {
-                self.lost = Some(Arc::clone(&participant.shard_name));
-            }
-            if participant.connection.broken {
-                participant.connection.node().suspect();
-                self.borrower.worker.services.pools.close_dead();
-            }
-            self.borrower.slot.withdraw(&participant.connection.target);
-        }
-    }
-
-    /// Closes every participant whose connection is of no further use.
-    pub(crate) fn close_broken(&mut self, database: &DatabaseTopology) {
-        for index in (0..self.list.len()).rev() {
-            if self.list[index].connection.broken {
-                self.close(database, index);
-            }
-        }
-    }
-
     /// The participants that must be sent a Sync before anything else.
     pub(crate) fn needing_sync(&self) -> SmallVec<[usize; 4]> {
         (0..self.list.len())
             .filter(|index| self.list[*index].needs_sync)
             .collect()
-    }
-
-    /// The session's block is over on every participant.
-    pub(crate) fn leave_block(&mut self) {
-        self.lost = None;
-        for participant in &mut self.list {
-            participant.in_block = false;
-            participant.gave_next = false;
-        }
-    }
-
-    /// The client has left: a clean backend goes back to its pool, one in a transaction is rolled back first, one that
-    /// still works is closed.
-    pub(crate) async fn abandon(&mut self, database: &DatabaseTopology) {
-        if self.borrower.keep {
-            for participant in &mut self.list {
-                participant.connection.dirty = true;
-            }
-        }
-        self.borrower.keep = false;
-        self.unpin_all();
-        for participant in &mut self.list {
-            let connection = &mut participant.connection;
-            let idle = connection.replies.is_settled()
-                && connection.output.is_empty()
-                && !participant.needs_sync;
-            let open = connection.replies.status() != TransactionStatus::Idle;
-            connection.broken |=
-                !idle || (open && connection.simple_query("ROLLBACK").await.is_err());
-        }
-        self.release(database).await;
-    }
-
-    /// `DISCARD ALL`: makes every backend that is held as good as new.
-    pub(crate) async fn reset_all(&mut self, database: &DatabaseTopology) {
-        for participant in &mut self.list {
-            participant.pins = Pins::NONE;
-            let connection = &mut participant.connection;
-            connection.broken |= connection.reset().await.is_err();
-        }
-        self.close_broken(database);
     }
 
     /// Why backends stay with the session between requests.
@@ -750,19 +484,6 @@ impl Participants {
 /// that it ends as it does everywhere.
 fn wanted<'a>(settings: &'a Arc<Settings>, block: Option<&'a Block>) -> &'a Arc<Settings> {
     block.map_or(settings, Block::settings_before)
-}
-
-/// A connection that has been borrowed for a workspace.
-fn workspace(
-    database: &DatabaseTopology,
-    index: ShardIndex,
-    shard: &Shard,
-    slot: &CancelSlot,
-    mut connection: Borrowed,
-) -> Participant {
-    slot.publish(&connection.target);
-    connection.renumber_by(database.oids.of(index));
-    Participant::new(index, &shard.name, true, connection)
 }
 
 fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
