@@ -1,5 +1,5 @@
 //! The differential runner: every statement of a sqllogictest file goes to the oracle and to the router, and the answers must
-//! be the same: columns with their types, rows, command tag, error, and the transaction status after it.
+//! be the same: columns with their types, rows, command tag, error, notices, and the transaction status after it.
 //!
 //! Files use sqllogictest's own grammar. What a server answers is not written in them; the oracle knows it.
 //!
@@ -32,7 +32,7 @@ use sqllogictest::{
     Connection, DefaultColumnType, ExpectedError, QueryExpect, Record, SortMode, StatementExpect,
 };
 
-use crate::{Client, Reply};
+use crate::{Client, Failure, Reply};
 
 /// How statements are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +218,11 @@ impl Pair {
             _ => {}
         }
         compare(step, &expected, &found)?;
+        let (expected, found) = (notices(&mut self.oracle), notices(&mut self.router));
+        // Which rows a statement has come to before it fails, is not determined.
+        if step.fails.is_none() && expected != found {
+            return Err(format!("notices: oracle {expected:?}, router {found:?}"));
+        }
         let status = |client: &Client| char::from(client.status);
         if status(&self.oracle) != status(&self.router) {
             let (expected, found) = (status(&self.oracle), status(&self.router));
@@ -227,6 +232,18 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+/// What a server has said besides its answers since this was last asked, in no order: rows may be come to in any.
+fn notices(client: &mut Client) -> Vec<[String; 3]> {
+    let notices = std::mem::take(&mut client.notices);
+    let said = |notice: &Failure| {
+        let parts = [notice.severity(), notice.sqlstate(), notice.message()];
+        parts.map(str::to_owned)
+    };
+    let mut said: Vec<[String; 3]> = notices.iter().map(said).collect();
+    said.sort();
+    said
 }
 
 fn answers(client: &mut Client, step: &Step, protocol: Protocol) -> Vec<Reply> {

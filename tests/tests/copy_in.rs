@@ -460,6 +460,26 @@ fn rows_are_on_their_shards() {
     client.run("TRUNCATE items, places").succeeded();
 }
 
+/// The triggers of all copies say the same.
+#[test]
+fn what_triggers_of_a_reference_table_say_is_said_once() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    let function = "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN RAISE NOTICE ''%'', NEW.code; RETURN NEW; END'";
+    client.run(function).succeeded();
+    let trigger =
+        "CREATE TRIGGER tells BEFORE INSERT ON places FOR EACH ROW EXECUTE FUNCTION tell()";
+    client.run(trigger).succeeded();
+    let rows = b"kr\tKorea\t\\N\njp\tJapan\t\\N\n";
+    client.copy_in("COPY places FROM STDIN", rows).succeeded();
+    let said: Vec<&str> = client.notices.iter().map(Failure::message).collect();
+    assert_eq!(said, ["kr", "jp"]);
+    client.run("DROP TRIGGER tells ON places").succeeded();
+    client.run("DROP FUNCTION tell()").succeeded();
+    client.run("TRUNCATE places").succeeded();
+}
+
 /// Begins a COPY; the client is to send rows.
 #[track_caller]
 fn begin(client: &mut Client, sql: &str) {

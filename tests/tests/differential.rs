@@ -150,4 +150,4 @@ macro_rules! files {
     };
 }
 
-files! { single_shard prepared scatter workspace bind_join around create_as locks reference transactions errors catalog ddl copy stored_keys merge write_parts write_ahead insert sequences moves write_ctes upserts current_of views }
+files! { single_shard prepared scatter workspace bind_join around create_as locks reference transactions errors catalog ddl copy stored_keys merge write_parts write_ahead insert sequences moves write_ctes upserts current_of views notices }

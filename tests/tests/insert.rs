@@ -188,6 +188,26 @@ fn very_many_rows_of_a_query() {
     }
 }
 
+/// More than there is room for on the way, while there are rows left to send: a server that is not listened to takes none.
+#[test]
+fn very_many_rows_of_a_query_with_much_to_say_of_them() {
+    let (bed, _turn) = bed();
+    let mut client = bed.client();
+    let trigger = "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE NOTICE '%', left(NEW.payload, 900); RETURN NEW; END $$;
+        CREATE TRIGGER tells BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION tell()";
+    everywhere(bed, trigger);
+    let sql = "INSERT INTO readings (id, divisor, payload)
+        SELECT 10000 + n, n, repeat('x', 2000) FROM generate_series(1, 40000) AS n";
+    let reply = client.run(sql).succeeded();
+    assert_eq!(reply.tag.as_deref(), Some("INSERT 0 40000"));
+    assert_eq!(client.notices.len(), 40_000);
+    everywhere(
+        bed,
+        "DELETE FROM readings WHERE id >= 10000; DROP TRIGGER tells ON readings; DROP FUNCTION tell()",
+    );
+}
+
 #[test]
 fn very_many_rows_of_parameters() {
     let (bed, _turn) = bed();

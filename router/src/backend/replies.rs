@@ -45,8 +45,18 @@ pub(crate) enum Show {
     All,
     /// The client, if it is an error: the message was ours, but the client's statement depends on it.
     Errors,
+    /// The client, if it is an error or a notice: the message was ours, and carries out what the client's statement asks for, as a
+    /// COMMIT that runs deferred triggers does.
+    Notices,
     /// Nobody.
     Nothing,
+}
+
+impl Show {
+    /// Whether the client sees what a server says besides its answer.
+    pub(crate) fn has_notices(self) -> bool {
+        matches!(self, Self::All | Self::Notices)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -430,7 +440,7 @@ impl Replies {
                 self.owed.pop_front();
                 pass_or_hide(shown && reply.shows_ready(), header.len)
             }
-            (b'N', _) => pass_or_hide(shown, header.len),
+            (b'N', _) => pass_or_hide(show.has_notices(), header.len),
             // Comes of no statement, though one may have been the last thing it waited for.
             (b'A', _) => pass_or_hide(true, header.len),
             (b'S', _) => Step::Stop(Event::Parameter {

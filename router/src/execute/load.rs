@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use bytes::{Buf, Bytes, BytesMut};
-use switchyard_wire::frame::HEADER;
+use switchyard_wire::frame::{self, HEADER};
 use switchyard_wire::frontend::encode;
 
 use super::client::Client;
@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::messages::{Said, next, next_now, violation};
 use super::participant::Participant;
 use super::participants::Participants;
-use super::relay::{Trouble, broken, fill};
+use super::relay::{Trouble, broken, client_gone, fill};
 use super::workspace::{CHUNK, COPY_END, COPY_HEADER, Workspace, take_part, write_all};
 use crate::backend::{CommandTag, Connection, Show};
 use crate::startup::cancel::CancelReason;
@@ -40,7 +40,7 @@ pub(crate) async fn load(
         Ok(_) => {
             encode::copy_data(output, &COPY_END);
             encode::copy_done(output);
-            Show::Errors
+            Show::Notices
         }
         // The client hears of the trouble there was before.
         Err(_) => {
@@ -66,7 +66,7 @@ pub(crate) async fn divide(
         let output = &mut target.connection.output;
         encode::copy_data(output, message.get(HEADER..).unwrap_or_default());
         if output.len() >= CHUNK {
-            write_all(client, &mut target.connection).await?;
+            deliver(client, target).await?;
         }
     }
     Ok(())
@@ -92,7 +92,7 @@ async fn next_row(
     // Behind an error come no rows.
     let mut failed = false;
     loop {
-        match next(client, &mut workspace.backend, Show::Errors).await? {
+        match next(client, &mut workspace.backend, Show::Notices).await? {
             Said::Message(header) => {
                 let input = &mut workspace.backend.connection.input;
                 let message = input.split_to(header.len);
@@ -118,6 +118,7 @@ pub(crate) async fn store(
     target: &mut Participant,
     copy: &str,
     rows: &[Bytes],
+    show: Show,
 ) -> Result<u64, Trouble> {
     begin(client, target, copy).await?;
     for row in rows {
@@ -126,24 +127,24 @@ pub(crate) async fn store(
             write_all(client, &mut target.connection).await?;
         }
     }
-    finish(client, target, true).await
+    finish(client, target, Some(show)).await
 }
 
-/// Ends the COPY of a participant: well, or because of trouble that the client hears of. The number of rows that are stored: triggers may
-/// have left some out.
+/// Ends the COPY of a participant: well, the client seeing this of what is said, or because of trouble that it hears of. The number of rows that
+/// are stored: triggers may have left some out.
 pub(crate) async fn finish(
     client: &mut Client,
     target: &mut Participant,
-    well: bool,
+    well: Option<Show>,
 ) -> Result<u64, Trouble> {
     let output = &mut target.connection.output;
     let show = match well {
-        true => {
+        Some(show) => {
             encode::copy_data(output, &COPY_END);
             encode::copy_done(output);
-            Show::Errors
+            show
         }
-        false => {
+        None => {
             encode::copy_fail(output, b"the rows could not be read");
             Show::Nothing
         }
@@ -189,7 +190,7 @@ async fn pour(
     loop {
         let source = &mut workspace.backend;
         let said = match rest {
-            0 => next_now(client, source, Show::Errors)?,
+            0 => next_now(client, source, Show::Notices)?,
             _ => None,
         };
         let output = &mut target.connection.output;
@@ -221,15 +222,28 @@ async fn pour(
                 };
                 if began || rest > 0 {
                     // What has come is on its way while more is waited for.
-                    write_all(client, &mut target.connection).await?;
+                    deliver(client, target).await?;
                     fill_unless_failed(client, source, target).await?;
                 }
             }
         }
         if target.connection.output.len() >= CHUNK {
-            write_all(client, &mut target.connection).await?;
+            deliver(client, target).await?;
         }
     }
+}
+
+/// Writes what a target is owed. The client gets what its triggers have said so far; all else waits for the end of the COPY.
+async fn deliver(client: &mut Client, target: &mut Participant) -> Result<(), Trouble> {
+    write_all(client, &mut target.connection).await?;
+    let input = &mut target.connection.input;
+    while let Ok(Some(header)) = frame::header(input)
+        && header.tag == b'N'
+        && input.len() >= header.len
+    {
+        client.output.extend_from_slice(&input.split_to(header.len));
+    }
+    client.flush().await.map_err(client_gone)
 }
 
 /// Waits for more rows, while it is watched whether the COPY that takes them has failed: it may do so by a row, or because it was
@@ -244,7 +258,7 @@ async fn fill_unless_failed(
         spoke = spoken(&mut target.connection) => spoke?,
         filled = fill(client, source) => return filled,
     }
-    match next_now(client, target, Show::Errors)? {
+    match next_now(client, target, Show::Notices)? {
         Some(Said::Error) => Err(Trouble::Told),
         Some(Said::Message(header)) => Err(violation(target, Some(header.tag))),
         Some(Said::Ready) => Err(violation(target, Some(b'Z'))),

@@ -52,7 +52,7 @@ pub(crate) fn next_now(
             b'N' | b'A' => {
                 let message = participant.connection.input.split_to(header.len);
                 // A notification comes of no statement, though one may have been the last thing it waited for.
-                if show == Show::All || header.tag == b'A' {
+                if show.has_notices() || header.tag == b'A' {
                     client.output.extend_from_slice(&message);
                 }
             }

@@ -186,7 +186,7 @@ impl Participant {
         self.connection.replies.expect(reply, show);
     }
 
-    /// Queues a query of ours, whose reply nobody sees unless it is an error.
+    /// Queues a query of ours, of whose reply nobody sees anything but errors.
     pub(crate) fn queue_query(&mut self, sql: &str) {
         self.queue_query_shown(sql, Show::Errors);
     }

@@ -5,6 +5,7 @@
 //! from a shard is sent on before more is read. Invariant: a workspace that is not back at rest is closed.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -107,6 +108,16 @@ impl Workspace {
     ) -> Result<BytesMut, Trouble> {
         self.ask(client, messages).await?;
         self.answered(client, Show::Errors).await
+    }
+
+    /// The same, where they carry out what the client asks for: it sees notices, too.
+    pub(crate) async fn carry_out(
+        &mut self,
+        client: &mut Client,
+        messages: impl FnOnce(&mut BytesMut),
+    ) -> Result<(), Trouble> {
+        self.ask(client, messages).await?;
+        self.answered(client, Show::Notices).await.map(drop)
     }
 
     /// Sends a query, or messages up to a Sync, whose answer is read elsewhere.
@@ -370,7 +381,20 @@ pub(super) async fn write_all(
         while connection.output.has_remaining() {
             let stream = Pin::new(&mut connection.stream);
             match stream.poll_write(context, &connection.output) {
-                Poll::Ready(Ok(count)) => connection.output.advance(count),
+                Poll::Ready(Ok(count)) => {
+                    connection.output.advance(count);
+                    continue;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending => {}
+            }
+            // It may have more to say of what it takes, such as notices, than there is room for, and take nothing until it is read.
+            let Connection { stream, input, .. } = &mut *connection;
+            match stream.poll_receive(context, input) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(Ok(_)) => {
+                    return Poll::Ready(Some(Err(ErrorKind::UnexpectedEof.into())));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Poll::Pending => return client.poll_gone(context).map(|()| None),
             }

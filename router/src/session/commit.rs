@@ -9,7 +9,7 @@ use switchyard_wire::SqlState;
 use switchyard_wire::backend::TransactionStatus;
 
 use super::Session;
-use crate::backend::{QueryError, Settings};
+use crate::backend::{QueryError, Settings, Show};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -150,7 +150,7 @@ impl Session {
         for index in readers.iter().chain(writers) {
             let commit = self.participants.get(*index);
             let commit = commit.map_or("COMMIT".into(), Participant::commit_sql);
-            let outcome = self.run_on(*index, &commit).await;
+            let outcome = self.run_shown(*index, &commit, Show::Notices).await;
             let Some(participant) = self.participants.get_mut(*index) else {
                 continue;
             };
@@ -198,7 +198,8 @@ impl Session {
             self.end_prepared(&parties, false).await;
             return Err(trouble);
         }
-        match self.run_on(parties.decider, "COMMIT").await {
+        let decider = parties.decider;
+        match self.run_shown(decider, "COMMIT", Show::Notices).await {
             Ok(false) => {}
             Ok(true) => {
                 self.end_prepared(&parties, false).await;
@@ -315,7 +316,7 @@ impl Session {
     pub(super) async fn take_steps(&mut self, steps: &[Step]) -> Result<(), Trouble> {
         for step in steps {
             let participant = self.participants.at(step.index)?;
-            participant.queue_query(&step.sql);
+            participant.queue_query_shown(&step.sql, Show::Notices);
             // What is lost here is found to be lost when the answer is read.
             participant.connection.broken |= participant.connection.flush().await.is_err();
         }

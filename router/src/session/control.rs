@@ -15,6 +15,7 @@ use switchyard_wire::backend::encode;
 
 use super::Session;
 use super::simple::{Ready, Sent};
+use crate::backend::Show;
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
@@ -300,7 +301,7 @@ impl Session {
             self.join(self.any_shard(), need).await?;
         }
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
-        self.run_on_all(&sql).await?;
+        self.run_shown_on_all(&sql, Show::Notices).await?;
         if let Some(block) = &mut self.block {
             block.add_constraints(&sql);
         }

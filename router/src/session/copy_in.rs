@@ -416,7 +416,7 @@ impl Session {
         }
         loop {
             let before = client.hold();
-            let said = next_now(client, participant, Show::All);
+            let said = next_now(client, participant, copying.show(shard));
             let shown = client.unhold(before);
             let part = &mut copying.parts[shard.position()];
             for told in copied_lines(&shown, &copying.copy.table, &copying.rows, shard.position()) {

@@ -5,9 +5,10 @@ use switchyard_schema::ShardIndex;
 
 use super::given_values::GivenValues;
 use super::transcode::Transcoding;
+use crate::backend::Show;
 use crate::copy_in::Distributor;
 use crate::execute::participants::Need;
-use crate::plan::{CopyIn, Plan};
+use crate::plan::{CopiedRows, CopyIn, Plan};
 
 /// One COPY over several shards.
 pub(super) struct Copying<'a> {
@@ -53,6 +54,14 @@ impl Copying<'_> {
             .get(shard.position())
             .copied()
             .unwrap_or_default()
+    }
+
+    /// What the client sees of what a shard says: copies of a reference table say the same.
+    pub(super) fn show(&self, shard: ShardIndex) -> Show {
+        match self.copy.rows {
+            CopiedRows::Everywhere if shard != self.first => Show::Errors,
+            _ => Show::All,
+        }
     }
 
     /// The participants that have not finished.

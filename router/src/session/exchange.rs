@@ -95,6 +95,11 @@ impl Session {
 
     /// Runs a statement of ours on every participant of the block, or on all that are held if there is none. An error is shown once and fails the block.
     pub(super) async fn run_on_all(&mut self, sql: &str) -> Result<(), Trouble> {
+        self.run_shown_on_all(sql, Show::Errors).await
+    }
+
+    /// The same, where notices may be the client's.
+    pub(super) async fn run_shown_on_all(&mut self, sql: &str, show: Show) -> Result<(), Trouble> {
         for index in 0..self.participants.len() {
             let in_block = self.block.is_some();
             let Some(shard) = self
@@ -105,7 +110,7 @@ impl Session {
             else {
                 continue;
             };
-            match self.run_on(index, sql).await {
+            match self.run_shown(index, sql, show).await {
                 Ok(false) => {}
                 Ok(true) => {
                     if let Some(block) = &mut self.block {

@@ -14,6 +14,7 @@ use super::fetch::Asked;
 use super::furnish::{Fill, Furnished, Furnishing};
 use super::insert::{Inserted, Inserting, MOST_RETURNED};
 use super::workspace::columns;
+use crate::backend::Show;
 use crate::execute::arrays::{Arrays, NotTaken};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
@@ -176,7 +177,12 @@ impl Session {
             let index = self.settled(shard, inserting).await?;
             let participant = self.participants.at(index)?;
             participant.note_run(inserting.plan);
-            let stored = store(&mut self.client, participant, &steps.copy, rows).await;
+            // What the triggers of each copy say is said once.
+            let show = match first {
+                None => Show::Notices,
+                Some(_) => Show::Errors,
+            };
+            let stored = store(&mut self.client, participant, &steps.copy, rows, show).await;
             let stored = match stored {
                 Ok(stored) => stored,
                 Err(Trouble::Told) => return Err(self.failed_on(shard)),
@@ -275,7 +281,7 @@ impl Session {
         workspace.run(&mut self.client, &steps.make).await?;
         let fill = [steps.fill.as_bytes(), text].concat();
         let messages = |output: &mut BytesMut| asked.encode(output, &fill, Format::Binary);
-        workspace.send(&mut self.client, messages).await?;
+        workspace.carry_out(&mut self.client, messages).await?;
         if from.takes_next() {
             self.join_sequences_apart().await?;
         }
@@ -320,7 +326,8 @@ impl Session {
             if participant.connection.broken {
                 continue;
             }
-            match finish(&mut self.client, participant, outcome.is_ok()).await {
+            let show = outcome.is_ok().then_some(Show::Notices);
+            match finish(&mut self.client, participant, show).await {
                 Ok(rows) => stored += rows,
                 Err(trouble) if outcome.is_ok() => {
                     if let Some(block) = &mut self.block {

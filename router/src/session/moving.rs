@@ -16,6 +16,7 @@ use super::Session;
 use super::fetch::Asked;
 use super::insert::{Inserted, Inserting};
 use super::workspace::columns;
+use crate::backend::Show;
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
@@ -78,7 +79,14 @@ impl Session {
             let index = self.settled(shard, asked).await?;
             let participant = self.participants.at(index)?;
             participant.note_run(asked.plan);
-            let stored = store(&mut self.client, participant, &of.copy(), &rows).await;
+            let stored = store(
+                &mut self.client,
+                participant,
+                &of.copy(),
+                &rows,
+                Show::Notices,
+            )
+            .await;
             match stored {
                 Ok(stored) if stored == rows.len() as u64 => {}
                 Ok(_) => return Err(Failure::Retry.into()),

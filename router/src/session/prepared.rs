@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::Session;
 use super::commit::{Indexes, Parties, UNMASKED, guise};
 use super::simple::{Ready, Sent};
-use crate::backend::QueryError;
+use crate::backend::{QueryError, Show};
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
@@ -165,7 +165,7 @@ impl Session {
 
     /// Prepares the decider's part, under the client's name. From then on the transaction is prepared.
     async fn prepare_decider(&mut self, decider: usize, sql: &str) -> Result<(), Trouble> {
-        let failed = self.run_on(decider, sql).await?;
+        let failed = self.run_shown(decider, sql, Show::Notices).await?;
         let settings = Arc::clone(&self.settings);
         let decider = self.participants.at(decider)?;
         if failed || !decider.last_tag_is(b"PREPARE TRANSACTION") {
