@@ -123,6 +123,7 @@ mod tests {
             generated: false,
             sql_type: None,
             sql_suffix: String::new(),
+            text_type: None,
         };
         Introspection {
             relations: vec![RelationRow {

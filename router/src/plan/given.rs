@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::TableName;
+use switchyard_wire::Format;
 
 use super::edits::Edits;
 use super::parse;
 use super::workspace::schemas;
-use crate::relations::{Relation, SqlType};
+use crate::relations::{Column, Relation, SqlType};
+
+/// The number of the type text.
+const TEXT: u32 = 25;
 
 /// Rows that stand in for those of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,46 @@ pub struct GivenColumn {
     pub sql_type: SqlType,
     /// Its values are given as texts: there are no arrays of the type, or it has another number on each server.
     pub as_text: bool,
+}
+
+impl GivenColumn {
+    /// A column of a table, if its values can be given in any way.
+    pub fn of(column: &Column) -> Option<Self> {
+        let as_text = column.sql_type.is_none();
+        let whole = |name: &Box<str>| SqlType {
+            name: name.clone(),
+            suffix: "".into(),
+        };
+        let sql_type = column.sql_type.clone();
+        Some(Self {
+            name: column.name.clone(),
+            type_oid: column.type_oid,
+            modifier: column.typmod,
+            sql_type: sql_type.or_else(|| column.text_type.as_ref().map(whole))?,
+            as_text,
+        })
+    }
+
+    /// The type of the elements of its array, in SQL.
+    pub fn element(&self) -> &str {
+        match self.as_text {
+            true => "pg_catalog.text",
+            false => &self.sql_type.name,
+        }
+    }
+
+    /// Its number.
+    pub fn element_oid(&self) -> u32 {
+        if self.as_text { TEXT } else { self.type_oid }
+    }
+
+    /// How its values are asked for.
+    pub fn format(&self) -> Format {
+        match self.as_text {
+            true => Format::Text,
+            false => Format::Binary,
+        }
+    }
 }
 
 impl Given {
@@ -74,6 +118,11 @@ impl Given {
     pub fn types(&self) -> impl Iterator<Item = (u32, i32)> {
         let columns = self.columns.iter();
         columns.map(|column| (column.type_oid, column.modifier))
+    }
+
+    /// How the values of the columns are asked for.
+    pub fn formats(&self) -> Vec<Format> {
+        self.columns.iter().map(GivenColumn::format).collect()
     }
 
     /// Where a column is among those that are given.
@@ -119,11 +168,7 @@ impl Given {
             let label = label.map_or(String::new(), |label| format!(" AS {label}"));
             // Writing to a string does not fail.
             let _ = write!(values, "{comma}c{at}::{name}{suffix}{label}");
-            let element = if column.as_text {
-                "pg_catalog.text"
-            } else {
-                name
-            };
+            let element = column.element();
             let _ = write!(
                 arrays,
                 "{comma}pg_catalog.unnest(${parameter}::{element}[])"

@@ -16,6 +16,7 @@ use switchyard_schema::{KeyMap, ShardIndex, ShardSet, TableName};
 use super::analyse::names;
 use super::analyse::{self, Analysis, StoredKeys, differs_in_triggers, is_default};
 use super::apart::{Understood, several};
+use super::given::GivenColumn;
 use super::insert_place::{Place, place};
 use super::moment::{Clock, Moments};
 use super::overriding::Overriding;
@@ -71,8 +72,8 @@ pub struct Clauses {
     pub returns: bool,
     /// What they call the table, in SQL, if that is not its name.
     alias: Option<String>,
-    /// The table's columns, in SQL: the types of their arrays.
-    types: Vec<(String, u32, Box<str>)>,
+    /// The table's columns, by their names in SQL: how their values are given.
+    columns: Vec<(String, GivenColumn)>,
 }
 
 /// A column whose default the shards would each compute otherwise, a value of the moment or the next one of a sequence, or that decides
@@ -191,11 +192,11 @@ impl FromQuery {
             .is_some_and(|clauses| clauses.on_conflict)
     }
 
-    /// The types of the arrays of rows that are stored with clauses.
-    pub(crate) fn types(&self, steps: &Steps) -> Option<Vec<u32>> {
+    /// The columns of rows that are stored with clauses.
+    pub(crate) fn given(&self, steps: &Steps) -> Option<Vec<&GivenColumn>> {
         let clauses = self.clauses.as_ref()?;
-        let types = steps.all.iter().map(|name| clauses.type_of(name));
-        types.map(|of| Some(of?.0)).collect()
+        let columns = steps.all.iter().map(|name| clauses.column(name));
+        columns.collect()
     }
 
     /// Stores rows, which are given as arrays from this parameter on, with the clauses of the statement.
@@ -212,15 +213,20 @@ impl FromQuery {
             place(sql, &parse::tokens(sql, 0..end).ok()?, clauses.on_conflict)?;
         let alias = clauses.alias.as_ref();
         let alias = alias.map_or(String::new(), |alias| format!(" AS {alias}"));
-        let (mut arrays, mut names) = (Vec::new(), Vec::new());
-        for (at, name) in steps.all.iter().enumerate() {
-            let (_, of) = clauses.type_of(name)?;
-            arrays.push(format!("pg_catalog.unnest(${}::{of}[])", first + at));
+        let (mut arrays, mut names, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, column) in self.given(steps)?.into_iter().enumerate() {
+            let element = column.element();
+            arrays.push(format!("pg_catalog.unnest(${}::{element}[])", first + at));
             names.push(format!("c{at}"));
+            values.push(match column.as_text {
+                true => format!("c{at}::{}", column.sql_type.name),
+                false => format!("c{at}"),
+            });
         }
         let (all, arrays, names) = (steps.all.join(", "), arrays.join(", "), names.join(", "));
+        let values = values.join(", ");
         let text = format!(
-            "INSERT INTO {}{alias} ({all}) OVERRIDING SYSTEM VALUE SELECT {names} FROM ROWS FROM ({arrays}) AS given ({names}) ",
+            "INSERT INTO {}{alias} ({all}) OVERRIDING SYSTEM VALUE SELECT {values} FROM ROWS FROM ({arrays}) AS given ({names}) ",
             self.table
         );
         let clauses = self.at(sql.get(query.end..)?.to_vec(), clock);
@@ -294,28 +300,30 @@ impl Clauses {
                     .to_owned(),
             );
         }
-        let types = relation.columns.iter().map(|column| {
-            let of = column.sql_type.as_ref()?;
-            Some((
-                escape_identifier(&column.name),
-                column.type_oid,
-                of.name.clone(),
-            ))
+        let columns = relation.columns.iter().map(|column| {
+            let given = GivenColumn::of(column)?;
+            Some((escape_identifier(&column.name), given))
         });
+        let columns: Vec<_> = columns.flatten().collect();
+        // A key is read in binary.
+        let key = relation.key_column().filter(|_| is_divided);
+        if columns.len() < relation.columns.len() || key.is_some_and(|key| key.sql_type.is_none()) {
+            return Err("Columns of composite types, and of arrays of floating-point numbers or of times with a zone, cannot be given to a statement with ON CONFLICT or RETURNING.".to_owned());
+        }
         let alias = insert.table_alias.as_ref();
         let alias = alias.and_then(|alias| names::name(&alias.alias).ok());
         Ok(Some(Self {
             on_conflict: insert.on.is_some(),
             returns: insert.returning.is_some(),
             alias: alias.map(|alias| escape_identifier(&alias)),
-            types: types.flatten().collect(),
+            columns,
         }))
     }
 
-    fn type_of(&self, column: &str) -> Option<(u32, &str)> {
-        let mut types = self.types.iter();
-        let (_, oid, name) = types.find(|(name, ..)| name == column)?;
-        Some((*oid, name))
+    fn column(&self, column: &str) -> Option<&GivenColumn> {
+        let mut columns = self.columns.iter();
+        let (_, given) = columns.find(|(name, _)| name == column)?;
+        Some(given)
     }
 }
 
@@ -421,12 +429,6 @@ impl Planner<'_> {
                 "The view does not show column \"{}\", whose default each shard would compute by itself.",
                 column.name
             ));
-        }
-        if clauses
-            .as_ref()
-            .is_some_and(|clauses| clauses.types.len() < relation.columns.len())
-        {
-            return Err("Columns of types that users have made, or arrays, cannot be given to a statement with ON CONFLICT or RETURNING.".to_owned());
         }
         let query = FromQuery::query(self.sql, insert.on.is_some());
         let query = query.ok_or("The query is not found in its text.")?;

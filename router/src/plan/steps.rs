@@ -429,13 +429,7 @@ fn is_joined(cte: &Cte) -> bool {
 fn columns(relation: &Relation, returned: &[SelectItem], cte: &Cte) -> Option<Vec<GivenColumn>> {
     let own = |name: &str| {
         let column = relation.columns.iter().find(|column| column.name == name)?;
-        Some(GivenColumn {
-            name: column.name.clone(),
-            type_oid: column.type_oid,
-            modifier: column.typmod,
-            sql_type: column.sql_type.clone()?,
-            as_text: false,
-        })
+        GivenColumn::of(column)
     };
     let expression = |expr: &Expr| match expr {
         Expr::Identifier(column) => own(&names::name(column).ok()?),

@@ -589,6 +589,7 @@ fn column(relation: &RelationRow, row: &ColumnRow) -> Column {
             name: name.as_str().into(),
             suffix: row.sql_suffix.as_str().into(),
         }),
+        text_type: row.text_type.as_deref().map(Into::into),
     }
 }
 

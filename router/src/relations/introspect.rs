@@ -140,7 +140,9 @@ SELECT pg_catalog.string_agg(pg_catalog.concat_ws(E'\\t', CASE WHEN k.collates T
 /// Columns of user relations in order. Columns: relation int8, number int4, name text, type int8 (a domain's base type),
 /// typmod int4, not null bool, collation text ('' if none, 'C' for the byte-wise ones, '?' for nondeterministic ones; of
 /// the C library's locales those of the code points' order, and all that PostgreSQL 17 and later bring along),
-/// default text or NULL, identity bool, generated bool, type in SQL text or NULL, its suffix text.
+/// default text or NULL, identity bool, generated bool, type in SQL text or NULL, its suffix text, and the whole type in SQL or NULL:
+/// of those that can be given as texts. Texts of floats, of times with a zone and of intervals depend on settings, so that they may
+/// not be read as what they were.
 pub const COLUMNS: &str = concat!(
     "\
 WITH RECURSIVE base (oid, type, typmod) AS (
@@ -161,12 +163,18 @@ SELECT a.attrelid::pg_catalog.int8, a.attnum::pg_catalog.int4, a.attname::pg_cat
                                                    CASE WHEN t.typtype = 'd' THEN pg_catalog.pg_get_expr(t.typdefaultbin, 0) END)
             ELSE NULL END,
        a.attidentity <> '', a.attgenerated <> '',
-       ", sql_type!("a.atttypmod"), "
+       ", sql_type!("a.atttypmod"), ",
+       CASE WHEN e.typtype = 'e'
+              OR e.typtype = 'b' AND e.oid NOT IN (700, 701, 790, 1184, 1266)
+             AND (e.typcategory IN ('S', 'B', 'N', 'D', 'I', 'V') OR e.typcategory = 'U' AND e.oid < 16384)
+            THEN pg_catalog.format_type(a.atttypid, CASE WHEN t.typtype = 'd' THEN -1 ELSE a.atttypmod END) END
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   JOIN base b ON b.oid = a.atttypid
+  JOIN pg_catalog.pg_type r ON r.oid = b.type
+  JOIN pg_catalog.pg_type e ON e.oid = CASE WHEN r.typcategory = 'A' AND r.typelem <> 0 THEN r.typelem ELSE r.oid END
   JOIN (SELECT datcollate::pg_catalog.text,
                coalesce(pg_catalog.to_jsonb(pg_database) OPERATOR(pg_catalog.->>) 'datlocprovider', 'c') AS provider
           FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) d ON true
@@ -205,6 +213,8 @@ pub struct ColumnRow {
     pub sql_type: Option<String>,
     /// What follows that name: the modifier, and the collation if it is not the type's.
     pub sql_suffix: String,
+    /// Its type in SQL, if it is another one whose texts are exact.
+    pub text_type: Option<String>,
 }
 
 /// Unique indexes and exclusion constraints of user tables. Columns: relation int8, column numbers text

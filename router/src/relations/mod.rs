@@ -206,6 +206,8 @@ pub struct Column {
     pub expression: Option<Box<str>>,
     /// Its type in SQL, if it is one of PostgreSQL's own of whose values arrays are made.
     pub sql_type: Option<SqlType>,
+    /// Its type in SQL, with its modifier, if it is another one that reads from the text of a value just that value.
+    pub text_type: Option<Box<str>>,
 }
 
 /// A column's type as SQL writes it.

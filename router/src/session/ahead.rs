@@ -136,12 +136,7 @@ impl Session {
                 Some(given) => given,
                 None => self.learn_columns(ahead, &text, asked).await?,
             };
-            let formats = given.columns.iter().map(|column| match column.as_text {
-                true => Format::Text,
-                false => Format::Binary,
-            });
-            let formats: Vec<Format> = formats.collect();
-            let taking = self.run_ahead(&text, asked, &formats).await?;
+            let taking = self.run_ahead(&text, asked, &given.formats()).await?;
             let names = taking.names();
             match taking.arrays(given.types()) {
                 Ok(Some(arrays)) => {

@@ -58,10 +58,8 @@ impl Copying<'_> {
 
     /// What the client sees of what a shard says: copies of a reference table say the same.
     pub(super) fn show(&self, shard: ShardIndex) -> Show {
-        match self.copy.rows {
-            CopiedRows::Everywhere if shard != self.first => Show::Errors,
-            _ => Show::All,
-        }
+        let is_copy = matches!(self.copy.rows, CopiedRows::Everywhere) && shard != self.first;
+        if is_copy { Show::Errors } else { Show::All }
     }
 
     /// The participants that have not finished.

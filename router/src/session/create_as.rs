@@ -203,7 +203,7 @@ impl Session {
             Furnishing::Failed(said) => return Err(self.failed_in_part(&said)),
         };
         let copy = format!("COPY {target} FROM STDIN (FORMAT binary)");
-        let messages = |output: &mut _| asked.encode(output, &text, Format::Binary);
+        let messages = |output: &mut _| asked.encode(output, &text, &[Format::Binary]);
         let loaded = match self.join(ShardIndex::FIRST, Need::Primary).await {
             Ok(index) => {
                 let Self {

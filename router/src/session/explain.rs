@@ -414,7 +414,7 @@ impl Session {
     ) -> Result<Vec<String>, Trouble> {
         let connection = &mut *workspace.backend.connection;
         connection.unnamed = None;
-        asked.encode(&mut connection.output, text, Format::Text);
+        asked.encode(&mut connection.output, text, &[Format::Text]);
         workspace.flush(&mut self.client).await?;
         lines(&mut self.client, &mut workspace.backend).await
     }

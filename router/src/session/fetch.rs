@@ -85,8 +85,8 @@ impl Asked<'_> {
     }
 
     /// Appends the messages that run a query of ours with the client's parameters, as far as it mentions them.
-    pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], format: Format) {
-        self.encode_bind(output, query, b"", &[format]);
+    pub(super) fn encode(&self, output: &mut BytesMut, query: &[u8], formats: &[Format]) {
+        self.encode_bind(output, query, b"", formats);
         encode_run(output);
     }
 

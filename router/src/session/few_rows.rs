@@ -6,6 +6,7 @@ use switchyard_wire::Format;
 use switchyard_wire::frame::HEADER;
 
 use super::Session;
+use super::extended::portable;
 use super::fetch::Asked;
 use super::workspace::columns;
 use crate::backend::Show;
@@ -107,7 +108,9 @@ impl Session {
 /// Whether a RowDescription is one of rows as they are to be given.
 fn is_of_types(description: &[u8], given: &Given) -> bool {
     columns(description).is_some_and(|columns| {
+        // Types that users have made have another number on each server.
+        let on_any = |(oid, modifier): (u32, i32)| (portable(oid), modifier);
         let types = columns.iter().map(|own| (own.type_oid, own.type_modifier));
-        types.eq(given.types())
+        types.map(on_any).eq(given.types().map(on_any))
     })
 }

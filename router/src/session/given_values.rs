@@ -96,7 +96,7 @@ impl Session {
             need: Need::Primary,
             cancels: 0,
         };
-        let messages = |output: &mut BytesMut| own.encode(output, query.as_bytes(), results);
+        let messages = |output: &mut BytesMut| own.encode(output, query.as_bytes(), &[results]);
         let workspace = &mut given.workspace;
         let values = workspace.rows(&mut self.client, messages).await;
         match values {

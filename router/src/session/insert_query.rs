@@ -118,8 +118,10 @@ impl Session {
         workspace: &mut Workspace,
         steps: &Steps,
     ) -> Result<BTreeMap<ShardIndex, Arrays>, Trouble> {
-        let types = from.types(steps).ok_or(Failure::Retry)?;
-        self.ask_divided(workspace, steps).await?;
+        let given = from.given(steps).ok_or(Failure::Retry)?;
+        let types: Vec<u32> = given.iter().map(|column| column.element_oid()).collect();
+        let formats: Vec<Format> = given.iter().map(|column| column.format()).collect();
+        self.ask_divided(workspace, steps, &formats).await?;
         let (mut divided, mut bytes) = (BTreeMap::new(), 0);
         let take = |message: &[u8]| {
             bytes += message.len();
@@ -146,7 +148,8 @@ impl Session {
         workspace: &mut Workspace,
         steps: &Steps,
     ) -> Result<Vec<Bytes>, Trouble> {
-        self.ask_divided(workspace, steps).await?;
+        self.ask_divided(workspace, steps, &[Format::Binary])
+            .await?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let take = |message: &[u8]| {
             bytes += message.len();
@@ -280,7 +283,7 @@ impl Session {
     ) -> Result<(), Trouble> {
         workspace.run(&mut self.client, &steps.make).await?;
         let fill = [steps.fill.as_bytes(), text].concat();
-        let messages = |output: &mut BytesMut| asked.encode(output, &fill, Format::Binary);
+        let messages = |output: &mut BytesMut| asked.encode(output, &fill, &[Format::Binary]);
         workspace.carry_out(&mut self.client, messages).await?;
         if from.takes_next() {
             self.join_sequences_apart().await?;
@@ -350,7 +353,8 @@ impl Session {
         steps: &Steps,
         targets: &[(ShardIndex, usize)],
     ) -> Result<(), Trouble> {
-        self.ask_divided(workspace, steps).await?;
+        self.ask_divided(workspace, steps, &[Format::Binary])
+            .await?;
         let place = |message: &[u8]| {
             let shard = shard_of(from, steps, message)?;
             let target = targets.iter().find(|(of, _)| *of == shard);
@@ -364,11 +368,12 @@ impl Session {
         divide(client, workspace, participants, place).await
     }
 
-    /// Asks the workspace for the rows, in binary.
+    /// Asks the workspace for the rows, in these formats.
     async fn ask_divided(
         &mut self,
         workspace: &mut Workspace,
         steps: &Steps,
+        formats: &[Format],
     ) -> Result<(), Trouble> {
         let own = Asked {
             sql: steps.take.as_bytes(),
@@ -377,8 +382,7 @@ impl Session {
             need: Need::Primary,
             cancels: 0,
         };
-        let messages =
-            |output: &mut BytesMut| own.encode(output, steps.take.as_bytes(), Format::Binary);
+        let messages = |output: &mut BytesMut| own.encode(output, steps.take.as_bytes(), formats);
         workspace.ask(&mut self.client, messages).await
     }
 }

@@ -2,7 +2,6 @@
 //! runs with what they have returned.
 
 use switchyard_schema::{ShardIndex, ShardSet};
-use switchyard_wire::Format;
 
 use super::Session;
 use super::fetch::Asked;
@@ -14,6 +13,7 @@ use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
+use crate::plan::given::GivenColumn;
 use crate::plan::{Rest, Steps};
 
 impl Session {
@@ -92,7 +92,8 @@ impl Session {
         first: &[u8],
         own: &Asked<'_>,
     ) -> Result<GivenRows, Trouble> {
-        let taking = self.run_ahead(first, own, &[Format::Binary]).await?;
+        let formats = steps.given.formats();
+        let taking = self.run_ahead(first, own, &formats).await?;
         let arrays = match taking.arrays(steps.given.types())? {
             Some(arrays) => arrays,
             None => return Err(too_many(steps).into()),
@@ -108,11 +109,13 @@ impl Session {
         (shards, first): (&ShardSet, &str),
         own: &Asked<'_>,
     ) -> Result<GivenRows, Trouble> {
-        let mut few = FewRows::All(Arrays::new(steps.given.types().map(|(oid, _)| oid)));
+        let elements = steps.given.columns.iter().map(GivenColumn::element_oid);
+        let mut few = FewRows::All(Arrays::new(elements));
+        let formats = steps.given.formats();
         for shard in shards.iter() {
             let index = self.settled(shard, asked).await?;
             self.participants.at(index)?.note_run(asked.plan);
-            let sent = self.ask(index, first, &[Format::Binary], own).await;
+            let sent = self.ask(index, first, &formats, own).await;
             self.or_lost(index, asked, sent)?;
             let taken = self.take_rows(index, &steps.given, few).await;
             few = match taken {

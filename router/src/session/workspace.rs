@@ -110,7 +110,7 @@ impl Session {
         let own = asked.with(given);
         let messages = |output: &mut BytesMut| match own.given.is_empty() {
             true => frontend::encode::query(output, &text),
-            false => own.encode(output, &text, Format::Text),
+            false => own.encode(output, &text, &[Format::Text]),
         };
         let before = self.client.hold();
         let begun = match workspace.ask_at_last(&mut self.client, messages).await {

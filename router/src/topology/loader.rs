@@ -223,6 +223,7 @@ fn column(row: &mut Values) -> Option<ColumnRow> {
         generated: row.flag()?,
         sql_type: row.optional()?,
         sql_suffix: row.text()?,
+        text_type: row.optional()?,
     })
 }
 
