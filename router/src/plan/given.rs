@@ -47,16 +47,18 @@ impl GivenColumn {
     /// A column of a table, if its values can be given in any way.
     pub fn of(column: &Column) -> Option<Self> {
         let as_text = column.sql_type.is_none();
-        let whole = |name: &Box<str>| SqlType {
-            name: name.clone(),
-            suffix: "".into(),
+        let sql_type = match &column.sql_type {
+            Some(own) => own.clone(),
+            None => SqlType {
+                name: column.text_type.clone()?,
+                suffix: "".into(),
+            },
         };
-        let sql_type = column.sql_type.clone();
         Some(Self {
             name: column.name.clone(),
             type_oid: column.type_oid,
             modifier: column.typmod,
-            sql_type: sql_type.or_else(|| column.text_type.as_ref().map(whole))?,
+            sql_type,
             as_text,
         })
     }

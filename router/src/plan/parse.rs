@@ -113,14 +113,16 @@ fn parser(sql: &str, tokens: &[Token]) -> Result<Parser<'static>, Opaque> {
 const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// Takes out words that sqlparser does not know and that do not matter to where a statement goes: the strength of row
-/// locks and what they are of, ONLY, OVERRIDING … VALUE, VARIADIC, EXCLUDE in window frames, and the predicate of a partial
-/// index in ON CONFLICT. Writes ISNULL as IS NULL, TABLE as SELECT * FROM where it is the whole of a statement or ON CONFLICT is behind it, and BETWEEN SYMMETRIC as NOT
+/// locks and what they are of, ONLY, OVERRIDING … VALUE, VARIADIC, EXCLUDE in window frames, the predicate of a partial
+/// index in ON CONFLICT, and constant subscripts of columns that are set. Writes ISNULL as IS NULL, TABLE as SELECT * FROM where it is the whole of a statement or ON CONFLICT is behind it, and BETWEEN SYMMETRIC as NOT
 /// BETWEEN, of which nothing is concluded, as nothing can be from bounds in any order.
 fn drop_words(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut rest = tokens.into_iter();
     loop {
-        let dropped = match predicate(&kept, rest.as_slice()) {
+        let parts = [predicate, subscript];
+        let parts = parts.map(|length| length(&kept, rest.as_slice()));
+        let dropped = match parts.iter().sum() {
             0 => droppable(kept.last(), rest.as_slice()),
             length => length,
         };
@@ -191,6 +193,71 @@ fn predicate(kept: &[TokenWithSpan], rest: &[TokenWithSpan]) -> usize {
     });
     action.unwrap_or(0)
 }
+
+/// The length of a subscript that these tokens begin with, if it is of a column that SET gives a value, and of constants alone: what is in the
+/// element of a column is in the column.
+fn subscript(kept: &[TokenWithSpan], rest: &[TokenWithSpan]) -> usize {
+    let is_open = |token: &TokenWithSpan| token.token == SqlToken::LBracket;
+    let is_column = |token: &TokenWithSpan| matches!(token.token, SqlToken::Word(_));
+    if !rest.first().is_some_and(is_open) || !kept.last().is_some_and(is_column) {
+        return 0;
+    }
+    let is_constant = |token: &TokenWithSpan| {
+        matches!(
+            token.token,
+            SqlToken::Number(..)
+                | SqlToken::SingleQuotedString(_)
+                | SqlToken::Placeholder(_)
+                | SqlToken::Minus
+                | SqlToken::Colon
+        )
+    };
+    let constants = rest.iter().skip(1).take_while(|token| is_constant(token));
+    let length = constants.count() + 2;
+    let closes = |token: &TokenWithSpan| token.token == SqlToken::RBracket;
+    let is_whole = length > 2 && rest.get(length - 1).is_some_and(closes);
+    let mut behind = rest.iter().skip(length);
+    let is_set = behind
+        .next()
+        .is_some_and(|token| is_open(token) || token.token == SqlToken::Eq);
+    match is_whole && is_set && is_assigned(kept) {
+        true => length,
+        false => 0,
+    }
+}
+
+/// Whether the last of these tokens stands where SET has the name of a column.
+fn is_assigned(kept: &[TokenWithSpan]) -> bool {
+    let mut before = kept.iter().rev().skip(1);
+    let mut token = before.next();
+    if token.is_none_or(|token| token.token != SqlToken::Comma && !is(Some(token), "set")) {
+        return false;
+    }
+    let mut depth = 0_usize;
+    while let Some(here) = token {
+        match here.token {
+            SqlToken::RParen => depth += 1,
+            SqlToken::LParen if depth == 0 => return false,
+            SqlToken::LParen => depth -= 1,
+            _ if depth == 0 && is(token, "set") => return true,
+            _ if depth == 0 && ENDS_OF_SET.iter().any(|word| is(token, word)) => return false,
+            _ => {}
+        }
+        token = before.next();
+    }
+    false
+}
+
+/// No SET goes on behind one of these.
+const ENDS_OF_SET: [&str; 7] = [
+    "from",
+    "group",
+    "order",
+    "returning",
+    "select",
+    "values",
+    "where",
+];
 
 /// Whether a word after this token is a postfix operator and not a name.
 fn is_postfix(before: Option<&TokenWithSpan>) -> bool {

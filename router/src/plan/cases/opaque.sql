@@ -40,12 +40,10 @@ DELETE FROM countries WHERE code BETWEEN 'a' AND 'b' AND '<a/>'::xml IS DOCUMENT
 
 UPDATE settings SET value[1] = 'x'
 --> PassThrough to shard s0 (primary)
--->   May use a sequence
 
 UPDATE users SET name[1] = 'x' WHERE id = 5
---> Refuse 0A000: this statement is not understood well enough to be sent to the right shards
---> DETAIL: It may touch the sharded table "users" (not parsed). It is no query.
---> HINT: Name the shard it is for: /* switchyard: shard=… */.
+--> PassThrough to the shard of users = integer[2] (primary)
+-->   Shards: s0
 
 SELECT * FROM order_view WHERE code BETWEEN 1 AND 2 AND '<a/>'::xml IS DOCUMENT
 --> Workspace (read)
