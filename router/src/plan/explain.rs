@@ -144,6 +144,9 @@ fn write_plan(
             // The query is planned in a text of its own.
             let query = FromQuery::query(sql, insert.has_conflict());
             let query = query.as_deref().unwrap_or(sql);
+            if insert.first.is_some() {
+                writeln!(out, "  The query is computed first, in the transaction")?;
+            }
             write_workspace(steps, &insert.workspace, plan, names, query)?;
         }
         Operator::Insert(insert) => {

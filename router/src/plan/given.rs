@@ -157,11 +157,21 @@ impl Given {
     /// The query for the rows; the arrays are the parameters from this number on, in the order of the columns.
     pub fn query_of_arrays(&self, first: usize) -> String {
         let names = self.columns.iter().map(|column| &column.name);
-        self.select(first, names.map(|name| Some(escape_identifier(name))))
+        self.select(first, names.map(|name| Some(escape_identifier(name))), &[])
+    }
+
+    /// The same, with expressions instead of some columns.
+    pub(crate) fn query_but(&self, first: usize, instead: &[Option<String>]) -> String {
+        self.select(first, self.columns.iter().map(|_| None), instead)
     }
 
     /// The same, of columns with these names, or without.
-    fn select(&self, first: usize, names: impl Iterator<Item = Option<String>>) -> String {
+    fn select(
+        &self,
+        first: usize,
+        names: impl Iterator<Item = Option<String>>,
+        instead: &[Option<String>],
+    ) -> String {
         let (mut values, mut arrays, mut aliases) = (String::new(), String::new(), String::new());
         for ((at, column), label) in self.columns.iter().enumerate().zip(names) {
             let comma = if at > 0 { ", " } else { "" };
@@ -169,7 +179,10 @@ impl Given {
             let parameter = first + at;
             let label = label.map_or(String::new(), |label| format!(" AS {label}"));
             // Writing to a string does not fail.
-            let _ = write!(values, "{comma}c{at}::{name}{suffix}{label}");
+            let _ = match instead.get(at) {
+                Some(Some(own)) => write!(values, "{comma}{own}{label}"),
+                _ => write!(values, "{comma}c{at}::{name}{suffix}{label}"),
+            };
             let element = column.element();
             let _ = write!(
                 arrays,
@@ -184,7 +197,7 @@ impl Given {
     pub fn cte(&self, first: usize) -> String {
         let names = self.columns.iter().map(|column| &column.name);
         let names: Vec<String> = names.map(|name| escape_identifier(name)).collect();
-        let rows = self.select(first, self.columns.iter().map(|_| None));
+        let rows = self.query_but(first, &[]);
         let table = escape_identifier(&self.relation.name);
         format!("{table} ({}) AS ({rows})", names.join(", "))
     }

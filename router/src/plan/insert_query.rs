@@ -18,6 +18,7 @@ use super::analyse::{self, Analysis, StoredKeys, differs_in_triggers, is_default
 use super::apart::{Understood, several};
 use super::given::GivenColumn;
 use super::insert_place::{Place, place};
+use super::learned::Learned;
 use super::moment::{Clock, Moments};
 use super::overriding::Overriding;
 use super::parse;
@@ -46,6 +47,8 @@ pub struct FromQuery {
     pub moments: bool,
     /// What stands behind the query, if anything does: COPY cannot store the rows, then.
     pub clauses: Option<Clauses>,
+    /// The query is computed first: what PostgreSQL has said of its columns.
+    pub first: Option<Arc<Learned>>,
 }
 
 /// Where rows are stored.
@@ -432,7 +435,7 @@ impl Planner<'_> {
         }
         let query = FromQuery::query(self.sql, insert.on.is_some());
         let query = query.ok_or("The query is not found in its text.")?;
-        let (mut workspace, moments, guards) = self.of_query(&query)?;
+        let (mut workspace, first, moments, guards) = self.of_query(&query)?;
         let ignored = ignored(relation, Overriding::of(self.sql, self.tokens));
         let defaults = match &stored {
             Stored::Keyed { .. } | Stored::Everywhere => defaults(relation, listed, &ignored)?,
@@ -470,6 +473,7 @@ impl Planner<'_> {
             defaults,
             clauses,
             stored,
+            first,
         };
         Ok((from, guards))
     }
@@ -508,8 +512,8 @@ impl Planner<'_> {
         Ok(stored)
     }
 
-    /// What runs a query, whether it asks for the time, and the literals that depends on.
-    fn of_query(&self, query: &[u8]) -> Result<(Workspace, bool, Vec<u32>), String> {
+    /// What runs a query, where it is computed first, whether it asks for the time, and the literals that depends on.
+    fn of_query(&self, query: &[u8]) -> Result<OfQuery, String> {
         let context = Context {
             layer: Layer::Workspace,
             ..*self.context
@@ -534,7 +538,15 @@ impl Planner<'_> {
         }
         let reason = "its rows are stored on other shards";
         let workspace = planner.workspace(reason, (&analysis, &statement, &tokens));
+        let mut first = None;
         let workspace = match workspace {
+            Err(_) if self.is_computed_first(query, &analysis) => {
+                first = Some(Arc::default());
+                Workspace {
+                    reason: reason.to_owned(),
+                    ..Workspace::default()
+                }
+            }
             Err(why) if !analysis.read.is_empty() || analysis.first_shard.is_some() => {
                 return Err(why);
             }
@@ -552,9 +564,12 @@ impl Planner<'_> {
                 ..Workspace::default()
             }),
         };
-        Ok((workspace, analysis.moments, guards))
+        Ok((workspace, first, analysis.moments, guards))
     }
 }
+
+/// What runs a query, what is learned of it where it is computed first, whether it asks for the time, and the literals that depends on.
+type OfQuery = (Workspace, Option<Arc<Learned>>, bool, Vec<u32>);
 
 /// The columns whose values are not stored.
 fn ignored(relation: &Relation, overriding: Option<Overriding>) -> Vec<&str> {

@@ -28,6 +28,7 @@ pub(crate) mod enforceable;
 pub mod explain;
 pub mod given;
 pub(crate) mod insert;
+mod insert_ahead;
 mod insert_copies;
 mod insert_place;
 pub(crate) mod insert_query;

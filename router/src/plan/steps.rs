@@ -68,7 +68,7 @@ impl Rest {
             }
             (Operator::InsertQuery(from), _)
             | (Operator::PassThrough(_), Some(Operator::InsertQuery(from)))
-                if from.workspace.fetches.iter().all(is_everywhere) =>
+                if from.first.is_none() && from.workspace.fetches.iter().all(is_everywhere) =>
             {
                 Some(Self::Insert(from))
             }

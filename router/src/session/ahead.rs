@@ -25,7 +25,7 @@ use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::plan::ahead::{Ahead, Divided};
 use crate::plan::given::Given;
-use crate::plan::learned::{Part, Rows};
+use crate::plan::learned::{Learned, Part, Rows};
 use crate::plan::moment::Clock;
 use crate::relations::introspect::{PLAIN_TYPES, TEMPORARY_COLUMNS};
 
@@ -126,22 +126,31 @@ impl Session {
         (asked, shards): (&Asked<'_>, &ShardSet),
     ) -> Result<Computed, Trouble> {
         let text = ahead.query(asked.sql, clock).ok_or(Failure::Retry)?;
-        let known = ahead.learned.given_rows();
+        let (given, arrays) = self.compute_rows(&ahead.learned, &text, asked).await?;
+        computed(ahead, given, arrays, shards)
+    }
+
+    /// The rows of a query, and what is learned of its columns.
+    pub(super) async fn compute_rows(
+        &mut self,
+        learned: &Arc<Learned>,
+        text: &[u8],
+        asked: &Asked<'_>,
+    ) -> Result<(Given, Vec<Bytes>), Trouble> {
+        let known = learned.given_rows();
         let mut known = known.and_then(|rows| rows.given.clone());
         if known.is_none() && self.is_in_the_way() {
-            return self.compute_here(ahead, &text, (asked, shards)).await;
+            return self.compute_here(text, asked).await;
         }
         for _ in 0..2 {
             let given = match known.take() {
                 Some(given) => given,
-                None => self.learn_columns(ahead, &text, asked).await?,
+                None => self.learn_columns(learned, text, asked).await?,
             };
-            let taking = self.run_ahead(&text, asked, &given.formats()).await?;
+            let taking = self.run_ahead(text, asked, &given.formats()).await?;
             let names = taking.names();
             match taking.arrays(given.types()) {
-                Ok(Some(arrays)) => {
-                    return computed(ahead, given.named(&names), arrays, shards);
-                }
+                Ok(Some(arrays)) => return Ok((given.named(&names), arrays)),
                 Ok(None) => return Err(too_many().into()),
                 // Of other literals, the types may be others.
                 Err(Failure::Retry) => {}
@@ -155,10 +164,9 @@ impl Session {
     /// types come from a shard, which does not know the collations of the query's columns.
     async fn compute_here(
         &mut self,
-        ahead: &Ahead,
         text: &[u8],
-        (asked, shards): (&Asked<'_>, &ShardSet),
-    ) -> Result<Computed, Trouble> {
+        asked: &Asked<'_>,
+    ) -> Result<(Given, Vec<Bytes>), Trouble> {
         let taking = self.run_ahead(text, asked, &[Format::Binary]).await?;
         let (names, types) = (taking.names(), taking.types());
         let array = |values: Vec<String>| format!("'{{{}}}'", values.join(","));
@@ -188,7 +196,7 @@ impl Session {
             return Err(Failure::Unsupported { what, hint }.into());
         };
         let arrays = taking.arrays(given.types())?.ok_or_else(too_many)?;
-        computed(ahead, given, arrays, shards)
+        Ok((given, arrays))
     }
 
     /// Takes rows out of an answer; errors and notices are the client's.
@@ -212,7 +220,7 @@ impl Session {
     /// Asks PostgreSQL for the types of a query's columns, and their collations: how its rows are given.
     async fn learn_columns(
         &mut self,
-        ahead: &Ahead,
+        learned: &Arc<Learned>,
         text: &[u8],
         asked: &Asked<'_>,
     ) -> Result<Given, Trouble> {
@@ -220,7 +228,7 @@ impl Session {
         let mut workspace = Workspace::new(backend, 0);
         let asking = self.ask_columns(&mut workspace, text, asked).await;
         let given = self.leave_workspace(workspace, asking).await?;
-        ahead.learned.known().part = Some(Part::Rows(Arc::new(Rows {
+        learned.known().part = Some(Part::Rows(Arc::new(Rows {
             modifiers: Vec::new(),
             alterations: String::new(),
             given: Some(given.clone()),

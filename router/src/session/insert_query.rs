@@ -34,6 +34,44 @@ impl Session {
         from: &FromQuery,
         inserting: &Inserting<'_>,
     ) -> Result<Inserted, Trouble> {
+        let Some(learned) = &from.first else {
+            return self.store_query(from, inserting).await;
+        };
+        let query = FromQuery::query(inserting.sql, from.has_conflict()).ok_or(Failure::Retry)?;
+        let clock = self.clock_of(from).await?;
+        let query = from.at(query, clock.as_ref());
+        let asked = Asked {
+            sql: &query,
+            params: inserting.bound.clone(),
+            given: GivenRows::default(),
+            need: Need::Primary,
+            cancels: inserting.cancels,
+        };
+        let (given, arrays) = self.compute_rows(learned, &query, &asked).await?;
+        let text = from.over(inserting.sql, &given, asked.parameters() + 1);
+        let over = Inserting {
+            sql: &text.ok_or(Failure::Retry)?,
+            bound: inserting.bound.clone(),
+            given: GivenRows::new(arrays.into_iter().map(Some).collect()),
+            ..*inserting
+        };
+        self.store_query(from, &over).await
+    }
+
+    /// The time, if the statement asks for it.
+    async fn clock_of(&mut self, from: &FromQuery) -> Result<Option<Clock>, Trouble> {
+        Ok(match from.moments {
+            true => Some(self.clock(ShardIndex::FIRST).await?),
+            false => None,
+        })
+    }
+
+    /// The same, of a query that a workspace can run.
+    async fn store_query(
+        &mut self,
+        from: &FromQuery,
+        inserting: &Inserting<'_>,
+    ) -> Result<Inserted, Trouble> {
         let query = FromQuery::query(inserting.sql, from.has_conflict()).ok_or(Failure::Retry)?;
         let fetches =
             inserting.with_values(&query, |values| self.fetches(&from.workspace, values))??;
@@ -46,10 +84,7 @@ impl Session {
         };
         let described = self.described(&query, &asked).await?;
         let width = columns(&described).map_or(0, |columns| columns.len());
-        let clock = match from.moments {
-            true => Some(self.clock(ShardIndex::FIRST).await?),
-            false => None,
-        };
+        let clock = self.clock_of(from).await?;
         let steps = from.steps(width, clock.as_ref());
         let steps = steps.map_err(|refusal| Failure::Refused(Box::new(refusal)))?;
         let furnished = Box::pin(self.furnish(&from.workspace, &fetches, &asked, Fill::Rows));

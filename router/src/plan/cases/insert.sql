@@ -661,14 +661,18 @@ INSERT INTO profiles VALUES (1, (SELECT max(name) FROM users)), (3, (SELECT max(
 --> DETAIL: The shard key of "users" is not restricted.
 --> HINT: Restrict every shard key in it to one value, or join the tables on their shard keys.
 
--- what the rows are brought by is in the catalogue
+-- what the rows are brought by would be in the catalogue: it is computed first
 INSERT INTO profiles (user_id, bio) SELECT oid, relname FROM pg_class
---> Refuse 0A000: combining a sharded table with a temporary table or the system catalogue is not supported across shards yet
---> DETAIL: The catalogue would list the table that the rows are brought by.
+--> Insert of a query's rows, each on its shard
+-->   The query is computed first, in the transaction
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
 
 INSERT INTO accounts (name) SELECT tablename FROM pg_tables
---> Refuse 0A000: combining a sharded table with a temporary table or the system catalogue is not supported across shards yet
---> DETAIL: The catalogue would list the table that the rows are brought by.
+--> Insert of a query's rows, each on its shard
+-->   The query is computed first, in the transaction
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
 
 INSERT INTO accounts (name, balance) SELECT 'users'::regclass::text || g, g FROM generate_series(1, 3) g
 --> Insert of a query's rows, each on its shard

@@ -152,8 +152,10 @@ UPDATE country_names SET name = 'x'
 --> HINT: Write the reference table itself.
 
 INSERT INTO countries SELECT relname FROM pg_class
---> Refuse 0A000: this write of the reference table "countries" is not supported
---> DETAIL: It also uses a temporary table or the system catalogue, which differ from shard to shard. The catalogue would list the table that the rows are brought by.
+--> Insert of a query's rows, all of them on every shard
+-->   The query is computed first, in the transaction
+--> Workspace (primary)
+-->   Reason: its rows are stored on other shards
 
 COPY countries TO STDOUT
 --> PassThrough to any shard (read)

@@ -1,0 +1,107 @@
+//! INSERT of rows of a query that no workspace can run: it reads the system catalogue, which lists other tables there, or calls functions that may
+//! change something, which has to happen in the transaction.
+//!
+//! Purpose: such a query is computed first, as the client's own SELECT would be; the INSERT is then one of the rows that have come of it, which a workspace
+//! is given. Invariant: a constant without a type stays in its place, for it has the type of the column that it is stored in.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few plans and tokens are of interest"
+)]
+
+use super::analyse::Analysis;
+use super::given::Given;
+use super::insert_place::{Place, place};
+use super::parse;
+use super::{Command, FromQuery, Operator, Planner};
+use crate::sql::{Token, TokenKind};
+
+impl FromQuery {
+    /// The statement over rows that have come of its query, which are given as parameters from this number on.
+    pub(crate) fn over(&self, sql: &[u8], given: &Given, first: usize) -> Option<Vec<u8>> {
+        let tokens = parse::tokens(sql, 0..u32::try_from(sql.len()).ok()?).ok()?;
+        let Place { ctes, query } = place(sql, &tokens, self.has_conflict())?;
+        let is_in = |token: &&Token| query.contains(&(token.start as usize));
+        let own: Vec<Token> = tokens.iter().filter(is_in).copied().collect();
+        let rows = given.query_but(first, &constants(sql, &own));
+        let mut text = sql.get(..ctes.start)?.to_vec();
+        text.extend_from_slice(sql.get(ctes.end..query.start)?);
+        text.extend_from_slice(rows.as_bytes());
+        text.extend_from_slice(sql.get(query.end..)?);
+        Some(text)
+    }
+}
+
+impl Planner<'_> {
+    /// Whether a query inside of an INSERT is answered in the transaction itself, and by nothing else.
+    pub(super) fn is_computed_first(&self, query: &[u8], analysis: &Analysis) -> bool {
+        if !analysis.lists_catalog && !analysis.may_change {
+            return false;
+        }
+        self.apart_from(query, self.scan).is_some_and(|plan| {
+            let answers = !matches!(
+                plan.operator,
+                Operator::Refuse(_) | Operator::Session | Operator::Broadcast(_)
+            );
+            answers
+                && plan.command == Command::Select
+                && plan.settings.is_empty()
+                && plan.temporary.is_none()
+                && plan.unknown.is_none()
+        })
+    }
+}
+
+/// The columns of a query that are constants without a type: strings, NULL, parameters. In a DISTINCT, and in parts of a UNION, they have one.
+fn constants(sql: &[u8], tokens: &[Token]) -> Vec<Option<String>> {
+    let mut depth = 0_usize;
+    let mut outer: Vec<(Token, bool)> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        match token.kind {
+            TokenKind::Punct(b'(' | b'[') => {
+                depth += 1;
+                outer.push((*token, false));
+            }
+            TokenKind::Punct(b')' | b']') => depth = depth.saturating_sub(1),
+            _ => outer.push((*token, depth == 0)),
+        }
+    }
+    let is = |(token, outer): &(Token, bool), word| *outer && token.is_word(sql, word);
+    let combined = ["union", "intersect", "except", "distinct"];
+    if outer
+        .iter()
+        .any(|token| combined.iter().any(|word| is(token, word)))
+    {
+        return Vec::new();
+    }
+    let Some(start) = outer.iter().position(|token| is(token, "select")) else {
+        return Vec::new();
+    };
+    let list = outer.get(start + 1..).unwrap_or_default();
+    let ends = [
+        "from", "where", "group", "order", "limit", "offset", "having", "window",
+    ];
+    let end = list
+        .iter()
+        .position(|token| ends.iter().any(|word| is(token, word)));
+    let list = list.get(..end.unwrap_or(list.len())).unwrap_or_default();
+    let items = list.split(|(token, outer)| *outer && token.kind == TokenKind::Punct(b','));
+    items.map(|item| constant(sql, item)).collect()
+}
+
+/// The text of an item that is such a constant.
+fn constant(sql: &[u8], item: &[(Token, bool)]) -> Option<String> {
+    let (token, _) = item.first()?;
+    let untyped =
+        matches!(token.kind, TokenKind::String | TokenKind::Param) || token.is_word(sql, "null");
+    let named = match item.get(1..)? {
+        [] => true,
+        [(label, _)] => matches!(label.kind, TokenKind::Word | TokenKind::QuotedIdent),
+        [(word, _), _] => word.is_word(sql, "as"),
+        _ => false,
+    };
+    (untyped && named)
+        .then(|| std::str::from_utf8(token.text(sql)).ok())
+        .flatten()
+        .map(str::to_owned)
+}
