@@ -9,11 +9,14 @@
     reason = "few plans and tokens are of interest"
 )]
 
-use super::analyse::Analysis;
+use std::sync::Arc;
+
+use super::analyse::{self, Analysis};
 use super::given::Given;
 use super::insert_place::{Place, place};
+use super::learned::Learned;
 use super::parse;
-use super::{Command, FromQuery, Operator, Planner};
+use super::{Command, Context, FromQuery, Layer, Operator, Planner, Workspace};
 use crate::sql::{Token, TokenKind};
 
 impl FromQuery {
@@ -32,9 +35,67 @@ impl FromQuery {
     }
 }
 
+/// What runs a query, what is learned of it where it is computed first, whether it asks for the time, and the literals that depends on.
+pub(super) type OfQuery = (Workspace, Option<Arc<Learned>>, bool, Vec<u32>);
+
 impl Planner<'_> {
+    /// What runs a query, where it is computed first, whether it asks for the time, and the literals that depends on.
+    pub(super) fn of_query(&self, query: &[u8]) -> Result<OfQuery, String> {
+        let context = Context {
+            layer: Layer::Workspace,
+            ..*self.context
+        };
+        let end = u32::try_from(query.len()).unwrap_or(u32::MAX);
+        let tokens = parse::tokens(query, 0..end).map_err(|_| "It is not understood.")?;
+        let planner = Planner {
+            sql: query,
+            tokens: &tokens,
+            context: &context,
+            ..*self
+        };
+        let text = parse::readable(query, &tokens).ok_or("It is not UTF-8.")?;
+        let statement = parse::parse(&text, &tokens)?;
+        let source = (query, tokens.as_slice());
+        let (outcome, guards) = analyse::analyse(&statement, None, source, self.scan, &context);
+        let Ok(analysis) = outcome else {
+            return Err("The query is not understood.".to_owned());
+        };
+        if analysis.locks || !analysis.settings.is_empty() || analysis.temporary {
+            return Err("The query does more than read what the shards have.".to_owned());
+        }
+        let reason = "its rows are stored on other shards";
+        let workspace = planner.workspace(reason, (&analysis, &statement, &tokens));
+        let mut first = None;
+        let workspace = match workspace {
+            Err(_) if self.is_computed_first(query, &analysis) => {
+                first = Some(Arc::default());
+                Workspace {
+                    reason: reason.to_owned(),
+                    ..Workspace::default()
+                }
+            }
+            Err(why) if !analysis.read.is_empty() || analysis.first_shard.is_some() => {
+                return Err(why);
+            }
+            Err(_) if analysis.lists_catalog => {
+                return Err(
+                    "The catalogue would list the table that the rows are brought by.".to_owned(),
+                );
+            }
+            Err(_) if analysis.may_change => {
+                return Err("The query calls a function that may change something.".to_owned());
+            }
+            workspace => workspace.unwrap_or_else(|_| Workspace {
+                at_first: analysis.calls_next,
+                reason: reason.to_owned(),
+                ..Workspace::default()
+            }),
+        };
+        Ok((workspace, first, analysis.moments, guards))
+    }
+
     /// Whether a query inside of an INSERT is answered in the transaction itself, and by nothing else.
-    pub(super) fn is_computed_first(&self, query: &[u8], analysis: &Analysis) -> bool {
+    fn is_computed_first(&self, query: &[u8], analysis: &Analysis) -> bool {
         if !analysis.lists_catalog && !analysis.may_change {
             return false;
         }

@@ -14,7 +14,7 @@ use sqlparser::ast::{Insert, Query, SetExpr, Statement, Visit, Visitor};
 use switchyard_schema::{KeyMap, ShardIndex, ShardSet, TableName};
 
 use super::analyse::names;
-use super::analyse::{self, Analysis, StoredKeys, differs_in_triggers, is_default};
+use super::analyse::{Analysis, StoredKeys, differs_in_triggers, is_default};
 use super::apart::{Understood, several};
 use super::given::GivenColumn;
 use super::insert_place::{Place, place};
@@ -25,7 +25,7 @@ use super::parse;
 use super::refusal::Refusal;
 use super::route::{KeyRoute, StoredAs, Target};
 use super::workspace::sequences_of;
-use super::{Context, Layer, Operator, Plan, Planner, Workspace};
+use super::{Operator, Plan, Planner, Workspace};
 use crate::relations::{DefaultValue, Placement, Relation, RelationKind};
 
 /// An INSERT of a query's rows.
@@ -511,65 +511,7 @@ impl Planner<'_> {
         }
         Ok(stored)
     }
-
-    /// What runs a query, where it is computed first, whether it asks for the time, and the literals that depends on.
-    fn of_query(&self, query: &[u8]) -> Result<OfQuery, String> {
-        let context = Context {
-            layer: Layer::Workspace,
-            ..*self.context
-        };
-        let end = u32::try_from(query.len()).unwrap_or(u32::MAX);
-        let tokens = parse::tokens(query, 0..end).map_err(|_| "It is not understood.")?;
-        let planner = Planner {
-            sql: query,
-            tokens: &tokens,
-            context: &context,
-            ..*self
-        };
-        let text = parse::readable(query, &tokens).ok_or("It is not UTF-8.")?;
-        let statement = parse::parse(&text, &tokens)?;
-        let source = (query, tokens.as_slice());
-        let (outcome, guards) = analyse::analyse(&statement, None, source, self.scan, &context);
-        let Ok(analysis) = outcome else {
-            return Err("The query is not understood.".to_owned());
-        };
-        if analysis.locks || !analysis.settings.is_empty() || analysis.temporary {
-            return Err("The query does more than read what the shards have.".to_owned());
-        }
-        let reason = "its rows are stored on other shards";
-        let workspace = planner.workspace(reason, (&analysis, &statement, &tokens));
-        let mut first = None;
-        let workspace = match workspace {
-            Err(_) if self.is_computed_first(query, &analysis) => {
-                first = Some(Arc::default());
-                Workspace {
-                    reason: reason.to_owned(),
-                    ..Workspace::default()
-                }
-            }
-            Err(why) if !analysis.read.is_empty() || analysis.first_shard.is_some() => {
-                return Err(why);
-            }
-            Err(_) if analysis.lists_catalog => {
-                return Err(
-                    "The catalogue would list the table that the rows are brought by.".to_owned(),
-                );
-            }
-            Err(_) if analysis.may_change => {
-                return Err("The query calls a function that may change something.".to_owned());
-            }
-            workspace => workspace.unwrap_or_else(|_| Workspace {
-                at_first: analysis.calls_next,
-                reason: reason.to_owned(),
-                ..Workspace::default()
-            }),
-        };
-        Ok((workspace, first, analysis.moments, guards))
-    }
 }
-
-/// What runs a query, what is learned of it where it is computed first, whether it asks for the time, and the literals that depends on.
-type OfQuery = (Workspace, Option<Arc<Learned>>, bool, Vec<u32>);
 
 /// The columns whose values are not stored.
 fn ignored(relation: &Relation, overriding: Option<Overriding>) -> Vec<&str> {
