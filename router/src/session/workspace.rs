@@ -339,7 +339,7 @@ pub(super) fn planned(description: &[u8], own: &[u8]) -> Bytes {
     output.freeze()
 }
 
-/// Whether columns of the same types are announced. Those that users made have other numbers on every server.
+/// Whether columns of the same types are announced. A workspace's own tables have rows of its own types.
 pub(super) fn is_of(description: &[u8], own: &[u8]) -> bool {
     let (Some(description), Some(own)) = (columns(description), columns(own)) else {
         return false;
@@ -365,9 +365,8 @@ pub(super) fn is_described_as(told: Option<&Bytes>, now: Option<&Bytes>) -> bool
         return told.is_none() && now.is_none();
     };
     let alike = |(told, now): (Column<'_>, Column<'_>)| {
-        let is_same_type =
-            told.type_oid == now.type_oid || told.type_oid.min(now.type_oid) >= FIRST_USER_OID;
-        is_same_type && told.name == now.name && told.type_modifier == now.type_modifier
+        let type_of = |column: &Column<'_>| (column.type_oid, column.type_modifier);
+        type_of(&told) == type_of(&now) && told.name == now.name
     };
     told.len() == now.len() && told.iter().zip(now.iter()).all(alike)
 }

@@ -370,8 +370,8 @@ fn has_types(prepared: &SessionStatement) -> bool {
     numbers.all(|number| prepared.statement.parameter_type(number) != 0)
 }
 
-/// The types of parameters 1 to `count`, or as many as are declared, as declared or described. Types that users made have other numbers on every server: the
-/// workspace finds them itself, as the shard did.
+/// The types of parameters 1 to `count`, or as many as are declared, as declared or described. The
+/// workspace finds those that users made itself, as the shard did.
 pub(super) fn parameter_types(statement: &Statement, count: u16) -> Vec<u32> {
     (1..=count.max(statement.declared()))
         .map(|number| portable(statement.parameter_type(number)))
