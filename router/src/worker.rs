@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::backend::{
-    Admission, ConnectOptions, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys, Settings,
+    Admission, ConnectOptions, Gates, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys,
+    Settings,
 };
 use crate::control::ControlHandle;
 use crate::execute::client::Reported;
@@ -34,6 +35,8 @@ pub struct Services {
     pub topology: Published,
     /// The pools of connections.
     pub pools: Pools,
+    /// What operators have said about databases.
+    pub gates: Gates,
     /// The distinct prepared statements.
     pub(crate) statements: Statements,
     /// Where cancel requests find the backends that work for a client.
@@ -64,6 +67,7 @@ impl Services {
             fences,
             topology,
             pools: Pools::default(),
+            gates: Gates::default(),
             statements: Statements::default(),
             cancels: Arc::default(),
             metrics: crate::metrics::Metrics::default(),

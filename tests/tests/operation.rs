@@ -6,6 +6,9 @@
     reason = "test code fails by panicking"
 )]
 
+#[path = "operation/orders.rs"]
+mod orders;
+
 use std::time::{Duration, Instant};
 
 use switchyard_tests::cluster::{ClusterSpec, Stop};

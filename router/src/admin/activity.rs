@@ -52,6 +52,8 @@ impl Clock {
 const STATE_BITS: u32 = 2;
 /// No activity.
 const NONE: u64 = u64::MAX;
+/// Whatever the activity is.
+const ANY: u64 = u64::MAX - 1;
 
 /// What a client is doing, since when, and whether that is too long.
 #[derive(Debug)]
@@ -106,6 +108,9 @@ impl Activity {
 
     /// This stay is too long. Wakes the session if it waits for its client. False if that had been said before.
     pub(super) fn end(&self, stay: Stay) -> bool {
+        if self.is_killed() {
+            return false;
+        }
         let is_new = self.overdue.swap(stay.word, Ordering::Relaxed) != stay.word;
         if is_new && let Some(session) = &*self.lock() {
             session.wake_by_ref();
@@ -113,8 +118,21 @@ impl Activity {
         is_new
     }
 
+    /// From now on everything is too long: the session is to end. Wakes it if it waits for its client.
+    pub(super) fn kill(&self) {
+        self.overdue.store(ANY, Ordering::Relaxed);
+        if let Some(session) = &*self.lock() {
+            session.wake_by_ref();
+        }
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed) == ANY
+    }
+
     fn is_overdue(&self) -> bool {
-        self.overdue.load(Ordering::Relaxed) == self.now.load(Ordering::Relaxed)
+        let overdue = self.overdue.load(Ordering::Relaxed);
+        overdue == self.now.load(Ordering::Relaxed) || overdue == ANY
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {

@@ -2,13 +2,17 @@
 
 use std::fmt;
 
+use super::order::Order;
+
 /// A command of the console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `SHOW` something.
     Show(Topic),
     /// Read the configuration again.
     Reload,
+    /// Something is to be done.
+    Order(Order),
     /// Something that drivers say by themselves, and that has no meaning here: its command tag.
     Ignored(&'static str),
     /// Nothing but blanks and comments.
@@ -42,11 +46,17 @@ pub enum Topic {
     Servers,
     /// Counters by database.
     Stats,
+    /// How many there are of what is shown.
+    Lists,
+    /// Who may log in.
+    Users,
+    /// Whether anything is paused.
+    State,
 }
 
 impl Topic {
     /// All of them, as HELP lists them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Help,
         Self::Version,
         Self::Config,
@@ -59,6 +69,9 @@ impl Topic {
         Self::Clients,
         Self::Servers,
         Self::Stats,
+        Self::Lists,
+        Self::Users,
+        Self::State,
     ];
 
     /// The word after SHOW.
@@ -77,6 +90,9 @@ impl Topic {
             Self::Clients => "CLIENTS",
             Self::Servers => "SERVERS",
             Self::Stats => "STATS",
+            Self::Lists => "LISTS",
+            Self::Users => "USERS",
+            Self::State => "STATE",
         }
     }
 }
@@ -108,9 +124,13 @@ impl Command {
     /// [`UnknownCommand`].
     pub fn parse(sql: &str) -> Result<Self, UnknownCommand> {
         let text = strip(sql);
-        let words: Vec<String> = text
-            .split_whitespace()
-            .map(str::to_ascii_uppercase)
+        let written: Vec<&str> = text.split_whitespace().collect();
+        if let Some(order) = Order::read(&written) {
+            return Ok(Self::Order(order));
+        }
+        let words: Vec<String> = written
+            .iter()
+            .map(|word| word.to_ascii_uppercase())
             .collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {

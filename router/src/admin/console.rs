@@ -15,6 +15,7 @@ use switchyard_wire::sqlstate::SqlState;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::command::{Command, UnknownCommand};
+use super::order::Order;
 use super::show;
 use super::table::{ColumnType, Table};
 use super::view::View;
@@ -27,6 +28,9 @@ pub trait Office: Sync {
 
     /// Reads the configuration again and puts it in force; what is wrong with it, if it is not.
     fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Does what an operator has ordered; why not, if it is not done.
+    fn carry_out(&self, order: Order) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Who has logged in.
@@ -112,6 +116,7 @@ enum Wrong {
     Name(String),
     Limit,
     Reload(String),
+    Order(String),
     Unsupported(&'static str),
 }
 
@@ -237,7 +242,7 @@ where
 
     async fn simple(&mut self, text: &str) -> Result<(), Wrong> {
         let command = Command::parse(text)?;
-        let Some(table) = self.run(command).await? else {
+        let Some(table) = self.run(&command).await? else {
             return Ok(());
         };
         describe(&mut self.output, &table.columns, &[]);
@@ -245,15 +250,19 @@ where
         for row in table.rows {
             data_row(&mut self.output, &table.columns, &row, &[]);
         }
-        complete(&mut self.output, command, count);
+        complete(&mut self.output, &command, count);
         Ok(())
     }
 
     /// Runs a command. What has rows returns them; everything else is answered at once.
-    async fn run(&mut self, command: Command) -> Result<Option<Table>, Wrong> {
+    async fn run(&mut self, command: &Command) -> Result<Option<Table>, Wrong> {
         match command {
-            Command::Show(topic) => return Ok(Some(show::show(topic, &self.office.view()))),
+            Command::Show(topic) => return Ok(Some(show::show(*topic, &self.office.view()))),
             Command::Reload => self.office.reload().await.map_err(Wrong::Reload)?,
+            Command::Order(order) => {
+                let done = self.office.carry_out(order.clone()).await;
+                done.map_err(Wrong::Order)?;
+            }
             Command::Ignored(_) => {}
             Command::Empty => {
                 encode::empty_query(&mut self.output);
@@ -305,7 +314,7 @@ where
     }
 
     fn statement(&self, name: &[u8]) -> Result<Command, Wrong> {
-        self.statements.get(name).copied().ok_or_else(|| {
+        self.statements.get(name).cloned().ok_or_else(|| {
             let name = String::from_utf8_lossy(name);
             Wrong::Name(format!("prepared statement \"{name}\" does not exist"))
         })
@@ -316,7 +325,7 @@ where
             Kind::Statement => (self.statement(name)?, Vec::new()),
             Kind::Portal => {
                 let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (portal.command, portal.formats.clone())
+                (portal.command.clone(), portal.formats.clone())
             }
         };
         if kind == Kind::Statement {
@@ -327,7 +336,7 @@ where
                 let columns = show::columns(topic, &self.office.view());
                 describe(&mut self.output, &columns, &formats);
             }
-            Command::Reload | Command::Ignored(_) | Command::Empty => {
+            Command::Reload | Command::Order(_) | Command::Ignored(_) | Command::Empty => {
                 encode::no_data(&mut self.output);
             }
         }
@@ -336,9 +345,9 @@ where
 
     async fn execute(&mut self, name: &[u8], max_rows: i32) -> Result<(), Wrong> {
         let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-        let (command, begun) = (portal.command, portal.rows.is_some());
+        let (command, begun) = (portal.command.clone(), portal.rows.is_some());
         if !begun {
-            let Some(table) = self.run(command).await? else {
+            let Some(table) = self.run(&command).await? else {
                 return Ok(());
             };
             let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
@@ -361,7 +370,7 @@ where
         if left {
             encode::portal_suspended(&mut self.output);
         } else {
-            complete(&mut self.output, command, portal.sent);
+            complete(&mut self.output, &command, portal.sent);
         }
         Ok(())
     }
@@ -379,6 +388,10 @@ where
                 (SqlState::CONFIGURATION_LIMIT_EXCEEDED, message, None)
             }
             Wrong::Reload(message) => (SqlState::CONFIG_FILE_ERROR, message.clone(), None),
+            Wrong::Order(message) => {
+                let sqlstate = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+                (sqlstate, message.clone(), None)
+            }
             Wrong::Unsupported(what) => {
                 let message = format!("the admin console does not support {what}");
                 (SqlState::FEATURE_NOT_SUPPORTED, message, None)
@@ -475,11 +488,12 @@ fn data_row(
     encode::data_row(output, &values);
 }
 
-fn complete(output: &mut BytesMut, command: Command, rows: usize) {
+fn complete(output: &mut BytesMut, command: &Command, rows: usize) {
     let tag = match command {
         Command::Show(_) => format!("SELECT {rows}"),
         Command::Reload => "RELOAD".to_owned(),
-        Command::Ignored(tag) => tag.to_owned(),
+        Command::Order(order) => order.tag().to_owned(),
+        Command::Ignored(tag) => (*tag).to_owned(),
         Command::Empty => {
             encode::empty_query(output);
             return;

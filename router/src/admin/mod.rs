@@ -8,6 +8,7 @@
 pub mod activity;
 pub mod command;
 pub mod console;
+pub mod order;
 pub mod registry;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -195,6 +195,18 @@ impl ClientEntry {
         self.activity.end(stay)
     }
 
+    /// An operator ends the session: what works for it is lost, and it ends when it next waits for its client.
+    pub fn kill(&self) {
+        self.activity.kill();
+        self.slot.sever();
+    }
+
+    /// Whether an operator has ended the session.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.activity.is_killed()
+    }
+
     /// Ready when what the client is doing now takes too long.
     pub fn poll_overdue(&self, watch: &mut OverdueWatch, context: &mut Context<'_>) -> Poll<()> {
         watch.poll(&self.activity, context)
@@ -396,6 +408,12 @@ impl Registry {
     #[must_use]
     pub fn servers(&self) -> Vec<Arc<ServerEntry>> {
         self.servers.list()
+    }
+
+    /// The number of the server connection that was opened last.
+    #[must_use]
+    pub fn last_server(&self) -> u64 {
+        self.servers.last.load(Ordering::Relaxed)
     }
 
     /// Whether no client's request works by a snapshot before this one.

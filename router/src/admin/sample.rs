@@ -97,6 +97,8 @@ pub(crate) fn view() -> View {
             waited: 5,
             size: 20,
         }],
+        paused: vec!["shop".into()],
+        disabled: Vec::new(),
         settings,
     }
 }

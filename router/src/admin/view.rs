@@ -31,6 +31,10 @@ pub struct View {
     pub servers: Vec<Arc<ServerEntry>>,
     /// The pools.
     pub pools: Vec<PoolReading>,
+    /// The databases that are paused.
+    pub paused: Vec<Arc<str>>,
+    /// The databases that nobody may log in to.
+    pub disabled: Vec<Arc<str>>,
 }
 
 /// How full one pool is.

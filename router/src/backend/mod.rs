@@ -6,6 +6,7 @@
 mod admission;
 mod authenticate;
 mod connection;
+mod gate;
 mod pool;
 mod prepared;
 mod renumbering;
@@ -17,6 +18,7 @@ mod turn;
 
 pub use admission::Admission;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
+pub use gate::{Gate, Gates};
 pub use pool::{Borrowed, CheckoutError, Pool, PoolKey, PoolLimits, PoolUse, Pools, Purpose};
 pub use prepared::PreparedSet;
 pub(crate) use replies::{CommandTag, Event, Replies, Reply, Show, Undone};

@@ -111,6 +111,8 @@ pub struct Pool {
     age_ms: AtomicU64,
     state: Mutex<State>,
     retired: AtomicBool,
+    /// Connections up to this number are not lent again.
+    replaced: AtomicU64,
     waited: AtomicU64,
 }
 
@@ -218,6 +220,7 @@ impl Pool {
             age_ms: AtomicU64::new(0),
             state: Mutex::default(),
             retired: AtomicBool::new(false),
+            replaced: AtomicU64::new(0),
             waited: AtomicU64::new(0),
         }
     }
@@ -463,6 +466,35 @@ impl Pool {
         }
     }
 
+    /// Closes connections up to this number: those at rest now, those that are lent when they come back.
+    pub fn replace_up_to(&self, last: u64) {
+        self.replaced.store(last, Ordering::Relaxed);
+        let mut state = self.lock();
+        let before = state.idle.len();
+        state
+            .idle
+            .retain(|idle| !self.is_replaced(&idle.connection));
+        state.open -= before - state.idle.len();
+    }
+
+    /// Whether connections that are to be closed are still lent.
+    pub fn has_replaced(&self) -> bool {
+        let replaced = self.replaced.load(Ordering::Relaxed);
+        let servers = self.registry.servers();
+        let own = servers.iter().filter(|server| {
+            server.node == self.key.node
+                && server.database == self.key.database
+                && server.user == self.key.user
+        });
+        own.into_iter().any(|server| server.id <= replaced)
+    }
+
+    fn is_replaced(&self, connection: &Connection) -> bool {
+        let replaced = self.replaced.load(Ordering::Relaxed);
+        let entry = connection.entry.as_ref();
+        replaced > 0 && entry.is_some_and(|entry| entry.id <= replaced)
+    }
+
     /// Closes all idle connections, as after a failure of the node.
     pub fn close_idle(&self) {
         let idle = {
@@ -560,7 +592,9 @@ impl Borrowed {
             worker,
             ..
         } = self;
-        if !connection.is_reusable() || lease.pool.retired.load(Ordering::Relaxed) {
+        let is_over =
+            lease.pool.retired.load(Ordering::Relaxed) || lease.pool.is_replaced(&connection);
+        if !connection.is_reusable() || is_over {
             return;
         }
         if let Some(entry) = &connection.entry {
@@ -620,6 +654,13 @@ impl Pools {
         let pool = Arc::new(make()?);
         pools.insert(key.clone(), Arc::clone(&pool));
         Ok(pool)
+    }
+
+    /// Those of one database, or of all.
+    pub fn of(&self, database: Option<&str>) -> Vec<Arc<Pool>> {
+        let mut pools = self.all();
+        pools.retain(|pool| database.is_none_or(|database| *pool.key.database == *database));
+        pools
     }
 
     /// Closes idle connections that nodes have closed, in every pool.

@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     ShardBrokeProtocol { shard: Box<str> },
     #[error("no connection to shard \"{shard}\" became free in time")]
     PoolExhausted { shard: Box<str> },
+    #[error("the database is paused")]
+    Paused,
     #[error("all {limit} workspaces of the node are in use")]
     WorkspacesBusy { limit: usize },
     #[error("the statement needs more than {limit} bytes of rows from the shards")]
@@ -181,6 +183,7 @@ impl Failure {
                 SqlState::INTERNAL_ERROR
             }
             Self::PoolExhausted { .. } => SqlState::TOO_MANY_CONNECTIONS,
+            Self::Paused => SqlState::CANNOT_CONNECT_NOW,
             Self::Cancelled(reason) => reason.sqlstate(),
             Self::InvalidMessage(error) => error.sqlstate(),
             Self::InFailedTransaction => SqlState::IN_FAILED_SQL_TRANSACTION,

@@ -9,6 +9,7 @@
 //! Collaborators: [`Operations`] is what operators do to a running router, [`signals`] how they do it to a program.
 
 mod operations;
+mod orders;
 mod overdue;
 pub mod signals;
 
@@ -156,8 +157,7 @@ impl Router {
             prepared.fences,
             prepared.heartbeat,
         );
-        let operations =
-            Operations::new(services, prepared.status, entry, ending.drain.subscribe());
+        let operations = Operations::new(services, prepared.status, entry, ending.clone());
         let operations = Arc::new(operations);
         let _ = operations_for_control.send(Arc::clone(&operations));
         let (address, workers) = start_workers(&settings, &operations, &ending)?;
@@ -196,6 +196,11 @@ impl Router {
         if !self.ending.drain.send_replace(true) {
             info!("draining");
         }
+    }
+
+    /// Completes when it drains, whoever has asked for it.
+    pub async fn is_asked_to_end(&self) {
+        turned_on(&self.ending.drain).await;
     }
 
     /// Ends whatever still runs.

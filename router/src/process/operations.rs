@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::StartError;
 use super::overdue::Overdue;
+use super::{Ending, StartError, orders};
 use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
+use crate::admin::order::Order;
 use crate::admin::view::PoolReading;
+use crate::backend::Gate;
 use crate::config::{ConfigError, ProcessEnvironment, Settings};
 use crate::control::Status;
 use crate::http;
@@ -60,7 +62,7 @@ pub struct Operations {
     status: Arc<Status>,
     entry: Entry,
     is_open: AtomicBool,
-    draining: watch::Receiver<bool>,
+    ending: Ending,
     started_at: SystemTime,
     /// One reload at a time.
     reloading: Mutex<()>,
@@ -85,14 +87,14 @@ impl Operations {
         services: Services,
         status: Arc<Status>,
         entry: Entry,
-        draining: watch::Receiver<bool>,
+        ending: Ending,
     ) -> Self {
         Self {
             services: Arc::new(services),
             status,
             entry,
             is_open: AtomicBool::new(false),
-            draining,
+            ending,
             started_at: SystemTime::now(),
             reloading: Mutex::new(()),
         }
@@ -245,11 +247,19 @@ impl Office for Operations {
             };
             key(one).cmp(&key(other))
         });
+        let topology = self.services.topology.snapshot();
+        let said = |of: fn(&Gate) -> bool| {
+            let names = topology.databases.keys();
+            let said = names.filter(|name| of(&self.services.gates.of(name)));
+            said.cloned().collect()
+        };
         View {
             taken_at: SystemTime::now(),
             started_at: self.started_at,
             settings: self.settings(),
-            topology: self.services.topology.snapshot(),
+            paused: said(Gate::is_paused),
+            disabled: said(Gate::is_disabled),
+            topology,
             catalog: self.status.catalog(),
             totals: self.services.metrics.totals(),
             clients: self.services.registry.clients(),
@@ -265,6 +275,10 @@ impl Office for Operations {
             message
         })
     }
+
+    async fn carry_out(&self, order: Order) -> Result<(), String> {
+        orders::carry_out(&self.services, &self.ending, order).await
+    }
 }
 
 impl http::Source for Operations {
@@ -273,7 +287,7 @@ impl http::Source for Operations {
     }
 
     fn unready(&self) -> Option<&'static str> {
-        if *self.draining.borrow() {
+        if *self.ending.drain.borrow() {
             Some("shutting down")
         } else if !self.is_open.load(Ordering::Relaxed) {
             Some("starting")

@@ -41,6 +41,8 @@ async fn receive(router: &Router) -> io::Result<()> {
             }
             _ = terminate.recv() => end(router, &mut asked),
             _ = interrupt.recv() => end(router, &mut asked),
+            // By the console.
+            () = router.is_asked_to_end(), if !asked => asked = true,
             () = tokio::time::sleep(LOOK), if asked => {
                 if router.has_ended() {
                     return Ok(());

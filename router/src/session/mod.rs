@@ -43,6 +43,7 @@ mod moving;
 mod of_cursor;
 mod open;
 mod part;
+mod paused;
 mod places;
 mod prepare_text;
 mod prepared;
@@ -73,7 +74,7 @@ use switchyard_wire::frame::Header;
 
 use crate::admin::activity::OverdueWatch;
 use crate::admin::registry::{ClientEntry, ClientState, Registration};
-use crate::backend::Settings;
+use crate::backend::{Gate, Settings};
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::client::{Client, ClientError};
 use crate::execute::failure::Failure;
@@ -118,6 +119,8 @@ pub fn run(connection: ClientConnection, worker: Arc<Worker>) -> impl Future<Out
 #[repr(C)]
 struct Session {
     worker: Arc<Worker>,
+    /// What operators have said about the database.
+    gate: Arc<Gate>,
     /// The snapshot the present request works on.
     database: Arc<DatabaseTopology>,
     generation: u64,
@@ -221,6 +224,11 @@ impl Session {
             Ok(Some(header)) => header,
             Ok(None) | Err(_) => self.await_message().await?,
         };
+        if self.is_held_up()
+            && let Err(trouble) = Box::pin(self.await_resume()).await
+        {
+            return Err(Box::pin(self.end_by(trouble)).await);
+        }
         let outcome = match self.is_moving() {
             false => self.request(header).await,
             true => Box::pin(self.request_while_moving(header)).await,
@@ -318,6 +326,10 @@ impl Session {
         match awaited {
             Awaited::Client(Ok(_)) => {}
             Awaited::Client(Err(error)) => return self.end_by(error.into()).await,
+            Awaited::Overdue if self.entry.is_killed() => {
+                let message = "terminating connection due to administrator command";
+                self.say_goodbye(SqlState::ADMIN_SHUTDOWN, message).await;
+            }
             Awaited::Overdue => {
                 if !idle {
                     return self.end_by(Trouble::Overdue).await;

@@ -14,7 +14,7 @@ use super::settings::{consistent_read, layer, route_hint};
 use super::statement::ByName;
 use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
-use crate::admin::registry::NewClient;
+use crate::admin::registry::{ClientEntry, NewClient, Registration};
 use crate::backend::{CONSISTENT_READ, LAYER, ROUTE, Settings};
 use crate::execute::client::Client;
 use crate::execute::client::Reported;
@@ -41,6 +41,9 @@ const NOT_SETTINGS: [&str; 4] = ["user", "database", "replication", "options"];
 pub(super) enum OpenError {
     #[error("database \"{0}\" does not exist")]
     NoDatabase(Box<str>),
+    /// In PostgreSQL's words.
+    #[error("database \"{0}\" is not currently accepting connections")]
+    Disabled(Box<str>),
     #[error("{0}")]
     Settings(Failure),
     #[error("the client has left")]
@@ -54,27 +57,49 @@ pub(super) async fn open(
 ) -> Result<Session, OpenError> {
     let topology = worker.services.topology.snapshot();
     let Some(database) = topology.database(&connection.database).cloned() else {
-        return Err(refuse(connection).await);
+        let error = OpenError::NoDatabase((&*connection.database).into());
+        return Err(refuse(connection, SqlState::INVALID_CATALOG_NAME, error).await);
     };
+    if worker.services.gates.of(&database.name).is_disabled() {
+        let error = OpenError::Disabled((&*database.name).into());
+        let sqlstate = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+        return Err(refuse(connection, sqlstate, error).await);
+    }
     let mut session = new(connection, worker, database, topology.generation);
     session.read_names();
     session.greet().await?;
     Ok(session)
 }
 
-/// PostgreSQL, too, says that a database does not exist only to those who have authenticated.
-async fn refuse(mut connection: ClientConnection) -> OpenError {
-    let error = OpenError::NoDatabase((&*connection.database).into());
+/// PostgreSQL, too, says what is wrong with a database only to those who have authenticated.
+async fn refuse(
+    mut connection: ClientConnection,
+    sqlstate: SqlState,
+    error: OpenError,
+) -> OpenError {
     let mut output = BytesMut::new();
-    report::fatal(
-        &mut output,
-        SqlState::INVALID_CATALOG_NAME,
-        &error.to_string(),
-    );
+    report::fatal(&mut output, sqlstate, &error.to_string());
     match connection.stream.write_all(&output).await {
         Ok(()) => error,
         Err(gone) => OpenError::Gone(gone),
     }
+}
+
+/// The client's line in SHOW CLIENTS.
+fn register(
+    connection: &ClientConnection,
+    worker: &Worker,
+    database: &Arc<str>,
+    user: &Arc<str>,
+) -> Registration<ClientEntry> {
+    worker.services.registry.enter_client(NewClient {
+        user: Arc::clone(user),
+        database: Arc::clone(database),
+        address: connection.peer,
+        worker: worker.index,
+        tls: connection.stream.is_tls(),
+        slot: Arc::clone(connection.cancel.slot()),
+    })
 }
 
 /// A session that has not said anything yet.
@@ -91,15 +116,8 @@ fn new(
         .counters(worker.index, &database.name);
     counters.login();
     let user: Arc<str> = (&*connection.user).into();
-    let entry = worker.services.registry.enter_client(NewClient {
-        user: Arc::clone(&user),
-        database: Arc::clone(&database.name),
-        address: connection.peer,
-        worker: worker.index,
-        tls: connection.stream.is_tls(),
-        slot: Arc::clone(connection.cancel.slot()),
-    });
     let settings = startup_settings(&connection.parameters);
+    let entry = register(&connection, &worker, &database.name, &user);
     if let Some(name) = settings.value_of("application_name") {
         entry.set_application_name(name);
     }
@@ -116,6 +134,7 @@ fn new(
         keep: process.file.router.pool_mode == PoolMode::Session,
     };
     Session {
+        gate: worker.services.gates.of(&database.name),
         client: Client::new(
             connection.stream,
             connection.leftover,

@@ -20,6 +20,13 @@ impl Office for Desk {
     async fn reload(&self) -> Result<(), String> {
         Err("x.toml:1:1: wrong".to_owned())
     }
+
+    async fn carry_out(&self, order: Order) -> Result<(), String> {
+        match order == Order::Resume(None) {
+            true => Err("nothing is paused".to_owned()),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Says all of this and hears everything until the console has closed.
@@ -201,4 +208,27 @@ async fn a_drain_sends_it_away() {
     let (outcome, heard) = tokio::join!(console, talk);
     outcome.unwrap();
     assert_eq!(heard, ["FATAL 57P01"]);
+}
+
+#[tokio::test]
+async fn orders_are_carried_out_or_refused_with_the_reason() {
+    let said = converse(true, |out| {
+        encode::query(out, b"pause \"shop\"; RESUME; SHOW VERSION");
+        encode::parse(out, b"", b"KILL_CLIENT 7", &[]);
+        encode::bind(out, b"", b"", &[], &[] as &[Option<&[u8]>], &[]);
+        encode::describe(out, Kind::Portal, b"");
+        encode::execute(out, b"", 0);
+        encode::sync(out);
+        encode::terminate(out);
+    })
+    .await;
+    let simple = ["PAUSE", "ERROR 55000", "ready"];
+    let extended = [
+        "ParseComplete",
+        "BindComplete",
+        "NoData",
+        "KILL_CLIENT",
+        "ready",
+    ];
+    assert_eq!(said, [&simple[..], &extended[..]].concat());
 }

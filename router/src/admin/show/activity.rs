@@ -1,6 +1,6 @@
 //! Who uses the router, and how much: pools, clients, connections to nodes, counters.
 
-use crate::admin::registry::ClientState;
+use crate::admin::registry::{ClientState, ServerEntry};
 use crate::admin::table::{List, Table};
 use crate::admin::time::readable;
 use crate::admin::view::{Located, View};
@@ -126,5 +126,47 @@ pub(super) fn stats(view: &View) -> Table {
         .number("clients_waiting", |(database, _)| {
             clients(database, ClientState::Waiting)
         })
+        .done()
+}
+
+pub(super) fn lists(view: &View) -> Table {
+    let idle = |server: &&std::sync::Arc<ServerEntry>| server.client() == 0;
+    let free = view.servers.iter().filter(idle).count();
+    let counts = [
+        ("databases", view.topology.databases.len()),
+        ("users", view.settings.users.iter().count()),
+        ("pools", view.pools.len()),
+        ("used_clients", view.clients.len()),
+        ("free_servers", free),
+        ("used_servers", view.servers.len() - free),
+    ];
+    List::of(counts)
+        .text("list", |(list, _)| *list)
+        .number("items", |(_, items)| *items)
+        .done()
+}
+
+pub(super) fn users(view: &View) -> Table {
+    let router = &view.settings.file.router;
+    let clients = |name: &str| {
+        let clients = view.clients.iter();
+        clients.filter(|client| *client.user == *name).count()
+    };
+    List::of(view.settings.users.iter())
+        .text("name", |user| user.name.to_string())
+        .number("pool_size", |_| router.pool_size)
+        .text("pool_mode", |_| router.pool_mode.name())
+        .number("current_connections", |user| clients(&user.name))
+        .text("admin", |user| if user.admin { "yes" } else { "no" })
+        .done()
+}
+
+pub(super) fn state(view: &View) -> Table {
+    let word = |is_so: bool| if is_so { "yes" } else { "no" };
+    let paused = !view.paused.is_empty();
+    let states = [("active", word(!paused)), ("paused", word(paused))];
+    List::of(states)
+        .text("key", |(key, _)| *key)
+        .text("value", |(_, value)| *value)
         .done()
 }

@@ -35,6 +35,12 @@ pub(super) fn databases(view: &View) -> Table {
         .number("epoch", |database| database.epoch)
         .number("generation", |database| database.generation)
         .number("problems", |database| database.relations.problems().len())
+        .number("paused", |database| {
+            u64::from(view.paused.contains(&database.name))
+        })
+        .number("disabled", |database| {
+            u64::from(view.disabled.contains(&database.name))
+        })
         .done()
 }
 

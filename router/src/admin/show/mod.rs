@@ -8,6 +8,7 @@ mod map;
 use std::time::Duration;
 
 use super::command::Topic;
+use super::order::Order;
 use super::table::{ColumnType, List, Table};
 use super::view::View;
 
@@ -27,6 +28,9 @@ pub fn show(topic: Topic, view: &View) -> Table {
         Topic::Clients => activity::clients(view),
         Topic::Servers => activity::servers(view),
         Topic::Stats => activity::stats(view),
+        Topic::Lists => activity::lists(view),
+        Topic::Users => activity::users(view),
+        Topic::State => activity::state(view),
     }
 }
 
@@ -40,7 +44,8 @@ fn help() -> Table {
     let show = Topic::ALL
         .into_iter()
         .map(|topic| format!("SHOW {}", topic.word()));
-    List::of(show.chain(["RELOAD".to_owned()]))
+    let orders = Order::FORMS.into_iter().map(str::to_owned);
+    List::of(show.chain(["RELOAD".to_owned()]).chain(orders))
         .text("command", String::clone)
         .done()
 }
@@ -123,7 +128,7 @@ mod tests {
         assert_eq!(
             row(Topic::Databases, 0),
             "name=shop shards=2 nodes=3 pool_size=20 pool_mode=transaction current_connections=5 clients=1 \
-             epoch=0 generation=1 problems=0"
+             epoch=0 generation=1 problems=0 paused=1 disabled=0"
         );
         assert_eq!(
             row(Topic::Shards, 0),
