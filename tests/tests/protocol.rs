@@ -1,5 +1,7 @@
 //! The protocol, message by message: the same bytes go to the oracle and to the router, and the same messages must come back.
 
+#[path = "protocol/function_calls.rs"]
+mod function_calls;
 #[path = "protocol/oids.rs"]
 mod oids;
 

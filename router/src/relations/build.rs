@@ -617,6 +617,7 @@ fn function(row: &FunctionRow, reads: Option<&TableName>) -> Function {
         _ => Volatility::Volatile,
     };
     Function {
+        oids: u32::try_from(row.oid).into_iter().collect(),
         schema: row.schema.as_str().into(),
         kind,
         volatility,

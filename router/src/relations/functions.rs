@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use smallvec::SmallVec;
 use switchyard_schema::TableName;
 
 use super::Changes;
@@ -11,6 +12,8 @@ use super::Changes;
 pub struct Function {
     /// The schema.
     pub schema: Box<str>,
+    /// `pg_proc.oid` on the first shard, of every overload.
+    pub oids: SmallVec<[u32; 2]>,
     /// What it is; an aggregate if any overload is one.
     pub kind: FunctionKind,
     /// The most volatile overload's.
@@ -44,6 +47,7 @@ impl Function {
 
     /// Folds another overload in.
     pub(super) fn merge(&mut self, other: &Function) {
+        self.oids.extend_from_slice(&other.oids);
         self.kind = self.kind.max(other.kind);
         self.volatility = self.volatility.max(other.volatility);
         self.user_code |= other.user_code;

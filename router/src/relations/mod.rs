@@ -354,6 +354,17 @@ impl Relations {
         self.functions.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// The function with this number on the first shard, with its name.
+    pub fn function_of(&self, oid: u32) -> Option<(&str, &Function)> {
+        let mut all = self.functions.iter();
+        all.find_map(|(name, functions)| {
+            let function = functions
+                .iter()
+                .find(|function| function.oids.contains(&oid))?;
+            Some((&**name, function))
+        })
+    }
+
     /// The table whose rows a relation shows: itself, or that of a simple view.
     pub fn table_of<'a>(&'a self, relation: &'a Relation) -> &'a Relation {
         let shown = relation.shows.as_ref().map(|shown| &shown.table);

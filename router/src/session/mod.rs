@@ -29,6 +29,7 @@ mod fan_out;
 mod fetch;
 mod few_rows;
 mod finish;
+mod function_call;
 mod furnish;
 mod given_values;
 mod insert;
@@ -259,17 +260,10 @@ impl Session {
                 Ok(())
             }
             b'Q' => self.simple_query(header.len).await,
+            b'F' => Box::pin(self.simple_query(header.len)).await,
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => self.extended().await,
             b'X' => Err(Trouble::Gone),
             b'd' | b'c' | b'f' => Box::pin(self.copy_data(header.len)).await,
-            b'F' => {
-                self.client.input.advance(header.len);
-                let failure = Failure::Unsupported {
-                    what: "the function call protocol".into(),
-                    hint: "Call the function with SELECT.",
-                };
-                Box::pin(self.fail_simple(failure)).await
-            }
             tag => Err(Trouble::Protocol(
                 format!("invalid frontend message type {tag}").into(),
             )),

@@ -59,7 +59,7 @@ impl<'a> Sent<'a> {
 }
 
 impl Session {
-    /// Handles a Query message of `length` bytes at the start of the input.
+    /// Handles a Query or FunctionCall message of `length` bytes at the start of the input.
     pub(super) async fn simple_query(&mut self, length: usize) -> Result<(), Trouble> {
         if !self.batch.is_empty() {
             Box::pin(self.flush()).await?;
@@ -77,13 +77,18 @@ impl Session {
         if self.block.is_none() {
             self.refresh();
         }
-        // As in PostgreSQL, a query takes the place of the unnamed statement and portal.
-        self.statements.remove(b"");
-        self.portals.remove(b"");
         let began = Tick::now();
         let mut message = self.client.take_message(length);
-        leave_out_empty(&mut message);
-        let outcome = self.query(&message).await;
+        let outcome = match message.first() {
+            Some(b'F') => Box::pin(self.function_call(&message)).await,
+            _ => {
+                // As in PostgreSQL, a query takes the place of the unnamed statement and portal.
+                self.statements.remove(b"");
+                self.portals.remove(b"");
+                leave_out_empty(&mut message);
+                self.query(&message).await
+            }
+        };
         message.clear();
         self.client.put_back(message);
         self.counters.query_time(began.elapsed());
