@@ -114,7 +114,7 @@ pub(super) fn may_leave(
         };
         if stays(shard) && position >= kept {
             return refused(
-                "it comes after one that is to go, and would change its position: remove the last shards only",
+                "it comes after one that is to go, and would change its position: remove the last shards only, and let the other have weight = 0 in the file, by which it owns no buckets",
             );
         }
         if stays(shard) {
