@@ -253,11 +253,18 @@ async fn fill_unless_failed(
     source: &mut Participant,
     target: &mut Participant,
 ) -> Result<(), Trouble> {
+    // It may have been heard while rows were written.
+    not_failed(client, target)?;
     tokio::select! {
         biased;
         spoke = spoken(&mut target.connection) => spoke?,
         filled = fill(client, source) => return filled,
     }
+    not_failed(client, target)
+}
+
+/// Looks at what a target has said: it takes rows until it says that it does not.
+fn not_failed(client: &mut Client, target: &mut Participant) -> Result<(), Trouble> {
     match next_now(client, target, Show::Notices)? {
         Some(Said::Error) => Err(Trouble::Told),
         Some(Said::Message(header)) => Err(violation(target, Some(header.tag))),

@@ -389,8 +389,7 @@ pub(super) async fn write_all(
                 Poll::Pending => {}
             }
             // It may have more to say of what it takes, such as notices, than there is room for, and take nothing until it is read.
-            let Connection { stream, input, .. } = &mut *connection;
-            match stream.poll_receive(context, input) {
+            match connection.poll_receive(context) {
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(Ok(_)) => {
                     return Poll::Ready(Some(Err(ErrorKind::UnexpectedEof.into())));
