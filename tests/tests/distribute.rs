@@ -52,6 +52,49 @@ fn seen(client: &mut Client) -> String {
 
 const ALL: &str = "2000 2001000 4002000 2000";
 
+/// It was planned for the first shard, and waits for a connection while the rows move.
+#[test]
+fn a_statement_that_has_waited_for_a_connection_finds_the_rows() {
+    let spec = BedSpec::of(ClusterSpec::for_tests(2, 0).with_catalog());
+    let bed = Bed::start(spec.with_router("pool_size = 1"));
+    let (mut holder, mut waiting, mut caller) = (bed.client(), bed.client(), bed.client());
+    for sql in FILL.split(';') {
+        caller.run(sql).succeeded();
+    }
+    caller.run("CREATE TABLE unsharded (i int)").succeeded();
+    for id in 1..=4 {
+        holder.run("BEGIN").succeeded();
+        holder.run("SELECT count(*) FROM unsharded").succeeded();
+        let update = format!("UPDATE things SET name = 'found' WHERE id = {id}");
+        std::thread::scope(|scope| {
+            let updating = scope.spawn(|| waiting.run(&update));
+            eventually("it waits for a connection", || {
+                let mut console = Client::connect(&Login {
+                    database: "switchyard".to_owned(),
+                    ..bed.login()
+                });
+                let clients = console.run("SHOW CLIENTS").succeeded();
+                clients
+                    .texts()
+                    .iter()
+                    .flatten()
+                    .any(|state| state == "waiting")
+            });
+            caller
+                .run("SELECT create_distributed_table('things', 'id')")
+                .succeeded();
+            holder.run("COMMIT").succeeded();
+            let updated = updating.join().unwrap().succeeded();
+            assert_eq!(updated.tag.as_deref(), Some("UPDATE 1"));
+        });
+        caller
+            .run("SELECT undistribute_table('things')")
+            .succeeded();
+    }
+    let found = "SELECT count(*) FROM things WHERE name = 'found'";
+    assert_eq!(value(&mut caller, found), "4");
+}
+
 #[test]
 fn empty_tables_are_distributed() {
     let bed = bed();

@@ -139,7 +139,13 @@ impl Session {
                 match self.passes_to(&routed) {
                     Some(shard) if !self.consistent_read => {
                         self.count(&routed.plan, 1);
-                        self.pass_through(shard, &routed, sent).await
+                        let outcome = self.pass_through(shard, &routed, sent).await;
+                        match &outcome {
+                            Err(Trouble::Failure(Failure::Retry)) => {
+                                Box::pin(self.planned_anew(outcome, sent)).await
+                            }
+                            _ => outcome,
+                        }
                     }
                     Some(_) | None => Box::pin(self.statement_again(routed, sent)).await,
                 }
@@ -192,6 +198,15 @@ impl Session {
     /// Runs a statement, and once more if the tables turn out not to be what its plan was made for: then nothing has been answered yet.
     async fn statement_again(&mut self, routed: Routed, sent: Sent<'_>) -> Result<Ready, Trouble> {
         let outcome = Box::pin(self.statement(&routed, sent)).await;
+        self.planned_anew(outcome, sent).await
+    }
+
+    /// The outcome of a statement; that of another attempt, if it has been told that its plan was made for other tables.
+    async fn planned_anew(
+        &mut self,
+        outcome: Result<Ready, Trouble>,
+        sent: Sent<'_>,
+    ) -> Result<Ready, Trouble> {
         if self.block.is_some() || !matches!(outcome, Err(Trouble::Failure(Failure::Retry))) {
             return outcome;
         }
