@@ -198,6 +198,14 @@ impl Session {
     /// Runs a statement, and once more if the tables turn out not to be what its plan was made for: then nothing has been answered yet.
     async fn statement_again(&mut self, routed: Routed, sent: Sent<'_>) -> Result<Ready, Trouble> {
         let outcome = Box::pin(self.statement(&routed, sent)).await;
+        let tells_in_the_end = matches!(
+            routed.plan.operator,
+            Operator::Insert(_) | Operator::Write(_)
+        ) && !matches!(routed.plan.command, Command::Copy(_));
+        if tells_in_the_end && matches!(outcome, Err(Trouble::Failure(Failure::Retry))) {
+            // The block that it has begun for itself.
+            self.abort_implicit().await?;
+        }
         self.planned_anew(outcome, sent).await
     }
 
