@@ -52,7 +52,20 @@ fn seen(client: &mut Client) -> String {
 
 const ALL: &str = "2000 2001000 4002000 2000";
 
-/// It was planned for the first shard, and waits for a connection while the rows move.
+/// They were planned for a table of the first shard, or for fewer copies, and wait for a connection while rows move.
+const WAITING: [(&str, &str); 4] = [
+    ("UPDATE things SET name = 'found' WHERE id = 1", "UPDATE 1"),
+    ("INSERT INTO kinds VALUES ('one')", "INSERT 0 1"),
+    (
+        "UPDATE things SET name = 'found' WHERE id = 2; UPDATE things SET name = 'found' WHERE id IN (3, 4)",
+        "UPDATE 1, UPDATE 2",
+    ),
+    (
+        "INSERT INTO things (id, name) VALUES (3001, 'found'), (3002, 'found'), (3003, 'found')",
+        "INSERT 0 3",
+    ),
+];
+
 #[test]
 fn a_statement_that_has_waited_for_a_connection_finds_the_rows() {
     let spec = BedSpec::of(ClusterSpec::for_tests(2, 0).with_catalog());
@@ -61,38 +74,44 @@ fn a_statement_that_has_waited_for_a_connection_finds_the_rows() {
     for sql in FILL.split(';') {
         caller.run(sql).succeeded();
     }
-    caller.run("CREATE TABLE unsharded (i int)").succeeded();
-    for id in 1..=4 {
+    for sql in [
+        "CREATE TABLE unsharded (i int)",
+        "CREATE TABLE kinds (kind text PRIMARY KEY)",
+        "SELECT create_reference_table('kinds')",
+    ] {
+        caller.run(sql).succeeded();
+    }
+    for (sql, tags) in WAITING {
         holder.run("BEGIN").succeeded();
         holder.run("SELECT count(*) FROM unsharded").succeeded();
-        let update = format!("UPDATE things SET name = 'found' WHERE id = {id}");
         std::thread::scope(|scope| {
-            let updating = scope.spawn(|| waiting.run(&update));
-            eventually("it waits for a connection", || {
-                let mut console = Client::connect(&Login {
-                    database: "switchyard".to_owned(),
-                    ..bed.login()
-                });
-                let clients = console.run("SHOW CLIENTS").succeeded();
-                clients
-                    .texts()
-                    .iter()
-                    .flatten()
-                    .any(|state| state == "waiting")
-            });
+            let answering = scope.spawn(|| waiting.simple(sql));
+            eventually("it waits for a connection", || is_waiting(&bed));
             caller
                 .run("SELECT create_distributed_table('things', 'id')")
                 .succeeded();
             holder.run("COMMIT").succeeded();
-            let updated = updating.join().unwrap().succeeded();
-            assert_eq!(updated.tag.as_deref(), Some("UPDATE 1"));
+            let replies = answering.join().unwrap().into_iter();
+            let answered: Vec<_> = replies.filter_map(|reply| reply.succeeded().tag).collect();
+            assert_eq!(answered.join(", "), tags);
         });
         caller
             .run("SELECT undistribute_table('things')")
             .succeeded();
     }
     let found = "SELECT count(*) FROM things WHERE name = 'found'";
-    assert_eq!(value(&mut caller, found), "4");
+    assert_eq!(value(&mut caller, found), "7");
+    assert_eq!(on_shards(&bed, "SELECT kind FROM kinds"), ["one", "one"]);
+}
+
+/// Whether a client waits for a connection.
+fn is_waiting(bed: &Bed) -> bool {
+    let mut console = Client::connect(&Login {
+        database: "switchyard".to_owned(),
+        ..bed.login()
+    });
+    let clients = console.run("SHOW CLIENTS").succeeded().texts();
+    clients.iter().flatten().any(|state| state == "waiting")
 }
 
 #[test]

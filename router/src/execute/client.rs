@@ -28,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) input: BytesMut,
     /// Owed to the client, not yet written.
     pub(crate) output: BytesMut,
+    /// How many bytes have been written.
+    written: u64,
     watch: Watch,
     /// The client has closed its half of the connection.
     gone: bool,
@@ -90,6 +92,7 @@ impl Client {
             stream,
             input,
             output: BytesMut::new(),
+            written: 0,
             watch: Watch::default(),
             gone: false,
             holds: 0,
@@ -298,19 +301,19 @@ impl Client {
         if self.output.is_empty() || self.is_held() {
             return Ok(true);
         }
-        let written = self.try_write(&self.output)?;
-        self.output.advance(written);
-        if !self.output.is_empty() {
-            return Ok(false);
+        let mut output = std::mem::take(&mut self.output);
+        let written = self.try_write(&output);
+        output.advance(*written.as_ref().unwrap_or(&0));
+        if !output.is_empty() {
+            self.output = output;
         }
-        self.output = BytesMut::new();
-        Ok(true)
+        written.map(|_| self.output.is_empty())
     }
 
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.try_write(bytes) {
             Ok(count) => {
-                self.counters.sent(count);
+                self.sent(count);
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -318,12 +321,22 @@ impl Client {
         }
     }
 
+    fn sent(&mut self, count: usize) {
+        self.counters.sent(count);
+        self.written += count as u64;
+    }
+
+    /// How many bytes the client has been told, with those it is still owed.
+    pub(crate) fn told(&self) -> u64 {
+        self.written + self.output.len() as u64
+    }
+
     /// Writes all that is owed.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if self.is_held() {
             return Ok(());
         }
-        self.counters.sent(self.output.len());
+        self.sent(self.output.len());
         while self.output.has_remaining() {
             self.stream.write_buf(&mut self.output).await?;
         }

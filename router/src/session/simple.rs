@@ -24,6 +24,9 @@ use crate::sql::without_empty;
 /// How often a read whose connection was lost is run again.
 const READ_RETRIES: usize = 2;
 
+/// How often a query is planned anew for tables that have changed meanwhile: groups of rows that move change them one after the other.
+const PLANS: usize = 3;
+
 /// Who has said ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
@@ -86,7 +89,13 @@ impl Session {
                 self.statements.remove(b"");
                 self.portals.remove(b"");
                 leave_out_empty(&mut message);
-                self.query(&message).await
+                let told = self.client.told();
+                match self.query(&message).await {
+                    Err(Trouble::Failure(Failure::Retry)) => {
+                        Box::pin(self.query_anew(&message, told)).await
+                    }
+                    outcome => outcome,
+                }
             }
         };
         message.clear();
@@ -139,15 +148,9 @@ impl Session {
                 match self.passes_to(&routed) {
                     Some(shard) if !self.consistent_read => {
                         self.count(&routed.plan, 1);
-                        let outcome = self.pass_through(shard, &routed, sent).await;
-                        match &outcome {
-                            Err(Trouble::Failure(Failure::Retry)) => {
-                                Box::pin(self.planned_anew(outcome, sent)).await
-                            }
-                            _ => outcome,
-                        }
+                        self.pass_through(shard, &routed, sent).await
                     }
-                    Some(_) | None => Box::pin(self.statement_again(routed, sent)).await,
+                    Some(_) | None => Box::pin(self.statement(&routed, sent)).await,
                 }
             }
             Text::Several(statements) => Box::pin(self.several(sent.sql(), &statements)).await,
@@ -195,36 +198,24 @@ impl Session {
         }
     }
 
-    /// Runs a statement, and once more if the tables turn out not to be what its plan was made for: then nothing has been answered yet.
-    async fn statement_again(&mut self, routed: Routed, sent: Sent<'_>) -> Result<Ready, Trouble> {
-        let outcome = Box::pin(self.statement(&routed, sent)).await;
-        let tells_in_the_end = matches!(
-            routed.plan.operator,
-            Operator::Insert(_) | Operator::Write(_)
-        ) && !matches!(routed.plan.command, Command::Copy(_));
-        if tells_in_the_end && matches!(outcome, Err(Trouble::Failure(Failure::Retry))) {
-            // The block that it has begun for itself.
+    /// Plans and runs a query again whose tables have turned out not to be what its plan was made for, if nobody has seen anything of it: the
+    /// client has been told nothing since `told` bytes, and no block of its own is at stake.
+    async fn query_anew(&mut self, message: &[u8], told: u64) -> Result<Ready, Trouble> {
+        for _ in 0..PLANS {
+            let is_explicit = self.block.as_ref().is_some_and(|block| block.explicit);
+            if is_explicit || self.client.told() != told {
+                break;
+            }
             self.abort_implicit().await?;
+            if !self.learn_relations().await {
+                break;
+            }
+            match Box::pin(self.query(message)).await {
+                Err(Trouble::Failure(Failure::Retry)) => {}
+                outcome => return outcome,
+            }
         }
-        self.planned_anew(outcome, sent).await
-    }
-
-    /// The outcome of a statement; that of another attempt, if it has been told that its plan was made for other tables.
-    async fn planned_anew(
-        &mut self,
-        outcome: Result<Ready, Trouble>,
-        sent: Sent<'_>,
-    ) -> Result<Ready, Trouble> {
-        if self.block.is_some() || !matches!(outcome, Err(Trouble::Failure(Failure::Retry))) {
-            return outcome;
-        }
-        if !self.learn_relations().await {
-            return outcome;
-        }
-        match self.route_text(sent.sql())? {
-            Text::One(routed) => Box::pin(self.statement(&routed, sent)).await,
-            Text::Empty | Text::Several(_) | Text::Unscannable => outcome,
-        }
+        Err(Failure::Retry.into())
     }
 
     /// A plan that met a name nobody knows is made again from the relations as they are now: the name may be that of
