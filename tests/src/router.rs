@@ -10,7 +10,7 @@ use std::time::Duration;
 use switchyard_cluster::{Companion, Port};
 use tempfile::TempDir;
 
-use crate::eventually;
+use crate::{Client, Login, eventually};
 
 /// A running router. Dropping it kills it; so does the death of this process.
 #[derive(Debug)]
@@ -94,6 +94,15 @@ impl Router {
     /// The program, built by cargo together with this package's tests.
     pub fn binary() -> PathBuf {
         program("switchyard-under-test")
+    }
+
+    /// A client of its console.
+    #[track_caller]
+    pub fn console(&self) -> Client {
+        Client::connect(&Login {
+            database: "switchyard".to_owned(),
+            ..Login::new(self.port())
+        })
     }
 
     /// The port for PostgreSQL clients.

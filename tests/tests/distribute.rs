@@ -52,66 +52,81 @@ fn seen(client: &mut Client) -> String {
 
 const ALL: &str = "2000 2001000 4002000 2000";
 
-/// They were planned for a table of the first shard, or for fewer copies, and wait for a connection while rows move.
-const WAITING: [(&str, &str); 4] = [
+/// They are planned for a table of the first shard, or for copies, and wait for a connection while rows move. The last is of several
+/// statements.
+const WAITING: [(&str, &str); 6] = [
     ("UPDATE things SET name = 'found' WHERE id = 1", "UPDATE 1"),
-    ("INSERT INTO kinds VALUES ('one')", "INSERT 0 1"),
     (
-        "UPDATE things SET name = 'found' WHERE id = 2; UPDATE things SET name = 'found' WHERE id IN (3, 4)",
-        "UPDATE 1, UPDATE 2",
+        "UPDATE things SET name = name WHERE id < 1000",
+        "UPDATE 999",
     ),
+    ("SELECT name FROM things WHERE id < 1000", "SELECT 999"),
     (
-        "INSERT INTO things (id, name) VALUES (3001, 'found'), (3002, 'found'), (3003, 'found')",
-        "INSERT 0 3",
+        "SELECT count(*), sum(id) FROM things GROUP BY id % 100",
+        "SELECT 100",
+    ),
+    ("INSERT INTO kinds DEFAULT VALUES", "INSERT 0 1"),
+    (
+        "INSERT INTO parts SELECT n, n FROM generate_series(1, 100) AS n; DELETE FROM parts",
+        "INSERT 0 100, DELETE 100",
     ),
 ];
 
 #[test]
-fn a_statement_that_has_waited_for_a_connection_finds_the_rows() {
+fn statements_that_have_waited_for_a_connection_find_the_rows() {
     let spec = BedSpec::of(ClusterSpec::for_tests(2, 0).with_catalog());
     let bed = Bed::start(spec.with_router("pool_size = 1"));
-    let (mut holder, mut waiting, mut caller) = (bed.client(), bed.client(), bed.client());
-    for sql in FILL.split(';') {
-        caller.run(sql).succeeded();
-    }
-    for sql in [
+    let (mut holder, mut caller) = (bed.client(), bed.client());
+    for sql in FILL.split(';').chain([
         "CREATE TABLE unsharded (i int)",
-        "CREATE TABLE kinds (kind text PRIMARY KEY)",
+        "CREATE TABLE parts (thing int8, part int)",
+        "CREATE TABLE kinds (kind text DEFAULT 'one')",
+        "SELECT create_distributed_table('parts', 'thing')",
         "SELECT create_reference_table('kinds')",
-    ] {
+    ]) {
         caller.run(sql).succeeded();
     }
-    for (sql, tags) in WAITING {
-        holder.run("BEGIN").succeeded();
-        holder.run("SELECT count(*) FROM unsharded").succeeded();
-        std::thread::scope(|scope| {
-            let answering = scope.spawn(|| waiting.simple(sql));
-            eventually("it waits for a connection", || is_waiting(&bed));
-            caller
-                .run("SELECT create_distributed_table('things', 'id')")
-                .succeeded();
-            holder.run("COMMIT").succeeded();
+    holder.run("BEGIN").succeeded();
+    holder.run("SELECT count(*) FROM unsharded").succeeded();
+    std::thread::scope(|scope| {
+        let simple = WAITING.map(|(sql, tags)| {
+            let mut client = bed.client();
+            (scope.spawn(move || client.simple(sql)), tags)
+        });
+        let of_one = WAITING.into_iter().filter(|(sql, _)| !sql.contains(';'));
+        let extended = of_one.map(|(sql, tags)| {
+            let mut client = bed.client();
+            (
+                scope.spawn(move || vec![client.extended(sql, &[], 0)]),
+                tags,
+            )
+        });
+        let waiting: Vec<_> = simple.into_iter().chain(extended).collect();
+        eventually("they wait for a connection", || {
+            waiting_clients(&bed) == waiting.len()
+        });
+        caller
+            .run("SELECT create_distributed_table('things', 'id')")
+            .succeeded();
+        holder.run("COMMIT").succeeded();
+        for (answering, tags) in waiting {
             let replies = answering.join().unwrap().into_iter();
             let answered: Vec<_> = replies.filter_map(|reply| reply.succeeded().tag).collect();
             assert_eq!(answered.join(", "), tags);
-        });
-        caller
-            .run("SELECT undistribute_table('things')")
-            .succeeded();
-    }
+        }
+    });
     let found = "SELECT count(*) FROM things WHERE name = 'found'";
-    assert_eq!(value(&mut caller, found), "7");
-    assert_eq!(on_shards(&bed, "SELECT kind FROM kinds"), ["one", "one"]);
+    assert_eq!(value(&mut caller, found), "1");
+    let kinds = on_shards(&bed, "SELECT count(*) FROM kinds");
+    assert_eq!(kinds, ["2", "2"]);
 }
 
-/// Whether a client waits for a connection.
-fn is_waiting(bed: &Bed) -> bool {
-    let mut console = Client::connect(&Login {
-        database: "switchyard".to_owned(),
-        ..bed.login()
-    });
-    let clients = console.run("SHOW CLIENTS").succeeded().texts();
-    clients.iter().flatten().any(|state| state == "waiting")
+/// How many clients wait for a connection.
+fn waiting_clients(bed: &Bed) -> usize {
+    let clients = bed.router().console().run("SHOW CLIENTS").succeeded();
+    let clients = clients.texts();
+    let states = clients.iter().flatten();
+    states.filter(|state| *state == "waiting").count()
 }
 
 #[test]

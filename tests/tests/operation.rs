@@ -24,7 +24,7 @@ fn login(bed: &Bed, database: &str) -> Login {
 }
 
 fn console(bed: &Bed) -> Client {
-    Client::connect(&login(bed, "switchyard"))
+    bed.router().console()
 }
 
 /// The values of one column.

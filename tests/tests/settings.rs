@@ -33,11 +33,7 @@ const READ: &str = "SELECT name FROM users WHERE id = 1";
 
 /// Connections in the pools of a router.
 fn pooled(router: &Router) -> usize {
-    let login = Login {
-        database: "switchyard".to_owned(),
-        ..Login::new(router.port())
-    };
-    let servers = Client::connect(&login).run("SHOW SERVERS").succeeded();
+    let servers = router.console().run("SHOW SERVERS").succeeded();
     servers.rows.len()
 }
 

@@ -86,11 +86,7 @@ fn clients_come_by_a_unix_socket() {
     // A cancel request comes by the same way.
     let mut sleeping = psql(directory, router.port(), "secret", "SELECT pg_sleep(60)");
     let sleeping = sleeping.stderr(Stdio::piped()).spawn().unwrap();
-    let login = Login {
-        database: "switchyard".to_owned(),
-        ..Login::new(router.port())
-    };
-    let mut console = Client::connect(&login);
+    let mut console = router.console();
     eventually("it runs", || {
         let clients = console.run("SHOW CLIENTS").succeeded().texts();
         clients.iter().any(|client| {

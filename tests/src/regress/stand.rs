@@ -47,9 +47,7 @@ impl Stand {
         let ports = RouterPorts::choose();
         let text = configuration(&cluster, ports.port(), ports.http(), "");
         let router = Router::start(&text, ports);
-        let mut login = Login::new(router.port());
-        login.database = "switchyard".to_owned();
-        let console = Client::connect(&login);
+        let console = router.console();
         Stand {
             router,
             cluster,

@@ -139,6 +139,26 @@ impl Session {
         self.bind(&prepared.plan, &values)
     }
 
+    /// Binds as the client asks, and once more if it has waited while its tables changed, and nobody has seen anything of it.
+    pub(super) async fn bind_asked(&mut self, bind: &Bind<'_>) -> Result<(), Trouble> {
+        let told = self.client.told();
+        let begins = self.block.is_none()
+            && !self.batch.has_written()
+            && self.portals.values().next().is_none();
+        let outcome = self.bind_portal(bind).await;
+        let is_unseen = |session: &Self| {
+            session.client.told() == told && session.participants.needing_sync().is_empty()
+        };
+        match outcome {
+            Err(Trouble::Failure(Failure::Retry)) if begins && is_unseen(self) => {
+                self.abort_implicit().await?;
+                Box::pin(self.learn_relations()).await;
+                self.bind_portal(bind).await
+            }
+            outcome => outcome,
+        }
+    }
+
     pub(super) async fn bind_portal(&mut self, bind: &Bind<'_>) -> Result<(), Trouble> {
         if self
             .batch

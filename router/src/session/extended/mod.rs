@@ -247,7 +247,7 @@ impl Session {
                 let declared: Vec<u32> = param_types.iter().collect();
                 self.parse(name, sql, &declared).await
             }
-            Message::Bind(bind) => self.bind_portal(&bind).await,
+            Message::Bind(bind) => self.bind_asked(&bind).await,
             Message::Describe {
                 kind: Kind::Statement,
                 name,
