@@ -53,6 +53,13 @@ impl Batch {
         self
     }
 
+    /// Close of a statement.
+    #[must_use]
+    pub fn close_statement(mut self, name: &str) -> Batch {
+        frontend::close(b'S', name, &mut self.0).unwrap();
+        self
+    }
+
     /// Query.
     #[must_use]
     pub fn query(mut self, sql: &str) -> Batch {

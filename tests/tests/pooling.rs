@@ -340,3 +340,77 @@ fn in_session_mode_a_client_keeps_its_connection() {
     // There is no other one to be had: it waits for that.
     assert_eq!(server_of(&mut client(&router), 1), first);
 }
+
+/// What makes a session keep its connection, step by step; with the last one there is no reason left. Parts are divided by `|`.
+const KEPT: [&str; 11] = [
+    "LISTEN news | UNLISTEN *",
+    "LISTEN news | LISTEN more | UNLISTEN news | UNLISTEN more",
+    "BEGIN; LISTEN news | ROLLBACK",
+    "SELECT pg_advisory_lock(4712) | SELECT pg_advisory_unlock(4712)",
+    "SELECT pg_advisory_lock(4712), pg_try_advisory_lock_shared(4713) | SELECT pg_advisory_unlock_all()",
+    "CREATE TEMPORARY TABLE short (id int) | DROP TABLE short",
+    "BEGIN; CREATE TEMPORARY TABLE short (id int) ON COMMIT DROP | COMMIT",
+    "CREATE TEMPORARY TABLE short AS SELECT 1 AS one | DROP TABLE IF EXISTS short",
+    "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1; COMMIT | CLOSE held",
+    "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1 | ROLLBACK",
+    "LISTEN news | SELECT pg_advisory_lock(4712) | UNLISTEN * | SELECT pg_advisory_unlock(4712)",
+];
+
+/// The reasons that clients keep connections for.
+fn pinned(console: &mut Client) -> String {
+    let shown = console.run("SHOW CLIENTS").succeeded();
+    let mut columns = shown.columns.iter().flatten();
+    let pinned = columns.position(|column| column.name == "pinned").unwrap();
+    let rows = shown.texts().into_iter();
+    let reasons: Vec<String> = rows.map(|mut row| row.swap_remove(pinned)).collect();
+    reasons.concat()
+}
+
+/// Whoever keeps a connection gives it back when there is no reason left.
+#[test]
+fn a_connection_is_kept_as_long_as_there_is_a_reason() {
+    let router = router("pool_size = 1\nread_policy = \"primary\"");
+    let (mut other, mut console) = (client(&router), router.console());
+    for (steps, extended) in KEPT
+        .iter()
+        .flat_map(|steps| [(steps, false), (steps, true)])
+    {
+        let mut client = client(&router);
+        let mut steps = steps.split(" | ").peekable();
+        while let Some(sql) = steps.next() {
+            let replies = match extended && !sql.contains(';') {
+                true => vec![client.extended(sql, &[], 0)],
+                false => client.simple(sql),
+            };
+            for reply in replies {
+                reply.succeeded();
+            }
+            if client.status == b'I' {
+                let is_last = steps.peek().is_none();
+                eventually(sql, || pinned(&mut console).is_empty() == is_last);
+            }
+        }
+        // There is but the one connection.
+        other.run("SELECT name FROM users WHERE id = 3").succeeded();
+    }
+}
+
+/// A lock that was not to be had keeps nothing; who still listens hears what comes while the server is asked.
+#[test]
+fn what_a_connection_is_kept_for_is_what_the_server_says() {
+    let router = router("pool_size = 1");
+    let mut node = bed().node_client(bed().cluster().shard(0).primary.as_ref());
+    let (mut client, mut console) = (client(&router), router.console());
+    node.run("SELECT pg_advisory_lock(4714)").succeeded();
+    let locked = client.run("SELECT pg_try_advisory_lock(4714)").succeeded();
+    assert_eq!(locked.value(), "f");
+    eventually("it is not kept", || pinned(&mut console).is_empty());
+    for sql in ["LISTEN old", "LISTEN new", "UNLISTEN old"] {
+        client.run(sql).succeeded();
+    }
+    node.run("NOTIFY old").succeeded();
+    node.run("NOTIFY new").succeeded();
+    let heard = client.receive();
+    assert_eq!(heard.tag, b'A');
+    assert!(heard.body.ends_with(b"new\0\0"), "{heard:?}");
+}

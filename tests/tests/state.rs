@@ -426,6 +426,62 @@ fn set_config_decides_what_names_mean() {
     both(&["DROP SCHEMA named CASCADE"]);
 }
 
+/// A literal is read when its statement is parsed, by the settings of whoever has it parsed.
+#[test]
+fn literals_are_read_by_the_settings_of_their_client() {
+    let american: Startup<'_> = &[("DateStyle", "ISO, MDY"), ("TimeZone", "Asia/Seoul")];
+    let british: Startup<'_> = &[("DateStyle", "ISO, DMY"), ("TimeZone", "Europe/London")];
+    let texts = [
+        "SELECT date '01/02/2026' FROM users WHERE id = 1",
+        "SELECT '01/02/2026'::date",
+        "SELECT timestamptz '2026-02-01 12:00' = timestamptz '2026-02-01 12:00+09'",
+        "SELECT count(*) FROM users WHERE date '01/02/2026' = date '2026-01-02'",
+    ];
+    let mut steps = Vec::new();
+    for text in texts {
+        for round in 0..2 {
+            for client in 0..2 {
+                steps.push((client, run(text, &[]).sync()));
+                let name = format!("s{round}");
+                let named = Batch::default().parse(&name, text).bind("", &name, &[]);
+                let closed = named.execute("", 0).close_statement(&name).sync();
+                steps.push((client, closed));
+            }
+        }
+        steps.push((0, query("SET DateStyle = 'ISO, DMY'")));
+        steps.push((0, run(text, &[]).sync()));
+        steps.push((0, query("RESET DateStyle")));
+    }
+    same(&[american, british], steps);
+}
+
+/// Words for the time are read when a statement is parsed, too, which is each client's own moment.
+#[test]
+fn a_time_in_words_is_of_its_own_moment() {
+    let _turn = turn();
+    let mut clients = [bed().client(), bed().client()];
+    for sql in [
+        "SELECT timestamptz 'now'",
+        "SELECT $$ Now $$::timestamptz FROM users WHERE id = 1",
+    ] {
+        let mut times = Vec::new();
+        for turn in 0..6 {
+            let client = &mut clients[turn % 2];
+            times.push(client.extended(sql, &[], 0).succeeded().value());
+            let named = Batch::default().parse("mine", sql).bind("", "mine", &[]);
+            let named = named.execute("", 0).close_statement("mine").sync();
+            times.push(step(client, &named, b'Z').swap_remove(2));
+            let prepared = client.simple(&format!("PREPARE mine AS {sql}; EXECUTE mine"));
+            times.push(prepared[1].clone().succeeded().value());
+            client.run("DEALLOCATE mine").succeeded();
+        }
+        let all = times.len();
+        times.sort();
+        times.dedup();
+        assert_eq!(times.len(), all, "{sql}");
+    }
+}
+
 #[test]
 fn what_cannot_be_followed_is_refused() {
     let _turn = turn();

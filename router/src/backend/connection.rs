@@ -172,6 +172,8 @@ pub struct Connection {
     /// How what it describes is renumbered, where it numbers types and tables otherwise than the first shard.
     renumbering: Option<Box<Renumbering>>,
     parameters: Vec<(Box<str>, Box<str>)>,
+    /// Notifications that came while the router asked something of its own: whole messages for the client that listens.
+    pub(crate) heard: BytesMut,
     /// A second handle on the socket, by which others can shut it down while this task waits on it.
     pub(crate) socket: Arc<socket2::Socket>,
 }
@@ -225,6 +227,7 @@ impl Connection {
             born: 0,
             marker: None,
             parameters: Vec::new(),
+            heard: BytesMut::new(),
             target: CancelTarget::new(address, 0, &[], &duplicate),
             socket: duplicate,
             entry: None,
@@ -303,6 +306,7 @@ impl Connection {
                     failure = Some(server_error(&fields));
                 }
                 Message::ParameterStatus { name, value } => self.note_parameter(name, value),
+                Message::NotificationResponse { .. } => self.heard.extend_from_slice(&bytes),
                 Message::ReadyForQuery(status) => {
                     self.replies.set_status(status);
                     self.broken = false;
@@ -330,11 +334,17 @@ impl Connection {
             self.simple_query(&marking(router)).await?;
         }
         self.prepared.clear();
+        self.heard.clear();
         self.unnamed = None;
         self.applied = Some(Arc::default());
         self.dirty = false;
         self.sequences = false;
         Ok(())
+    }
+
+    /// The lock that marks it as a router's, if it is marked.
+    pub(crate) fn marker(&self) -> Option<RouterId> {
+        self.marker
     }
 
     /// Marks it as a router's, for as long as it lasts. The epoch up to which the shard knows of movements, 0 for none.

@@ -124,6 +124,13 @@ impl Settings {
             .as_deref()
     }
 
+    /// The settings by which PostgreSQL reads the literals of a statement when it parses it.
+    pub(crate) fn reading(&self) -> String {
+        let settings = self.startup.iter().chain(&self.session);
+        let reading = settings.filter(|setting| READING.contains(&&*setting.name));
+        reading.map(|setting| format!("{};", setting.sql)).collect()
+    }
+
     /// Whether a setting that is on or off is on.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         self.value_of(name).and_then(boolean) == Some(true)
@@ -154,6 +161,18 @@ impl Settings {
         sql
     }
 }
+
+/// The settings that decide what a literal or an operator means to the parser. Functions that input values of types of
+/// extensions and users may go by others; none is known.
+const READING: [&str; 7] = [
+    "array_nulls",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "timezone",
+    "transform_null_equals",
+    "xmloption",
+];
 
 const ROLE: &str = "role";
 const USER: &str = "session_authorization";

@@ -46,6 +46,8 @@ pub(crate) struct Participant {
     pub(crate) bound: (u64, SmallVec<[u8; 24]>),
     /// Why it stays with the session between requests.
     pub(crate) pins: Pins,
+    /// One of these reasons may have ended.
+    pub(crate) may_unpin: bool,
     /// What its session remembers of sequences.
     pub(crate) sequences: Sequences,
     /// The sequences of which it does, as expressions in SQL; `None` if it may be others.
@@ -99,11 +101,19 @@ impl Participant {
             shown: false,
             bound: (0, SmallVec::new()),
             pins: Pins::NONE,
+            may_unpin: false,
             sequences: Sequences::Unused,
             used_sequences: Some(Vec::new()),
             told_next: false,
             gave_next: false,
         }
+    }
+
+    /// Takes note of what a statement gives reason to keep it for, and of reasons that end with it. What happens in a block may be undone.
+    pub(crate) fn note_pins(&mut self, of: &Plan) {
+        let pins = of.effects.pins;
+        self.may_unpin |= of.may_unpin() || self.in_block && !pins.is_empty();
+        self.pins.extend(pins);
     }
 
     /// Takes note that a statement is about to use these sequences, or others.

@@ -183,6 +183,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a reason to keep a backend may have ended with it.
+    pub(crate) fn may_unpin(&self) -> bool {
+        let ends = matches!(
+            self.command,
+            Command::Unlisten(_) | Command::Ddl | Command::CloseCursor(_) | Command::Discard(_)
+        );
+        ends || self.effects.unlocks
+    }
+
     /// Bytes on the heap, about.
     pub(crate) fn size(&self) -> usize {
         let route = match &self.operator {
@@ -309,6 +318,8 @@ pub struct Effects {
     pub unseen_sequences: bool,
     /// Seeds `random()`, for the rest of the backend's life.
     pub seeds_random: bool,
+    /// May let go of advisory locks, or may not have got the one it tries to take.
+    pub unlocks: bool,
 }
 
 /// Plans one statement: `sql` is a text with exactly one statement (or none), and `scan` what scanning it found. A text

@@ -68,6 +68,11 @@ impl Pins {
         self.0 |= 1 << pin as u8;
     }
 
+    /// Without a reason.
+    pub fn remove(&mut self, pin: Pin) {
+        self.0 &= !(1 << pin as u8);
+    }
+
     /// As one number.
     pub(crate) const fn bits(self) -> u8 {
         self.0

@@ -82,7 +82,7 @@ impl Session {
             self.note_temporary(making.plan);
             let index = self.join(ShardIndex::FIRST, Need::Primary).await?;
             let participant = self.participants.at(index)?;
-            participant.pins.extend(making.plan.effects.pins);
+            participant.note_pins(making.plan);
         }
         made
     }

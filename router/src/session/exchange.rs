@@ -129,6 +129,23 @@ impl Session {
         Ok(())
     }
 
+    /// A connection was lost under what changes nothing, such as preparing a statement.
+    pub(super) fn lost_unawares(&mut self) -> Failure {
+        let broken = self.participants.iter().find(|held| held.connection.broken);
+        let shard = broken.map_or_else(Box::default, |held| (&*held.shard_name).into());
+        self.participants.close_broken(&self.database);
+        Failure::ShardLost { shard }
+    }
+
+    /// Gives back the backends that nothing needs any longer, and passes on what was heard meanwhile.
+    pub(super) async fn release(&mut self) {
+        self.participants.release(&self.database).await;
+        for held in self.participants.iter_mut() {
+            let heard = std::mem::take(&mut held.connection.heard);
+            self.client.output.extend_from_slice(&heard);
+        }
+    }
+
     /// Lets PostgreSQL analyse a text without running it. True if it found an error, which the client has been shown.
     pub(super) async fn analyse(&mut self, sql: &[u8]) -> Result<bool, Trouble> {
         self.analyse_as(sql, Wanted::Errors).await

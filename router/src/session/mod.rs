@@ -165,6 +165,8 @@ struct Session {
     /// The role that runs statements, after SET ROLE.
     role: Arc<str>,
     search_path: SearchPath,
+    /// The settings by which PostgreSQL reads literals.
+    reading: Arc<str>,
     /// The `search_path` that holds where the client has not set one: a role or a database can have its own.
     default_path: Arc<str>,
     /// Temporary relations the session may have created.
@@ -458,7 +460,7 @@ impl Session {
                 });
             }
             if !self.participants.release_now(&self.database) {
-                Box::pin(self.participants.release(&self.database)).await;
+                Box::pin(self.release()).await;
             }
             self.entry.set_pins(self.participants.pins());
             self.counters.transaction();

@@ -11,6 +11,7 @@ use switchyard_wire::backend::{Severity, encode};
 use super::again::Again;
 use super::extended::Batch;
 use super::settings::{consistent_read, layer, route_hint};
+use super::simple::READ_RETRIES;
 use super::statement::ByName;
 use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
@@ -149,6 +150,7 @@ fn new(
         block: None,
         settings: Arc::new(settings),
         search_path: SearchPath::default(),
+        reading: Arc::default(),
         default_path: DEFAULT_SEARCH_PATH.into(),
         role: Arc::clone(&user),
         route_hint: None,
@@ -257,13 +259,20 @@ impl Session {
         let shard = self.any_shard();
         let settings = Arc::clone(&self.settings);
         let floors = self.participants.floors();
-        let index = self
-            .participants
-            .join(&self.database, shard, Need::Primary, &settings, None)
-            .await?;
-        let reported = match self.participants.get_mut(index) {
-            Some(participant) => participant.reported().await?,
-            None => Reported::default(),
+        let mut retries = READ_RETRIES;
+        let reported = loop {
+            let Self {
+                participants,
+                database,
+                ..
+            } = self;
+            let joining = participants.join(database, shard, Need::Primary, &settings, None);
+            let index = joining.await?;
+            match self.participants.at(index)?.reported().await {
+                Err(Failure::ShardLost { .. }) if retries > 0 => retries -= 1,
+                reported => break reported?,
+            }
+            self.participants.close_broken(&self.database);
         };
         self.participants.release(&self.database).await;
         // What a server says of itself is no data: replicas may serve this session as before.

@@ -238,6 +238,7 @@ impl Session {
             generation: self.database.generation,
             role: Arc::clone(&self.role),
             search_path: self.search_path.clone(),
+            reading: Arc::clone(&self.reading),
         }
     }
 

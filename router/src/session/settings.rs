@@ -251,6 +251,10 @@ impl Session {
             .value_of("search_path")
             .unwrap_or(&self.default_path);
         let path = SearchPath::parse(path, &role).unwrap_or_default();
+        let reading = settings.reading();
+        if *self.reading != *reading {
+            self.reading = reading.into();
+        }
         if self.role != role || self.search_path != path {
             self.role = role;
             self.search_path = path;

@@ -11,6 +11,7 @@ use switchyard_wire::frontend;
 
 use super::Session;
 use super::route::{Routed, Text};
+use super::sql_prepared::Held;
 use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
@@ -22,7 +23,7 @@ use crate::plan::{Access, Broadcast, Command, Operator, Plan};
 use crate::sql::without_empty;
 
 /// How often a read whose connection was lost is run again.
-const READ_RETRIES: usize = 2;
+pub(super) const READ_RETRIES: usize = 2;
 
 /// How often a query is planned anew for tables that have changed meanwhile: groups of rows that move change them one after the other.
 const PLANS: usize = 3;
@@ -105,6 +106,10 @@ impl Session {
             Ok(Ready::Said) => self.finish().await,
             Ok(Ready::ToBeSaid) => self.ready().await,
             Err(Trouble::Failure(failure)) => Box::pin(self.fail_simple(failure)).await,
+            Err(Trouble::Lost) => {
+                let failure = self.lost_unawares();
+                Box::pin(self.fail_simple(failure)).await
+            }
             Err(Trouble::Told) => {
                 Box::pin(self.abort_implicit()).await?;
                 self.ready().await
@@ -403,6 +408,17 @@ impl Session {
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
+        self.pass_through_held(shard, routed, sent, None).await
+    }
+
+    /// The same of the EXECUTE of a statement, which the backend has to hold.
+    pub(super) async fn pass_through_held(
+        &mut self,
+        shard: ShardIndex,
+        routed: &Routed,
+        sent: Sent<'_>,
+        held: Option<Held<'_>>,
+    ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
         if let Command::Declare { name, .. } = &plan.command {
             self.refuse_cursor_elsewhere(name.as_bytes(), shard)?;
@@ -417,6 +433,9 @@ impl Session {
                 Some(index) => index,
                 None => Box::pin(self.join(shard, need)).await?,
             };
+            if let Some(held) = held {
+                Box::pin(self.hold(index, held)).await?;
+            }
             self.expect_query(index, plan, sent)?;
             let (client, participant, described) = self.exchanging(index)?;
             let outcome = exchange(client, participant, sent.message, described).await;
@@ -485,7 +504,7 @@ impl Session {
             participant.connection.dirty = true;
         }
         if !participant.failed {
-            participant.pins.extend(plan.effects.pins);
+            participant.note_pins(plan);
         }
         let (shard, status, failed) = (participant.shard, participant.status(), participant.failed);
         let mut after = None;

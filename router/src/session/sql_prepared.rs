@@ -174,7 +174,8 @@ impl Session {
             (operator, Some(shard))
                 if routed.plan.unique.is_none() || matches!(operator, Operator::Session) =>
             {
-                self.pass_through(shard, routed, sent).await
+                let held = Some((name, prepared));
+                self.pass_through_held(shard, routed, sent, held).await
             }
             (Operator::Append(_), None) => self.append(routed, sent).await,
             (Operator::Write(write), _) => self.write_parts(write, routed, sent).await,
@@ -299,14 +300,18 @@ impl Session {
         let need = self.need(routed.plan.access, routed.hint);
         for shard in routed.shards.iter() {
             let index = self.join(shard, need).await?;
-            if self.hold_prepared(index, &prepared.statement).await? {
-                return Err(Trouble::Told);
-            }
-            if let Some(participant) = self.participants.get_mut(index) {
-                let bound = SmallVec::from_slice(name.as_bytes());
-                participant.bound = (prepared.statement.number, bound);
-            }
+            self.hold(index, (name, prepared)).await?;
         }
+        Ok(())
+    }
+
+    /// Makes sure that a participant holds a statement that it is to execute.
+    pub(super) async fn hold(&mut self, index: usize, (name, of): Held<'_>) -> Result<(), Trouble> {
+        if self.hold_prepared(index, &of.statement).await? {
+            return Err(Trouble::Told);
+        }
+        let bound = SmallVec::from_slice(name.as_bytes());
+        self.participants.at(index)?.bound = (of.statement.number, bound);
         Ok(())
     }
 
@@ -556,6 +561,9 @@ pub(super) fn unsupported(what: &str) -> Trouble {
     }
     .into()
 }
+
+/// A statement prepared by SQL, with the client's name for it.
+pub(super) type Held<'a> = (&'a str, &'a SessionStatement);
 
 /// The Query message that executes a statement prepared by SQL.
 pub(super) fn call(statement: &Statement, arguments: &Arguments) -> BytesMut {

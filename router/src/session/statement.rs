@@ -1,7 +1,7 @@
 //! Prepared statements and portals, as clients name them and as the router numbers them.
 //!
-//! Every distinct statement (text, declared types, and the [`Scope`] that gives its names their meaning) has one number in
-//! the process, so that clients that prepare the same share its preparation on every backend.
+//! Every distinct statement (text, declared types, and the [`Scope`] that gives its names and literals their meaning) has one
+//! number in the process, so that clients that prepare the same share its preparation on every backend.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -188,8 +188,8 @@ impl Statement {
     }
 }
 
-/// What a text's names mean: the same text is another statement in another database, under another search path, or after
-/// the schema has changed.
+/// What a text means: the same text is another statement in another database, under another search path, after the schema
+/// has changed, or where its literals are read otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
     pub(crate) database: Arc<str>,
@@ -197,6 +197,8 @@ pub(crate) struct Scope {
     pub(crate) generation: u64,
     pub(crate) role: Arc<str>,
     pub(crate) search_path: SearchPath,
+    /// [`crate::backend::Settings::reading`]
+    pub(crate) reading: Arc<str>,
 }
 
 /// The process's distinct statements.
@@ -213,7 +215,7 @@ struct Known {
 }
 
 impl Statements {
-    /// The statement of this text, numbered at first sight.
+    /// The statement of this text, numbered at first sight. One that is of its moment is nobody else's.
     pub(crate) fn intern(&self, scope: Scope, text: StatementText) -> Arc<Statement> {
         let key = (scope, text.clone());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,9 +237,36 @@ impl Statements {
             columns: OnceLock::new(),
             derived: Mutex::default(),
         });
-        known.by_text.insert(key, Arc::downgrade(&statement));
+        if !is_of_its_moment(statement.sql()) {
+            known.by_text.insert(key, Arc::downgrade(&statement));
+        }
         statement
     }
+}
+
+/// Words that PostgreSQL reads as the time at which it parses the statement.
+const MOMENTS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+
+/// Whether a literal may stand for the time. What is not sure may do so.
+fn is_of_its_moment(sql: &[u8]) -> bool {
+    if memchr::memchr2(b'\'', b'$', sql).is_none() {
+        return false;
+    }
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let mut rest = sql;
+    while let Some(start) = rest.iter().position(is_part) {
+        rest = &rest[start..];
+        let end = rest.iter().position(|byte| !is_part(byte));
+        let (word, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        let is_moment = MOMENTS
+            .iter()
+            .any(|moment| word.eq_ignore_ascii_case(moment));
+        if is_moment && behind.first() != Some(&b'(') {
+            return true;
+        }
+        rest = behind;
+    }
+    false
 }
 
 /// A prepared statement of one client. What its execution needs comes first.

@@ -15,6 +15,9 @@ impl Participants {
     pub(crate) async fn release(&mut self, database: &DatabaseTopology) {
         self.release_now(database);
         for index in (0..self.list.len()).rev() {
+            if self.list[index].may_unpin {
+                self.list[index].look_at_pins().await;
+            }
             if self.keeps(&self.list[index]) {
                 continue;
             }
@@ -59,7 +62,9 @@ impl Participants {
             participant.finishes = false;
             // What has not been synchronised is not known to be idle.
             participant.connection.broken |= participant.needs_sync;
+            participant.may_unpin &= !participant.pins.is_empty();
             if self.keeps(&self.list[index]) {
+                all &= !self.list[index].may_unpin;
                 continue;
             }
             let participant = &self.list[index];

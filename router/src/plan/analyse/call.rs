@@ -284,6 +284,10 @@ impl<'a> Analyser<'a> {
             | "pg_try_advisory_lock"
             | "pg_try_advisory_lock_shared" => {
                 self.analysis.effects.pins.insert(Pin::AdvisoryLock);
+                self.analysis.effects.unlocks |= name.starts_with("pg_try");
+            }
+            "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all" => {
+                self.analysis.effects.unlocks = true;
             }
             _ => {}
         }

@@ -306,6 +306,10 @@ impl Session {
                 self.batch.skipping = true;
                 Ok(())
             }
+            Trouble::Lost => {
+                let failure = self.lost_unawares();
+                self.fail_batch(&failure).await
+            }
             other => Err(other),
         }
     }

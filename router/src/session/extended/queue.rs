@@ -46,7 +46,7 @@ impl Participant {
         self.needs_sync = true;
         self.note_run(plan);
         self.connection.dirty |= plan.effects.dirty;
-        self.pins.extend(plan.effects.pins);
+        self.note_pins(plan);
         self.connection.output.extend_from_slice(message);
         self.connection.replies.expect(Reply::Execute, Show::All);
     }

@@ -252,7 +252,7 @@ impl Session {
         self.sync_hidden().await?;
         self.batch.parsed.clear();
         self.batch.active = None;
-        self.participants.release(&self.database).await;
+        self.release().await;
         Ok(())
     }
 
