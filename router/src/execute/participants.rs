@@ -2,10 +2,10 @@
 //!
 //! Invariant: between two requests, outside a transaction block, a session holds only pinned backends.
 
+mod borrower;
 mod release;
 mod workspaces;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -13,22 +13,17 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use switchyard_schema::ShardIndex;
 
+pub(crate) use borrower::Borrower;
+
 use super::participant::Participant;
-use crate::backend::{
-    Borrowed, CheckoutError, ConnectError, Pool, PoolKey, Purpose, Settings, Turn,
-};
+use crate::backend::{Borrowed, CheckoutError, ConnectError, Pool, Purpose, Settings};
 use crate::execute::block::Block;
 use crate::execute::failure::Failure;
-use crate::metrics::Counters;
 use crate::plan::remembered::Remembered;
 use crate::plan::{Pin, Pins};
-use crate::startup::cancel::CancelSlot;
-use crate::startup::tls::TlsError;
 use crate::topology::{
-    Choice, Consistency, DatabaseTopology, NodeId, Observed, ReadFloor, ReadPolicy, Shard,
-    Unavailable,
+    Choice, Consistency, DatabaseTopology, Node, NodeId, Observed, ReadFloor, Shard, Unavailable,
 };
-use crate::worker::Worker;
 
 /// The longest a read waits for a replica when its session is handed over from the primary.
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(20);
@@ -47,26 +42,6 @@ pub(crate) enum Need {
     Replica,
     /// A replica if one may serve soon: the client asked for it by a hint.
     AskedReplica,
-}
-
-/// Who borrows: what does not change during a session. What every borrowing needs comes first.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Borrower {
-    pub(crate) worker: Arc<Worker>,
-    /// The client's number, for SHOW SERVERS.
-    pub(crate) client: u64,
-    /// Where cancel requests find what works for the client.
-    pub(crate) slot: Arc<CancelSlot>,
-    pub(crate) consistency: Consistency,
-    pub(crate) policy: ReadPolicy,
-    /// Session pooling: a primary that is borrowed stays until the client leaves.
-    pub(crate) keep: bool,
-    pub(crate) address: IpAddr,
-    pub(crate) user: Arc<str>,
-    pub(crate) counters: Arc<Counters>,
-    /// Its place in the queue of a pool.
-    pub(crate) turn: Arc<Turn>,
 }
 
 /// The backends of one session. What every borrowing needs stands together.
@@ -329,23 +304,11 @@ impl Participants {
             return Ok(Some(held));
         }
         let node = choice.node;
-        let pool = self.pool(database, node).map_err(|error| {
-            tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
-            Failure::ShardDown {
-                shard: (&*shard.name).into(),
-            }
-        })?;
-        let Borrower {
-            worker,
-            client,
-            slot,
-            turn,
-            ..
-        } = &self.borrower;
+        let pool = self.pool(database, shard, node)?;
+        let slot = &self.borrower.slot;
         let known = slot.requests();
         let cancelled = |context: &mut Context<'_>| slot.poll_requested_since(known, context);
-        let lending = pool.check_out(worker.index, *client, turn, cancelled);
-        let connection = match lending.await {
+        let connection = match self.borrower.check_out(&pool, cancelled).await {
             Ok(connection) => connection,
             Err(CheckoutError::Retired) => {
                 self.pools.retain(|(id, _)| *id != node.id);
@@ -353,9 +316,6 @@ impl Participants {
             }
             Err(error) => return Err(checkout_failure(&shard.name, &error)),
         };
-        if !connection.waited().is_zero() {
-            self.borrower.counters.wait_time(connection.waited());
-        }
         Ok(self.admit(shard, index, choice, connection))
     }
 
@@ -425,18 +385,15 @@ impl Participants {
     fn pool(
         &mut self,
         database: &DatabaseTopology,
-        node: &Arc<crate::topology::Node>,
-    ) -> Result<Arc<Pool>, TlsError> {
+        shard: &Shard,
+        node: &Arc<Node>,
+    ) -> Result<Arc<Pool>, Failure> {
         if let Some((_, pool)) = self.pools.iter().find(|(id, _)| *id == node.id) {
             return Ok(Arc::clone(pool));
         }
-        let key = PoolKey {
-            node: node.id,
-            database: Arc::clone(&database.name),
-            user: Arc::clone(&self.borrower.user),
-            purpose: Purpose::Sessions,
-        };
-        let pool = self.borrower.worker.services.pool(key, node)?;
+        let pool = self
+            .borrower
+            .pool(database, shard, node, Purpose::Sessions)?;
         self.pools.push((node.id, Arc::clone(&pool)));
         Ok(pool)
     }

@@ -18,6 +18,12 @@ fn states(bed: &Bed) -> Vec<String> {
     column(&clients, "state")
 }
 
+fn one_is_held_up(bed: &Bed) {
+    eventually("a client is held up", || {
+        states(bed).contains(&"waiting".to_owned())
+    });
+}
+
 fn backend(client: &mut Client) -> String {
     client
         .run("SELECT pg_backend_pid() FROM users WHERE id = 1")
@@ -46,9 +52,7 @@ fn a_pause_lets_transactions_end_and_holds_up_what_comes() {
             column(&databases, "paused") == ["1"]
         });
         let reading = scope.spawn(|| held.run(READ).value());
-        eventually("a client is held up", || {
-            states(&bed).contains(&"waiting".to_owned())
-        });
+        one_is_held_up(&bed);
         // What has begun goes on, also where it has not been yet.
         busy.run("UPDATE users SET name = 'before' WHERE id IN (1, 2, 3, 4)")
             .succeeded();
@@ -165,9 +169,7 @@ fn a_killed_database_has_neither_clients_nor_connections() {
     ends(&mut busy, "57P01");
     std::thread::scope(|scope| {
         let held = scope.spawn(|| bed.client().run(READ).value());
-        eventually("a client is held up", || {
-            states(&bed).contains(&"waiting".to_owned())
-        });
+        one_is_held_up(&bed);
         console(&bed).run("RESUME shop").succeeded();
         assert_ne!(held.join().unwrap(), "never");
     });

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use switchyard_schema::ShardIndex;
 
 use super::{Borrower, Participants, checkout_failure};
-use crate::backend::{Borrowed, CheckoutError, Pool, PoolKey, Purpose};
+use crate::backend::{Borrowed, CheckoutError, Pool, Purpose};
 use crate::execute::client::Client;
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -23,20 +23,13 @@ impl Participants {
         waiting: &mut Client,
     ) -> Result<Participant, Failure> {
         let (shard, pool) = self.workspaces_of(database, index)?;
-        let Borrower {
-            worker,
-            client,
-            slot,
-            turn,
-            ..
-        } = &self.borrower;
+        let slot = &self.borrower.slot;
         let known = slot.requests();
         let cancelled = |context: &mut Context<'_>| match waiting.poll_gone(context) {
             Poll::Ready(()) => Poll::Ready(CancelReason::Request),
             Poll::Pending => slot.poll_requested_since(known, context),
         };
-        let lent = pool.check_out(worker.index, *client, turn, cancelled).await;
-        let connection = match lent {
+        let connection = match self.borrower.check_out(&pool, cancelled).await {
             Ok(connection) => connection,
             Err(CheckoutError::Timeout) => {
                 let limit = pool.usage().size;
@@ -44,9 +37,6 @@ impl Participants {
             }
             Err(error) => return Err(checkout_failure(&shard.name, &error)),
         };
-        if !connection.waited().is_zero() {
-            self.borrower.counters.wait_time(connection.waited());
-        }
         Ok(workspace(database, index, shard, slot, connection))
     }
 
@@ -79,21 +69,14 @@ impl Participants {
             .shards
             .get(index.position())
             .ok_or(Failure::Retry)?;
-        let down = || Failure::ShardDown {
-            shard: (&*shard.name).into(),
-        };
-        let choice = shard.writer().map(Choice::primary).map_err(|_| down())?;
-        let Borrower { worker, user, .. } = &self.borrower;
-        let key = PoolKey {
-            node: choice.node.id,
-            database: Arc::clone(&database.name),
-            user: Arc::clone(user),
-            purpose: Purpose::Workspaces,
-        };
-        let pool = worker.services.pool(key, choice.node).map_err(|error| {
-            tracing::error!(%error, shard = %shard.name, "TLS to a node cannot be used");
-            down()
-        })?;
+        let choice = shard
+            .writer()
+            .map(Choice::primary)
+            .map_err(|_| Failure::ShardDown {
+                shard: (&*shard.name).into(),
+            })?;
+        let purpose = Purpose::Workspaces;
+        let pool = self.borrower.pool(database, shard, choice.node, purpose)?;
         Ok((shard, pool))
     }
 
