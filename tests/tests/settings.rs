@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{Cluster, ClusterSpec, RouterFile};
+use switchyard_tests::dialogue::{Batch, step};
 use switchyard_tests::{
     Bed, BedSpec, Client, Failure, Login, Mode, Proxy, Reply, Router, RouterPorts, bind, eventually,
 };
@@ -202,6 +203,30 @@ fn one_shard_does_what_its_server_does() {
     let cluster = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
     let router = bare(&cluster);
     assert_eq!(refused(router.port(), "client_encoding", "LATIN1"), None);
+    changes_are_known_when_they_are_answered(&router);
+}
+
+/// Whoever has prepared a statement before another client changes its table is told so by the first execution afterwards, however soon.
+fn changes_are_known_when_they_are_answered(router: &Router) {
+    let (mut changing, mut reading) = (client(router), client(router));
+    changing
+        .run("CREATE TABLE plans (i int, t text)")
+        .succeeded();
+    for (round, to) in ["int", "bigint", "int", "bigint"].into_iter().enumerate() {
+        let sql = "SELECT * FROM plans";
+        let name = format!("s{round}");
+        let prepared = Batch::default().parse(&name, sql).describe(b'S', &name);
+        step(&mut reading, &prepared.sync(), b'Z');
+        let change = format!("ALTER TABLE plans ALTER COLUMN t TYPE {to} USING 1");
+        match round < 2 {
+            true => changing.run(&change).succeeded(),
+            false => changing.extended(&change, &[], 0).succeeded(),
+        };
+        let executed = Batch::default().bind("", &name, &[]).execute("", 0).sync();
+        let seen = step(&mut reading, &executed, b'Z');
+        let changed = "E 0A000 cached plan must not change result type";
+        assert_eq!(seen, [changed, "Z \"I\""], "{change}");
+    }
 }
 
 #[test]

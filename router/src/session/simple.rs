@@ -420,6 +420,11 @@ impl Session {
         held: Option<Held<'_>>,
     ) -> Result<Ready, Trouble> {
         let plan = &*routed.plan;
+        // Who has been told that the schema has changed may have others go by that: the router has to know of it before.
+        let sent = Sent {
+            alone: sent.alone && plan.command != Command::Ddl,
+            ..sent
+        };
         if let Command::Declare { name, .. } = &plan.command {
             self.refuse_cursor_elsewhere(name.as_bytes(), shard)?;
         }

@@ -31,11 +31,13 @@ impl Session {
         }
     }
 
-    /// The one participant that the batch touched, where its ReadyForQuery is the client's.
+    /// The one participant that the batch touched, where its ReadyForQuery is the client's. Who has been told that the schema has changed may
+    /// have others go by that: the router has to know of it before.
     fn alone(&self) -> Option<usize> {
         let batch = &self.batch;
         if batch.unsent.is_some()
             || batch.failed_here
+            || batch.schema_changed
             || self.block.as_ref().is_some_and(|block| !block.explicit)
         {
             return None;
@@ -58,9 +60,7 @@ impl Session {
         if !self.synced(only, before, failed) {
             return Box::pin(self.await_another_sync()).await;
         }
-        if self.end_batch() {
-            Box::pin(self.schema_changed()).await;
-        }
+        self.end_batch();
         self.finish().await
     }
 
