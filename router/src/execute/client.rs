@@ -35,6 +35,8 @@ pub(crate) struct Client {
     gone: bool,
     /// Nothing is written while it is not 0: see [`Client::hold`].
     holds: u32,
+    /// Whether it is there does not matter: see [`Client::ignore`].
+    ignored: bool,
     /// Where in the output begins what is kept to itself: see [`Client::wait_for_rows`].
     unsure: Option<usize>,
     /// Where in the output begins what can still be taken back: see [`Client::keep`].
@@ -96,6 +98,7 @@ impl Client {
             watch: Watch::default(),
             gone: false,
             holds: 0,
+            ignored: false,
             unsure: None,
             kept: None,
             counters,
@@ -216,6 +219,9 @@ impl Client {
 
     /// Reads ahead while a backend works. Ready when the client has gone; pending otherwise, however much it sends.
     pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.ignored {
+            return Poll::Pending;
+        }
         while !self.gone && self.input.len() < READ_AHEAD {
             if self.poll_readable(context).is_pending() {
                 return Poll::Pending;
@@ -243,6 +249,19 @@ impl Client {
     pub(crate) fn unhold(&mut self, before: BytesMut) -> BytesMut {
         self.holds -= 1;
         std::mem::replace(&mut self.output, before)
+    }
+
+    /// Does without the client for a while, be it there or not: backends' answers are read to their ends. Like [`Client::hold`].
+    pub(crate) fn ignore(&mut self) -> BytesMut {
+        self.ignored = true;
+        self.hold()
+    }
+
+    /// Ends a [`Client::ignore`]: owes what was owed before, and what has been collected.
+    pub(crate) fn heed(&mut self, before: BytesMut) {
+        self.ignored = false;
+        let said = self.unhold(before);
+        self.output.extend_from_slice(&said);
     }
 
     /// Keeps what is owed from now on to itself until it is certain to have rows: until it is more than a description can be, or

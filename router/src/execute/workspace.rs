@@ -19,7 +19,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::messages::{Said, lines, next, next_now, rows, violation};
 use super::participant::Participant;
-use super::relay::{Trouble, broken, decode_message, fill};
+use super::relay::{NoteDescription, Trouble, broken, decode_message, exchange, fill};
 use crate::backend::{Connection, Show};
 
 /// So much is gathered before it is written.
@@ -44,6 +44,8 @@ pub(crate) struct Workspace {
     limit: u64,
     /// It owes an answer, or waits for rows.
     busy: bool,
+    /// It waits for rows.
+    copies: bool,
     /// The query for the rows that come, or came last, was planned without an error.
     rows_planned: bool,
     /// So many queries of ours have been sent ahead, whose answers come before the next.
@@ -62,6 +64,7 @@ impl Workspace {
             left: limit,
             limit,
             busy: false,
+            copies: false,
             rows_planned: false,
             ahead: 0,
             undoing: false,
@@ -184,6 +187,29 @@ impl Workspace {
         }
     }
 
+    /// Reads what it owes for what has been sent, to the end. One that waits for rows ends with its connection.
+    pub(crate) async fn drop_answers(
+        &mut self,
+        client: &mut Client,
+        notes: &mut impl NoteDescription,
+    ) {
+        if !self.busy {
+            self.backend.connection.replies.hide_all();
+            let exchanged = exchange(client, &mut self.backend, &[], notes).await;
+            self.backend.connection.broken |= exchanged.is_err();
+        }
+        while self.busy && !self.copies {
+            match self.answered(client, Show::Nothing).await {
+                Ok(_) | Err(Trouble::Told) if self.ahead == 0 => return,
+                Ok(_) | Err(Trouble::Told) => {
+                    self.ahead -= 1;
+                    self.busy = true;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Begins a binary COPY into a table here.
     pub(crate) async fn begin_copy(
         &mut self,
@@ -211,6 +237,7 @@ impl Workspace {
             }
         }
         encode::copy_data(&mut self.backend.connection.output, COPY_HEADER);
+        self.copies = true;
         Ok(())
     }
 
@@ -220,6 +247,7 @@ impl Workspace {
         encode::copy_data(output, &COPY_END);
         encode::copy_done(output);
         self.flush(client).await?;
+        self.copies = false;
         self.answered(client, Show::Errors).await.map(drop)
     }
 

@@ -118,7 +118,7 @@ impl Session {
                 given: Vec::new(),
             }))),
             Ok(Err(said)) => {
-                self.stop(Some(&workspace)).await;
+                self.stop(Some(&mut workspace)).await;
                 self.give_back_workspace(workspace).await;
                 Ok(Furnishing::Failed(said))
             }

@@ -375,12 +375,17 @@ impl Session {
         let runs = |held: &Participant| {
             !held.connection.replies.is_settled() && (held.in_block || !held.finishes)
         };
-        if self.participants.iter().any(runs) {
-            self.worker
-                .services
-                .cancels
-                .cancel(self.cancel.pid, &self.cancel.secret)
-                .await;
+        let held = self.participants.iter().enumerate();
+        let running: Vec<usize> = held
+            .filter_map(|(index, held)| runs(held).then_some(index))
+            .collect();
+        if !running.is_empty() {
+            let before = self.client.ignore();
+            if self.give_up(&running).await.is_err() {
+                // One of them waits for what the client does not send any more.
+                self.cancel_statement().await;
+            }
+            self.client.heed(before);
         }
         // Their connections are closed.
         self.workspaces.clear();

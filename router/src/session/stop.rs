@@ -72,7 +72,7 @@ impl Session {
     }
 
     /// What was to be made of rows of several shards has failed, in this workspace if it was to be made in one.
-    pub(super) async fn abandon_rows(&mut self, workspace: Option<&Workspace>) {
+    pub(super) async fn abandon_rows(&mut self, workspace: Option<&mut Workspace>) {
         self.stop(workspace).await;
         self.note_abandoned();
     }
@@ -92,24 +92,31 @@ impl Session {
         }
     }
 
-    /// What shards and the workspace still do is of no use any more: it is cancelled, and the shards' ends are awaited, for
-    /// their connections are good. One that takes too long is closed.
-    pub(super) async fn stop(&mut self, workspace: Option<&Workspace>) {
-        if let Some(workspace) = workspace.filter(|workspace| workspace.is_lost()) {
-            self.cancel
-                .slot()
-                .withdraw(&workspace.backend.connection.target);
+    /// What shards and the workspace still do is of no use any more: it is cancelled, and their ends are awaited, as long as it takes
+    /// until they heed it. The shards' connections are good; one that takes too long is closed, and that of a workspace that worked.
+    pub(super) async fn stop(&mut self, workspace: Option<&mut Workspace>) {
+        let mut working = None;
+        if let Some(workspace) = workspace {
+            if workspace.is_lost() {
+                let slot = self.cancel.slot();
+                slot.withdraw(&workspace.backend.connection.target);
+            } else if !workspace.is_at_rest() {
+                working = Some(workspace);
+            }
         }
-        let works = |workspace: &Workspace| !workspace.is_lost() && !workspace.is_at_rest();
-        let is_working =
-            workspace.is_some_and(works) || self.participants.iter().any(|held| held.unread);
-        if is_working {
+        if working.is_some() || self.participants.iter().any(|held| held.unread) {
+            let before = self.client.ignore();
             for patience in PATIENCE.map(Duration::from_millis) {
                 self.cancel_statement().await;
-                if timeout(patience, self.drop_unread()).await.is_ok() {
+                let dropped = timeout(patience, self.drop_answers(working.as_deref_mut()));
+                if dropped.await.is_ok() {
                     break;
                 }
             }
+            self.client.heed(before);
+        }
+        if let Some(workspace) = working {
+            workspace.backend.connection.broken = true;
         }
         for held in self.participants.iter_mut() {
             held.connection.broken |= std::mem::take(&mut held.unread);
@@ -124,6 +131,14 @@ impl Session {
         let cancelled = self.cancel.slot().cancel(CancelReason::Request);
         if timeout(CANCEL_LIMIT, cancelled).await.is_err() {
             tracing::debug!("a node takes too long for a cancel request");
+        }
+    }
+
+    async fn drop_answers(&mut self, workspace: Option<&mut Workspace>) {
+        self.drop_unread().await;
+        if let Some(workspace) = workspace {
+            let (client, notes) = (&mut self.client, &mut self.described);
+            workspace.drop_answers(client, notes).await;
         }
     }
 

@@ -281,7 +281,7 @@ impl Session {
     /// is to be told.
     pub(super) async fn leave_workspace<T>(
         &mut self,
-        workspace: Workspace,
+        mut workspace: Workspace,
         outcome: Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let outcome = match outcome {
@@ -289,7 +289,7 @@ impl Session {
             other => other,
         };
         if outcome.is_err() {
-            self.abandon_rows(Some(&workspace)).await;
+            self.abandon_rows(Some(&mut workspace)).await;
         }
         self.give_back_workspace(workspace).await;
         outcome
