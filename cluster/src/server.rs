@@ -13,6 +13,9 @@ use crate::process::{LOOK_AGAIN, children, signal, signal_tree};
 use crate::provider::PATIENCE;
 use crate::{Account, Error, Install, Node, Port, Role, Settings, Stage, Stop};
 
+/// So long an immediate stop may take: four times what PostgreSQL gives its own processes.
+const RECALCITRANT: Duration = Duration::from_secs(20);
+
 /// A server below a [`Stage`]: `NAME/data` is its data, `NAME/log` its log.
 #[derive(Debug)]
 pub(crate) struct LocalNode {
@@ -180,7 +183,13 @@ impl LocalNode {
         state.paused = false;
         match how {
             Stop::Fast => signal(process.id(), Signal::INT),
-            Stop::Immediate => signal(process.id(), Signal::QUIT),
+            Stop::Immediate => {
+                signal(process.id(), Signal::QUIT);
+                // Its main process has once stayed although it had killed all others: it is no more than a crash either way.
+                if self.wait_gone(&mut process, RECALCITRANT).is_err() {
+                    self.kill(&mut process);
+                }
+            }
             Stop::Kill => self.kill(&mut process),
         }
         self.wait_gone(&mut process, PATIENCE)
