@@ -45,13 +45,20 @@ pub use turns::{Turn, Turns};
 
 /// The longest that what somebody waits for may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The least time between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Looks again and again until `done`; fails when that takes more than 30 s. For states that nobody announces.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
-    while !done() {
+    loop {
+        let look = Instant::now();
+        if done() {
+            return;
+        }
         assert!(Instant::now() < give_up, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        // What is waited for needs the processors that a look takes, such as psql's.
+        std::thread::sleep(look.elapsed().clamp(BETWEEN_LOOKS, 10 * BETWEEN_LOOKS));
     }
 }
 
