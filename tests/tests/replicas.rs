@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use postgres_protocol::message::frontend;
 use switchyard_tests::cluster::{Node, Stop};
-use switchyard_tests::{Bed, BedSpec, Client, Login, Router, bind, eventually, wait_for_replicas};
+use switchyard_tests::{
+    Bed, BedSpec, Client, Login, Router, Turn, Turns, bind, eventually, wait_for_replicas,
+};
 
 const SESSIONS: usize = 16;
 /// Writes, each with the read of what was written.
@@ -14,13 +15,11 @@ const PAIRS: usize = 10_000;
 /// Users that each session has for itself: nobody else writes them.
 const OWN_USERS: usize = 300 / SESSIONS;
 
-static BED: OnceLock<Bed> = OnceLock::new();
 /// The tests hold replicas back and kill them.
-static TURN: Mutex<()> = Mutex::new(());
+static BEDS: Turns<2> = Turns::new(|| Bed::start(BedSpec::usual()));
 
-fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let bed = BED.get_or_init(|| Bed::start(BedSpec::usual()));
+fn bed() -> (&'static Bed, Turn) {
+    let (bed, turn) = BEDS.take();
     // The test before may have stopped some of them.
     eventually("the router sees every node up", || {
         let (_, page) = bed.router().get("/metrics").unwrap_or_default();

@@ -1,7 +1,6 @@
-//! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared.
+//! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared. `long/bank.rs` has
+//! many of them at a time.
 
-#[path = "two_phase/bank.rs"]
-mod bank;
 #[path = "two_phase/consistent.rs"]
 mod consistent;
 #[path = "two_phase/deadlocks.rs"]
@@ -9,11 +8,12 @@ mod deadlocks;
 #[path = "two_phase/prepared.rs"]
 mod prepared;
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use switchyard_tests::cluster::{ClusterSpec, Settings, Stop};
-use switchyard_tests::{Bed, BedSpec, Client, Hold, Login, Mode, Proxied, Reply, eventually};
+use switchyard_tests::{
+    Bed, BedSpec, Client, Hold, Login, Mode, Proxied, Reply, Turn, Turns, eventually,
+};
 
 /// `checked` has a constraint that is looked at when the transaction ends.
 const DDL: &str = "
@@ -32,16 +32,20 @@ shard_key = \"id\"
 method    = \"modulo\"
 ";
 
-static BED: OnceLock<Bed> = OnceLock::new();
 /// The tests stop servers.
-static TURN: Mutex<()> = Mutex::new(());
+static BEDS: Turns<3> = Turns::new(|| {
+    let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
+    Bed::start(spec.with_tables(DDL, TABLES))
+});
 
-fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let bed = BED.get_or_init(|| {
-        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
-        Bed::start(spec.with_tables(DDL, TABLES))
-    });
+fn bed() -> (&'static Bed, Turn) {
+    let (bed, turn) = BEDS.take();
+    fill(bed);
+    (bed, turn)
+}
+
+/// 100 in both accounts.
+fn fill(bed: &Bed) {
     let mut client = bed.client();
     for id in [0, 1] {
         // By modulo 0 lies on the first shard, 1 on the second.
@@ -52,7 +56,6 @@ fn bed() -> (&'static Bed, MutexGuard<'static, ()>) {
             client.run(&fill).failure.is_none()
         });
     }
-    (bed, turn)
 }
 
 /// The balances on both shards.
@@ -247,16 +250,14 @@ fn a_session_with_the_authorization_of_another() {
             bed.cluster().superuser_sql(node, "shop", sql).unwrap();
         }
     };
-    {
-        let (bed, _turn) = bed();
-        on_shards(
-            bed,
-            "CREATE ROLE another; GRANT ALL ON accounts TO another; ALTER ROLE app SUPERUSER",
-        );
-        on_shards(bed, anew);
-    }
+    let (bed, _turn) = bed();
+    on_shards(
+        bed,
+        "CREATE ROLE another; GRANT ALL ON accounts TO another; ALTER ROLE app SUPERUSER",
+    );
+    on_shards(bed, anew);
     for guise in ["SET SESSION AUTHORIZATION another", "SET ROLE another"] {
-        let (bed, _turn) = bed();
+        fill(bed);
         let mut client = bed.client();
         client.run(guise).succeeded();
         transfer(&mut client);
@@ -268,7 +269,6 @@ fn a_session_with_the_authorization_of_another() {
         assert_eq!(decided_by, "app", "{guise}");
         assert_eq!(client.run("SELECT current_user").value(), "another");
     }
-    let (bed, _turn) = bed();
     on_shards(
         bed,
         "REVOKE ALL ON accounts FROM another; DROP ROLE another; ALTER ROLE app NOSUPERUSER",

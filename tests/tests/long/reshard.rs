@@ -1,18 +1,13 @@
 //! Rows that move while clients work: from two shards to three, back, and at every kill.
 
-#[path = "reshard/cut_off.rs"]
 mod cut_off;
-#[path = "reshard/grow.rs"]
 mod grow;
-#[path = "reshard/kills.rs"]
 mod kills;
-#[path = "reshard/load.rs"]
 mod load;
-#[path = "reshard/methods.rs"]
 mod methods;
 
 use std::io::{BufRead, BufReader};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use load::{stand, under_load};
 use switchyard_tests::{Asks, Client, Login, Reshard, eventually};
@@ -122,7 +117,12 @@ fn killed(stand: &Reshard) {
             let command = if kill % 4 == 3 { "rollback" } else { "apply" };
             let arguments = [command, "--yes", "--group-rows", "400"];
             let mut program = stand.spawn(Asks::Three, &arguments);
-            std::thread::sleep(Duration::from_millis(kill * 7919 % TAKES));
+            let moment = Duration::from_millis(kill * 7919 % TAKES);
+            let began = Instant::now();
+            // It may be done before.
+            while began.elapsed() < moment && program.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             program.kill().unwrap();
             program.wait_with_output().unwrap();
         }

@@ -1,12 +1,8 @@
 //! `create_distributed_table` and its friends: empty tables and filled ones, at the clients and at the kills that come meanwhile.
 
-#[path = "distribute/current_of.rs"]
 mod current_of;
-#[path = "distribute/located.rs"]
 mod located;
-#[path = "distribute/methods.rs"]
 mod methods;
-#[path = "distribute/unique.rs"]
 mod unique;
 
 use std::sync::Arc;

@@ -1,0 +1,6 @@
+//! The tests that take longest, by subject. Cargo runs one program after the other: what waits for much, or lasts a minute by design, is
+//! in one, where the others work meanwhile. They start in the order of their names, the longest first.
+
+mod bank;
+mod distribute;
+mod reshard;
