@@ -43,6 +43,18 @@ impl CatalogDatabase {
 }
 
 impl Layout {
+    /// How many buckets, and how many tables without hash keys, are elsewhere by the other layout, or are written otherwise.
+    #[must_use]
+    pub fn differing(&self, other: &Layout) -> (usize, usize) {
+        let pairs = self.buckets.owners().iter().zip(other.buckets.owners());
+        let buckets = pairs.filter(|(one, other)| one != other).count();
+        let differs = |(table, method): &(&TableName, &Method)| {
+            let there = other.methods.get(*table);
+            there.is_some_and(|other| other != *method)
+        };
+        (buckets, self.methods.iter().filter(differs).count())
+    }
+
     pub(crate) fn methods_json(&self) -> Result<String, Error> {
         let entry = |(table, method): (&TableName, &Method)| {
             let placement = placement::to_json(method)?;

@@ -29,6 +29,6 @@ pub use error::Error;
 pub use follow::{Follower, Link};
 pub use layout::Layout;
 pub use migrations::LATEST;
-pub use movement::{Lease, Movement, Step};
+pub use movement::{Lease, Movement, Progress, Step};
 pub use read::{CatalogDatabase, Snapshot};
 pub use routers::{HEARTBEAT_TIMEOUT, RouterId, Routers};

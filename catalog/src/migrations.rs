@@ -12,7 +12,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "initial",
@@ -32,6 +32,11 @@ const MIGRATIONS: [Migration; 4] = [
         version: 4,
         name: "layouts",
         sql: include_str!("../migrations/0004_layouts.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "turned",
+        sql: include_str!("../migrations/0005_turned.sql"),
     },
 ];
 

@@ -1,8 +1,10 @@
 //! Movements of rows between shards (ADR 0024): what the program that moves them writes. One program at a time has the [`Lease`] of a
 //! database, and writes on the connection that holds it: who has lost it cannot write any more.
 
+use std::collections::BTreeMap;
+
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Postgres, Row};
 use switchyard_schema::{Database, Shard};
 
@@ -21,6 +23,38 @@ pub struct Movement {
     pub target: Layout,
     /// No further group is to move for now.
     pub paused: bool,
+    /// It was a rollback that set out to the target.
+    pub turned: bool,
+}
+
+/// How far a movement is, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// A program is at it.
+    pub is_active: bool,
+    /// No further group is to move for now.
+    pub is_paused: bool,
+    /// Buckets that move in all, and those of them that have not yet.
+    pub buckets: [usize; 2],
+    /// The same of tables without hash keys.
+    pub tables: [usize; 2],
+}
+
+impl Progress {
+    /// What it is doing, in a word.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (
+            self.buckets[1] + self.tables[1],
+            self.is_paused,
+            self.is_active,
+        ) {
+            (0, _, _) => "moved",
+            (_, true, _) => "paused",
+            (_, false, true) => "moving",
+            (_, false, false) => "stopped",
+        }
+    }
 }
 
 /// The right to move rows of a database, for as long as the connection lasts.
@@ -90,22 +124,28 @@ impl Lease {
         movement(&mut self.connection, &self.database, shards).await
     }
 
-    /// Writes down what is to be done, in place of what was, and that rows may be on their way.
+    /// Writes down what is to be done, in place of what was, whether a rollback set out to do it, and that rows may be on their way.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn record(&mut self, former: &Layout, target: &Layout) -> Result<(), Error> {
+    pub async fn record(
+        &mut self,
+        (former, target): (&Layout, &Layout),
+        turned: bool,
+    ) -> Result<(), Error> {
         sqlx::query(
-            "INSERT INTO switchyard.movements (database, former, former_methods, target, target_methods, active)
-             VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, true)
+            "INSERT INTO switchyard.movements (database, former, former_methods, target, target_methods, turned, active)
+             VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6, true)
              ON CONFLICT (database) DO UPDATE SET former = excluded.former, former_methods = excluded.former_methods,
-                 target = excluded.target, target_methods = excluded.target_methods, active = true",
+                 target = excluded.target, target_methods = excluded.target_methods,
+                 turned = excluded.turned, active = true",
         )
         .bind(&self.database)
         .bind(encode(&former.buckets))
         .bind(former.methods_json()?)
         .bind(encode(&target.buckets))
         .bind(target.methods_json()?)
+        .bind(turned)
         .execute(&mut *self.connection)
         .await?;
         Ok(())
@@ -272,21 +312,61 @@ async fn movement(
     shards: usize,
 ) -> Result<Option<Movement>, Error> {
     let row = sqlx::query(
-        "SELECT former, former_methods::text, target, target_methods::text, paused FROM switchyard.movements WHERE database = $1",
+        "SELECT former, former_methods::text, target, target_methods::text, paused, turned FROM switchyard.movements WHERE database = $1",
     )
     .bind(database)
     .fetch_optional(connection)
     .await?;
-    let Some(row) = row else { return Ok(None) };
+    row.map(|row| from_row(&row, shards)).transpose()
+}
+
+/// A movement, from the columns of its row.
+fn from_row(row: &PgRow, shards: usize) -> Result<Movement, Error> {
     let layout = |buckets, methods| -> Result<Layout, Error> {
         Ok(Layout {
             buckets: decode(row.try_get(buckets)?, shards)?,
             methods: Layout::methods_from(row.try_get(methods)?)?,
         })
     };
-    Ok(Some(Movement {
+    Ok(Movement {
         former: layout(0, 1)?,
         target: layout(2, 3)?,
         paused: row.try_get(4)?,
-    }))
+        turned: row.try_get(5)?,
+    })
+}
+
+/// How far all movements are, by database: of those that lead nowhere, only whether rows may be on their way.
+pub(crate) async fn read_all(
+    connection: &mut PgConnection,
+) -> Result<BTreeMap<String, PgRow>, Error> {
+    let rows = sqlx::query(
+        "SELECT former, former_methods::text, target, target_methods::text, paused, turned, active, database FROM switchyard.movements",
+    )
+    .fetch_all(connection)
+    .await?;
+    let named = rows.into_iter().map(|row| Ok((row.try_get(7)?, row)));
+    named.collect()
+}
+
+/// Whether rows may be on their way, and how far their movement is.
+pub(crate) fn progress(
+    row: &PgRow,
+    now: &Layout,
+    shards: usize,
+) -> Result<(bool, Option<Progress>), Error> {
+    let is_active = row.try_get(6)?;
+    let movement = from_row(row, shards)?;
+    let (buckets, tables) = movement.former.differing(&movement.target);
+    let (buckets_left, tables_left) = now.differing(&movement.target);
+    let progress = Progress {
+        is_active,
+        is_paused: movement.paused,
+        buckets: [buckets, buckets_left],
+        tables: [tables, tables_left],
+    };
+    Ok((
+        is_active,
+        (movement.former != movement.target).then_some(progress),
+    ))
 }

@@ -12,6 +12,7 @@ use switchyard_schema::{
 };
 
 use crate::access::begin_read;
+use crate::movement::{Progress, progress, read_all};
 use crate::{Catalog, Error, placement};
 
 /// What the catalog holds, as of one moment.
@@ -34,6 +35,8 @@ pub struct CatalogDatabase {
     pub epoch: u64,
     /// Rows may be on their way from shard to shard.
     pub is_moving: bool,
+    /// The movement that has begun.
+    pub movement: Option<Progress>,
 }
 
 impl Catalog {
@@ -81,7 +84,7 @@ pub(crate) async fn read(connection: &mut PgConnection) -> Result<Snapshot, Erro
     read_nodes(connection, &mut databases).await?;
     read_tables(connection, &mut databases).await?;
     let maps = read_maps(connection, &databases).await?;
-    let moving = read_moving(connection).await?;
+    let movements = read_all(connection).await?;
     let databases = databases
         .into_iter()
         .map(|(name, database)| {
@@ -90,12 +93,18 @@ pub(crate) async fn read(connection: &mut PgConnection) -> Result<Snapshot, Erro
                 .get(&name)
                 .cloned()
                 .ok_or_else(|| Error::Damaged(format!("database \"{name}\" has no bucket map")))?;
-            let database = CatalogDatabase {
-                is_moving: moving.contains(&name),
+            let mut database = CatalogDatabase {
+                is_moving: false,
+                movement: None,
                 database: Arc::new(database),
                 buckets,
                 epoch,
             };
+            if let Some(row) = movements.get(&name) {
+                let shards = database.database.shards.len();
+                (database.is_moving, database.movement) =
+                    progress(row, &database.layout(), shards)?;
+            }
             Ok((name, database))
         })
         .collect::<Result<_, Error>>()?;
@@ -244,13 +253,6 @@ async fn read_maps(
 }
 
 /// The databases whose rows may be on their way.
-async fn read_moving(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
-    let sql = "SELECT database FROM switchyard.movements WHERE active";
-    let rows = all(connection, sql).await?;
-    let names = rows.iter().map(|row| row.try_get(0));
-    Ok(names.collect::<Result<_, _>>()?)
-}
-
 /// The bucket map from its stored form.
 pub(crate) fn decode(owners: &[u8], shards: usize) -> Result<BucketMap, Error> {
     let (pairs, []) = owners.as_chunks::<2>() else {

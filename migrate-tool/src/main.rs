@@ -256,7 +256,7 @@ fn end_movement(settings: &Settings, chosen: &Chosen, accept: bool) -> Result<()
     for database in chosen.databases(settings)? {
         let report = match accept {
             true => runtime()?.block_on(movement::finish(settings, database)),
-            false => runtime()?.block_on(movement::abort(settings, &database.name)),
+            false => runtime()?.block_on(movement::abort(settings, database)),
         };
         print(&report?, chosen.common.json)?;
     }

@@ -98,6 +98,9 @@ fn write_survey(survey: &Survey, f: &mut Formatter<'_>) -> fmt::Result {
             need.shard
         )?;
     }
+    for what in &survey.stays {
+        writeln!(f, "  stays: {what}")?;
+    }
     for reason in &survey.against {
         writeln!(f, "  in the way: {reason}")?;
     }

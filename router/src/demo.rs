@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchyard_cluster::{
-    APP_USER, Cluster, ClusterSpec, LoadError, Local, Port, RouterFile, Settings,
+    APP_USER, Cluster, ClusterSpec, LoadError, Local, MOVING_RIGHTS, Port, RouterFile, Settings,
 };
 use switchyard_schema::{Config, Diagnostic};
 
@@ -89,6 +89,11 @@ pub fn start(options: &Options) -> Result<Demo, DemoError> {
     });
     let config = Config::parse(&text).map_err(DemoError::Config)?;
     fill_once(&cluster, &config, &place)?;
+    // So that `switchyard-migrate` can be tried. Earlier versions ask for a superuser.
+    for shard in cluster.shards().iter().filter(|_| version >= 15) {
+        let primary = shard.primary.as_ref();
+        cluster.superuser_sql(primary, &cluster.spec().database, MOVING_RIGHTS)?;
+    }
     let config_file = place.join("switchyard.toml");
     keep_or_write(&config_file, &text, &config)?;
     drop(ports);

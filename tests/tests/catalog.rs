@@ -264,7 +264,8 @@ async fn a_former_version_is_brought_up_to_date() {
     let parts = TableName::new("public", "parts");
     let there = Method::Modulo(vec![ShardIndex(1)]);
     target.methods.insert(parts.clone(), there.clone());
-    lease.record(&known.layout(), &target).await.unwrap();
+    let ways = (&known.layout(), &target);
+    lease.record(ways, false).await.unwrap();
     let movement = lease.movement(2).await.unwrap().unwrap();
     assert_eq!(movement.former, known.layout());
     assert_eq!(movement.target, target);

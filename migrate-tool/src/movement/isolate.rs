@@ -52,7 +52,7 @@ pub(crate) async fn isolate(
         }
         Some(_) => {}
         None => {
-            work.lease.record(&now, &target(&now)).await?;
+            work.lease.record((&now, &target(&now)), false).await?;
         }
     }
     go(work, pace).await

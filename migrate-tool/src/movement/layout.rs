@@ -100,16 +100,3 @@ pub(super) fn aimed(known: &CatalogDatabase, target: &Layout) -> Layout {
     aimed.buckets.clone_from(&target.buckets);
     aimed
 }
-
-/// How many buckets, and how many tables without hash keys, are elsewhere by the other layout, or are written otherwise.
-pub(super) fn differing(one: &Layout, other: &Layout) -> (usize, usize) {
-    let pairs = one.buckets.owners().iter().zip(other.buckets.owners());
-    let buckets = pairs.filter(|(one, other)| one != other).count();
-    let differs = |(table, method): &(&TableName, &Method)| {
-        other
-            .methods
-            .get(*table)
-            .is_some_and(|other| other != *method)
-    };
-    (buckets, one.methods.iter().filter(differs).count())
-}

@@ -25,7 +25,7 @@ mod waiting;
 
 use std::time::Duration;
 
-use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Lease, Movement};
+use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Layout, Lease, Movement};
 use switchyard_router::config::{Settings, User};
 use switchyard_router::distribute::switchover::FOLLOWING;
 use switchyard_router::topology::builder::DatabaseState;
@@ -41,12 +41,20 @@ pub(crate) use survey::{Amount, Survey, survey};
 
 /// The longest one statement may take: those that move rows take as long as there are rows.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The SQLSTATE of a server that has no room left.
+const DISK_FULL: &str = "53100";
+
 /// Why rows could not be moved. What has moved stays where it is, and the same command goes on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A shard's primary failed.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// A server has no room left.
+    #[error(
+        "{0}: free some there and run this again, or say `abort`, which leaves rows where they are"
+    )]
+    Full(ServerError),
     /// The catalog failed.
     #[error(transparent)]
     Catalog(#[from] switchyard_catalog::Error),
@@ -152,7 +160,7 @@ impl<'a> Work<'a> {
             known,
         };
         let mut servers = work.servers(None).await?;
-        switchover::settle(&mut work, &mut servers).await?;
+        switchover::settle(&mut work, &mut servers, switchover::ATTENDED).await?;
         work.refresh().await?;
         Ok(work)
     }
@@ -166,11 +174,11 @@ impl<'a> Work<'a> {
 
     /// Has all routers know that rows may be on their way, on a recorded movement or on none, and keeps those from the shards that do not hear of it.
     async fn announce(&mut self) -> Result<(), Error> {
-        let (former, target) = match self.movement().await? {
-            Some(movement) => (movement.former, movement.target),
-            None => (self.known.layout(), self.known.layout()),
+        let (former, target, turned) = match self.movement().await? {
+            Some(movement) => (movement.former, movement.target, movement.turned),
+            None => (self.known.layout(), self.known.layout(), false),
         };
-        self.lease.record(&former, &target).await?;
+        self.lease.record((&former, &target), turned).await?;
         sleep(FOLLOWING).await;
         let mut servers = self.servers(None).await?;
         let mut visits = visit::visits(self, &servers).await?;
@@ -228,14 +236,16 @@ pub(crate) async fn apply(
 ) -> Result<Report, Error> {
     let mut work = Work::open(settings, &desired.name).await?;
     newcomer::welcome(&mut work, desired).await?;
+    let known = work.known.database.clone();
+    let wanted = |from: &Layout| layout::target(from, &known, desired);
     match work.movement().await? {
-        Some(movement)
-            if movement.target
-                != layout::target(&movement.former, &work.known.database, desired) =>
-        {
-            return Err(Error::Elsewhere(desired.name.clone()));
+        Some(movement) if movement.target == wanted(&movement.former) => {}
+        // A rollback is on its way, or there: turn round.
+        Some(movement) if movement.turned && movement.former == wanted(&movement.target) => {
+            let there = (&movement.target, &movement.former);
+            work.lease.record(there, false).await?;
         }
-        Some(_) => {}
+        Some(_) => return Err(Error::Elsewhere(desired.name.clone())),
         None => {
             let former = work.known.layout();
             let target = layout::target(&former, &work.known.database, desired);
@@ -243,13 +253,13 @@ pub(crate) async fn apply(
                 work.lease.forget().await?;
                 return Ok(Report::nothing(&work.known));
             }
-            work.lease.record(&former, &target).await?;
+            work.lease.record((&former, &target), false).await?;
         }
     }
     go(work, pace).await
 }
 
-/// Moves rows back to where they were before.
+/// Moves rows back to where they were before, or goes on with that.
 ///
 /// # Errors
 /// [`Error`].
@@ -261,9 +271,11 @@ pub(crate) async fn rollback(
     let mut work = Work::open(settings, database).await?;
     let movement = work.movement().await?;
     let movement = movement.ok_or_else(|| Error::None(database.to_owned()))?;
-    work.lease
-        .record(&movement.target, &movement.former)
-        .await?;
+    let is_there = work.known.layout() == layout::aimed(&work.known, &movement.target);
+    if is_there || !movement.turned {
+        let back = (&movement.target, &movement.former);
+        work.lease.record(back, true).await?;
+    }
     go(work, pace).await
 }
 
@@ -277,7 +289,7 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
     let known = work.known.clone();
     let movement = work.movement().await?.ok_or_else(|| Error::None(name()))?;
     let aimed = layout::aimed(&known, &movement.target);
-    let (buckets, tables) = layout::differing(&known.layout(), &aimed);
+    let (buckets, tables) = known.layout().differing(&aimed);
     if buckets + tables > 0 {
         return Err(Error::Unfinished {
             database: name(),
@@ -296,8 +308,9 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
 ///
 /// # Errors
 /// [`Error`].
-pub(crate) async fn abort(settings: &Settings, database: &str) -> Result<Report, Error> {
-    let mut work = Work::open(settings, database).await?;
+pub(crate) async fn abort(settings: &Settings, desired: &Database) -> Result<Report, Error> {
+    let mut work = Work::open(settings, &desired.name).await?;
+    newcomer::take_leave(&mut work, desired).await?;
     let mut servers = work.servers(None).await?;
     index::remove(&mut servers).await?;
     work.lease.forget().await?;
@@ -343,7 +356,10 @@ async fn go(mut work: Work<'_>, pace: &Pace) -> Result<Report, Error> {
         Err(error) => Err(error),
     };
     work.lease.rest().await?;
-    outcome
+    match outcome {
+        Err(Error::Server(error)) if error.sqlstate() == Some(DISK_FULL) => Err(Error::Full(error)),
+        outcome => outcome,
+    }
 }
 
 #[cfg(test)]

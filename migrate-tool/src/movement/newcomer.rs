@@ -3,8 +3,9 @@
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
-use switchyard_catalog::{Layout, Step};
+use switchyard_catalog::{CatalogDatabase, Layout, Step};
 use switchyard_router::backend::TextRow;
 use switchyard_router::backend::transfer::{TransferError, transfer};
 use switchyard_router::config::Password;
@@ -39,16 +40,9 @@ pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(
             return Err(Error::Elsewhere(desired.name.clone()));
         }
         work.announce().await?;
+        settle(work, shard).await?;
         tracing::info!(shard = %shard.name, "a new shard gets the definitions and the reference tables");
-        // It owns nothing until buckets come to it, and its weight is in force when that is finished.
-        let shard = Shard {
-            weight: 0,
-            ..shard.clone()
-        };
-        let mut with = work.known.clone();
-        let mut database = Database::clone(&with.database);
-        database.shards.push(shard.clone());
-        with.database = Arc::new(database);
+        let (with, shard) = with_newcomer(&work.known, shard);
         let position = with.database.shards.len() - 1;
         let mut pair = connect(work.settings, &with, Some(&[0, position])).await?;
         can_take_part(&mut pair).await?;
@@ -63,12 +57,46 @@ pub(super) async fn welcome(work: &mut Work<'_>, desired: &Database) -> Result<(
         let [first, new] = pair.as_mut_slice() else {
             return Err(Error::Unsteady);
         };
-        copy_references(&with.database, (first, new)).await?;
+        copy_references(&with.database, (first, new), &mut visits).await?;
         let step = Step::Shard(&shard);
         if !switchover::run(work, &mut [first, new], &mut visits, step).await? {
             return Err(Error::Unsteady);
         }
         work.refresh().await?;
+    }
+    Ok(())
+}
+
+/// The database with one shard more: it owns nothing until buckets come to it, and its weight is in force when that is finished.
+fn with_newcomer(known: &CatalogDatabase, shard: &Shard) -> (CatalogDatabase, Shard) {
+    let shard = Shard {
+        weight: 0,
+        ..shard.clone()
+    };
+    let mut with = known.clone();
+    let mut database = Database::clone(&with.database);
+    database.shards.push(shard.clone());
+    with.database = Arc::new(database);
+    (with, shard)
+}
+
+/// Ends what a program has left prepared that died before the shard was one: nobody else knows of that, or is at it.
+async fn settle(work: &mut Work<'_>, shard: &Shard) -> Result<(), Error> {
+    let (with, _) = with_newcomer(&work.known, shard);
+    let position = with.database.shards.len() - 1;
+    let mut new = connect(work.settings, &with, Some(&[position])).await?;
+    switchover::settle(work, &mut new, Duration::ZERO).await
+}
+
+/// Leaves nothing prepared on shards that did not become any.
+pub(super) async fn take_leave(work: &mut Work<'_>, desired: &Database) -> Result<(), Error> {
+    for shard in &desired.shards {
+        if work.known.database.shard_index(&shard.name).is_some() {
+            continue;
+        }
+        if let Err(reason) = settle(work, shard).await {
+            tracing::warn!(shard = %shard.name, %reason, "cannot look whether something was left there");
+        }
     }
     Ok(())
 }
@@ -293,6 +321,7 @@ fn encryption(tls: &NodeTls) -> Vec<(&'static str, String)> {
 async fn copy_references(
     database: &Database,
     (old, new): (&mut Server, &mut Server),
+    visits: &mut [visit::Visit],
 ) -> Result<(), Error> {
     let references = database
         .tables
@@ -303,7 +332,7 @@ async fn copy_references(
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     old.ask(group::BEGIN).await?;
     new.ask(group::BEGIN).await?;
-    group::lock(&names, (old, new)).await?;
+    group::lock(&names, (old, new), visits).await?;
     for (table, name) in references.into_iter().zip(names) {
         let columns = alike(table, std::slice::from_mut(new)).await?;
         let form = format(name, std::slice::from_mut(new)).await?;

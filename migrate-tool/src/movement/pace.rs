@@ -20,7 +20,7 @@ const DAY: u64 = 24 * 60 * 60;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Pace {
     /// About how many rows move in one transaction at most; they cannot be written meanwhile
-    #[arg(long, value_name = "ROWS", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "ROWS", default_value_t = 250_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) group_rows: u64,
     /// Which part of the time rows move while clients wait for them, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use switchyard_catalog::{CatalogDatabase, Movement};
+use switchyard_router::backend::transfer::Transferred;
 use switchyard_schema::Keys;
 
-use super::layout::{aimed, differing};
+use super::layout::aimed;
+
+const MEGABYTE: f64 = 1e6;
 
 /// What one run has done.
 #[derive(Debug, Serialize, PartialEq)]
@@ -22,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) buckets: usize,
     /// Rows that have moved.
     pub(crate) rows: u64,
+    /// Their bytes, as they went.
+    pub(crate) bytes: u64,
     /// How long it took.
     pub(crate) seconds: f64,
     /// It was told to stop before its end.
@@ -36,17 +41,19 @@ impl Report {
             groups: 0,
             buckets: 0,
             rows: 0,
+            bytes: 0,
             seconds: 0.0,
             paused: false,
         }
     }
 
-    pub(super) fn moved(&mut self, keys: &Keys, rows: u64) {
+    pub(super) fn moved(&mut self, keys: &Keys, moved: Transferred) {
         self.groups += 1;
         if let Keys::Buckets(buckets) = keys {
             self.buckets += buckets.len();
         }
-        self.rows += rows;
+        self.rows += moved.rows;
+        self.bytes += moved.bytes;
     }
 }
 
@@ -58,13 +65,15 @@ impl Display for Report {
             groups,
             buckets,
             rows,
+            bytes,
             seconds,
             paused,
         } = self;
+        let megabytes = *bytes as f64 / MEGABYTE;
         let end = if *paused { "; paused" } else { "" };
         writeln!(
             f,
-            "database {database}: {buckets} buckets and {rows} rows in {groups} groups moved in {seconds:.1} s, epoch {epoch}{end}"
+            "database {database}: {buckets} buckets and {rows} rows in {groups} groups moved in {seconds:.1} s, {megabytes:.1} MB, epoch {epoch}{end}"
         )
     }
 }
@@ -85,7 +94,9 @@ impl Progress {
     pub(super) fn tell(&self, report: &Report, (rows, took): (u64, Duration)) {
         let (buckets, tables) = self.left;
         let left = self.expected.saturating_sub(report.rows);
-        let rate = report.rows as f64 / self.since.as_secs_f64().max(f64::MIN_POSITIVE);
+        let seconds = self.since.as_secs_f64().max(f64::MIN_POSITIVE);
+        let rate = report.rows as f64 / seconds;
+        let megabytes = report.bytes as f64 / MEGABYTE / seconds;
         tracing::info!(
             rows,
             milliseconds = took.as_millis(),
@@ -93,6 +104,7 @@ impl Progress {
             buckets_left = buckets,
             tables_left = tables,
             rows_per_second = rate.round(),
+            mb_per_second = (megabytes * 10.0).round() / 10.0,
             seconds_left = (left as f64 / rate.max(1.0)).round(),
             "a group has moved"
         );
@@ -136,8 +148,8 @@ impl Status {
     pub(super) fn of(known: &CatalogDatabase, movement: Option<&Movement>) -> Status {
         let ((buckets, tables), (left, tables_left)) = match movement {
             Some(movement) => (
-                differing(&movement.former, &movement.target),
-                differing(&known.layout(), &aimed(known, &movement.target)),
+                movement.former.differing(&movement.target),
+                known.layout().differing(&aimed(known, &movement.target)),
             ),
             None => Default::default(),
         };

@@ -207,17 +207,17 @@ impl Run {
         let shift = part(&whole, &now, (family, source), self.rows).await?;
         let started = Instant::now();
         match self.move_group(work, number, &shift).await {
-            Ok(Some(Filled { rows, is_awaited })) => {
+            Ok(Some(Filled { moved, is_awaited })) => {
                 let took = started.elapsed();
                 self.failures = 0;
-                self.report.moved(&shift.keys, rows);
+                self.report.moved(&shift.keys, moved);
                 work.refresh().await?;
                 let progress = report::Progress {
                     expected: self.expected,
-                    left: layout::differing(&work.known.layout(), &movement.target),
+                    left: work.known.layout().differing(&movement.target),
                     since: self.began.elapsed(),
                 };
-                progress.tell(&self.report, (rows, took));
+                progress.tell(&self.report, (moved.rows, took));
                 if is_awaited {
                     sleep(self.pace.rest(took)).await;
                 }
@@ -237,7 +237,7 @@ impl Run {
                 self.rows = (self.rows / 4).max(FEW).min(self.pace.group_rows);
                 sleep(BETWEEN).await;
                 self.crew = Crew::assemble(work).await?;
-                switchover::settle(work, &mut self.crew.servers).await?;
+                switchover::settle(work, &mut self.crew.servers, switchover::ATTENDED).await?;
             }
             Err(error) => return Err(error),
         }
@@ -262,8 +262,9 @@ impl Run {
         };
         let began = Instant::now();
         // What is as small as can be has to be waited for.
-        let watch = (self.rows > FEW).then_some(visits.as_mut_slice());
-        let Some(filled) = group.fill((source, target), watch).await? else {
+        let gives_way = self.rows > FEW;
+        let filling = group.fill((source, target), visits, gives_way);
+        let Some(filled) = filling.await? else {
             return Ok(None);
         };
         let took = began.elapsed();

@@ -22,6 +22,8 @@ const RATE: f64 = 30_000.0;
 /// Bytes that a target's log gets for each that comes, and a source's for each that goes; those of indexes are counted on both sides. Measured at the same time: 1.9 and 0.6.
 const WAL_IN: f64 = 2.0;
 const WAL_OUT: f64 = 0.7;
+/// Large objects are in no table of the client's.
+const LARGE_OBJECTS: &str = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata";
 /// Pages that are looked at of each table, where it has more.
 const PAGES: u64 = 2_000;
 
@@ -40,6 +42,8 @@ pub(crate) struct Survey {
     pub(crate) seconds: u64,
     /// Why it cannot be, one sentence each.
     pub(crate) against: Vec<String>,
+    /// What does not move, though rows that do may refer to it.
+    pub(crate) stays: Vec<String>,
 }
 
 /// Rows that go from one shard to another, about.
@@ -187,6 +191,9 @@ impl Survey {
                 self.need_references(first, new, &known.database).await?;
             }
         }
+        for server in &mut servers {
+            self.find_large_objects(server).await?;
+        }
         let (families, against) = Family::all(known, target, &mut servers).await?;
         against.iter().for_each(|error| self.against(error));
         let aimed = layout::aimed(known, target);
@@ -204,6 +211,18 @@ impl Survey {
             for server in servers.iter_mut() {
                 self.measure(table, server, target, database).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn find_large_objects(&mut self, server: &mut Server) -> Result<(), Error> {
+        let row = server.ask(LARGE_OBJECTS).await?.pop().unwrap_or_default();
+        let count: u64 = server.number(&row, 0)?;
+        if count > 0 {
+            let shard = &server.name;
+            self.stays.push(format!(
+                "shard \"{shard}\" has {count} large objects, which stay there: clients find those of the first shard, wherever rows are that refer to them"
+            ));
         }
         Ok(())
     }

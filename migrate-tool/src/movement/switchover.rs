@@ -25,11 +25,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Statements that began so recently may have been planned by what holds now.
 const AGE: Duration = Duration::from_millis(10);
 
-/// What is prepared on primaries and has been left there: whoever is at it has three seconds.
+/// So long whoever is at it may take for what is prepared.
+pub(super) const ATTENDED: Duration = Duration::from_secs(3);
+
+/// What is prepared on primaries and has been left there.
 const LEFT: &str = "\
 SELECT gid FROM pg_catalog.pg_prepared_xacts
  WHERE database = pg_catalog.current_database() AND gid LIKE 'switchyard.%'
-   AND prepared < pg_catalog.clock_timestamp() - '3 seconds'::pg_catalog.interval";
+   AND prepared < pg_catalog.clock_timestamp() - '$AGE milliseconds'::pg_catalog.interval";
 
 /// Prepares what has been done on some servers, has it decided together with `step`, and ends it. False: the catalog is another than what
 /// this was made for, or somebody has given it up, and nothing has changed.
@@ -62,10 +65,15 @@ pub(super) async fn run(
     Ok(committed)
 }
 
-/// Ends what earlier programs have left prepared, as the catalog says; what it says nothing of is rolled back.
-pub(super) async fn settle(work: &mut Work<'_>, servers: &mut [Server]) -> Result<(), Error> {
+/// Ends what earlier programs have left prepared for so long, as the catalog says; what it says nothing of is rolled back.
+pub(super) async fn settle(
+    work: &mut Work<'_>,
+    servers: &mut [Server],
+    age: Duration,
+) -> Result<(), Error> {
+    let left = LEFT.replace("$AGE", &age.as_millis().to_string());
     for server in servers.iter_mut() {
-        for row in server.ask(LEFT).await? {
+        for row in server.ask(&left).await? {
             let id = row.into_iter().next().flatten();
             let id = id.as_deref().and_then(GlobalId::parse);
             let Some(id) = id.filter(|id| *id.decider == *CATALOG) else {

@@ -87,7 +87,7 @@ fn a_new_shard_gets_its_share_and_nothing_else_moves() {
         shifts.iter().all(|shift| shift.to == ShardIndex(2)),
         "{shifts:?}"
     );
-    assert_eq!(layout::differing(&before, &after), (counts[2], 0));
+    assert_eq!(before.differing(&after), (counts[2], 0));
 }
 
 #[test]

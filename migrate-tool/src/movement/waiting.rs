@@ -32,6 +32,39 @@ pub(super) async fn is_awaited(
     Ok(!one?.is_empty() || !other?.is_empty())
 }
 
+/// Cancels who waits for what a session has locked, or is about to.
+const CLEAR: &str = "\
+SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
+ WHERE $PID = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND NOT pg_catalog.pg_is_in_recovery()";
+
+/// Does what waits for tables by sessions of shards, while those who wait for them are cancelled: clients hear of it in blocks only, by 40001.
+pub(super) async fn clearing_the_way<T>(
+    work: impl Future<Output = T>,
+    sessions: [(ShardIndex, i32); 2],
+    visits: &mut [Visit],
+) -> T {
+    let over = Notify::new();
+    let clearing = async {
+        while timeout(PAUSE, over.notified()).await.is_err() {
+            for (shard, pid) in sessions {
+                let clear = CLEAR.replace("$PID", &pid.to_string());
+                for visit in visits.iter_mut().filter(|visit| visit.shard == shard) {
+                    if let Err(reason) = visit.link.ask(&clear).await {
+                        tracing::warn!(%reason, "cannot cancel what waits for tables");
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    let working = async {
+        let done = work.await;
+        over.notify_one();
+        done
+    };
+    tokio::join!(working, clearing).0
+}
+
 /// Does what takes rows away by the session `pid` of a shard. Once that has lasted longer than clients may wait, and one does, the session is
 /// cancelled, so that `work` fails by 57014.
 pub(super) async fn giving_way<T>(

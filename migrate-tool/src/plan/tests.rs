@@ -27,6 +27,7 @@ fn catalog(config: &Config) -> Snapshot {
     let entry = |database: &Database| {
         let actual = CatalogDatabase {
             is_moving: false,
+            movement: None,
             buckets: Arc::new(BucketMap::place(&database.weights())),
             database: Arc::new(database.clone()),
             epoch: 7,

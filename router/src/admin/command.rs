@@ -38,6 +38,8 @@ pub enum Topic {
     Tables,
     /// Buckets by shard.
     Buckets,
+    /// Movements of rows between shards.
+    Migrations,
     /// Pools.
     Pools,
     /// Clients.
@@ -56,7 +58,7 @@ pub enum Topic {
 
 impl Topic {
     /// All of them, as HELP lists them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Help,
         Self::Version,
         Self::Config,
@@ -65,6 +67,7 @@ impl Topic {
         Self::Nodes,
         Self::Tables,
         Self::Buckets,
+        Self::Migrations,
         Self::Pools,
         Self::Clients,
         Self::Servers,
@@ -86,6 +89,7 @@ impl Topic {
             Self::Nodes => "NODES",
             Self::Tables => "TABLES",
             Self::Buckets => "BUCKETS",
+            Self::Migrations => "MIGRATIONS",
             Self::Pools => "POOLS",
             Self::Clients => "CLIENTS",
             Self::Servers => "SERVERS",

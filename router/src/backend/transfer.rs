@@ -26,6 +26,15 @@ pub enum TransferError {
     Target(QueryError),
 }
 
+/// What has been copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Transferred {
+    /// How many rows.
+    pub rows: u64,
+    /// The bytes of their data, as they went.
+    pub bytes: u64,
+}
+
 /// Why passing on stops for a moment.
 enum Pause {
     /// Enough is to be written.
@@ -36,18 +45,22 @@ enum Pause {
     Over,
 }
 
-/// Copies what `copy_out` gives on one connection by `copy_in` on the other; the number of rows. After an error both connections are of no
+/// Copies what `copy_out` gives on one connection by `copy_in` on the other. After an error both connections are of no
 /// further use.
 pub async fn transfer(
     (source, copy_out): (&mut Connection, &str),
     (target, copy_in): (&mut Connection, &str),
-) -> Result<u64, TransferError> {
+) -> Result<Transferred, TransferError> {
     let into = TransferError::Target;
     begin(target, copy_in, b'G').await.map_err(into)?;
     let from = TransferError::Source;
     begin(source, copy_out, b'H').await.map_err(from)?;
+    let mut bytes = 0;
     loop {
-        match pass_on(source, target).map_err(|error| from(error.into()))? {
+        let waiting = target.output.len();
+        let paused = pass_on(source, target);
+        bytes += (target.output.len() - waiting) as u64;
+        match paused.map_err(|error| from(error.into()))? {
             Pause::Empty => source.fill().await.map_err(|error| from(error.into()))?,
             Pause::Over => break,
             Pause::Full => {}
@@ -61,7 +74,10 @@ pub async fn transfer(
     target.flush().await.map_err(|error| into(error.into()))?;
     let stored = finished(target).await.map_err(into)?;
     match sent == stored {
-        true => Ok(stored),
+        true => Ok(Transferred {
+            rows: stored,
+            bytes,
+        }),
         false => Err(into(QueryError::Protocol(format!(
             "{stored} of {sent} rows were stored"
         )))),

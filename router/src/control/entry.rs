@@ -99,6 +99,7 @@ impl Entry {
         self.state.buckets = Arc::clone(&actual.buckets);
         self.state.epoch = actual.epoch;
         self.state.is_moving = actual.is_moving;
+        self.state.movement = actual.movement;
         self.resolve();
     }
 }

@@ -146,6 +146,7 @@ fn known_to_catalog(request: &Request<'_>) -> CatalogDatabase {
         buckets: Arc::clone(&request.database.buckets),
         epoch: request.database.epoch,
         is_moving: request.database.is_moving,
+        movement: request.database.movement,
     }
 }
 

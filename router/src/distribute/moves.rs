@@ -158,7 +158,8 @@ async fn copy(
         (target.connection(), &copy_in),
     );
     let moved = moved.await;
-    moved.map_err(|error| failure(places, error, (from, to)))
+    let moved = moved.map_err(|error| failure(places, error, (from, to)))?;
+    Ok(moved.rows)
 }
 
 /// What an error between two shards is to the client.

@@ -326,6 +326,28 @@ impl Scrape {
             },
         )?;
         page.gauges(
+            "movement_active",
+            "Whether rows may be on their way from shard to shard",
+            |put| {
+                databases.iter().try_for_each(|(name, database)| {
+                    let is_moving = f64::from(u8::from(database.is_moving));
+                    put(&[("database", name)], is_moving)
+                })
+            },
+        )?;
+        page.gauges(
+            "movement_buckets_left",
+            "Buckets that are still to move, where a movement has begun",
+            |put| {
+                databases.iter().try_for_each(|(name, database)| {
+                    let Some(movement) = database.movement else {
+                        return Ok(());
+                    };
+                    put(&[("database", name)], movement.buckets[1] as f64)
+                })
+            },
+        )?;
+        page.gauges(
             "schema_problems",
             "Tables whose configuration and columns disagree",
             |put| {

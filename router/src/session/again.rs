@@ -175,10 +175,15 @@ fn messages(said: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether it is an error that says that the statement has been cancelled.
+/// Whether it is an error that says that the statement has been cancelled, be it for a deadlock: whoever moves rows may have been a part of it.
 fn is_cancellation(message: &[u8]) -> bool {
-    let cancelled = SqlState::QUERY_CANCELED;
-    matches!(decode_message(message), Ok(Message::ErrorResponse(fields)) if fields.get(b'C') == Some(cancelled.as_bytes()))
+    let Ok(Message::ErrorResponse(fields)) = decode_message(message) else {
+        return false;
+    };
+    let code = fields.get(b'C');
+    [SqlState::QUERY_CANCELED, SqlState::DEADLOCK_DETECTED]
+        .iter()
+        .any(|cancelled| code == Some(cancelled.as_bytes()))
 }
 
 fn is_cancelled(said: &[u8]) -> bool {

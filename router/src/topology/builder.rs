@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use switchyard_catalog::Progress;
 use switchyard_schema::{BucketMap, Database, Role};
 use tokio::sync::Notify;
 
@@ -25,6 +26,8 @@ pub struct DatabaseState {
     pub epoch: u64,
     /// Rows may be on their way from shard to shard.
     pub is_moving: bool,
+    /// The movement that has begun.
+    pub movement: Option<Progress>,
     /// What introspection found.
     pub relations: Arc<Relations>,
     /// How the shards number types and tables.
@@ -44,6 +47,7 @@ impl DatabaseState {
             buckets,
             epoch: 0,
             is_moving: false,
+            movement: None,
             relations: Arc::default(),
             oids: Arc::default(),
             parameters: Arc::default(),
@@ -117,6 +121,7 @@ impl Builder {
                 buckets: Arc::clone(&state.buckets),
                 epoch: state.epoch,
                 is_moving: state.is_moving,
+                movement: state.movement,
                 generation,
                 parameters: Arc::clone(&state.parameters),
             };

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
+use switchyard_catalog::Progress;
 use switchyard_schema::{BucketMap, Database};
 
 pub use choice::Choice;
@@ -130,6 +131,8 @@ pub struct DatabaseTopology {
     pub epoch: u64,
     /// Rows may be on their way from shard to shard: what is cancelled for them is run again.
     pub is_moving: bool,
+    /// The movement that has begun, for people.
+    pub movement: Option<Progress>,
     /// The first snapshot with these relations and this map: plans made under one generation are good under it only.
     pub generation: u64,
     /// Parameters the servers report at connect (`server_version`, `TimeZone`, …), for our own `ParameterStatus`.
@@ -149,6 +152,7 @@ impl DatabaseTopology {
             buckets: Arc::clone(&self.buckets),
             epoch: self.epoch,
             is_moving: self.is_moving,
+            movement: self.movement,
             generation,
             parameters: Arc::clone(&self.parameters),
         }

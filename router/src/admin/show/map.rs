@@ -200,3 +200,18 @@ pub(super) fn buckets(view: &View) -> Table {
         .number("epoch", |placed| placed.database.epoch)
         .done()
 }
+
+/// Movements of rows that have begun and are not finished, as the catalog has them.
+pub(super) fn migrations(view: &View) -> Table {
+    let databases = view.topology.databases.values();
+    let begun = databases.filter_map(|database| Some((database, database.movement?)));
+    List::of(begun)
+        .text("database", |(database, _)| &*database.name)
+        .text("state", |(_, movement)| movement.state())
+        .number("buckets", |(_, movement)| movement.buckets[0])
+        .number("buckets_left", |(_, movement)| movement.buckets[1])
+        .number("tables", |(_, movement)| movement.tables[0])
+        .number("tables_left", |(_, movement)| movement.tables[1])
+        .number("epoch", |(database, _)| database.epoch)
+        .done()
+}

@@ -24,6 +24,7 @@ pub fn show(topic: Topic, view: &View) -> Table {
         Topic::Nodes => map::nodes(view),
         Topic::Tables => map::tables(view),
         Topic::Buckets => map::buckets(view),
+        Topic::Migrations => map::migrations(view),
         Topic::Pools => activity::pools(view),
         Topic::Clients => activity::clients(view),
         Topic::Servers => activity::servers(view),
