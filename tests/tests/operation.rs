@@ -49,13 +49,35 @@ fn metric(bed: &Bed, line: &str) -> f64 {
     value.unwrap_or_else(|| panic!("no {line} in\n{text}"))
 }
 
+/// What there is always something to show of.
+const TOPICS: [&str; 7] = [
+    "STATS_TOTALS",
+    "TOTALS",
+    "DATABASES",
+    "VERSION",
+    "CONFIG",
+    "BUCKETS",
+    "HELP",
+];
+
+/// A client is listed by the name that it has given itself since its login.
+#[track_caller]
+fn is_listed_by_its_name(client: &mut Client, console: &mut Client) {
+    client.run("SET application_name = 'renamed'").succeeded();
+    let named = "renamed".to_owned();
+    eventually("it is listed by its name", || {
+        let clients = console.run("SHOW CLIENTS").succeeded();
+        column(&clients, "application_name").contains(&named)
+    });
+}
+
 #[test]
 fn the_console_shows_what_runs() {
     let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 1)));
     let mut client = bed.client();
     client.run(READ).succeeded();
     let mut console = console(&bed);
-
+    is_listed_by_its_name(&mut client, &mut console);
     let nodes = console.run("SHOW NODES").succeeded();
     assert_eq!(column(&nodes, "shard"), ["s0", "s0", "s1", "s1"]);
     assert_eq!(
@@ -96,15 +118,9 @@ fn the_console_shows_what_runs() {
     let stats = console.run("SHOW STATS").succeeded();
     let queries: u64 = column(&stats, "total_query_count")[0].parse().unwrap();
     assert!(queries >= 1, "{stats:?}");
-    for topic in ["DATABASES", "VERSION", "CONFIG", "BUCKETS", "HELP"] {
-        assert!(
-            !console
-                .run(&format!("SHOW {topic}"))
-                .succeeded()
-                .rows
-                .is_empty(),
-            "{topic}"
-        );
+    for topic in TOPICS {
+        let shown = console.run(&format!("SHOW {topic}")).succeeded();
+        assert!(!shown.rows.is_empty(), "{topic}");
     }
 
     assert_eq!(console.run("SELECT 1").sqlstate(), Some("42601"));

@@ -48,6 +48,10 @@ pub enum Topic {
     Servers,
     /// Counters by database.
     Stats,
+    /// Those that only grow.
+    StatsTotals,
+    /// Their sums over all databases.
+    Totals,
     /// How many there are of what is shown.
     Lists,
     /// Who may log in.
@@ -58,7 +62,7 @@ pub enum Topic {
 
 impl Topic {
     /// All of them, as HELP lists them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Help,
         Self::Version,
         Self::Config,
@@ -72,6 +76,8 @@ impl Topic {
         Self::Clients,
         Self::Servers,
         Self::Stats,
+        Self::StatsTotals,
+        Self::Totals,
         Self::Lists,
         Self::Users,
         Self::State,
@@ -94,6 +100,8 @@ impl Topic {
             Self::Clients => "CLIENTS",
             Self::Servers => "SERVERS",
             Self::Stats => "STATS",
+            Self::StatsTotals => "STATS_TOTALS",
+            Self::Totals => "TOTALS",
             Self::Lists => "LISTS",
             Self::Users => "USERS",
             Self::State => "STATE",

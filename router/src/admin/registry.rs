@@ -145,7 +145,10 @@ impl ClientEntry {
 
     /// The client said how it wants to be called.
     pub fn set_application_name(&self, name: &str) {
-        *self.lock_name() = name.into();
+        let mut known = self.lock_name();
+        if **known != *name {
+            *known = name.into();
+        }
     }
 
     /// How the client wants to be called.

@@ -406,7 +406,9 @@ impl Pool {
     fn is_too_old(&self, idle: &Idle) -> bool {
         let now = self.now();
         let older = |since: u64, limit: u64| now.saturating_sub(since) > limit;
-        older(idle.connection.born, self.lifetime_ms) || older(idle.since, self.idle_ms)
+        let number = idle.connection.entry.as_ref().map_or(0, |entry| entry.id);
+        let lifetime = lifetime_of(number, self.lifetime_ms);
+        older(idle.connection.born, lifetime) || older(idle.since, self.idle_ms)
     }
 
     /// Shuts down every connection, those lent to sessions too: the node does not answer, and sessions that wait for it
@@ -518,6 +520,14 @@ impl Pool {
         // The state is consistent between any two statements under the lock, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the connection of this number lives of the longest that one may: from four fifths to all of it, so that connections made at the same
+/// time are not all made anew at the same time.
+fn lifetime_of(number: u64, longest: u64) -> u64 {
+    // Multiples of the golden ratio: the parts of numbers that follow each other lie far apart.
+    let part = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+    longest - longest / 5 / 1024 * part
 }
 
 /// A limit in milliseconds; none is more than anything reaches.
@@ -686,5 +696,24 @@ impl Pools {
             }
             kept
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lifetime_of;
+
+    #[test]
+    fn connections_of_one_moment_end_at_different_ones() {
+        const HOUR: u64 = 3_600_000;
+        let mut ends: Vec<u64> = (1..=20).map(|number| lifetime_of(number, HOUR)).collect();
+        assert!(
+            ends.iter().all(|end| (HOUR * 4 / 5..=HOUR).contains(end)),
+            "{ends:?}"
+        );
+        ends.sort_unstable();
+        let gaps = ends.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.min() > Some(HOUR / 200), "{ends:?}");
+        assert!(lifetime_of(7, u64::MAX) > u64::MAX / 2);
     }
 }

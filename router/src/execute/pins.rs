@@ -1,6 +1,7 @@
 //! Asking a server whether the reasons to keep a connection for its client still hold.
 
 use super::participant::Participant;
+use crate::backend::QueryError;
 use crate::plan::Pin;
 
 /// The reasons that a server can tell of, and how it does.
@@ -46,9 +47,17 @@ impl Participant {
         });
         self.connection.unnamed = None;
         let question = format!("SELECT {}", exists.join(", "));
-        let Ok(rows) = self.connection.simple_query(&question).await else {
-            self.connection.broken = true;
-            return;
+        let rows = match self.connection.simple_query(&question).await {
+            Ok(rows) => rows,
+            // The client has cancelled what it takes to run already: it is asked again after that.
+            Err(QueryError::Server { .. }) => {
+                self.may_unpin = true;
+                return;
+            }
+            Err(QueryError::Io(_) | QueryError::Protocol(_)) => {
+                self.connection.broken = true;
+                return;
+            }
         };
         let answers = rows.into_iter().flatten();
         for ((pin, _), answer) in REASONS.iter().zip(answers) {

@@ -4,16 +4,17 @@
 //! a task of its own, from the startup packet to the end of its session ([`work`]).
 //!
 //! Invariants: connections that have not authenticated are counted, those that have are counted, and neither count goes
-//! past `max_clients` (but for the admin console, and a few that are entering). A worker owns the tasks of its connections: they end with it, and one
+//! past `max_clients` (but for the admin console, and a few that are entering); once half of the places to enter by are taken, no address takes the rest. A worker owns the tasks of its connections: they end with it, and one
 //! that panics ends alone. When the router drains, nothing more is accepted.
 //!
 //! Collaborators: [`crate::startup`] lets a client in, the session it is handed to is the caller's.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::startup::cancel::CancelRegistry;
-use crate::startup::failed::FailedLogins;
+use crate::startup::failed::{FailedLogins, network};
 use crate::startup::{Access, ClientConnection, Door, Refusal, access, admit};
 use crate::stream::Socket;
 
@@ -43,6 +44,9 @@ const HAND_OVER: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// However few clients there may be, so many may be entering: cancel requests and the admin console come this way, too.
 const MIN_ENTERING: usize = 64;
+/// Once half of the places of those who are entering are taken, an address gets no more than this part of them: who only connects takes none
+/// from others.
+const SHARE: usize = 8;
 /// An idle connection is probed after this time, and again each interval.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -122,6 +126,8 @@ pub struct Room {
     max_clients: AtomicUsize,
     clients: AtomicUsize,
     entering: AtomicUsize,
+    /// How many of them come from each address.
+    entering_from: Mutex<HashMap<IpAddr, usize>>,
     accepted: AtomicU64,
     refused: AtomicU64,
     turned_away: AtomicU64,
@@ -135,6 +141,7 @@ impl Room {
             max_clients: AtomicUsize::new(max_clients),
             clients: AtomicUsize::new(0),
             entering: AtomicUsize::new(0),
+            entering_from: Mutex::default(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
@@ -180,6 +187,12 @@ impl Room {
         self.clients() >= self.max_clients.load(Ordering::Relaxed)
     }
 
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.entering_from
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, refusal: &Refusal) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         if matches!(refusal, Refusal::TooManyClients) {
@@ -194,13 +207,43 @@ struct Place {
     counter: fn(&Room) -> &AtomicUsize,
 }
 
-impl Place {
-    /// A place among those entering.
-    fn entering(room: &Arc<Room>) -> Option<Place> {
-        let limit = room.max_clients.load(Ordering::Relaxed).max(MIN_ENTERING);
-        Self::take(room, |room| &room.entering, limit)
-    }
+/// A place among those entering, counted for its address, until dropped. A client without an address is on this machine.
+struct Entering {
+    place: Place,
+    address: Option<IpAddr>,
+}
 
+impl Entering {
+    fn take(room: &Arc<Room>, address: Option<IpAddr>) -> Option<Entering> {
+        let limit = room.max_clients.load(Ordering::Relaxed).max(MIN_ENTERING);
+        let place = Place::take(room, |room| &room.entering, limit)?;
+        let address = address.map(network);
+        if let Some(address) = address {
+            let mut counts = room.lock();
+            let count = counts.entry(address).or_default();
+            if *count >= limit / SHARE && room.entering() > limit / 2 {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Entering { place, address })
+    }
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut counts = self.place.room.lock();
+        if let Some(count) = counts.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&address);
+            }
+        }
+    }
+}
+
+impl Place {
     /// A place among the clients, of which the admin console has any number.
     fn client(room: &Arc<Room>, is_console: bool) -> Option<Place> {
         let limit = match is_console {
@@ -425,7 +468,7 @@ async fn enter(
 ) -> Result<Option<(ClientConnection, Place)>, Refusal> {
     let room = &entrance.room;
     room.accepted.fetch_add(1, Ordering::Relaxed);
-    let Some(entering) = Place::entering(room) else {
+    let Some(entering) = Entering::take(room, peer.map(|peer| peer.ip())) else {
         // Not even what it wants is asked.
         turn_away(&mut stream).await;
         return Err(Refusal::TooManyClients);

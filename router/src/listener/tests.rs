@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use switchyard_wire::frontend;
 use switchyard_wire::startup::ProtocolVersion;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use switchyard_schema::Address;
@@ -84,6 +85,16 @@ impl House {
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
+    }
+
+    /// From 127.0.0.`last`.
+    async fn connect_from(&self, last: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::from(([127, 0, 0, last], 0)))
+            .unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], self.port));
+        socket.connect(to).await.unwrap()
     }
 
     /// Logs in; the error's SQLSTATE if that fails.
@@ -170,12 +181,26 @@ async fn silent_connections_are_counted_until_their_deadline() {
 #[tokio::test]
 async fn connections_that_do_not_enter_are_limited() {
     let house = House::open(1).await;
+    // One address fills half of the places, and then the others their shares of them.
     let mut silent = Vec::new();
-    for _ in 0..MIN_ENTERING {
-        silent.push(house.connect().await);
+    let share = MIN_ENTERING / SHARE;
+    for (last, count) in [
+        (1, MIN_ENTERING / 2),
+        (2, share),
+        (3, share),
+        (4, share),
+        (5, share),
+    ] {
+        for _ in 0..count {
+            silent.push(house.connect_from(last).await);
+        }
+        eventually("all are counted", || house.room.entering() == silent.len()).await;
+        let mut greedy = house.connect_from(last).await;
+        let mut heard = Vec::new();
+        greedy.read_to_end(&mut heard).await.unwrap();
+        assert!(String::from_utf8_lossy(&heard).contains("C53300\0"));
     }
-    eventually("all are counted", || house.room.entering() == MIN_ENTERING).await;
-    let mut beyond = house.connect().await;
+    let mut beyond = house.connect_from(99).await;
     let mut heard = Vec::new();
     beyond.read_to_end(&mut heard).await.unwrap();
     assert!(String::from_utf8_lossy(&heard).contains("C53300\0"));

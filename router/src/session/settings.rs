@@ -236,6 +236,8 @@ impl Session {
             Some(block) => block.effective(),
             None => &self.settings,
         };
+        let name = settings.value_of("application_name").unwrap_or_default();
+        self.entry.set_application_name(name);
         let limit = settings.value_of("idle_in_transaction_session_timeout");
         self.entry.set_idle_transaction(limit.and_then(duration));
         let role = match settings.value_of("role") {

@@ -1,9 +1,12 @@
 //! Who uses the router, and how much: pools, clients, connections to nodes, counters.
 
+use std::sync::Arc;
+
 use crate::admin::registry::{ClientState, ServerEntry};
 use crate::admin::table::{List, Table};
 use crate::admin::time::readable;
 use crate::admin::view::{Located, View};
+use crate::metrics::Totals;
 use crate::plan::Pin;
 
 /// Where a pool's or a connection's node is; `None` once the topology has it no more.
@@ -104,6 +107,18 @@ pub(super) fn stats(view: &View) -> Table {
         let own = clients.filter(|client| *client.database == *database);
         own.filter(|client| client.state() == state).count()
     };
+    stats_totals(view)
+        .number("clients_active", |(database, _)| {
+            clients(database, ClientState::Active)
+        })
+        .number("clients_waiting", |(database, _)| {
+            clients(database, ClientState::Waiting)
+        })
+        .done()
+}
+
+/// What has been counted since the start, by database.
+pub(super) fn stats_totals(view: &View) -> List<(&Arc<str>, &Totals)> {
     List::of(&view.totals)
         .text("database", |(database, _)| database.to_string())
         .number("total_xact_count", |(_, totals)| totals.transactions)
@@ -120,17 +135,27 @@ pub(super) fn stats(view: &View) -> Table {
         })
         .number("plan_cache_hits", |(_, totals)| totals.plan_hits)
         .number("plan_cache_misses", |(_, totals)| totals.plan_misses)
-        .number("clients_active", |(database, _)| {
-            clients(database, ClientState::Active)
-        })
-        .number("clients_waiting", |(database, _)| {
-            clients(database, ClientState::Waiting)
-        })
+}
+
+/// The same, added up.
+pub(super) fn totals(view: &View) -> Table {
+    let counted = stats_totals(view).done();
+    let sum = |column: usize| -> u64 {
+        let values = counted
+            .rows
+            .iter()
+            .filter_map(|row| row.get(column)?.as_ref());
+        values.filter_map(|value| value.parse::<u64>().ok()).sum()
+    };
+    let columns = counted.columns.iter().enumerate().skip(1);
+    List::of(columns.map(|(column, (name, _))| (*name, sum(column))))
+        .text("name", |(name, _)| *name)
+        .number("value", |(_, value)| *value)
         .done()
 }
 
 pub(super) fn lists(view: &View) -> Table {
-    let idle = |server: &&std::sync::Arc<ServerEntry>| server.client() == 0;
+    let idle = |server: &&Arc<ServerEntry>| server.client() == 0;
     let free = view.servers.iter().filter(idle).count();
     let counts = [
         ("databases", view.topology.databases.len()),

@@ -29,6 +29,8 @@ pub fn show(topic: Topic, view: &View) -> Table {
         Topic::Clients => activity::clients(view),
         Topic::Servers => activity::servers(view),
         Topic::Stats => activity::stats(view),
+        Topic::StatsTotals => activity::stats_totals(view).done(),
+        Topic::Totals => activity::totals(view),
         Topic::Lists => activity::lists(view),
         Topic::Users => activity::users(view),
         Topic::State => activity::state(view),
@@ -171,6 +173,9 @@ mod tests {
         let stats = row(Topic::Stats, 0);
         assert!(stats.starts_with("database=shop total_xact_count=0 total_query_count=1"));
         assert!(stats.ends_with("clients_active=1 clients_waiting=0"));
+        let totals = row(Topic::StatsTotals, 0);
+        assert!(stats.starts_with(&totals) && totals.ends_with("plan_cache_misses=0"));
+        assert_eq!(row(Topic::Totals, 1), "name=total_query_count value=1");
         assert_eq!(
             row(Topic::Config, 12),
             "key=read_policy value=least-connections"
