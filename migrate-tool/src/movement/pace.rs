@@ -72,7 +72,7 @@ async fn furthest_behind(visits: &mut [Visit]) -> Option<(String, u64)> {
 
 /// Whether a node is a replica, and how far it is.
 async fn position(visit: &mut Visit) -> Result<(bool, u64), LinkError> {
-    let row = visit.link.ask(POSITION).await?.pop().unwrap_or_default();
+    let row = visit.ask(POSITION).await?.pop().unwrap_or_default();
     let mut values = row.into_iter().flatten();
     let is_replica = values.next().as_deref() == Some("t");
     let at = values.next().and_then(|at| at.parse().ok());

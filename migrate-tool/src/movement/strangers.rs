@@ -116,7 +116,11 @@ pub(super) async fn remember(
 async fn knows(work: &Work<'_>, visit: &mut Visit) -> Result<(), Error> {
     let began = Instant::now();
     loop {
-        let remembered = remembered(&mut visit.link).await;
+        // A node that is away serves nobody.
+        let Ok(link) = visit.link().await else {
+            return Ok(());
+        };
+        let remembered = remembered(link).await;
         if remembered.map_err(|source| visit.failed(work, source))? >= work.known.epoch {
             return Ok(());
         }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use switchyard_catalog::{Catalog, Recorded, RouterId, Step};
-use switchyard_router::distribute::switchover::cancel_older;
 use switchyard_router::topology::link::LinkError;
 use switchyard_router::two_phase::{CATALOG, GlobalId};
 use switchyard_schema::ShardIndex;
@@ -132,6 +131,15 @@ async fn end(part: &mut Server, id: &GlobalId, committed: bool) -> Result<(), Er
     }
 }
 
+/// Cancels what has waited so long for tables of some shards. Whether there was anything.
+async fn cancel_all(visits: &mut [Visit], shards: &[ShardIndex], age: Duration) -> bool {
+    let concerned = visits
+        .iter_mut()
+        .filter(|visit| shards.contains(&visit.shard));
+    let cancelled = join_all(concerned.map(|visit| visit.cancel_older(age))).await;
+    cancelled.contains(&true)
+}
+
 /// Waits until no router has anything on its way that was planned by what the catalog said before. What waits for the tables of these shards would
 /// wait for ever: it is cancelled, and routers run it again. Connections of routers that do not follow, or do not say so, are ended.
 async fn followed(
@@ -145,17 +153,15 @@ async fn followed(
         if routers.behind.is_empty() || began.elapsed() > PATIENCE {
             break routers;
         }
-        let concerned = visits
-            .iter_mut()
-            .filter(|visit| shards.contains(&visit.shard));
-        let cancelling = concerned.map(|visit| cancel_older(&mut visit.link, AGE));
-        for cancelled in join_all(cancelling).await {
-            if let Err(reason) = cancelled {
-                tracing::warn!(%reason, "cannot cancel what waits for rows that move");
-            }
-        }
+        cancel_all(visits, shards, AGE).await;
         sleep(PAUSE).await;
     };
+    // A router does not wait for long for what is on its way. Whoever waits here since before would find the rows of one shard gone, and has
+    // not looked for them on the other: it must not go on.
+    let followed = Instant::now();
+    while cancel_all(visits, shards, AGE + followed.elapsed()).await && began.elapsed() < PATIENCE {
+        sleep(PAUSE).await;
+    }
     if routers.behind.is_empty() && routers.silent.is_empty() {
         return Ok(());
     }

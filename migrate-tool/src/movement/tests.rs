@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchyard_catalog::Layout;
 use switchyard_cluster::{Cluster, RouterFile};
 use switchyard_router::config::ProcessEnvironment;
-use switchyard_router::topology::link::{Link, Visitor};
+use switchyard_router::topology::link::Visitor;
 use switchyard_schema::{BucketMap, Shard, ShardIndex};
 
 use super::*;
@@ -40,16 +40,11 @@ pub(super) async fn visits(cluster: &Cluster) -> Vec<visit::Visit> {
     let server = server(cluster).await;
     let user = settings.monitor_user().unwrap();
     let visitor = Visitor::new(user, Duration::from_secs(5), Duration::from_secs(5));
-    let mut visits = Vec::new();
-    for node in &server.nodes {
-        let link = Link::open(&visitor, node, "shop").await.unwrap();
-        visits.push(visit::Visit {
-            shard: server.shard,
-            name: server.name.clone(),
-            link,
-        });
-    }
-    visits
+    let visitor = Arc::new(visitor);
+    let nodes = server.nodes.iter();
+    nodes
+        .map(|node| visit::Visit::new(&server, node, &visitor, "shop"))
+        .collect()
 }
 
 fn database(shards: &[(&str, u32)]) -> Database {

@@ -34,8 +34,11 @@ pub(super) async fn is_awaited(
 
 /// Cancels who waits for what a session has locked, or is about to.
 const CLEAR: &str = "\
-SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
- WHERE $PID = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND NOT pg_catalog.pg_is_in_recovery()";
+SELECT pg_catalog.pg_cancel_backend(w.pid)
+  FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
+  JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+ WHERE $PID = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND NOT pg_catalog.pg_is_in_recovery()
+   AND (pg_catalog.pg_has_role(r.oid, 'USAGE') OR NOT r.rolsuper AND pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))";
 
 /// Does what waits for tables by sessions of shards, while those who wait for them are cancelled: clients hear of it in blocks only, by 40001.
 pub(super) async fn clearing_the_way<T>(
@@ -49,7 +52,7 @@ pub(super) async fn clearing_the_way<T>(
             for (shard, pid) in sessions {
                 let clear = CLEAR.replace("$PID", &pid.to_string());
                 for visit in visits.iter_mut().filter(|visit| visit.shard == shard) {
-                    if let Err(reason) = visit.link.ask(&clear).await {
+                    if let Err(reason) = visit.ask(&clear).await {
                         tracing::warn!(%reason, "cannot cancel what waits for tables");
                         return;
                     }
@@ -80,7 +83,7 @@ pub(super) async fn giving_way<T>(
         while timeout(pause, over.notified()).await.is_err() {
             pause = PAUSE;
             for visit in visits.iter_mut().filter(|visit| visit.shard == shard) {
-                match visit.link.ask(&give_way).await {
+                match visit.ask(&give_way).await {
                     Ok(rows) if rows.is_empty() => {}
                     Ok(_) => return,
                     Err(reason) => {
@@ -140,6 +143,6 @@ mod tests {
         assert_eq!(given.unwrap_err().sqlstate(), Some("57014"));
         assert_eq!(waited.unwrap(), [[Some("1".to_owned())]]);
         // The connection that looked is of use.
-        visits[0].link.ask("SELECT").await.unwrap();
+        visits[0].ask("SELECT").await.unwrap();
     }
 }

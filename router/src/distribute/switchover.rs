@@ -28,11 +28,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The longest the catalog may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Cancels what waits for a table that is locked by something prepared, or, on a replica, by something that is replayed.
+/// Cancels what waits for a table that is locked by something prepared, or, on a replica, by something that is replayed. Who may not be cancelled,
+/// a superuser say, comes past the routers; the attempt would be an error, and nobody cancelled.
 const CANCEL: &str = "\
 SELECT pg_catalog.pg_cancel_backend(w.pid)
-  FROM pg_catalog.pg_locks w LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
+  FROM pg_catalog.pg_locks w JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
  WHERE w.locktype = 'relation' AND NOT w.granted
+   AND (pg_catalog.pg_has_role(r.oid, 'USAGE') OR NOT r.rolsuper AND pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
    AND coalesce(pg_catalog.clock_timestamp() - a.query_start > '$SPARED milliseconds'::pg_catalog.interval, true)
    AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
    AND w.relation IN (

@@ -118,9 +118,17 @@ impl Link {
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, LinkError> {
         let asking = self.connection.simple_query(sql);
         let answer = tokio::time::timeout(self.answer_timeout, asking).await;
-        answer
-            .map_err(|_| LinkError::Timeout)?
-            .map_err(LinkError::from)
+        let Ok(answer) = answer else {
+            self.connection.broken = true;
+            return Err(LinkError::Timeout);
+        };
+        answer.map_err(LinkError::from)
+    }
+
+    /// Whether it can be asked again.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        !self.connection.broken
     }
 
     /// How what it runs can be cancelled.

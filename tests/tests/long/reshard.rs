@@ -9,9 +9,10 @@ mod obstacles;
 mod steps;
 
 use std::io::{BufRead, BufReader};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use load::{stand, under_load};
+use load::{Over, stand, under_load};
 use switchyard_tests::{Asks, Client, Login, Reshard, eventually};
 
 /// What a client sees of the shop.
@@ -97,6 +98,33 @@ fn clients_notice_nothing() {
             .run(Asks::Three, &["apply", "--yes", "--group-rows", "600"])
             .succeeded();
         stand.run(Asks::Three, &["rollback", "--yes"]).succeeded();
+    });
+    stand.is_clean(Asks::Three);
+    done.is_there(&stand);
+}
+
+/// A superuser who looks at the shards meanwhile cannot be cancelled, and is in nobody's way: who waits for the same tables is.
+#[test]
+fn a_superuser_looks_at_the_shards() {
+    let stand = stand();
+    let over = AtomicBool::new(false);
+    let done = std::thread::scope(|scope| {
+        for shard in 0..2 {
+            let (stand, over) = (&stand, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    stand.superuser(shard, "SELECT count(*) FROM marks");
+                }
+            });
+        }
+        let _ends = Over(&over);
+        under_load(&stand, || {
+            let moved = stand.run(Asks::Three, &["apply", "--yes", "--group-rows", "200"]);
+            assert!(
+                moved.well && !moved.log.contains("cannot cancel"),
+                "{moved:?}"
+            );
+        })
     });
     stand.is_clean(Asks::Three);
     done.is_there(&stand);
