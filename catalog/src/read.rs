@@ -252,7 +252,6 @@ async fn read_maps(
     Ok(maps)
 }
 
-/// The databases whose rows may be on their way.
 /// The bucket map from its stored form.
 pub(crate) fn decode(owners: &[u8], shards: usize) -> Result<BucketMap, Error> {
     let (pairs, []) = owners.as_chunks::<2>() else {

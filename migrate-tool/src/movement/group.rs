@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use switchyard_router::backend::TextRow;
 use switchyard_router::backend::transfer::{TransferError, Transferred, transfer};
+use switchyard_router::distribute::switchover::MAY_BE_CANCELLED;
 use switchyard_schema::Keys;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +22,7 @@ SET LOCAL session_replication_role = replica; SET LOCAL deadlock_timeout = '50ms
 /// Cancels who waits for rows that have been deleted here: he would find them gone, and silently change nothing.
 const CANCEL: &str = "\
 SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
- WHERE pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(w.pid))";
+ WHERE pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND $MAY";
 
 /// The longest that a table is waited for at a time, while everybody else has to wait behind us.
 const TURN: Duration = Duration::from_millis(100);
@@ -137,6 +138,7 @@ pub(super) async fn lock(
         return Ok(were_awaited);
     }
     let sessions = [&*source, &*target].map(|server| (server.shard, server.link.target().pid()));
+    let cancel = CANCEL.replace("$MAY", MAY_BE_CANCELLED);
     let began = Instant::now();
     loop {
         let is_patient = began.elapsed() < POLITE;
@@ -150,7 +152,7 @@ pub(super) async fn lock(
             deadlock.as_millis(),
             tables.join(", ")
         );
-        were_awaited |= !source.ask(CANCEL).await?.is_empty();
+        were_awaited |= !source.ask(&cancel).await?.is_empty();
         let locking = async { tokio::join!(source.ask(&lock), target.ask(&lock)) };
         let (at_source, at_target) = match is_patient {
             true => locking.await,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use switchyard_router::distribute::switchover::MAY_BE_CANCELLED;
 use switchyard_schema::ShardIndex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -34,11 +35,8 @@ pub(super) async fn is_awaited(
 
 /// Cancels who waits for what a session has locked, or is about to.
 const CLEAR: &str = "\
-SELECT pg_catalog.pg_cancel_backend(w.pid)
-  FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
-  JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
- WHERE $PID = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND NOT pg_catalog.pg_is_in_recovery()
-   AND (pg_catalog.pg_has_role(r.oid, 'USAGE') OR NOT r.rolsuper AND pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))";
+SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
+ WHERE $PID = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND NOT pg_catalog.pg_is_in_recovery() AND $MAY";
 
 /// Does what waits for tables by sessions of shards, while those who wait for them are cancelled: clients hear of it in blocks only, by 40001.
 pub(super) async fn clearing_the_way<T>(
@@ -47,10 +45,11 @@ pub(super) async fn clearing_the_way<T>(
     visits: &mut [Visit],
 ) -> T {
     let over = Notify::new();
+    let clear = CLEAR.replace("$MAY", MAY_BE_CANCELLED);
     let clearing = async {
         while timeout(PAUSE, over.notified()).await.is_err() {
             for (shard, pid) in sessions {
-                let clear = CLEAR.replace("$PID", &pid.to_string());
+                let clear = clear.replace("$PID", &pid.to_string());
                 for visit in visits.iter_mut().filter(|visit| visit.shard == shard) {
                     if let Err(reason) = visit.ask(&clear).await {
                         tracing::warn!(%reason, "cannot cancel what waits for tables");

@@ -28,13 +28,18 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The longest the catalog may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Cancels what waits for a table that is locked by something prepared, or, on a replica, by something that is replayed. Who may not be cancelled,
-/// a superuser say, comes past the routers; the attempt would be an error, and nobody cancelled.
+/// The condition under which the process of `w` may be cancelled, for statements that cancel several. Who may not be, a superuser say, comes past the
+/// routers; the attempt would be an error, and nobody cancelled.
+pub const MAY_BE_CANCELLED: &str = "\
+EXISTS (SELECT FROM pg_catalog.pg_stat_activity v JOIN pg_catalog.pg_roles r ON r.oid = v.usesysid
+         WHERE v.pid = w.pid
+           AND (pg_catalog.pg_has_role(r.oid, 'USAGE') OR NOT r.rolsuper AND pg_catalog.pg_has_role('pg_signal_backend', 'USAGE')))";
+
+/// Cancels what waits for a table that is locked by something prepared, or, on a replica, by something that is replayed.
 const CANCEL: &str = "\
 SELECT pg_catalog.pg_cancel_backend(w.pid)
-  FROM pg_catalog.pg_locks w JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
- WHERE w.locktype = 'relation' AND NOT w.granted
-   AND (pg_catalog.pg_has_role(r.oid, 'USAGE') OR NOT r.rolsuper AND pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+  FROM pg_catalog.pg_locks w LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
+ WHERE w.locktype = 'relation' AND NOT w.granted AND $MAY
    AND coalesce(pg_catalog.clock_timestamp() - a.query_start > '$SPARED milliseconds'::pg_catalog.interval, true)
    AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
    AND w.relation IN (
@@ -216,7 +221,8 @@ pub async fn cancel_waiting(link: &mut Link) -> Result<(), LinkError> {
 /// # Errors
 /// [`LinkError`].
 pub async fn cancel_older(link: &mut Link, age: Duration) -> Result<bool, LinkError> {
-    let cancel = CANCEL.replace("$SPARED", &age.as_millis().to_string());
+    let cancel = CANCEL.replace("$MAY", MAY_BE_CANCELLED);
+    let cancel = cancel.replace("$SPARED", &age.as_millis().to_string());
     Ok(!link.ask(&cancel).await?.is_empty())
 }
 

@@ -308,6 +308,7 @@ impl Client {
             return self.flush_now().map(|_| ());
         }
         let written = self.try_write(bytes)?;
+        self.sent(written);
         let rest = bytes.get(written..).unwrap_or_default();
         if !rest.is_empty() {
             self.output.extend_from_slice(rest);
@@ -320,23 +321,20 @@ impl Client {
         if self.output.is_empty() || self.is_held() {
             return Ok(true);
         }
-        let mut output = std::mem::take(&mut self.output);
-        let written = self.try_write(&output);
-        output.advance(*written.as_ref().unwrap_or(&0));
-        if !output.is_empty() {
-            self.output = output;
+        let written = self.try_write(&self.output)?;
+        self.sent(written);
+        self.output.advance(written);
+        if !self.output.is_empty() {
+            return Ok(false);
         }
-        written.map(|_| self.output.is_empty())
+        self.output = BytesMut::new();
+        Ok(true)
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.try_write(bytes) {
-            Ok(count) => {
-                self.sent(count);
-                Ok(count)
-            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
+            written => written,
         }
     }
 
