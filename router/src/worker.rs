@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use crate::backend::{
     Admission, ConnectOptions, Gates, Pool, PoolKey, PoolLimits, Pools, Purpose, ScramKeys,
-    Settings,
+    Settings, SharedLimits,
 };
 use crate::control::ControlHandle;
 use crate::execute::client::Reported;
@@ -47,6 +48,8 @@ pub struct Services {
     pub registry: crate::admin::registry::Registry,
     /// Whether the catalog hears of this router, where there is one.
     pub heartbeat: Option<Heartbeat>,
+    /// The runtimes of the workers, for what is to belong to one of them and is begun elsewhere.
+    pub(crate) runtimes: Mutex<Vec<(usize, Handle)>>,
 }
 
 impl Services {
@@ -73,7 +76,14 @@ impl Services {
             metrics: crate::metrics::Metrics::default(),
             registry: crate::admin::registry::Registry::default(),
             heartbeat,
+            runtimes: Mutex::default(),
         }
+    }
+
+    /// The worker's runtime is this.
+    pub(crate) fn note_runtime(&self, worker: usize, runtime: &Handle) {
+        let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        runtimes.push((worker, runtime.clone()));
     }
 
     /// The pool of `key`, whose connections lead to `node`; made at first use.
@@ -81,9 +91,14 @@ impl Services {
     /// # Errors
     /// The node's TLS settings cannot be used.
     pub(crate) fn pool(&self, key: PoolKey, node: &Arc<Node>) -> Result<Arc<Pool>, TlsError> {
-        self.pools.get_or_insert(&key, || {
-            let settings = self.settings.load();
-            let router = &settings.file.router;
+        let settings = self.settings.load();
+        let router = &settings.file.router;
+        let config = || settings.file.pool(&key.database, &key.user);
+        let shared = || SharedLimits {
+            database: config().max_db_connections as usize,
+            user: config().max_user_connections as usize,
+        };
+        self.pools.get_or_insert(&key, shared, |quotas| {
             let options = ConnectOptions {
                 host: node.host.to_string(),
                 port: node.port,
@@ -100,12 +115,19 @@ impl Services {
                 timeout: router.timeouts.connect,
                 application_name: None,
             };
-            let size = match key.purpose {
-                Purpose::Sessions => router.pool_size,
-                Purpose::Workspaces => router.workspace_sessions,
+            let (size, min, reserve) = match key.purpose {
+                Purpose::Sessions => {
+                    let config = config();
+                    (config.size, config.min_size, config.reserve_size)
+                }
+                Purpose::Workspaces => (router.workspace_sessions, 0, 0),
             };
             let limits = PoolLimits {
                 size: size as usize,
+                min: min as usize,
+                reserve: reserve as usize,
+                reserve_after: router.timeouts.reserve_pool,
+                login_retry: router.timeouts.server_login_retry,
                 wait: router.timeouts.query_wait,
                 idle: router.timeouts.server_idle,
                 lifetime: router.timeouts.server_lifetime,
@@ -119,6 +141,7 @@ impl Services {
                     .clone()
                     .map(|heartbeat| Admission::new(heartbeat, self.topology.clone())),
                 self.registry.clone(),
+                quotas,
             ))
         })
     }

@@ -4,7 +4,7 @@ use crate::model::{Consistency, PoolMode, ReadPolicy};
 
 impl PoolMode {
     /// Every choice.
-    pub const ALL: [Self; 2] = [Self::Transaction, Self::Session];
+    pub const ALL: [Self; 3] = [Self::Transaction, Self::Session, Self::Statement];
 
     /// What it is called.
     #[must_use]
@@ -12,6 +12,7 @@ impl PoolMode {
         match self {
             Self::Transaction => "transaction",
             Self::Session => "session",
+            Self::Statement => "statement",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::pooling::Pooling;
 use crate::shard::ShardIndex;
 
 /// The whole configuration file.
@@ -23,6 +24,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// `[[databases]]`
     pub databases: Vec<Database>,
+    /// What databases and users say of their pools
+    pub pooling: Pooling,
     /// `[catalog]`, if there is one
     pub catalog: Option<Catalog>,
 }
@@ -85,6 +88,14 @@ pub struct RouterConfig {
     pub pool_mode: PoolMode,
     /// Server connections per node, database and user.
     pub pool_size: u32,
+    /// So many of them are kept open.
+    pub min_pool_size: u32,
+    /// So many more for who has waited for `reserve_pool_timeout`.
+    pub reserve_pool_size: u32,
+    /// Server connections per node and database; 0 for any number.
+    pub max_db_connections: u32,
+    /// Server connections per node and user; 0 for any number.
+    pub max_user_connections: u32,
     /// Client connections, all databases together.
     pub max_clients: u32,
     /// Logins from one address that may fail per minute; 0 for any number.
@@ -120,6 +131,10 @@ pub struct Timeouts {
     pub query: Option<Duration>,
     /// `query_wait_timeout`: a statement waiting for a server connection.
     pub query_wait: Duration,
+    /// `reserve_pool_timeout`: a wait for a server connection that gives a right to the reserve.
+    pub reserve_pool: Duration,
+    /// `server_login_retry`: the longest pause between attempts to log in to a node that refuses it.
+    pub server_login_retry: Duration,
     /// `connect_timeout`: opening a server connection, authentication included.
     pub connect: Duration,
     /// `server_idle_timeout`: an unused server connection in a pool.
@@ -173,6 +188,8 @@ pub enum PoolMode {
     Transaction,
     /// When the client leaves.
     Session,
+    /// As `Transaction`, and transaction blocks are refused.
+    Statement,
 }
 
 /// Which node serves a read that may go to a replica.

@@ -141,6 +141,19 @@ impl Bed {
         Router::start(&configuration(&self.cluster, &spec, &ports, port_of), ports)
     }
 
+    /// One more router on the same servers, with these lines in its `[router]`, by a file that `edit` has changed.
+    #[track_caller]
+    pub fn router_by(&self, router: &str, edit: impl FnOnce(String) -> String) -> Router {
+        let ports = RouterPorts::choose();
+        let spec = BedSpec {
+            router: format!("{}{router}\n", self.spec.router),
+            ..self.spec.clone()
+        };
+        let port_of = |node: &dyn Node| node.port();
+        let file = configuration(&self.cluster, &spec, &ports, &port_of);
+        Router::start(&edit(file), ports)
+    }
+
     /// One more router on the same servers, in this process: dropping it stops it. Its ports are the system's choice.
     #[track_caller]
     pub fn router_in_process(&self, router: &str) -> switchyard_router::process::Router {

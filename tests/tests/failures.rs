@@ -442,3 +442,29 @@ fn a_shard_lost_before_the_commit_leaves_the_other_untouched() {
     assert_eq!(client.status, b'I');
     client.run(&name_of(&user_on(bed, 1))).succeeded();
 }
+
+/// Everybody wants a new connection at the same time: no more are made than the pool may have, and everybody is served.
+#[test]
+fn after_all_connections_are_lost_no_more_are_made_than_there_may_be() {
+    const SIZE: usize = 3;
+    /// The monitor's, the one that reads relations, and one that cancels.
+    const OWN: usize = 3;
+    let (bed, _turn) = BEDS.take();
+    let proxied = Proxied::new(bed, &format!("pool_size = {SIZE}"));
+    let sql = name_of(&user_on(bed, 1));
+    let mut clients: Vec<Client> = (0..40).map(|_| proxied.client()).collect();
+    let proxy = proxied.of_shard(1);
+    for _ in 0..3 {
+        proxy.cut();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = clients
+                .iter_mut()
+                .map(|client| scope.spawn(|| client.run(&sql).succeeded()))
+                .collect();
+            while !all.iter().all(|served| served.is_finished()) {
+                assert!(proxy.connections() <= SIZE + OWN);
+                std::thread::yield_now();
+            }
+        });
+    }
+}

@@ -1,5 +1,8 @@
 //! Many clients on few server connections: nobody sees anybody else's session, and nothing grows without a limit.
 
+#[path = "pooling/limits.rs"]
+mod limits;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -413,4 +416,24 @@ fn what_a_connection_is_kept_for_is_what_the_server_says() {
     let heard = client.receive();
     assert_eq!(heard.tag, b'A');
     assert!(heard.body.ends_with(b"new\0\0"), "{heard:?}");
+}
+
+/// Whoever leaves while rows are copied to it leaves the connection to others, however much was still to come.
+#[test]
+fn a_client_that_leaves_while_it_is_sent_rows_leaves_nothing() {
+    let router = router("pool_size = 1\nread_policy = \"primary\"");
+    let mut next = client(&router);
+    let rows = "SELECT repeat('x', 1000) FROM users, generate_series(1, 1000000) WHERE id = 3";
+    for sql in [rows.to_owned(), format!("COPY ({rows}) TO STDOUT")] {
+        for in_block in [false, true] {
+            let mut client = client(&router);
+            if in_block {
+                client.run("BEGIN").succeeded();
+            }
+            client.send(|buffer| frontend::query(&sql, buffer).unwrap());
+            client.receive();
+            drop(client);
+            next.run("SELECT name FROM users WHERE id = 3").succeeded();
+        }
+    }
 }

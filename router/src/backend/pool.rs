@@ -3,10 +3,15 @@
 //! Checking out takes one short lock and no system call when a connection is idle. The most recently used connection
 //! goes out first (its caches are warm), preferably one that was opened on the same worker, whose reactor it is
 //! registered with. Waiters are served in order, each until a deadline.
+//!
+//! Invariant: [`State::open`] counts the connections that are idle, lent or being made, each once, and so do the quotas that the pool shares
+//! with others. `lease` is the right to one of them, `upkeep` what is done every now and then.
 
-use std::collections::{HashMap, VecDeque};
+mod lease;
+mod upkeep;
+
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -17,52 +22,20 @@ use tokio::time::Instant;
 
 use crate::admin::registry::{Registry, ServerEntry};
 
+use super::quota::Quota;
+use super::refusal::Refusal;
 use super::turn::Turn;
-use super::{Admission, ConnectError, ConnectOptions, Connection};
+use super::{Admission, ConnectError, ConnectOptions, Connection, PoolKey};
 use crate::startup::cancel::CancelReason;
-use crate::topology::{Node, NodeId, Observed};
+use crate::topology::{Node, Observed};
+
+pub use lease::Borrowed;
+pub(super) use lease::Lease;
 
 /// How long a new connection to a replica waits for the monitor to vouch for the server it leads to.
 const SETTLE_LIMIT: Duration = Duration::from_millis(500);
 /// Between two looks at what is known of a node that is being connected to.
 const LOOK_AT_NODE: Duration = Duration::from_millis(50);
-
-/// What a pool's connections have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PoolKey {
-    /// The node they lead to.
-    pub node: NodeId,
-    /// The database.
-    pub database: Arc<str>,
-    /// The user.
-    pub user: Arc<str>,
-    /// What they are for.
-    pub purpose: Purpose,
-}
-
-/// What connections are lent for. A session may wait for one of either kind while it holds others: one kind never waits for
-/// the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Purpose {
-    /// To run what clients send.
-    Sessions,
-    /// To finish what the shards cannot finish by themselves.
-    Workspaces,
-}
-
-impl Purpose {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Sessions, Self::Workspaces];
-
-    /// Its label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Sessions => "sessions",
-            Self::Workspaces => "workspaces",
-        }
-    }
-}
 
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +59,16 @@ pub enum CheckoutError {
 pub struct PoolLimits {
     /// Connections at most.
     pub size: usize,
+    /// So many are kept open.
+    pub min: usize,
+    /// So many more for sessions that have waited for `reserve_after`.
+    pub reserve: usize,
+    /// See `reserve`.
+    pub reserve_after: Duration,
     /// How long a session waits for one.
     pub wait: Duration,
+    /// The longest pause between attempts to connect that are refused.
+    pub login_retry: Duration,
     /// How long one may rest unused.
     pub idle: Option<Duration>,
     /// The age at which one is not lent again.
@@ -102,6 +83,8 @@ pub struct Pool {
     options: ConnectOptions,
     limits: PoolLimits,
     admission: Option<Admission>,
+    /// What it shares with other pools.
+    quotas: Box<[Arc<Quota>]>,
     /// [`PoolLimits::idle`] and [`PoolLimits::lifetime`] as they are compared with every connection lent.
     idle_ms: u64,
     lifetime_ms: u64,
@@ -119,7 +102,12 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Idle>,
+    /// Connections, those being made included.
     open: usize,
+    /// Of these, those being made.
+    opening: usize,
+    /// The node does not let us in.
+    refusal: Option<Refusal>,
     /// The sockets of all connections, idle and lent.
     sockets: Vec<Weak<Socket>>,
     waiters: VecDeque<Waiter>,
@@ -130,6 +118,36 @@ struct State {
 struct Waiter {
     turn: Arc<Turn>,
     since: Instant,
+}
+
+/// Whether a connection may be made.
+enum May {
+    /// It may, and has been counted.
+    Open,
+    /// Not now.
+    Wait,
+    /// Not while other pools have what they have.
+    Starve,
+    /// The node does not let us in.
+    Fail(Arc<ConnectError>),
+}
+
+/// What came of an attempt to serve a pool that shares a quota.
+pub(super) enum Served {
+    /// Nobody waits there, or not for the quota.
+    All,
+    /// The first in the queue; others wait.
+    One,
+    /// Nobody: it waits for a quota again.
+    Denied,
+}
+
+/// Why there is nothing to be had at once.
+enum Denied {
+    /// The session has got a place in the queue, as of then.
+    Queued(Instant),
+    /// The node does not let us in.
+    Refused(Arc<ConnectError>),
 }
 
 /// While it lives, a session waits by this turn; dropped, nothing is lent to it any more.
@@ -175,25 +193,6 @@ pub struct PoolUse {
     pub size: usize,
 }
 
-/// The right to one of a pool's connections, counted in [`State::open`], and perhaps the connection. Dropping it gives
-/// the right up and closes the connection.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pool: Arc<Pool>,
-    connection: Option<Box<Connection>>,
-    /// False once the place it stands for has been taken by an idle connection.
-    holds_place: bool,
-}
-
-/// A connection lent to a session. Dropping it closes the connection; [`Borrowed::give_back`] returns it.
-#[derive(Debug)]
-pub struct Borrowed {
-    lease: Lease,
-    connection: Box<Connection>,
-    worker: usize,
-    waited: Duration,
-}
-
 impl Pool {
     /// A pool that opens connections by `options`, none yet.
     pub fn new(
@@ -203,6 +202,7 @@ impl Pool {
         limits: PoolLimits,
         admission: Option<Admission>,
         registry: Registry,
+        quotas: Box<[Arc<Quota>]>,
     ) -> Self {
         Self {
             key,
@@ -213,6 +213,7 @@ impl Pool {
                 ..limits
             },
             admission,
+            quotas,
             idle_ms: milliseconds(limits.idle),
             lifetime_ms: milliseconds(limits.lifetime),
             registry,
@@ -257,35 +258,44 @@ impl Pool {
         worker: usize,
         client: u64,
         turn: &Arc<Turn>,
-        cancelled: impl FnMut(&mut Context<'_>) -> Poll<CancelReason>,
+        mut cancelled: impl FnMut(&mut Context<'_>) -> Poll<CancelReason>,
     ) -> Result<Borrowed, CheckoutError> {
-        if self.retired.load(Ordering::Relaxed) {
-            return Err(CheckoutError::Retired);
-        }
-        let mut waited = Duration::ZERO;
-        let mut lease = match self.try_lease(worker, turn) {
-            Ok(lease) => lease,
-            Err(since) => {
-                let lease = self.wait(turn, cancelled).await?;
-                waited = since.elapsed();
-                lease
+        let mut began = None;
+        loop {
+            if self.is_retired() {
+                return Err(CheckoutError::Retired);
             }
-        };
-        let connection = match lease.connection.take() {
-            Some(connection) => connection,
-            None => Box::pin(self.open()).await?,
-        };
-        Ok(lease.borrowed(connection, worker, client, waited))
+            let mut lease = match self.try_lease(worker, turn, began) {
+                Ok(lease) => lease,
+                Err(Denied::Queued(since)) => {
+                    began = Some(since);
+                    self.wait(turn, &mut cancelled).await?
+                }
+                Err(Denied::Refused(error)) => return Err(CheckoutError::Connect(error)),
+            };
+            let connection = match lease.connection.take() {
+                Some(connection) => connection,
+                None => match Box::pin(self.open()).await {
+                    Ok(connection) => connection,
+                    // Those that are lent come back.
+                    Err(error) if self.note_failure(&error) => continue,
+                    Err(error) => return Err(CheckoutError::Connect(error)),
+                },
+            };
+            lease.opened();
+            let waited = began.map_or(Duration::ZERO, |since| since.elapsed());
+            return Ok(lease.borrowed(connection, worker, client, waited));
+        }
     }
 
     /// As [`Pool::check_out`], where an idle connection serves; `None` if there is none.
     #[must_use]
     pub fn check_out_idle(self: &Arc<Self>, worker: usize, client: u64) -> Option<Borrowed> {
-        if self.retired.load(Ordering::Relaxed) {
+        if self.is_retired() {
             return None;
         }
         let connection = self.take_idle(&mut self.lock(), worker)?;
-        let lease = self.lease(None);
+        let lease = Lease::of_open(self);
         Some(lease.borrowed(connection, worker, client, Duration::ZERO))
     }
 
@@ -294,8 +304,8 @@ impl Pool {
             // Anything that arrives while nobody waits for it is an end of stream or news we do not want to mix
             // with a session's replies. What the reactor knows of may have been read since: then the system is asked.
             let is_quiet = !idle.connection.stream.has_input() || idle.connection.is_open();
-            if !is_quiet || self.is_too_old(&idle) {
-                state.open -= 1;
+            if !is_quiet || self.is_over(&idle, state.open) {
+                self.forget(state, 1);
                 continue;
             }
             return Some(idle.connection);
@@ -303,28 +313,154 @@ impl Pool {
         None
     }
 
-    /// An idle connection, or the right to open one, or a place in the queue since now.
-    fn try_lease(self: &Arc<Self>, worker: usize, turn: &Arc<Turn>) -> Result<Lease, Instant> {
+    /// An idle connection, or the right to open one, or a place in the queue: since now, unless it is not the first.
+    fn try_lease(
+        self: &Arc<Self>,
+        worker: usize,
+        turn: &Arc<Turn>,
+        began: Option<Instant>,
+    ) -> Result<Lease, Denied> {
         let mut state = self.lock();
         if let Some(connection) = self.take_idle(&mut state, worker) {
-            return Ok(self.lease(Some(connection)));
+            return Ok(Lease::new(self, Some(connection)));
         }
-        if state.open < self.limits.size {
-            state.open += 1;
-            return Ok(self.lease(None));
+        let may = self.take_place(&mut state, 0);
+        match may {
+            May::Open => return Ok(Lease::new(self, None)),
+            May::Fail(error) => return Err(Denied::Refused(error)),
+            May::Wait | May::Starve => {}
         }
-        let since = Instant::now();
-        state.waiters.push_back(Waiter {
-            turn: Arc::clone(turn),
-            since,
-        });
-        Err(since)
+        let since = began.unwrap_or_else(Instant::now);
+        let turn = Arc::clone(turn);
+        state.waiters.push_back(Waiter { turn, since });
+        drop(state);
+        self.serve_starved();
+        Err(Denied::Queued(since))
+    }
+
+    /// Counts a connection that is to be made, if one may: with `reserve` more than the pool's size.
+    fn take_place(self: &Arc<Self>, state: &mut State, reserve: usize) -> May {
+        if state.open >= self.limits.size + reserve {
+            return May::Wait;
+        }
+        let has_others = state.open > state.opening;
+        // The first is made alone: what comes of it holds for all.
+        if state.opening > 0 && !has_others {
+            return May::Wait;
+        }
+        if let Some(refusal) = &state.refusal
+            && !refusal.is_over(Instant::now())
+        {
+            return match has_others {
+                true => May::Wait,
+                false => May::Fail(Arc::clone(&refusal.error)),
+            };
+        }
+        for (index, quota) in self.quotas.iter().enumerate() {
+            if !quota.take() {
+                self.quotas[..index]
+                    .iter()
+                    .for_each(|quota| quota.release(1));
+                quota.starve(self);
+                return May::Starve;
+            }
+        }
+        state.open += 1;
+        state.opening += 1;
+        May::Open
+    }
+
+    /// The first in the queue, and the right to make a connection, if one may be made.
+    fn next_lease(self: &Arc<Self>, state: &mut State, reserve: usize) -> Option<(Waiter, Lease)> {
+        if state.waiters.is_empty() {
+            return None;
+        }
+        let May::Open = self.take_place(state, reserve) else {
+            return None;
+        };
+        let waiter = state.waiters.pop_front()?;
+        Some((waiter, Lease::new(self, None)))
+    }
+
+    /// Lets the first in the queue make a connection, if a quota that the pool shares has room for it.
+    pub(super) fn serve_next(self: &Arc<Self>) -> Served {
+        let mut state = self.lock();
+        if state.waiters.is_empty() {
+            return Served::All;
+        }
+        let waiter = match self.take_place(&mut state, 0) {
+            May::Open => state.waiters.pop_front(),
+            May::Starve => return Served::Denied,
+            May::Wait | May::Fail(_) => return Served::All,
+        };
+        let served = match state.waiters.is_empty() {
+            true => Served::All,
+            false => Served::One,
+        };
+        drop(state);
+        if let Some(waiter) = waiter {
+            waiter.turn.settle(Ok(Lease::new(self, None)));
+        }
+        served
+    }
+
+    /// Lets pools go on that share a quota with this one, where there is something for them.
+    fn serve_starved(&self) {
+        self.quotas.iter().for_each(|quota| quota.serve());
+    }
+
+    pub(super) fn join_quotas(self: &Arc<Self>) {
+        self.quotas.iter().for_each(|quota| quota.join(self));
+    }
+
+    /// So many connections are no more.
+    fn forget(&self, state: &mut State, count: usize) {
+        state.open -= count;
+        self.quotas.iter().for_each(|quota| quota.release(count));
+    }
+
+    /// A connection has been made. Those go on that have waited to see whether it could be.
+    fn note_opened(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.opening -= 1;
+        let was_refused = state.refusal.take().is_some();
+        let is_first = state.open - state.opening == 1;
+        let is_awaited = (was_refused || is_first) && !state.waiters.is_empty();
+        drop(state);
+        if is_awaited {
+            self.look_after_waiters();
+        }
+    }
+
+    /// Takes note of a connection that could not be made. Whether to wait for those that are lent, because the node lets nobody in; if there
+    /// are none, who waits gets the same error.
+    fn note_failure(&self, error: &Arc<ConnectError>) -> bool {
+        let is_refusal = matches!(
+            **error,
+            ConnectError::Refused { .. } | ConnectError::Protocol(_)
+        ) && !error.is_node_down();
+        let mut state = self.lock();
+        if is_refusal {
+            let longest = self.limits.login_retry;
+            let (before, now) = (state.refusal.as_ref(), Instant::now());
+            state.refusal = Some(Refusal::after(before, Arc::clone(error), now, longest));
+        }
+        if state.open > state.opening {
+            return is_refusal;
+        }
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        for waiter in waiters {
+            let error = CheckoutError::Connect(Arc::clone(error));
+            waiter.turn.settle(Err(error));
+        }
+        false
     }
 
     async fn wait(
         &self,
         turn: &Arc<Turn>,
-        mut cancelled: impl FnMut(&mut Context<'_>) -> Poll<CancelReason>,
+        cancelled: &mut impl FnMut(&mut Context<'_>) -> Poll<CancelReason>,
     ) -> Result<Lease, CheckoutError> {
         self.waited.fetch_add(1, Ordering::Relaxed);
         let _queued = Queued { pool: self, turn };
@@ -339,6 +475,7 @@ impl Pool {
 
     /// A connection that breaks while it is made may be that one's bad luck: the node gets another try.
     async fn connect(&self) -> Result<Connection, ConnectError> {
+        let _turn = self.node.login().await;
         match self.connect_once().await {
             Err(ConnectError::Broken(_)) => {
                 self.node.suspect();
@@ -368,7 +505,7 @@ impl Pool {
         }
     }
 
-    async fn open(&self) -> Result<Box<Connection>, CheckoutError> {
+    async fn open(&self) -> Result<Box<Connection>, Arc<ConnectError>> {
         let outcome = tokio::select! {
             biased;
             outcome = self.connect() => outcome,
@@ -393,7 +530,7 @@ impl Pool {
                 if error.is_node_down() {
                     self.node.report_failure();
                 }
-                Err(CheckoutError::Connect(Arc::new(error)))
+                Err(Arc::new(error))
             }
         }
     }
@@ -403,117 +540,18 @@ impl Pool {
         self.age_ms.load(Ordering::Relaxed)
     }
 
-    fn is_too_old(&self, idle: &Idle) -> bool {
+    /// Whether an idle connection has lived too long, or rested too long and is not one that is kept open.
+    fn is_over(&self, idle: &Idle, open: usize) -> bool {
         let now = self.now();
         let older = |since: u64, limit: u64| now.saturating_sub(since) > limit;
         let number = idle.connection.entry.as_ref().map_or(0, |entry| entry.id);
         let lifetime = lifetime_of(number, self.lifetime_ms);
-        older(idle.connection.born, lifetime) || older(idle.since, self.idle_ms)
+        let has_rested = older(idle.since, self.idle_ms) && open > self.limits.min;
+        has_rested || older(idle.connection.born, lifetime)
     }
 
-    /// Shuts down every connection, those lent to sessions too: the node does not answer, and sessions that wait for it
-    /// would wait as long as TCP does.
-    pub fn sever(&self) {
-        let sockets = std::mem::take(&mut self.lock().sockets);
-        for socket in sockets.iter().filter_map(Weak::upgrade) {
-            // It fails for one that the node has closed already.
-            let _ = socket.shutdown(std::net::Shutdown::Both);
-        }
-        self.close_idle();
-    }
-
-    /// Closes idle connections that the node has closed, asking the system about each: after a connection was lost, for
-    /// it is seldom the only one.
-    pub fn close_dead(&self) {
-        let mut state = self.lock();
-        let before = state.idle.len();
-        state.idle.retain(|idle| idle.connection.is_open());
-        state.open -= before - state.idle.len();
-    }
-
-    /// Closes idle connections that have rested or lived too long. To be called every now and then: it moves the time
-    /// by which the limits are judged.
-    pub fn close_old(&self) {
-        let age = milliseconds(Some(self.made.elapsed()));
-        self.age_ms.store(age, Ordering::Relaxed);
-        let mut state = self.lock();
-        let before = state.idle.len();
-        state.idle.retain(|idle| !self.is_too_old(idle));
-        state.open -= before - state.idle.len();
-    }
-
-    /// Ends the wait of sessions that have waited longer than [`PoolLimits::wait`]. To be called every now and then.
-    pub fn end_waits(&self) {
-        loop {
-            let mut state = self.lock();
-            let first = state.waiters.front();
-            if first.is_none_or(|first| first.since.elapsed() <= self.limits.wait) {
-                return;
-            }
-            let first = state.waiters.pop_front();
-            drop(state);
-            if let Some(first) = first {
-                first.turn.settle(Err(CheckoutError::Timeout));
-            }
-        }
-    }
-
-    /// Closes what is idle and lets nothing come back: the node has left the topology.
-    pub fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-        self.close_idle();
-        let waiters = std::mem::take(&mut self.lock().waiters);
-        for waiter in waiters {
-            waiter.turn.settle(Err(CheckoutError::Retired));
-        }
-    }
-
-    /// Closes connections up to this number: those at rest now, those that are lent when they come back.
-    pub fn replace_up_to(&self, last: u64) {
-        self.replaced.store(last, Ordering::Relaxed);
-        let mut state = self.lock();
-        let before = state.idle.len();
-        state
-            .idle
-            .retain(|idle| !self.is_replaced(&idle.connection));
-        state.open -= before - state.idle.len();
-    }
-
-    /// Whether connections that are to be closed are still lent.
-    pub fn has_replaced(&self) -> bool {
-        let replaced = self.replaced.load(Ordering::Relaxed);
-        let servers = self.registry.servers();
-        let own = servers.iter().filter(|server| {
-            server.node == self.key.node
-                && server.database == self.key.database
-                && server.user == self.key.user
-        });
-        own.into_iter().any(|server| server.id <= replaced)
-    }
-
-    fn is_replaced(&self, connection: &Connection) -> bool {
-        let replaced = self.replaced.load(Ordering::Relaxed);
-        let entry = connection.entry.as_ref();
-        replaced > 0 && entry.is_some_and(|entry| entry.id <= replaced)
-    }
-
-    /// Closes all idle connections, as after a failure of the node.
-    pub fn close_idle(&self) {
-        let idle = {
-            let mut state = self.lock();
-            state.open -= state.idle.len();
-            std::mem::take(&mut state.idle)
-        };
-        drop(idle);
-    }
-
-    fn lease(self: &Arc<Self>, connection: Option<Box<Connection>>) -> Lease {
-        self.node.acquired();
-        Lease {
-            pool: Arc::clone(self),
-            connection,
-            holds_place: true,
-        }
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -541,161 +579,6 @@ impl State {
         let own = self.idle.iter().rposition(|idle| idle.worker == worker);
         let index = own.or_else(|| self.idle.len().checked_sub(1))?;
         Some(self.idle.remove(index))
-    }
-}
-
-impl Lease {
-    fn borrowed(
-        self,
-        connection: Box<Connection>,
-        worker: usize,
-        client: u64,
-        waited: Duration,
-    ) -> Borrowed {
-        if let Some(entry) = &connection.entry {
-            entry.set_client(client);
-        }
-        Borrowed {
-            lease: self,
-            connection,
-            worker,
-            waited,
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.pool.node.released();
-        if !self.holds_place {
-            return;
-        }
-        // The connection, if any, closes; the right to open another goes to the next waiter.
-        self.connection = None;
-        let mut state = self.pool.lock();
-        match state.waiters.pop_front() {
-            None => state.open -= 1,
-            Some(waiter) => {
-                drop(state);
-                waiter.turn.settle(Ok(self.pool.lease(None)));
-            }
-        }
-    }
-}
-
-impl Borrowed {
-    /// How long the session waited for it in the pool's queue.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// The node this connection leads to.
-    pub fn node(&self) -> &Arc<Node> {
-        &self.lease.pool.node
-    }
-
-    /// Returns the connection to its pool if it is clean; closes it otherwise.
-    pub fn give_back(self) {
-        let Self {
-            mut lease,
-            connection,
-            worker,
-            ..
-        } = self;
-        let is_over =
-            lease.pool.retired.load(Ordering::Relaxed) || lease.pool.is_replaced(&connection);
-        if !connection.is_reusable() || is_over {
-            return;
-        }
-        if let Some(entry) = &connection.entry {
-            entry.set_client(0);
-        }
-        let mut state = lease.pool.lock();
-        if let Some(waiter) = state.waiters.pop_front() {
-            drop(state);
-            lease.connection = Some(connection);
-            waiter.turn.settle(Ok(lease));
-            return;
-        }
-        state.idle.push(Idle {
-            connection,
-            worker,
-            since: lease.pool.now(),
-        });
-        lease.holds_place = false;
-        drop(state);
-    }
-}
-
-impl Deref for Borrowed {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Borrowed {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-}
-
-/// All pools of a process.
-#[derive(Debug, Default)]
-pub struct Pools {
-    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
-}
-
-impl Pools {
-    /// The pool of `key`, made by `make` at first use.
-    ///
-    /// # Errors
-    /// What `make` says.
-    pub fn get_or_insert<E>(
-        &self,
-        key: &PoolKey,
-        make: impl FnOnce() -> Result<Pool, E>,
-    ) -> Result<Arc<Pool>, E> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(key) {
-            return Ok(Arc::clone(pool));
-        }
-        let pool = Arc::new(make()?);
-        pools.insert(key.clone(), Arc::clone(&pool));
-        Ok(pool)
-    }
-
-    /// Those of one database, or of all.
-    pub fn of(&self, database: Option<&str>) -> Vec<Arc<Pool>> {
-        let mut pools = self.all();
-        pools.retain(|pool| database.is_none_or(|database| *pool.key.database == *database));
-        pools
-    }
-
-    /// Closes idle connections that nodes have closed, in every pool.
-    pub fn close_dead(&self) {
-        for pool in self.all() {
-            pool.close_dead();
-        }
-    }
-
-    /// All pools, in no order.
-    pub fn all(&self) -> Vec<Arc<Pool>> {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.values().cloned().collect()
-    }
-
-    /// Retires every pool for which `keep` is false.
-    pub fn retain(&self, keep: impl Fn(&PoolKey) -> bool) {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.retain(|key, pool| {
-            let kept = keep(key);
-            if !kept {
-                pool.retire();
-            }
-            kept
-        });
     }
 }
 

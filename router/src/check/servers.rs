@@ -230,11 +230,14 @@ fn judge(
                 "max_prepared_transactions is 0; transactions over several shards will need it",
             ));
         }
-        let pools = settings.users.iter().count() * settings.file.router.pool_size as usize;
-        if pools > facts.max_connections as usize {
+        let databases = settings.file.databases.iter();
+        let pools: u32 = databases
+            .map(|database| settings.file.most_connections(&database.name))
+            .sum();
+        if pools as usize > facts.max_connections as usize {
             let limit = facts.max_connections;
             report.warnings.push(say(&format!(
-                "pool_size times users is {pools}, more than max_connections, {limit}"
+                "pools may come to have {pools} connections, more than max_connections, {limit}"
             )));
         }
     }

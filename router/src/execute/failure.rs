@@ -98,6 +98,9 @@ pub(crate) enum Failure {
     NoSuchCursor(Box<str>),
     #[error("savepoint \"{0}\" does not exist")]
     NoSuchSavepoint(Box<str>),
+    /// As PgBouncer has it.
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    BlockInStatementMode,
     #[error("{0} can only be used in transaction blocks")]
     NoBlock(&'static str),
     /// PostgreSQL has words of its own for it, if its client_encoding is UTF8.
@@ -193,6 +196,7 @@ impl Failure {
             Self::NotUtf8
             | Self::ResultChanged
             | Self::SettingsElsewhere
+            | Self::BlockInStatementMode
             | Self::Unsupported { .. } => SqlState::FEATURE_NOT_SUPPORTED,
             Self::NoSuchStatement(_) | Self::NoUnnamedStatement => {
                 SqlState::INVALID_SQL_STATEMENT_NAME
@@ -233,6 +237,9 @@ impl Failure {
             ),
             Self::SettingsElsewhere => Some(
                 "Use DISCARD ALL first, or write set_config and SET with the setting's name in the function.",
+            ),
+            Self::BlockInStatementMode => Some(
+                "Send the statements in one query string, or set pool_mode to transaction for the database or the user.",
             ),
             Self::NotUtf8 => Some("Set client_encoding to UTF8."),
             Self::Unsupported { hint, .. } => Some(hint),

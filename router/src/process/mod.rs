@@ -410,6 +410,7 @@ fn start_workers(
         let worker = Arc::new(Worker::new(index, Arc::clone(operations.services())));
         let (operations, ending, door) = (Arc::clone(operations), ending.clone(), door.take());
         let thread = start_thread(&format!("worker-{index}"), move |runtime| {
+            operations.services().note_runtime(index, runtime.handle());
             runtime.block_on(async {
                 if let Some((address, unix, seats, report)) = door {
                     let (at, listeners) = match listen(&address, unix.as_deref()).await {

@@ -1,8 +1,8 @@
 //! What operators can see of a running router and do to it: behind the console, http and signals.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
 use crate::admin::order::Order;
 use crate::admin::view::PoolReading;
-use crate::backend::Gate;
+use crate::backend::{Gate, Pool};
 use crate::config::{ConfigError, ProcessEnvironment, Settings};
 use crate::control::Status;
 use crate::http;
@@ -190,7 +190,7 @@ impl Operations {
                 };
             }
             for pool in self.services.pools.all() {
-                pool.end_waits();
+                pool.look_after_waiters();
                 match pool.node().observed() {
                     // What was open to a node that is gone may never answer, not even when the node is back.
                     // A node that is only slow deserves a little patience.
@@ -202,9 +202,28 @@ impl Operations {
                         pool.sever()
                     }
                     Observed::Down => pool.close_idle(),
-                    Observed::Unknown | Observed::Primary | Observed::Standby => pool.close_old(),
+                    Observed::Unknown | Observed::Primary | Observed::Standby => {
+                        pool.close_old();
+                        self.warm(&pool);
+                    }
                 }
             }
+        }
+    }
+
+    /// Has a worker open connections, if the pool has fewer than are to be kept open.
+    fn warm(&self, pool: &Arc<Pool>) {
+        let is_paused = || self.services.gates.of(&pool.key().database).is_paused();
+        if !pool.is_short() || is_paused() {
+            return;
+        }
+        let runtimes = &self.services.runtimes;
+        let runtimes = runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        // Users are given to workers evenly, and so are pools.
+        let turn = pool.key().user.len() + pool.key().node.0 as usize;
+        if let Some((worker, runtime)) = runtimes.get(turn % runtimes.len().max(1)) {
+            let (pool, worker) = (Arc::clone(pool), *worker);
+            runtime.spawn(async move { pool.warm(worker).await });
         }
     }
 
@@ -311,6 +330,13 @@ fn pools_differ(old: &Settings, new: &Settings) -> bool {
         let router = &settings.file.router;
         (
             router.pool_size,
+            (router.min_pool_size, router.reserve_pool_size),
+            (router.max_db_connections, router.max_user_connections),
+            (
+                router.timeouts.reserve_pool,
+                router.timeouts.server_login_retry,
+            ),
+            settings.file.pooling.clone(),
             router.max_prepared_statements,
             (router.workspace_sessions, router.workspace_temp_limit),
             router.timeouts.connect,

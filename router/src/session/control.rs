@@ -98,6 +98,9 @@ impl Session {
             .first()
             .is_some_and(|byte| byte.eq_ignore_ascii_case(&b's'));
         let tag = if start { "START TRANSACTION" } else { "BEGIN" };
+        if self.refuses_blocks {
+            return Err(Failure::BlockInStatementMode.into());
+        }
         match &mut self.block {
             Some(block) if block.explicit => {
                 report::warning(

@@ -147,6 +147,8 @@ struct Session {
     portals: ByName<Portal>,
     statements: ByName<Arc<SessionStatement>>,
     block: Option<Block>,
+    /// Statement pooling: there are no transaction blocks.
+    refuses_blocks: bool,
     described: Described,
     cursors: Vec<Cursor>,
     /// Workspaces of portals that have rows left.

@@ -117,6 +117,7 @@ fn new(
         .counters(worker.index, &database.name);
     counters.login();
     let user: Arc<str> = (&*connection.user).into();
+    let mode = process.file.pool(&database.name, &user).mode;
     let settings = startup_settings(&connection.parameters);
     let entry = register(&connection, &worker, &database.name, &user);
     if let Some(name) = settings.value_of("application_name") {
@@ -132,7 +133,7 @@ fn new(
         address: connection.peer.map_or(LOCAL, |peer| peer.ip()),
         policy: process.file.router.read_policy,
         consistency: consistency(&process.file.router),
-        keep: process.file.router.pool_mode == PoolMode::Session,
+        keep: mode == PoolMode::Session,
     };
     Session {
         gate: worker.services.gates.of(&database.name),
@@ -148,6 +149,7 @@ fn new(
         generation,
         participants: Participants::new(borrower),
         block: None,
+        refuses_blocks: mode == PoolMode::Statement,
         settings: Arc::new(settings),
         search_path: SearchPath::default(),
         reading: Arc::default(),

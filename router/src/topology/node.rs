@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 use std::time::Duration;
 
 use switchyard_schema::{NodeTls, Role};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 /// Identity of a node, stable over reloads for the same database, shard and address. Never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +78,20 @@ pub struct Vitals {
     records_decisions: AtomicBool,
     vouched: watch::Sender<Vouched>,
     wake: Arc<Notify>,
+    logins: Logins,
+}
+
+/// Pools log in to a node a few at a time, however many sessions want to: a server that has just come back is not met by all of them.
+#[derive(Debug)]
+struct Logins(Semaphore);
+
+/// A server makes a process for each and checks a password, so that more at a time are not sooner done.
+const LOGINS_AT_A_TIME: usize = 16;
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self(Semaphore::new(LOGINS_AT_A_TIME))
+    }
 }
 
 /// The monitor's latest answered probe.
@@ -149,6 +163,12 @@ impl Node {
     #[must_use]
     pub fn lag(&self) -> Duration {
         Duration::from_millis(self.vitals.lag_ms.load(Ordering::Relaxed))
+    }
+
+    /// A turn to log in, until dropped.
+    pub async fn login(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.vitals.logins.0.acquire().await.ok()
     }
 
     /// Connections now serving a session; the pool counts them with [`Node::acquired`] and [`Node::released`].

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use super::address::is_host;
+use super::pool;
 use super::reader::{Item, Section};
 use super::router::node_tls;
 use super::tables::tables;
 use crate::model::{Address, Database, Node, NodeTls, Role, Shard};
+use crate::pooling::Pooling;
 use crate::shard::MAX_SHARDS;
 
 /// The most a shard can weigh; more would make the ring needlessly dense.
@@ -16,7 +18,7 @@ const MAX_WEIGHT: u32 = 100;
 const RESERVED: [&str; 2] = ["switchyard", "pgbouncer"];
 
 /// `[[databases]]`
-pub(super) fn databases(root: &mut Section<'_>) -> Vec<Database> {
+pub(super) fn databases(root: &mut Section<'_>, pooling: &mut Pooling) -> Vec<Database> {
     let sections = root.sections("databases");
     if sections.is_empty() {
         root.problem("there is no [[databases]]: there is nothing to route", None);
@@ -39,9 +41,12 @@ pub(super) fn databases(root: &mut Section<'_>) -> Vec<Database> {
         let tls = node_tls(&mut section, &NodeTls::default());
         let shards = shards(&mut section, &tls);
         let tables = tables(&mut section, &shards);
+        let name = name.unwrap_or_default().to_owned();
+        let rules = pool::rules(&mut section, "max_db_connections");
+        pooling.databases.insert(name.clone(), rules);
         section.finish();
         databases.push(Database {
-            name: name.unwrap_or_default().to_owned(),
+            name,
             shards,
             tables,
         });

@@ -7,6 +7,7 @@ mod address;
 mod database;
 mod duration;
 mod method;
+mod pool;
 mod reader;
 mod router;
 mod size;
@@ -16,6 +17,7 @@ use toml::de::DeTable;
 
 use crate::diagnostic::Diagnostic;
 use crate::model::Config;
+use crate::pooling::Pooling;
 use reader::{Report, Section};
 
 impl Config {
@@ -44,8 +46,9 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let router = router::router(root.get("router"));
     let log = router::log(root.get("log"));
     let auth = router::auth(root.get("auth"), router.as_ref());
-    let users = router::users(&mut root, auth.as_ref());
-    let databases = database::databases(&mut root);
+    let mut pooling = Pooling::default();
+    let users = router::users(&mut root, auth.as_ref(), &mut pooling);
+    let databases = database::databases(&mut root, &mut pooling);
     let catalog = match root.get("catalog") {
         Some(item) => router::catalog(&item).map(Some),
         None => Some(None),
@@ -57,6 +60,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         auth: auth?,
         users,
         databases,
+        pooling,
         catalog: catalog?,
     })
 }

@@ -1,13 +1,16 @@
 //! `[router]`, `[log]`, `[auth]`, `[[users]]` and `[catalog]`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::address;
+use super::pool;
 use super::reader::{Item, Section};
 use crate::model::{
     Address, Auth, AuthMethod, Catalog, ClientTls, Consistency, LogConfig, LogFormat, NodeTls,
     PoolMode, ReadPolicy, RouterConfig, Secret, SslMode, Timeouts, User,
 };
+use crate::pooling::Pooling;
 
 /// `[router]`; all of it may be left out.
 pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
@@ -16,6 +19,13 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
         return Some(config);
     };
     let mut section = item.section()?;
+    fill(&mut config, &mut section);
+    section.finish();
+    Some(config)
+}
+
+/// Puts what the section says in the place of what the configuration has.
+fn fill(config: &mut RouterConfig, section: &mut Section<'_>) {
     let modes = PoolMode::ALL.map(|mode| (mode.name(), mode));
     let policies = ReadPolicy::ALL.map(|policy| (policy.name(), policy));
     let levels = Consistency::ALL.map(|level| (level.name(), level));
@@ -34,19 +44,6 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
     set(&mut config.pool_mode, section.get("pool_mode"), |item| {
         item.choice(&modes)
     });
-    set(&mut config.pool_size, section.get("pool_size"), |item| {
-        item.integer(1..=10_000)
-    });
-    set(
-        &mut config.max_clients,
-        section.get("max_clients"),
-        |item| item.integer(1..=1_000_000),
-    );
-    set(
-        &mut config.max_login_failures,
-        section.get("max_login_failures"),
-        |item| item.integer(0..=1_000_000),
-    );
     set(
         &mut config.read_policy,
         section.get("read_policy"),
@@ -58,29 +55,61 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
         |item| item.choice(&levels),
     );
     set(
-        &mut config.max_prepared_statements,
-        section.get("max_prepared_statements"),
-        |item| item.integer(1..=100_000),
-    );
-    set(
         &mut config.max_fetch_bytes,
         section.get("max_fetch_bytes"),
         Item::size,
-    );
-    set(
-        &mut config.workspace_sessions,
-        section.get("workspace_sessions"),
-        |item| item.integer(1..=10_000),
     );
     set(
         &mut config.workspace_temp_limit,
         section.get("workspace_temp_limit"),
         Item::size_or_off,
     );
-    timeouts(&mut section, &mut config.timeouts);
-    config.tls = section.get("tls").and_then(|item| client_tls(&item));
-    section.finish();
-    Some(config)
+    counts(section, config);
+    timeouts(section, &mut config.timeouts);
+    set(&mut config.tls, section.get("tls"), |item| {
+        client_tls(item).map(Some)
+    });
+}
+
+fn counts(section: &mut Section<'_>, config: &mut RouterConfig) {
+    let counts: [(&'static str, &mut u32, RangeInclusive<u32>); 9] = [
+        ("pool_size", &mut config.pool_size, 1..=pool::MOST),
+        ("min_pool_size", &mut config.min_pool_size, 0..=pool::MOST),
+        (
+            "reserve_pool_size",
+            &mut config.reserve_pool_size,
+            0..=pool::MOST,
+        ),
+        (
+            "max_db_connections",
+            &mut config.max_db_connections,
+            0..=pool::MOST,
+        ),
+        (
+            "max_user_connections",
+            &mut config.max_user_connections,
+            0..=pool::MOST,
+        ),
+        ("max_clients", &mut config.max_clients, 1..=1_000_000),
+        (
+            "max_login_failures",
+            &mut config.max_login_failures,
+            0..=1_000_000,
+        ),
+        (
+            "max_prepared_statements",
+            &mut config.max_prepared_statements,
+            1..=100_000,
+        ),
+        (
+            "workspace_sessions",
+            &mut config.workspace_sessions,
+            1..=10_000,
+        ),
+    ];
+    for (key, field, allowed) in counts {
+        set(field, section.get(key), |item| item.integer(allowed));
+    }
 }
 
 /// Puts what was read in the place of the default. A value that is wrong has been reported and changes nothing.
@@ -98,6 +127,8 @@ fn timeouts(section: &mut Section<'_>, timeouts: &mut Timeouts) {
         idle_transaction,
         query,
         query_wait,
+        reserve_pool,
+        server_login_retry,
         connect,
         server_idle,
         server_lifetime,
@@ -105,10 +136,12 @@ fn timeouts(section: &mut Section<'_>, timeouts: &mut Timeouts) {
         health_timeout,
         max_replica_lag,
     } = timeouts;
-    let always: [(&'static str, &mut Duration); 7] = [
+    let always: [(&'static str, &mut Duration); 9] = [
         ("drain_timeout", drain),
         ("client_login_timeout", client_login),
         ("query_wait_timeout", query_wait),
+        ("reserve_pool_timeout", reserve_pool),
+        ("server_login_retry", server_login_retry),
         ("connect_timeout", connect),
         ("health_interval", health_interval),
         ("health_timeout", health_timeout),
@@ -206,7 +239,11 @@ pub(super) fn auth(item: Option<Item<'_>>, router: Option<&RouterConfig>) -> Opt
 }
 
 /// `[[users]]`
-pub(super) fn users(root: &mut Section<'_>, auth: Option<&Auth>) -> Vec<User> {
+pub(super) fn users(
+    root: &mut Section<'_>,
+    auth: Option<&Auth>,
+    pooling: &mut Pooling,
+) -> Vec<User> {
     let mut users: Vec<User> = Vec::new();
     let sections = root.sections("users");
     if sections.is_empty() {
@@ -223,6 +260,7 @@ pub(super) fn users(root: &mut Section<'_>, auth: Option<&Auth>) -> Vec<User> {
                 Some("set password, password_env or password_file"),
             );
         }
+        let rules = pool::rules(&mut section, "max_user_connections");
         section.finish();
         let Some((item, name)) = name.and_then(|item| item.name().map(|name| (item.clone(), name)))
         else {
@@ -231,6 +269,7 @@ pub(super) fn users(root: &mut Section<'_>, auth: Option<&Auth>) -> Vec<User> {
         if users.iter().any(|user| user.name == name) {
             item.problem(format!("user {name:?} is there twice"), None);
         }
+        pooling.users.insert(name.to_owned(), rules);
         users.push(User {
             name: name.to_owned(),
             password: password.into_secret(),

@@ -391,7 +391,7 @@ fn secrets_are_not_printed() {
 fn all_problems_come_at_once_with_their_places() {
     let text = r#"[router]
 listen = "6432"
-pool_mode = "statement"
+pool_mode = "portal"
 pool_size = 0
 poolsize = 5
 drain_timeout = 30
@@ -412,7 +412,7 @@ nodes = []
         problems(text),
         [
             r#"line 2, column 10: router.listen: is not an address (host:port, like "127.0.0.1:6432" or "[::1]:6432")"#,
-            r#"line 3, column 13: router.pool_mode: "statement" is not known here (allowed are transaction, session)"#,
+            r#"line 3, column 13: router.pool_mode: "portal" is not known here (allowed are transaction, session, statement)"#,
             r#"line 4, column 13: router.pool_size: must be from 1 to 10000"#,
             r#"line 5, column 1: router.poolsize: is not a key of this section (did you mean pool_size?)"#,
             r#"line 6, column 17: router.drain_timeout: is not a duration (a number and a unit in quotes, like "100ms", "5s", "2m", "1h" or "7d")"#,

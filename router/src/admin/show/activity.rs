@@ -14,7 +14,6 @@ type Place<'a> = Option<Located<'a>>;
 
 pub(super) fn pools(view: &View) -> Table {
     const REMOVED: &str = "removed";
-    let mode = view.settings.file.router.pool_mode.name();
     let pools = view.pools.iter().map(|pool| (pool, view.node(pool.node)));
     List::of(pools)
         .text("database", |(pool, _)| &*pool.database)
@@ -33,7 +32,10 @@ pub(super) fn pools(view: &View) -> Table {
         .number("sv_idle", |(pool, _)| pool.idle)
         .number("pool_size", |(pool, _)| pool.size)
         .number("waited", |(pool, _)| pool.waited)
-        .text("pool_mode", |_| mode)
+        .text("pool_mode", |(pool, _)| {
+            let file = &view.settings.file;
+            file.pool(&pool.database, &pool.user).mode.name()
+        })
         .text("purpose", |(pool, _)| pool.purpose.label())
         .done()
 }
@@ -172,15 +174,25 @@ pub(super) fn lists(view: &View) -> Table {
 }
 
 pub(super) fn users(view: &View) -> Table {
-    let router = &view.settings.file.router;
+    let file = &view.settings.file;
+    let rules = |name: &str| {
+        let rules = file.pooling.users.get(name);
+        rules.copied().unwrap_or_default()
+    };
     let clients = |name: &str| {
         let clients = view.clients.iter();
         clients.filter(|client| *client.user == *name).count()
     };
     List::of(view.settings.users.iter())
         .text("name", |user| user.name.to_string())
-        .number("pool_size", |_| router.pool_size)
-        .text("pool_mode", |_| router.pool_mode.name())
+        .number("pool_size", |user| rules(&user.name).size)
+        .text("pool_mode", |user| {
+            rules(&user.name).mode.map(|mode| mode.name())
+        })
+        .number("max_user_connections", |user| {
+            let own = rules(&user.name).max_connections;
+            own.unwrap_or(file.router.max_user_connections)
+        })
         .number("current_connections", |user| clients(&user.name))
         .text("admin", |user| if user.admin { "yes" } else { "no" })
         .done()

@@ -9,7 +9,8 @@ use crate::admin::view::{Located, View};
 use crate::topology::{DatabaseTopology, Observed, Shard};
 
 pub(super) fn databases(view: &View) -> Table {
-    let router = &view.settings.file.router;
+    // What holds for a user of whom nothing is said.
+    let config = |database: &Arc<DatabaseTopology>| view.settings.file.pool(&database.name, "");
     List::of(view.topology.databases.values())
         .text("name", |database| &*database.name)
         .number("shards", |database| database.shards.len())
@@ -17,8 +18,15 @@ pub(super) fn databases(view: &View) -> Table {
             let shards = database.shards.iter();
             shards.map(|shard| shard.nodes.len()).sum::<usize>()
         })
-        .number("pool_size", |_| router.pool_size)
-        .text("pool_mode", |_| router.pool_mode.name())
+        .number("pool_size", |database| config(database).size)
+        .number("min_pool_size", |database| config(database).min_size)
+        .number("reserve_pool_size", |database| {
+            config(database).reserve_size
+        })
+        .text("pool_mode", |database| config(database).mode.name())
+        .number("max_connections", |database| {
+            config(database).max_db_connections
+        })
         .number("current_connections", |database| {
             let pools = view.pools.iter();
             pools

@@ -73,6 +73,13 @@ fn config(view: &View) -> Table {
         ("tls", tls.to_owned()),
         ("pool_mode", router.pool_mode.name().to_owned()),
         ("pool_size", router.pool_size.to_string()),
+        ("min_pool_size", router.min_pool_size.to_string()),
+        ("reserve_pool_size", router.reserve_pool_size.to_string()),
+        ("max_db_connections", router.max_db_connections.to_string()),
+        (
+            "max_user_connections",
+            router.max_user_connections.to_string(),
+        ),
         ("max_clients", router.max_clients.to_string()),
         ("max_login_failures", router.max_login_failures.to_string()),
         (
@@ -98,6 +105,8 @@ fn config(view: &View) -> Table {
         ),
         ("query_timeout", optional(timeouts.query)),
         ("query_wait_timeout", duration(timeouts.query_wait)),
+        ("reserve_pool_timeout", duration(timeouts.reserve_pool)),
+        ("server_login_retry", duration(timeouts.server_login_retry)),
         ("connect_timeout", duration(timeouts.connect)),
         ("server_idle_timeout", optional(timeouts.server_idle)),
         ("server_lifetime", optional(timeouts.server_lifetime)),
@@ -130,7 +139,8 @@ mod tests {
     fn the_map_says_where_data_lies() {
         assert_eq!(
             row(Topic::Databases, 0),
-            "name=shop shards=2 nodes=3 pool_size=20 pool_mode=transaction current_connections=5 clients=1 \
+            "name=shop shards=2 nodes=3 pool_size=20 min_pool_size=0 reserve_pool_size=0 pool_mode=transaction \
+             max_connections=0 current_connections=5 clients=1 \
              epoch=0 generation=1 problems=0 paused=1 disabled=0"
         );
         assert_eq!(
@@ -177,7 +187,7 @@ mod tests {
         assert!(stats.starts_with(&totals) && totals.ends_with("plan_cache_misses=0"));
         assert_eq!(row(Topic::Totals, 1), "name=total_query_count value=1");
         assert_eq!(
-            row(Topic::Config, 12),
+            row(Topic::Config, 16),
             "key=read_policy value=least-connections"
         );
     }

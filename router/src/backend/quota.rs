@@ -1,0 +1,111 @@
+//! Connections that several pools may have together: those of one database, or of one user, on a node.
+//!
+//! A pool that may have more but for its quota is *starved*: what other pools have at rest is closed for it, and what they give up
+//! goes to starved pools in turn. Invariant: no lock of a pool is held while another pool is looked at.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::pool::{Pool, Served};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Quota {
+    limit: usize,
+    open: AtomicUsize,
+    /// Whether `pools.starved` has something in it.
+    has_starved: AtomicBool,
+    pools: Mutex<SharedBy>,
+}
+
+#[derive(Debug, Default)]
+struct SharedBy {
+    members: Vec<Weak<Pool>>,
+    starved: VecDeque<Weak<Pool>>,
+}
+
+impl Quota {
+    /// So many connections together.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            open: AtomicUsize::new(0),
+            has_starved: AtomicBool::new(false),
+            pools: Mutex::default(),
+        }
+    }
+
+    /// The pool is one of those it is for.
+    pub(super) fn join(&self, pool: &Arc<Pool>) {
+        self.lock().members.push(Arc::downgrade(pool));
+    }
+
+    /// The right to one connection more.
+    pub(super) fn take(&self) -> bool {
+        let more = |open| (open < self.limit).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+            .is_ok()
+    }
+
+    /// So many connections are no more.
+    pub(super) fn release(&self, count: usize) {
+        self.open.fetch_sub(count, Ordering::SeqCst);
+    }
+
+    /// The pool waits for a right that it could not take.
+    pub(super) fn starve(&self, pool: &Arc<Pool>) {
+        let mut pools = self.lock();
+        pools.starved.push_back(Arc::downgrade(pool));
+        self.has_starved.store(true, Ordering::SeqCst);
+    }
+
+    /// Gives starved pools what there is, closing connections that rest elsewhere. To be called when something has been released,
+    /// or has come to rest.
+    pub(super) fn serve(&self) {
+        while self.has_starved.load(Ordering::SeqCst) {
+            let Some(pool) = self.next_starved() else {
+                return;
+            };
+            let is_there = self.open.load(Ordering::SeqCst) < self.limit;
+            let served = match is_there || self.evict(&pool) {
+                true => pool.serve_next(),
+                false => Served::Denied,
+            };
+            match served {
+                Served::All => {}
+                Served::One => self.starve(&pool),
+                Served::Denied => {
+                    let mut pools = self.lock();
+                    pools.starved.push_front(Arc::downgrade(&pool));
+                    self.has_starved.store(true, Ordering::SeqCst);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next_starved(&self) -> Option<Arc<Pool>> {
+        let mut pools = self.lock();
+        let next = std::iter::from_fn(|| pools.starved.pop_front()).find_map(|pool| pool.upgrade());
+        self.has_starved
+            .store(!pools.starved.is_empty(), Ordering::SeqCst);
+        next
+    }
+
+    /// Closes a connection at rest in another pool than this one. False if there is none.
+    fn evict(&self, starved: &Arc<Pool>) -> bool {
+        let members: Vec<_> = {
+            let mut pools = self.lock();
+            pools.members.retain(|pool| pool.strong_count() > 0);
+            pools.members.iter().filter_map(Weak::upgrade).collect()
+        };
+        let mut others = members.iter().filter(|pool| !Arc::ptr_eq(pool, starved));
+        others.any(|pool| pool.close_one())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SharedBy> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
