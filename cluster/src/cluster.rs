@@ -1,10 +1,9 @@
 //! Servers put together: a sharded database, its catalog, and a plain server to compare with.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::psql::Psql;
-use crate::{Error, Install, Local, Node, Provider, SUPERUSER, Settings};
+use crate::session::{Login, Session};
+use crate::{Error, Local, Node, Provider, SUPERUSER, Settings};
 
 /// The role that applications log in as; it owns the database.
 pub const APP_USER: &str = "app";
@@ -84,7 +83,6 @@ pub struct Cluster {
     catalog: Option<Box<dyn Node>>,
     oracle: Option<Box<dyn Node>>,
     spec: ClusterSpec,
-    psql: PathBuf,
     provider: Arc<dyn Provider>,
 }
 
@@ -96,11 +94,9 @@ impl Cluster {
 
     /// Starts a cluster on a provider. One that keeps data is found again if `spec` has not changed.
     pub fn start_with(provider: Arc<dyn Provider>, spec: ClusterSpec) -> Result<Cluster, Error> {
-        let psql = Install::find(None)?.client("psql");
         let start = &Start {
             provider: provider.as_ref(),
             spec: &spec,
-            psql: &psql,
         };
         let (shards, catalog, oracle) = std::thread::scope(|scope| {
             let shards: Vec<_> = (0..spec.shards)
@@ -120,7 +116,6 @@ impl Cluster {
             catalog: catalog?,
             oracle: oracle?,
             spec,
-            psql,
             provider,
         })
     }
@@ -188,14 +183,9 @@ impl Cluster {
         ))
     }
 
-    /// Runs SQL in the database as its owner; rows come back one per line, columns separated by `|`.
+    /// Runs SQL in the database as its owner, several statements in one transaction; rows come back one per line, columns separated by `|`.
     pub fn sql(&self, node: &dyn Node, sql: &str) -> Result<String, Error> {
-        self.owner(node).run(sql)
-    }
-
-    /// Runs a script of psql's as the database's owner.
-    pub(crate) fn run_script(&self, node: &dyn Node, script: &[u8]) -> Result<(), Error> {
-        self.owner(node).run_script(script).map(drop)
+        self.owner(node)?.run(sql)
     }
 
     /// Runs SQL as the superuser in any database of a server.
@@ -205,34 +195,27 @@ impl Cluster {
         database: &str,
         sql: &str,
     ) -> Result<String, Error> {
-        superuser(&self.psql, self.provider.as_ref(), node, database).run(sql)
+        superuser(self.provider.as_ref(), node, database)?.run(sql)
     }
 
-    fn owner<'a>(&'a self, node: &'a dyn Node) -> Psql<'a> {
-        let (password, database) = (&self.spec.password, &self.spec.database);
-        Psql {
-            program: &self.psql,
+    /// A session of the database's owner.
+    pub(crate) fn owner(&self, node: &dyn Node) -> Result<Session, Error> {
+        Session::open(Login {
             node,
             user: APP_USER,
-            password,
-            database,
-        }
+            password: &self.spec.password,
+            database: &self.spec.database,
+        })
     }
 }
 
-fn superuser<'a>(
-    program: &'a Path,
-    provider: &'a dyn Provider,
-    node: &'a dyn Node,
-    database: &'a str,
-) -> Psql<'a> {
-    Psql {
-        program,
+fn superuser(provider: &dyn Provider, node: &dyn Node, database: &str) -> Result<Session, Error> {
+    Session::open(Login {
         node,
         user: SUPERUSER,
         password: provider.superuser_password(),
         database,
-    }
+    })
 }
 
 impl Drop for Cluster {
@@ -257,7 +240,6 @@ impl Drop for Cluster {
 struct Start<'a> {
     provider: &'a dyn Provider,
     spec: &'a ClusterSpec,
-    psql: &'a Path,
 }
 
 impl Start<'_> {
@@ -297,8 +279,8 @@ impl Start<'_> {
 
     /// Makes the role and its database, unless they are there.
     fn prepare(&self, node: &dyn Node, role: &str, database: &str) -> Result<(), Error> {
-        let superuser = superuser(self.psql, self.provider, node, "postgres");
-        let is_there =
+        let mut superuser = superuser(self.provider, node, "postgres")?;
+        let mut is_there =
             |sql: String| Ok::<bool, Error>(!node.is_new() && superuser.run(&sql)? == "1");
         if is_there(format!(
             "SELECT 1 FROM pg_database WHERE datname = '{database}'"
@@ -308,12 +290,14 @@ impl Start<'_> {
         let password = self.spec.password.replace('\'', "''");
         let known = is_there(format!("SELECT 1 FROM pg_roles WHERE rolname = '{role}'"))?;
         let verb = if known { "ALTER" } else { "CREATE" };
-        superuser.run_each(&[
-            &format!("{verb} ROLE \"{role}\" LOGIN PASSWORD '{password}'"),
-            &format!("CREATE DATABASE \"{database}\" OWNER \"{role}\""),
-            &MAY_REMEMBER.replace("$ROLE", role),
-        ])?;
-        Ok(())
+        let statements = [
+            format!("{verb} ROLE \"{role}\" LOGIN PASSWORD '{password}'"),
+            format!("CREATE DATABASE \"{database}\" OWNER \"{role}\""),
+            MAY_REMEMBER.replace("$ROLE", role),
+        ];
+        statements
+            .iter()
+            .try_for_each(|sql| superuser.run(sql).map(drop))
     }
 }
 

@@ -33,6 +33,23 @@ pub enum Error {
         /// Its exit status and what it said.
         output: String,
     },
+    /// A server cannot be reached, or was lost.
+    #[error("server {server} does not answer")]
+    Unreached {
+        /// The server.
+        server: String,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A server has refused a login or SQL, or does not speak as one.
+    #[error("server {server}: {message}")]
+    Refused {
+        /// The server.
+        server: String,
+        /// What it said.
+        message: String,
+    },
     /// The account the servers must run as cannot be had.
     #[error("PostgreSQL refuses to run as root, and no unprivileged account can be used: {0}")]
     Account(String),

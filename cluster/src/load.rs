@@ -95,22 +95,21 @@ impl Cluster {
     }
 
     fn fill(&self, node: &dyn Node, portion: &Portion, before: &str) -> Result<(), LoadError> {
-        let mut script = format!("{before};\n").into_bytes();
+        let mut session = self.owner(node)?;
+        session.run(before)?;
         for (table, lines) in portion {
-            script.extend_from_slice(format!("COPY {table} FROM STDIN;\n").as_bytes());
-            script.extend_from_slice(lines);
-            script.extend_from_slice(b"\\.\n");
+            session.copy(&format!("COPY {table} FROM STDIN"), lines)?;
         }
-        script.extend_from_slice(ANALYZE);
-        Ok(self.run_script(node, &script)?)
+        let analyze = session.run(ANALYZE)?;
+        session.run(&analyze)?;
+        Ok(())
     }
 }
 
-/// Has PostgreSQL look what there is now, for its plans. The system's own tables are left out: there it takes longer than all else.
-const ANALYZE: &[u8] = b"\
+/// A statement that has PostgreSQL look what there is now, for its plans. The system's own tables are left out: there it takes longer than all else.
+const ANALYZE: &str = "\
 SELECT 'ANALYZE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
- WHERE relkind IN ('r', 'p') AND relnamespace <> ALL ('{pg_catalog,information_schema,pg_toast}'::regnamespace[]) \\gexec
-";
+ WHERE relkind IN ('r', 'p') AND relnamespace <> ALL ('{pg_catalog,information_schema,pg_toast}'::regnamespace[])";
 
 /// What one server gets: each table's lines, in loading order.
 type Portion = Vec<(String, Vec<u8>)>;
