@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::proven::Proven;
+use switchyard_schema::hba::{Hba, IdentMaps, LineError};
 use switchyard_schema::{Config, Diagnostic, Secret};
 
 /// Everything the router runs by.
@@ -20,6 +22,8 @@ pub struct Settings {
     pub file: Config,
     /// Who may log in.
     pub users: Users,
+    /// By what rules, and whose certificates stand for whom.
+    pub rules: Rules,
     /// The catalog's password, if it has one.
     pub catalog_password: Option<Password>,
 }
@@ -55,31 +59,101 @@ pub struct User {
     pub name: Arc<str>,
     /// The password, if one is configured.
     pub password: Option<Password>,
-    /// Whether the admin console is open to the user.
-    pub admin: bool,
+    /// What it has proven by logging in.
+    pub proven: Arc<Proven>,
+    /// What the admin console lets the user do.
+    pub rights: Rights,
+}
+
+/// What somebody may do on the admin console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rights {
+    /// Nothing: it is closed.
+    #[default]
+    None,
+    /// Look: `stats = true`.
+    Show,
+    /// All that can be done: `admin = true`.
+    All,
+}
+
+impl Rights {
+    fn of(user: &switchyard_schema::User) -> Self {
+        match (user.admin, user.stats) {
+            (true, _) => Self::All,
+            (false, true) => Self::Show,
+            (false, false) => Self::None,
+        }
+    }
+}
+
+/// `hba_file` and `ident_file`, read.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// The rules.
+    pub hba: Hba,
+    /// The maps they name.
+    pub maps: IdentMaps,
 }
 
 /// The users by name.
 #[derive(Clone, Debug, Default)]
-pub struct Users(BTreeMap<Arc<str>, User>);
+pub struct Users {
+    listed: BTreeMap<Arc<str>, User>,
+    /// What users have proven, for as long as the process lasts.
+    proven: Arc<Proven>,
+}
 
 impl Users {
     /// The user of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&User> {
-        self.0.get(name)
+        self.listed.get(name)
+    }
+
+    /// The user of that name as nodes are told: one of the configuration, or one that was looked up and has logged in.
+    #[must_use]
+    pub fn known(&self, name: &str) -> Option<User> {
+        let found = || {
+            self.proven.of(name).map(|_| User {
+                name: name.into(),
+                password: None,
+                proven: Arc::clone(&self.proven),
+                rights: Rights::None,
+            })
+        };
+        self.get(name).cloned().or_else(found)
+    }
+
+    /// What users have proven.
+    #[must_use]
+    pub fn proven(&self) -> &Arc<Proven> {
+        &self.proven
+    }
+
+    /// Takes over what has been proven under the settings before these.
+    pub fn go_on_from(&mut self, proven: Arc<Proven>) {
+        for user in self.listed.values_mut() {
+            user.proven = Arc::clone(&proven);
+        }
+        self.proven = proven;
     }
 
     /// All users, by name.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
-        self.0.values()
+        self.listed.values()
     }
 }
 
 impl FromIterator<User> for Users {
     fn from_iter<I: IntoIterator<Item = User>>(users: I) -> Self {
         let by_name = |user: User| (Arc::clone(&user.name), user);
-        Self(users.into_iter().map(by_name).collect())
+        let mut listed = Self {
+            listed: users.into_iter().map(by_name).collect(),
+            proven: Arc::default(),
+        };
+        listed.go_on_from(Arc::default());
+        listed
     }
 }
 
@@ -103,6 +177,14 @@ pub enum ConfigError {
         /// What is wrong.
         problems: Vec<Diagnostic>,
     },
+    /// A file of rules does not fit the rest.
+    #[error("{}: {reason}", .path.display())]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A secret is not where the file says it is.
     #[error("{}: password of {owner}: {reason}", .path.display())]
     Secret {
@@ -113,6 +195,58 @@ pub enum ConfigError {
         /// Why it could not be had.
         reason: String,
     },
+}
+
+impl Rules {
+    fn load(file: &Config) -> Result<Self, ConfigError> {
+        let auth = &file.auth;
+        let hba = auth.hba_file.as_deref();
+        let maps = auth.ident_file.as_deref();
+        let rules = Self {
+            hba: hba.map_or(Ok(Hba::default()), |path| read_rules(path, Hba::parse))?,
+            maps: maps.map_or(Ok(IdentMaps::default()), |path| {
+                read_rules(path, IdentMaps::parse)
+            })?,
+        };
+        let unknown = {
+            let mut named = rules.hba.maps().chain(auth.cert_map.as_deref());
+            named.find(|map| !rules.maps.has(map)).map(str::to_owned)
+        };
+        let tls = file.router.tls.as_ref();
+        let checks = tls.is_some_and(|tls| tls.client_ca.is_some());
+        let reason = match unknown {
+            Some(map) => format!("there is no map \"{map}\" in ident_file"),
+            None if rules.hba.wants_certificates() && !checks => {
+                "certificates need cert, key and client_ca in [router.tls]".to_owned()
+            }
+            None => return Ok(rules),
+        };
+        let path = hba.or(maps).unwrap_or(Path::new("")).to_owned();
+        Err(ConfigError::Rules { path, reason })
+    }
+}
+
+fn read_rules<T>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, Vec<LineError>>,
+) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text).map_err(|errors| {
+        let problem = |(line, message)| Diagnostic {
+            line,
+            column: 1,
+            key: String::new(),
+            message,
+            hint: None,
+        };
+        ConfigError::Invalid {
+            path: path.to_owned(),
+            problems: errors.into_iter().map(problem).collect(),
+        }
+    })
 }
 
 fn lines(path: &Path, problems: &[Diagnostic]) -> String {
@@ -200,7 +334,8 @@ impl Settings {
                 Ok(User {
                     name: user.name.as_str().into(),
                     password: reveal(format!("user \"{}\"", user.name), user.password.as_ref())?,
-                    admin: user.admin,
+                    proven: Arc::default(),
+                    rights: Rights::of(user),
                 })
             })
             .collect::<Result<Users, ConfigError>>()?;
@@ -209,9 +344,11 @@ impl Settings {
             .as_ref()
             .and_then(|catalog| catalog.password.as_ref());
         let catalog_password = reveal("the catalog".to_owned(), catalog)?;
+        let rules = Rules::load(&file)?;
         Ok(Self {
             path: path.to_owned(),
             users,
+            rules,
             catalog_password,
             file,
         })

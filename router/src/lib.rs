@@ -24,6 +24,7 @@ pub mod merge;
 pub mod metrics;
 pub mod plan;
 pub mod process;
+pub mod proven;
 pub mod relations;
 pub mod session;
 pub mod sql;

@@ -108,12 +108,16 @@ impl Services {
                     .get(&key.user)
                     .and_then(|user| user.password.as_ref())
                     .cloned(),
+                proven: Arc::clone(settings.users.proven()),
                 scram_keys: ScramKeys::default(),
                 database: key.database.to_string(),
                 prepared_limit: router.max_prepared_statements as usize,
                 tls: NodeTls::new(&node.tls)?,
                 timeout: router.timeouts.connect,
-                application_name: None,
+                settings: match key.purpose {
+                    Purpose::Sessions | Purpose::Workspaces => &[],
+                    Purpose::Logins => LOGIN_SETTINGS,
+                },
             };
             let (size, min, reserve) = match key.purpose {
                 Purpose::Sessions => {
@@ -121,6 +125,7 @@ impl Services {
                     (config.size, config.min_size, config.reserve_size)
                 }
                 Purpose::Workspaces => (router.workspace_sessions, 0, 0),
+                Purpose::Logins => (LOOKUPS, 0, 0),
             };
             let limits = PoolLimits {
                 size: size as usize,
@@ -146,6 +151,14 @@ impl Services {
         })
     }
 }
+
+/// Users that are looked up at a time, on each node.
+const LOOKUPS: u32 = 4;
+/// What those connections begin with that look users up: what names mean depends on nobody.
+const LOGIN_SETTINGS: &[(&str, &str)] = &[
+    ("application_name", "switchyard auth_query"),
+    ("search_path", ""),
+];
 
 /// What one worker thread's sessions share. The locks are of this thread alone and never held over a wait.
 #[derive(Debug)]

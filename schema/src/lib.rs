@@ -6,6 +6,7 @@
 //! Reading order: [`model`](Config) is what a configuration says; `file` reads it; [`Key`] is a value that decides a shard;
 //! [`hash`] is PostgreSQL's own hash of it; [`BucketMap`] places the hash; [`KeyMap`] joins all that into one function.
 
+mod access;
 mod balance;
 mod bucket;
 mod choices;
@@ -13,6 +14,7 @@ mod defaults;
 mod diagnostic;
 mod file;
 pub mod hash;
+pub mod hba;
 mod key;
 mod list;
 mod literal;
@@ -26,15 +28,15 @@ mod shard;
 mod shard_sql;
 mod shift;
 
+pub use access::{Auth, AuthMethod, User, UserLookup};
 pub use bucket::{BUCKETS, Bucket, BucketMap, BucketMapError, bucket_sql};
 pub use diagnostic::Diagnostic;
 pub use key::{Key, KeyError, KeyFamily, KeyType, Numeric};
 pub use list::ListMap;
 pub use model::{
-    Address, Auth, AuthMethod, Catalog, ClientTls, Config, Consistency, Database, Distribution,
-    ListEntry, Literal, LiteralForm, LogConfig, LogFormat, Method, Node, NodeTls, PoolMode,
-    RangeEntry, ReadPolicy, Role, RouterConfig, Secret, Shard, ShardKey, SslMode, Table, TableName,
-    Timeouts, User,
+    Address, Catalog, ClientTls, Config, Consistency, Database, Distribution, ListEntry, Literal,
+    LiteralForm, LogConfig, LogFormat, Method, Node, NodeTls, PoolMode, RangeEntry, ReadPolicy,
+    Role, RouterConfig, Secret, Shard, ShardKey, SslMode, Table, TableName, Timeouts,
 };
 pub use modulo::{ModuloMap, remainder_sql};
 pub use placement::{Collation, KeyMap, NoShard, Placement, ResolveError};

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::access::{Auth, User};
 use crate::pooling::Pooling;
 use crate::shard::ShardIndex;
 
@@ -40,6 +41,8 @@ impl Config {
             tls.client_ca.as_mut().map(resolve);
         }
         self.router.unix_socket_dir.as_mut().map(resolve);
+        self.auth.hba_file.as_mut().map(resolve);
+        self.auth.ident_file.as_mut().map(resolve);
         let secrets = self.users.iter_mut().filter_map(|u| u.password.as_mut());
         let catalog = self.catalog.as_mut();
         let (catalog_secret, catalog_tls) = match catalog {
@@ -234,35 +237,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// `[auth]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auth {
-    /// How clients prove who they are.
-    pub method: AuthMethod,
-}
-
-/// How clients prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// Not at all.
-    Trust,
-    /// By password, SCRAM-SHA-256.
-    ScramSha256,
-    /// By a TLS certificate whose common name is the user.
-    Cert,
-}
-
-/// `[[users]]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// The user's name, here and on the nodes.
-    pub name: String,
-    /// What the client proves to the router and the router to the nodes.
-    pub password: Option<Secret>,
-    /// Whether the user may use the admin console.
-    pub admin: bool,
 }
 
 /// Where a password is.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchyard_cluster::{Cluster, ClusterSpec, Stop};
-use switchyard_router::config::{Password, User};
+use switchyard_router::config::{Password, Rights, User};
 use switchyard_router::topology::builder::{Builder, DatabaseState};
 use switchyard_router::topology::link::{Link, Visitor};
 use switchyard_router::topology::monitor::Monitor;
@@ -62,7 +62,8 @@ impl Watched {
         let user = User {
             name: switchyard_cluster::APP_USER.into(),
             password: Some(Password::new(&cluster.spec().password)),
-            admin: true,
+            proven: Arc::default(),
+            rights: Rights::All,
         };
         let visitor = Visitor::new(&user, Duration::from_secs(2), Duration::from_millis(500));
         let mut monitor = Monitor::default();

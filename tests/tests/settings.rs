@@ -6,6 +6,9 @@
     reason = "test code fails by panicking"
 )]
 
+#[path = "settings/access.rs"]
+mod access;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 

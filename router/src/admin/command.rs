@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::order::Order;
+use crate::config::Rights;
 
 /// A command of the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,15 @@ impl std::error::Error for UnknownCommand {}
 const ECHO: usize = 60;
 
 impl Command {
+    /// What it takes to run it. Whoever adds a command says here what it needs; all that is not shown needs all.
+    #[must_use]
+    pub fn demands(&self) -> Rights {
+        match self {
+            Self::Show(_) | Self::Ignored(_) | Self::Empty => Rights::Show,
+            Self::Reload | Self::Order(_) => Rights::All,
+        }
+    }
+
     /// Reads one statement.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The console's session: the simple and the extended query protocol over [`Command`]s.
 //!
-//! Invariant: a console holds no connection to a node and blocks nobody. Anybody may open it whom the configuration
-//! calls an admin; others are refused before they see anything.
+//! Invariant: a console holds no connection to a node and blocks nobody. Those may open it to whom the configuration gives rights; others
+//! are refused before they see anything. What a command needs is [`Command::demands`], and it is looked at before each is run.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,6 +19,7 @@ use super::order::Order;
 use super::show;
 use super::table::{ColumnType, Table};
 use super::view::View;
+use crate::config::Rights;
 use crate::listener::Drain;
 
 /// What the console works on.
@@ -38,8 +39,8 @@ pub trait Office: Sync {
 pub struct Visitor {
     /// The user's name.
     pub user: String,
-    /// Whether the configuration calls the user an admin.
-    pub admin: bool,
+    /// What it may do.
+    pub rights: Rights,
     /// The process number to report.
     pub pid: i32,
     /// The cancel secret to report.
@@ -70,13 +71,14 @@ where
         stream,
         input: leftover,
         output: BytesMut::new(),
+        rights: visitor.rights,
         office,
         statements: HashMap::new(),
         portals: HashMap::new(),
         skipping: false,
     };
-    if !visitor.admin {
-        let message = "the admin console is open to users with admin = true only";
+    if visitor.rights == Rights::None {
+        let message = "the admin console is open to users with admin = true or stats = true only";
         return console
             .farewell(SqlState::INSUFFICIENT_PRIVILEGE, message)
             .await;
@@ -95,6 +97,7 @@ struct Console<'a, S, O> {
     stream: S,
     input: BytesMut,
     output: BytesMut,
+    rights: Rights,
     office: &'a O,
     statements: HashMap<Box<[u8]>, Command>,
     portals: HashMap<Box<[u8]>, Portal>,
@@ -112,6 +115,7 @@ struct Portal {
 
 /// What a message did wrong.
 enum Wrong {
+    Denied,
     Command(UnknownCommand),
     Name(String),
     Limit,
@@ -256,6 +260,9 @@ where
 
     /// Runs a command. What has rows returns them; everything else is answered at once.
     async fn run(&mut self, command: &Command) -> Result<Option<Table>, Wrong> {
+        if self.rights < command.demands() {
+            return Err(Wrong::Denied);
+        }
         match command {
             Command::Show(topic) => return Ok(Some(show::show(*topic, &self.office.view()))),
             Command::Reload => self.office.reload().await.map_err(Wrong::Reload)?,
@@ -377,6 +384,10 @@ where
 
     fn report(&mut self, wrong: &Wrong) {
         let (sqlstate, message, hint) = match wrong {
+            Wrong::Denied => {
+                let message = "admin access needed".to_owned();
+                (SqlState::INSUFFICIENT_PRIVILEGE, message, None)
+            }
             Wrong::Command(error) => (
                 SqlState::SYNTAX_ERROR,
                 error.to_string(),

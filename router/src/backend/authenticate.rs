@@ -6,12 +6,16 @@
 )]
 
 use postgres_protocol::authentication::md5_hash;
+use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Authentication, Mechanisms, Message};
 use switchyard_wire::frontend::encode;
-use switchyard_wire::scram::{ClientBinding, ClientError, Nonce, SCRAM_SHA_256_PLUS, ScramClient};
+use switchyard_wire::scram::{
+    ClientBinding, ClientError, ClientKeys, Nonce, SCRAM_SHA_256_PLUS, ScramClient, Verifier,
+};
 
 use super::connection::{ConnectError, ConnectOptions, Connection, decode, refused, unexpected};
 use crate::config::Password;
+use crate::proven::Proof;
 use crate::startup::tls::certificate;
 
 impl Connection {
@@ -28,7 +32,8 @@ impl Connection {
                     encode::password(&mut self.output, password(options)?.reveal().as_bytes());
                 }
                 Message::Authentication(Authentication::Md5Password { salt }) => {
-                    let password = password(options)?.reveal().as_bytes();
+                    let password = password(options)?;
+                    let password = password.reveal().as_bytes();
                     let hashed = md5_hash(options.user.as_bytes(), password, salt);
                     encode::password(&mut self.output, hashed.as_bytes());
                 }
@@ -84,9 +89,7 @@ impl Connection {
             Message::ErrorResponse(fields) => return Err(refused(&fields)),
             other => return Err(unexpected(&other)),
         };
-        let password = password(options)?.reveal();
-        let (salt, iterations) = (challenged.salt(), challenged.iterations());
-        let keys = options.scram_keys.of(password, salt, iterations);
+        let keys = keys(options, challenged.salt(), challenged.iterations())?;
         let proof = challenged.prove(&keys);
         encode::sasl_response(&mut self.output, proof.message());
         self.flush().await?;
@@ -105,12 +108,52 @@ fn untrue(error: ClientError) -> ConnectError {
     ConnectError::Protocol(error.to_string())
 }
 
-fn password(options: &ConnectOptions) -> Result<&Password, ConnectError> {
-    options.password.as_ref().ok_or_else(|| {
-        ConnectError::Protocol(
-            "the node asks for a password and none is configured for this user".into(),
-        )
-    })
+/// The password in the clear, which the configuration has, or the user's login has shown.
+fn password(options: &ConnectOptions) -> Result<Password, ConnectError> {
+    let configured = options.password.as_ref();
+    if let Some(password) = configured.filter(|password| !Verifier::is_verifier(password.reveal()))
+    {
+        return Ok(password.clone());
+    }
+    match options.proven.of(&options.user) {
+        Some(Proof::Password(password)) => Ok(password),
+        _ => Err(unknown(
+            "the node wants a password that the router does not know",
+        )),
+    }
+}
+
+/// The keys for a verifier with this salt: those of the password, or those that the user has shown.
+fn keys(
+    options: &ConnectOptions,
+    salt: &[u8],
+    iterations: u32,
+) -> Result<ClientKeys, ConnectError> {
+    if let Ok(password) = password(options) {
+        let keys = &options.scram_keys;
+        return Ok(keys.of(password.reveal(), salt, iterations));
+    }
+    match options.proven.of(&options.user) {
+        Some(Proof::Keys {
+            salt: own,
+            iterations: times,
+            keys,
+        }) if own == salt && times == iterations => Ok(keys),
+        Some(_) => Err(unknown(
+            "the node has another verifier of the user's password than the one by which the user has logged in",
+        )),
+        None => Err(unknown(
+            "the user has not logged in to the router since it started",
+        )),
+    }
+}
+
+/// The node would say no more than that the password is wrong.
+fn unknown(message: &str) -> ConnectError {
+    ConnectError::Refused {
+        sqlstate: SqlState::INVALID_PASSWORD,
+        message: message.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -194,7 +237,8 @@ mod tests {
 
     async fn connect(listener: &TcpListener, tls: NodeTls) -> Result<(), String> {
         let options = ConnectOptions {
-            application_name: None,
+            settings: &[],
+            proven: Arc::default(),
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().unwrap().port(),
             user: "app".to_owned(),

@@ -24,6 +24,7 @@ use super::renumbering::Renumbering;
 use super::{CONSISTENT_READ, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::config::Password;
+use crate::proven::Proven;
 use crate::relations::OidMap;
 use crate::startup::cancel::{CancelAddress, CancelTarget};
 use crate::startup::tls::NodeTls;
@@ -47,7 +48,9 @@ pub struct ConnectOptions {
     pub user: String,
     /// Its password; `None` where the node trusts us.
     pub password: Option<Password>,
-    /// The keys that SCRAM has derived from it.
+    /// What the user has proven to us, where we do not know the password.
+    pub proven: Arc<Proven>,
+    /// The keys that SCRAM has derived from the password.
     pub scram_keys: ScramKeys,
     /// The database on the node.
     pub database: String,
@@ -57,8 +60,8 @@ pub struct ConnectOptions {
     pub tls: NodeTls,
     /// The whole of connecting and authenticating must take no longer.
     pub timeout: Duration,
-    /// As what the server lists it, where no client's settings say so.
-    pub application_name: Option<&'static str>,
+    /// Settings it begins with, besides those that clients have.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// Why a connection could not be made.
@@ -232,7 +235,6 @@ impl Connection {
             socket: duplicate,
             entry: None,
         };
-        let name = options.application_name;
         let settings = [
             ("user", options.user.as_str()),
             ("database", options.database.as_str()),
@@ -242,7 +244,7 @@ impl Connection {
             (ROUTE, "default"),
         ]
         .into_iter()
-        .chain(name.map(|name| ("application_name", name)))
+        .chain(options.settings.iter().copied())
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         startup(&mut connection.output, ProtocolVersion::V3_0, settings);
         connection.flush().await?;
@@ -274,6 +276,28 @@ impl Connection {
     /// [`QueryError`]; the connection is of no further use unless it is [`QueryError::Server`].
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<TextRow>, QueryError> {
         self.send_query(sql).await?;
+        self.query_answer().await
+    }
+
+    /// Runs a query of our own with parameters, and returns its rows as text.
+    ///
+    /// # Errors
+    /// [`QueryError`]; the connection is of no further use unless it is [`QueryError::Server`].
+    pub(crate) async fn query_with(
+        &mut self,
+        sql: &str,
+        parameters: &[&str],
+    ) -> Result<Vec<TextRow>, QueryError> {
+        encode::parse(&mut self.output, b"", sql.as_bytes(), &[]);
+        let values: Vec<_> = parameters
+            .iter()
+            .map(|value| Some(value.as_bytes()))
+            .collect();
+        encode::bind(&mut self.output, b"", b"", &[], &values, &[]);
+        encode::execute(&mut self.output, b"", 0);
+        encode::sync(&mut self.output);
+        self.broken = true;
+        self.flush().await?;
         self.query_answer().await
     }
 

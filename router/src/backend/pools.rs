@@ -28,11 +28,13 @@ pub enum Purpose {
     Sessions,
     /// To finish what the shards cannot finish by themselves.
     Workspaces,
+    /// To look up who wants to log in.
+    Logins,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Sessions, Self::Workspaces];
+    pub const ALL: [Self; 3] = [Self::Sessions, Self::Workspaces, Self::Logins];
 
     /// Its label.
     #[must_use]
@@ -40,6 +42,7 @@ impl Purpose {
         match self {
             Self::Sessions => "sessions",
             Self::Workspaces => "workspaces",
+            Self::Logins => "logins",
         }
     }
 }

@@ -19,12 +19,20 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// users' connections is taken to be so.
 const END: &str = "\
 SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a
- WHERE a.datname = pg_catalog.current_database() AND a.usename = ANY ($USERS) AND a.application_name <> $LINKS
+ WHERE a.datname = pg_catalog.current_database() AND ($THEIRS) AND a.application_name <> $LINKS
    AND coalesce(a.backend_type = 'client backend' AND a.backend_start <= $MOMENT, true)
    AND NOT EXISTS (
        SELECT FROM pg_catalog.pg_locks l
         WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 1
           AND ((l.classid::pg_catalog.int8 << 32) | l.objid::pg_catalog.int8) = ANY ($ROUTERS))";
+
+/// Whose connections these are: those of the configured users.
+const OF_USERS: &str = "a.usename = ANY ($USERS)";
+
+/// Where users are looked up, anybody may be a client, but for superusers, whose connections only they may end, and for replication.
+const OF_ANYBODY: &str = "\
+a.usename = ANY ($USERS)
+   OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = a.usename AND NOT r.rolsuper AND NOT r.rolreplication)";
 
 /// What a node remembers, also of what is set since its present connection began.
 const REMEMBERED: &str = "\
@@ -87,7 +95,12 @@ pub async fn end_strangers(
     let routers = routers.iter().map(|router| router.0.to_string());
     let moment = value(link.ask("SELECT pg_catalog.clock_timestamp()").await?);
     let moment = moment.ok_or(LinkError::Unexpected("the time"))?;
+    let theirs = match settings.file.auth.lookup {
+        Some(_) => OF_ANYBODY,
+        None => OF_USERS,
+    };
     let end = END
+        .replace("$THEIRS", theirs)
         .replace("$USERS", &array(users, "pg_catalog.name"))
         .replace("$LINKS", &escape_literal(LINK_NAME))
         .replace(

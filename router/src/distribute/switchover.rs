@@ -181,11 +181,11 @@ async fn follow(
 
 /// Cancels what waits for the table and has been planned for what it was, on every node.
 async fn release(request: &Request<'_>, settings: &Settings) {
-    let Some(user) = settings.users.get(request.user) else {
+    let Some(user) = settings.users.known(request.user) else {
         return;
     };
     let connect = settings.file.router.timeouts.connect;
-    let visitor = Visitor::new(user, connect, ANSWER);
+    let visitor = Visitor::new(&user, connect, ANSWER);
     let shards = request.database.shards.iter();
     for node in shards.flat_map(|shard| &shard.nodes) {
         if !matches!(node.observed(), Observed::Primary | Observed::Standby) {

@@ -31,7 +31,7 @@ use tracing::{Instrument, Span, debug_span};
 
 use crate::startup::cancel::CancelRegistry;
 use crate::startup::failed::{FailedLogins, network};
-use crate::startup::{Access, ClientConnection, Door, Refusal, access, admit};
+use crate::startup::{Access, ClientConnection, Directory, Door, Refusal, access, admit};
 use crate::stream::Socket;
 
 mod bind;
@@ -280,6 +280,8 @@ pub struct Entrance {
     pub cancels: Arc<CancelRegistry>,
     /// Whose logins have failed.
     pub failed: Arc<FailedLogins>,
+    /// Where users are looked up that are not in the configuration.
+    pub directory: Option<Directory>,
     /// How many may enter.
     pub room: Arc<Room>,
     /// When nobody may any more.
@@ -478,6 +480,7 @@ async fn enter(
         access: &access,
         cancels: &entrance.cancels,
         failed: &entrance.failed,
+        directory: entrance.directory.as_ref(),
         drain: &entrance.drain,
         full: room.is_full(),
     };

@@ -46,6 +46,7 @@ impl House {
         let entrance = Entrance {
             access: Arc::new(ArcSwap::from_pointee(access)),
             cancels: Arc::default(),
+            directory: None,
             failed: Arc::default(),
             room: Arc::new(Room::new(MAX_CLIENTS)),
             drain: Drain::new(drain),

@@ -406,7 +406,7 @@ fn start_workers(
     let mut door = Some((settings.file.router.listen.clone(), unix, seats, report));
     let mut threads = Vec::new();
     for (index, incoming) in incoming.into_iter().enumerate() {
-        let entrance = operations.entrance(Drain::new(ending.drain.subscribe()));
+        let entrance = operations.entrance(index, Drain::new(ending.drain.subscribe()));
         let worker = Arc::new(Worker::new(index, Arc::clone(operations.services())));
         let (operations, ending, door) = (Arc::clone(operations), ending.clone(), door.take());
         let thread = start_thread(&format!("worker-{index}"), move |runtime| {

@@ -16,7 +16,7 @@ use crate::admin::console::{Office, Visitor};
 use crate::admin::order::Order;
 use crate::admin::view::PoolReading;
 use crate::backend::{Gate, Pool};
-use crate::config::{ConfigError, ProcessEnvironment, Settings};
+use crate::config::{ConfigError, ProcessEnvironment, Rights, Settings};
 use crate::control::Status;
 use crate::http;
 use crate::listener::{Drain, Entrance, Room};
@@ -24,7 +24,7 @@ use crate::logging;
 use crate::startup::access::LoginSecret;
 use crate::startup::failed::FailedLogins;
 use crate::startup::tls::TlsError;
-use crate::startup::{Access, ClientConnection};
+use crate::startup::{Access, ClientConnection, Directory};
 use crate::topology::{NodeId, Observed};
 use crate::worker::Services;
 
@@ -117,11 +117,12 @@ impl Operations {
         self.is_open.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn entrance(&self, drain: Drain) -> Entrance {
+    pub(super) fn entrance(&self, worker: usize, drain: Drain) -> Entrance {
         Entrance {
             access: Arc::clone(&self.entry.access),
             cancels: Arc::clone(&self.services.cancels),
             failed: Arc::clone(&self.entry.failed),
+            directory: Some(Directory::new(Arc::clone(&self.services), worker)),
             room: Arc::clone(&self.entry.room),
             drain,
         }
@@ -131,10 +132,10 @@ impl Operations {
         let settings = self.services.settings.load();
         Visitor {
             user: client.user.clone(),
-            admin: settings
+            rights: settings
                 .users
                 .get(&client.user)
-                .is_some_and(|user| user.admin),
+                .map_or(Rights::None, |user| user.rights),
             pid: client.cancel.pid,
             secret: client.cancel.secret.clone(),
         }
@@ -149,9 +150,11 @@ impl Operations {
         let _turn = self.reloading.lock().await;
         let old = self.settings();
         let (path, secret) = (old.path.clone(), self.entry.secret.clone());
+        let proven = Arc::clone(old.users.proven());
         // Reads files, and derives keys from passwords: milliseconds that clients should not wait for.
         let reading = tokio::task::spawn_blocking(move || {
-            let settings = Settings::load(&path, &ProcessEnvironment)?;
+            let mut settings = Settings::load(&path, &ProcessEnvironment)?;
+            settings.users.go_on_from(proven);
             let access = Access::new(&settings, &secret)?;
             Ok::<_, ReloadError>((settings, access))
         });

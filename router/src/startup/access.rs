@@ -4,14 +4,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use switchyard_schema::AuthMethod;
+use switchyard_schema::hba::{ClientCert, HbaMethod, IdentMaps, Visit};
 use switchyard_wire::scram::Verifier;
 use zeroize::Zeroizing;
 
+use super::Refusal;
+use super::negotiate::Opening;
 use super::tls::{ClientTls, TlsError};
-use crate::config::Settings;
+use crate::config::{Password, Rights, Rules, Settings};
+use crate::proven::Proven;
 
 /// Names of the admin console's database.
 const CONSOLE: [&str; 2] = ["switchyard", "pgbouncer"];
@@ -26,6 +32,10 @@ pub fn is_console(database: &str) -> bool {
 #[derive(Debug)]
 pub struct Access {
     method: AuthMethod,
+    rules: Rules,
+    /// The map for [`AuthMethod::Cert`].
+    cert_map: Option<String>,
+    proven: Arc<Proven>,
     users: HashMap<String, AccessUser>,
     tls: Option<ClientTls>,
     login_timeout: Duration,
@@ -37,8 +47,19 @@ pub struct Access {
 #[derive(Debug)]
 pub struct AccessUser {
     verifier: Option<Verifier>,
-    /// Whether the admin console is open to the user.
-    pub admin: bool,
+    /// The configuration has the verifier only, not the password.
+    pub(super) by_verifier: bool,
+    /// What the admin console lets the user do.
+    pub rights: Rights,
+}
+
+/// What is demanded of a client.
+#[derive(Debug)]
+pub(super) struct Demand<'a> {
+    pub(super) method: HbaMethod,
+    pub(super) certificate: Option<ClientCert>,
+    /// By which certificates stand for users; without it by their names.
+    pub(super) map: Option<&'a str>,
 }
 
 /// What salts are made of, so that users who do not exist have one, too, and always the same. It must last as long as
@@ -83,17 +104,25 @@ impl Access {
             .iter()
             .map(|user| {
                 let verifier = match (&user.password, method) {
-                    (Some(password), AuthMethod::ScramSha256) => {
+                    (Some(password), AuthMethod::ScramSha256 | AuthMethod::Hba) => {
                         Some(verifier(password.reveal(), secret, &user.name))
                     }
                     _ => None,
                 };
-                let admin = user.admin;
-                (user.name.to_string(), AccessUser { verifier, admin })
+                let password = user.password.as_ref().map(Password::reveal);
+                let user_here = AccessUser {
+                    verifier,
+                    by_verifier: password.is_some_and(Verifier::is_verifier),
+                    rights: user.rights,
+                };
+                (user.name.to_string(), user_here)
             })
             .collect();
         Ok(Self {
             method,
+            rules: settings.rules.clone(),
+            cert_map: settings.file.auth.cert_map.clone(),
+            proven: Arc::clone(settings.users.proven()),
             users,
             tls,
             login_timeout: router.timeouts.client_login,
@@ -102,10 +131,67 @@ impl Access {
         })
     }
 
-    /// How clients prove who they are.
-    #[must_use]
-    pub fn method(&self) -> AuthMethod {
-        self.method
+    /// What is demanded of a client.
+    pub(super) fn demand(
+        &self,
+        opening: &Opening,
+        address: Option<IpAddr>,
+        tls: bool,
+    ) -> Result<Demand<'_>, Refusal> {
+        let plain = |method| Demand {
+            method,
+            certificate: None,
+            map: None,
+        };
+        let of_user = |map| Demand {
+            method: HbaMethod::Cert,
+            certificate: Some(ClientCert::OfUser),
+            map,
+        };
+        Ok(match self.method {
+            AuthMethod::Trust => plain(HbaMethod::Trust),
+            AuthMethod::ScramSha256 => plain(HbaMethod::ScramSha256),
+            AuthMethod::Cert => of_user(self.cert_map.as_deref()),
+            AuthMethod::Hba => {
+                let visit = Visit {
+                    database: &opening.database,
+                    user: &opening.user,
+                    address,
+                    tls,
+                };
+                let rule = self.rules.hba.rule(visit);
+                let rule = rule.ok_or_else(|| Refusal::NoRule(said(opening, address, tls)))?;
+                match rule.method {
+                    HbaMethod::Cert => of_user(rule.map.as_deref()),
+                    method @ (HbaMethod::Trust | HbaMethod::Reject | HbaMethod::ScramSha256) => {
+                        Demand {
+                            certificate: rule.certificate,
+                            ..plain(method)
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// What a client is told that a rule keeps out.
+    pub(super) fn rejected(
+        &self,
+        opening: &Opening,
+        address: Option<IpAddr>,
+        tls: bool,
+    ) -> Refusal {
+        Refusal::Rejected(said(opening, address, tls))
+    }
+
+    /// Whose certificates stand for whom.
+    pub(super) fn maps(&self) -> &IdentMaps {
+        &self.rules.maps
+    }
+
+    /// What users have proven.
+    pub(super) fn proven(&self) -> &Proven {
+        &self.proven
     }
 
     /// TLS, if it is configured.
@@ -140,6 +226,31 @@ impl Access {
             .and_then(|user| user.verifier.clone())
             .unwrap_or_else(|| Verifier::mock(&self.secret.0, user.as_bytes()))
     }
+
+    /// The same of a password, or a verifier, that has been looked up.
+    pub(super) fn verifier_of(&self, password: Option<&Password>, user: &str) -> Verifier {
+        let mock = || Verifier::mock(&self.secret.0, user.as_bytes());
+        match password.map(Password::reveal) {
+            // PostgreSQL's other kind of verifier, which no exchange by SCRAM can be checked against.
+            Some(text) if text.starts_with("md5") && text.len() == 35 => mock(),
+            Some(text) => verifier(text, &self.secret, user),
+            None => mock(),
+        }
+    }
+}
+
+/// How PostgreSQL calls a connection where it says that rules do not let it in.
+fn said(opening: &Opening, address: Option<IpAddr>, tls: bool) -> String {
+    let Opening { user, database, .. } = opening;
+    let host = address.map_or("[local]".to_owned(), |address| {
+        address.to_canonical().to_string()
+    });
+    let encryption = if tls {
+        "SSL encryption"
+    } else {
+        "no encryption"
+    };
+    format!("host \"{host}\", user \"{user}\", database \"{database}\", {encryption}")
 }
 
 /// A password may be configured as PostgreSQL keeps it, too.

@@ -2,19 +2,31 @@
 
 use std::net::SocketAddr;
 
-use switchyard_schema::AuthMethod;
+use switchyard_schema::hba::{ClientCert, HbaMethod};
 use switchyard_wire::backend::encode;
 use switchyard_wire::frontend::SaslInitialResponse;
-use switchyard_wire::scram::{Nonce, ScramServer, ServerError};
+use switchyard_wire::scram::{Nonce, ScramServer, ServerError, Verifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::access::{Access, is_console};
+use super::access::{Access, AccessUser, Demand, is_console};
 use super::channel::Channel;
+use super::directory::Found;
 use super::failed::Turn;
 use super::negotiate::Opening;
 use super::tls::certificate;
 use super::{Door, Refusal};
+use crate::config::Rights;
+use crate::proven::Proof;
 use crate::stream::Stream;
+
+/// Whom a name is of.
+enum Who<'a> {
+    /// A user of the configuration.
+    Listed(&'a AccessUser),
+    /// One that a node knows.
+    Found(Found),
+    Nobody,
+}
 
 /// Has the client prove who it is, and tells it that it has.
 pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
@@ -28,24 +40,72 @@ pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     let turn = door
         .failed
         .turn(peer.map(|peer| peer.ip()), access.max_login_failures());
-    match access.method() {
-        AuthMethod::Trust => {}
-        AuthMethod::ScramSha256 => scram(channel, access, turn, &opening.user).await?,
-        AuthMethod::Cert => {
+    let address = peer.map(|peer| peer.ip());
+    let demand = access.demand(opening, address, channel.stream.is_tls())?;
+    let who = who(door, opening).await?;
+    match demand.method {
+        HbaMethod::Trust => certified(channel, access, &demand, &opening.user)?,
+        HbaMethod::ScramSha256 => {
+            certified(channel, access, &demand, &opening.user)?;
+            scram(channel, access, turn, &opening.user, &who).await?;
+        }
+        HbaMethod::Cert => {
             let turn = turn.await?;
-            let proved = has_certificate(channel, &opening.user);
+            let proved = certified(channel, access, &demand, &opening.user);
             turn.ended(proved.is_ok());
             proved?;
         }
+        HbaMethod::Reject => {
+            return Err(access.rejected(opening, address, channel.stream.is_tls()));
+        }
     }
-    let user = access
-        .user(&opening.user)
-        .ok_or_else(|| Refusal::NoRole(opening.user.clone()))?;
+    let rights = match who {
+        Who::Listed(user) => user.rights,
+        Who::Found(_) => Rights::None,
+        Who::Nobody => return Err(Refusal::NoRole(opening.user.clone())),
+    };
     encode::authentication_ok(&mut channel.output);
-    if is_console(&opening.database) && !user.admin {
+    if is_console(&opening.database) && rights == Rights::None {
         return Err(Refusal::Console(opening.database.clone()));
     }
     channel.flush().await
+}
+
+async fn who<'a>(door: Door<'a>, opening: &Opening) -> Result<Who<'a>, Refusal> {
+    if let Some(user) = door.access.user(&opening.user) {
+        return Ok(Who::Listed(user));
+    }
+    let Some(directory) = door.directory else {
+        return Ok(Who::Nobody);
+    };
+    let found = directory.find(&opening.database, &opening.user).await?;
+    Ok(found.map_or(Who::Nobody, Who::Found))
+}
+
+impl Who<'_> {
+    /// What the password is checked against; for whoever has none something that lets nobody in and does not show.
+    fn verifier(&self, access: &Access, name: &str) -> Verifier {
+        match self {
+            Self::Listed(_) | Self::Nobody => access.verifier(name),
+            Self::Found(found) => access.verifier_of(found.password.as_ref(), name),
+        }
+    }
+
+    /// What a login has proven that is not known from the configuration.
+    fn proof(&self, keys: Proof) -> Option<Proof> {
+        match self {
+            Self::Listed(user) => user.by_verifier.then_some(keys),
+            Self::Found(found) => {
+                found.password.as_ref().map(|password| {
+                    match Verifier::is_verifier(password.reveal()) {
+                        true => keys,
+                        false => Proof::Password(password.clone()),
+                    }
+                })
+            }
+            Self::Nobody => None,
+        }
+    }
 }
 
 async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
@@ -53,6 +113,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     access: &Access,
     turn: impl Future<Output = Result<Turn<'_>, Refusal>>,
     user: &str,
+    who: &Who<'_>,
 ) -> Result<(), Refusal> {
     let refused = |error| {
         if error == ServerError::Proof {
@@ -66,7 +127,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
         _ => None,
     };
     let nonce = Nonce::random().map_err(Refusal::Random)?;
-    let server = ScramServer::new(access.verifier(user), nonce, binding);
+    let server = ScramServer::new(who.verifier(access, user), nonce, binding);
     encode::authentication_sasl(&mut channel.output, server.mechanisms());
     channel.flush().await?;
 
@@ -96,15 +157,37 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     turn.ended(proved.is_ok());
     let accepted = proved.map_err(refused)?;
     encode::authentication_sasl_final(&mut channel.output, accepted.message());
+    let (salt, iterations, keys) = accepted.into_keys();
+    let keys = Proof::Keys {
+        salt,
+        iterations,
+        keys,
+    };
+    if let Some(proof) = who.proof(keys) {
+        access.proven().learn(user, proof);
+    }
     Ok(())
 }
 
-/// The handshake has found the certificate valid; it must be this user's.
-fn has_certificate<S>(channel: &Channel<S>, user: &str) -> Result<(), Refusal> {
+/// The handshake has found the certificate valid, if there is one; it must be this user's where that is demanded.
+fn certified<S>(
+    channel: &Channel<S>,
+    access: &Access,
+    demand: &Demand<'_>,
+    user: &str,
+) -> Result<(), Refusal> {
+    let Some(wanted) = demand.certificate else {
+        return Ok(());
+    };
     let certificate = channel.stream.peer_certificate();
     let certificate = certificate.ok_or(Refusal::NoCertificate)?;
+    let stands_for_user = |name: &str| match demand.map {
+        Some(map) => access.maps().allows(map, name, user),
+        None => name == user,
+    };
     match certificate::common_name(certificate) {
-        Some(name) if name == user => Ok(()),
+        _ if wanted == ClientCert::Any => Ok(()),
+        Some(name) if stands_for_user(name) => Ok(()),
         _ => Err(Refusal::Certificate(user.to_owned())),
     }
 }

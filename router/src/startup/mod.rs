@@ -25,6 +25,7 @@ pub mod access;
 mod authenticate;
 pub mod cancel;
 mod channel;
+pub mod directory;
 pub mod failed;
 mod negotiate;
 mod parameters;
@@ -32,6 +33,7 @@ mod refusal;
 pub mod tls;
 
 pub use access::Access;
+pub use directory::Directory;
 pub use refusal::Refusal;
 
 use cancel::{CancelRegistration, CancelRegistry};
@@ -73,6 +75,8 @@ pub struct Door<'a> {
     pub cancels: &'a CancelRegistry,
     /// Whose logins have failed.
     pub failed: &'a FailedLogins,
+    /// Where users are looked up that are not in the configuration.
+    pub directory: Option<&'a Directory>,
     /// Whether the router shuts down.
     pub drain: &'a Drain,
     /// Whether there is no room for another client.

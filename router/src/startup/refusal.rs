@@ -87,6 +87,15 @@ pub enum Refusal {
     /// The certificate is somebody else's.
     #[error("certificate authentication failed for user \"{0}\"")]
     Certificate(String),
+    /// No rule is for it. In PostgreSQL's words.
+    #[error("no pg_hba.conf entry for {0}")]
+    NoRule(String),
+    /// A rule keeps it out. In PostgreSQL's words.
+    #[error("pg_hba.conf rejects connection for {0}")]
+    Rejected(String),
+    /// Whether there is such a user could not be asked.
+    #[error("the user could not be looked up")]
+    Lookup,
     /// No such user, among those that need prove nothing or have proved their name.
     #[error("role \"{0}\" does not exist")]
     NoRole(String),
@@ -118,6 +127,7 @@ impl Refusal {
             Self::Version(_) | Self::Replication => SqlState::FEATURE_NOT_SUPPORTED,
             Self::Encoding => SqlState::CHARACTER_NOT_IN_REPERTOIRE,
             Self::Option(_) => SqlState::SYNTAX_ERROR,
+            Self::Lookup => SqlState::CANNOT_CONNECT_NOW,
             Self::TooManyClients => SqlState::TOO_MANY_CONNECTIONS,
             Self::ShuttingDown => SqlState::CANNOT_CONNECT_NOW,
             Self::Scram(error) => error.sqlstate(),
@@ -127,6 +137,8 @@ impl Refusal {
             | Self::TooManyFailures
             | Self::NoCertificate
             | Self::Certificate(_)
+            | Self::NoRule(_)
+            | Self::Rejected(_)
             | Self::NoRole(_) => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::Console(_) => SqlState::INSUFFICIENT_PRIVILEGE,
             Self::Random(_) => SqlState::INTERNAL_ERROR,

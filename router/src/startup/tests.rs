@@ -19,6 +19,8 @@ use super::tls::tests::Authority;
 use super::*;
 use crate::config::{ProcessEnvironment, Settings};
 
+mod rules;
+
 /// What a router lets clients in by.
 struct House {
     access: Access,
@@ -32,13 +34,18 @@ struct House {
 
 impl House {
     fn new(method: &str, router: &str) -> House {
+        House::by(&format!("method = \"{method}\""), router)
+    }
+
+    /// With these lines in `[auth]`.
+    fn by(auth: &str, router: &str) -> House {
         let text = format!(
             r#"
             [router]
             client_login_timeout = "10s"
             {router}
             [auth]
-            method = "{method}"
+            {auth}
             [[users]]
             name = "app"
             password = "secret"
@@ -104,6 +111,7 @@ impl House {
             access: &self.access,
             cancels: &self.cancels,
             failed: &self.failed,
+            directory: None,
             drain: &self.drain,
             full: self.full,
         }

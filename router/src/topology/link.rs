@@ -9,6 +9,7 @@ use super::Node;
 pub use crate::backend::TextRow;
 use crate::backend::{ConnectError, ConnectOptions, Connection, QueryError, ScramKeys};
 use crate::config::{Password, User};
+use crate::proven::Proven;
 use crate::startup::cancel::CancelTarget;
 use crate::startup::tls::NodeTls;
 
@@ -22,6 +23,8 @@ pub struct Visitor {
     pub user: Arc<str>,
     /// The user's password.
     pub password: Option<Password>,
+    /// What the user has proven.
+    pub proven: Arc<Proven>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long one answer may take.
@@ -35,6 +38,7 @@ impl Visitor {
         Self {
             user: Arc::clone(&user.name),
             password: user.password.clone(),
+            proven: Arc::clone(&user.proven),
             connect_timeout,
             answer_timeout,
         }
@@ -96,13 +100,14 @@ impl Link {
             port: node.port,
             user: visitor.user.to_string(),
             password: visitor.password.clone(),
+            proven: Arc::clone(&visitor.proven),
             scram_keys: ScramKeys::default(),
             database: database.to_owned(),
             prepared_limit: 1,
             tls: NodeTls::new(&node.tls)
                 .map_err(|error| LinkError::Unreachable(error.to_string()))?,
             timeout: visitor.connect_timeout,
-            application_name: Some(LINK_NAME),
+            settings: &[("application_name", LINK_NAME)],
         };
         let connection = Connection::connect(&options).await.map_err(unconnected)?;
         Ok(Self {

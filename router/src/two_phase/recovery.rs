@@ -477,12 +477,12 @@ impl Recovery {
         committed: bool,
     ) -> Result<(), LinkError> {
         let settings = self.links.settings();
-        let Some(user) = settings.users.get(&id.user) else {
+        let Some(user) = settings.users.known(&id.user) else {
             error!(transaction = %id, shard = %part.shard, "its user is not configured here: it stays prepared until somebody ends it");
             return Ok(());
         };
         let connect = settings.file.router.timeouts.connect;
-        let visitor = Visitor::new(user, connect, ANSWER);
+        let visitor = Visitor::new(&user, connect, ANSWER);
         let mut link = Link::open(&visitor, &part.node, &database.name).await?;
         if part.owner != *id.user {
             link.ask(&format!("SET ROLE {}", escape_identifier(&part.owner)))

@@ -3,6 +3,7 @@
 //! `reader` walks the TOML document and reports; the other modules each read one part of the file. A part that is wrong is
 //! reported and left out, so that one reading finds every problem. `docs/configuration.md` describes the form.
 
+mod access;
 mod address;
 mod database;
 mod duration;
@@ -45,9 +46,9 @@ impl Config {
 fn read(mut root: Section<'_>) -> Option<Config> {
     let router = router::router(root.get("router"));
     let log = router::log(root.get("log"));
-    let auth = router::auth(root.get("auth"), router.as_ref());
+    let auth = access::auth(root.get("auth"), router.as_ref());
     let mut pooling = Pooling::default();
-    let users = router::users(&mut root, auth.as_ref(), &mut pooling);
+    let users = access::users(&mut root, auth.as_ref(), &mut pooling);
     let databases = database::databases(&mut root, &mut pooling);
     let catalog = match root.get("catalog") {
         Some(item) => router::catalog(&item).map(Some),

@@ -1,16 +1,16 @@
-//! `[router]`, `[log]`, `[auth]`, `[[users]]` and `[catalog]`.
+//! `[router]`, `[log]` and `[catalog]`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::access::secret;
 use super::address;
 use super::pool;
 use super::reader::{Item, Section};
 use crate::model::{
-    Address, Auth, AuthMethod, Catalog, ClientTls, Consistency, LogConfig, LogFormat, NodeTls,
-    PoolMode, ReadPolicy, RouterConfig, Secret, SslMode, Timeouts, User,
+    Address, Catalog, ClientTls, Consistency, LogConfig, LogFormat, NodeTls, PoolMode, ReadPolicy,
+    RouterConfig, Secret, SslMode, Timeouts,
 };
-use crate::pooling::Pooling;
 
 /// `[router]`; all of it may be left out.
 pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
@@ -206,119 +206,6 @@ pub(super) fn log(item: Option<Item<'_>>) -> Option<LogConfig> {
     });
     section.finish();
     Some(config)
-}
-
-/// `[auth]`
-pub(super) fn auth(item: Option<Item<'_>>, router: Option<&RouterConfig>) -> Option<Auth> {
-    let mut auth = Auth {
-        method: AuthMethod::ScramSha256,
-    };
-    let Some(item) = item else {
-        return Some(auth);
-    };
-    let mut section = item.section()?;
-    let methods = [
-        ("trust", AuthMethod::Trust),
-        ("scram-sha-256", AuthMethod::ScramSha256),
-        ("cert", AuthMethod::Cert),
-    ];
-    let method = section.get("method");
-    set(&mut auth.method, method.clone(), |item| {
-        item.choice(&methods)
-    });
-    let tls = router.and_then(|router| router.tls.as_ref());
-    let checks_clients = tls.is_some_and(|tls| tls.client_ca.is_some());
-    if let (AuthMethod::Cert, false, Some(method)) = (auth.method, checks_clients, method) {
-        method.problem(
-            "needs client certificates that can be checked",
-            Some("set cert, key and client_ca in [router.tls]"),
-        );
-    }
-    section.finish();
-    Some(auth)
-}
-
-/// `[[users]]`
-pub(super) fn users(
-    root: &mut Section<'_>,
-    auth: Option<&Auth>,
-    pooling: &mut Pooling,
-) -> Vec<User> {
-    let mut users: Vec<User> = Vec::new();
-    let sections = root.sections("users");
-    if sections.is_empty() {
-        root.problem("there is no [[users]]: nobody could connect", None);
-    }
-    for mut section in sections {
-        let name = section.require("name", "a role's name");
-        let password = secret(&mut section);
-        let admin = section.get("admin").and_then(|item| item.boolean());
-        let scram = auth.is_some_and(|auth| auth.method == AuthMethod::ScramSha256);
-        if let (true, Password::Absent) = (scram, &password) {
-            section.problem(
-                "the user has no password, and auth.method is scram-sha-256",
-                Some("set password, password_env or password_file"),
-            );
-        }
-        let rules = pool::rules(&mut section, "max_user_connections");
-        section.finish();
-        let Some((item, name)) = name.and_then(|item| item.name().map(|name| (item.clone(), name)))
-        else {
-            continue;
-        };
-        if users.iter().any(|user| user.name == name) {
-            item.problem(format!("user {name:?} is there twice"), None);
-        }
-        pooling.users.insert(name.to_owned(), rules);
-        users.push(User {
-            name: name.to_owned(),
-            password: password.into_secret(),
-            admin: admin.unwrap_or(false),
-        });
-    }
-    users
-}
-
-/// What a section says of a password.
-enum Password {
-    Absent,
-    /// Reported.
-    Wrong,
-    Given(Secret),
-}
-
-impl Password {
-    fn into_secret(self) -> Option<Secret> {
-        match self {
-            Password::Given(secret) => Some(secret),
-            Password::Absent | Password::Wrong => None,
-        }
-    }
-}
-
-/// `password`, `password_env` or `password_file`, at most one of them.
-fn secret(section: &mut Section<'_>) -> Password {
-    let inline = section.get("password");
-    let variable = section.get("password_env");
-    let file = section.get("password_file");
-    let mut given = [&inline, &variable, &file].into_iter().flatten();
-    if let (Some(_), Some(second)) = (given.next(), given.next()) {
-        second.problem(
-            "there is more than one password",
-            Some("set one of password, password_env and password_file"),
-        );
-        return Password::Wrong;
-    }
-    let secret = if let Some(item) = &inline {
-        item.text().map(|text| Secret::Inline(text.to_owned()))
-    } else if let Some(item) = &variable {
-        item.text().map(|name| Secret::Env(name.to_owned()))
-    } else if let Some(item) = &file {
-        item.path().map(Secret::File)
-    } else {
-        return Password::Absent;
-    };
-    secret.map_or(Password::Wrong, Password::Given)
 }
 
 /// `[catalog]`

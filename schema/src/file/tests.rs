@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::access::AuthMethod;
 use crate::model::{
-    AuthMethod, Config, Consistency, Distribution, ListEntry, Literal, LiteralForm, Method,
-    PoolMode, RangeEntry, ReadPolicy, Role, Secret, SslMode, TableName,
+    Config, Consistency, Distribution, ListEntry, Literal, LiteralForm, Method, PoolMode,
+    RangeEntry, ReadPolicy, Role, Secret, SslMode, TableName,
 };
 use crate::shard::ShardIndex;
 
@@ -417,7 +418,7 @@ nodes = []
             r#"line 5, column 1: router.poolsize: is not a key of this section (did you mean pool_size?)"#,
             r#"line 6, column 17: router.drain_timeout: is not a duration (a number and a unit in quotes, like "100ms", "5s", "2m", "1h" or "7d")"#,
             r#"line 7, column 27: router.tls.key: must be a string, not integer"#,
-            r#"line 9, column 10: auth.method: "md5" is not known here (allowed are trust, scram-sha-256, cert)"#,
+            r#"line 9, column 10: auth.method: "md5" is not known here (allowed are trust, scram-sha-256, cert, hba)"#,
             r#"line 10, column 1: users[0]: the user has no password, and auth.method is scram-sha-256 (set password, password_env or password_file)"#,
             r#"line 13, column 8: databases[0].name: "switchyard" is the admin console's (give the database another name)"#,
             r#"line 15, column 8: databases[0].shards[0].name: is not a shard's name (allowed are letters, digits, - and _)"#,

@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use super::attribute::{self, AttributeError};
 use super::{
-    BASE64, BINDING_TYPE, Key, Nonce, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Verifier, hmac, sha256,
-    xor,
+    BASE64, BINDING_TYPE, ClientKeys, Key, Nonce, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Verifier,
+    hmac, sha256, xor,
 };
 use crate::sqlstate::SqlState;
 
@@ -302,6 +302,7 @@ impl ServerChallenge {
         Ok(ServerAccepted {
             message: format!("v={}", BASE64.encode(signature)),
             client_key,
+            verifier: self.verifier,
         })
     }
 }
@@ -321,12 +322,25 @@ fn proof_bytes(proof: &[u8]) -> Result<Key, ServerError> {
 pub struct ServerAccepted {
     message: String,
     client_key: Zeroizing<Key>,
+    verifier: Verifier,
 }
 
 impl ServerAccepted {
     /// The last message to send: that we know the password, too.
     pub fn message(&self) -> &[u8] {
         self.message.as_bytes()
+    }
+
+    /// The salt, the iterations, and what the password becomes by them.
+    pub fn into_keys(self) -> (Vec<u8>, u32, ClientKeys) {
+        let Verifier {
+            salt,
+            iterations,
+            server_key,
+            ..
+        } = self.verifier;
+        let keys = ClientKeys::from_parts(*self.client_key, *server_key);
+        (salt, iterations, keys)
     }
 
     /// The client's key, with which the same user can be proven to another server that has the same verifier.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
 use super::*;
+use crate::admin::command::Topic;
 use crate::admin::sample;
 
 struct Desk;
@@ -30,11 +31,11 @@ impl Office for Desk {
 }
 
 /// Says all of this and hears everything until the console has closed.
-async fn converse(admin: bool, say: impl FnOnce(&mut BytesMut)) -> Vec<String> {
+async fn converse(rights: Rights, say: impl FnOnce(&mut BytesMut)) -> Vec<String> {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let visitor = Visitor {
         user: "app".into(),
-        admin,
+        rights,
         pid: 1,
         secret: vec![1, 2, 3, 4].into(),
     };
@@ -92,7 +93,7 @@ fn describe_message(message: &Message<'_>) -> String {
 
 #[tokio::test]
 async fn simple_queries_are_answered() {
-    let heard = converse(true, |out| {
+    let heard = converse(Rights::All, |out| {
         encode::query(out, b"SHOW VERSION; SHOW VERSION");
         encode::query(out, b"SHOW NOSUCH; SHOW VERSION");
         encode::query(out, b";");
@@ -124,7 +125,7 @@ async fn simple_queries_are_answered() {
 
 #[tokio::test]
 async fn extended_queries_are_answered_and_errors_skip_to_sync() {
-    let heard = converse(true, |out| {
+    let heard = converse(Rights::All, |out| {
         encode::parse(out, b"p", b"SHOW BUCKETS", &[]);
         encode::describe(out, Kind::Statement, b"p");
         encode::bind(
@@ -170,7 +171,7 @@ async fn extended_queries_are_answered_and_errors_skip_to_sync() {
 async fn every_topic_can_be_shown() {
     for topic in super::super::command::Topic::ALL {
         let sql = format!("SHOW {}", topic.word());
-        let heard = converse(true, |out| encode::query(out, sql.as_bytes())).await;
+        let heard = converse(Rights::All, |out| encode::query(out, sql.as_bytes())).await;
         assert_eq!(heard[0], "columns", "{sql}: {heard:?}");
         assert!(
             heard[heard.len() - 2].starts_with("SELECT "),
@@ -179,14 +180,35 @@ async fn every_topic_can_be_shown() {
     }
 }
 
+/// Who may look may do nothing else, by either protocol.
+#[tokio::test]
+async fn every_command_has_its_right() {
+    let shown = Topic::ALL.map(|topic| format!("SHOW {}", topic.word()));
+    let orders = Order::FORMS.map(|form| form.replace(['[', ']', '<', '>'], "").replace("id", "1"));
+    let others = orders.into_iter().chain(["RELOAD".to_owned()]);
+    let commands = shown.into_iter().map(|sql| (sql, true));
+    for (sql, may) in commands.chain(others.map(|sql| (sql, false))) {
+        let heard = converse(Rights::Show, |out| {
+            encode::query(out, sql.as_bytes());
+            encode::parse(out, b"", sql.as_bytes(), &[]);
+            encode::bind(out, b"", b"", &[], &[] as &[Option<&[u8]>], &[]);
+            encode::execute(out, b"", 0);
+            encode::sync(out);
+        })
+        .await;
+        let denied = heard.iter().filter(|said| *said == "ERROR 42501").count();
+        assert_eq!(denied, if may { 0 } else { 2 }, "{sql}: {heard:?}");
+    }
+}
+
 #[tokio::test]
 async fn others_are_refused_and_nonsense_ends_it() {
-    assert_eq!(converse(false, |_| {}).await, ["FATAL 42501"]);
-    let heard = converse(true, |out| out.extend_from_slice(b"Q\0\0\0\x01")).await;
+    assert_eq!(converse(Rights::None, |_| {}).await, ["FATAL 42501"]);
+    let heard = converse(Rights::All, |out| out.extend_from_slice(b"Q\0\0\0\x01")).await;
     assert_eq!(heard, ["FATAL 08P01"]);
-    let heard = converse(true, |out| out.extend_from_slice(b"?\0\0\0\x04")).await;
+    let heard = converse(Rights::All, |out| out.extend_from_slice(b"?\0\0\0\x04")).await;
     assert_eq!(heard, ["FATAL 08P01"]);
-    let heard = converse(true, |out| out.extend_from_slice(b"Q\0\x10\0\0")).await;
+    let heard = converse(Rights::All, |out| out.extend_from_slice(b"Q\0\x10\0\0")).await;
     assert_eq!(heard, ["FATAL 08P01"]);
 }
 
@@ -195,7 +217,7 @@ async fn a_drain_sends_it_away() {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let visitor = Visitor {
         user: "app".into(),
-        admin: true,
+        rights: Rights::All,
         pid: 1,
         secret: vec![1; 4].into(),
     };
@@ -212,7 +234,7 @@ async fn a_drain_sends_it_away() {
 
 #[tokio::test]
 async fn orders_are_carried_out_or_refused_with_the_reason() {
-    let said = converse(true, |out| {
+    let said = converse(Rights::All, |out| {
         encode::query(out, b"pause \"shop\"; RESUME; SHOW VERSION");
         encode::parse(out, b"", b"KILL_CLIENT 7", &[]);
         encode::bind(out, b"", b"", &[], &[] as &[Option<&[u8]>], &[]);

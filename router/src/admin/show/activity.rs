@@ -6,6 +6,7 @@ use crate::admin::registry::{ClientState, ServerEntry};
 use crate::admin::table::{List, Table};
 use crate::admin::time::readable;
 use crate::admin::view::{Located, View};
+use crate::config::Rights;
 use crate::metrics::Totals;
 use crate::plan::Pin;
 
@@ -194,7 +195,14 @@ pub(super) fn users(view: &View) -> Table {
             own.unwrap_or(file.router.max_user_connections)
         })
         .number("current_connections", |user| clients(&user.name))
-        .text("admin", |user| if user.admin { "yes" } else { "no" })
+        .text("admin", |user| match user.rights {
+            Rights::All => "yes",
+            Rights::None | Rights::Show => "no",
+        })
+        .text("stats", |user| match user.rights {
+            Rights::All | Rights::Show => "yes",
+            Rights::None => "no",
+        })
         .done()
 }
 
