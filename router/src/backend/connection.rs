@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::admission::unmarked;
 use super::renumbering::Renumbering;
-use super::{CONSISTENT_READ, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
+use super::{CONSISTENT_READ, Kept, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::config::Password;
 use crate::proven::Proven;
@@ -170,6 +170,8 @@ pub struct Connection {
     pub(crate) replies: Replies,
     /// The statements prepared here.
     pub(crate) prepared: PreparedSet,
+    /// And texts of ours.
+    pub(crate) kept: Kept,
     /// The unnamed prepared statement, by the router's statement number.
     pub(crate) unnamed: Option<u64>,
     /// How what it describes is renumbered, where it numbers types and tables otherwise than the first shard.
@@ -219,6 +221,7 @@ impl Connection {
             output: BytesMut::new(),
             replies: Replies::default(),
             prepared: PreparedSet::new(options.prepared_limit),
+            kept: Kept::default(),
             unnamed: None,
             renumbering: None,
             applied: Some(Arc::default()),
@@ -358,6 +361,7 @@ impl Connection {
             self.simple_query(&marking(router)).await?;
         }
         self.prepared.clear();
+        self.kept.clear();
         self.heard.clear();
         self.unnamed = None;
         self.applied = Some(Arc::default());

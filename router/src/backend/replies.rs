@@ -16,6 +16,8 @@ use switchyard_wire::frame::{self, Header};
 pub(crate) enum Reply {
     /// ParseComplete, for the router's statement number; named or unnamed.
     Parse { statement: u64, named: bool },
+    /// ParseComplete, for a text of ours that is kept under this number.
+    Keep { number: u64 },
     /// BindComplete.
     Bind,
     /// (ParameterDescription and) RowDescription or NoData. The number: of which statement they are to be noted.
@@ -111,6 +113,8 @@ pub(crate) struct Skipped {
 pub(crate) enum Undone {
     /// This one was not prepared.
     Parse { statement: u64, named: bool },
+    /// This text of ours was not.
+    Keep { number: u64 },
     /// This one is still there.
     Evict { statement: u64 },
 }
@@ -274,6 +278,7 @@ impl Replies {
                     skipped.undone.push(Undone::Parse { statement, named });
                     skipped.shown += usize::from(show == Show::All);
                 }
+                Reply::Keep { number } => skipped.undone.push(Undone::Keep { number }),
                 Reply::Evict { statement } => skipped.undone.push(Undone::Evict { statement }),
                 Reply::Ours => {
                     let ours = self.ours.pop_front();
@@ -471,7 +476,7 @@ impl Reply {
             (Self::Execute, b'D' | b'd' | b'c' | b'H') => false,
             (Self::Execute, b'C' | b'I' | b's') => true,
             (Self::Query { .. }, b'D' | b'd' | b'c' | b'H' | b'T' | b'V' | b'C' | b'I') => false,
-            (Self::Parse { .. }, b'1') | (Self::Bind, b'2') => true,
+            (Self::Parse { .. } | Self::Keep { .. }, b'1') | (Self::Bind, b'2') => true,
             (Self::Close | Self::Evict { .. }, b'3') => true,
             (Self::Describe { noted_of: None }, b'T' | b'n') => true,
             _ => return None,

@@ -343,6 +343,11 @@ impl Client {
         self.written += count as u64;
     }
 
+    /// How many bytes have been written to the client.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// How many bytes the client has been told, with those it is still owed.
     pub(crate) fn told(&self) -> u64 {
         self.written + self.output.len() as u64

@@ -33,6 +33,11 @@ impl GivenRows {
         self.all.is_empty()
     }
 
+    /// How many bytes they have.
+    pub(crate) fn size(&self) -> usize {
+        self.all.iter().flatten().map(Bytes::len).sum()
+    }
+
     /// Gives nothing any more.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

@@ -251,6 +251,7 @@ pub(super) fn error(
                 named: true,
             } => connection.prepared.remove(statement),
             Undone::Parse { named: false, .. } => connection.unnamed = None,
+            Undone::Keep { number } => connection.kept.remove(number),
             Undone::Evict { statement } => connection.prepared.put_back(statement),
         }
     }

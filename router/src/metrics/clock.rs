@@ -28,7 +28,19 @@ impl Tick {
     /// The time since then.
     #[must_use]
     pub fn elapsed(self) -> Duration {
-        Self::now().0.saturating_sub(self.0)
+        Self::now().since(self)
+    }
+
+    /// The time from an earlier one to this.
+    #[must_use]
+    pub fn since(self, earlier: Tick) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// One that comes so much later.
+    #[cfg(test)]
+    pub(crate) fn later(self, by: Duration) -> Self {
+        Self(self.0 + by)
     }
 }
 

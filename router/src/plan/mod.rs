@@ -94,7 +94,7 @@ use switchyard_schema::{ShardIndex, TableName};
 
 use self::analyse::Analysis;
 use self::rows::{Folded, Rows};
-use crate::relations::{GlobalIndex, Relations, SearchPath};
+use crate::relations::{GlobalIndex, RelationKind, Relations, SearchPath};
 pub use crate::sql::HintNode;
 use crate::sql::{Hint, Scan, Token, TokenKind};
 
@@ -178,6 +178,9 @@ pub struct Plan {
     pub several: Option<Arc<Plan>>,
     /// The global unique indexes of the tables that it may write: what it has changed of them the session takes to their shards.
     pub unique: Option<Arc<[GlobalIndex]>>,
+    /// It means the same whenever it is analysed, but for strings in it: it only reads tables, and calls no function of the user's, which may say of
+    /// itself what it is not.
+    pub(crate) steady: bool,
     /// How the one shard is found that has the rows, by a global unique index.
     pub located: Option<Arc<Located>>,
 }
@@ -502,6 +505,19 @@ impl Planner<'_> {
         Ok((parse::parse(text, tokens)?, None))
     }
 
+    /// See [`Plan::steady`].
+    fn is_steady(&self, analysis: &Analysis) -> bool {
+        let relations = self.context.relations;
+        let is_table = |name: &TableName| {
+            let known = relations.get(&name.schema, &name.name);
+            known.is_some_and(|relation| relation.kind == RelationKind::Table)
+        };
+        let tables = analysis.read.iter().all(is_table) && analysis.read_inside.is_empty();
+        let reads = decide::access(analysis) == Access::Read && analysis.settings.is_empty();
+        let plain = !analysis.catalog && !analysis.temporary && analysis.unknown.is_none();
+        reads && tables && plain && !analysis.calls_code
+    }
+
     /// The plan of a statement that is understood.
     fn planned(&self, mut analysis: Analysis, statement: &Statement, tokens: &[Token]) -> Plan {
         analysis.locks_copies =
@@ -532,6 +548,7 @@ impl Planner<'_> {
             node: None,
             several: None,
             unique: None,
+            steady: self.is_steady(&analysis),
             located: None,
         };
         if !self.alone {

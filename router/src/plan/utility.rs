@@ -433,6 +433,7 @@ pub(super) fn plan(operator: Operator, access: Access, command: Command) -> Plan
         node: None,
         several: None,
         unique: None,
+        steady: false,
         located: None,
     }
 }

@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// Requests to cancel what the session does, but for its own.
-    fn others_cancels(&self) -> u64 {
+    pub(super) fn others_cancels(&self) -> u64 {
         self.cancel.slot().requests() - self.again.own_cancels
     }
 

@@ -118,20 +118,23 @@ impl Session {
             None => return Ok(None),
         };
         let given: &Asked<'_> = asked;
-        let messages = |shard, output: &mut BytesMut| {
-            given.encode_for(shard, output, &joined.text.text, &[]);
+        let text = joined.text.text.as_slice();
+        let messages = |shard, kept: Option<&str>, output: &mut BytesMut| match kept {
+            Some(name) => given.encode_kept(shard, output, (text, name), &[]),
+            None => given.encode_for(shard, output, text, &[]),
         };
         let scattered = Scattered {
             plan: &routed.plan,
             need: asked.need,
             shards: &joined.shards,
             messages: &messages,
+            steady: given.steady(&routed.plan, text),
             recipe: &joined.recipe,
             limit: joined.limit,
             origin: &|position| joined.origin(asked.sql, position),
             description: Some(description),
         };
-        self.merge_answers(&scattered).await.map(Some)
+        self.merge_answers(scattered).await.map(Some)
     }
 
     /// Binds a statement of the extended protocol with its small tables' rows, if that can be done.
@@ -288,7 +291,8 @@ impl Session {
                 continue;
             }
             asked.given.own_keys(join, *position, shards);
-            let few = self.few_rows(given, shards, &query, asked).await;
+            let own = (query.as_str(), joining.plan);
+            let few = self.few_rows_again(given, shards, own, asked).await;
             asked.given.whole();
             let arrays = match few? {
                 FewRows::All(arrays) => Some(arrays),

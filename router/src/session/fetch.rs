@@ -10,15 +10,16 @@ use switchyard_wire::Format;
 use switchyard_wire::frontend::{self, Bind, Kind};
 
 use super::Session;
+use super::keep::Steady;
 use crate::execute::failure::Failure;
 use crate::execute::given_rows::GivenRows;
 use crate::execute::messages::lines;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::execute::workspace::Workspace;
-use crate::plan;
 use crate::plan::learned::Estimate;
 use crate::plan::workspace::{Fetch, Text};
+use crate::plan::{self, Plan};
 use crate::sql::{Lexer, TokenKind};
 
 /// A relation with so many rows in the workspace, at most, restricts others by its keys.
@@ -102,6 +103,20 @@ impl Asked<'_> {
         encode_run(output);
     }
 
+    /// The same where the server has kept it under this name.
+    pub(super) fn encode_kept(
+        &self,
+        shard: ShardIndex,
+        output: &mut BytesMut,
+        (query, name): (&[u8], &str),
+        results: &[Format],
+    ) {
+        let bound = self.bound(query, self.given.on(shard));
+        let name = name.as_bytes();
+        frontend::encode::bind(output, b"", name, &bound.formats, &bound.values, results);
+        encode_run(output);
+    }
+
     /// Appends the messages that bind a query to a portal with the client's parameters, as far as it mentions them.
     pub(super) fn encode_bind(
         &self,
@@ -131,6 +146,26 @@ impl Asked<'_> {
         (portal, given): (&[u8], &[Option<Bytes>]),
         results: &[Format],
     ) {
+        let bound = self.bound(query, given);
+        frontend::encode::parse(output, b"", query, &bound.types);
+        frontend::encode::bind(output, portal, b"", &bound.formats, &bound.values, results);
+    }
+
+    /// A query as servers may keep it, if it means the same whenever it is analysed. Where it has parameters of the client's, PostgreSQL may then
+    /// plan it for any values, as it does with what the client has given a name to.
+    pub(super) fn steady<'b>(&self, plan: &Plan, query: &'b [u8]) -> Option<Steady<'b>> {
+        let own = self.parameters();
+        let named = |(_, bind): &(Vec<u32>, &Bind<'_>)| !bind.statement.is_empty();
+        let is_named = self.params.as_ref().is_some_and(named);
+        if !is_named && parameters(query).iter().any(|number| *number <= own) {
+            return None;
+        }
+        let types = self.bound(query, self.given.all()).types;
+        Steady::of(plan, query, types, &self.given)
+    }
+
+    /// What a query is bound with.
+    fn bound<'b>(&'b self, query: &[u8], given: &'b [Option<Bytes>]) -> Bound<'b> {
         let (mut types, mut values, mut formats) = (Vec::new(), Vec::new(), Vec::new());
         let mentioned = match self.params.is_some() || !given.is_empty() {
             true => parameters(query),
@@ -153,9 +188,25 @@ impl Asked<'_> {
             values.push(array.as_deref().filter(|_| used));
             formats.push(Format::Binary);
         }
-        frontend::encode::parse(output, b"", query, &types);
-        frontend::encode::bind(output, portal, b"", &formats, &values, results);
+        Bound {
+            types,
+            values,
+            formats,
+        }
     }
+}
+
+/// What is sent with a query of ours.
+struct Bound<'a> {
+    types: Vec<u32>,
+    values: Vec<Option<&'a [u8]>>,
+    formats: Vec<Format>,
+}
+
+/// Appends the messages that run what is kept under this name, and has no parameters.
+pub(super) fn encode_run_kept(output: &mut BytesMut, name: &str) {
+    frontend::encode::bind::<&[u8]>(output, b"", name.as_bytes(), &[], &[], &[]);
+    encode_run(output);
 }
 
 /// Appends the messages that run what has been bound.
@@ -355,6 +406,19 @@ impl Session {
         results: &[Format],
         asked: &Asked<'_>,
     ) -> Result<(), Trouble> {
+        let query = (query, None);
+        self.ask_steady(index, query, results, asked).await
+    }
+
+    /// The same of one that the server may keep.
+    pub(super) async fn ask_steady(
+        &mut self,
+        index: usize,
+        (query, steady): (&str, Option<&Steady<'_>>),
+        results: &[Format],
+        asked: &Asked<'_>,
+    ) -> Result<(), Trouble> {
+        let kept = steady.and_then(|steady| self.keep(index, steady));
         let Self {
             client,
             participants,
@@ -376,10 +440,18 @@ impl Session {
         if exchange(client, source, &[], described).await? {
             return Err(Trouble::Told);
         }
-        let shard = source.shard;
+        if let Some(reason) = cancel.slot().requested_since(asked.cancels) {
+            return Err(Failure::Cancelled(reason).into());
+        }
+        let (shard, query) = (source.shard, query.as_bytes());
+        let kept = source.kept(kept);
         let connection = &mut *source.connection;
         connection.unnamed = None;
-        asked.encode_for(shard, &mut connection.output, query.as_bytes(), results);
+        let output = &mut connection.output;
+        match kept {
+            Some(name) => asked.encode_kept(shard, output, (query, &name), results),
+            None => asked.encode_for(shard, output, query, results),
+        }
         source.unread = true;
         if connection.flush().await.is_err() {
             return Err(Trouble::Lost);

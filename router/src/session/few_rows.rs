@@ -8,11 +8,13 @@ use switchyard_wire::frame::HEADER;
 use super::Session;
 use super::extended::portable;
 use super::fetch::Asked;
+use super::keep::{Steady, is_outdated};
 use super::workspace::columns;
 use crate::backend::Show;
 use crate::execute::arrays::{Arrays, NotTaken};
 use crate::execute::messages::{Said, next, violation};
 use crate::execute::relay::Trouble;
+use crate::plan::Plan;
 use crate::plan::given::Given;
 
 /// What comes of fetching rows that should be few.
@@ -38,10 +40,46 @@ impl Session {
         query: &str,
         asked: &Asked<'_>,
     ) -> Result<FewRows, Trouble> {
+        self.few_rows_of(given, shards, (query, None), asked).await
+    }
+
+    /// The same, of a query of this plan that comes again and again.
+    pub(super) async fn few_rows_again(
+        &mut self,
+        given: &Given,
+        shards: &ShardSet,
+        (query, plan): (&str, &Plan),
+        asked: &Asked<'_>,
+    ) -> Result<FewRows, Trouble> {
+        let Some(steady) = asked.steady(plan, query.as_bytes()) else {
+            return self.few_rows(given, shards, query, asked).await;
+        };
+        let before = self.client.output.len();
+        let kept = (query, Some(&steady));
+        let few = self.few_rows_of(given, shards, kept, asked).await?;
+        let said = self.client.output.get(before..).unwrap_or_default();
+        let failed = matches!(few, FewRows::Failed { planned: false });
+        if !failed || !is_outdated(said) {
+            return Ok(few);
+        }
+        self.client.output.truncate(before);
+        self.drop_unread().await;
+        self.distrust_kept();
+        self.few_rows(given, shards, query, asked).await
+    }
+
+    async fn few_rows_of(
+        &mut self,
+        given: &Given,
+        shards: &ShardSet,
+        query: (&str, Option<&Steady<'_>>),
+        asked: &Asked<'_>,
+    ) -> Result<FewRows, Trouble> {
         let mut sources = Vec::with_capacity(shards.len());
         for shard in shards.iter() {
             let index = self.join(shard, asked.need).await?;
-            self.ask(index, query, &[Format::Binary], asked).await?;
+            self.ask_steady(index, query, &[Format::Binary], asked)
+                .await?;
             sources.push(index);
         }
         let mut few = FewRows::All(Arrays::new(given.types().map(|(oid, _)| oid)));

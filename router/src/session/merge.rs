@@ -9,15 +9,19 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
 use super::Session;
+use super::fetch::encode_run_kept;
+use super::keep::{Steady, is_outdated};
 use super::part::{Part, Shown, is_worth_sending, next_part, opens_with, place_error};
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
+use crate::execute::given_rows::GivenRows;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, client_gone, exchange, fill_any, relay_available};
 use crate::merge::{Formats, Limit, MergeError, Merger, Recipe, Step};
 use crate::plan::{Merge, Plan};
+use crate::startup::cancel::CancelReason;
 
 /// Rows that have to be sorted here may take so many bytes.
 const MOST_SORTED: usize = 64 << 20;
@@ -62,8 +66,10 @@ pub(super) struct Scattered<'a> {
     /// The kind of node that may answer.
     pub(super) need: Need,
     pub(super) shards: &'a ShardSet,
-    /// Appends the messages for a shard, up to one that is answered by ReadyForQuery.
-    pub(super) messages: &'a (dyn Fn(ShardIndex, &mut BytesMut) + Sync),
+    /// Appends the messages for a shard, up to one that is answered by ReadyForQuery; where it keeps what is steady, under its name.
+    pub(super) messages: &'a (dyn Fn(ShardIndex, Option<&str>, &mut BytesMut) + Sync),
+    /// What shards may keep.
+    pub(super) steady: Option<Steady<'a>>,
     pub(super) recipe: &'a Arc<Recipe>,
     pub(super) limit: Limit,
     /// Where in the client's text a character of the shards' comes from.
@@ -131,13 +137,17 @@ impl Session {
         routed: &Routed,
         sent: Sent<'_>,
     ) -> Result<Ready, Trouble> {
-        let mut message = BytesMut::new();
-        frontend::encode::query(&mut message, &merge.text(sent.sql()));
-        self.merge_answers(&Scattered {
+        let text = merge.text(sent.sql());
+        let messages = |_, kept: Option<&str>, output: &mut BytesMut| match kept {
+            Some(name) => encode_run_kept(output, name),
+            None => frontend::encode::query(output, &text),
+        };
+        self.merge_answers(Scattered {
             plan: &routed.plan,
             need: self.need(routed.plan.access, routed.hint),
             shards: &routed.shards,
-            messages: &|_, output| output.extend_from_slice(&message),
+            messages: &messages,
+            steady: Steady::of(&routed.plan, &text, Vec::new(), &GivenRows::default()),
             recipe: &merge.recipe,
             limit: routed.limit,
             origin: &|position| merge.origin(sent.sql(), position),
@@ -149,8 +159,28 @@ impl Session {
     /// Sends a statement to several shards at once and merges their rows into one result.
     pub(super) async fn merge_answers(
         &mut self,
-        scattered: &Scattered<'_>,
+        mut scattered: Scattered<'_>,
     ) -> Result<Ready, Trouble> {
+        let (written, owed) = (self.client.written(), self.client.output.len());
+        let cancels = self.others_cancels();
+        if let Some(ready) = self.merge_parts(&scattered).await? {
+            return Ok(ready);
+        }
+        self.distrust_kept();
+        if self.client.written() != written {
+            return Err(Failure::Retry.into());
+        }
+        self.client.output.truncate(owed);
+        if self.others_cancels() != cancels {
+            return Err(Failure::Cancelled(CancelReason::Request).into());
+        }
+        scattered.steady = None;
+        let merged = self.merge_parts(&scattered).await?;
+        merged.ok_or_else(|| Failure::Retry.into())
+    }
+
+    /// The same; `None` if a shard has kept something else than what the text is now.
+    async fn merge_parts(&mut self, scattered: &Scattered<'_>) -> Result<Option<Ready>, Trouble> {
         let plan = scattered.plan;
         let cancels = self.cancel.slot().requests();
         let indexes = self.send_parts(scattered).await?;
@@ -167,6 +197,7 @@ impl Session {
             Err(Trouble::Failure(Failure::Retry)) => Outcome::Stale,
             outcome => outcome?,
         };
+        let mut outdated = false;
         let lost = match &outcome {
             Outcome::End(_) | Outcome::Suspended => self.drain(&indexes).await?,
             Outcome::Unmerged(_) | Outcome::Stale => {
@@ -174,7 +205,13 @@ impl Session {
                 None
             }
             Outcome::Failed(failed) => {
-                place_error(&mut self.client.output, failed.said_at, scattered.origin);
+                let output = &mut self.client.output;
+                let said = output.get(failed.said_at..).unwrap_or_default();
+                outdated = scattered.steady.is_some() && is_outdated(said);
+                match outdated {
+                    true => output.truncate(failed.said_at),
+                    false => place_error(output, failed.said_at, scattered.origin),
+                }
                 self.give_up(&indexes).await?;
                 let failed = indexes.get(failed.source).copied();
                 failed.filter(|failed| self.is_broken(*failed))
@@ -193,6 +230,7 @@ impl Session {
             return Err(trouble);
         }
         match outcome {
+            _ if outdated => return Ok(None),
             Outcome::End(rows) => {
                 let tag = format!("SELECT {rows}");
                 encode::command_complete(&mut self.client.output, tag.as_bytes());
@@ -201,7 +239,7 @@ impl Session {
             Outcome::Unmerged(error) => return Err(Failure::Unmerged(error).into()),
             Outcome::Stale => return Err(Failure::Retry.into()),
         }
-        Ok(Ready::ToBeSaid)
+        Ok(Some(Ready::ToBeSaid))
     }
 
     /// Sends a statement to each of its shards: the participants, in their order.
@@ -211,13 +249,16 @@ impl Session {
         for shard in scattered.shards.iter() {
             indexes.push(self.join(shard, scattered.need).await?);
         }
+        let steady = scattered.steady.as_ref();
+        let mut keep = |index: &usize| steady.and_then(|steady| self.keep(*index, steady));
+        let kept: Vec<Option<u64>> = indexes.iter().map(&mut keep).collect();
         self.settle_each(&indexes, plan).await?;
-        for index in &indexes {
+        for (index, kept) in indexes.iter().zip(kept) {
             let participant = self.participants.at(*index)?;
             participant.note_run(plan);
-            let shard = participant.shard;
+            let (shard, kept) = (participant.shard, participant.kept(kept));
             let connection = &mut *participant.connection;
-            (scattered.messages)(shard, &mut connection.output);
+            (scattered.messages)(shard, kept.as_deref(), &mut connection.output);
             connection.unnamed = None;
             let reply = Reply::Part {
                 describe: false,

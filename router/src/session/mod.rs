@@ -34,6 +34,7 @@ mod furnish;
 mod given_values;
 mod insert;
 mod insert_query;
+mod keep;
 mod learn;
 mod listening;
 mod listing;

@@ -212,11 +212,12 @@ impl Session {
             ..prepared.clone()
         };
         self.hold_on_shards(name, &ours, routed).await?;
-        self.merge_answers(&Scattered {
+        self.merge_answers(Scattered {
             plan: &routed.plan,
             need: self.need(routed.plan.access, routed.hint),
             shards: &routed.shards,
-            messages: &|_, output| output.extend_from_slice(&message),
+            messages: &|_, _, output| output.extend_from_slice(&message),
+            steady: None,
             recipe: &merge.recipe,
             limit: routed.limit,
             origin: &|position| merge.origin(sql, position),

@@ -142,7 +142,8 @@ impl Session {
         }
     }
 
-    async fn drop_unread(&mut self) {
+    /// Reads to their ends the answers that are of no use any more.
+    pub(super) async fn drop_unread(&mut self) {
         for source in self.participants.iter_mut().filter(|held| held.unread) {
             loop {
                 match next(&mut self.client, source, Show::Nothing).await {
