@@ -307,7 +307,12 @@ impl Session {
                 *index = self.join(part.shard, Need::Primary).await?;
             }
         }
-        self.settle_each(&indexes, asked.plan).await?;
+        // One that works by the extended protocol keeps its answers until it is asked for them.
+        for index in &indexes {
+            if self.participants.at(*index)?.needs_sync {
+                self.settle_one(*index, asked.plan).await?;
+            }
+        }
         for at in order {
             let (Some(part), Some(index)) = (parts.get(at), indexes.get(at)) else {
                 continue;
@@ -325,6 +330,8 @@ impl Session {
                 return Err(self.lose(*index, asked.plan));
             }
         }
+        // What they owe from before, the answer to BEGIN mostly, they have answered first.
+        self.settle_each(&indexes, asked.plan).await?;
         Ok(indexes)
     }
 
