@@ -14,7 +14,7 @@ use switchyard_schema::hba::{Hba, IdentMaps, LineError};
 use switchyard_schema::{Config, Diagnostic, Secret};
 
 /// Everything the router runs by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where it was read from.
     pub path: PathBuf,

@@ -16,6 +16,7 @@ use crate::plan::PlanCache;
 use crate::session::Statements;
 use crate::sql::Scan;
 use crate::startup::cancel::CancelRegistry;
+use crate::startup::peers::Peers;
 use crate::startup::tls::{NodeTls, TlsError};
 use crate::topology::{Heartbeat, Node, Published};
 use crate::two_phase::fence::Fences;
@@ -63,6 +64,8 @@ impl Services {
         fences: Fences,
         heartbeat: Option<Heartbeat>,
     ) -> Self {
+        let cancels = CancelRegistry::default();
+        cancels.know(Peers::new(&settings.file));
         Self {
             settings: ArcSwap::new(settings),
             control,
@@ -72,7 +75,7 @@ impl Services {
             pools: Pools::default(),
             gates: Gates::default(),
             statements: Statements::default(),
-            cancels: Arc::default(),
+            cancels: Arc::new(cancels),
             metrics: crate::metrics::Metrics::default(),
             registry: crate::admin::registry::Registry::default(),
             heartbeat,

@@ -17,6 +17,8 @@ impl Default for RouterConfig {
             unix_socket_dir: None,
             http: None,
             tls: None,
+            so_reuseport: false,
+            peer_id: 0,
             workers: None,
             pool_mode: PoolMode::Transaction,
             pool_size: 20,

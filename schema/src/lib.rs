@@ -35,8 +35,8 @@ pub use key::{Key, KeyError, KeyFamily, KeyType, Numeric};
 pub use list::ListMap;
 pub use model::{
     Address, Catalog, ClientTls, Config, Consistency, Database, Distribution, ListEntry, Literal,
-    LiteralForm, LogConfig, LogFormat, Method, Node, NodeTls, PoolMode, RangeEntry, ReadPolicy,
-    Role, RouterConfig, Secret, Shard, ShardKey, SslMode, Table, TableName, Timeouts,
+    LiteralForm, LogConfig, LogFormat, Method, Node, NodeTls, Peer, PoolMode, RangeEntry,
+    ReadPolicy, Role, RouterConfig, Secret, Shard, ShardKey, SslMode, Table, TableName, Timeouts,
 };
 pub use modulo::{ModuloMap, remainder_sql};
 pub use placement::{Collation, KeyMap, NoShard, Placement, ResolveError};

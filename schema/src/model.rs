@@ -25,6 +25,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// `[[databases]]`
     pub databases: Vec<Database>,
+    /// `[[peers]]`
+    pub peers: Vec<Peer>,
     /// What databases and users say of their pools
     pub pooling: Pooling,
     /// `[catalog]`, if there is one
@@ -85,6 +87,10 @@ pub struct RouterConfig {
     pub http: Option<Address>,
     /// TLS towards clients; without it SSLRequest is answered `N`.
     pub tls: Option<ClientTls>,
+    /// Whether another router may listen on the same port at the same time.
+    pub so_reuseport: bool,
+    /// This router's number among those that share an address; 0 if it is alone.
+    pub peer_id: u16,
     /// Worker threads; none given means half the cores, at least one.
     pub workers: Option<u16>,
     /// When a server connection goes back to its pool.
@@ -169,6 +175,15 @@ impl fmt::Display for Address {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// `[[peers]]`: another router behind the same address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its `peer_id`.
+    pub id: u16,
+    /// Where it can be reached itself.
+    pub address: Address,
 }
 
 /// `[router.tls]`

@@ -20,6 +20,8 @@ pub enum Mode {
     Stall,
     /// Connections are accepted and stay open; bytes are swallowed.
     BlackHole,
+    /// Whatever the server says, the client hears this.
+    Say(&'static [u8]),
     /// New connections are refused, as by a machine without the server. Existing ones go on.
     Refuse,
 }
@@ -295,11 +297,12 @@ fn admit<'a>(shared: &Shared, bytes: &'a [u8], downstream: bool) -> Option<&'a [
     drop(state);
     match mode {
         Mode::BlackHole => None,
+        Mode::Say(instead) if downstream => Some(instead),
         Mode::Slow(delay) => {
             std::thread::sleep(delay);
             Some(bytes)
         }
-        Mode::Forward | Mode::Stall | Mode::Refuse => Some(bytes),
+        Mode::Forward | Mode::Stall | Mode::Refuse | Mode::Say(_) => Some(bytes),
     }
 }
 

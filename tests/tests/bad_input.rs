@@ -525,6 +525,72 @@ fn errors_of_postgresql_pass_untouched_with_the_shard_named() {
     scene.unharmed();
 }
 
+/// Memory that the router has, in kB.
+fn resident(bed: &Bed) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bed.router().id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+/// They connect, say nothing, half of something, or nonsense, and are gone: nobody waits for that, and nothing is left of it.
+#[test]
+fn fifty_thousand_connects_in_a_burst() {
+    const THREADS: usize = 4;
+    const EACH: usize = 12_500;
+    const AT_A_TIME: usize = 50;
+    let mut scene = Scene::new();
+    let before = resident(scene.bed);
+    let port = scene.bed.router().port();
+    let half = &startup(&[("user", "app"), ("database", "shop")])[..20];
+    std::thread::scope(|scope| {
+        let bursts: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut open = std::collections::VecDeque::new();
+                    for number in 0..EACH {
+                        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                        // Its end is a reset, which leaves nothing behind in the system either.
+                        let socket = socket2::SockRef::from(&stream);
+                        socket.set_linger(Some(Duration::ZERO)).unwrap();
+                        // It may have been turned away by now.
+                        let _ = match number % 3 {
+                            0 => Ok(()),
+                            1 => (&stream).write_all(half),
+                            _ => (&stream).write_all(b"\0\0\0\x08nonsense"),
+                        };
+                        open.push_back(stream);
+                        if open.len() > AT_A_TIME {
+                            open.pop_front();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut slowest = Duration::ZERO;
+        while !bursts.iter().all(|burst| burst.is_finished()) {
+            let since = Instant::now();
+            scene
+                .bystander
+                .run("SELECT name FROM users WHERE id = 1")
+                .succeeded();
+            slowest = slowest.max(since.elapsed());
+        }
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    });
+    let grown = resident(scene.bed).saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} kB");
+    scene
+        .bed
+        .client()
+        .run("SELECT name FROM users WHERE id = 2")
+        .succeeded();
+    scene.unharmed();
+}
+
 fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut body = 196_608_u32.to_be_bytes().to_vec();
     for (name, value) in parameters {

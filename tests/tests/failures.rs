@@ -468,3 +468,51 @@ fn after_all_connections_are_lost_no_more_are_made_than_there_may_be() {
         });
     }
 }
+
+/// What no server says: unknown messages, impossible lengths, messages of another moment, an error without a word, a status that is none.
+const NONSENSE: [&[u8]; 7] = [
+    b"z\0\0\0\x04",
+    b"Z\0\0\0\x03",
+    b"D\xff\xff\xff\xff",
+    b"R\0\0\0\x08\0\0\0\0",
+    b"E\0\0\0\x05\0Z\0\0\0\x05I",
+    b"Z\0\0\0\x05X",
+    b"2\0\0\0\x042\0\0\0\x042\0\0\0\x04Z\0\0\0\x05T",
+];
+
+/// It ends the connection to the server; the client hears of an error, by either protocol, and goes on.
+#[test]
+fn nonsense_from_a_server_ends_its_connection_only() {
+    let (bed, _turn) = BEDS.take();
+    let proxied = Proxied::new(bed, "");
+    let sql = name_of(&user_on(bed, 1));
+    let mut client = proxied.client();
+    let mut other = proxied.client();
+    let proxy = proxied.of_shard(1);
+    for nonsense in NONSENSE {
+        for extended in [false, true] {
+            eventually("the shard answers", || client.run(&sql).failure.is_none());
+            proxy.set(Mode::Say(nonsense));
+            let reply = match extended {
+                false => client.run(&sql),
+                true => client.extended(&sql, &[], 0),
+            };
+            proxy.set(Mode::Forward);
+            let failed = reply.failure.as_ref().map(|failure| failure.sqlstate());
+            // An error without a word passes as any other does.
+            let known = [Some("XX000"), Some("08006"), Some("")];
+            assert!(
+                known.contains(&failed),
+                "{nonsense:?} {extended}: {reply:?}"
+            );
+            assert_eq!(client.status, b'I');
+        }
+    }
+    proxy.cut();
+    eventually("the shard answers everybody", || {
+        let mut clients = [&mut client, &mut other, &mut proxied.client()];
+        clients
+            .iter_mut()
+            .all(|client| client.run(&sql).failure.is_none())
+    });
+}

@@ -8,6 +8,8 @@
 
 #[path = "operation/orders.rs"]
 mod orders;
+#[path = "operation/restart.rs"]
+mod restart;
 
 use std::time::{Duration, Instant};
 

@@ -14,6 +14,13 @@ pub enum Command {
     Reload,
     /// Something is to be done.
     Order(Order),
+    /// A key of `[router]` gets another value, until the configuration is read again.
+    Set {
+        /// The key.
+        key: Box<str>,
+        /// The value, without quotes.
+        value: Box<str>,
+    },
     /// Something that drivers say by themselves, and that has no meaning here: its command tag.
     Ignored(&'static str),
     /// Nothing but blanks and comments.
@@ -59,11 +66,19 @@ pub enum Topic {
     Users,
     /// Whether anything is paused.
     State,
+    /// Clients and connections to nodes that are at work.
+    ActiveSockets,
+    /// The memory of the process.
+    Mem,
+    /// What the process has open.
+    Fds,
+    /// Routers that share an address.
+    Peers,
 }
 
 impl Topic {
     /// All of them, as HELP lists them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Help,
         Self::Version,
         Self::Config,
@@ -82,6 +97,10 @@ impl Topic {
         Self::Lists,
         Self::Users,
         Self::State,
+        Self::ActiveSockets,
+        Self::Mem,
+        Self::Fds,
+        Self::Peers,
     ];
 
     /// The word after SHOW.
@@ -106,6 +125,10 @@ impl Topic {
             Self::Lists => "LISTS",
             Self::Users => "USERS",
             Self::State => "STATE",
+            Self::ActiveSockets => "ACTIVE_SOCKETS",
+            Self::Mem => "MEM",
+            Self::Fds => "FDS",
+            Self::Peers => "PEERS",
         }
     }
 }
@@ -135,8 +158,10 @@ impl Command {
     #[must_use]
     pub fn demands(&self) -> Rights {
         match self {
+            // As with PgBouncer: they lead to what others say.
+            Self::Show(Topic::Fds) => Rights::All,
             Self::Show(_) | Self::Ignored(_) | Self::Empty => Rights::Show,
-            Self::Reload | Self::Order(_) => Rights::All,
+            Self::Reload | Self::Order(_) | Self::Set { .. } => Rights::All,
         }
     }
 
@@ -164,7 +189,7 @@ impl Command {
                 topic.map(Self::Show).ok_or_else(|| unknown(text))
             }
             // What drivers and psql send when they connect.
-            ["SET", ..] => Ok(Self::Ignored("SET")),
+            ["SET", ..] => set(text),
             ["RESET", ..] => Ok(Self::Ignored("RESET")),
             ["DISCARD", "ALL"] => Ok(Self::Ignored("DISCARD ALL")),
             ["BEGIN"] | ["START", "TRANSACTION"] => Ok(Self::Ignored("BEGIN")),
@@ -173,6 +198,45 @@ impl Command {
             _ => Err(unknown(text)),
         }
     }
+}
+
+/// Settings of PostgreSQL that drivers and psql make when they connect. They have no meaning here.
+const OF_SESSIONS: [&str; 12] = [
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "extra_float_digits",
+    "intervalstyle",
+    "search_path",
+    "session",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "timezone",
+];
+
+/// `SET key = value`, or `SET key TO value`.
+fn set(text: &str) -> Result<Command, UnknownCommand> {
+    let rest = text.get("SET".len()..).unwrap_or_default().trim_start();
+    let end = rest.find(|end: char| end == '=' || end.is_whitespace());
+    let (key, rest) = rest.split_at(end.unwrap_or(rest.len()));
+    if OF_SESSIONS.iter().any(|own| own.eq_ignore_ascii_case(key)) {
+        return Ok(Command::Ignored("SET"));
+    }
+    let rest = rest.trim_start();
+    let value = match (rest.strip_prefix('='), rest.split_once(char::is_whitespace)) {
+        (Some(value), _) => value.trim(),
+        (None, Some((to, value))) if to.eq_ignore_ascii_case("to") => value.trim(),
+        _ => return Err(unknown(text)),
+    };
+    let inside = value
+        .strip_prefix('\'')
+        .and_then(|value| value.strip_suffix('\''));
+    Ok(Command::Set {
+        key: key.to_ascii_lowercase().into(),
+        value: inside.unwrap_or(value).into(),
+    })
 }
 
 fn unknown(text: &str) -> UnknownCommand {
@@ -214,6 +278,19 @@ mod tests {
         assert_eq!(parse("/* never closed"), Command::Empty);
         assert_eq!(parse("reload"), Command::Reload);
         assert_eq!(parse("SET extra_float_digits = 3"), Command::Ignored("SET"));
+        for sql in [
+            "SET pool_size=5",
+            "set POOL_SIZE to '5'",
+            "SET pool_size  =  5",
+        ] {
+            let (key, value) = ("pool_size".into(), "5".into());
+            assert_eq!(parse(sql), Command::Set { key, value });
+        }
+        assert!(Command::parse("SET pool_size").is_err());
+        assert_eq!(
+            parse("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+            Command::Ignored("SET")
+        );
         for topic in Topic::ALL {
             assert_eq!(
                 parse(&format!("SHOW {}", topic.word())),

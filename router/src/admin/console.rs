@@ -14,9 +14,10 @@ use switchyard_wire::list::Format;
 use switchyard_wire::sqlstate::SqlState;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::command::{Command, UnknownCommand};
+use super::command::{Command, Topic, UnknownCommand};
 use super::order::Order;
 use super::show;
+use super::system::System;
 use super::table::{ColumnType, Table};
 use super::view::View;
 use crate::config::Rights;
@@ -29,6 +30,20 @@ pub trait Office: Sync {
 
     /// Reads the configuration again and puts it in force; what is wrong with it, if it is not.
     fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// The picture with what a topic needs besides.
+    fn view_of(&self, topic: Topic) -> View {
+        let mut view = self.view();
+        if topic == Topic::Mem {
+            view.system = System::with_memory();
+        } else if topic == Topic::Fds {
+            view.system = System::with_descriptors();
+        }
+        view
+    }
+
+    /// Gives a key of `[router]` another value; what is wrong with it, if it has not got it.
+    fn set(&self, key: &str, value: &str) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Does what an operator has ordered; why not, if it is not done.
     fn carry_out(&self, order: Order) -> impl Future<Output = Result<(), String>> + Send;
@@ -120,6 +135,7 @@ enum Wrong {
     Name(String),
     Limit,
     Reload(String),
+    Setting(String),
     Order(String),
     Unsupported(&'static str),
 }
@@ -264,8 +280,13 @@ where
             return Err(Wrong::Denied);
         }
         match command {
-            Command::Show(topic) => return Ok(Some(show::show(*topic, &self.office.view()))),
+            Command::Show(topic) => {
+                return Ok(Some(show::show(*topic, &self.office.view_of(*topic))));
+            }
             Command::Reload => self.office.reload().await.map_err(Wrong::Reload)?,
+            Command::Set { key, value } => {
+                self.office.set(key, value).await.map_err(Wrong::Setting)?;
+            }
             Command::Order(order) => {
                 let done = self.office.carry_out(order.clone()).await;
                 done.map_err(Wrong::Order)?;
@@ -343,7 +364,11 @@ where
                 let columns = show::columns(topic, &self.office.view());
                 describe(&mut self.output, &columns, &formats);
             }
-            Command::Reload | Command::Order(_) | Command::Ignored(_) | Command::Empty => {
+            Command::Reload
+            | Command::Order(_)
+            | Command::Set { .. }
+            | Command::Ignored(_)
+            | Command::Empty => {
                 encode::no_data(&mut self.output);
             }
         }
@@ -399,6 +424,7 @@ where
                 (SqlState::CONFIGURATION_LIMIT_EXCEEDED, message, None)
             }
             Wrong::Reload(message) => (SqlState::CONFIG_FILE_ERROR, message.clone(), None),
+            Wrong::Setting(message) => (SqlState::INVALID_PARAMETER_VALUE, message.clone(), None),
             Wrong::Order(message) => {
                 let sqlstate = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
                 (sqlstate, message.clone(), None)
@@ -504,6 +530,7 @@ fn complete(output: &mut BytesMut, command: &Command, rows: usize) {
         Command::Show(_) => format!("SELECT {rows}"),
         Command::Reload => "RELOAD".to_owned(),
         Command::Order(order) => order.tag().to_owned(),
+        Command::Set { .. } => "SET".to_owned(),
         Command::Ignored(tag) => (*tag).to_owned(),
         Command::Empty => {
             encode::empty_query(output);

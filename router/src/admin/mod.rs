@@ -13,6 +13,7 @@ pub mod registry;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod show;
+pub mod system;
 pub mod table;
 mod time;
 pub mod view;

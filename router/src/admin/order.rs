@@ -19,16 +19,24 @@ pub enum Order {
     Enable(Box<str>),
     /// `KILL_CLIENT id`, a number of SHOW CLIENTS.
     KillClient(u64),
-    /// `SHUTDOWN [WAIT_FOR_SERVERS]`: at once, or when transactions have ended.
-    Shutdown {
-        /// Transactions end first.
-        waits: bool,
-    },
+    /// `SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]`
+    Shutdown(Until),
+}
+
+/// What a router waits for before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Nothing.
+    Now,
+    /// The end of transactions.
+    Servers,
+    /// That all clients have left by themselves; it accepts no others.
+    Clients,
 }
 
 impl Order {
     /// The forms there are, for SHOW HELP.
-    pub const FORMS: [&str; 9] = [
+    pub const FORMS: [&str; 10] = [
         "PAUSE [<database>]",
         "RESUME [<database>]",
         "KILL [<database>]",
@@ -38,6 +46,7 @@ impl Order {
         "ENABLE <database>",
         "KILL_CLIENT <id>",
         "SHUTDOWN [WAIT_FOR_SERVERS]",
+        "SHUTDOWN [WAIT_FOR_CLIENTS]",
     ];
 
     /// Reads a command's words. `None`: they are no such command.
@@ -58,9 +67,12 @@ impl Order {
             "ENABLE" => Self::Enable(name()?),
             "KILL_CLIENT" => Self::KillClient(argument?.parse().ok()?),
             "SHUTDOWN" => match argument {
-                None => Self::Shutdown { waits: false },
+                None => Self::Shutdown(Until::Now),
                 Some(how) if how.eq_ignore_ascii_case("WAIT_FOR_SERVERS") => {
-                    Self::Shutdown { waits: true }
+                    Self::Shutdown(Until::Servers)
+                }
+                Some(how) if how.eq_ignore_ascii_case("WAIT_FOR_CLIENTS") => {
+                    Self::Shutdown(Until::Clients)
                 }
                 Some(_) => return None,
             },
@@ -80,14 +92,14 @@ impl Order {
             Self::Disable(_) => "DISABLE",
             Self::Enable(_) => "ENABLE",
             Self::KillClient(_) => "KILL_CLIENT",
-            Self::Shutdown { .. } => "SHUTDOWN",
+            Self::Shutdown(_) => "SHUTDOWN",
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Order;
+    use super::{Order, Until};
 
     #[test]
     fn forms_are_read() {
@@ -100,7 +112,7 @@ mod tests {
         assert_eq!(read(&["DISABLE"]), None);
         assert_eq!(read(&["KILL_CLIENT", "7"]), Some(Order::KillClient(7)));
         assert_eq!(read(&["KILL_CLIENT", "x"]), None);
-        let waits = Order::Shutdown { waits: true };
+        let waits = Order::Shutdown(Until::Servers);
         assert_eq!(read(&["SHUTDOWN", "wait_for_servers"]), Some(waits));
         assert_eq!(read(&["SHUTDOWN", "now"]), None);
         for form in Order::FORMS {

@@ -97,6 +97,7 @@ pub(crate) fn view() -> View {
             waited: 5,
             size: 20,
         }],
+        system: Default::default(),
         paused: vec!["shop".into()],
         disabled: Vec::new(),
         settings,

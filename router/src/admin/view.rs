@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::registry::{ClientEntry, ServerEntry};
+use super::system::System;
 use crate::backend::Purpose;
 use crate::config::Settings;
 use crate::control::CatalogStatus;
@@ -31,6 +32,8 @@ pub struct View {
     pub servers: Vec<Arc<ServerEntry>>,
     /// The pools.
     pub pools: Vec<PoolReading>,
+    /// What the system says of the process, where somebody has asked.
+    pub system: System,
     /// The databases that are paused.
     pub paused: Vec<Arc<str>>,
     /// The databases that nobody may log in to.

@@ -44,14 +44,14 @@ impl Listener {
     }
 }
 
-/// Listens. Must be called within a runtime, the one that will accept.
+/// Listens, with `shared` beside others that do so on the same port. Must be called within a runtime, the one that will accept.
 ///
 /// # Errors
 /// The host has no address, or none of them can be listened on.
-pub async fn bind(address: &Address) -> io::Result<TcpListener> {
+pub async fn bind(address: &Address, shared: bool) -> io::Result<TcpListener> {
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for found in tokio::net::lookup_host((address.host.as_str(), address.port)).await? {
-        match bind_one(found) {
+        match bind_one(found, shared) {
             Ok(listener) => return Ok(listener),
             Err(error) => failure = error,
         }
@@ -59,13 +59,16 @@ pub async fn bind(address: &Address) -> io::Result<TcpListener> {
     Err(failure)
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     // A router that starts again right away must not wait for the connections of the one before to be forgotten.
     socket.set_reuseaddr(true)?;
+    if shared {
+        socket.set_reuseport(true)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

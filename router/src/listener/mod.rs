@@ -40,6 +40,8 @@ pub use bind::{Accepted, Listener, bind, bind_unix};
 
 /// Connections accepted for a worker that it has not taken over yet.
 const HAND_OVER: usize = 128;
+/// How long those are let in who have knocked before the door was closed.
+const LAST_KNOCKS: Duration = Duration::from_millis(50);
 /// A pause when the system refuses to accept, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// However few clients there may be, so many may be entering: cancel requests and the admin console come this way, too.
@@ -318,12 +320,12 @@ pub fn seat() -> (Seat, Incoming) {
     (seat, incoming)
 }
 
-/// Accepts until the router drains, and gives each connection to the worker with the fewest.
-pub async fn accept(listener: Listener, seats: Vec<Seat>, mut drain: Drain) {
+/// Accepts until the door is closed, and gives each connection to the worker with the fewest.
+pub async fn accept(listener: Listener, seats: Vec<Seat>, mut closed: Drain) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.requested() => return,
+            () = closed.requested() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -331,6 +333,13 @@ pub async fn accept(listener: Listener, seats: Vec<Seat>, mut drain: Drain) {
             Err(error) => pause_after(&error).await,
         }
     }
+    // Who has knocked before is let in, or told: with the socket the system would forget them without a word.
+    let last = async {
+        while let Ok(connection) = listener.accept().await {
+            hand_over(connection, &seats).await;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_KNOCKS, last).await;
 }
 
 async fn hand_over(connection: Accepted, seats: &[Seat]) {

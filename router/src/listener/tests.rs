@@ -55,7 +55,7 @@ impl House {
             host: "127.0.0.1".to_owned(),
             port: 0,
         };
-        let listener = bind(&address).await.unwrap();
+        let listener = bind(&address, false).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let served: Arc<[AtomicUsize]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let (seats, incoming): (Vec<_>, Vec<_>) = (0..workers).map(|_| seat()).unzip();

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
@@ -40,6 +41,9 @@ use crate::two_phase::recovery::{Recovery, Resolver};
 use crate::worker::{Services, Worker};
 pub use operations::{Operations, ReloadError};
 
+/// Between two looks whether clients are left, when the router ends with the last one.
+const LOOK_FOR_CLIENTS: Duration = Duration::from_millis(50);
+
 /// A router that runs. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct Router {
@@ -54,6 +58,8 @@ pub struct Router {
 /// Switches that turn on once and for all.
 #[derive(Clone, Debug)]
 struct Ending {
+    /// Nobody is accepted any more.
+    close: watch::Sender<bool>,
     drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     /// The workers have ended: now the control thread may.
@@ -64,10 +70,19 @@ impl Ending {
     fn new() -> Self {
         let switch = || watch::Sender::new(false);
         Self {
+            close: switch(),
             drain: switch(),
             stop: switch(),
             finish: switch(),
         }
+    }
+}
+
+impl Ending {
+    /// Accepts nobody any more and sends idle clients away. Whether it did so already.
+    fn drain(&self) -> bool {
+        self.close.send_replace(true);
+        self.drain.send_replace(true)
     }
 }
 
@@ -193,7 +208,7 @@ impl Router {
 
     /// Accepts nobody any more, sends idle clients away and lets transactions end, for `drain_timeout` at most.
     pub fn drain(&self) {
-        if !self.ending.drain.send_replace(true) {
+        if !self.ending.drain() {
             info!("draining");
         }
     }
@@ -291,7 +306,7 @@ fn start_control(
 
 async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), StartError> {
     let http = match &settings.file.router.http {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind(address, settings.file.router.so_reuseport).await?),
         None => None,
     };
     let (mut control, handle) = Control::new(settings);
@@ -323,8 +338,11 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
     Ok((work, prepared))
 }
 
-async fn bind(address: &switchyard_schema::Address) -> Result<tokio::net::TcpListener, StartError> {
-    listener::bind(address)
+async fn bind(
+    address: &switchyard_schema::Address,
+    shared: bool,
+) -> Result<tokio::net::TcpListener, StartError> {
+    listener::bind(address, shared)
         .await
         .map_err(|source| StartError::Listen {
             address: address.clone(),
@@ -367,6 +385,21 @@ async fn serve_control(
             None => std::future::pending().await,
         }
     };
+    let emptied = async {
+        turned_on(&ending.close).await;
+        // Twice in a row: who is entering is on the way from one list to the other.
+        let mut times_empty = 0;
+        while times_empty < 2 {
+            tokio::time::sleep(LOOK_FOR_CLIENTS).await;
+            times_empty = if operations.has_clients() {
+                0
+            } else {
+                times_empty + 1
+            };
+        }
+        ending.drain();
+        std::future::pending::<()>().await;
+    };
     let deadline = async {
         turned_on(&ending.drain).await;
         let limit = operations.settings().file.router.timeouts.drain;
@@ -383,6 +416,7 @@ async fn serve_control(
         () = detector.run() => {}
         () = clearing.run(&operations.services().registry) => {}
         () = pages => {}
+        () = emptied => {}
         () = deadline => {}
         () = operations.keep_house() => {}
         () = turned_on(&ending.finish) => {}
@@ -403,7 +437,9 @@ fn start_workers(
         (0..count.max(1)).map(|_| listener::seat()).unzip();
     let (report, bound) = mpsc::channel();
     let unix = settings.file.router.unix_socket_dir.clone();
-    let mut door = Some((settings.file.router.listen.clone(), unix, seats, report));
+    let shared = settings.file.router.so_reuseport;
+    let at = (settings.file.router.listen.clone(), shared);
+    let mut door = Some((at, unix, seats, report));
     let mut threads = Vec::new();
     for (index, incoming) in incoming.into_iter().enumerate() {
         let entrance = operations.entrance(index, Drain::new(ending.drain.subscribe()));
@@ -418,8 +454,8 @@ fn start_workers(
                         Err(error) => return drop(report.send(Err(error))),
                     };
                     for listener in listeners {
-                        let (seats, drain) = (seats.clone(), entrance.drain.clone());
-                        tokio::spawn(listener::accept(listener, seats, drain));
+                        let closed = Drain::new(ending.close.subscribe());
+                        tokio::spawn(listener::accept(listener, seats.clone(), closed));
                     }
                     let _ = report.send(Ok(at));
                 }
@@ -440,10 +476,10 @@ fn start_workers(
 
 /// Listens where clients connect: on the port, and on the Unix socket that belongs to it if there is to be one.
 async fn listen(
-    address: &switchyard_schema::Address,
+    (address, shared): &(switchyard_schema::Address, bool),
     unix_directory: Option<&Path>,
 ) -> Result<(SocketAddr, Vec<Listener>), StartError> {
-    let listener = bind(address).await?;
+    let listener = bind(address, *shared).await?;
     let at = listener.local_addr().map_err(StartError::Thread)?;
     let mut listeners = vec![Listener::Tcp(listener)];
     if let Some(directory) = unix_directory {

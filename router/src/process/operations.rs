@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use switchyard_schema::Diagnostic;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
@@ -14,6 +15,7 @@ use super::{Ending, StartError, orders};
 use crate::admin::View;
 use crate::admin::console::{Office, Visitor};
 use crate::admin::order::Order;
+use crate::admin::system::System;
 use crate::admin::view::PoolReading;
 use crate::backend::{Gate, Pool};
 use crate::config::{ConfigError, ProcessEnvironment, Rights, Settings};
@@ -23,6 +25,7 @@ use crate::listener::{Drain, Entrance, Room};
 use crate::logging;
 use crate::startup::access::LoginSecret;
 use crate::startup::failed::FailedLogins;
+use crate::startup::peers::Peers;
 use crate::startup::tls::TlsError;
 use crate::startup::{Access, ClientConnection, Directory};
 use crate::topology::{NodeId, Observed};
@@ -32,6 +35,17 @@ use crate::worker::Services;
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// A node seen down so many times in a row by the housekeeping (about two seconds) loses its connections in use as well.
 const PATIENCE: u32 = 8;
+
+/// Keys of `[router]` that are read when a router starts.
+const AT_START: [&str; 7] = [
+    "listen",
+    "http",
+    "unix_socket_dir",
+    "workers",
+    "tls",
+    "so_reuseport",
+    "peer_id",
+];
 
 /// Who may enter, and how many.
 #[derive(Debug)]
@@ -106,6 +120,11 @@ impl Operations {
         &self.services
     }
 
+    /// Whether there are clients, or such as are about to be; consoles are none.
+    pub(super) fn has_clients(&self) -> bool {
+        self.entry.room.entering() > 0 || !self.services.registry.clients().is_empty()
+    }
+
     /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
@@ -147,13 +166,24 @@ impl Operations {
     /// # Errors
     /// [`ReloadError`]: nothing has changed.
     pub async fn reload(&self) -> Result<(), ReloadError> {
+        let path = self.settings().path.clone();
+        let read = move || Ok(Settings::load(&path, &ProcessEnvironment)?);
+        self.replace_settings(read).await?;
+        info!("configuration reloaded");
+        Ok(())
+    }
+
+    /// Puts other settings in force, which are made where clients do not wait for it: reading files and deriving keys takes milliseconds.
+    async fn replace_settings(
+        &self,
+        make: impl FnOnce() -> Result<Settings, ReloadError> + Send + 'static,
+    ) -> Result<(), ReloadError> {
         let _turn = self.reloading.lock().await;
         let old = self.settings();
-        let (path, secret) = (old.path.clone(), self.entry.secret.clone());
+        let secret = self.entry.secret.clone();
         let proven = Arc::clone(old.users.proven());
-        // Reads files, and derives keys from passwords: milliseconds that clients should not wait for.
         let reading = tokio::task::spawn_blocking(move || {
-            let mut settings = Settings::load(&path, &ProcessEnvironment)?;
+            let mut settings = make()?;
             settings.users.go_on_from(proven);
             let access = Access::new(&settings, &secret)?;
             Ok::<_, ReloadError>((settings, access))
@@ -165,13 +195,13 @@ impl Operations {
         self.entry
             .room
             .resize(settings.file.router.max_clients as usize);
+        self.services.cancels.know(Peers::new(&settings.file));
         self.services.settings.store(Arc::clone(&settings));
         self.services.control.reload(Arc::clone(&settings)).await;
         if pools_differ(&old, &settings) {
             self.services.pools.retain(|_| false);
         }
         self.retire_pools();
-        info!("configuration reloaded");
         Ok(())
     }
 
@@ -279,6 +309,7 @@ impl Office for Operations {
             taken_at: SystemTime::now(),
             started_at: self.started_at,
             settings: self.settings(),
+            system: System::default(),
             paused: said(Gate::is_paused),
             disabled: said(Gate::is_disabled),
             topology,
@@ -298,6 +329,27 @@ impl Office for Operations {
         })
     }
 
+    async fn set(&self, key: &str, value: &str) -> Result<(), String> {
+        if AT_START.contains(&key) {
+            return Err(format!("\"{key}\" cannot be changed at run time"));
+        }
+        let settings = self.settings();
+        let changed = settings.file.router.with(key, value).map_err(|problems| {
+            let say = |problem: &Diagnostic| {
+                let hint = problem.hint.as_ref();
+                let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+                format!("{}: {}{hint}", problem.key, problem.message)
+            };
+            problems.iter().map(say).collect::<Vec<_>>().join("; ")
+        })?;
+        let mut settings = (*settings).clone();
+        settings.file.router = changed;
+        let replaced = self.replace_settings(move || Ok(settings)).await;
+        replaced.map_err(|error| error.to_string())?;
+        info!(key, value, "an operator has changed a setting");
+        Ok(())
+    }
+
     async fn carry_out(&self, order: Order) -> Result<(), String> {
         orders::carry_out(&self.services, &self.ending, order).await
     }
@@ -309,7 +361,7 @@ impl http::Source for Operations {
     }
 
     fn unready(&self) -> Option<&'static str> {
-        if *self.ending.drain.borrow() {
+        if *self.ending.close.borrow() {
             Some("shutting down")
         } else if !self.is_open.load(Ordering::Relaxed) {
             Some("starting")
@@ -358,6 +410,7 @@ fn warn_of_restart(old: &Settings, new: &Settings) {
         ("listen", old.listen != new.listen),
         ("http", old.http != new.http),
         ("workers", old.workers != new.workers),
+        ("so_reuseport", old.so_reuseport != new.so_reuseport),
         (
             "unix_socket_dir",
             old.unix_socket_dir != new.unix_socket_dir,

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Ending;
-use crate::admin::order::Order;
+use crate::admin::order::{Order, Until};
 use crate::admin::registry::ClientState;
 use crate::backend::Gate;
 use crate::worker::Services;
@@ -56,10 +56,14 @@ pub(super) async fn carry_out(
                 .kill();
             Ok(())
         }
-        Order::Shutdown { waits } => {
-            ending.drain.send_replace(true);
-            if !waits {
-                ending.stop.send_replace(true);
+        Order::Shutdown(until) => {
+            match until {
+                Until::Clients => drop(ending.close.send_replace(true)),
+                Until::Servers => drop(ending.drain()),
+                Until::Now => {
+                    ending.drain();
+                    ending.stop.send_replace(true);
+                }
             }
             Ok(())
         }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 use socket2::Socket;
@@ -32,6 +33,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::peers::{self, Peers};
 use super::tls::NodeTls;
 use crate::stream::Endpoint;
 
@@ -52,12 +54,11 @@ pub struct CancelKey {
 }
 
 impl CancelKey {
-    fn random(version: ProtocolVersion) -> Result<Self, getrandom::Error> {
+    fn random(version: ProtocolVersion, peers: &Peers) -> Result<Self, getrandom::Error> {
         let long = version >= ProtocolVersion::V3_2;
         let mut secret = vec![0; if long { LONG_SECRET } else { SHORT_SECRET }];
         getrandom::fill(&mut secret)?;
-        // Clients take the number for a process id and may print it: it is positive.
-        let pid = (getrandom::u32()? >> 1).max(1).cast_signed();
+        let pid = peers.pid(getrandom::u32()?);
         Ok(Self {
             pid,
             secret: secret.into(),
@@ -75,6 +76,7 @@ impl std::fmt::Debug for CancelKey {
 #[derive(Debug, Default)]
 pub struct CancelRegistry {
     entries: Arc<Entries>,
+    peers: ArcSwap<Peers>,
     forwarded: AtomicU64,
     unknown: AtomicU64,
 }
@@ -128,6 +130,11 @@ impl Drop for CancelRegistration {
 }
 
 impl CancelRegistry {
+    /// These are the routers that share an address with this one.
+    pub fn know(&self, peers: Peers) {
+        self.peers.store(Arc::new(peers));
+    }
+
     /// A new key, good until what is returned is dropped.
     ///
     /// # Errors
@@ -138,7 +145,7 @@ impl CancelRegistry {
     ) -> Result<CancelRegistration, getrandom::Error> {
         let slot = Arc::<CancelSlot>::default();
         loop {
-            let key = CancelKey::random(version)?;
+            let key = CancelKey::random(version, &self.peers.load())?;
             let mut entries = lock(&self.entries);
             if entries.contains_key(&key.pid) {
                 continue;
@@ -160,6 +167,10 @@ impl CancelRegistry {
     /// Cancels what works for the client with this key, if there is one: wakes its session where it waits, and forwards
     /// the request to its backends. Returns when the nodes have taken note.
     pub async fn cancel(&self, pid: i32, secret: &[u8]) {
+        let (secret, is_passed_on) = peers::unmarked(secret);
+        if !is_passed_on && let Some(peer) = self.peers.load().of(pid).cloned() {
+            return peers::pass_on(&peer, pid, secret).await;
+        }
         let Some(slot) = self.find(pid, secret) else {
             // PostgreSQL, too, has but a line in its log for this.
             tracing::debug!(pid, "no session has the key of a cancel request");

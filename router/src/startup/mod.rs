@@ -29,6 +29,7 @@ pub mod directory;
 pub mod failed;
 mod negotiate;
 mod parameters;
+pub mod peers;
 mod refusal;
 pub mod tls;
 

@@ -50,6 +50,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let mut pooling = Pooling::default();
     let users = access::users(&mut root, auth.as_ref(), &mut pooling);
     let databases = database::databases(&mut root, &mut pooling);
+    let peers = router::peers(&mut root);
     let catalog = match root.get("catalog") {
         Some(item) => router::catalog(&item).map(Some),
         None => Some(None),
@@ -61,6 +62,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         auth: auth?,
         users,
         databases,
+        peers,
         pooling,
         catalog: catalog?,
     })

@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::access::secret;
 use super::address;
 use super::pool;
-use super::reader::{Item, Section};
+use super::reader::{Item, Report, Section};
+use crate::diagnostic::Diagnostic;
 use crate::model::{
-    Address, Catalog, ClientTls, Consistency, LogConfig, LogFormat, NodeTls, PoolMode, ReadPolicy,
-    RouterConfig, Secret, SslMode, Timeouts,
+    Address, Catalog, ClientTls, Consistency, LogConfig, LogFormat, NodeTls, Peer, PoolMode,
+    ReadPolicy, RouterConfig, Secret, SslMode, Timeouts,
 };
+use toml::de::DeTable;
 
 /// `[router]`; all of it may be left out.
 pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
@@ -22,6 +24,73 @@ pub(super) fn router(item: Option<Item<'_>>) -> Option<RouterConfig> {
     fill(&mut config, &mut section);
     section.finish();
     Some(config)
+}
+
+/// The most routers behind one address.
+const MOST_PEERS: u32 = 1023;
+
+/// `[[peers]]`
+pub(super) fn peers(root: &mut Section<'_>) -> Vec<Peer> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for mut section in root.sections("peers") {
+        let id = section.require("id", "the other router's peer_id");
+        let host = section.require("host", "a name or an address");
+        let port = section.get("port");
+        let port = port.map_or(Some(6432), |item| item.integer(1..=65_535));
+        let read = id.as_ref().and_then(|item| item.integer(1..=MOST_PEERS));
+        let host = host.and_then(|item| item.text());
+        section.finish();
+        let (Some(item), Some(id), Some(host), Some(port)) = (id, read, host, port) else {
+            continue;
+        };
+        if peers.iter().any(|peer| u32::from(peer.id) == id) {
+            item.problem(format!("peer {id} is there twice"), None);
+        }
+        let address = Address {
+            host: host.to_owned(),
+            port: port as u16,
+        };
+        peers.push(Peer {
+            id: id as u16,
+            address,
+        });
+    }
+    peers
+}
+
+impl RouterConfig {
+    /// The same with another value of one key, as `SET` in the admin console writes it: a number, or text, in quotes or not.
+    ///
+    /// # Errors
+    /// What the file would be told, with the places of a file of this line.
+    pub fn with(&self, key: &str, value: &str) -> Result<Self, Vec<Diagnostic>> {
+        let is_bare = value.parse::<u32>().is_ok() || matches!(value, "true" | "false");
+        let value = match is_bare {
+            true => value.to_owned(),
+            false => format!("{value:?}"),
+        };
+        let is_key = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let key: String = key
+            .bytes()
+            .filter(|byte| is_key(*byte))
+            .map(char::from)
+            .collect();
+        let text = format!("{key} = {value}");
+        let report = Report::new(&text);
+        let (document, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            report.add(0, "", error.message(), None);
+        }
+        let mut config = self.clone();
+        let mut section = Section::root(&document, &report);
+        fill(&mut config, &mut section);
+        section.finish();
+        let problems = report.into_diagnostics();
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(problems),
+        }
+    }
 }
 
 /// Puts what the section says in the place of what the configuration has.
@@ -38,6 +107,14 @@ fn fill(config: &mut RouterConfig, section: &mut Section<'_>) {
         section.get("unix_socket_dir"),
         |item| item.path().map(Some),
     );
+    set(
+        &mut config.so_reuseport,
+        section.get("so_reuseport"),
+        Item::boolean,
+    );
+    set(&mut config.peer_id, section.get("peer_id"), |item| {
+        item.integer(0..=MOST_PEERS).map(|id| id as u16)
+    });
     set(&mut config.workers, section.get("workers"), |item| {
         item.integer(1..=1024).map(|workers| Some(workers as u16))
     });

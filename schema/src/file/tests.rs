@@ -424,9 +424,37 @@ nodes = []
             r#"line 15, column 8: databases[0].shards[0].name: is not a shard's name (allowed are letters, digits, - and _)"#,
             r#"line 16, column 10: databases[0].shards[0].weight: must be from 0 to 100"#,
             r#"line 17, column 9: databases[0].shards[0].nodes: the shard has no primary (give one node role = "primary")"#,
-            r#"line 18, column 2: colour: is not a key of this section (allowed are router, log, auth, users, databases, catalog)"#,
+            r#"line 18, column 2: colour: is not a key of this section (allowed are router, log, auth, users, databases, peers, catalog)"#,
         ]
     );
+}
+
+#[test]
+fn one_key_is_changed() {
+    let before = crate::RouterConfig::default();
+    let changed = |key: &str, value: &str| before.with(key, value);
+    assert_eq!(changed("pool_size", "7").unwrap().pool_size, 7);
+    assert_eq!(
+        changed("pool_mode", "session").unwrap().pool_mode,
+        PoolMode::Session
+    );
+    let after = changed("query_timeout", "5s").unwrap();
+    assert_eq!(
+        after.timeouts.query,
+        Some(std::time::Duration::from_secs(5))
+    );
+    assert_eq!(changed("query_timeout", "off").unwrap(), before);
+    for (key, value, complaint) in [
+        ("pool_sice", "7", "is not a key"),
+        ("pool_size", "0", "must be from 1"),
+        ("pool_size", "x\"\ny = 1", "must be an integer"),
+        ("pool_size = 7 #", "1", "is not a key"),
+        ("query_timeout", "5", "neither a duration"),
+        ("", "1", ""),
+    ] {
+        let problems = changed(key, value).unwrap_err();
+        assert!(problems[0].message.contains(complaint), "{problems:?}");
+    }
 }
 
 /// The only problem of a configuration with these tables, without its place.

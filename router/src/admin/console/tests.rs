@@ -8,7 +8,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
 use super::*;
-use crate::admin::command::Topic;
 use crate::admin::sample;
 
 struct Desk;
@@ -20,6 +19,10 @@ impl Office for Desk {
 
     async fn reload(&self) -> Result<(), String> {
         Err("x.toml:1:1: wrong".to_owned())
+    }
+
+    async fn set(&self, key: &str, _: &str) -> Result<(), String> {
+        Err(format!("{key} is wrong"))
     }
 
     async fn carry_out(&self, order: Order) -> Result<(), String> {
@@ -185,8 +188,13 @@ async fn every_topic_can_be_shown() {
 async fn every_command_has_its_right() {
     let shown = Topic::ALL.map(|topic| format!("SHOW {}", topic.word()));
     let orders = Order::FORMS.map(|form| form.replace(['[', ']', '<', '>'], "").replace("id", "1"));
-    let others = orders.into_iter().chain(["RELOAD".to_owned()]);
-    let commands = shown.into_iter().map(|sql| (sql, true));
+    let others = orders
+        .into_iter()
+        .chain(["RELOAD", "SET pool_size = 1"].map(str::to_owned));
+    let commands = shown.into_iter().map(|sql| {
+        let may = sql != "SHOW FDS";
+        (sql, may)
+    });
     for (sql, may) in commands.chain(others.map(|sql| (sql, false))) {
         let heard = converse(Rights::Show, |out| {
             encode::query(out, sql.as_bytes());

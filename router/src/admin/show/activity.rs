@@ -215,3 +215,69 @@ pub(super) fn state(view: &View) -> Table {
         .text("value", |(_, value)| *value)
         .done()
 }
+
+/// Who is at work, and by which connections.
+pub(super) fn active_sockets(view: &View) -> Table {
+    struct Socket<'a> {
+        kind: &'static str,
+        id: u64,
+        user: &'a str,
+        database: &'a str,
+        state: &'static str,
+        address: String,
+        port: u16,
+    }
+    let clients = view.clients.iter().map(|client| Socket {
+        kind: "C",
+        id: client.id,
+        user: &client.user,
+        database: &client.database,
+        state: client.state().label(),
+        address: client
+            .address
+            .map_or("unix".to_owned(), |address| address.ip().to_string()),
+        port: client.address.map_or(0, |address| address.port()),
+    });
+    let servers = view.servers.iter().filter(|server| server.client() > 0);
+    let servers = servers.map(|server| {
+        let place = view.node(server.node);
+        Socket {
+            kind: "S",
+            id: server.id,
+            user: &server.user,
+            database: &server.database,
+            state: "active",
+            address: place
+                .as_ref()
+                .map_or(String::new(), |at| at.node.host.to_string()),
+            port: place.map_or(0, |at| at.node.port),
+        }
+    });
+    let is_idle = |client: &Socket<'_>| client.state == ClientState::Idle.label();
+    let clients = clients.filter(|client| !is_idle(client));
+    List::of(clients.chain(servers))
+        .text("type", |socket| socket.kind)
+        .number("id", |socket| socket.id)
+        .text("user", |socket| socket.user.to_owned())
+        .text("database", |socket| socket.database.to_owned())
+        .text("state", |socket| socket.state)
+        .text("addr", |socket| socket.address.clone())
+        .number("port", |socket| socket.port)
+        .done()
+}
+
+/// The memory of the process, as the system counts it.
+pub(super) fn memory(view: &View) -> Table {
+    List::of(&view.system.memory)
+        .text("name", |(name, _)| name.clone())
+        .number("memtotal", |(_, bytes)| *bytes)
+        .done()
+}
+
+/// What the process has open.
+pub(super) fn descriptors(view: &View) -> Table {
+    List::of(&view.system.descriptors)
+        .number("fd", |(number, _)| *number)
+        .text("target", |(_, target)| target.clone())
+        .done()
+}

@@ -223,3 +223,16 @@ pub(super) fn migrations(view: &View) -> Table {
         .number("epoch", |(database, _)| database.epoch)
         .done()
 }
+
+/// Routers that share an address, this one first.
+pub(super) fn peers(view: &View) -> Table {
+    let file = &view.settings.file;
+    let own = (file.router.peer_id, &file.router.listen);
+    let others = file.peers.iter().map(|peer| (peer.id, &peer.address));
+    let all = std::iter::once(own).chain(others);
+    List::of(all.filter(|(id, _)| *id > 0))
+        .number("peer_id", |(id, _)| *id)
+        .text("host", |(_, address)| address.host.clone())
+        .number("port", |(_, address)| address.port)
+        .done()
+}

@@ -34,6 +34,10 @@ pub fn show(topic: Topic, view: &View) -> Table {
         Topic::Lists => activity::lists(view),
         Topic::Users => activity::users(view),
         Topic::State => activity::state(view),
+        Topic::ActiveSockets => activity::active_sockets(view),
+        Topic::Mem => activity::memory(view),
+        Topic::Fds => activity::descriptors(view),
+        Topic::Peers => map::peers(view),
     }
 }
 
@@ -48,7 +52,8 @@ fn help() -> Table {
         .into_iter()
         .map(|topic| format!("SHOW {}", topic.word()));
     let orders = Order::FORMS.into_iter().map(str::to_owned);
-    List::of(show.chain(["RELOAD".to_owned()]).chain(orders))
+    let others = ["RELOAD", "SET <key> = <value>"].map(str::to_owned);
+    List::of(show.chain(others).chain(orders))
         .text("command", String::clone)
         .done()
 }
@@ -70,6 +75,8 @@ fn config(view: &View) -> Table {
         ("config_file", view.settings.path.display().to_string()),
         ("listen", router.listen.to_string()),
         ("http", http.map_or("off".to_owned(), ToString::to_string)),
+        ("so_reuseport", router.so_reuseport.to_string()),
+        ("peer_id", router.peer_id.to_string()),
         ("tls", tls.to_owned()),
         ("pool_mode", router.pool_mode.name().to_owned()),
         ("pool_size", router.pool_size.to_string()),
@@ -187,7 +194,7 @@ mod tests {
         assert!(stats.starts_with(&totals) && totals.ends_with("plan_cache_misses=0"));
         assert_eq!(row(Topic::Totals, 1), "name=total_query_count value=1");
         assert_eq!(
-            row(Topic::Config, 16),
+            row(Topic::Config, 18),
             "key=read_policy value=least-connections"
         );
     }
