@@ -75,7 +75,13 @@ impl Reshard {
     /// Starts it; with more tables, where there is DDL.
     #[track_caller]
     pub fn start(ddl: &str, tables: &str) -> Reshard {
-        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0).with_catalog());
+        Reshard::start_with(0, ddl, tables)
+    }
+
+    /// The same with so many replicas of each of the first two shards.
+    #[track_caller]
+    pub fn start_with(replicas: usize, ddl: &str, tables: &str) -> Reshard {
+        let spec = BedSpec::of(ClusterSpec::for_tests(2, replicas).with_catalog());
         let bed = Bed::start(spec.with_tables(ddl, tables));
         let third = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
         let directory = tempfile::tempdir().unwrap();

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use switchyard_catalog::{Catalog, CatalogDatabase, Credentials, Layout, Lease, Movement};
 use switchyard_router::config::{Settings, User};
-use switchyard_router::distribute::switchover::FOLLOWING;
 use switchyard_router::topology::builder::DatabaseState;
 use switchyard_schema::Database;
 use tokio::time::sleep;
@@ -41,6 +40,8 @@ pub(crate) use survey::{Amount, Survey, survey};
 
 /// The longest one statement may take: those that move rows take as long as there are rows.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// What clients have begun before their router knows that rows may be on their way is not run again: most of it is over after so long.
+const NOTED: Duration = Duration::from_secs(1);
 /// The SQLSTATE of a server that has no room left.
 const DISK_FULL: &str = "53100";
 
@@ -179,7 +180,7 @@ impl<'a> Work<'a> {
             None => (self.known.layout(), self.known.layout(), false),
         };
         self.lease.record((&former, &target), turned).await?;
-        sleep(FOLLOWING).await;
+        sleep(NOTED).await;
         let mut servers = self.servers(None).await?;
         let mut visits = visit::visits(self, &servers).await?;
         strangers::shut_out(self, &mut servers, &mut visits).await

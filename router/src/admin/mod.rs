@@ -6,6 +6,7 @@
 //! Collaborators: sessions and connections enter themselves in the [`registry`].
 
 pub mod activity;
+pub(crate) mod asked;
 pub mod command;
 pub mod console;
 pub mod order;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use super::activity::{Activity, Clock, OverdueWatch, Stay};
+use super::asked::{Asked, Unanswered};
 use crate::plan::Pins;
 use crate::startup::cancel::CancelSlot;
 use crate::topology::NodeId;
@@ -74,8 +75,6 @@ pub struct ClientEntry {
     transactions: AtomicU64,
     request_at_ms: AtomicU64,
     pins: AtomicU8,
-    /// The snapshot by which a request works that rows could be moved under; 0: there is none.
-    works_by: AtomicU64,
     /// `idle_in_transaction_session_timeout` as the client has set it; 0: no limit.
     idle_transaction_ms: AtomicU64,
     /// Number of the client in this process, from 1.
@@ -135,7 +134,6 @@ impl ClientEntry {
             clock,
             application_name: Mutex::default(),
             pins: AtomicU8::new(0),
-            works_by: AtomicU64::new(0),
             idle_transaction_ms: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
@@ -239,11 +237,6 @@ impl ClientEntry {
         Pins::from_bits(self.pins.load(Ordering::Relaxed))
     }
 
-    /// A request that rows could be moved under works by this snapshot from now on; 0: it has ended. To be noted before looking which is the newest.
-    pub(crate) fn set_works_by(&self, generation: u64) {
-        self.works_by.store(generation, Ordering::SeqCst);
-    }
-
     /// A statement begins.
     pub fn count_query(&self) {
         add_one(&self.queries);
@@ -282,6 +275,8 @@ impl ClientEntry {
 pub struct ServerEntry {
     client: AtomicU64,
     served: AtomicU64,
+    /// What it has been asked by where rows are.
+    pub(crate) unanswered: Unanswered,
     /// Number of the connection in this process, from 1.
     pub id: u64,
     /// The node it leads to.
@@ -309,6 +304,7 @@ impl ServerEntry {
             connected_at: SystemTime::now(),
             client: AtomicU64::new(0),
             served: AtomicU64::new(0),
+            unanswered: Unanswered::default(),
         }
     }
 
@@ -317,6 +313,7 @@ impl ServerEntry {
         if client != 0 {
             add_one(&self.served);
         }
+        self.unanswered.forget();
         self.client.store(client, Ordering::Relaxed);
     }
 
@@ -419,14 +416,14 @@ impl Registry {
         self.servers.last.load(Ordering::Relaxed)
     }
 
-    /// Whether no client's request works by a snapshot before this one.
-    pub(crate) fn work_by(&self, generation: u64) -> bool {
-        let works_by = |client: &Arc<ClientEntry>| client.works_by.load(Ordering::SeqCst);
-        let clients = self.clients.lock();
-        clients
-            .values()
-            .map(works_by)
-            .all(|by| by == 0 || by >= generation)
+    /// The server connections that have not begun to answer what was planned by a snapshot before this one.
+    pub(crate) fn asked_before(&self, generation: u64) -> Vec<(Arc<ServerEntry>, Asked)> {
+        let servers = self.servers.lock();
+        let before = servers.values().filter_map(|server| {
+            let asked = server.unanswered.get()?;
+            (asked.generation < generation).then(|| (Arc::clone(server), asked))
+        });
+        before.collect()
     }
 
     /// How many clients there are.

@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::admission::unmarked;
 use super::renumbering::Renumbering;
 use super::{CONSISTENT_READ, Kept, LAYER, PreparedSet, ROUTE, Replies, ScramKeys, Settings};
+use crate::admin::asked::Asked;
 use crate::admin::registry::{Registration, ServerEntry};
 use crate::config::Password;
 use crate::proven::Proven;
@@ -453,6 +454,20 @@ impl Connection {
         self.renumbering
             .as_ref()
             .map(|renumbering| &renumbering.map)
+    }
+
+    /// Notes what it is about to be asked.
+    pub(crate) fn is_asked(&self, asked: Asked) {
+        if let Some(entry) = &self.entry {
+            entry.unanswered.note(asked);
+        }
+    }
+
+    /// The answer to what it has been asked last has begun: by now all is locked that the answer is made of.
+    pub(crate) fn has_answered(&self) {
+        if let Some(entry) = &self.entry {
+            entry.unanswered.forget();
+        }
     }
 
     /// Writes all pending output.

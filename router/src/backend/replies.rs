@@ -231,6 +231,12 @@ impl Replies {
         self.owed.is_empty()
     }
 
+    /// Whether nothing but the end is owed behind what is being answered.
+    pub(crate) fn is_at_last(&self) -> bool {
+        let behind = self.owed.iter().skip(1);
+        behind.into_iter().all(|owed| owed.reply == Reply::Sync)
+    }
+
     /// What the last ReadyForQuery said.
     pub(crate) fn status(&self) -> TransactionStatus {
         self.status

@@ -8,6 +8,7 @@
 //! Collaborators: [`crate::topology`] has the parts, [`switchyard_catalog`] the actual state when there is one.
 
 mod actual;
+mod change;
 mod clearing;
 mod entry;
 mod oids;
@@ -197,6 +198,7 @@ impl Control {
     pub fn clearing(&self) -> Clearing {
         Clearing {
             taken: self.taken.subscribe(),
+            links: Links::new(self.settings.subscribe()),
             acknowledged: self.actual.as_ref().map(Actual::acknowledged),
         }
     }
@@ -295,7 +297,7 @@ impl Control {
         self.publish();
         let taken = Taken {
             revision: snapshot.revision,
-            generation: self.published.generation(),
+            topology: self.published.snapshot(),
         };
         self.taken.send_replace(Some(taken));
     }

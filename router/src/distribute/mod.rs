@@ -14,6 +14,7 @@ pub mod strangers;
 pub mod switchover;
 mod table;
 pub(crate) mod unique;
+mod visits;
 
 use std::sync::Arc;
 

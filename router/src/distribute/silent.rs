@@ -15,8 +15,8 @@ use crate::execute::failure::Failure;
 use crate::topology::link::{Link, LinkError, Visitor};
 use crate::topology::{Node, Observed};
 
-/// The longest that a router may say nothing before it is taken to be silent, and some more.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The longest that routers may take to say that they follow, or to be taken to be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest that a replica may take to hear of an epoch.
 const REPLICAS: Duration = Duration::from_secs(10);
 /// The longest one answer may take.
@@ -129,7 +129,7 @@ async fn open(request: &Request<'_>, settings: &Settings, node: &Node) -> Result
     Link::open(&visitor, node, &request.database.name).await
 }
 
-fn failed(shard: &str, error: LinkError) -> Failure {
+pub(super) fn failed(shard: &str, error: LinkError) -> Failure {
     let shard: Box<str> = shard.into();
     match error {
         LinkError::Refused { sqlstate, message } => Failure::ShardSays {

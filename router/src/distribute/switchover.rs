@@ -8,15 +8,13 @@ use switchyard_wire::SqlState;
 use tokio::time::{Instant, sleep};
 
 use super::places::Places;
+use super::visits::Visits;
 use super::{Change, Request, refused, silent};
-use crate::config::Settings;
 use crate::execute::failure::Failure;
-use crate::topology::link::{Link, LinkError, Visitor};
-use crate::topology::{DatabaseTopology, Observed, Published};
+use crate::topology::link::{Link, LinkError};
+use crate::topology::{DatabaseTopology, Published};
 use crate::two_phase::{CATALOG, GlobalId};
 
-/// Routers hear of a change of the catalog at once, and of one they have missed after half of this.
-pub const FOLLOWING: Duration = Duration::from_secs(1);
 /// Statements that began so long before were planned by what holds now.
 const SPARED: Duration = Duration::from_millis(200);
 /// The longest that the router itself may take to follow.
@@ -35,7 +33,7 @@ EXISTS (SELECT FROM pg_catalog.pg_stat_activity v JOIN pg_catalog.pg_roles r ON 
          WHERE v.pid = w.pid
            AND (pg_catalog.pg_has_role(r.oid, 'USAGE') OR NOT r.rolsuper AND pg_catalog.pg_has_role('pg_signal_backend', 'USAGE')))";
 
-/// Cancels what waits for a table that is locked by something prepared, or, on a replica, by something that is replayed.
+/// Cancels what waits for a table that is locked by something prepared, or, on a replica, by something that is replayed: nobody else has such a lock there.
 const CANCEL: &str = "\
 SELECT pg_catalog.pg_cancel_backend(w.pid)
   FROM pg_catalog.pg_locks w LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = w.pid
@@ -43,9 +41,9 @@ SELECT pg_catalog.pg_cancel_backend(w.pid)
    AND coalesce(pg_catalog.clock_timestamp() - a.query_start > '$SPARED milliseconds'::pg_catalog.interval, true)
    AND w.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
    AND w.relation IN (
-       SELECT h.relation FROM pg_catalog.pg_locks h LEFT JOIN pg_catalog.pg_stat_activity s ON s.pid = h.pid
+       SELECT h.relation FROM pg_catalog.pg_locks h
         WHERE h.locktype = 'relation' AND h.granted AND h.mode = 'AccessExclusiveLock' AND h.database = w.database
-          AND (h.pid IS NULL OR s.backend_type = 'startup'))";
+          AND (h.pid IS NULL OR pg_catalog.pg_is_in_recovery()))";
 
 /// Prepares what has been done on the shards, has it decided, and ends it.
 pub(super) async fn run(
@@ -62,6 +60,7 @@ pub(super) async fn run(
     let catalog = catalog.map_err(unreachable)?;
     let settings = request.services.settings.load_full();
     silent::can_be_kept_out(request, &settings, &catalog).await?;
+    let mut visits = Visits::open(request, &settings).await?;
     let prepared = prepare(places, &id).await?;
     let decided = decide(&catalog, change, known, &id).await;
     if let Err(failure) = decided {
@@ -70,17 +69,22 @@ pub(super) async fn run(
         }
         return Err(failure);
     }
-    let decided = Instant::now();
     follow(&request.services.topology, request.database, change).await?;
-    sleep(FOLLOWING.saturating_sub(decided.elapsed()) + SPARED).await;
-    let kept_out = silent::keep_out(request, &settings, &catalog, known.epoch + 1).await;
+    let kept_out = tokio::select! {
+        kept_out = silent::keep_out(request, &settings, &catalog, known.epoch + 1) => kept_out,
+        never = visits.cancel() => match never {},
+    };
     kept_out.map_err(|failure| {
         unfinished(&format!(
             "routers that do not follow the catalog may be at work: {failure}"
         ))
     })?;
     catalog.close().await;
-    release(request, &settings).await;
+    visits.release().await.map_err(|failure| {
+        unfinished(&format!(
+            "what waits for the table cannot be cancelled: {failure}"
+        ))
+    })?;
     end(places, &prepared, &id, true).await;
     Ok(())
 }
@@ -176,28 +180,6 @@ async fn follow(
             return Err(unfinished("the router has not heard of it yet"));
         }
         sleep(PAUSE).await;
-    }
-}
-
-/// Cancels what waits for the table and has been planned for what it was, on every node.
-async fn release(request: &Request<'_>, settings: &Settings) {
-    let Some(user) = settings.users.known(request.user) else {
-        return;
-    };
-    let connect = settings.file.router.timeouts.connect;
-    let visitor = Visitor::new(&user, connect, ANSWER);
-    let shards = request.database.shards.iter();
-    for node in shards.flat_map(|shard| &shard.nodes) {
-        if !matches!(node.observed(), Observed::Primary | Observed::Standby) {
-            continue;
-        }
-        let cancelled = match Link::open(&visitor, node, &request.database.name).await {
-            Ok(mut link) => cancel_waiting(&mut link).await,
-            Err(error) => Err(error),
-        };
-        if let Err(reason) = cancelled {
-            tracing::warn!(host = %node.host, port = node.port, %reason, "cannot cancel what waits for a table whose rows have been moved");
-        }
     }
 }
 

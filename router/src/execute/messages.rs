@@ -78,7 +78,10 @@ pub(crate) fn next_now(
                 participant.connection.replies.set_status(status);
                 return Ok(Some(Said::Ready));
             }
-            _ => return Ok(Some(Said::Message(header))),
+            _ => {
+                participant.connection.has_answered();
+                return Ok(Some(Said::Message(header)));
+            }
         }
     }
 }

@@ -138,6 +138,10 @@ pub(crate) fn relay_available(
         let scanned = connection.replies.scan(&connection.input);
         if scanned.forward > 0 {
             participant.shown = true;
+            // A notice may come of reading the statement.
+            if connection.replies.is_at_last() && connection.input.first() != Some(&b'N') {
+                connection.has_answered();
+            }
             let bytes = connection.input.get(..scanned.forward).unwrap_or_default();
             match scanned.event {
                 Event::NeedInput => client.write_now(bytes).map_err(client_gone)?,
@@ -280,6 +284,7 @@ pub(crate) fn decode_message(message: &[u8]) -> Result<Message<'_>, Trouble> {
 /// Moves a whole message from the backend's input to what the client is owed.
 fn pass(client: &mut Client, participant: &mut Participant, length: usize) {
     participant.shown = true;
+    participant.connection.has_answered();
     let message = participant.connection.input.split_to(length);
     client.output.extend_from_slice(&message);
 }

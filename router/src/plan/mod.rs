@@ -195,6 +195,28 @@ impl Plan {
         ends || self.effects.unlocks
     }
 
+    /// Whether it goes where it goes because of where rows of sharded tables are.
+    pub(crate) fn goes_by_rows(&self) -> bool {
+        match &self.operator {
+            Operator::PassThrough(Target::Keys(route)) => !route.needs.is_empty(),
+            Operator::PassThrough(Target::AnyShard | Target::Shard(_))
+            | Operator::Broadcast(_)
+            | Operator::Session => false,
+            Operator::PassThrough(Target::AllShards)
+            | Operator::Append(_)
+            | Operator::Merge(_)
+            | Operator::Workspace(_)
+            | Operator::Lock(_)
+            | Operator::Write(_)
+            | Operator::Move(_)
+            | Operator::Steps(_)
+            | Operator::Insert(_)
+            | Operator::InsertQuery(_)
+            | Operator::CopyIn(_)
+            | Operator::Refuse(_) => true,
+        }
+    }
+
     /// Bytes on the heap, about.
     pub(crate) fn size(&self) -> usize {
         let route = match &self.operator {

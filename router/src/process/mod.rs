@@ -414,7 +414,7 @@ async fn serve_control(
         () = Box::pin(recovery.run()) => {}
         () = Box::pin(fence_keeper.run()) => {}
         () = detector.run() => {}
-        () = clearing.run(&operations.services().registry) => {}
+        () = Box::pin(clearing.run(&operations.services().registry)) => {}
         () = pages => {}
         () = emptied => {}
         () = deadline => {}

@@ -36,24 +36,9 @@ pub(super) struct Again {
 impl Session {
     /// Handles a request while rows may be on their way from shard to shard.
     pub(super) async fn request_while_moving(&mut self, header: Header) -> Result<(), Trouble> {
-        self.works();
-        let outcome = match self.whole_request(header) {
+        match self.whole_request(header) {
             Some(length) => self.replayable(header, length).await,
             None => self.request(header).await,
-        };
-        // What a batch has queued was planned by what it began with.
-        if self.batch.is_empty() {
-            self.entry.set_works_by(0);
-        }
-        outcome
-    }
-
-    /// Notes by which snapshot a request works that begins.
-    fn works(&mut self) {
-        self.entry.set_works_by(self.generation.max(1));
-        if self.block.is_none() && self.batch.is_empty() {
-            self.refresh();
-            self.entry.set_works_by(self.generation.max(1));
         }
     }
 
@@ -78,9 +63,7 @@ impl Session {
             let moved = outcome.is_ok() && (self.again.met_a_move || cancelled);
             let may_again = begins && self.block.is_none() && began.elapsed() < PATIENCE;
             if moved && may_again && !is_done(&said) {
-                self.entry.set_works_by(0);
                 self.await_placement().await;
-                self.works();
                 self.forget_parsed(&request);
                 self.client.input = request.clone();
                 continue;

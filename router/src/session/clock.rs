@@ -32,7 +32,7 @@ impl Session {
     pub(super) async fn clock(&mut self, shard: ShardIndex) -> Result<Clock, Trouble> {
         let joined = self.participants.iter().find(|held| held.in_block);
         let shard = joined.map_or(shard, |held| held.shard);
-        let index = self.join(shard, Need::Primary).await?;
+        let index = self.join_for_all(shard, Need::Primary).await?;
         let before = self.client.hold();
         let outcome = self.run_shown(index, CLOCK, Show::All).await;
         let answer = self.client.unhold(before);

@@ -301,7 +301,7 @@ impl Session {
     async fn set_constraints(&mut self, sent: Sent<'_>) -> Result<Ready, Trouble> {
         if !self.participants.iter().any(|held| held.in_block) {
             let need = self.need(Access::Read, None);
-            self.join(self.any_shard(), need).await?;
+            self.join_for_all(self.any_shard(), need).await?;
         }
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
         self.run_shown_on_all(&sql, Show::Notices).await?;
@@ -347,7 +347,7 @@ impl Session {
         let mut joined = self.participants.iter().any(|held| held.in_block);
         if has_savepoints && !joined {
             let need = self.need(Access::Read, None);
-            self.join(self.any_shard(), need).await?;
+            self.join_for_all(self.any_shard(), need).await?;
             joined = true;
         }
         self.run_on_all(sql).await?;

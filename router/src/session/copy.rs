@@ -97,6 +97,7 @@ impl Session {
         for index in sources {
             self.ask_for_rows(*index, sent.sql()).await?;
         }
+        self.await_beginnings(sources).await?;
         for index in sources {
             self.copy_part(parts, *index).await?;
         }

@@ -111,7 +111,7 @@ impl Session {
         let mut nodes = Vec::with_capacity(self.database.shards.len());
         for position in 0..self.database.shards.len() {
             let shard = ShardIndex(u16::try_from(position).map_err(|_| Failure::Retry)?);
-            let index = self.join(shard, Need::Primary).await?;
+            let index = self.join_for_all(shard, Need::Primary).await?;
             let participant = self.participants.at(index)?;
             let name = Arc::clone(&participant.shard_name);
             nodes.push((name, Arc::clone(participant.connection.node())));

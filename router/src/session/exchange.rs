@@ -4,19 +4,32 @@ use switchyard_schema::ShardIndex;
 use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
+use crate::admin::asked::Asked;
 use crate::backend::{Reply, Show};
 use crate::execute::block::FailedOn;
 use crate::execute::failure::Failure;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
+use crate::plan::Plan;
 use crate::topology::Heartbeat;
 
 impl Session {
-    /// The backend for `shard`, joined to the block if there is one.
+    /// The backend for `shard`, joined to the block if there is one, to be asked what goes by where rows are.
     pub(super) async fn join(&mut self, shard: ShardIndex, need: Need) -> Result<usize, Trouble> {
         if let Some(index) = self.join_now(shard, need) {
             return Ok(index);
         }
+        let index = self.join_for_all(shard, need).await?;
+        self.asks(index)?;
+        Ok(index)
+    }
+
+    /// The same, to be asked what does not: it is waited for by nobody who moves rows.
+    pub(super) async fn join_for_all(
+        &mut self,
+        shard: ShardIndex,
+        need: Need,
+    ) -> Result<usize, Trouble> {
         self.is_placed_as_planned()?;
         let Self {
             participants,
@@ -33,6 +46,32 @@ impl Session {
         // It may have waited for long.
         self.is_placed_as_planned()?;
         Ok(index)
+    }
+
+    /// Notes that a backend is about to be asked by the snapshot of the present request, and then looks whether rows are where that says: whoever
+    /// publishes another one looks at what is noted afterwards (ADR 0024).
+    pub(super) fn asks(&mut self, index: usize) -> Result<(), Failure> {
+        if self.worker.services.heartbeat.is_some() {
+            let held = self.participants.at(index)?;
+            let fresh = !held.needs_sync;
+            held.connection.is_asked(Asked {
+                generation: self.generation,
+                by_rows: true,
+                fresh,
+                alone: fresh && self.block.is_none(),
+            });
+        }
+        self.is_placed_as_planned()
+    }
+
+    /// Takes back that it goes by where rows are, of a statement that does not.
+    pub(super) fn asks_by(&mut self, index: usize, plan: &Plan) {
+        if let Some(held) = self.participants.get(index)
+            && !plan.goes_by_rows()
+            && let Some(entry) = &held.connection.entry
+        {
+            entry.unanswered.goes_anywhere();
+        }
     }
 
     /// Rows are still where the present request takes them to be.
@@ -61,7 +100,9 @@ impl Session {
             block,
             ..
         } = self;
-        participants.join_now(database, shard, need, settings, block.as_ref())
+        let index = participants.join_now(database, shard, need, settings, block.as_ref())?;
+        self.asks(index).ok()?;
+        Some(index)
     }
 
     /// Runs a statement of ours on one participant; its errors are shown. True if there was one.
@@ -162,7 +203,7 @@ impl Session {
             Some(block) if !block.read_only => Need::Primary,
             _ => Need::Replica,
         };
-        let index = self.join(shard, need).await?;
+        let index = self.join_for_all(shard, need).await?;
         let Self {
             client,
             participants,

@@ -6,13 +6,14 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
 use super::Session;
+use super::part::opens_with;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
 use crate::execute::failure::Failure;
 use crate::execute::messages::lines;
 use crate::execute::participants::Need;
-use crate::execute::relay::{Trouble, exchange};
+use crate::execute::relay::{Trouble, exchange, fill_any};
 use crate::plan::{Broadcast, Command, Plan, enforceable};
 
 impl Session {
@@ -67,6 +68,7 @@ impl Session {
         indexes: &[usize],
         plan: &Plan,
     ) -> Result<Option<u64>, Trouble> {
+        self.await_beginnings(indexes).await?;
         let mut rows = Some(0);
         let mut trouble = None;
         for (position, index) in indexes.iter().enumerate() {
@@ -103,6 +105,31 @@ impl Session {
             Some(trouble) => Err(trouble),
             None => Ok(rows),
         }
+    }
+
+    /// While rows may move, waits until each of the shards has begun to answer: a client that takes its time for the rows of one would hold up
+    /// whoever waits for what the others have been asked (ADR 0024).
+    pub(super) async fn await_beginnings(&mut self, indexes: &[usize]) -> Result<(), Trouble> {
+        if !self.is_moving() || self.block.is_some() {
+            return Ok(());
+        }
+        let is_silent = |session: &Self, index: &usize| {
+            let held = session.participants.get(*index);
+            let connection = held.map(|held| &held.connection);
+            connection.is_some_and(|held| !held.broken && opens_with(&held.input).is_none())
+        };
+        loop {
+            let silent = indexes.iter().copied();
+            let silent: Vec<usize> = silent.filter(|index| is_silent(self, index)).collect();
+            if silent.is_empty() {
+                break;
+            }
+            fill_any(&mut self.client, &mut self.participants, &silent).await?;
+        }
+        for index in indexes {
+            self.participants.at(*index)?.connection.has_answered();
+        }
+        Ok(())
     }
 
     /// Runs a statement on all shards inside one transaction: on the first, whose answer is the client's, then on the
@@ -162,6 +189,7 @@ impl Session {
         for position in 0..self.database.shards.len() {
             let shard = ShardIndex(u16::try_from(position).map_err(|_| Failure::Retry)?);
             let index = self.join(shard, Need::Primary).await?;
+            self.asks_by(index, plan);
             let mark = self.client.output.len();
             let failed = self
                 .run_hidden(index, plan, sent.message, position == 0)

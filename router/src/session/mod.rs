@@ -282,6 +282,10 @@ impl Session {
             return Err(End);
         }
         let idle = self.block.is_none() && self.batch.is_empty();
+        if !idle {
+            self.batch.waits();
+            self.participants.are_at_rest();
+        }
         self.entry.set_state(match idle {
             true => ClientState::Idle,
             false => ClientState::IdleInTransaction,

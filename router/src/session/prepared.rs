@@ -113,7 +113,7 @@ impl Session {
             return Err(Failure::Refused(Box::new(Refusal::certain("0A000", message))).into());
         }
         self.end_cursors_since(0).await;
-        let decider = self.join(ShardIndex::FIRST, Need::Primary).await?;
+        let decider = self.join_for_all(ShardIndex::FIRST, Need::Primary).await?;
         self.writes_on(decider)?;
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
         let writers = self.participants_that(|held| held.wrote);
@@ -199,7 +199,7 @@ impl Session {
             return Err(Failure::NotInBlock(ending(commit)).into());
         }
         // In the order of the shards, as everybody waits for connections.
-        let decider = self.join(ShardIndex::FIRST, Need::Primary).await?;
+        let decider = self.join_for_all(ShardIndex::FIRST, Need::Primary).await?;
         let parts = self.parts_of(name).await?;
         let sql = String::from_utf8_lossy(sent.sql()).into_owned();
         let end = End { name, commit, sql };
@@ -272,7 +272,7 @@ impl Session {
         number: Option<&str>,
         end: &End<'_>,
     ) -> Result<Option<bool>, Trouble> {
-        let decider = match self.join(ShardIndex::FIRST, Need::Primary).await {
+        let decider = match self.join_for_all(ShardIndex::FIRST, Need::Primary).await {
             Ok(decider) => decider,
             Err(Trouble::Failure(_) | Trouble::Lost) => return Ok(None),
             Err(other) => return Err(other),
@@ -333,7 +333,7 @@ impl Session {
         let mut asked = Indexes::new();
         for position in 1..self.database.shards.len() {
             let shard = ShardIndex(u16::try_from(position).map_err(|_| Failure::Retry)?);
-            let index = match self.join(shard, Need::Primary).await {
+            let index = match self.join_for_all(shard, Need::Primary).await {
                 Ok(index) => index,
                 Err(Trouble::Failure(Failure::ShardDown { .. })) => continue,
                 Err(trouble) => return Err(trouble),

@@ -198,7 +198,7 @@ impl Session {
         need: Need,
         sql: &str,
     ) -> Result<(), Trouble> {
-        let index = self.join(shard, need).await?;
+        let index = self.join_for_all(shard, need).await?;
         if self.block.is_some() {
             self.run_on_all(sql).await
         } else if self.run_on(index, sql).await? {

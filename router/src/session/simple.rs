@@ -391,7 +391,7 @@ impl Session {
         if !self.participants.iter().any(joined) {
             return Err(Failure::InFailedTransaction.into());
         }
-        let index = self.join(shard, Need::Replica).await?;
+        let index = self.join_for_all(shard, Need::Replica).await?;
         self.expect_query(index, plan, sent)?;
         let (client, participant, described) = self.exchanging(index)?;
         let outcome = exchange(client, participant, sent.message, described).await;
@@ -438,6 +438,7 @@ impl Session {
                 Some(index) => index,
                 None => Box::pin(self.join(shard, need)).await?,
             };
+            self.asks_by(index, plan);
             if let Some(held) = held {
                 Box::pin(self.hold(index, held)).await?;
             }

@@ -51,7 +51,7 @@ impl Session {
         let (had, missing) = (steps.done.first().copied(), steps.left.first().copied());
         let mut answer = BytesMut::new();
         while let Some(shard) = steps.left.first().copied() {
-            let index = self.join(shard, Need::Primary).await?;
+            let index = self.join_for_all(shard, Need::Primary).await?;
             let held = self.client.hold();
             let ran = self
                 .run_hidden(index, plan, sent.message, answer.is_empty())
@@ -103,7 +103,7 @@ impl Session {
             .replace("$TABLE", &escape_literal(table));
         let mut definitions = Vec::new();
         for shard in [had, got] {
-            let index = self.join(shard, Need::Primary).await?;
+            let index = self.join_for_all(shard, Need::Primary).await?;
             definitions.push(self.ask_lines(index, &query, plan).await?);
         }
         if had == got || definitions.first() == definitions.last() {
@@ -178,7 +178,7 @@ impl Session {
             ),
             Stepwise::Again(_) => return Ok(None),
         };
-        let index = self.join(shard, Need::Primary).await?;
+        let index = self.join_for_all(shard, Need::Primary).await?;
         let lines = self.ask_lines(index, &query, plan).await?;
         Ok(lines.first().map(|valid| valid == "t"))
     }
@@ -246,7 +246,7 @@ impl Session {
                 Ok(_) | Err(_) => Vec::new(),
             },
             Stepwise::Again("REINDEX CONCURRENTLY") => {
-                let Ok(index) = self.join(shard, Need::Primary).await else {
+                let Ok(index) = self.join_for_all(shard, Need::Primary).await else {
                     return Vec::new();
                 };
                 self.ask_lines(index, LEFT, plan).await.unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Connections of a task of the control thread to the primaries, kept as long as they are good.
+//! Connections of a task of the control thread to nodes, mostly primaries, kept as long as they are good.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::Settings;
 /// The longest an answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// Links to primaries, each opened when it is first needed.
+/// Links to nodes, each opened when it is first needed.
 #[derive(Debug)]
 pub(crate) struct Links {
     settings: watch::Receiver<Arc<Settings>>,
@@ -49,6 +49,19 @@ impl Links {
             self.open.remove(&node.id);
             return Err(LinkError::Unreachable("no primary at present".to_owned()));
         }
+        self.ask_any(database, node, sql).await
+    }
+
+    /// The same of any node.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub(crate) async fn ask_any(
+        &mut self,
+        database: &str,
+        node: &Node,
+        sql: &str,
+    ) -> Result<(Vec<TextRow>, bool), LinkError> {
         if let Some(mut link) = self.open.remove(&node.id) {
             let answer = link.ask(sql).await;
             if let Ok(_) | Err(LinkError::Refused { .. }) = answer {

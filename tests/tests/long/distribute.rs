@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use switchyard_tests::cluster::{ClusterSpec, Stop};
+use switchyard_tests::cluster::{ClusterSpec, Node, Stop};
 use switchyard_tests::{Bed, BedSpec, Client, Login, eventually};
 
 fn bed() -> Bed {
     Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 1).with_catalog()))
 }
 
+/// As a superuser: others who come past the routers are ended with those of a router that dies.
 fn on_shards(bed: &Bed, sql: &str) -> Vec<String> {
     let shards = bed.cluster().shards().iter();
-    shards
-        .map(|shard| bed.cluster().sql(shard.primary.as_ref(), sql).unwrap())
-        .collect()
+    let ask = |node: &dyn Node| bed.cluster().superuser_sql(node, "shop", sql).unwrap();
+    shards.map(|shard| ask(shard.primary.as_ref())).collect()
 }
 
 fn catalog(bed: &Bed, sql: &str) -> String {

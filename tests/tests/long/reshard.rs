@@ -3,6 +3,7 @@
 mod cut_off;
 mod grow;
 mod kills;
+mod late;
 mod load;
 mod methods;
 mod obstacles;

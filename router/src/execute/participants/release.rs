@@ -41,6 +41,16 @@ impl Participants {
         }
     }
 
+    /// The client is waited for: nothing that has been sent is unanswered, and what is queued is not sent by where rows were.
+    pub(crate) fn are_at_rest(&self) {
+        for held in &self.list {
+            let connection = &held.connection;
+            if connection.replies.is_settled() || !connection.output.is_empty() {
+                connection.has_answered();
+            }
+        }
+    }
+
     /// As [`Participants::release`] for those that can go without waiting. True if that is all.
     pub(crate) fn release_now(&mut self, database: &DatabaseTopology) -> bool {
         let mut all = true;
@@ -64,6 +74,7 @@ impl Participants {
             participant.connection.broken |= participant.needs_sync;
             participant.may_unpin &= !participant.pins.is_empty();
             if self.keeps(&self.list[index]) {
+                self.list[index].connection.has_answered();
                 all &= !self.list[index].may_unpin;
                 continue;
             }

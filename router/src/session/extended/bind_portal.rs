@@ -291,6 +291,7 @@ impl Session {
         self.begin_for_another(shard, &prepared.plan).await?;
         let need = self.need(prepared.plan.access, prepared.hint);
         let index = self.activate(shard, need).await?;
+        self.asks_by(index, &prepared.plan);
         Ok(self.queue_bind(index, prepared, bind)?)
     }
 

@@ -67,6 +67,8 @@ pub(super) struct Batch {
     copy: Option<Arc<Statement>>,
     /// Cancel requests that came before a statement of it first asked.
     cancels: Option<u64>,
+    /// The client has been waited for since it began, with what is queued.
+    waited: bool,
     /// Bytes of its messages since the last Sync or Flush.
     queued: usize,
     /// When its first message came.
@@ -104,6 +106,11 @@ impl Batch {
     /// It has written, and will commit at its end.
     pub(super) fn has_written(&self) -> bool {
         self.writer.is_some()
+    }
+
+    /// The client is waited for.
+    pub(super) fn waits(&mut self) {
+        self.waited |= !self.is_empty();
     }
 
     /// An error has happened, if there is a batch, that no backend of the batch knows of.

@@ -166,6 +166,7 @@ impl Session {
 
     /// Queues a Sync. Returns how many have been answered before.
     fn queue_sync(&mut self, index: usize, show: Show) -> Result<u32, Failure> {
+        self.asks_still(index)?;
         let abort = self.batch.skipping && self.block.is_none();
         let participant = self.participants.at(index)?;
         let connection = &mut *participant.connection;
@@ -348,11 +349,28 @@ impl Session {
             return Ok(());
         }
         frontend::encode::flush(&mut participant.connection.output);
+        self.asks_still(active)?;
         if self.exchange(active).await? {
             self.forget_unparsed(active);
             return Err(Trouble::Told);
         }
         Ok(())
+    }
+
+    /// What has been queued since before the client was waited for is sent only if rows are where it was planned for; else it is dropped, with the
+    /// connection that it was for.
+    fn asks_still(&mut self, index: usize) -> Result<(), Failure> {
+        let held = self.participants.at(index)?;
+        if !self.batch.waited || held.connection.output.is_empty() {
+            return Ok(());
+        }
+        self.asks(index).inspect_err(|_| {
+            self.participants.close(&self.database, index);
+            self.batch.active = None;
+            for name in self.batch.parsed.drain(..).chain(self.batch.unsent.take()) {
+                self.statements.remove(&name);
+            }
+        })
     }
 
     /// An error happened on a participant: the statements whose Parse did not take place do not exist.

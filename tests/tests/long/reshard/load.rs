@@ -21,6 +21,11 @@ pub(super) fn stand() -> Reshard {
     with_marks(Reshard::start(MARKS, CONFIG))
 }
 
+/// The same with a replica of each of the first two shards.
+pub(super) fn stand_with_replicas() -> Reshard {
+    with_marks(Reshard::start_with(1, MARKS, CONFIG))
+}
+
 /// A bed with the rows, distributed by a method that is another one in the file that asks for three shards.
 pub(super) fn stand_by(two: &str, three: &str) -> Reshard {
     let stand = with_marks(Reshard::start(MARKS, &CONFIG.replace(HASH, two)));

@@ -39,7 +39,7 @@ const FINISH: Hold = Hold::Catalog("LOCK TABLE switchyard.shards IN SHARE MODE")
 const REMEMBERED: Hold = Hold::Shard(0, "LOCK TABLE pg_db_role_setting IN SHARE MODE");
 const DEFINITIONS: Hold = Hold::Shard(0, "LOCK TABLE marks IN ACCESS EXCLUSIVE MODE");
 const REFERENCES: Hold = Hold::Shard(0, "LOCK TABLE countries IN ACCESS SHARE MODE");
-const INDEX: Hold = Hold::Shard(0, "LOCK TABLE marks IN ROW EXCLUSIVE MODE");
+pub(super) const INDEX: Hold = Hold::Shard(0, "LOCK TABLE marks IN ROW EXCLUSIVE MODE");
 const ROWS_ON_THEIR_WAY: Hold = Hold::Shard(0, "SELECT FROM marks FOR UPDATE");
 const TABLES: Hold = Hold::Shard(2, "LOCK TABLE marks IN ACCESS SHARE MODE");
 
@@ -60,7 +60,10 @@ pub(super) struct Held<'a> {
 
 impl Steps {
     pub(super) fn new() -> Steps {
-        let stand = stand();
+        Steps::of(stand())
+    }
+
+    pub(super) fn of(stand: Reshard) -> Steps {
         for shard in 0..3 {
             stand.superuser(shard, HOLDER);
         }
