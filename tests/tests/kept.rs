@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use switchyard_tests::cluster::ClusterSpec;
+use switchyard_tests::dialogue::{self, Batch};
 use switchyard_tests::{Bed, BedSpec, Client, eventually};
 
 const DDL: &str = "
@@ -223,4 +224,38 @@ fn there_is_an_end_to_what_is_kept() {
     }
     let all = kept(&mut pair.router, "").len();
     assert!(all <= 40, "{all}");
+}
+
+/// A statement that the client has named is planned for any values after a while, as PostgreSQL does it; one without a name for each.
+#[test]
+fn statements_with_parameters() {
+    let (bed, _turn) = bed();
+    let mut pair = Pair::new(bed);
+    let sql = "SELECT k.id, f.name FROM kept k JOIN few f ON f.id = k.other WHERE k.v = $1 AND k.id < $2 ORDER BY k.id";
+    for name in ["named", ""] {
+        let parse = || Batch::default().parse(name, sql);
+        let prepared = parse().sync();
+        for client in [&mut pair.router, &mut pair.plain] {
+            dialogue::step(client, &prepared, b'Z');
+        }
+        for run in 0..4 * OFTEN {
+            let begun = if name.is_empty() {
+                parse()
+            } else {
+                Batch::default()
+            };
+            let values = [(run % 7).to_string(), (10 + 5 * (run % 4)).to_string()];
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            let batch = begun.bind("", name, &values).execute("", 0).sync();
+            let own = dialogue::step(&mut pair.router, &batch, b'Z');
+            assert_eq!(
+                own,
+                dialogue::step(&mut pair.plain, &batch, b'Z'),
+                "{values:?}"
+            );
+        }
+    }
+    // The name is of the one statement only: what has no name leaves no text behind.
+    let texts = kept(&mut pair.router, "\"v\"");
+    assert!(texts.len() <= 1, "{texts:?}");
 }
