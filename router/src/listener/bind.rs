@@ -44,6 +44,38 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Closes the socket. Those that have connected and not been accepted yet, whom the system would reset.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn close(self) -> io::Result<Vec<Accepted>> {
+        let mut last = Vec::new();
+        match self {
+            Self::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                // No more than the system keeps, however many go on coming.
+                while last.len() < BACKLOG as usize
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    stream.set_nonblocking(true)?;
+                    last.push(Accepted::Tcp(stream));
+                }
+            }
+            Self::Unix(listener, _file) => {
+                let listener = listener.into_std()?;
+                while last.len() < BACKLOG as usize
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    stream.set_nonblocking(true)?;
+                    last.push(Accepted::Unix(stream));
+                }
+            }
+        }
+        Ok(last)
+    }
+}
+
 /// Listens, with `shared` beside others that do so on the same port. Must be called within a runtime, the one that will accept.
 ///
 /// # Errors

@@ -40,8 +40,6 @@ pub use bind::{Accepted, Listener, bind, bind_unix};
 
 /// Connections accepted for a worker that it has not taken over yet.
 const HAND_OVER: usize = 128;
-/// How long those are let in who have knocked before the door was closed.
-const LAST_KNOCKS: Duration = Duration::from_millis(50);
 /// A pause when the system refuses to accept, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// However few clients there may be, so many may be entering: cancel requests and the admin console come this way, too.
@@ -333,13 +331,15 @@ pub async fn accept(listener: Listener, seats: Vec<Seat>, mut closed: Drain) {
             Err(error) => pause_after(&error).await,
         }
     }
-    // Who has knocked before is let in, or told: with the socket the system would forget them without a word.
-    let last = async {
-        while let Ok(connection) = listener.accept().await {
-            hand_over(connection, &seats).await;
+    // Who has knocked before is let in, or told.
+    match listener.close() {
+        Ok(last) => {
+            for connection in last {
+                hand_over(connection, &seats).await;
+            }
         }
-    };
-    let _ = tokio::time::timeout(LAST_KNOCKS, last).await;
+        Err(error) => tracing::warn!(%error, "could not see who has knocked last"),
+    }
 }
 
 async fn hand_over(connection: Accepted, seats: &[Seat]) {
