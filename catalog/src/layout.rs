@@ -40,6 +40,29 @@ impl CatalogDatabase {
             methods: methods.collect(),
         }
     }
+
+    /// What a movement's target is for the tables that there are by now: one that has come since goes with the one that it is colocated with.
+    #[must_use]
+    pub fn aimed(&self, target: &Layout) -> Layout {
+        let mut aimed = self.layout();
+        for (table, method) in &mut aimed.methods {
+            let mut leader = Some(table.clone());
+            for _ in 0..self.database.tables.len() {
+                let Some(name) = leader else { break };
+                if let Some(found) = target.methods.get(&name) {
+                    if found.name() == method.name() {
+                        *method = found.clone();
+                    }
+                    break;
+                }
+                let table = self.database.table(&name);
+                let key = table.and_then(|table| table.distribution.shard_key());
+                leader = key.and_then(|key| key.colocate_with.clone());
+            }
+        }
+        aimed.buckets.clone_from(&target.buckets);
+        aimed
+    }
 }
 
 impl Layout {

@@ -41,6 +41,19 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// How far a movement of this database is, which a program is at or not.
+    #[must_use]
+    pub fn of(known: &CatalogDatabase, movement: &Movement, is_active: bool) -> Self {
+        let (buckets, tables) = movement.former.differing(&movement.target);
+        let (buckets_left, tables_left) = known.layout().differing(&known.aimed(&movement.target));
+        Self {
+            is_active,
+            is_paused: movement.paused,
+            buckets: [buckets, buckets_left],
+            tables: [tables, tables_left],
+        }
+    }
+
     /// What it is doing, in a word.
     #[must_use]
     pub fn state(&self) -> &'static str {
@@ -352,21 +365,11 @@ pub(crate) async fn read_all(
 /// Whether rows may be on their way, and how far their movement is.
 pub(crate) fn progress(
     row: &PgRow,
-    now: &Layout,
-    shards: usize,
+    known: &CatalogDatabase,
 ) -> Result<(bool, Option<Progress>), Error> {
     let is_active = row.try_get(6)?;
-    let movement = from_row(row, shards)?;
-    let (buckets, tables) = movement.former.differing(&movement.target);
-    let (buckets_left, tables_left) = now.differing(&movement.target);
-    let progress = Progress {
-        is_active,
-        is_paused: movement.paused,
-        buckets: [buckets, buckets_left],
-        tables: [tables, tables_left],
-    };
-    Ok((
-        is_active,
-        (movement.former != movement.target).then_some(progress),
-    ))
+    let movement = from_row(row, known.database.shards.len())?;
+    let leads = movement.former != movement.target;
+    let progress = leads.then(|| Progress::of(known, &movement, is_active));
+    Ok((is_active, progress))
 }

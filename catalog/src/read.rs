@@ -101,9 +101,7 @@ pub(crate) async fn read(connection: &mut PgConnection) -> Result<Snapshot, Erro
                 epoch,
             };
             if let Some(row) = movements.get(&name) {
-                let shards = database.database.shards.len();
-                (database.is_moving, database.movement) =
-                    progress(row, &database.layout(), shards)?;
+                (database.is_moving, database.movement) = progress(row, &database)?;
             }
             Ok((name, database))
         })

@@ -5,8 +5,8 @@ use switchyard_router::backend::TextRow;
 use switchyard_router::relations::{Introspection, Relations};
 use switchyard_schema::{KeyFamily, KeyType, Keys, Method, ShardKey, Shift, Table};
 
+use super::Error;
 use super::tables::{self, Moving, refused};
-use super::{Error, layout};
 use crate::servers::Server;
 
 /// Tables that move together.
@@ -47,7 +47,7 @@ impl Family {
         };
         let found = server.introspect().await?;
         let relations = Relations::build(&known.database, &found, Some(&known.buckets));
-        let aimed = layout::aimed(known, target);
+        let aimed = known.aimed(target);
         let (mut against, mut kinds) = (Vec::new(), Vec::new());
         for table in &known.database.tables {
             let Some(key) = table.distribution.shard_key() else {

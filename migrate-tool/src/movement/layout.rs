@@ -1,6 +1,6 @@
 //! Where rows are to be: the layout that the file asks for, told in the catalog's numbers of shards. Pure.
 
-use switchyard_catalog::{CatalogDatabase, Layout};
+use switchyard_catalog::Layout;
 use switchyard_schema::{
     BucketMap, Database, ListEntry, Method, RangeEntry, Shard, ShardIndex, TableName,
 };
@@ -75,28 +75,4 @@ fn wanted(
             Method::List(lists.iter().map(list).collect::<Option<_>>()?)
         }
     })
-}
-
-/// What a movement's target is for the tables that there are by now: one that has come since goes with the one that it is colocated with.
-pub(super) fn aimed(known: &CatalogDatabase, target: &Layout) -> Layout {
-    let database = &known.database;
-    let mut aimed = known.layout();
-    for (table, method) in &mut aimed.methods {
-        let mut leader = Some(table.clone());
-        for _ in 0..database.tables.len() {
-            let Some(name) = leader else { break };
-            if let Some(found) = target.methods.get(&name) {
-                if found.name() == method.name() {
-                    *method = found.clone();
-                }
-                break;
-            }
-            let key = database
-                .table(&name)
-                .and_then(|table| table.distribution.shard_key());
-            leader = key.and_then(|key| key.colocate_with.clone());
-        }
-    }
-    aimed.buckets.clone_from(&target.buckets);
-    aimed
 }

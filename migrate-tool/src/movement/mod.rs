@@ -272,7 +272,7 @@ pub(crate) async fn rollback(
     let mut work = Work::open(settings, database).await?;
     let movement = work.movement().await?;
     let movement = movement.ok_or_else(|| Error::None(database.to_owned()))?;
-    let is_there = work.known.layout() == layout::aimed(&work.known, &movement.target);
+    let is_there = work.known.layout() == work.known.aimed(&movement.target);
     if is_there || !movement.turned {
         let back = (&movement.target, &movement.former);
         work.lease.record(back, true).await?;
@@ -289,7 +289,7 @@ pub(crate) async fn finish(settings: &Settings, desired: &Database) -> Result<Re
     let name = || desired.name.clone();
     let known = work.known.clone();
     let movement = work.movement().await?.ok_or_else(|| Error::None(name()))?;
-    let aimed = layout::aimed(&known, &movement.target);
+    let aimed = known.aimed(&movement.target);
     let (buckets, tables) = known.layout().differing(&aimed);
     if buckets + tables > 0 {
         return Err(Error::Unfinished {

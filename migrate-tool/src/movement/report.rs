@@ -8,8 +8,6 @@ use switchyard_catalog::{CatalogDatabase, Movement};
 use switchyard_router::backend::transfer::Transferred;
 use switchyard_schema::Keys;
 
-use super::layout::aimed;
-
 const MEGABYTE: f64 = 1e6;
 
 /// What one run has done.
@@ -146,13 +144,12 @@ pub(crate) enum State {
 
 impl Status {
     pub(super) fn of(known: &CatalogDatabase, movement: Option<&Movement>) -> Status {
-        let ((buckets, tables), (left, tables_left)) = match movement {
-            Some(movement) => (
-                movement.former.differing(&movement.target),
-                known.layout().differing(&aimed(known, &movement.target)),
-            ),
-            None => Default::default(),
-        };
+        let progress =
+            movement.map(|movement| switchyard_catalog::Progress::of(known, movement, false));
+        let ([buckets, left], [tables, tables_left]) = progress
+            .map_or(([0; 2], [0; 2]), |progress| {
+                (progress.buckets, progress.tables)
+            });
         let state = match movement.filter(|movement| movement.former != movement.target) {
             None => State::None,
             Some(_) if left == 0 && tables_left == 0 => State::Moved,

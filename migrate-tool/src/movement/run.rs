@@ -12,7 +12,7 @@ use super::group::{Filled, Group};
 use super::part::part;
 use super::switchover;
 use super::visit::{self, Visit};
-use super::{Error, Pace, Report, Work, index, layout, newcomer, report, strangers, survey};
+use super::{Error, Pace, Report, Work, index, newcomer, report, strangers, survey};
 use crate::servers::{Server, ServerError};
 
 /// So often a group is tried that clients are in the way of, and so long after the time before.
@@ -116,7 +116,7 @@ impl Run {
     /// Moves group after group.
     pub(super) async fn finish(mut self, work: &mut Work<'_>) -> Result<Report, Error> {
         while let Some(movement) = work.movement().await? {
-            let target = layout::aimed(&work.known, &movement.target);
+            let target = work.known.aimed(&movement.target);
             let now = work.known.layout();
             if now == target {
                 break;
@@ -198,7 +198,7 @@ impl Run {
         let now = work.known.layout();
         let family = self.families.get(number).ok_or(Error::Unsteady)?;
         if !self.indexed.contains(&number) {
-            let left = family.left(&now, &layout::aimed(&work.known, &movement.target))?;
+            let left = family.left(&now, &work.known.aimed(&movement.target))?;
             index::make_all(&mut self.crew.servers, &family.tables, &left).await?;
             self.indexed.push(number);
         }

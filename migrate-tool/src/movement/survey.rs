@@ -115,7 +115,7 @@ pub(super) async fn rows_left(
     servers: &mut [Server],
 ) -> Result<u64, Error> {
     let mut survey = Survey::default();
-    let aimed = layout::aimed(known, target);
+    let aimed = known.aimed(target);
     survey
         .measure_all(families, servers, (&aimed, &known.database))
         .await?;
@@ -196,7 +196,7 @@ impl Survey {
         }
         let (families, against) = Family::all(known, target, &mut servers).await?;
         against.iter().for_each(|error| self.against(error));
-        let aimed = layout::aimed(known, target);
+        let aimed = known.aimed(target);
         self.measure_all(&families, &mut servers, (&aimed, &with.database))
             .await
     }
