@@ -319,6 +319,12 @@ impl Settings {
                 return Ok(None);
             };
             match read_secret(secret, environment) {
+                // PostgreSQL lets nobody in by that.
+                Ok(password) if password.reveal().is_empty() => Err(ConfigError::Secret {
+                    path: path.to_owned(),
+                    owner,
+                    reason: "it is empty".to_owned(),
+                }),
                 Ok(password) => Ok(Some(password)),
                 Err(reason) => Err(ConfigError::Secret {
                     path: path.to_owned(),

@@ -195,7 +195,7 @@ impl IdentMaps {
     pub fn parse(text: &str) -> Result<Self, Vec<LineError>> {
         let entry = |fields: Vec<Field>| {
             let names = fields.into_iter().map(|field| match field.as_slice() {
-                [word] if word.text.starts_with('/') && !word.quoted => {
+                [word] if word.text.starts_with('/') => {
                     Err("regular expressions are not supported".to_owned())
                 }
                 [word] => Ok(word.text.clone()),
@@ -397,6 +397,12 @@ fn single(field: &Field) -> Result<String, String> {
 fn names(field: &Field, words: &[&str]) -> Result<Vec<Name>, String> {
     let name = |word: &Word| {
         let text = word.text.as_str();
+        let unsupported =
+            || format!("{text:?} is not supported: groups, files and regular expressions are not");
+        // These are what they are in quotes, too.
+        if text.starts_with('/') {
+            return Err(unsupported());
+        }
         if word.quoted {
             return Ok(Some(Name::Is(text.to_owned())));
         }
@@ -408,9 +414,7 @@ fn names(field: &Field, words: &[&str]) -> Result<Vec<Name>, String> {
             "samerole" | "samegroup" if words.contains(&"sameuser") => Err(format!(
                 "{text} is not supported: the router knows no groups"
             )),
-            _ if text.starts_with(['+', '@', '/']) => Err(format!(
-                "{text:?} is not supported: groups, files and regular expressions are not"
-            )),
+            _ if text.starts_with(['+', '@']) => Err(unsupported()),
             _ => Ok(Some(Name::Is(text.to_owned()))),
         }
     };

@@ -24,7 +24,7 @@ use crate::admin::registry::{Registry, ServerEntry};
 
 use super::quota::Quota;
 use super::refusal::Refusal;
-use super::turn::Turn;
+use super::turn::{Place, Turn};
 use super::{Admission, ConnectError, ConnectOptions, Connection, PoolKey};
 use crate::startup::cancel::CancelReason;
 use crate::topology::{Node, Observed};
@@ -116,7 +116,7 @@ struct State {
 /// A session in the queue.
 #[derive(Debug)]
 struct Waiter {
-    turn: Arc<Turn>,
+    place: Place,
     since: Instant,
 }
 
@@ -160,13 +160,12 @@ impl Drop for Queued<'_> {
     fn drop(&mut self) {
         // Whoever settled the turn has taken it out of the queue already, mostly.
         let mut state = self.pool.lock();
-        let is_this = |waiter: &Waiter| Arc::ptr_eq(&waiter.turn, self.turn);
+        let is_this = |waiter: &Waiter| waiter.place.is_of(self.turn);
         if let Some(index) = state.waiters.iter().position(is_this) {
             state.waiters.remove(index);
         }
         drop(state);
-        // A lease that came too late goes to the next in the queue as it drops.
-        drop(self.turn.take());
+        self.turn.leave();
     }
 }
 
@@ -331,8 +330,8 @@ impl Pool {
             May::Wait | May::Starve => {}
         }
         let since = began.unwrap_or_else(Instant::now);
-        let turn = Arc::clone(turn);
-        state.waiters.push_back(Waiter { turn, since });
+        let place = turn.enter();
+        state.waiters.push_back(Waiter { place, since });
         drop(state);
         self.serve_starved();
         Err(Denied::Queued(since))
@@ -382,6 +381,11 @@ impl Pool {
         Some((waiter, Lease::new(self, None)))
     }
 
+    /// Whether sessions wait.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.lock().waiters.is_empty()
+    }
+
     /// Lets the first in the queue make a connection, if a quota that the pool shares has room for it.
     pub(super) fn serve_next(self: &Arc<Self>) -> Served {
         let mut state = self.lock();
@@ -399,7 +403,7 @@ impl Pool {
         };
         drop(state);
         if let Some(waiter) = waiter {
-            waiter.turn.settle(Ok(Lease::new(self, None)));
+            waiter.place.settle(Ok(Lease::new(self, None)));
         }
         served
     }
@@ -452,7 +456,7 @@ impl Pool {
         drop(state);
         for waiter in waiters {
             let error = CheckoutError::Connect(Arc::clone(error));
-            waiter.turn.settle(Err(error));
+            waiter.place.settle(Err(error));
         }
         false
     }

@@ -57,17 +57,29 @@ impl Quota {
     /// The pool waits for a right that it could not take.
     pub(super) fn starve(&self, pool: &Arc<Pool>) {
         let mut pools = self.lock();
-        pools.starved.push_back(Arc::downgrade(pool));
+        let pool = Arc::downgrade(pool);
+        if !pools.starved.iter().any(|known| known.ptr_eq(&pool)) {
+            pools.starved.push_back(pool);
+        }
         self.has_starved.store(true, Ordering::SeqCst);
     }
 
     /// Gives starved pools what there is, closing connections that rest elsewhere. To be called when something has been released,
     /// or has come to rest.
     pub(super) fn serve(&self) {
-        while self.has_starved.load(Ordering::SeqCst) {
-            let Some(pool) = self.next_starved() else {
-                return;
-            };
+        if !self.has_starved.load(Ordering::SeqCst) {
+            return;
+        }
+        // Who gets nothing goes to the end, once around.
+        let mut left = self.lock().starved.len();
+        while left > 0
+            && let Some(pool) = self.next_starved()
+        {
+            left -= 1;
+            // Its sessions may have got what that pool's own gave back, or given up.
+            if !pool.is_awaited() {
+                continue;
+            }
             let is_there = self.open.load(Ordering::SeqCst) < self.limit;
             let served = match is_there || self.evict(&pool) {
                 true => pool.serve_next(),
@@ -75,13 +87,11 @@ impl Quota {
             };
             match served {
                 Served::All => {}
-                Served::One => self.starve(&pool),
-                Served::Denied => {
-                    let mut pools = self.lock();
-                    pools.starved.push_front(Arc::downgrade(&pool));
-                    self.has_starved.store(true, Ordering::SeqCst);
-                    return;
+                Served::One => {
+                    self.starve(&pool);
+                    left += 1;
                 }
+                Served::Denied => self.starve(&pool),
             }
         }
     }

@@ -105,7 +105,7 @@ impl Access {
             .map(|user| {
                 let verifier = match (&user.password, method) {
                     (Some(password), AuthMethod::ScramSha256 | AuthMethod::Hba) => {
-                        Some(verifier(password.reveal(), secret, &user.name))
+                        verifier(password.reveal(), secret, &user.name)
                     }
                     _ => None,
                 };
@@ -229,13 +229,9 @@ impl Access {
 
     /// The same of a password, or a verifier, that has been looked up.
     pub(super) fn verifier_of(&self, password: Option<&Password>, user: &str) -> Verifier {
-        let mock = || Verifier::mock(&self.secret.0, user.as_bytes());
-        match password.map(Password::reveal) {
-            // PostgreSQL's other kind of verifier, which no exchange by SCRAM can be checked against.
-            Some(text) if text.starts_with("md5") && text.len() == 35 => mock(),
-            Some(text) => verifier(text, &self.secret, user),
-            None => mock(),
-        }
+        password
+            .and_then(|password| verifier(password.reveal(), &self.secret, user))
+            .unwrap_or_else(|| Verifier::mock(&self.secret.0, user.as_bytes()))
     }
 }
 
@@ -253,8 +249,38 @@ fn said(opening: &Opening, address: Option<IpAddr>, tls: bool) -> String {
     format!("host \"{host}\", user \"{user}\", database \"{database}\", {encryption}")
 }
 
-/// A password may be configured as PostgreSQL keeps it, too.
-fn verifier(password: &str, secret: &LoginSecret, user: &str) -> Verifier {
-    Verifier::parse(password)
-        .unwrap_or_else(|_| Verifier::of_user(password, &secret.0, user.as_bytes()))
+/// What a password is checked against, which may be written as PostgreSQL keeps it. None for what lets nobody in: no password, PostgreSQL's other kind
+/// of hash, by which no exchange by SCRAM can be checked, and what only looks like a verifier.
+fn verifier(password: &str, secret: &LoginSecret, user: &str) -> Option<Verifier> {
+    match password {
+        "" => None,
+        hash if is_md5(hash) => None,
+        kept if Verifier::is_verifier(kept) => Verifier::parse(kept).ok(),
+        clear => Some(Verifier::of_user(clear, &secret.0, user.as_bytes())),
+    }
+}
+
+/// Whether this is how PostgreSQL keeps a password by MD5 (`get_password_type`).
+fn is_md5(text: &str) -> bool {
+    let digits = text.strip_prefix("md5");
+    digits.is_some_and(|digits| {
+        digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_postgresql_keeps_is_no_password_in_itself() {
+        let secret = LoginSecret::random().unwrap();
+        let kept = |text: &str| verifier(text, &secret, "app");
+        assert!(kept("").is_none());
+        assert!(kept("md55f4dcc3b5aa765d61d8327deb882cf99").is_none());
+        assert!(kept("SCRAM-SHA-256$2000000:c2FsdA==$AAAA:BBBB").is_none());
+        assert!(kept("md5 is old").is_some());
+        let own = Verifier::of_user("secret", &secret.0, b"app").to_text();
+        assert_eq!(kept(&own).map(|found| found.to_text()), Some(own));
+    }
 }

@@ -70,6 +70,7 @@ fn nothing_unknown_is_passed_over() {
         ("host all +staff all trust", "\"+staff\" is not supported"),
         ("host @file all all trust", "\"@file\" is not supported"),
         ("host all /^a all trust", "\"/^a\" is not supported"),
+        ("host all \"/^(a|b),?$\" all reject", "is not supported"),
         ("host samerole all all trust", "samerole is not supported"),
         ("host all all all ldap", "method \"ldap\""),
         ("host all all all", "the method is missing"),
@@ -97,7 +98,13 @@ fn certificates_stand_for_whom_the_map_says() {
     assert!(!maps.allows("people", "Ann B.", "boss"));
     assert!(!maps.allows("others", "bob", "bob"));
     assert!(maps.has("others") && !maps.has("bob"));
-    for wrong in ["people ann", "people /^(.*)$ x", "people a,b c", "a b c d"] {
+    for wrong in [
+        "people ann",
+        "people /^(.*)$ x",
+        "people \"/^(.*)$\" x",
+        "people a,b c",
+        "a b c d",
+    ] {
         assert!(IdentMaps::parse(wrong).is_err(), "{wrong}");
     }
 }

@@ -158,6 +158,24 @@ fn users_share_what_a_database_may_have() {
 }
 
 #[test]
+fn who_no_longer_waits_is_in_nobodys_way() {
+    let lines = "read_policy = \"primary\"\nquery_wait_timeout = \"20s\"";
+    let router = with_user(lines, "clerk", "", "max_db_connections = 1");
+    let mut first = begun(Client::connect(&clerk(&router)));
+    let mut second = Client::connect(&clerk(&router));
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| second.run(READ).succeeded());
+        eventually("it waits", || waiting(&router) == 1);
+        // The second gets what the first gives back, without a place of the quota.
+        first.run("COMMIT").succeeded();
+        reading.join().unwrap();
+    });
+    let since = Instant::now();
+    client(&router).run(READ).succeeded();
+    assert!(since.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
 fn databases_share_what_a_user_may_have() {
     let router = with_user(
         "query_wait_timeout = \"500ms\"\nread_policy = \"primary\"",

@@ -102,7 +102,7 @@ impl Drop for Lease {
         let next = pool.next_lease(&mut state, 0);
         drop(state);
         match next {
-            Some((waiter, lease)) => waiter.turn.settle(Ok(lease)),
+            Some((waiter, lease)) => waiter.place.settle(Ok(lease)),
             None => pool.serve_starved(),
         }
     }
@@ -138,7 +138,7 @@ impl Borrowed {
         if let Some(waiter) = state.waiters.pop_front() {
             drop(state);
             lease.connection = Some(connection);
-            waiter.turn.settle(Ok(lease));
+            waiter.place.settle(Ok(lease));
             return;
         }
         // One of the reserve goes when nobody waits any more.

@@ -91,7 +91,7 @@ impl Pool {
                 return self.serve_starved();
             };
             drop(state);
-            waiter.turn.settle(Ok(lease));
+            waiter.place.settle(Ok(lease));
         }
     }
 
@@ -105,7 +105,7 @@ impl Pool {
             let first = state.waiters.pop_front();
             drop(state);
             if let Some(first) = first {
-                first.turn.settle(Err(CheckoutError::Timeout));
+                first.place.settle(Err(CheckoutError::Timeout));
             }
         }
     }
@@ -143,7 +143,7 @@ impl Pool {
         self.close_idle();
         let waiters = std::mem::take(&mut self.lock().waiters);
         for waiter in waiters {
-            waiter.turn.settle(Err(CheckoutError::Retired));
+            waiter.place.settle(Err(CheckoutError::Retired));
         }
     }
 
