@@ -3,4 +3,6 @@
 
 mod bank;
 mod distribute;
+mod merge_failures;
 mod reshard;
+mod two_phase;

@@ -1,11 +1,8 @@
-//! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared. `long/bank.rs` has
+//! Transactions that write on several shards: all of them commit or none, whoever dies, and nothing stays prepared. `bank` has
 //! many of them at a time.
 
-#[path = "two_phase/consistent.rs"]
 mod consistent;
-#[path = "two_phase/deadlocks.rs"]
 mod deadlocks;
-#[path = "two_phase/prepared.rs"]
 mod prepared;
 
 use std::time::{Duration, Instant};
