@@ -78,8 +78,8 @@ enum Network {
 /// Who wants to come in.
 #[derive(Debug, Clone, Copy)]
 pub struct Visit<'a> {
-    /// The database that is asked for.
-    pub database: &'a str,
+    /// The names of the database that is asked for, one but for the admin console.
+    pub databases: &'a [&'a str],
     /// The user.
     pub user: &'a str,
     /// The address; none for a Unix socket.
@@ -136,11 +136,15 @@ impl HbaRule {
         let is = |names: &[Name], own: &str| {
             names.iter().any(|name| match name {
                 Name::All => true,
-                Name::SameUser => visit.database == visit.user,
+                Name::SameUser => own == visit.user,
                 Name::Is(name) => name == own,
             })
         };
-        arrives && comes_from && is(&self.databases, visit.database) && is(&self.users, visit.user)
+        let mut databases = visit.databases.iter();
+        arrives
+            && comes_from
+            && databases.any(|name| is(&self.databases, name))
+            && is(&self.users, visit.user)
     }
 }
 
@@ -198,6 +202,15 @@ impl IdentMaps {
                 [word] if word.text.starts_with('/') => {
                     Err("regular expressions are not supported".to_owned())
                 }
+                [word]
+                    if !word.quoted
+                        && (word.text == "all" || word.text.starts_with(['+', '@'])) =>
+                {
+                    Err(format!(
+                        "{:?} is not supported: names are, one by one",
+                        word.text
+                    ))
+                }
                 [word] => Ok(word.text.clone()),
                 _ => Err("a list has no meaning here".to_owned()),
             });
@@ -237,6 +250,10 @@ fn each_line<T>(
     let (mut read_lines, mut errors) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let outcome = match fields(line) {
+            // PostgreSQL joins lines before it looks for comments.
+            _ if line.ends_with('\\') => {
+                Err("a line that goes on in the next is not supported".to_owned())
+            }
             Ok(fields) if fields.is_empty() => continue,
             Ok(fields) => read(fields),
             Err(error) => Err(error),
@@ -255,7 +272,7 @@ fn each_line<T>(
 /// The fields of a line, without its comment.
 fn fields(line: &str) -> Result<Vec<Field>, String> {
     let mut fields: Vec<Field> = Vec::new();
-    let mut rest = line.trim_start();
+    let mut rest = line.trim_start_matches(is_blank);
     // A comma goes on with the field before it.
     let mut goes_on = false;
     while let Some(first) = rest.chars().next() {
@@ -264,7 +281,7 @@ fn fields(line: &str) -> Result<Vec<Field>, String> {
         }
         if first == ',' {
             goes_on = true;
-            rest = rest[1..].trim_start();
+            rest = rest[1..].trim_start_matches(is_blank);
             continue;
         }
         let (word, after) = word(rest)?;
@@ -273,9 +290,14 @@ fn fields(line: &str) -> Result<Vec<Field>, String> {
             None => fields.push(vec![word]),
         }
         goes_on = false;
-        rest = after.trim_start();
+        rest = after.trim_start_matches(is_blank);
     }
     Ok(fields)
+}
+
+/// What PostgreSQL takes for a blank; all else may be part of a name.
+fn is_blank(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\r')
 }
 
 fn word(text: &str) -> Result<(Word, &str), String> {
@@ -283,14 +305,23 @@ fn word(text: &str) -> Result<(Word, &str), String> {
         text: String::new(),
         quoted: text.starts_with('"'),
     };
-    let mut in_quotes = false;
+    let (mut in_quotes, mut has_closed) = (false, false);
     for (at, character) in text.char_indices() {
-        let ends = character.is_whitespace() || matches!(character, ',' | '#');
+        let ends = is_blank(character) || matches!(character, ',' | '#');
         match character {
-            '"' => in_quotes = !in_quotes,
+            '"' => {
+                // Two of them within quotes are one that belongs to the name.
+                if has_closed {
+                    word.text.push('"');
+                }
+                has_closed = in_quotes;
+                in_quotes = !in_quotes;
+                continue;
+            }
             _ if ends && !in_quotes => return Ok((word, &text[at..])),
             _ => word.text.push(character),
         }
+        has_closed = false;
     }
     match in_quotes {
         true => Err("a quote is not closed".to_owned()),

@@ -153,8 +153,13 @@ impl Access {
             AuthMethod::ScramSha256 => plain(HbaMethod::ScramSha256),
             AuthMethod::Cert => of_user(self.cert_map.as_deref()),
             AuthMethod::Hba => {
+                let asked = [opening.database.as_str()];
                 let visit = Visit {
-                    database: &opening.database,
+                    // A rule for the console holds by whichever name it is asked for.
+                    databases: match is_console(&opening.database) {
+                        true => &CONSOLE,
+                        false => &asked,
+                    },
                     user: &opening.user,
                     address,
                     tls,

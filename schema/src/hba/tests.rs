@@ -2,7 +2,7 @@ use super::*;
 
 fn visit<'a>(database: &'a str, user: &'a str, address: &str, tls: bool) -> Visit<'a> {
     Visit {
-        database,
+        databases: Box::leak(Box::new([database])),
         user,
         address: (address != "local").then(|| address.parse().unwrap()),
         tls,
@@ -50,10 +50,24 @@ fn the_first_rule_that_fits_decides() {
     ] {
         assert_eq!(method(visit), expected, "{visit:?}");
     }
+    let console = Visit {
+        databases: &["x", "shop"],
+        ..visit("", "app", "10.1.255.7", false)
+    };
+    assert_eq!(method(console), scram);
     assert!(hba.wants_certificates());
     assert_eq!(hba.maps().collect::<Vec<_>>(), ["people"]);
     let full = hba.rule(visit("shop", "app", "fe80::17", true)).unwrap();
     assert_eq!(full.certificate, Some(ClientCert::OfUser));
+}
+
+#[test]
+fn names_are_what_they_are_for_postgresql() {
+    let hba = Hba::parse("host all \"we\"\"ird\",no\u{a0}break all reject\r\n").unwrap();
+    for (user, is_named) in [("we\"ird", true), ("weird", false), ("no\u{a0}break", true)] {
+        let visit = visit("shop", user, "192.0.2.1", false);
+        assert_eq!(hba.rule(visit).is_some(), is_named, "{user}");
+    }
 }
 
 #[test]
@@ -80,6 +94,7 @@ fn nothing_unknown_is_passed_over() {
         ("host all all all cert", "hostssl only"),
         ("local all all trust clientcert=verify-ca", "hostssl only"),
         ("host all \"app all trust", "a quote is not closed"),
+        ("# host all all all reject \\", "a line that goes on"),
         ("host all all all trust,reject", "a list has no meaning"),
     ] {
         let errors = Hba::parse(&format!("\n{line}\n")).unwrap_err();
@@ -103,6 +118,9 @@ fn certificates_stand_for_whom_the_map_says() {
         "people /^(.*)$ x",
         "people \"/^(.*)$\" x",
         "people a,b c",
+        "people ann all",
+        "people ann +staff",
+        "people ann @file",
         "a b c d",
     ] {
         assert!(IdentMaps::parse(wrong).is_err(), "{wrong}");

@@ -318,11 +318,16 @@ fn proof_bytes(proof: &[u8]) -> Result<Key, ServerError> {
 }
 
 /// A server that knows its client.
-#[derive(Debug)]
 pub struct ServerAccepted {
     message: String,
     client_key: Zeroizing<Key>,
     verifier: Verifier,
+}
+
+impl std::fmt::Debug for ServerAccepted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ServerAccepted(..)")
+    }
 }
 
 impl ServerAccepted {

@@ -90,6 +90,7 @@ fn a_verifier_is_written_and_read_as_postgresql_has_it() {
 #[test]
 fn keys_of_one_exchange_serve_in_the_next() {
     let accepted = challenge().client_final(CLIENT_FINAL.as_bytes()).unwrap();
+    assert_eq!(format!("{accepted:?}"), "ServerAccepted(..)");
     let keys = ClientKeys::from_parts(*accepted.client_key(), *pencil().server_key());
     let proof = client()
         .server_first(SERVER_FIRST.as_bytes())

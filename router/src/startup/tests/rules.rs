@@ -65,6 +65,21 @@ async fn the_first_rule_decides_how_a_client_enters() {
 }
 
 #[tokio::test]
+async fn a_rule_for_the_console_holds_by_either_name() {
+    let (house, _files) = house(
+        "host pgbouncer app all reject\nhost all app all trust\n",
+        "",
+        "",
+    );
+    for name in ["pgbouncer", "switchyard"] {
+        let message = format!(
+            "pg_hba.conf rejects connection for host \"192.0.2.1\", user \"app\", database \"{name}\", no encryption"
+        );
+        is(house.fatal(&to("app", name)).await, "28000", &message);
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_stands_for_whom_its_map_says() {
     let authority = Authority::new("ca");
     authority.sign("router", &["localhost"]);
