@@ -11,12 +11,27 @@ mod orders;
 #[path = "operation/restart.rs"]
 mod restart;
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use switchyard_tests::cluster::{ClusterSpec, Stop};
-use switchyard_tests::{Bed, BedSpec, Client, Login, Reply, eventually};
+use switchyard_tests::{Bed, BedSpec, Client, Login, Reply, Router, eventually};
 
 const READ: &str = "SELECT name FROM users WHERE id = 1";
+
+/// For tests that do nothing to the servers: each has a router of its own.
+fn bed() -> &'static Bed {
+    static BED: OnceLock<Bed> = OnceLock::new();
+    BED.get_or_init(|| Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0))))
+}
+
+fn router(lines: &str) -> Router {
+    bed().another_router(lines, &|node| node.port())
+}
+
+fn client(router: &Router) -> Client {
+    Client::connect(&Login::new(router.port()))
+}
 
 fn login(bed: &Bed, database: &str) -> Login {
     Login {
@@ -145,8 +160,7 @@ fn the_console_shows_what_runs() {
 
 #[test]
 fn the_console_speaks_the_extended_protocol() {
-    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
-    let mut console = console(&bed);
+    let mut console = bed().router().console();
     for format in [0, 1] {
         let nodes = console.extended("SHOW NODES", &[], format).succeeded();
         assert_eq!(nodes.rows.len(), 2);
@@ -250,35 +264,28 @@ fn a_reload_keeps_sessions_and_refuses_nonsense() {
 
 #[test]
 fn a_drain_lets_transactions_end() {
-    let mut bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
-    let login = bed.login();
-    let mut idle = bed.client();
-    let mut busy = bed.client();
+    const READ: &str = "SELECT name FROM users WHERE id = 9";
+    let mut router = router("");
+    let mut idle = client(&router);
+    let mut busy = client(&router);
     busy.run("BEGIN").succeeded();
-    busy.run("UPDATE users SET name = 'drained' WHERE id = 1")
+    busy.run("UPDATE users SET name = 'drained' WHERE id = 9")
         .succeeded();
-    bed.router_mut().process().terminate();
+    router.process().terminate();
     let goodbye = idle.receive();
     assert_eq!(goodbye.tag, b'E');
     assert!(String::from_utf8_lossy(&goodbye.body).contains("57P01"));
-    assert_eq!(
-        bed.router().get("/readyz").map(|(status, _)| status),
-        Some(503)
-    );
+    assert_eq!(router.get("/readyz").map(|(status, _)| status), Some(503));
     eventually("nobody is let in", || {
-        std::net::TcpStream::connect(("127.0.0.1", login.port)).is_err()
+        std::net::TcpStream::connect(("127.0.0.1", router.port())).is_err()
     });
     busy.run(READ).succeeded();
     busy.run("COMMIT").succeeded();
-    let status = bed
-        .router_mut()
-        .process()
-        .wait(Duration::from_secs(5))
-        .unwrap();
+    let status = router.process().wait(Duration::from_secs(5)).unwrap();
     assert_eq!(status.and_then(|status| status.code()), Some(0));
-    let shards = bed.cluster().shards().iter();
+    let shards = bed().cluster().shards().iter();
     let names: String = shards
-        .map(|shard| bed.cluster().sql(shard.primary.as_ref(), READ).unwrap())
+        .map(|shard| bed().cluster().sql(shard.primary.as_ref(), READ).unwrap())
         .collect();
     assert_eq!(names.trim(), "drained");
 }
@@ -286,24 +293,19 @@ fn a_drain_lets_transactions_end() {
 #[test]
 fn a_drain_is_bounded_and_a_second_signal_does_not_wait() {
     for (drain_timeout, signals, limit) in [("1s", 1, 4), ("60s", 2, 2)] {
-        let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
-        let mut bed = Bed::start(spec.with_router(&format!("drain_timeout = \"{drain_timeout}\"")));
-        let mut busy = bed.client();
+        let mut router = router(&format!("drain_timeout = \"{drain_timeout}\""));
+        let mut busy = client(&router);
         busy.run("BEGIN").succeeded();
         let began = Instant::now();
         for sent in 1..=signals {
-            bed.router_mut().process().terminate();
+            router.process().terminate();
             // Two signals at once would be one.
             if sent < signals {
-                let is_draining = || matches!(bed.router().get("/readyz"), Some((503, _)));
+                let is_draining = || matches!(router.get("/readyz"), Some((503, _)));
                 eventually("the first signal is heeded", is_draining);
             }
         }
-        let status = bed
-            .router_mut()
-            .process()
-            .wait(Duration::from_secs(20))
-            .unwrap();
+        let status = router.process().wait(Duration::from_secs(20)).unwrap();
         assert_eq!(status.and_then(|status| status.code()), Some(0));
         assert!(
             began.elapsed() < Duration::from_secs(limit),
@@ -322,11 +324,10 @@ fn logged<'a>(line: &'a serde_json::Value, field: &str) -> &'a str {
 
 #[test]
 fn at_debug_the_log_tells_who_did_what_without_constants() {
-    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
     let log_of = |sql: &str| {
         let lines = format!("[log]\nformat = \"json\"\nlevel = \"debug\"\nsql = \"{sql}\"");
-        let router = bed.another_router(&lines, &|node| node.port());
-        let mut client = Client::connect(&Login::new(router.port()));
+        let router = router(&lines);
+        let mut client = client(&router);
         client
             .run("SELECT name FROM users WHERE id = 7 AND name <> 'secret'")
             .succeeded();

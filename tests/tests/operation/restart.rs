@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use switchyard_tests::cluster::ClusterSpec;
-use switchyard_tests::{Bed, BedSpec, Client, Login, Router, eventually};
+use switchyard_tests::{Client, Login, Router, eventually};
 
-use super::{READ, column};
+use super::{READ, bed, client, column, router};
 
 /// Another router on the port of the first.
-fn beside(bed: &Bed, first: &Router, lines: &str) -> Router {
-    bed.router_by(lines, |file| {
+fn beside(first: &Router, lines: &str) -> Router {
+    bed().router_by(lines, |file| {
         let from = file.find("listen = ").unwrap();
         let to = from + file[from..].find('\n').unwrap();
         let listen = format!("listen = \"127.0.0.1:{}\"", first.port());
@@ -22,13 +21,12 @@ fn beside(bed: &Bed, first: &Router, lines: &str) -> Router {
 
 #[test]
 fn a_router_takes_the_place_of_another_and_nobody_notices() {
-    let spec = BedSpec::of(ClusterSpec::for_tests(2, 0));
-    let bed = Bed::start(spec.with_router("so_reuseport = true"));
-    let mut old = bed.another_router("", &|node| node.port());
-    let mut stays = Client::connect(&Login::new(old.port()));
+    let lines = "so_reuseport = true";
+    let mut old = router(lines);
+    let mut stays = client(&old);
     stays.run("SET application_name = 'stays'").succeeded();
     let mut console = old.console();
-    let new = beside(&bed, &old, "");
+    let new = beside(&old, lines);
     let (done, port) = (AtomicBool::new(false), old.port());
     std::thread::scope(|scope| {
         let come_and_go = scope.spawn(|| {
@@ -63,15 +61,14 @@ fn a_router_takes_the_place_of_another_and_nobody_notices() {
 
 #[test]
 fn a_cancel_request_finds_its_way_through_another_router() {
-    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
     let with_peer = |id: u16, other: u16, port: u16| {
-        bed.router_by(&format!("peer_id = {id}"), |file| {
+        bed().router_by(&format!("peer_id = {id}"), |file| {
             format!("{file}\n[[peers]]\nid = {other}\nhost = \"127.0.0.1\"\nport = {port}\n")
         })
     };
     let first = with_peer(1, 2, 1);
     let second = with_peer(2, 1, first.port());
-    let mut client = Client::connect(&Login::new(first.port()));
+    let mut client = client(&first);
     let (pid, secret) = client.key.clone();
     let secret: [u8; 4] = secret.try_into().unwrap();
     let cancel = |router: &Router, secret: [u8; 4]| {
@@ -103,8 +100,8 @@ fn a_cancel_request_finds_its_way_through_another_router() {
 
 #[test]
 fn settings_are_changed_at_run_time_as_far_as_they_can_be() {
-    let bed = Bed::start(BedSpec::of(ClusterSpec::for_tests(2, 0)));
-    let mut console = bed.router().console();
+    let router = router("");
+    let mut console = router.console();
     let shown = |console: &mut Client, wanted: &str| {
         let config = console.run("SHOW CONFIG").succeeded();
         let at = column(&config, "key").iter().position(|key| key == wanted);
@@ -120,10 +117,12 @@ fn settings_are_changed_at_run_time_as_far_as_they_can_be() {
     );
     assert_eq!(shown(&mut console, "max_clients"), "2");
     // The console is one, too.
-    let mut one = bed.client();
+    let mut one = client(&router);
     one.run(READ).succeeded();
     assert_eq!(
-        Client::try_connect(&bed.login()).unwrap_err().sqlstate(),
+        Client::try_connect(&Login::new(router.port()))
+            .unwrap_err()
+            .sqlstate(),
         "53300"
     );
     console.run("SET query_timeout TO '300ms'").succeeded();
@@ -143,7 +142,7 @@ fn settings_are_changed_at_run_time_as_far_as_they_can_be() {
     console.run("SET extra_float_digits = 3").succeeded();
     console.run("RELOAD").succeeded();
     assert_eq!(shown(&mut console, "max_clients"), "10000");
-    bed.client().run(READ).succeeded();
+    client(&router).run(READ).succeeded();
     for topic in ["ACTIVE_SOCKETS", "MEM", "FDS"] {
         let rows = console.run(&format!("SHOW {topic}")).succeeded().rows.len();
         assert!(rows > 0 || topic == "ACTIVE_SOCKETS", "{topic}");
