@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::proven::Proven;
 use switchyard_schema::hba::{Hba, IdentMaps, LineError};
 use switchyard_schema::{Config, Diagnostic, Secret};
+use switchyard_wire::scram::Verifier;
 
 /// Everything the router runs by.
 #[derive(Clone, Debug)]
@@ -111,11 +112,11 @@ impl Users {
         self.listed.get(name)
     }
 
-    /// The user of that name as nodes are told: one of the configuration, or one that was looked up and has logged in.
+    /// The user of that name as nodes of the database are told: one of the configuration, or one that was looked up and has logged in.
     #[must_use]
-    pub fn known(&self, name: &str) -> Option<User> {
+    pub fn known(&self, database: &str, name: &str) -> Option<User> {
         let found = || {
-            self.proven.of(name).map(|_| User {
+            self.proven.of(database, name).map(|_| User {
                 name: name.into(),
                 password: None,
                 proven: Arc::clone(&self.proven),
@@ -345,6 +346,17 @@ impl Settings {
                 })
             })
             .collect::<Result<Users, ConfigError>>()?;
+        if let Some(asks) = file.auth.lookup.as_ref().map(|lookup| &*lookup.user)
+            && let Some(password) = users.get(asks).and_then(|user| user.password.as_ref())
+            && Verifier::is_verifier(password.reveal())
+        {
+            return Err(ConfigError::Secret {
+                path: path.to_owned(),
+                owner: format!("user \"{asks}\""),
+                reason: "auth_user has to log in to nodes: it needs a password, not a verifier"
+                    .to_owned(),
+            });
+        }
         let catalog = file
             .catalog
             .as_ref()
@@ -451,6 +463,20 @@ mod tests {
         let file = "[[users]]\nname = \"app\"\npassword_file = \"/nosuch/file\"\n";
         let error = parse(file, path).unwrap_err().to_string();
         assert!(error.contains("/nosuch/file"), "{error}");
+    }
+
+    #[test]
+    fn who_looks_users_up_has_a_password() {
+        let file = |password: &str| {
+            let text = config(&format!(
+                "[[users]]\nname = \"door\"\npassword = \"{password}\"\n"
+            ));
+            let text = format!("{text}[auth]\nauth_user = \"door\"\n");
+            Settings::parse(&text, Path::new("x.toml"), &Variables(&[])).map(drop)
+        };
+        assert!(file("secret").is_ok());
+        let error = file("SCRAM-SHA-256$4096:c2FsdA==$AAAA:BBBB").unwrap_err();
+        assert!(error.to_string().contains("not a verifier"), "{error}");
     }
 
     #[test]

@@ -94,14 +94,16 @@ impl Services {
     /// # Errors
     /// The node's TLS settings cannot be used.
     pub(crate) fn pool(&self, key: PoolKey, node: &Arc<Node>) -> Result<Arc<Pool>, TlsError> {
-        let settings = self.settings.load();
-        let router = &settings.file.router;
-        let config = || settings.file.pool(&key.database, &key.user);
-        let shared = || SharedLimits {
-            database: config().max_db_connections as usize,
-            user: config().max_user_connections as usize,
+        let shared = || {
+            let config = self.settings.load().file.pool(&key.database, &key.user);
+            SharedLimits {
+                database: config.max_db_connections as usize,
+                user: config.max_user_connections as usize,
+            }
         };
-        self.pools.get_or_insert(&key, shared, |quotas| {
+        self.pools.get_or_insert(&key, node, shared, |quotas| {
+            let settings = self.settings.load();
+            let router = &settings.file.router;
             let options = ConnectOptions {
                 host: node.host.to_string(),
                 port: node.port,
@@ -124,7 +126,7 @@ impl Services {
             };
             let (size, min, reserve) = match key.purpose {
                 Purpose::Sessions => {
-                    let config = config();
+                    let config = settings.file.pool(&key.database, &key.user);
                     (config.size, config.min_size, config.reserve_size)
                 }
                 Purpose::Workspaces => (router.workspace_sessions, 0, 0),

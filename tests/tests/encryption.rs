@@ -220,10 +220,7 @@ fn nodes_are_encrypted_as_configured() {
     for shard in cluster.shards() {
         encrypt(&cluster, shard.primary.as_ref(), &pair);
     }
-    let is_encrypted = |mode: &str| {
-        let (text, ports) = router(&cluster, "", mode, "trust");
-        let served = Router::start(&text, ports);
-        let mut client = Client::connect(&Login::new(served.port()));
+    let is_encrypted = |client: &mut Client| {
         let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         let found = ["s0", "s1"].map(|shard| {
             let sql = format!("/* switchyard: shard={shard} */ {sql}");
@@ -232,12 +229,26 @@ fn nodes_are_encrypted_as_configured() {
         assert_eq!(found[0], found[1]);
         found[0] == "t"
     };
+    let encrypts = |mode: &str| {
+        let (text, ports) = router(&cluster, "", mode, "trust");
+        let served = Router::start(&text, ports);
+        is_encrypted(&mut Client::connect(&Login::new(served.port())))
+    };
     let authorities = format!("sslrootcert = {:?}", path("ca.crt"));
-    assert!(is_encrypted(&format!(
+    assert!(encrypts(&format!(
         "sslmode = \"verify-full\"\n{authorities}"
     )));
-    assert!(is_encrypted(""), "the default prefers it");
-    assert!(!is_encrypted("sslmode = \"disable\""));
+    assert!(encrypts(""), "the default prefers it");
+
+    // A reload ends what is connected otherwise.
+    let (text, ports) = router(&cluster, "", "sslmode = \"disable\"", "trust");
+    let served = Router::start(&text, ports);
+    let mut client = Client::connect(&Login::new(served.port()));
+    assert!(!is_encrypted(&mut client));
+    let text = text.replace("\"disable\"", "\"require\"");
+    std::fs::write(served.config_file(), text).unwrap();
+    served.console().run("RELOAD").succeeded();
+    assert!(is_encrypted(&mut client));
 
     // Servers of an unknown authority are not talked to.
     let elsewhere = Authority::new("elsewhere");

@@ -6,7 +6,6 @@
 )]
 
 use postgres_protocol::authentication::md5_hash;
-use switchyard_wire::SqlState;
 use switchyard_wire::backend::{Authentication, Mechanisms, Message};
 use switchyard_wire::frontend::encode;
 use switchyard_wire::scram::{
@@ -115,9 +114,9 @@ fn password(options: &ConnectOptions) -> Result<Password, ConnectError> {
     {
         return Ok(password.clone());
     }
-    match options.proven.of(&options.user) {
+    match options.proven.of(&options.database, &options.user) {
         Some(Proof::Password(password)) => Ok(password),
-        _ => Err(unknown(
+        _ => Err(ConnectError::Unproven(
             "the node wants a password that the router does not know",
         )),
     }
@@ -133,26 +132,18 @@ fn keys(
         let keys = &options.scram_keys;
         return Ok(keys.of(password.reveal(), salt, iterations));
     }
-    match options.proven.of(&options.user) {
+    match options.proven.of(&options.database, &options.user) {
         Some(Proof::Keys {
             salt: own,
             iterations: times,
             keys,
         }) if own == salt && times == iterations => Ok(keys),
-        Some(_) => Err(unknown(
+        Some(_) => Err(ConnectError::Unproven(
             "the node has another verifier of the user's password than the one by which the user has logged in",
         )),
-        None => Err(unknown(
-            "the user has not logged in to the router since it started",
+        None => Err(ConnectError::Unproven(
+            "the router does not know the password by which the user proves itself: it has to log in anew",
         )),
-    }
-}
-
-/// The node would say no more than that the password is wrong.
-fn unknown(message: &str) -> ConnectError {
-    ConnectError::Refused {
-        sqlstate: SqlState::INVALID_PASSWORD,
-        message: message.to_owned(),
     }
 }
 

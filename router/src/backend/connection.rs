@@ -85,6 +85,9 @@ pub enum ConnectError {
         /// The node's message.
         message: String,
     },
+    /// The router cannot prove to the node that it acts for the user. The node would say no more than that the password is wrong.
+    #[error("{0}")]
+    Unproven(&'static str),
     /// The node said something the protocol does not allow here.
     #[error("the node broke the protocol: {0}")]
     Protocol(String),
@@ -111,7 +114,7 @@ impl ConnectError {
                 SqlState::CRASH_SHUTDOWN,
             ]
             .contains(sqlstate),
-            Self::Protocol(_) | Self::Outdated => false,
+            Self::Unproven(_) | Self::Protocol(_) | Self::Outdated => false,
         }
     }
 }

@@ -148,6 +148,8 @@ enum Denied {
     Queued(Instant),
     /// The node does not let us in.
     Refused(Arc<ConnectError>),
+    /// The pool is of no use any more.
+    Retired,
 }
 
 /// While it lives, a session waits by this turn; dropped, nothing is lent to it any more.
@@ -261,9 +263,6 @@ impl Pool {
     ) -> Result<Borrowed, CheckoutError> {
         let mut began = None;
         loop {
-            if self.is_retired() {
-                return Err(CheckoutError::Retired);
-            }
             let mut lease = match self.try_lease(worker, turn, began) {
                 Ok(lease) => lease,
                 Err(Denied::Queued(since)) => {
@@ -271,6 +270,7 @@ impl Pool {
                     self.wait(turn, &mut cancelled).await?
                 }
                 Err(Denied::Refused(error)) => return Err(CheckoutError::Connect(error)),
+                Err(Denied::Retired) => return Err(CheckoutError::Retired),
             };
             let connection = match lease.connection.take() {
                 Some(connection) => connection,
@@ -320,6 +320,10 @@ impl Pool {
         began: Option<Instant>,
     ) -> Result<Lease, Denied> {
         let mut state = self.lock();
+        // Under the lock: who queues later is not among those that `retire` sends away.
+        if self.is_retired() {
+            return Err(Denied::Retired);
+        }
         if let Some(connection) = self.take_idle(&mut state, worker) {
             return Ok(Lease::new(self, Some(connection)));
         }

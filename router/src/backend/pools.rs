@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Pool;
 use super::quota::Quota;
-use crate::topology::NodeId;
+use crate::topology::{Node, NodeId};
 
 /// What a pool's connections have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,12 +47,15 @@ impl Purpose {
     }
 }
 
-/// Whose connections a [`Quota`] counts, on one node.
+/// Whose connections a [`Quota`] counts: a database's on one node, or a user's on one server, which may have nodes of several databases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum QuotaKey {
     Database(NodeId, Arc<str>),
-    User(NodeId, Arc<str>),
+    User(Server, Arc<str>),
 }
+
+/// Host and port.
+type Server = (Arc<str>, u16);
 
 /// All pools of a process.
 #[derive(Debug, Default)]
@@ -71,36 +74,39 @@ struct Known {
 pub struct SharedLimits {
     /// Connections of a database on a node.
     pub database: usize,
-    /// Connections of a user on a node.
+    /// Connections of a user on a server.
     pub user: usize,
 }
 
 impl Known {
-    fn quotas(&mut self, key: &PoolKey, limits: SharedLimits) -> Box<[Arc<Quota>]> {
+    fn quotas(&mut self, key: &PoolKey, server: Server, limits: SharedLimits) -> Box<[Arc<Quota>]> {
         // Workspaces are borrowed by who holds connections of sessions: they must not wait for these.
         if key.purpose != Purpose::Sessions {
             return Box::default();
         }
         let database = QuotaKey::Database(key.node, Arc::clone(&key.database));
-        let user = QuotaKey::User(key.node, Arc::clone(&key.user));
+        let user = QuotaKey::User(server, Arc::clone(&key.user));
         let wanted = [(database, limits.database), (user, limits.user)];
         let wanted = wanted.into_iter().filter(|(_, limit)| *limit > 0);
         let quota = |(key, limit)| {
-            let quotas = self.quotas.entry(key);
-            Arc::clone(quotas.or_insert_with(|| Arc::new(Quota::new(limit))))
+            let quota = self.quotas.entry(key).or_default();
+            quota.allow(limit);
+            Arc::clone(quota)
         };
         wanted.map(quota).collect()
     }
 }
 
 impl Pools {
-    /// The pool of `key`, made by `make` at first use, with the quotas it shares with others.
+    /// The pool of `key`, made by `make` at first use, with the quotas it shares with others. What both look at is what it is when no
+    /// pool can be retired: a reload that comes later finds the pool.
     ///
     /// # Errors
     /// What `make` says.
     pub(crate) fn get_or_insert<E>(
         &self,
         key: &PoolKey,
+        node: &Node,
         limits: impl FnOnce() -> SharedLimits,
         make: impl FnOnce(Box<[Arc<Quota>]>) -> Result<Pool, E>,
     ) -> Result<Arc<Pool>, E> {
@@ -108,7 +114,8 @@ impl Pools {
         if let Some(pool) = known.pools.get(key) {
             return Ok(Arc::clone(pool));
         }
-        let quotas = known.quotas(key, limits());
+        let server = (Arc::clone(&node.host), node.port);
+        let quotas = known.quotas(key, server, limits());
         let pool = Arc::new(make(quotas)?);
         pool.join_quotas();
         known.pools.insert(key.clone(), Arc::clone(&pool));
@@ -134,26 +141,74 @@ impl Pools {
         self.lock().pools.values().cloned().collect()
     }
 
-    /// Retires every pool for which `keep` is false.
-    pub fn retain(&self, keep: impl Fn(&PoolKey) -> bool) {
+    /// Retires every pool for which `keep` is false. Quotas go on counting what these have lent.
+    pub fn retain(&self, keep: impl Fn(&Pool) -> bool) {
         let mut known = self.lock();
-        known.pools.retain(|key, pool| {
-            let kept = keep(key);
+        known.pools.retain(|_, pool| {
+            let kept = keep(pool);
             if !kept {
                 pool.retire();
             }
             kept
         });
-        let Known { pools, quotas } = &mut *known;
-        quotas.retain(|of, _| {
-            pools.keys().any(|key| match of {
-                QuotaKey::Database(node, name) => key.node == *node && key.database == *name,
-                QuotaKey::User(node, name) => key.node == *node && key.user == *name,
-            })
-        });
+        known.quotas.retain(|_, quota| Arc::strong_count(quota) > 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(node: u32, database: &str) -> PoolKey {
+        PoolKey {
+            node: NodeId(node),
+            database: database.into(),
+            user: "app".into(),
+            purpose: Purpose::Sessions,
+        }
+    }
+
+    #[test]
+    fn a_user_has_one_quota_on_a_server_however_many_databases_there_are() {
+        let mut known = Known::default();
+        let limits = SharedLimits {
+            database: 3,
+            user: 2,
+        };
+        let mut quotas = |node, database: &str, port| {
+            known.quotas(&key(node, database), ("10.0.0.1".into(), port), limits)
+        };
+        let (shop, other) = (quotas(1, "shop", 5432), quotas(2, "other", 5432));
+        let elsewhere = quotas(3, "shop", 5433);
+        assert!(!Arc::ptr_eq(&shop[0], &other[0]));
+        assert!(Arc::ptr_eq(&shop[1], &other[1]));
+        assert!(!Arc::ptr_eq(&shop[1], &elsewhere[1]));
+    }
+
+    #[test]
+    fn what_was_lent_before_a_reload_counts_after_it() {
+        let pools = Pools::default();
+        let quotas = |limit| {
+            let limits = SharedLimits {
+                database: limit,
+                user: 0,
+            };
+            let server = ("10.0.0.1".into(), 5432);
+            pools.lock().quotas(&key(1, "shop"), server, limits)
+        };
+        let before = quotas(2);
+        assert!(before[0].take() && before[0].take() && !before[0].take());
+        pools.retain(|_| false);
+        let after = quotas(3);
+        assert!(after[0].take() && !after[0].take());
+        before[0].release(2);
+        assert!(after[0].take());
+        drop((before, after));
+        pools.retain(|_| true);
+        assert!(pools.lock().quotas.is_empty());
     }
 }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::pool::{Pool, Served};
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Quota {
-    limit: usize,
+    limit: AtomicUsize,
     open: AtomicUsize,
     /// Whether `pools.starved` has something in it.
     has_starved: AtomicBool,
@@ -26,24 +26,22 @@ struct SharedBy {
 }
 
 impl Quota {
-    /// So many connections together.
-    pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            open: AtomicUsize::new(0),
-            has_starved: AtomicBool::new(false),
-            pools: Mutex::default(),
-        }
+    /// So many connections together, from now on.
+    pub(super) fn allow(&self, limit: usize) {
+        self.limit.store(limit, Ordering::SeqCst);
     }
 
     /// The pool is one of those it is for.
     pub(super) fn join(&self, pool: &Arc<Pool>) {
-        self.lock().members.push(Arc::downgrade(pool));
+        let mut pools = self.lock();
+        pools.members.retain(|pool| pool.strong_count() > 0);
+        pools.members.push(Arc::downgrade(pool));
     }
 
     /// The right to one connection more.
     pub(super) fn take(&self) -> bool {
-        let more = |open| (open < self.limit).then_some(open + 1);
+        let limit = self.limit.load(Ordering::SeqCst);
+        let more = |open| (open < limit).then_some(open + 1);
         self.open
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
             .is_ok()
@@ -80,8 +78,7 @@ impl Quota {
             if !pool.is_awaited() {
                 continue;
             }
-            let is_there = self.open.load(Ordering::SeqCst) < self.limit;
-            let served = match is_there || self.evict(&pool) {
+            let served = match self.has_room() || self.evict(&pool) {
                 true => pool.serve_next(),
                 false => Served::Denied,
             };
@@ -94,6 +91,10 @@ impl Quota {
                 Served::Denied => self.starve(&pool),
             }
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.open.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
     }
 
     fn next_starved(&self) -> Option<Arc<Pool>> {

@@ -66,7 +66,10 @@ impl Drop for Places<'_> {
 impl<'a> Places<'a> {
     /// Connects to all of them.
     pub(super) async fn open(request: &Request<'a>, settings: &Settings) -> Result<Self, Failure> {
-        let user = settings.users.known(request.user).ok_or(Failure::Retry)?;
+        let user = settings
+            .users
+            .known(&request.database.name, request.user)
+            .ok_or(Failure::Retry)?;
         let connect = settings.file.router.timeouts.connect;
         let visitor = Visitor::new(&user, connect, PATIENCE);
         let mut places = Self {

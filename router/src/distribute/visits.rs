@@ -38,7 +38,10 @@ struct Visit {
 impl Visits {
     /// Connects to all of them, before anything has been changed.
     pub(super) async fn open(request: &Request<'_>, settings: &Settings) -> Result<Self, Failure> {
-        let user = settings.users.known(request.user).ok_or(Failure::Retry)?;
+        let user = settings
+            .users
+            .known(&request.database.name, request.user)
+            .ok_or(Failure::Retry)?;
         let shards = request.database.shards.iter();
         let nodes = shards.flat_map(|shard| {
             shard.nodes.iter().map(|node| Visit {

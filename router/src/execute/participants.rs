@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use switchyard_schema::ShardIndex;
+use switchyard_wire::SqlState;
 
 pub(crate) use borrower::Borrower;
 
@@ -455,6 +456,11 @@ fn checkout_failure(shard: &str, error: &CheckoutError) -> Failure {
                 shard,
                 sqlstate: *sqlstate,
                 message: message.as_str().into(),
+            },
+            ConnectError::Unproven(reason) => Failure::ShardRefused {
+                shard,
+                sqlstate: SqlState::INVALID_PASSWORD,
+                message: (*reason).into(),
             },
             ConnectError::Io(_)
             | ConnectError::Broken(_)

@@ -1,6 +1,6 @@
 //! What operators can see of a running router and do to it: behind the console, http and signals.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -25,10 +25,11 @@ use crate::listener::{Drain, Entrance, Room};
 use crate::logging;
 use crate::startup::access::LoginSecret;
 use crate::startup::failed::FailedLogins;
+use crate::startup::lookups::Lookups;
 use crate::startup::peers::Peers;
 use crate::startup::tls::TlsError;
 use crate::startup::{Access, ClientConnection, Directory};
-use crate::topology::{NodeId, Observed};
+use crate::topology::{Node, NodeId, Observed};
 use crate::worker::Services;
 
 /// Between two rounds of closing connections that are of no further use, and ending what takes clients too long.
@@ -53,6 +54,7 @@ pub(super) struct Entry {
     secret: LoginSecret,
     access: Arc<ArcSwap<Access>>,
     failed: Arc<FailedLogins>,
+    lookups: Arc<Lookups>,
     room: Arc<Room>,
 }
 
@@ -64,6 +66,7 @@ impl Entry {
             secret,
             access: Arc::new(ArcSwap::from_pointee(access)),
             failed: Arc::default(),
+            lookups: Arc::default(),
             room: Arc::new(Room::new(settings.file.router.max_clients as usize)),
         })
     }
@@ -141,7 +144,11 @@ impl Operations {
             access: Arc::clone(&self.entry.access),
             cancels: Arc::clone(&self.services.cancels),
             failed: Arc::clone(&self.entry.failed),
-            directory: Some(Directory::new(Arc::clone(&self.services), worker)),
+            directory: Some(Directory::new(
+                Arc::clone(&self.services),
+                Arc::clone(&self.entry.lookups),
+                worker,
+            )),
             room: Arc::clone(&self.entry.room),
             drain,
         }
@@ -197,6 +204,7 @@ impl Operations {
             .resize(settings.file.router.max_clients as usize);
         self.services.cancels.know(Peers::new(&settings.file));
         self.services.settings.store(Arc::clone(&settings));
+        forget_others(&old, &settings);
         self.services.control.reload(Arc::clone(&settings)).await;
         if pools_differ(&old, &settings) {
             self.services.pools.retain(|_| false);
@@ -260,11 +268,12 @@ impl Operations {
         }
     }
 
-    /// Retires the pools of nodes that have left the topology.
+    /// Retires the pools of nodes that have left the topology, and of such as are to be reached by other TLS.
     fn retire_pools(&self) {
         let topology = self.services.topology.snapshot();
-        let nodes: HashSet<_> = topology.nodes().map(|node| node.id).collect();
-        self.services.pools.retain(|key| nodes.contains(&key.node));
+        let nodes: HashMap<_, _> = topology.nodes().map(|node| (node.id, &node.tls)).collect();
+        let is_good = |node: &Node| nodes.get(&node.id).is_some_and(|tls| **tls == node.tls);
+        self.services.pools.retain(|pool| is_good(pool.node()));
     }
 }
 
@@ -403,6 +412,18 @@ fn pools_differ(old: &Settings, new: &Settings) -> bool {
     passwords(old) != passwords(new) || limits(old) != limits(new)
 }
 
+/// Forgets what users have proven that the new settings do not know, or know by something else.
+fn forget_others(old: &Settings, new: &Settings) {
+    let is_looked_up =
+        new.file.auth.lookup.is_some() && old.file.auth.lookup == new.file.auth.lookup;
+    let stays = |user: &str| match (old.users.get(user), new.users.get(user)) {
+        (Some(old), Some(new)) => old.password == new.password,
+        (None, None) => is_looked_up,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    new.users.proven().retain(stays);
+}
+
 fn warn_of_restart(old: &Settings, new: &Settings) {
     let (old_log, new_log) = (&old.file.log, &new.file.log);
     let (old, new) = (&old.file.router, &new.file.router);
@@ -422,5 +443,49 @@ fn warn_of_restart(old: &Settings, new: &Settings) {
         if changed {
             warn!(key, "a change takes effect with the next start");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Password;
+    use crate::proven::{Proof, Realm};
+
+    fn settings(lookup: &str, password: &str) -> Settings {
+        let text = format!(
+            "[router]\nlisten = \"127.0.0.1:6432\"\n[auth]\n{lookup}\n\
+             [[users]]\nname = \"door\"\npassword = \"secret\"\n\
+             [[users]]\nname = \"app\"\npassword = \"{password}\"\n\
+             [[databases]]\nname = \"shop\"\n[[databases.shards]]\nname = \"s0\"\n\
+             nodes = [{{ host = \"a\", role = \"primary\" }}]\n"
+        );
+        Settings::parse(&text, Path::new("x.toml"), &ProcessEnvironment).unwrap()
+    }
+
+    #[test]
+    fn a_reload_forgets_whom_it_does_not_know_as_before() {
+        let lookup = "auth_user = \"door\"";
+        let other = format!("{lookup}\nauth_dbname = \"shop\"");
+        // Who is known after a reload from this file to another one: a user of the file, and one who was looked up.
+        let known_after = |lookup_then: &str, password_then: &str| {
+            let (old, mut new) = (
+                settings(lookup, "one"),
+                settings(lookup_then, password_then),
+            );
+            let proof = || Proof::Password(Password::new("x"));
+            let proven = Arc::clone(old.users.proven());
+            proven.learn(Realm::Everywhere, "app", proof());
+            proven.learn(Realm::Database("shop".into()), "bob", proof());
+            new.users.go_on_from(Arc::clone(&proven));
+            forget_others(&old, &new);
+            ["app", "bob"].map(|user| proven.of("shop", user).is_some())
+        };
+        assert_eq!(known_after(lookup, "one"), [true, true]);
+        assert_eq!(known_after(lookup, "two"), [false, true]);
+        assert_eq!(known_after(&other, "one"), [true, false]);
+        assert_eq!(known_after("", "one"), [true, false]);
     }
 }

@@ -1,6 +1,6 @@
 //! Proof that a client is who it says it is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use switchyard_schema::hba::{ClientCert, HbaMethod};
 use switchyard_wire::backend::encode;
@@ -16,7 +16,7 @@ use super::negotiate::Opening;
 use super::tls::certificate;
 use super::{Door, Refusal};
 use crate::config::Rights;
-use crate::proven::Proof;
+use crate::proven::{Proof, Realm};
 use crate::stream::Stream;
 
 /// Whom a name is of.
@@ -42,23 +42,29 @@ pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
         .turn(peer.map(|peer| peer.ip()), access.max_login_failures());
     let address = peer.map(|peer| peer.ip());
     let demand = access.demand(opening, address, channel.stream.is_tls())?;
-    let who = who(door, opening).await?;
-    match demand.method {
-        HbaMethod::Trust => certified(channel, access, &demand, &opening.user)?,
-        HbaMethod::ScramSha256 => {
+    // Nobody is looked up for whom that makes no difference.
+    let who = match demand.method {
+        HbaMethod::Reject => {
+            return Err(access.rejected(opening, address, channel.stream.is_tls()));
+        }
+        HbaMethod::Trust => {
             certified(channel, access, &demand, &opening.user)?;
-            scram(channel, access, turn, &opening.user, &who).await?;
+            who(door, address, opening).await?
         }
         HbaMethod::Cert => {
             let turn = turn.await?;
             let proved = certified(channel, access, &demand, &opening.user);
             turn.ended(proved.is_ok());
             proved?;
+            who(door, address, opening).await?
         }
-        HbaMethod::Reject => {
-            return Err(access.rejected(opening, address, channel.stream.is_tls()));
+        HbaMethod::ScramSha256 => {
+            certified(channel, access, &demand, &opening.user)?;
+            let who = who(door, address, opening).await?;
+            scram(channel, access, turn, &opening.user, &who).await?;
+            who
         }
-    }
+    };
     let rights = match who {
         Who::Listed(user) => user.rights,
         Who::Found(_) => Rights::None,
@@ -71,14 +77,19 @@ pub(super) async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     channel.flush().await
 }
 
-async fn who<'a>(door: Door<'a>, opening: &Opening) -> Result<Who<'a>, Refusal> {
+async fn who<'a>(
+    door: Door<'a>,
+    address: Option<IpAddr>,
+    opening: &Opening,
+) -> Result<Who<'a>, Refusal> {
     if let Some(user) = door.access.user(&opening.user) {
         return Ok(Who::Listed(user));
     }
     let Some(directory) = door.directory else {
         return Ok(Who::Nobody);
     };
-    let found = directory.find(&opening.database, &opening.user).await?;
+    let found = directory.find(address, &opening.database, &opening.user);
+    let found = found.await?;
     Ok(found.map_or(Who::Nobody, Who::Found))
 }
 
@@ -91,17 +102,17 @@ impl Who<'_> {
         }
     }
 
-    /// What a login has proven that is not known from the configuration.
-    fn proof(&self, keys: Proof) -> Option<Proof> {
+    /// What a login has proven that is not known from the configuration, and where.
+    fn proof(&self, keys: Proof) -> Option<(Realm, Proof)> {
         match self {
-            Self::Listed(user) => user.by_verifier.then_some(keys),
+            Self::Listed(user) => user.by_verifier.then_some((Realm::Everywhere, keys)),
             Self::Found(found) => {
-                found.password.as_ref().map(|password| {
-                    match Verifier::is_verifier(password.reveal()) {
-                        true => keys,
-                        false => Proof::Password(password.clone()),
-                    }
-                })
+                let password = found.password.as_ref()?;
+                let proof = match Verifier::is_verifier(password.reveal()) {
+                    true => keys,
+                    false => Proof::Password(password.clone()),
+                };
+                Some((found.realm.clone(), proof))
             }
             Self::Nobody => None,
         }
@@ -163,8 +174,8 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
         iterations,
         keys,
     };
-    if let Some(proof) = who.proof(keys) {
-        access.proven().learn(user, proof);
+    if let Some((realm, proof)) = who.proof(keys) {
+        access.proven().learn(realm, user, proof);
     }
     Ok(())
 }

@@ -1,17 +1,21 @@
 //! Users that are not in the configuration, looked up on a node by `auth_query`.
 //!
 //! Invariants: a connection that asks never carries anything of a client's but the name, as a parameter; its `search_path` is empty, so
-//! that nothing a client or a schema brings is taken for PostgreSQL's own; and such connections are in pools of their own.
+//! that nothing a client or a schema brings is taken for PostgreSQL's own; and such connections are in pools of their own. Nobody is
+//! asked while the database is paused.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
 use switchyard_schema::UserLookup;
 
 use super::Refusal;
+use super::lookups::Lookups;
 use crate::backend::{CheckoutError, PoolKey, Purpose, QueryError, TextRow};
 use crate::config::Password;
+use crate::proven::Realm;
 use crate::topology::{Node, Observed, Topology};
 use crate::worker::Services;
 
@@ -19,6 +23,7 @@ use crate::worker::Services;
 #[derive(Clone)]
 pub struct Directory {
     services: Arc<Services>,
+    lookups: Arc<Lookups>,
     worker: usize,
 }
 
@@ -33,6 +38,8 @@ impl fmt::Debug for Directory {
 pub(super) struct Found {
     /// The password, or a verifier of it; none if nobody can log in as this user by one.
     pub(super) password: Option<Password>,
+    /// Where the name is this user's.
+    pub(super) realm: Realm,
 }
 
 /// Why nobody can be looked up.
@@ -53,18 +60,35 @@ enum LookupError {
 impl Directory {
     /// That of a worker.
     #[must_use]
-    pub fn new(services: Arc<Services>, worker: usize) -> Self {
-        Self { services, worker }
+    pub fn new(services: Arc<Services>, lookups: Arc<Lookups>, worker: usize) -> Self {
+        Self {
+            services,
+            lookups,
+            worker,
+        }
     }
 
-    /// The user, if there is such a one. Nobody is asked unless the configuration says how.
-    pub(super) async fn find(&self, database: &str, user: &str) -> Result<Option<Found>, Refusal> {
+    /// The user, if there is such a one, for a client from this address. Nobody is asked unless the configuration says how.
+    pub(super) async fn find(
+        &self,
+        address: Option<IpAddr>,
+        database: &str,
+        user: &str,
+    ) -> Result<Option<Found>, Refusal> {
         let settings = self.services.settings.load_full();
         let Some(lookup) = &settings.file.auth.lookup else {
             return Ok(None);
         };
-        let rows = Box::pin(self.ask(lookup, database, user)).await;
-        rows.and_then(|rows| found(rows, user)).map_err(|error| {
+        let _asking = self.lookups.turn(address).await;
+        let asked = Box::pin(self.ask(lookup, database, user)).await;
+        let found = asked.and_then(|(realm, rows)| {
+            let password = found(rows, user)?;
+            if password.as_ref().is_none_or(Option::is_none) {
+                settings.users.proven().forget(realm.clone(), user);
+            }
+            Ok(password.map(|password| Found { password, realm }))
+        });
+        found.map_err(|error| {
             tracing::warn!(%error, "a user could not be looked up");
             Refusal::Lookup
         })
@@ -75,10 +99,18 @@ impl Directory {
         lookup: &UserLookup,
         database: &str,
         user: &str,
-    ) -> Result<Vec<TextRow>, LookupError> {
-        let topology = self.services.topology.snapshot();
+    ) -> Result<(Realm, Vec<TextRow>), LookupError> {
         let wanted = lookup.database.as_deref().unwrap_or(database);
+        let topology = self.services.topology.snapshot();
+        let (database, _) = place(&topology, wanted).ok_or(LookupError::NoNode)?;
+        self.services.gates.of(&database).pass().await;
+        // The servers may be others after a pause.
+        let topology = self.services.topology.snapshot();
         let (database, node) = place(&topology, wanted).ok_or(LookupError::NoNode)?;
+        let realm = match lookup.database {
+            Some(_) => Realm::Everywhere,
+            None => Realm::Database(Arc::clone(&database)),
+        };
         let key = PoolKey {
             node: node.id,
             database,
@@ -92,7 +124,7 @@ impl Directory {
         let mut connection = lent.await?;
         let rows = connection.query_with(&lookup.query, &[user]).await?;
         connection.give_back();
-        Ok(rows)
+        Ok((realm, rows))
     }
 }
 
@@ -107,7 +139,8 @@ fn place<'a>(topology: &'a Topology, database: &str) -> Option<(Arc<str>, &'a Ar
     Some((Arc::clone(&database.name), node))
 }
 
-fn found(mut rows: Vec<TextRow>, user: &str) -> Result<Option<Found>, LookupError> {
+/// The password of the user, if there is such a one, and if the user has one.
+fn found(mut rows: Vec<TextRow>, user: &str) -> Result<Option<Option<Password>>, LookupError> {
     if rows.len() > 1 {
         return Err(LookupError::Rows);
     }
@@ -119,9 +152,7 @@ fn found(mut rows: Vec<TextRow>, user: &str) -> Result<Option<Found>, LookupErro
     };
     // A name that is too long for PostgreSQL finds the role whose name is its beginning.
     let is_same = name.as_deref() == Some(user);
-    Ok(is_same.then(|| Found {
-        password: password.as_deref().map(Password::new),
-    }))
+    Ok(is_same.then(|| password.as_deref().map(Password::new)))
 }
 
 #[cfg(test)]
@@ -137,7 +168,7 @@ mod tests {
                 .collect()
         };
         let found = |rows: Vec<TextRow>| {
-            found(rows, "ann").map(|found| found.map(|found| found.password.is_some()))
+            found(rows, "ann").map(|found| found.map(|password| password.is_some()))
         };
         let ann = || row(&[Some("ann"), Some("secret")]);
         assert!(matches!(found(vec![ann()]), Ok(Some(true))));

@@ -27,6 +27,7 @@ pub mod cancel;
 mod channel;
 pub mod directory;
 pub mod failed;
+pub mod lookups;
 mod negotiate;
 mod parameters;
 pub mod peers;

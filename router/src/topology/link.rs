@@ -167,6 +167,7 @@ fn unconnected(error: ConnectError) -> LinkError {
         ConnectError::Broken(_) => LinkError::Lost(error.to_string()),
         ConnectError::Io(_)
         | ConnectError::Refused { .. }
+        | ConnectError::Unproven(_)
         | ConnectError::Protocol(_)
         | ConnectError::Outdated => LinkError::Unreachable(error.to_string()),
     }

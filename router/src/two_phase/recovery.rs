@@ -477,7 +477,7 @@ impl Recovery {
         committed: bool,
     ) -> Result<(), LinkError> {
         let settings = self.links.settings();
-        let Some(user) = settings.users.known(&id.user) else {
+        let Some(user) = settings.users.known(&database.name, &id.user) else {
             error!(transaction = %id, shard = %part.shard, "its user is not configured here: it stays prepared until somebody ends it");
             return Ok(());
         };

@@ -176,7 +176,7 @@ fn who_no_longer_waits_is_in_nobodys_way() {
 }
 
 #[test]
-fn databases_share_what_a_user_may_have() {
+fn a_user_has_so_many_connections_and_others_have_theirs() {
     let router = with_user(
         "query_wait_timeout = \"500ms\"\nread_policy = \"primary\"",
         "clerk",

@@ -1,6 +1,8 @@
 //! Users that the nodes know and the file does not, or only by a verifier: nobody tells the router a password.
 
-use switchyard_tests::{Client, Failure, Login, Router, eventually};
+use std::sync::OnceLock;
+
+use switchyard_tests::{Client, Failure, Login, Router};
 
 use super::bed;
 
@@ -21,7 +23,8 @@ CREATE ROLE doorkeeper LOGIN PASSWORD 'secret';
 GRANT USAGE ON SCHEMA gate TO doorkeeper;
 GRANT EXECUTE ON FUNCTION gate.find TO doorkeeper;
 CREATE ROLE walker LOGIN PASSWORD 'walks';
-GRANT SELECT ON users TO walker;
+CREATE ROLE rover LOGIN PASSWORD 'walks';
+GRANT SELECT ON users TO walker, rover;
 CREATE ROLE late LOGIN PASSWORD 'walks' VALID UNTIL '2020-01-01';
 CREATE ROLE asleep PASSWORD 'walks';
 CREATE ROLE bare LOGIN";
@@ -45,26 +48,68 @@ fn refused(login: &Login) -> Failure {
 
 /// A router that has these lines in `[auth]` and these users besides the shop's.
 fn router(auth: &str, users: &str) -> Router {
-    bed().router_by("", |file| {
-        let file = file.replacen("[auth]\n", &format!("[auth]\n{auth}\n"), 1);
-        file.replacen("[[databases]]\n", &format!("{users}\n[[databases]]\n"), 1)
-    })
+    bed().router_by("", |file| with(&file, auth, users))
+}
+
+/// A router's file with these lines in `[auth]` and these users besides the shop's.
+fn with(file: &str, auth: &str, users: &str) -> String {
+    let file = file.replacen("[auth]\n", &format!("[auth]\n{auth}\n"), 1);
+    file.replacen("[[databases]]\n", &format!("{users}\n[[databases]]\n"), 1)
+}
+
+/// A router that looks users up, with these lines in its `[router]`.
+fn asking(lines: &str) -> Router {
+    static GATES: OnceLock<()> = OnceLock::new();
+    GATES.get_or_init(|| {
+        for shard in [0, 1] {
+            on(shard, GATE);
+        }
+    });
+    let auth = "auth_user = \"doorkeeper\"\nauth_query = \"SELECT * FROM gate.find($1)\"";
+    let doorkeeper = "[[users]]\nname = \"doorkeeper\"\npassword = \"secret\"\n";
+    bed().router_by(lines, |file| with(&file, auth, doorkeeper))
+}
+
+/// Gives the second shard the role's verifier on the first, which it is.
+fn copy_verifier(role: &str) -> String {
+    let verifier = format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'");
+    let verifier = on(0, &verifier).trim().to_owned();
+    on(1, &format!("ALTER ROLE {role} PASSWORD '{verifier}'"));
+    verifier
+}
+
+#[test]
+fn who_may_log_in_no_more_is_forgotten() {
+    let router = asking("client_login_timeout = \"2s\"");
+    copy_verifier("rover");
+    let rover = login(&router, "rover", "walks");
+    let mut before = Client::connect(&rover);
+    before.run(EVERYBODY).succeeded();
+
+    // While the database is paused nobody is looked up, and no connection is opened for that.
+    router.console().run("PAUSE shop").succeeded();
+    assert_eq!(refused(&rover).sqlstate(), "57014");
+    let servers = router.console().run("SHOW SERVERS").succeeded();
+    assert_eq!(servers.rows.len(), 0, "{servers:?}");
+    router.console().run("RESUME shop").succeeded();
+
+    // What it has proven is good for new connections until a lookup says otherwise.
+    before.run(EVERYBODY).succeeded();
+    router.console().run("RECONNECT").succeeded();
+    on(0, "ALTER ROLE rover NOLOGIN");
+    assert_eq!(refused(&rover).sqlstate(), "28P01");
+    on(0, "ALTER ROLE rover LOGIN");
+    let failure = before.run(EVERYBODY).failure.unwrap();
+    assert_eq!(failure.sqlstate(), "28P01");
+    assert!(failure.message().contains("log in anew"), "{failure:?}");
+    Client::connect(&rover);
+    before.run(EVERYBODY).succeeded();
 }
 
 #[test]
 fn users_come_in_that_only_the_nodes_know() {
-    for shard in [0, 1] {
-        on(shard, GATE);
-    }
-    let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = 'walker'";
-    let verifier = on(0, verifier);
-    on(
-        1,
-        &format!("ALTER ROLE walker PASSWORD '{}'", verifier.trim()),
-    );
-    let auth = "auth_user = \"doorkeeper\"\nauth_query = \"SELECT * FROM gate.find($1)\"";
-    let doorkeeper = "[[users]]\nname = \"doorkeeper\"\npassword = \"secret\"\n";
-    let router = router(auth, doorkeeper);
+    let router = asking("");
+    copy_verifier("walker");
 
     // What a client brings does not reach the connection that asks.
     let evil = login(&router, "walker", "walks")
@@ -108,19 +153,17 @@ fn users_come_in_that_only_the_nodes_know() {
     );
     router.console().run("RECONNECT").succeeded();
     let mut walker = Client::connect(&login(&router, "walker", "runs"));
-    let failure = walker.run(EVERYBODY).failure.unwrap();
-    assert_eq!(failure.sqlstate(), "28P01");
-    assert!(
-        failure.message().contains("another verifier"),
-        "{failure:?}"
-    );
-    let verifier = on(
-        0,
-        "SELECT rolpassword FROM pg_authid WHERE rolname = 'walker'",
-    );
-    let verifier = verifier.trim();
-    on(1, &format!("ALTER ROLE walker PASSWORD '{verifier}'"));
-    eventually("it is let in", || walker.run(EVERYBODY).failure.is_none());
+    for _ in 0..3 {
+        let failure = walker.run(EVERYBODY).failure.unwrap();
+        assert_eq!(failure.sqlstate(), "28P01");
+        assert!(
+            failure.message().contains("another verifier"),
+            "{failure:?}"
+        );
+    }
+    let verifier = copy_verifier("walker");
+    // The node has refused nothing, so that nobody waits before it is asked again.
+    walker.run(EVERYBODY).succeeded();
 
     // The file may have the verifier, too.
     let listed = format!("[[users]]\nname = \"walker\"\npassword = \"{verifier}\"\n");
@@ -128,7 +171,7 @@ fn users_come_in_that_only_the_nodes_know() {
     let mut walker = Client::connect(&login(&router, "walker", "runs"));
     walker.run(EVERYBODY).succeeded();
     assert_eq!(
-        refused(&login(&router, "walker", verifier)).sqlstate(),
+        refused(&login(&router, "walker", &verifier)).sqlstate(),
         "28P01"
     );
 }

@@ -141,8 +141,8 @@ impl Borrowed {
             waiter.place.settle(Ok(lease));
             return;
         }
-        // One of the reserve goes when nobody waits any more.
-        if state.open > lease.pool.limits.size {
+        // One of the reserve goes when nobody waits any more, and no pool that is retired now keeps one.
+        if state.open > lease.pool.limits.size || lease.pool.is_retired() {
             return;
         }
         state.idle.push(Idle {
