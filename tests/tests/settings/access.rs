@@ -11,10 +11,10 @@ const EVERYBODY: &str = "SELECT count(*) FROM public.users";
 /// What a careful operator makes, but that it remembers what it was called under.
 const GATE: &str = "\
 CREATE SCHEMA gate;
-CREATE TABLE gate.seen (search_path text, application text);
+CREATE TABLE gate.seen (search_path text, application text, asked text);
 CREATE FUNCTION gate.find(INOUT name text, OUT password text) LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    INSERT INTO gate.seen SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('application_name');
+    INSERT INTO gate.seen SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('application_name'), name;
     SELECT r.rolname, CASE WHEN r.rolvaliduntil IS NULL OR r.rolvaliduntil > pg_catalog.now() THEN r.rolpassword END INTO name, password
       FROM pg_catalog.pg_authid r WHERE r.rolname = name AND r.rolcanlogin;
 END $$;
@@ -57,8 +57,8 @@ fn with(file: &str, auth: &str, users: &str) -> String {
     file.replacen("[[databases]]\n", &format!("{users}\n[[databases]]\n"), 1)
 }
 
-/// A router that looks users up, with these lines in its `[router]`.
-fn asking(lines: &str) -> Router {
+/// A router that looks users up, with these lines in its `[router]`, by a file that `edit` has changed.
+fn asking(lines: &str, edit: impl FnOnce(String) -> String) -> Router {
     static GATES: OnceLock<()> = OnceLock::new();
     GATES.get_or_init(|| {
         for shard in [0, 1] {
@@ -67,7 +67,7 @@ fn asking(lines: &str) -> Router {
     });
     let auth = "auth_user = \"doorkeeper\"\nauth_query = \"SELECT * FROM gate.find($1)\"";
     let doorkeeper = "[[users]]\nname = \"doorkeeper\"\npassword = \"secret\"\n";
-    bed().router_by(lines, |file| with(&file, auth, doorkeeper))
+    bed().router_by(lines, |file| edit(with(&file, auth, doorkeeper)))
 }
 
 /// Gives the second shard the role's verifier on the first, which it is.
@@ -79,8 +79,29 @@ fn copy_verifier(role: &str) -> String {
 }
 
 #[test]
+fn nobody_is_looked_up_whom_a_rule_keeps_out() {
+    let files = tempfile::tempdir().unwrap();
+    let rules = files.path().join("rules");
+    std::fs::write(
+        &rules,
+        "host all mole all reject\nhost all all all scram-sha-256\n",
+    )
+    .unwrap();
+    let by_rules = format!("method = \"hba\"\nhba_file = {rules:?}");
+    let router = asking("", |file| {
+        file.replacen("method = \"scram-sha-256\"", &by_rules, 1)
+    });
+    for (user, sqlstate, asked) in [("mole", "28000", "0"), ("hare", "28P01", "1")] {
+        let failure = refused(&login(&router, user, "digs"));
+        assert_eq!(failure.sqlstate(), sqlstate, "{failure:?}");
+        let seen = format!("SELECT count(*) FROM gate.seen WHERE asked = '{user}'");
+        assert_eq!(on(0, &seen).trim(), asked, "{user}");
+    }
+}
+
+#[test]
 fn who_may_log_in_no_more_is_forgotten() {
-    let router = asking("client_login_timeout = \"2s\"");
+    let router = asking("client_login_timeout = \"2s\"", |file| file);
     copy_verifier("rover");
     let rover = login(&router, "rover", "walks");
     let mut before = Client::connect(&rover);
@@ -108,7 +129,7 @@ fn who_may_log_in_no_more_is_forgotten() {
 
 #[test]
 fn users_come_in_that_only_the_nodes_know() {
-    let router = asking("");
+    let router = asking("", |file| file);
     copy_verifier("walker");
 
     // What a client brings does not reach the connection that asks.
