@@ -4,7 +4,7 @@
 //! in whom it was to keep out. Not known are names of hosts, groups (`+role`), files (`@file`), regular expressions, and methods
 //! other than `trust`, `reject`, `scram-sha-256` (also called `md5`, as PostgreSQL lets either be) and `cert`.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// The rules of a file; the first that fits decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
