@@ -311,7 +311,8 @@ impl Session {
             frontend::encode::flush(&mut connection.output);
         }
         match exchange(client, participant, &[], described).await {
-            Ok(false) => Ok(()),
+            // What it has answered is not what it is asked now.
+            Ok(false) => Ok(self.asks(index)?),
             Ok(true) => Err(Trouble::Told),
             Err(Trouble::Lost) => Err(self.lose(index, plan)),
             Err(other) => Err(other),
