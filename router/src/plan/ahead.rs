@@ -4,7 +4,7 @@
 //! it says what is asked first, and what stands in the text instead. Of the source of a MERGE that inserts each shard is given the rows of its own
 //! keys. Invariants: a query is answered as the client's own SELECT would be, in the same transaction; one that mentions what is
 //! around it, or that may change something, stays where it is. Collaborators: `analyse` takes such a query for rows that every shard has;
-//! `session::ahead` computes them.
+//! `session::write::ahead` computes them.
 
 #![expect(
     clippy::wildcard_enum_match_arm,

@@ -2,7 +2,7 @@
 //!
 //! Purpose: where the rows of a read are all made of a row with one value of such a column, the index tells which shard has it (ADR 0021); the
 //! session asks there first. Invariant: a row of the result shows that the row with the value was there, so that a shard which gives one has given all; the plan
-//! itself stays the one for all shards. Collaborators: `bind` evaluates the value; `session::located` asks.
+//! itself stays the one for all shards. Collaborators: `bind` evaluates the value; `session::read::located` asks.
 
 use std::sync::Arc;
 

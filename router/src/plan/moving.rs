@@ -3,7 +3,7 @@
 //! Purpose: [`Move`] says what each shard runs. The client's own text updates the rows where they are, with all that PostgreSQL checks, and
 //! returns besides where each row lies and what its key is then; rows of other shards are deleted by that place and inserted where they
 //! belong. Invariant: what a table's triggers, policies or foreign keys would do otherwise than on one server keeps its rows where they
-//! are. Collaborators: [`Write`] is the update itself; `session::moving` runs it.
+//! are. Collaborators: [`Write`] is the update itself; `session::write::moving` runs it.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! rows it has returned: a query, or a write of other rows.
 //!
 //! Purpose: [`Steps`] says what is written where, and how the rows are given to the rest. Invariant: the rest reads nothing that the write could
-//! have changed, for it would see that, and on one server it does not. Collaborators: [`Write`] is the write; `session::steps` runs both.
+//! have changed, for it would see that, and on one server it does not. Collaborators: [`Write`] is the write; `session::write::steps` runs both.
 
 #![expect(
     clippy::wildcard_enum_match_arm,

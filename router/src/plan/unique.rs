@@ -2,7 +2,7 @@
 //!
 //! Purpose: a plan says which indexes it may touch, so that the session brings to their shards what triggers have recorded
 //! (ADR 0021). Invariants: a statement that writes and may reach such a table is marked, by whatever way it could; where there is no such
-//! index nothing is looked at. Collaborators: [`crate::relations`] knows the indexes; `session::unique` keeps them.
+//! index nothing is looked at. Collaborators: [`crate::relations`] knows the indexes; `session::write::unique` keeps them.
 
 use std::sync::Arc;
 

@@ -4,13 +4,13 @@ use bytes::BytesMut;
 use switchyard_wire::frontend::{self, Kind};
 
 use super::Session;
-use super::fetch::Asked;
-use super::part::{error_field, place_error};
-use super::workspace::is_placed;
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::plan::code::Code;
+use crate::session::read::part::{error_field, place_error};
+use crate::session::workspace::fetch::Asked;
+use crate::session::workspace::is_placed;
 
 impl Session {
     /// What PostgreSQL says of a text's result, or what is wrong with it.

@@ -11,7 +11,6 @@ use switchyard_wire::frontend::Bind;
 
 use super::Session;
 use super::extended::bind::{BoundParams, has_parameters};
-use super::fetch::TEXT;
 use super::simple::Ready;
 use super::statement::{SessionStatement, Statement, StatementText};
 use crate::distribute::{self, Request};
@@ -20,6 +19,7 @@ use crate::execute::relay::Trouble;
 use crate::execute::report;
 use crate::plan::distribute::{Distribute, function_of, parameters, with_parameters};
 use crate::plan::{Param, Params, Refusal};
+use crate::session::workspace::fetch::TEXT;
 use crate::topology::DatabaseTopology;
 
 /// PostgreSQL's type `void`.

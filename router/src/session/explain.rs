@@ -13,10 +13,7 @@ use switchyard_wire::Format;
 use switchyard_wire::backend::{Column, encode};
 
 use super::Session;
-use super::bind_join::{Joining, finish_of};
 use super::extended::bind::BoundParams;
-use super::fetch::{Asked, Brought};
-use super::furnish::{Fill, Furnished, Furnishing};
 use super::route::{Planned, Routed};
 use super::simple::{Ready, Sent};
 use super::statement::Statement;
@@ -28,6 +25,9 @@ use crate::execute::relay::Trouble;
 use crate::execute::workspace::Workspace;
 use crate::plan::explain::{Names, Steps, bind_join_head, given_fetch, steps};
 use crate::plan::{self, Command, NoParams, Operator, Plan, Values, explained, query_within};
+use crate::session::read::bind_join::{Joining, finish_of};
+use crate::session::workspace::fetch::{Asked, Brought};
+use crate::session::workspace::furnish::{Fill, Furnished, Furnishing};
 use crate::sql::Literal;
 
 /// The number of type text.

@@ -6,7 +6,6 @@ use switchyard_wire::backend::encode;
 use switchyard_wire::frontend;
 
 use super::Session;
-use super::part::opens_with;
 use super::route::Routed;
 use super::simple::{Ready, Sent};
 use crate::backend::{Reply, Show};
@@ -15,6 +14,7 @@ use crate::execute::messages::lines;
 use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange, fill_any};
 use crate::plan::{Broadcast, Command, Plan, enforceable};
+use crate::session::read::part::opens_with;
 
 impl Session {
     /// Sends a query to several shards at once and appends their rows in shard order, as one result.

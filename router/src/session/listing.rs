@@ -15,7 +15,6 @@ use switchyard_wire::Format;
 use switchyard_wire::backend::Message;
 
 use super::Session;
-use super::fetch::Asked;
 use super::statement::StatementText;
 use crate::backend::Show;
 use crate::execute::failure::Failure;
@@ -24,6 +23,7 @@ use crate::execute::relay::{Trouble, decode_message};
 use crate::execute::workspace::Workspace;
 use crate::plan::Command;
 use crate::plan::workspace::OwnView;
+use crate::session::workspace::fetch::Asked;
 
 impl Session {
     /// Makes the tables in a workspace that stand for these views.

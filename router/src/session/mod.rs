@@ -1,66 +1,37 @@
 //! One client's session: the request loop.
 //!
 //! A session is one task on one worker. It owns the client's stream and borrows backends ([`crate::execute`]) for as
-//! long as a request or a transaction block needs them. `simple` and `extended` handle the two query protocols,
-//! `control` the statements the session answers itself, `route` finds out where a statement goes, `fan_out` runs
-//! one on several shards. `statement` is what a client has given names to.
+//! long as a request or a transaction block needs them. `simple` and `extended` handle the two query protocols, `route`
+//! finds out where a statement goes, and what `statement` has is what the client has given names to. What one shard does
+//! alone is relayed from here; a statement of several shards is run in a room of its own: rows appended or the same change
+//! everywhere (`fan_out`), a `read` whose rows are merged, a `write` that is divided, rows in a `workspace`, a `cursor`.
+//! `transaction` begins and ends the blocks, `prepare` is PREPARE and EXECUTE.
 
 mod again;
-mod ahead;
 mod analyse;
-mod arguments;
-mod bind_join;
-mod choose_join;
 mod clock;
-mod commit;
-mod control;
-mod copy;
-mod copy_in;
-mod copying;
-mod create_as;
-mod cursors;
-mod cut;
+mod cursor;
 mod distribute;
 mod exchange;
-mod execute_write;
 mod explain;
 mod extended;
 mod fan_out;
-mod fetch;
-mod few_rows;
-mod finish;
 mod function_call;
-mod furnish;
-mod given_values;
-mod insert;
-mod insert_query;
-mod keep;
 mod learn;
 mod listening;
 mod listing;
-mod located;
-mod lock;
-mod merge;
-mod moving;
-mod of_cursor;
 mod open;
-mod part;
 mod paused;
-mod places;
-mod prepare_text;
-mod prepared;
+mod prepare;
+mod read;
 mod relations;
 mod route;
 mod sequences;
 mod settings;
 mod simple;
-mod sql_prepared;
 mod statement;
-mod steps;
-mod stepwise;
 mod stop;
-mod transcode;
-mod unique;
+mod transaction;
 mod workspace;
 mod write;
 
@@ -94,7 +65,7 @@ use crate::startup::cancel::CancelRegistration;
 use crate::topology::DatabaseTopology;
 use crate::worker::Worker;
 use again::Again;
-use cursors::CursorApart;
+use cursor::CursorApart;
 use extended::{Batch, OpenWorkspace};
 use route::Cursor;
 pub(crate) use statement::Statements;

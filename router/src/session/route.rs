@@ -12,7 +12,6 @@ use switchyard_schema::{ShardIndex, ShardSet};
 use switchyard_wire::DecodeError;
 
 use super::Session;
-use super::insert::shards_of_rows;
 use super::statement::{Portal, Scope};
 use crate::execute::failure::Failure;
 use crate::execute::participant::Participant;
@@ -22,6 +21,7 @@ use crate::plan::{
     Access, CacheContext, Command, Context, ContextId, Lookup, NoParams, Operator, Pin, Plan,
     Target, Values, plan,
 };
+use crate::session::write::insert::shards_of_rows;
 use crate::sql::{HintNode, Scan, redacted};
 use crate::worker::Desk;
 

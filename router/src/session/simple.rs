@@ -11,7 +11,6 @@ use switchyard_wire::frontend;
 
 use super::Session;
 use super::route::{Routed, Text};
-use super::sql_prepared::Held;
 use crate::backend::Show;
 use crate::execute::block::{Block, FailedOn};
 use crate::execute::failure::Failure;
@@ -20,6 +19,7 @@ use crate::execute::participants::Need;
 use crate::execute::relay::{Trouble, exchange};
 use crate::metrics::clock::Tick;
 use crate::plan::{Access, Broadcast, Command, Operator, Plan};
+use crate::session::prepare::sql_prepared::Held;
 use crate::sql::without_empty;
 
 /// How often a read whose connection was lost is run again.

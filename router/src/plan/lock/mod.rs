@@ -5,7 +5,7 @@
 //! locks and with a limit of ours finds *candidates*, in their order; then each is locked on its shard by its primary key, and is part
 //! of the result if it still is what was found. Invariants: a row is locked only if PostgreSQL would lock it; the text that finds
 //! candidates is the client's with columns added, and it is parsed again and compared before it is used. Collaborators: the
-//! candidates are found as any statement is; `session::lock` runs the two steps, again if a row has changed between them.
+//! candidates are found as any statement is; `session::read::lock` runs the two steps, again if a row has changed between them.
 
 mod places;
 mod tables;

@@ -2,7 +2,7 @@
 //!
 //! Purpose: UPDATE and DELETE … WHERE CURRENT OF find the row again that such a cursor is at. Invariants: the text is the client's with
 //! columns added, and it is parsed again and compared before it is used; what is added is the shard key and the primary key of each table
-//! whose rows are locked. Collaborators: `session::extended::declare` runs it and finds the rows, `session::of_cursor` uses what it kept.
+//! whose rows are locked. Collaborators: `session::extended::declare` runs it and finds the rows, `session::cursor::of_cursor` uses what it kept.
 
 use super::tables::{clauses, items, tables};
 use super::{Cut, Locked, verify};

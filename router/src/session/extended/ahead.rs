@@ -11,8 +11,8 @@ use switchyard_wire::frontend::{self, Bind, Kind};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::session::Session;
-use crate::session::ahead::Taking;
-use crate::session::fetch::{Asked, parameters};
+use crate::session::workspace::fetch::{Asked, parameters};
+use crate::session::write::ahead::Taking;
 
 /// The name of the statement and the portal. No client's is the same: it would have to be that of a router's portal.
 const OURS: &[u8] = b"switchyard ahead";

@@ -13,9 +13,9 @@ use crate::execute::relay::Trouble;
 use crate::plan::Operator;
 use crate::plan::create_as::CreateAs;
 use crate::session::Session;
-use crate::session::create_as::Making;
-use crate::session::fetch::Asked;
 use crate::session::statement::{Portal, SessionStatement};
+use crate::session::workspace::create_as::Making;
+use crate::session::workspace::fetch::Asked;
 
 impl Session {
     /// Binds such a statement.

@@ -11,8 +11,8 @@ use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::Command;
 use crate::session::Session;
-use crate::session::arguments::Arguments;
-use crate::session::sql_prepared::Described;
+use crate::session::prepare::arguments::Arguments;
+use crate::session::prepare::sql_prepared::Described;
 use crate::session::statement::SessionStatement;
 
 use super::bind::has_parameters;

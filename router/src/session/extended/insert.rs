@@ -15,9 +15,9 @@ use crate::execute::given_rows::GivenRows;
 use crate::execute::relay::Trouble;
 use crate::plan::{Command, Operator, Values};
 use crate::session::Session;
-use crate::session::insert::{Inserting, shards_of_rows};
 use crate::session::statement::{Portal, SessionStatement};
 use crate::session::workspace::columns;
+use crate::session::write::insert::{Inserting, shards_of_rows};
 
 impl Session {
     /// Binds such a statement.

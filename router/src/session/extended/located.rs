@@ -14,7 +14,7 @@ use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::{Lookup, Values};
 use crate::session::Session;
-use crate::session::located::{Next, Search};
+use crate::session::read::located::{Next, Search};
 use crate::session::statement::{Portal, SessionStatement};
 
 /// Rows that are kept by the extended protocol, where the answer has to be known before the client asks for it.

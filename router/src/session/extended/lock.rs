@@ -15,7 +15,7 @@ use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Values};
 use crate::session::Session;
-use crate::session::lock::Locking;
+use crate::session::read::lock::Locking;
 use crate::session::statement::{Portal, SessionStatement};
 
 /// The name of a statement and a portal of ours. No client's is the same: it would have to be that of a router's portal.

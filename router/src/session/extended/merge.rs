@@ -22,10 +22,10 @@ use crate::execute::relay::{Trouble, exchange};
 use crate::merge::{Formats, Limit, Recipe};
 use crate::plan::{Merge, Operator, Plan, Values};
 use crate::session::Session;
-use crate::session::fetch::TEXT;
-use crate::session::merge::{Merging, Outcome};
-use crate::session::part::{Shown, describe};
+use crate::session::read::merge::{Merging, Outcome};
+use crate::session::read::part::{Shown, describe};
 use crate::session::statement::{Portal, SessionStatement, Statement, StatementText};
+use crate::session::workspace::fetch::TEXT;
 
 /// A portal's merge; `None` when its rows have all been given, and while they are.
 pub(in crate::session) type Shared = Arc<Mutex<Option<Box<Merging>>>>;

@@ -11,7 +11,7 @@ use switchyard_wire::frontend::{Bind, Kind};
 use crate::execute::failure::Failure;
 use crate::execute::relay::Trouble;
 use crate::session::Session;
-use crate::session::cursors::tag_of;
+use crate::session::cursor::tag_of;
 use crate::session::statement::{Portal, SessionStatement};
 
 /// The name of a portal of ours. No client's is the same: it would have to be that of a router's portal.

@@ -15,11 +15,11 @@ use crate::plan::stepwise::Stepwise;
 use crate::plan::{Access, Broadcast, Command, CopyDirection, Operator, Plan};
 use crate::session::Session;
 use crate::session::explain::query_plan;
-use crate::session::fetch::Asked;
-use crate::session::prepared::ending;
 use crate::session::route::Text;
 use crate::session::simple::Sent;
 use crate::session::statement::{Portal, SessionStatement, Statement};
+use crate::session::transaction::prepared::ending;
+use crate::session::workspace::fetch::Asked;
 
 use super::bind::has_parameters;
 use super::workspace::parameter_types;

@@ -17,9 +17,9 @@ use crate::execute::workspace::Workspace;
 use crate::plan::{self, Command, Operator, Values, query_within};
 use crate::relations::FIRST_USER_OID;
 use crate::session::Session;
-use crate::session::fetch::Asked;
-use crate::session::furnish::{Fill, Furnished, Furnishing};
 use crate::session::statement::{Portal, SessionStatement, Statement};
+use crate::session::workspace::fetch::Asked;
+use crate::session::workspace::furnish::{Fill, Furnished, Furnishing};
 use crate::session::workspace::{columns, is_of, planned};
 
 /// A workspace with a portal that has rows left.

@@ -19,10 +19,10 @@ use crate::execute::participants::Need;
 use crate::execute::relay::Trouble;
 use crate::plan::{Operator, Plan};
 use crate::session::Session;
-use crate::session::fetch::Asked;
-use crate::session::insert::MOST_RETURNED;
 use crate::session::statement::{Portal, Returned, SessionStatement};
+use crate::session::workspace::fetch::Asked;
 use crate::session::write::Written;
+use crate::session::write::insert::MOST_RETURNED;
 
 impl Session {
     /// Binds on every shard, so that errors in the values are found at once; the first shard's answer is the client's.
