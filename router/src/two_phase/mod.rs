@@ -9,8 +9,8 @@
 //! A transaction that a client prepares itself is decided by the first shard: the row is written in its part there, which is prepared under the client's
 //! own name, so that COMMIT PREPARED of that name is what decides. Until then the part keeps a lock that says so.
 //!
-//! A `GlobalId` names such a transaction; the session commits it (`session/commit.rs`), or prepares it and ends it later
-//! (`session/prepared.rs`), and [`recovery`] ends what a session has left. ADR 0015 and 0022 have the reasons.
+//! A `GlobalId` names such a transaction; the session commits it (`session/transaction/commit.rs`), or prepares it and ends it later
+//! (`session/transaction/prepared.rs`), and [`recovery`] ends what a session has left. ADR 0015 and 0022 have the reasons.
 
 pub mod fence;
 pub mod recovery;
