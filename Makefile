@@ -6,7 +6,7 @@ ARGS ?=
 # How long `make fuzz` spends on each target.
 SECONDS_PER_TARGET ?= 60
 
-.PHONY: demo test check format-check lint deny doc bench regress fuzz prepare help
+.PHONY: demo test check format-check lint deny doc bench regress suites fuzz prepare help
 
 help:
 	@echo 'make demo     a real cluster on this machine with sample data, and a router in front of it'
@@ -14,6 +14,7 @@ help:
 	@echo 'make check    format, lints, licences and dependencies, documentation'
 	@echo 'make bench    throughput, CPU, system calls and memory against PostgreSQL and PgBouncer, and TPC-H'
 	@echo 'make regress  PostgreSQL 15'"'"'s own regression files through the router, compared with a plain server'
+	@echo 'make suites   the test suites of drivers through the router, compared with a plain server'
 	@echo 'make fuzz     every fuzz target for SECONDS_PER_TARGET=$(SECONDS_PER_TARGET)'
 	@echo 'make prepare  install what all of these need and the system lacks'
 
@@ -57,6 +58,12 @@ regress:
 	@$(if $(SOURCE),,.ci/regress-source)
 	$(CARGO) build --locked --package switchyard-tests --bins
 	$(CARGO) run --locked --quiet --package switchyard-tests --bin regress -- $(if $(SOURCE),--source $(SOURCE)) $(ARGS)
+
+# The suites come from where their packages do (tests/suites).
+suites:
+	@.ci/prepare compiler postgresql clients
+	$(CARGO) build --locked --package switchyard-tests --bins
+	$(CARGO) run --locked --quiet --package switchyard-tests --bin suites -- $(ARGS)
 
 fuzz:
 	@.ci/prepare compiler fuzz

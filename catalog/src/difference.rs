@@ -171,6 +171,7 @@ mod tests {
             port,
             role,
             zone: None,
+            dbname: None,
             tls: NodeTls {
                 mode: SslMode::Disable,
                 root_cert: None,

@@ -178,6 +178,7 @@ async fn read_nodes(
                 mode: ssl_mode(mode)?,
                 root_cert: root_cert.map(PathBuf::from),
             },
+            dbname: None,
         });
     }
     Ok(())

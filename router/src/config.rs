@@ -14,6 +14,17 @@ use switchyard_schema::hba::{Hba, IdentMaps, LineError};
 use switchyard_schema::{Config, Diagnostic, Secret};
 use switchyard_wire::scram::Verifier;
 
+/// Keys of `[router]` that are read when a router starts.
+pub const AT_START: [&str; 7] = [
+    "listen",
+    "http",
+    "unix_socket_dir",
+    "workers",
+    "tls",
+    "so_reuseport",
+    "peer_id",
+];
+
 /// Everything the router runs by.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -115,7 +115,7 @@ impl Services {
                     .cloned(),
                 proven: Arc::clone(settings.users.proven()),
                 scram_keys: ScramKeys::default(),
-                database: key.database.to_string(),
+                database: node.dbname.as_ref().unwrap_or(&key.database).to_string(),
                 prepared_limit: router.max_prepared_statements as usize,
                 tls: NodeTls::new(&node.tls)?,
                 timeout: router.timeouts.connect,

@@ -287,6 +287,12 @@ pub struct Database {
 }
 
 impl Database {
+    /// Whether servers call it otherwise than clients.
+    pub(crate) fn is_called_otherwise(&self) -> bool {
+        let mut nodes = self.shards.iter().flat_map(|shard| &shard.nodes);
+        nodes.any(|node| node.dbname.is_some())
+    }
+
     /// The position of the shard of that name.
     #[must_use]
     pub fn shard_index(&self, name: &str) -> Option<ShardIndex> {
@@ -346,6 +352,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// TLS towards this node.
     pub tls: NodeTls,
+    /// What the database is called there, if not as clients call it.
+    pub dbname: Option<String>,
 }
 
 impl Node {

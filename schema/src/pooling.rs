@@ -28,6 +28,8 @@ pub struct Pooling {
     pub databases: BTreeMap<String, PoolRules>,
     /// Of `[[users]]`.
     pub users: BTreeMap<String, PoolRules>,
+    /// `user` of `[[databases]]`: as whom all of its sessions log in to nodes.
+    pub logins: BTreeMap<String, String>,
 }
 
 /// What holds for the pools of one database and user, on each node.

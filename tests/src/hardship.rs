@@ -327,7 +327,7 @@ pub fn nothing_is_left(bed: &Bed, router: &Router) {
             let tables = "SELECT relname FROM pg_class WHERE relpersistence = 't'";
             seen.extend(superuser(bed, shard, tables).lines().map(str::to_owned));
         }
-        let pools = console.run("SHOW POOLS").succeeded();
+        let pools = console.run("SHOW NODE_POOLS").succeeded();
         let names: Vec<_> = pools
             .columns
             .iter()

@@ -13,6 +13,7 @@
 //! - [`Reshard`] is a bed whose buckets can move to a third shard.
 //! - [`hardship`] has reads over several shards fail or wait, and says what must hold afterwards.
 //! - [`regress`] does so with PostgreSQL's own regression files.
+//! - [`suites`] has the tests of drivers pass on both, or says which do not.
 //!
 //! Failures are panics: this is test code, and a test bed that cannot be had is a failed test, never a skipped one.
 
@@ -28,6 +29,7 @@ pub mod regress;
 mod reply;
 mod reshard;
 mod router;
+pub mod suites;
 mod turns;
 
 use std::time::{Duration, Instant};

@@ -41,6 +41,7 @@ fn database() -> Database {
         port,
         role,
         zone: Some("a".into()),
+        dbname: None,
         tls: NodeTls {
             mode: SslMode::VerifyCa,
             root_cert: Some(Path::new("/ca.pem").into()),

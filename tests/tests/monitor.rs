@@ -37,6 +37,7 @@ impl Watched {
             port: node.port(),
             role,
             zone: None,
+            dbname: None,
             tls: NodeTls {
                 mode: SslMode::Disable,
                 root_cert: None,

@@ -206,7 +206,23 @@ fn one_shard_does_what_its_server_does() {
     let cluster = Cluster::start(ClusterSpec::for_tests(1, 0)).unwrap();
     let router = bare(&cluster);
     assert_eq!(refused(router.port(), "client_encoding", "LATIN1"), None);
+    encodings_can_be_changed_by_a_function(&router);
     changes_are_known_when_they_are_answered(&router);
+}
+
+/// As drivers do that look for an encoding's name. The next backend has it as well.
+fn encodings_can_be_changed_by_a_function(router: &Router) {
+    let change = "SELECT set_config('client_encoding', $1, false)";
+    let (mut client, mut other) = (client(router), client(router));
+    for (name, canonical) in [("latin9", "LATIN9"), ("euc-jp", "EUC_JP"), ("utf8", "UTF8")] {
+        let changed = client.extended(change, &[Some(name)], 0);
+        assert_eq!(changed.succeeded().texts(), [[canonical]]);
+        other.run("BEGIN").succeeded();
+        other.run("SELECT 1").succeeded();
+        let shown = client.run("SHOW client_encoding").succeeded().texts();
+        other.run("COMMIT").succeeded();
+        assert_eq!(shown, [[canonical]]);
+    }
 }
 
 /// Whoever has prepared a statement before another client changes its table is told so by the first execution afterwards, however soon.

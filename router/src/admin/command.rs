@@ -48,8 +48,10 @@ pub enum Topic {
     Buckets,
     /// Movements of rows between shards.
     Migrations,
-    /// Pools.
+    /// Pools, by database and user.
     Pools,
+    /// Pools, by node.
+    NodePools,
     /// Clients.
     Clients,
     /// Connections to nodes.
@@ -66,7 +68,9 @@ pub enum Topic {
     Users,
     /// Whether anything is paused.
     State,
-    /// Clients and connections to nodes that are at work.
+    /// Clients and connections to nodes.
+    Sockets,
+    /// Those that are at work.
     ActiveSockets,
     /// The memory of the process.
     Mem,
@@ -78,7 +82,7 @@ pub enum Topic {
 
 impl Topic {
     /// All of them, as HELP lists them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Help,
         Self::Version,
         Self::Config,
@@ -89,6 +93,7 @@ impl Topic {
         Self::Buckets,
         Self::Migrations,
         Self::Pools,
+        Self::NodePools,
         Self::Clients,
         Self::Servers,
         Self::Stats,
@@ -97,6 +102,7 @@ impl Topic {
         Self::Lists,
         Self::Users,
         Self::State,
+        Self::Sockets,
         Self::ActiveSockets,
         Self::Mem,
         Self::Fds,
@@ -117,6 +123,7 @@ impl Topic {
             Self::Buckets => "BUCKETS",
             Self::Migrations => "MIGRATIONS",
             Self::Pools => "POOLS",
+            Self::NodePools => "NODE_POOLS",
             Self::Clients => "CLIENTS",
             Self::Servers => "SERVERS",
             Self::Stats => "STATS",
@@ -125,6 +132,7 @@ impl Topic {
             Self::Lists => "LISTS",
             Self::Users => "USERS",
             Self::State => "STATE",
+            Self::Sockets => "SOCKETS",
             Self::ActiveSockets => "ACTIVE_SOCKETS",
             Self::Mem => "MEM",
             Self::Fds => "FDS",

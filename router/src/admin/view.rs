@@ -1,7 +1,7 @@
 //! A picture of the process at one moment.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::registry::{ClientEntry, ServerEntry};
 use super::system::System;
@@ -53,12 +53,16 @@ pub struct PoolReading {
     pub purpose: Purpose,
     /// Connections that serve a session or are being opened.
     pub active: usize,
+    /// Those of them that are being opened.
+    pub opening: usize,
     /// Connections at rest.
     pub idle: usize,
     /// Sessions that wait for one.
     pub waiting: usize,
     /// Sessions that had to wait since the pool was made.
     pub waited: u64,
+    /// How long the first in the queue has waited.
+    pub longest_wait: Duration,
     /// The most connections there may be.
     pub size: usize,
 }

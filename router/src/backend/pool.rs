@@ -184,12 +184,16 @@ struct Idle {
 pub struct PoolUse {
     /// Connections lent to sessions or being opened.
     pub active: usize,
+    /// Those of them that are being opened.
+    pub opening: usize,
     /// Connections at rest.
     pub idle: usize,
     /// Sessions waiting for one.
     pub waiting: usize,
     /// Checkouts that had to wait since the start.
     pub waited: u64,
+    /// How long the first in the queue has waited.
+    pub longest_wait: Duration,
     /// The limit on connections.
     pub size: usize,
 }
@@ -242,9 +246,14 @@ impl Pool {
         let state = self.lock();
         PoolUse {
             active: state.open - state.idle.len(),
+            opening: state.opening,
             idle: state.idle.len(),
             waiting: state.waiters.len(),
             waited: self.waited.load(Ordering::Relaxed),
+            longest_wait: state
+                .waiters
+                .front()
+                .map_or(Duration::ZERO, |first| first.since.elapsed()),
             size: self.limits.size,
         }
     }

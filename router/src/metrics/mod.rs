@@ -175,6 +175,7 @@ pub struct Counters {
     received: Count,
     sent: Count,
     query_us: Count,
+    transaction_us: Count,
     wait_us: Count,
     plan_hits: Count,
     plan_misses: Count,
@@ -219,6 +220,11 @@ impl Counters {
         self.query_us.add(micros(time));
     }
 
+    /// Time from a transaction's first statement to its end.
+    pub fn transaction_time(&self, time: Duration) {
+        self.transaction_us.add(micros(time));
+    }
+
     /// Time a session waited for a connection.
     pub fn wait_time(&self, time: Duration) {
         self.wait_us.add(micros(time));
@@ -257,6 +263,7 @@ impl Counters {
         totals.received += self.received.read();
         totals.sent += self.sent.read();
         totals.query_us += self.query_us.read();
+        totals.transaction_us += self.transaction_us.read();
         totals.wait_us += self.wait_us.read();
         totals.plan_hits += self.plan_hits.read();
         totals.plan_misses += self.plan_misses.read();
@@ -287,6 +294,8 @@ pub struct Totals {
     pub sent: u64,
     /// Microseconds spent on statements.
     pub query_us: u64,
+    /// Microseconds that transactions took.
+    pub transaction_us: u64,
     /// Microseconds waited for connections.
     pub wait_us: u64,
     /// Plans found in the cache.

@@ -83,18 +83,24 @@ const TEXTS: [u32; 4] = [0, 25, 1043, 705];
 const BOOL: u32 = 16;
 
 impl Plan {
-    /// This plan with the settings of one execution: their arguments are texts, truth values or NULL.
+    /// This plan with the settings of one execution: their arguments are texts, truth values or NULL. `alone`: there is one shard only,
+    /// whose server reads a text in whatever encoding the session has.
     ///
     /// # Errors
     /// A setting that cannot be followed.
-    pub fn with_settings_bound(&self, values: &Values<'_>) -> Result<Plan, Box<Refusal>> {
+    pub fn with_settings_bound(
+        &self,
+        values: &Values<'_>,
+        alone: bool,
+    ) -> Result<Plan, Box<Refusal>> {
         let mut plan = self.clone();
         for setting in &mut plan.settings {
             let name = match setting.name.text(values) {
                 Some(Argument::Text(name)) => name.to_ascii_lowercase(),
                 _ => return Err(Box::new(unfollowed("a setting whose name is not known"))),
             };
-            if ONLY_BY_SET.contains(&name.as_str()) {
+            let is_readable = alone && name == "client_encoding";
+            if ONLY_BY_SET.contains(&name.as_str()) && !is_readable {
                 return Err(Box::new(unfollowed(&name)));
             }
             setting.name = Argument::Text(name);

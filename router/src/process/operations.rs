@@ -18,7 +18,7 @@ use crate::admin::order::Order;
 use crate::admin::system::System;
 use crate::admin::view::PoolReading;
 use crate::backend::{Gate, Pool};
-use crate::config::{ConfigError, ProcessEnvironment, Rights, Settings};
+use crate::config::{AT_START, ConfigError, ProcessEnvironment, Rights, Settings};
 use crate::control::Status;
 use crate::http;
 use crate::listener::{Drain, Entrance, Room};
@@ -36,17 +36,6 @@ use crate::worker::Services;
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// A node seen down so many times in a row by the housekeeping (about two seconds) loses its connections in use as well.
 const PATIENCE: u32 = 8;
-
-/// Keys of `[router]` that are read when a router starts.
-const AT_START: [&str; 7] = [
-    "listen",
-    "http",
-    "unix_socket_dir",
-    "workers",
-    "tls",
-    "so_reuseport",
-    "peer_id",
-];
 
 /// Who may enter, and how many.
 #[derive(Debug)]
@@ -271,8 +260,12 @@ impl Operations {
     /// Retires the pools of nodes that have left the topology, and of such as are to be reached by other TLS.
     fn retire_pools(&self) {
         let topology = self.services.topology.snapshot();
-        let nodes: HashMap<_, _> = topology.nodes().map(|node| (node.id, &node.tls)).collect();
-        let is_good = |node: &Node| nodes.get(&node.id).is_some_and(|tls| **tls == node.tls);
+        let nodes: HashMap<_, _> = topology.nodes().map(|node| (node.id, node)).collect();
+        let is_good = |node: &Node| {
+            nodes
+                .get(&node.id)
+                .is_some_and(|known| known.is_reached_like(node))
+        };
         self.services.pools.retain(|pool| is_good(pool.node()));
     }
 }
@@ -290,9 +283,11 @@ impl Office for Operations {
                     user: Arc::clone(&key.user),
                     purpose: key.purpose,
                     active: usage.active,
+                    opening: usage.opening,
                     idle: usage.idle,
                     waiting: usage.waiting,
                     waited: usage.waited,
+                    longest_wait: usage.longest_wait,
                     size: usage.size,
                 }
             })

@@ -56,6 +56,7 @@ use crate::execute::participants::Participants;
 use crate::execute::relay::{NoteDescription, Trouble};
 use crate::execute::report;
 use crate::listener::DrainWatch;
+use crate::metrics::clock::Tick;
 use crate::metrics::{Counters, ErrorClass, RouteKind};
 use crate::plan::{Access, ContextId, Layer, Operator, Plan};
 use crate::relations::SearchPath;
@@ -119,6 +120,8 @@ struct Session {
     portals: ByName<Portal>,
     statements: ByName<Arc<SessionStatement>>,
     block: Option<Block>,
+    /// When the block began.
+    block_began: Option<Tick>,
     /// Statement pooling: there are no transaction blocks.
     refuses_blocks: bool,
     described: Described,
@@ -188,6 +191,16 @@ impl Session {
         span.record("user", &*self.user);
         span.record("database", &*self.database.name);
         tracing::debug!("a client has logged in");
+    }
+
+    /// A request that began then has been answered, and with it a transaction has ended, unless it is in a block.
+    fn count_time(&mut self, began: Tick) {
+        self.counters.query_time(began.elapsed());
+        let first = self.block_began.take().unwrap_or(began);
+        match self.block {
+            Some(_) => self.block_began = Some(first),
+            None => self.counters.transaction_time(first.elapsed()),
+        }
     }
 
     async fn serve(&mut self) {

@@ -116,10 +116,13 @@ fn new(
         .metrics
         .counters(worker.index, &database.name);
     counters.login();
-    let user: Arc<str> = (&*connection.user).into();
-    let mode = process.file.pool(&database.name, &user).mode;
+    let client: Arc<str> = (&*connection.user).into();
+    let mode = process.file.pool(&database.name, &client).mode;
     let settings = startup_settings(&connection.parameters);
-    let entry = register(&connection, &worker, &database.name, &user);
+    let entry = register(&connection, &worker, &database.name, &client);
+    let login = process.file.pooling.logins.get(&*database.name);
+    // To the nodes, and to all that plans, the session is his who logs in to them.
+    let user = login.map_or(client, |login| login.as_str().into());
     if let Some(name) = settings.value_of("application_name") {
         entry.set_application_name(name);
     }
@@ -149,6 +152,7 @@ fn new(
         generation,
         participants: Participants::new(borrower),
         block: None,
+        block_began: None,
         refuses_blocks: mode == PoolMode::Statement,
         settings: Arc::new(settings),
         search_path: SearchPath::default(),

@@ -23,6 +23,7 @@ use crate::plan::{
 };
 use crate::session::write::insert::shards_of_rows;
 use crate::sql::{HintNode, Scan, redacted};
+use crate::topology::DatabaseTopology;
 use crate::worker::Desk;
 
 /// One statement, planned, and bound where its values are known.
@@ -67,11 +68,17 @@ pub(crate) enum Text {
 }
 
 /// The plan with the settings this execution changes, if it changes any.
-pub(super) fn bind_settings(plan: Arc<Plan>, values: &Values<'_>) -> Result<Arc<Plan>, Failure> {
+pub(super) fn bind_settings(
+    plan: Arc<Plan>,
+    values: &Values<'_>,
+    database: &DatabaseTopology,
+) -> Result<Arc<Plan>, Failure> {
     if plan.settings.is_empty() {
         return Ok(plan);
     }
-    let bound = plan.with_settings_bound(values).map_err(Failure::Refused)?;
+    let bound = plan
+        .with_settings_bound(values, database.shards.len() == 1)
+        .map_err(Failure::Refused)?;
     Ok(Arc::new(bound))
 }
 
@@ -133,7 +140,7 @@ impl Session {
         let limit = limit_of(&plan, &values)?;
         let located = plan.located.as_ref().filter(|_| shards.only().is_none());
         let lookup = located.and_then(|located| located.lookup(&values));
-        let plan = bind_settings(plan, &values)?;
+        let plan = bind_settings(plan, &values, &self.database)?;
         Ok(Text::One(Routed {
             lookup,
             rows,

@@ -101,7 +101,7 @@ impl Session {
         };
         message.clear();
         self.client.put_back(message);
-        self.counters.query_time(began.elapsed());
+        self.count_time(began);
         match outcome {
             Ok(Ready::Said) => self.finish().await,
             Ok(Ready::ToBeSaid) => self.ready().await,

@@ -202,6 +202,7 @@ mod tests {
                 mode: SslMode::Disable,
                 root_cert: None,
             },
+            dbname: None,
         };
         let shard = |(name, ports): &(&str, &[u16])| switchyard_schema::Shard {
             name: (*name).into(),

@@ -102,7 +102,7 @@ impl Link {
             password: visitor.password.clone(),
             proven: Arc::clone(&visitor.proven),
             scram_keys: ScramKeys::default(),
-            database: database.to_owned(),
+            database: node.dbname.as_deref().unwrap_or(database).to_owned(),
             prepared_limit: 1,
             tls: NodeTls::new(&node.tls)
                 .map_err(|error| LinkError::Unreachable(error.to_string()))?,

@@ -156,7 +156,7 @@ impl Monitor {
 impl Watch {
     /// Whether the task looks at this node as it is configured now.
     fn is_of(&self, node: &Arc<Node>) -> bool {
-        self.node.id == node.id && self.node.role == node.role && self.node.tls == node.tls
+        self.node.id == node.id && self.node.role == node.role && self.node.is_reached_like(node)
     }
 }
 

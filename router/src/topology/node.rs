@@ -61,6 +61,8 @@ pub struct Node {
     pub zone: Option<Arc<str>>,
     /// How connections to it are encrypted.
     pub tls: NodeTls,
+    /// What the database is called there, if not as clients call it.
+    pub dbname: Option<Arc<str>>,
     vitals: Arc<Vitals>,
 }
 
@@ -123,8 +125,15 @@ impl Node {
             role: configured.role,
             zone: configured.zone.as_deref().map(Arc::from),
             tls: configured.tls.clone(),
+            dbname: configured.dbname.as_deref().map(Arc::from),
             vitals,
         }
+    }
+
+    /// Whether connections to it lead to the same place in the same way as those to another, which has its host and port.
+    #[must_use]
+    pub fn is_reached_like(&self, other: &Node) -> bool {
+        self.tls == other.tls && self.dbname == other.dbname
     }
 
     /// What the node last said it is.

@@ -312,6 +312,7 @@ fn shard(replicas: usize) -> Shard {
             port: u16::try_from(number).unwrap(),
             role,
             zone: None,
+            dbname: None,
             tls: NodeTls {
                 mode: SslMode::Disable,
                 root_cert: None,

@@ -39,11 +39,13 @@ pub(super) fn databases(root: &mut Section<'_>, pooling: &mut Pooling) -> Vec<Da
             }
         }
         let tls = node_tls(&mut section, &NodeTls::default());
-        let shards = shards(&mut section, &tls);
+        let mut shards = shards(&mut section, &tls);
+        called_otherwise(&mut section, &mut shards);
         let tables = tables(&mut section, &shards);
         let name = name.unwrap_or_default().to_owned();
         let rules = pool::rules(&mut section, "max_db_connections");
         pooling.databases.insert(name.clone(), rules);
+        login(&mut section, &name, pooling);
         section.finish();
         databases.push(Database {
             name,
@@ -52,6 +54,33 @@ pub(super) fn databases(root: &mut Section<'_>, pooling: &mut Pooling) -> Vec<Da
         });
     }
     databases
+}
+
+/// `user`
+fn login(section: &mut Section<'_>, database: &str, pooling: &mut Pooling) {
+    let Some(item) = section.get("user") else {
+        return;
+    };
+    let Some(user) = item.name() else { return };
+    if !pooling.users.contains_key(user) {
+        item.problem(format!("{user:?} is not among [[users]]"), None);
+    }
+    pooling.logins.insert(database.to_owned(), user.to_owned());
+}
+
+/// `dbname`: two databases of the file may then be one of a server, which no two of several shards may be, as each would end the other's
+/// transactions.
+fn called_otherwise(database: &mut Section<'_>, shards: &mut [Shard]) {
+    let Some(item) = database.get("dbname") else {
+        return;
+    };
+    if shards.len() > 1 {
+        item.problem("is for databases with one shard", None);
+    }
+    let name = item.name();
+    for node in shards.iter_mut().flat_map(|shard| &mut shard.nodes) {
+        node.dbname = name.map(str::to_owned);
+    }
 }
 
 /// `[[databases.shards]]`
@@ -192,6 +221,7 @@ fn node(section: &mut Section<'_>, tls: &NodeTls) -> (Option<Node>, Option<Role>
         role,
         zone: zone.map(str::to_owned),
         tls,
+        dbname: None,
     });
     (node, role)
 }

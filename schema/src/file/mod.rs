@@ -17,7 +17,7 @@ mod tables;
 use toml::de::DeTable;
 
 use crate::diagnostic::Diagnostic;
-use crate::model::Config;
+use crate::model::{Config, Database};
 use crate::pooling::Pooling;
 use reader::{Report, Section};
 
@@ -51,7 +51,13 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let users = access::users(&mut root, auth.as_ref(), &mut pooling);
     let databases = database::databases(&mut root, &mut pooling);
     let peers = router::peers(&mut root);
+    let has_own_names = databases.iter().any(Database::is_called_otherwise);
     let catalog = match root.get("catalog") {
+        Some(item) if has_own_names => {
+            let hint = Some("the catalog has one name for each database");
+            item.problem("there is a database with dbname", hint);
+            None
+        }
         Some(item) => router::catalog(&item).map(Some),
         None => Some(None),
     };

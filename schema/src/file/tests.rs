@@ -495,6 +495,45 @@ fn toml_that_is_none() {
 }
 
 #[test]
+fn names_and_users_on_the_nodes() {
+    let of = |keys: &str, shards: &str, more: &str| {
+        let node = |name: &str| {
+            format!("{{ name = '{name}', nodes = [{{ host = '{name}', role = 'primary' }}] }}, ")
+        };
+        let shards: String = shards.chars().map(|name| node(&name.to_string())).collect();
+        format!(
+            "users = [{{ name = 'u', password = 'p' }}]\n{more}\n[[databases]]\nname = 'd'\n{keys}\nshards = [{shards}]"
+        )
+    };
+    let config = parse(&of("dbname = 'e'\nuser = 'u'", "a", ""));
+    let node = &config.databases[0].shards[0].nodes[0];
+    assert_eq!(node.dbname.as_deref(), Some("e"));
+    assert_eq!(config.pooling.logins["d"], "u");
+    let cases = [
+        (
+            of("dbname = 'e'", "ab", ""),
+            "databases[0].dbname: is for databases with one shard",
+        ),
+        (
+            of("user = 'v'", "a", ""),
+            "databases[0].user: \"v\" is not among [[users]]",
+        ),
+        (
+            of(
+                "dbname = 'e'",
+                "a",
+                "catalog = { url = 'postgres://u@h/c' }",
+            ),
+            "catalog: there is a database with dbname",
+        ),
+    ];
+    for (text, expected) in cases {
+        let problem = only_problem(&text);
+        assert!(problem.contains(expected), "{problem}");
+    }
+}
+
+#[test]
 fn shards_and_nodes() {
     let shards = |shards: &str| {
         format!(

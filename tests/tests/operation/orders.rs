@@ -55,7 +55,7 @@ fn a_pause_lets_transactions_end_and_holds_up_what_comes() {
         busy.run("COMMIT").succeeded();
         let paused = pausing.join().unwrap().succeeded();
         assert_eq!(paused.tag.as_deref(), Some("PAUSE"));
-        let pools = router.console().run("SHOW POOLS").succeeded();
+        let pools = router.console().run("SHOW NODE_POOLS").succeeded();
         for connections in ["sv_active", "sv_idle"] {
             assert!(
                 column(&pools, connections).iter().all(|count| count == "0"),

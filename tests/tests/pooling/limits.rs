@@ -42,10 +42,10 @@ fn with_user(router: &str, user: &str, lines: &str, database: &str) -> Router {
     })
 }
 
-/// A column of SHOW POOLS as numbers, for each pool, the pools of one node together if they share it.
+/// A column of SHOW NODE_POOLS as numbers, for each pool, the pools of one node together if they share it.
 fn pools(router: &Router, of: fn(&[String]) -> u64) -> Vec<u64> {
     const COLUMNS: [&str; 4] = ["node", "cl_waiting", "sv_active", "sv_idle"];
-    let shown: Reply = router.console().run("SHOW POOLS").succeeded();
+    let shown: Reply = router.console().run("SHOW NODE_POOLS").succeeded();
     let names = shown.columns.iter().flatten().map(|column| &column.name);
     let places = COLUMNS.map(|wanted| names.clone().position(|name| name == wanted).unwrap());
     let mut nodes = std::collections::BTreeMap::<String, u64>::new();
@@ -97,6 +97,38 @@ fn who_has_waited_longest_is_next() {
     });
 }
 
+/// As with PgBouncer: a database may have another name for clients, and sessions that are all one user's for the servers.
+#[test]
+fn a_database_has_a_name_and_a_user_of_its_own_for_clients() {
+    clerk(bed().router());
+    let node = bed().cluster().shard(0).primary.as_ref();
+    let another = format!(
+        "[[databases]]\nname = \"counter\"\ndbname = \"shop\"\nuser = \"clerk\"\n[[databases.shards]]\nname = \"s0\"\n\
+         nodes = [{{ host = {:?}, port = {}, role = \"primary\" }}]\n",
+        node.host(),
+        node.port()
+    );
+    let clerk = "[[users]]\nname = \"clerk\"\npassword = \"secret\"\n\n";
+    let router = bed().router_by("", |file| {
+        let at = file.find("[[databases]]").unwrap();
+        format!("{}{clerk}{another}\n{}", &file[..at], &file[at..])
+    });
+    let mut client = Client::connect(&Login {
+        database: "counter".to_owned(),
+        ..Login::new(router.port())
+    });
+    let who = client.run("SELECT current_database(), current_user, session_user");
+    assert_eq!(who.succeeded().texts(), [["shop", "clerk", "clerk"]]);
+    client.refused(
+        "DELETE FROM users WHERE id = 1",
+        "42501",
+        "permission denied for table users",
+    );
+    let shown = router.console().run("SHOW CLIENTS").succeeded().texts();
+    let own: Vec<_> = shown.iter().map(|row| (&*row[2], &*row[3])).collect();
+    assert_eq!(own, [("app", "counter")]);
+}
+
 #[test]
 fn users_and_databases_have_their_own_sizes_and_modes() {
     let lines = "pool_size = 1\nquery_wait_timeout = \"500ms\"\nread_policy = \"primary\"";
@@ -123,7 +155,7 @@ fn users_and_databases_have_their_own_sizes_and_modes() {
     let refused = other.simple(&format!("{READ}; BEGIN; {READ}"));
     assert_eq!(refused.last().unwrap().sqlstate(), Some("0A000"));
     other.run(READ).succeeded();
-    let shown = router.console().run("SHOW POOLS").succeeded().texts();
+    let shown = router.console().run("SHOW NODE_POOLS").succeeded().texts();
     let modes = |user: &str, mode: &str| {
         let own = shown.iter().filter(|row| row[1] == user);
         own.clone().count() > 0 && own.clone().all(|row| row.contains(&mode.to_owned()))

@@ -1,11 +1,13 @@
 //! Who uses the router, and how much: pools, clients, connections to nodes, counters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::registry::{ClientState, ServerEntry};
 use crate::admin::table::{List, Table};
 use crate::admin::time::readable;
-use crate::admin::view::{Located, View};
+use crate::admin::view::{Located, PoolReading, View};
 use crate::config::Rights;
 use crate::metrics::Totals;
 use crate::plan::Pin;
@@ -13,7 +15,83 @@ use crate::plan::Pin;
 /// Where a pool's or a connection's node is; `None` once the topology has it no more.
 type Place<'a> = Option<Located<'a>>;
 
+/// A database and a user, whatever nodes their pools lead to: what PgBouncer calls a pool.
+struct Together<'a> {
+    database: &'a str,
+    user: &'a str,
+    pools: Vec<&'a PoolReading>,
+    clients: Vec<ClientState>,
+}
+
+impl Together<'_> {
+    fn sum(&self, of: impl Fn(&PoolReading) -> usize) -> usize {
+        self.pools.iter().map(|pool| of(pool)).sum()
+    }
+
+    fn waiting(&self) -> usize {
+        let clients = self.clients.iter();
+        clients.filter(|s| **s == ClientState::Waiting).count()
+    }
+
+    fn longest_wait(&self) -> Duration {
+        let waits = self.pools.iter().map(|pool| pool.longest_wait);
+        waits.max().unwrap_or_default()
+    }
+}
+
+/// In PgBouncer's columns. What it has states of its own for is 0: a cancel request waits for nothing here, and a connection is tested
+/// as it is lent.
 pub(super) fn pools(view: &View) -> Table {
+    type Key<'a> = (&'a str, &'a str);
+    let mut together: BTreeMap<Key<'_>, Together<'_>> = BTreeMap::new();
+    fn of<'a, 'm>(
+        all: &'m mut BTreeMap<Key<'a>, Together<'a>>,
+        (database, user): Key<'a>,
+    ) -> &'m mut Together<'a> {
+        all.entry((database, user)).or_insert_with(|| Together {
+            database,
+            user,
+            pools: Vec::new(),
+            clients: Vec::new(),
+        })
+    }
+    for pool in &view.pools {
+        let key = (&*pool.database, &*pool.user);
+        of(&mut together, key).pools.push(pool);
+    }
+    for client in &view.clients {
+        let key = (&*client.database, &*client.user);
+        of(&mut together, key).clients.push(client.state());
+    }
+    List::of(together.into_values())
+        .text("database", |pool| pool.database)
+        .text("user", |pool| pool.user)
+        .number("cl_active", |pool| pool.clients.len() - pool.waiting())
+        .number("cl_waiting", Together::waiting)
+        .number("cl_active_cancel_req", |_| 0_usize)
+        .number("cl_waiting_cancel_req", |_| 0_usize)
+        .number("sv_active", |pool| {
+            pool.sum(|pool| pool.active - pool.opening)
+        })
+        .number("sv_active_cancel", |_| 0_usize)
+        .number("sv_being_canceled", |_| 0_usize)
+        .number("sv_idle", |pool| pool.sum(|pool| pool.idle))
+        .number("sv_used", |_| 0_usize)
+        .number("sv_tested", |_| 0_usize)
+        .number("sv_login", |pool| pool.sum(|pool| pool.opening))
+        .number("maxwait", |pool| pool.longest_wait().as_secs())
+        .number("maxwait_us", |pool| {
+            u64::from(pool.longest_wait().subsec_micros())
+        })
+        .text("pool_mode", |pool| {
+            let file = &view.settings.file;
+            file.pool(pool.database, pool.user).mode.name()
+        })
+        .done()
+}
+
+/// As the router has them: each node's of its own.
+pub(super) fn node_pools(view: &View) -> Table {
     const REMOVED: &str = "removed";
     let pools = view.pools.iter().map(|pool| (pool, view.node(pool.node)));
     List::of(pools)
@@ -81,10 +159,7 @@ pub(super) fn servers(view: &View) -> Table {
         .number("id", |(server, _)| server.id)
         .text("user", |(server, _)| &*server.user)
         .text("database", |(server, _)| &*server.database)
-        .text("state", |(server, _)| match server.client() {
-            0 => "idle",
-            _ => "active",
-        })
+        .text("state", |(server, _)| server_state(server))
         .text("addr", |(_, place): &(_, Place<'_>)| {
             place.map(|located| &*located.node.host)
         })
@@ -102,6 +177,13 @@ pub(super) fn servers(view: &View) -> Table {
         .number("served", |(server, _)| server.served())
         .number("remote_pid", |(server, _)| server.pid)
         .done()
+}
+
+fn server_state(server: &ServerEntry) -> &'static str {
+    match server.client() {
+        0 => "idle",
+        _ => "active",
+    }
 }
 
 pub(super) fn stats(view: &View) -> Table {
@@ -130,6 +212,7 @@ pub(super) fn stats_totals(view: &View) -> List<(&Arc<str>, &Totals)> {
         })
         .number("total_received", |(_, totals)| totals.received)
         .number("total_sent", |(_, totals)| totals.sent)
+        .number("total_xact_time", |(_, totals)| totals.transaction_us)
         .number("total_query_time", |(_, totals)| totals.query_us)
         .number("total_wait_time", |(_, totals)| totals.wait_us)
         .number("total_logins", |(_, totals)| totals.logins)
@@ -164,9 +247,15 @@ pub(super) fn lists(view: &View) -> Table {
         ("databases", view.topology.databases.len()),
         ("users", view.settings.users.iter().count()),
         ("pools", view.pools.len()),
+        ("free_clients", 0),
         ("used_clients", view.clients.len()),
         ("free_servers", free),
         ("used_servers", view.servers.len() - free),
+        ("peers", view.settings.file.peers.len()),
+        // Names are looked up as connections are made, and not kept.
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
     ];
     List::of(counts)
         .text("list", |(list, _)| *list)
@@ -216,8 +305,8 @@ pub(super) fn state(view: &View) -> Table {
         .done()
 }
 
-/// Who is at work, and by which connections.
-pub(super) fn active_sockets(view: &View) -> Table {
+/// Clients and connections to nodes: all of them, or those at work.
+pub(super) fn sockets(view: &View, at_work: bool) -> Table {
     struct Socket<'a> {
         kind: &'static str,
         id: u64,
@@ -238,24 +327,23 @@ pub(super) fn active_sockets(view: &View) -> Table {
             .map_or("unix".to_owned(), |address| address.ip().to_string()),
         port: client.address.map_or(0, |address| address.port()),
     });
-    let servers = view.servers.iter().filter(|server| server.client() > 0);
-    let servers = servers.map(|server| {
+    let servers = view.servers.iter().map(|server| {
         let place = view.node(server.node);
         Socket {
             kind: "S",
             id: server.id,
             user: &server.user,
             database: &server.database,
-            state: "active",
+            state: server_state(server),
             address: place
                 .as_ref()
                 .map_or(String::new(), |at| at.node.host.to_string()),
             port: place.map_or(0, |at| at.node.port),
         }
     });
-    let is_idle = |client: &Socket<'_>| client.state == ClientState::Idle.label();
-    let clients = clients.filter(|client| !is_idle(client));
-    List::of(clients.chain(servers))
+    let is_idle = |socket: &Socket<'_>| socket.state == ClientState::Idle.label();
+    let sockets = clients.chain(servers);
+    List::of(sockets.filter(|socket| !at_work || !is_idle(socket)))
         .text("type", |socket| socket.kind)
         .number("id", |socket| socket.id)
         .text("user", |socket| socket.user.to_owned())

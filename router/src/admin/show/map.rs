@@ -6,13 +6,21 @@ use switchyard_schema::{BUCKETS, Distribution, Role, Table as Configured};
 
 use crate::admin::table::{List, Table};
 use crate::admin::view::{Located, View};
-use crate::topology::{DatabaseTopology, Observed, Shard};
+use crate::topology::{DatabaseTopology, Node, Observed, Shard};
 
 pub(super) fn databases(view: &View) -> Table {
     // What holds for a user of whom nothing is said.
     let config = |database: &Arc<DatabaseTopology>| view.settings.file.pool(&database.name, "");
     List::of(view.topology.databases.values())
         .text("name", |database| &*database.name)
+        // Of the first shard, as one PostgreSQL would say it.
+        .text("host", |database| {
+            first_node(database).map(|node| &*node.host)
+        })
+        .number("port", |database| {
+            first_node(database).map(|node| node.port)
+        })
+        .text("database", |database| &*database.name)
         .number("shards", |database| database.shards.len())
         .number("nodes", |database| {
             let shards = database.shards.iter();
@@ -50,6 +58,10 @@ pub(super) fn databases(view: &View) -> Table {
             u64::from(view.disabled.contains(&database.name))
         })
         .done()
+}
+
+fn first_node(database: &DatabaseTopology) -> Option<&Arc<Node>> {
+    database.shards.first().map(|shard| shard.primary())
 }
 
 /// A shard with where it belongs.

@@ -7,10 +7,13 @@ mod map;
 
 use std::time::Duration;
 
+use switchyard_schema::RouterConfig;
+
 use super::command::Topic;
 use super::order::Order;
 use super::table::{ColumnType, List, Table};
 use super::view::View;
+use crate::config::AT_START;
 
 /// Answers `SHOW topic`.
 #[must_use]
@@ -26,6 +29,7 @@ pub fn show(topic: Topic, view: &View) -> Table {
         Topic::Buckets => map::buckets(view),
         Topic::Migrations => map::migrations(view),
         Topic::Pools => activity::pools(view),
+        Topic::NodePools => activity::node_pools(view),
         Topic::Clients => activity::clients(view),
         Topic::Servers => activity::servers(view),
         Topic::Stats => activity::stats(view),
@@ -34,7 +38,8 @@ pub fn show(topic: Topic, view: &View) -> Table {
         Topic::Lists => activity::lists(view),
         Topic::Users => activity::users(view),
         Topic::State => activity::state(view),
-        Topic::ActiveSockets => activity::active_sockets(view),
+        Topic::Sockets => activity::sockets(view, false),
+        Topic::ActiveSockets => activity::sockets(view, true),
         Topic::Mem => activity::memory(view),
         Topic::Fds => activity::descriptors(view),
         Topic::Peers => map::peers(view),
@@ -64,15 +69,40 @@ fn version() -> Table {
         .done()
 }
 
+/// Every key, and by its default whether somebody has set it. PgBouncer's names stand beside ours where they are others.
 fn config(view: &View) -> Table {
-    let router = &view.settings.file.router;
+    let in_force = values(&view.settings.file.router);
+    let defaults = values(&RouterConfig::default());
+    let pairs = in_force.into_iter().zip(defaults);
+    let pairs = pairs.map(|((key, value), (_, default))| (key, value, Some(default)));
+    let facts = [
+        (
+            "config_file",
+            view.settings.path.display().to_string(),
+            None,
+        ),
+        ("catalog", view.catalog.label().to_owned(), None),
+    ];
+    List::of(facts.into_iter().chain(pairs))
+        .text("key", |(key, _, _)| *key)
+        .text("value", |(_, value, _)| value.clone())
+        .text("default", |(_, _, default)| default.clone())
+        .text("changeable", |(key, _, default)| {
+            match default.is_some() && !AT_START.contains(key) {
+                true => "yes",
+                false => "no",
+            }
+        })
+        .done()
+}
+
+fn values(router: &RouterConfig) -> Vec<(&'static str, String)> {
     let timeouts = &router.timeouts;
     let duration = |time: Duration| format!("{time:?}");
     let optional = |time: Option<Duration>| time.map_or("off".to_owned(), duration);
     let http = router.http.as_ref();
     let tls = if router.tls.is_some() { "on" } else { "off" };
-    let values = [
-        ("config_file", view.settings.path.display().to_string()),
+    vec![
         ("listen", router.listen.to_string()),
         ("http", http.map_or("off".to_owned(), ToString::to_string)),
         ("so_reuseport", router.so_reuseport.to_string()),
@@ -80,6 +110,7 @@ fn config(view: &View) -> Table {
         ("tls", tls.to_owned()),
         ("pool_mode", router.pool_mode.name().to_owned()),
         ("pool_size", router.pool_size.to_string()),
+        ("default_pool_size", router.pool_size.to_string()),
         ("min_pool_size", router.min_pool_size.to_string()),
         ("reserve_pool_size", router.reserve_pool_size.to_string()),
         ("max_db_connections", router.max_db_connections.to_string()),
@@ -88,6 +119,7 @@ fn config(view: &View) -> Table {
             router.max_user_connections.to_string(),
         ),
         ("max_clients", router.max_clients.to_string()),
+        ("max_client_conn", router.max_clients.to_string()),
         ("max_login_failures", router.max_login_failures.to_string()),
         (
             "max_prepared_statements",
@@ -120,12 +152,7 @@ fn config(view: &View) -> Table {
         ("health_interval", duration(timeouts.health_interval)),
         ("health_timeout", duration(timeouts.health_timeout)),
         ("max_replica_lag", duration(timeouts.max_replica_lag)),
-        ("catalog", view.catalog.label().to_owned()),
-    ];
-    List::of(values)
-        .text("key", |(key, _)| *key)
-        .text("value", |(_, value)| value.clone())
-        .done()
+    ]
 }
 
 #[cfg(test)]
@@ -146,7 +173,7 @@ mod tests {
     fn the_map_says_where_data_lies() {
         assert_eq!(
             row(Topic::Databases, 0),
-            "name=shop shards=2 nodes=3 pool_size=20 min_pool_size=0 reserve_pool_size=0 pool_mode=transaction \
+            "name=shop host=a port=1 database=shop shards=2 nodes=3 pool_size=20 min_pool_size=0 reserve_pool_size=0 pool_mode=transaction \
              max_connections=0 current_connections=5 clients=1 \
              epoch=0 generation=1 problems=0 paused=1 disabled=0"
         );
@@ -174,6 +201,12 @@ mod tests {
     fn activity_says_who_does_what() {
         assert_eq!(
             row(Topic::Pools, 0),
+            "database=shop user=app cl_active=1 cl_waiting=0 cl_active_cancel_req=0 cl_waiting_cancel_req=0 sv_active=1 \
+             sv_active_cancel=0 sv_being_canceled=0 sv_idle=3 sv_used=0 sv_tested=0 sv_login=1 maxwait=2 maxwait_us=500000 \
+             pool_mode=transaction"
+        );
+        assert_eq!(
+            row(Topic::NodePools, 0),
             "database=shop user=app shard=s0 node=a:1 role=primary cl_waiting=4 sv_active=2 sv_idle=3 \
              pool_size=20 waited=5 pool_mode=transaction purpose=sessions"
         );
@@ -194,8 +227,16 @@ mod tests {
         assert!(stats.starts_with(&totals) && totals.ends_with("plan_cache_misses=0"));
         assert_eq!(row(Topic::Totals, 1), "name=total_query_count value=1");
         assert_eq!(
-            row(Topic::Config, 18),
-            "key=read_policy value=least-connections"
+            row(Topic::Config, 0),
+            "key=config_file value=sample.toml changeable=no"
         );
+        let keys = [
+            "key=listen value=127.0.0.1:6432 default=127.0.0.1:6432 changeable=no",
+            "key=max_client_conn value=10000 default=10000 changeable=yes",
+        ];
+        let config: Vec<String> = (0..20).map(|number| row(Topic::Config, number)).collect();
+        for key in keys {
+            assert!(config.contains(&key.to_owned()), "{config:#?}");
+        }
     }
 }

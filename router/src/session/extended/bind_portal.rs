@@ -83,7 +83,7 @@ impl Session {
                 literals: &prepared.literals,
                 params: &BoundParams::new(bind, &prepared.statement),
             };
-            bind_settings(Arc::clone(&prepared.plan), &values)?
+            bind_settings(Arc::clone(&prepared.plan), &values, &self.database)?
         };
         self.has_servers_defaults(&plan)?;
         let ends_transactions = matches!(plan.command, Command::Call | Command::Do);

@@ -126,7 +126,7 @@ impl Session {
     fn end_batch(&mut self) -> bool {
         let batch = std::mem::take(&mut self.batch);
         if let Some(began) = batch.began {
-            self.counters.query_time(began.elapsed());
+            self.count_time(began);
         }
         self.described.0.clear();
         if self.block.is_none() {

@@ -274,7 +274,7 @@ impl Session {
             // Too few arguments: PostgreSQL says so, on any shard.
             return Ok(routed);
         }
-        let plan = bind_settings(Arc::clone(&prepared.plan), &values)?;
+        let plan = bind_settings(Arc::clone(&prepared.plan), &values, &self.database)?;
         (routed.plan, routed.shards) = self.bind_either(plan, &values)?;
         routed.limit = limit_of(&routed.plan, &values)?;
         routed.rows = shards_of_rows(&routed.plan, &values)?;
