@@ -5,6 +5,7 @@
 
 mod admission;
 mod authenticate;
+mod command_tag;
 mod connection;
 mod gate;
 mod kept;
@@ -21,13 +22,14 @@ pub mod transfer;
 mod turn;
 
 pub use admission::Admission;
+pub(crate) use command_tag::CommandTag;
 pub use connection::{ConnectError, ConnectOptions, Connection, QueryError, TextRow};
 pub use gate::{Gate, Gates};
 pub(crate) use kept::{Kept, Meaning, Meeting};
 pub use pool::{Borrowed, CheckoutError, Pool, PoolLimits, PoolUse};
 pub use pools::{PoolKey, Pools, Purpose, SharedLimits};
 pub use prepared::PreparedSet;
-pub(crate) use replies::{CommandTag, Event, Replies, Reply, Show, Undone};
+pub(crate) use replies::{Event, Replies, Reply, Show, Undone};
 pub use scram_keys::ScramKeys;
 pub(crate) use settings::{CONSISTENT_READ, LAYER, ROUTE, boolean};
 pub use settings::{Settings, set_config};

@@ -21,6 +21,7 @@ mod learn;
 mod listening;
 mod listing;
 mod open;
+mod pass_through;
 mod paused;
 mod prepare;
 mod read;

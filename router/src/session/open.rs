@@ -10,8 +10,8 @@ use switchyard_wire::backend::{Severity, encode};
 
 use super::again::Again;
 use super::extended::Batch;
+use super::pass_through::READ_RETRIES;
 use super::settings::{consistent_read, layer, route_hint};
-use super::simple::READ_RETRIES;
 use super::statement::ByName;
 use super::{Described, Session};
 use crate::admin::activity::OverdueWatch;
