@@ -1,5 +1,8 @@
 //! `switchyard demo`, as a user meets it: ready in time, worth trying, and nothing left behind.
 
+#[path = "demo/reshard.rs"]
+mod reshard;
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;

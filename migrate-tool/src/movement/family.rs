@@ -1,20 +1,26 @@
 //! Tables that move together: their equal keys are on the same shard, before, after, and at every moment in between.
 
+use std::collections::BTreeMap;
+
 use switchyard_catalog::{CatalogDatabase, Layout};
 use switchyard_router::backend::TextRow;
 use switchyard_router::relations::{Introspection, Relations};
-use switchyard_schema::{KeyFamily, KeyType, Keys, Method, ShardKey, Shift, Table};
+use switchyard_schema::{KeyFamily, KeyType, Keys, Method, ShardIndex, ShardKey, Shift, Table};
 
-use super::Error;
 use super::tables::{self, Moving, refused};
+use super::{Error, index};
 use crate::servers::Server;
 
 /// Tables that move together.
 #[derive(Debug)]
 pub(super) struct Family {
     pub(super) tables: Vec<Moving>,
+    /// Their names, in the order in which they are locked.
+    pub(super) order: Vec<String>,
     /// Their columns.
     pub(super) shapes: Vec<TextRow>,
+    /// About how many rows there would be if they were as many for each key everywhere as on a shard. Statistics do not follow what moves: they are looked at once.
+    densities: BTreeMap<ShardIndex, f64>,
     /// How their keys tell shards: the buckets, or the method that each of them has.
     is_hash: bool,
 }
@@ -78,7 +84,9 @@ impl Family {
                 None => {
                     let family = Family {
                         tables: vec![moving],
+                        order: Vec::new(),
                         shapes: Vec::new(),
+                        densities: BTreeMap::new(),
                         is_hash: kind == Kind::Hash,
                     };
                     families.push((kind, family));
@@ -86,6 +94,10 @@ impl Family {
             }
         }
         let mut families: Vec<Family> = families.into_iter().map(|(_, family)| family).collect();
+        for family in &mut families {
+            let names = family.tables.iter().map(|table| table.sql.clone());
+            family.order = names.collect();
+        }
         if let Some(server) = servers.first_mut() {
             for family in &mut families {
                 family.shapes = tables::shapes(&family.tables, server).await?;
@@ -97,6 +109,17 @@ impl Family {
             }
         }
         Ok((families, against))
+    }
+
+    /// About how many rows there would be if all shards were like this one, which has such a part of all keys.
+    pub(super) async fn density(&mut self, source: &mut Server, part: f64) -> Result<f64, Error> {
+        if let Some(known) = self.densities.get(&source.shard) {
+            return Ok(*known);
+        }
+        let there = index::estimate(source, &self.tables).await?;
+        let density = there / part.max(f64::MIN_POSITIVE);
+        self.densities.insert(source.shard, density);
+        Ok(density)
     }
 
     /// What is left to move.

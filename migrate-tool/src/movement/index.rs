@@ -56,6 +56,8 @@ async fn make(server: &mut Server, tables: &[Moving], keys: &Keys) -> Result<(),
             if !is_indexed(server, table, stored, keys).await? {
                 make_one(server, table, stored, keys).await?;
             }
+            // For plans by it, and for how many rows a group is to have.
+            server.ask(&format!("ANALYZE {stored}")).await?;
         }
     }
     Ok(())

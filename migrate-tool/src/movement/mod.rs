@@ -11,6 +11,7 @@ mod group;
 mod index;
 mod isolate;
 mod layout;
+mod lock;
 mod newcomer;
 mod pace;
 mod part;

@@ -13,6 +13,7 @@ use switchyard_router::distribute::snowflake;
 use switchyard_schema::{Database, Distribution, Method, Node, NodeTls, Shard};
 use tokio::process::Command;
 
+use super::lock::lock;
 use super::tables::{alike, format};
 use super::{Error, Work, connect, group, switchover, visit};
 use crate::names::quoted;
@@ -329,13 +330,12 @@ async fn copy_references(
         .filter(|table| table.distribution == Distribution::Reference);
     let references: Vec<_> = references.collect();
     let names: Vec<String> = references.iter().map(|table| quoted(&table.name)).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     old.ask(group::BEGIN).await?;
     new.ask(group::BEGIN).await?;
-    group::lock(&names, (old, new), visits).await?;
+    lock(&mut names.clone(), (old, new), visits).await?;
     for (table, name) in references.into_iter().zip(names) {
         let columns = alike(table, std::slice::from_mut(new)).await?;
-        let form = format(name, std::slice::from_mut(new)).await?;
+        let form = format(&name, std::slice::from_mut(new)).await?;
         let take = format!("COPY (SELECT {columns} FROM {name}) TO STDOUT (FORMAT {form})");
         let put = format!("COPY {name} ({columns}) FROM STDIN (FORMAT {form})");
         let copied = transfer(

@@ -1,11 +1,11 @@
 //! As much of what is to move as may move at a time: the rows of a group cannot be written meanwhile.
 
 use switchyard_catalog::Layout;
-use switchyard_schema::{Key, Keys, Literal, LiteralForm, Method, Shift};
+use switchyard_schema::{BUCKETS, Key, Keys, Literal, LiteralForm, Method, Shift};
 
+use super::Error;
 use super::family::Family;
 use super::tables::{Moving, first};
-use super::{Error, index};
 use crate::servers::Server;
 
 /// So many values are listed at a time, and at most, to divide those that are not.
@@ -16,32 +16,32 @@ const MOST_LISTED: usize = 4096;
 pub(super) async fn part(
     whole: &Shift,
     now: &Layout,
-    (family, source): (&Family, &mut Server),
+    (family, source): (&mut Family, &mut Server),
     rows: u64,
 ) -> Result<Shift, Error> {
-    let tables = &family.tables;
     let keys = match &whole.keys {
         Keys::Buckets(buckets) => {
             let owners = now.buckets.owners().iter();
             let owned = owners.filter(|owner| **owner == whole.from).count();
-            let there = index::estimate(source, tables).await?;
-            Keys::Buckets(buckets[..share(there, owned, rows, buckets.len())].to_vec())
+            let slots = BUCKETS as f64;
+            let there = family.density(source, owned as f64 / slots).await?;
+            Keys::Buckets(buckets[..share(there, slots, rows, buckets.len())].to_vec())
         }
         Keys::Remainders {
             modulus,
             remainders,
         } => {
-            let owned = (owned(now, tables, whole) * *modulus as f64) as usize;
-            let there = index::estimate(source, tables).await?;
-            let count = share(there, owned, rows, remainders.len());
+            let owned = owned(now, &family.tables, whole);
+            let there = family.density(source, owned).await?;
+            let count = share(there, *modulus as f64, rows, remainders.len());
             Keys::Remainders {
                 modulus: *modulus,
                 remainders: remainders[..count].to_vec(),
             }
         }
-        Keys::Range { from, below } => range((from, below), tables, source, rows).await?,
-        Keys::Values(values) => values_of(values, tables, source, rows).await?,
-        Keys::Others(listed) => others(listed, tables, source, rows).await?,
+        Keys::Range { from, below } => range((from, below), &family.tables, source, rows).await?,
+        Keys::Values(values) => values_of(values, &family.tables, source, rows).await?,
+        Keys::Others(listed) => others(listed, &family.tables, source, rows).await?,
     };
     Ok(Shift {
         keys,
@@ -49,10 +49,10 @@ pub(super) async fn part(
     })
 }
 
-/// How many of some slots have about so many rows, where a shard has `there` in `owned` slots; one at least.
-fn share(there: f64, owned: usize, rows: u64, slots: usize) -> usize {
-    let each = (there / owned.max(1) as f64).max(f64::MIN_POSITIVE);
-    ((rows as f64 / each) as usize).clamp(1, slots)
+/// How many slots of `most` have about so many rows, where `there` would be in all of them; one at least.
+fn share(there: f64, slots: f64, rows: u64, most: usize) -> usize {
+    let each = (there / slots).max(f64::MIN_POSITIVE);
+    ((rows as f64 / each) as usize).clamp(1, most)
 }
 
 /// Which part of all remainders is on the shard.

@@ -202,12 +202,15 @@ impl Run {
             index::make_all(&mut self.crew.servers, &family.tables, &left).await?;
             self.indexed.push(number);
         }
+        let family = self.families.get_mut(number).ok_or(Error::Unsteady)?;
         let from = whole.from.position();
         let source = self.crew.servers.get_mut(from).ok_or(Error::Unsteady)?;
         let shift = part(&whole, &now, (family, source), self.rows).await?;
         let started = Instant::now();
         match self.move_group(work, number, &shift).await {
-            Ok(Some(Filled { moved, is_awaited })) => {
+            Ok(Some(Filled {
+                moved, is_awaited, ..
+            })) => {
                 let took = started.elapsed();
                 self.failures = 0;
                 self.report.moved(&shift.keys, moved);
@@ -254,24 +257,23 @@ impl Run {
         let Crew { servers, visits } = &mut self.crew;
         let pair = servers.get_disjoint_mut([shift.from.position(), shift.to.position()]);
         let [source, target] = pair.map_err(|_| Error::Unsteady)?;
-        let family = self.families.get(number).ok_or(Error::Unsteady)?;
-        let group = Group {
+        let family = self.families.get_mut(number).ok_or(Error::Unsteady)?;
+        let mut group = Group {
             tables: &family.tables,
+            order: &mut family.order,
             shapes: &family.shapes,
             keys: &shift.keys,
         };
-        let began = Instant::now();
         // What is as small as can be has to be waited for.
         let gives_way = self.rows > FEW;
         let filling = group.fill((source, target), visits, gives_way);
         let Some(filled) = filling.await? else {
             return Ok(None);
         };
-        let took = began.elapsed();
         let next = family.after(&work.known.layout(), shift)?;
         let step = Step::Layout(&next);
         let moved = switchover::run(work, &mut [source, target], visits, step).await?;
-        self.fit(took, filled.is_awaited);
+        self.fit(filled.took, filled.is_awaited);
         Ok(moved.then_some(filled))
     }
 

@@ -33,29 +33,52 @@ pub(super) async fn is_awaited(
     Ok(!one?.is_empty() || !other?.is_empty())
 }
 
+/// Who is cancelled for the sake of whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Who waits for rows that have been taken away: he would find them gone, and silently change nothing. He has their table, so that it cannot be had before.
+    OfRows,
+    /// Whoever waits, for tables also.
+    OfTables,
+}
+
 /// Cancels who waits for what a session has locked, or is about to.
 const CLEAR: &str = "\
-SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) AS w
+SELECT pg_catalog.pg_cancel_backend(w.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted AND locktype <> ALL ($SPARED)) AS w
  WHERE $PID = ANY (pg_catalog.pg_blocking_pids(w.pid)) AND NOT pg_catalog.pg_is_in_recovery() AND $MAY";
 
-/// Does what waits for tables by sessions of shards, while those who wait for them are cancelled: clients hear of it in blocks only, by 40001.
+/// Does what waits for tables by sessions of shards, while those who wait for them are cancelled: clients hear of it in blocks only, by 40001. Whether there were any.
 pub(super) async fn clearing_the_way<T>(
     work: impl Future<Output = T>,
     sessions: [(ShardIndex, i32); 2],
+    way: Way,
     visits: &mut [Visit],
-) -> T {
+) -> (T, bool) {
     let over = Notify::new();
-    let clear = CLEAR.replace("$MAY", MAY_BE_CANCELLED);
+    let spared = match way {
+        Way::OfRows => "'{relation}'",
+        Way::OfTables => "'{}'",
+    };
+    let clear = CLEAR
+        .replace("$SPARED", spared)
+        .replace("$MAY", MAY_BE_CANCELLED);
     let clearing = async {
-        while timeout(PAUSE, over.notified()).await.is_err() {
+        let mut were_any = false;
+        loop {
             for (shard, pid) in sessions {
                 let clear = clear.replace("$PID", &pid.to_string());
                 for visit in visits.iter_mut().filter(|visit| visit.shard == shard) {
-                    if let Err(reason) = visit.ask(&clear).await {
-                        tracing::warn!(%reason, "cannot cancel what waits for tables");
-                        return;
+                    match visit.ask(&clear).await {
+                        Ok(cancelled) => were_any |= !cancelled.is_empty(),
+                        Err(reason) => {
+                            tracing::warn!(%reason, "cannot cancel what waits for rows that move");
+                            return were_any;
+                        }
                     }
                 }
+            }
+            if timeout(PAUSE, over.notified()).await.is_ok() {
+                return were_any;
             }
         }
     };
@@ -64,7 +87,7 @@ pub(super) async fn clearing_the_way<T>(
         over.notify_one();
         done
     };
-    tokio::join!(working, clearing).0
+    tokio::join!(working, clearing)
 }
 
 /// Does what takes rows away by the session `pid` of a shard. Once that has lasted longer than clients may wait, and one does, the session is
