@@ -32,6 +32,35 @@ impl Catalog {
         Ok(empty)
     }
 
+    /// Makes the nodes of a database's shards those that they have here. Shards that the catalog does not have are left out. False: it has no such database.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_nodes(&self, database: &Database) -> Result<bool, Error> {
+        let mut connection = self.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let shards = sqlx::query(
+            "SELECT name, position FROM switchyard.shards WHERE database = $1 FOR UPDATE",
+        )
+        .bind(&database.name)
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in &shards {
+            let (name, position): (String, i32) = (row.try_get(0)?, row.try_get(1)?);
+            let Some(shard) = database.shards.iter().find(|shard| shard.name == name) else {
+                continue;
+            };
+            sqlx::query("DELETE FROM switchyard.nodes WHERE database = $1 AND shard = $2")
+                .bind(&database.name)
+                .bind(position)
+                .execute(&mut *transaction)
+                .await?;
+            insert_nodes(&mut transaction, &database.name, position, shard).await?;
+        }
+        transaction.commit().await?;
+        Ok(!shards.is_empty())
+    }
+
     /// Replaces the bucket map of a database if its epoch is still `expected`: the one commit point of every movement of
     /// buckets. Returns the new epoch, or `None` if the epoch was another.
     ///
@@ -97,6 +126,15 @@ pub(crate) async fn insert_shard(
     .bind(i64::from(shard.weight))
     .execute(&mut *connection)
     .await?;
+    insert_nodes(connection, database, position, shard).await
+}
+
+async fn insert_nodes(
+    connection: &mut PgConnection,
+    database: &str,
+    position: i32,
+    shard: &Shard,
+) -> Result<(), Error> {
     for (node, number) in shard.nodes.iter().zip(0i32..) {
         insert_node(connection, database, position, number, node).await?;
     }

@@ -1,6 +1,6 @@
 //! `switchyard-migrate`: moves data between shards.
 //!
-//! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`); all else moves rows (`movement`). The configuration and the catalog are read by the
+//! `plan` computes (`plan`) and prints (`print`); `verify` asks the servers (`verify`); `nodes` tells the catalog where they are; all else moves rows (`movement`). The configuration and the catalog are read by the
 //! router's library, so that both programs understand them alike. What a command computes goes to standard output, everything else to
 //! standard error as log lines. Exit codes: 0 done, 1 configuration or runtime error, rows that are wrong, or a plan that something speaks against, 2 usage.
 
@@ -54,6 +54,8 @@ enum Command {
     Resume(Chosen),
     /// Say how far the movement is.
     Status(Chosen),
+    /// Make the nodes of the catalog's shards those of the file: when a replica has been promoted, or a server is another one. Moves nothing.
+    Nodes(Chosen),
 }
 
 /// A command that looks at rows.
@@ -117,7 +119,8 @@ impl Command {
             | Self::Abort(chosen)
             | Self::Pause(chosen)
             | Self::Resume(chosen)
-            | Self::Status(chosen) => &chosen.common,
+            | Self::Status(chosen)
+            | Self::Nodes(chosen) => &chosen.common,
         }
     }
 }
@@ -195,6 +198,7 @@ fn run(command: &Command, settings: &Settings) -> Result<bool, Failure> {
         Command::Pause(chosen) => set_paused(settings, chosen, true)?,
         Command::Resume(chosen) => set_paused(settings, chosen, false)?,
         Command::Status(chosen) => print_status(settings, chosen)?,
+        Command::Nodes(chosen) => set_nodes(settings, chosen)?,
     }
     Ok(true)
 }
@@ -266,6 +270,13 @@ fn end_movement(settings: &Settings, chosen: &Chosen, accept: bool) -> Result<()
 fn set_paused(settings: &Settings, chosen: &Chosen, paused: bool) -> Result<(), Failure> {
     for database in chosen.databases(settings)? {
         runtime()?.block_on(movement::pause(settings, &database.name, paused))?;
+    }
+    Ok(())
+}
+
+fn set_nodes(settings: &Settings, chosen: &Chosen) -> Result<(), Failure> {
+    for database in chosen.databases(settings)? {
+        runtime()?.block_on(movement::set_nodes(settings, database))?;
     }
     Ok(())
 }

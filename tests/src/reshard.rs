@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use switchyard_cluster::{Cluster, ClusterSpec, MOVING_RIGHTS, Node, with_shard};
+use switchyard_cluster::{Cluster, ClusterSpec, MOVING_RIGHTS, Node, Stop, with_shard};
 use tempfile::TempDir;
 
 use crate::router::program;
@@ -108,6 +108,31 @@ impl Reshard {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.contains(from), "{text}");
         std::fs::write(&file, text.replace(from, to)).unwrap();
+    }
+
+    /// A shard's primary dies, its first replica becomes the primary, and the files and the catalog have it so.
+    #[track_caller]
+    pub fn promote(&self, shard: usize) {
+        let shard = self.bed.cluster().shard(shard);
+        shard.primary.stop(Stop::Kill).unwrap();
+        let replica = shard.replicas[0].as_ref();
+        replica.promote().unwrap();
+        let is_of = |line: &str, node: &dyn Node| {
+            line.contains("role = ") && line.contains(&format!("port = {}", node.port()))
+        };
+        for asks in [Asks::Two, Asks::Three] {
+            let text = std::fs::read_to_string(self.file(asks)).unwrap();
+            let kept = text
+                .lines()
+                .filter(|line| !is_of(line, shard.primary.as_ref()));
+            let lines = kept.map(|line| match is_of(line, replica) {
+                true => line.replace("\"replica\"", "\"primary\""),
+                false => line.to_owned(),
+            });
+            let lines: Vec<String> = lines.collect();
+            std::fs::write(self.file(asks), lines.join("\n")).unwrap();
+        }
+        self.run(Asks::Three, &["nodes"]).succeeded();
     }
 
     fn file(&self, asks: Asks) -> PathBuf {

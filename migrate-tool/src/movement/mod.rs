@@ -334,6 +334,21 @@ pub(crate) async fn pause(settings: &Settings, database: &str, paused: bool) -> 
     }
 }
 
+/// Makes the catalog's nodes those of the file. Who moves rows meanwhile goes on with the primaries that it is connected to.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) async fn set_nodes(settings: &Settings, desired: &Database) -> Result<(), Error> {
+    let credentials = settings.catalog_credentials().ok_or(Error::NoCatalog)?;
+    let catalog = Catalog::connect(&credentials).await?;
+    let there = catalog.set_nodes(desired).await?;
+    catalog.close().await;
+    match there {
+        true => Ok(()),
+        false => Err(Error::Unknown(desired.name.clone())),
+    }
+}
+
 /// How far the movement of a database is.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod late;
 mod load;
 mod methods;
 mod obstacles;
+mod promotion;
 mod steps;
 
 use std::io::{BufRead, BufReader};

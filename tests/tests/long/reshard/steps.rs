@@ -34,7 +34,7 @@ enum Victim {
 
 const MOVEMENT: Hold = Hold::Catalog("LOCK TABLE switchyard.movements IN SHARE MODE");
 const EPOCH: Hold = Hold::Catalog("LOCK TABLE switchyard.bucket_maps IN SHARE MODE");
-const DECISION: Hold = Hold::Catalog("LOCK TABLE switchyard.decisions IN SHARE MODE");
+pub(super) const DECISION: Hold = Hold::Catalog("LOCK TABLE switchyard.decisions IN SHARE MODE");
 const FINISH: Hold = Hold::Catalog("LOCK TABLE switchyard.shards IN SHARE MODE");
 const REMEMBERED: Hold = Hold::Shard(0, "LOCK TABLE pg_db_role_setting IN SHARE MODE");
 const DEFINITIONS: Hold = Hold::Shard(0, "LOCK TABLE marks IN ACCESS EXCLUSIVE MODE");
