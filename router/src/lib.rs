@@ -17,6 +17,7 @@ pub mod demo;
 pub mod distribute;
 pub mod execute;
 pub mod explain;
+pub mod hearing;
 pub mod http;
 pub mod listener;
 pub mod logging;

@@ -12,6 +12,7 @@ use crate::backend::{
 };
 use crate::control::ControlHandle;
 use crate::execute::client::Reported;
+use crate::hearing::Hearing;
 use crate::plan::PlanCache;
 use crate::session::Statements;
 use crate::sql::Scan;
@@ -33,6 +34,8 @@ pub struct Services {
     pub resolver: Resolver,
     /// The way to who raises fences for consistent reads.
     pub fences: Fences,
+    /// The way to who hears notifications.
+    pub hearing: Hearing,
     /// The current topology.
     pub topology: Published,
     /// The pools of connections.
@@ -62,6 +65,7 @@ impl Services {
         control: ControlHandle,
         resolver: Resolver,
         fences: Fences,
+        hearing: Hearing,
         heartbeat: Option<Heartbeat>,
     ) -> Self {
         let cancels = CancelRegistry::default();
@@ -71,6 +75,7 @@ impl Services {
             control,
             resolver,
             fences,
+            hearing,
             topology,
             pools: Pools::default(),
             gates: Gates::default(),

@@ -78,6 +78,30 @@ async def made_types(url):
         await connection.close()
 
 
+async def notifications(connection):
+    """asyncpg's listeners compare numbers of processes."""
+    heard = asyncio.Queue()
+
+    def listener(who, number, channel, payload):
+        numbers = {connection.get_server_pid(): "own", other.get_server_pid(): "other"}
+        heard.put_nowait((who is connection, numbers.get(number), channel, payload))
+
+    other = await asyncpg.connect(url)
+    await connection.add_listener("news", listener)
+    await other.execute("NOTIFY news, 'one'")
+    print("heard", await asyncio.wait_for(heard.get(), 10))
+    await connection.execute("SELECT pg_notify('news', $1)", "two")
+    print("heard", await asyncio.wait_for(heard.get(), 10))
+    async with connection.transaction():
+        await other.execute("SELECT pg_notify('news', $1)", "three")
+        print("within", await connection.fetchval("SELECT 1"), heard.qsize())
+    print("heard", await asyncio.wait_for(heard.get(), 10))
+    await connection.remove_listener("news", listener)
+    await other.execute("NOTIFY news, 'four'")
+    print("after", await connection.fetchval("SELECT 1"), heard.qsize())
+    await other.close()
+
+
 async def one_of_many(pool, id):
     async with pool.acquire() as connection:
         async with connection.transaction():
@@ -89,6 +113,7 @@ async def one_of_many(pool, id):
 async def main():
     connection = await asyncpg.connect(url)
     await prepared(connection)
+    await notifications(connection)
     await transactions(connection)
     await copy(connection)
     await connection.execute("DELETE FROM orders WHERE user_id = 600001")

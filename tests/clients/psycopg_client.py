@@ -88,8 +88,26 @@ def server_cursor(connection):
         print("cursor", cursor.fetchmany(2), cursor.fetchall())
 
 
+def notifications(connection):
+    def hear(count):
+        heard = [notify for notify in connection.notifies(timeout=10, stop_after=count)]
+        numbers = {connection.info.backend_pid: "own", other.info.backend_pid: "other"}
+        print("heard", [(numbers.get(notify.pid), notify.channel, notify.payload) for notify in heard])
+
+    with psycopg.connect(url, autocommit=True) as other:
+        connection.execute("LISTEN news")
+        other.execute("NOTIFY news, 'one'")
+        hear(1)
+        with connection.transaction():
+            other.execute("SELECT pg_notify('news', %s)", ("two",))
+            connection.execute("NOTIFY news, 'three'")
+        hear(2)
+        connection.execute("UNLISTEN *")
+
+
 with psycopg.connect(url, autocommit=True, application_name="psycopg") as connection:
     prepared(connection)
+    notifications(connection)
     transactions(connection)
     copy(connection)
     pipeline(connection)

@@ -16,8 +16,8 @@ use switchyard_tests::{Bed, BedSpec, Client, Failure, Login, Message, Proxied, P
 
 /// Clients at a time.
 const CLIENTS: usize = 12;
-/// Clients that listen keep a connection each: so many do at most.
-const LISTENERS: usize = 2;
+/// So many listen, at most.
+const LISTENERS: usize = 8;
 /// The router's connections to each server.
 const ROUTER: &str = "pool_size = 6\nmax_prepared_statements = 7";
 /// The longest that an answer may take.

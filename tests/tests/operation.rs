@@ -119,10 +119,10 @@ fn the_console_shows_what_runs() {
         "{clients:?}"
     );
     let mut keeper = bed.client();
-    keeper.run("LISTEN news").succeeded();
+    keeper.run("SELECT pg_advisory_lock(4719)").succeeded();
     keeper.run("CREATE TEMP TABLE mine (id int)").succeeded();
     let clients = console.run("SHOW CLIENTS").succeeded();
-    let pinned = "temporary table, listen".to_owned();
+    let pinned = "temporary table, advisory lock".to_owned();
     assert!(column(&clients, "pinned").contains(&pinned), "{clients:?}");
     keeper.run("DISCARD ALL").succeeded();
     let clients = console.run("SHOW CLIENTS").succeeded();

@@ -2,6 +2,8 @@
 
 #[path = "pooling/limits.rs"]
 mod limits;
+#[path = "pooling/listening.rs"]
+mod listening;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -47,37 +49,14 @@ fn a_connection_serves_on_however_much_it_has_said() {
     }
 }
 
-/// Nothing is asked of the client's connection, and yet it speaks.
-#[test]
-fn notifications_come_while_the_client_is_idle() {
-    for lines in ["", "pool_mode = \"session\""] {
-        let router = router(lines);
-        let (mut listener, mut speaker) = (client(&router), client(&router));
-        listener.run("LISTEN news").succeeded();
-        for word in ["one", "two"] {
-            speaker.run(&format!("NOTIFY news, '{word}'")).succeeded();
-            let heard = listener.receive();
-            assert_eq!(heard.tag, b'A');
-            assert!(heard.body.ends_with(format!("news\0{word}\0").as_bytes()));
-        }
-        // A statement in between, and what it makes the client hear by itself.
-        assert_eq!(listener.run("SELECT 1").succeeded().value(), "1");
-        speaker.run("NOTIFY news").succeeded();
-        assert_eq!(listener.receive().tag, b'A');
-        listener.run("UNLISTEN *").succeeded();
-        assert_eq!(listener.run("SELECT 1").succeeded().value(), "1");
-    }
-}
-
-/// Who would go on would not hear, and believe to have locks and tables that are not there.
+/// Who would go on would believe to have locks and tables that are not there.
 #[test]
 fn a_session_ends_with_the_server_that_keeps_something_for_it() {
     let router = router("");
     let mut node = bed().node_client(bed().cluster().shard(0).primary.as_ref());
-    for (keeps, idle) in [
-        ("LISTEN gone", true),
-        ("SELECT pg_advisory_lock(4711)", false),
-        ("CREATE TEMPORARY TABLE gone (id int)", false),
+    for keeps in [
+        "SELECT pg_advisory_lock(4711)",
+        "CREATE TEMPORARY TABLE gone (id int)",
     ] {
         let mut client = client(&router);
         client.run(keeps).succeeded();
@@ -87,10 +66,8 @@ fn a_session_ends_with_the_server_that_keeps_something_for_it() {
         eventually("it has gone", || {
             node.run(&format!("SELECT count(*) {server}")).value() == "0"
         });
-        if !idle {
-            let failure = client.run("SELECT count(*) FROM users").failure.unwrap();
-            assert_eq!(failure.sqlstate(), "08006", "{keeps}: {failure:?}");
-        }
+        let failure = client.run("SELECT count(*) FROM users").failure.unwrap();
+        assert_eq!(failure.sqlstate(), "08006", "{keeps}: {failure:?}");
         let said = client.receive();
         assert_eq!(said.tag, b'E', "{keeps}");
         let error = String::from_utf8_lossy(&said.body);
@@ -345,10 +322,7 @@ fn in_session_mode_a_client_keeps_its_connection() {
 }
 
 /// What makes a session keep its connection, step by step; with the last one there is no reason left. Parts are divided by `|`.
-const KEPT: [&str; 11] = [
-    "LISTEN news | UNLISTEN *",
-    "LISTEN news | LISTEN more | UNLISTEN news | UNLISTEN more",
-    "BEGIN; LISTEN news | ROLLBACK",
+const KEPT: [&str; 7] = [
     "SELECT pg_advisory_lock(4712) | SELECT pg_advisory_unlock(4712)",
     "SELECT pg_advisory_lock(4712), pg_try_advisory_lock_shared(4713) | SELECT pg_advisory_unlock_all()",
     "CREATE TEMPORARY TABLE short (id int) | DROP TABLE short",
@@ -356,7 +330,6 @@ const KEPT: [&str; 11] = [
     "CREATE TEMPORARY TABLE short AS SELECT 1 AS one | DROP TABLE IF EXISTS short",
     "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1; COMMIT | CLOSE held",
     "BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT 1 | ROLLBACK",
-    "LISTEN news | SELECT pg_advisory_lock(4712) | UNLISTEN * | SELECT pg_advisory_unlock(4712)",
 ];
 
 /// The reasons that clients keep connections for.
@@ -398,7 +371,7 @@ fn a_connection_is_kept_as_long_as_there_is_a_reason() {
     }
 }
 
-/// A lock that was not to be had keeps nothing; who still listens hears what comes while the server is asked.
+/// A lock that was not to be had keeps nothing.
 #[test]
 fn what_a_connection_is_kept_for_is_what_the_server_says() {
     let router = router("pool_size = 1");
@@ -408,14 +381,6 @@ fn what_a_connection_is_kept_for_is_what_the_server_says() {
     let locked = client.run("SELECT pg_try_advisory_lock(4714)").succeeded();
     assert_eq!(locked.value(), "f");
     eventually("it is not kept", || pinned(&mut console).is_empty());
-    for sql in ["LISTEN old", "LISTEN new", "UNLISTEN old"] {
-        client.run(sql).succeeded();
-    }
-    node.run("NOTIFY old").succeeded();
-    node.run("NOTIFY new").succeeded();
-    let heard = client.receive();
-    assert_eq!(heard.tag, b'A');
-    assert!(heard.body.ends_with(b"new\0\0"), "{heard:?}");
 }
 
 /// Whoever leaves while rows are copied to it leaves the connection to others, however much was still to come.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -75,6 +75,7 @@ pub struct ClientEntry {
     transactions: AtomicU64,
     request_at_ms: AtomicU64,
     pins: AtomicU8,
+    listens: AtomicBool,
     /// `idle_in_transaction_session_timeout` as the client has set it; 0: no limit.
     idle_transaction_ms: AtomicU64,
     /// Number of the client in this process, from 1.
@@ -134,6 +135,7 @@ impl ClientEntry {
             clock,
             application_name: Mutex::default(),
             pins: AtomicU8::new(0),
+            listens: AtomicBool::new(false),
             idle_transaction_ms: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
@@ -224,6 +226,17 @@ impl ClientEntry {
     pub fn idle_transaction(&self) -> Option<Duration> {
         let ms = self.idle_transaction_ms.load(Ordering::Relaxed);
         (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// Whether the session listens from now on.
+    pub fn set_listens(&self, listens: bool) {
+        self.listens.store(listens, Ordering::Relaxed);
+    }
+
+    /// Whether the session listens to something.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.listens.load(Ordering::Relaxed)
     }
 
     /// Why the session keeps connections from now on.

@@ -181,8 +181,6 @@ pub struct Connection {
     /// How what it describes is renumbered, where it numbers types and tables otherwise than the first shard.
     renumbering: Option<Box<Renumbering>>,
     parameters: Vec<(Box<str>, Box<str>)>,
-    /// Notifications that came while the router asked something of its own: whole messages for the client that listens.
-    pub(crate) heard: BytesMut,
     /// A second handle on the socket, by which others can shut it down while this task waits on it.
     pub(crate) socket: Arc<socket2::Socket>,
 }
@@ -237,7 +235,6 @@ impl Connection {
             born: 0,
             marker: None,
             parameters: Vec::new(),
-            heard: BytesMut::new(),
             target: CancelTarget::new(address, 0, &[], &duplicate),
             socket: duplicate,
             entry: None,
@@ -337,7 +334,8 @@ impl Connection {
                     failure = Some(server_error(&fields));
                 }
                 Message::ParameterStatus { name, value } => self.note_parameter(name, value),
-                Message::NotificationResponse { .. } => self.heard.extend_from_slice(&bytes),
+                // Code has listened here.
+                Message::NotificationResponse { .. } => self.dirty = true,
                 Message::ReadyForQuery(status) => {
                     self.replies.set_status(status);
                     self.broken = false;
@@ -366,7 +364,6 @@ impl Connection {
         }
         self.prepared.clear();
         self.kept.clear();
-        self.heard.clear();
         self.unnamed = None;
         self.applied = Some(Arc::default());
         self.dirty = false;

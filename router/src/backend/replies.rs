@@ -87,6 +87,8 @@ pub(crate) enum Event {
     NeedInput,
     /// The next message is not for the client.
     Hidden(usize),
+    /// A notification.
+    Notification(usize),
     /// Bytes of ours take their place here: see [`Replies::take_ours`].
     Ours,
     /// ErrorResponse.
@@ -405,8 +407,7 @@ impl Replies {
                 pass_or_hide(shown && reply.shows_ready(), header.len)
             }
             (b'N', _) => pass_or_hide(show.has_notices(), header.len),
-            // Comes of no statement, though one may have been the last thing it waited for.
-            (b'A', _) => pass_or_hide(true, header.len),
+            (b'A', _) => Step::Stop(Event::Notification(header.len)),
             (b'S', _) => Step::Stop(Event::Parameter {
                 length: header.len,
                 tell: shown && reply.shows_ready(),

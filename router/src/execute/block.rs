@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::{CONSISTENT_READ, Settings};
 use crate::plan::Isolation;
+use crate::session::Change;
 use postgres_protocol::escape::escape_identifier;
 use switchyard_schema::ShardIndex;
 
@@ -20,7 +21,7 @@ pub(crate) struct Block {
     pub(crate) read_only: bool,
     /// An error happened; only its end, or a rollback to a savepoint, is accepted.
     pub(crate) failed: Option<FailedOn>,
-    /// Savepoints, settings and when constraints are checked, oldest first.
+    /// Savepoints, settings, when constraints are checked and what is listened to, oldest first.
     replay: Vec<Replay>,
     /// The session's settings before the block, restored when it is rolled back. They hold on a participant when it
     /// joins.
@@ -81,6 +82,8 @@ enum Replay {
     Constraints(Box<str>),
     /// Modes given behind a savepoint: to go back to it takes them back.
     Modes(Box<str>),
+    /// LISTEN or UNLISTEN, for when it is committed.
+    Listening(Change),
 }
 
 impl Block {
@@ -153,6 +156,7 @@ impl Block {
                 Replay::Setting(statement)
                 | Replay::Constraints(statement)
                 | Replay::Modes(statement) => write!(sql, "; {statement}"),
+                Replay::Listening(_) => Ok(()),
             };
         }
         sql
@@ -245,6 +249,23 @@ impl Block {
     pub(crate) fn add_constraints(&mut self, statement: &str) {
         let statement = statement.trim().trim_end_matches(';');
         self.replay.push(Replay::Constraints(statement.into()));
+    }
+
+    /// Takes note of a LISTEN or UNLISTEN.
+    pub(crate) fn add_listening(&mut self, change: Change) {
+        self.replay.push(Replay::Listening(change));
+    }
+
+    /// The LISTENs and UNLISTENs that hold when it is committed, in their order.
+    pub(crate) fn listening(&self) -> Vec<Change> {
+        let changes = self.replay.iter().filter_map(|step| match step {
+            Replay::Listening(change) => Some(change.clone()),
+            Replay::Savepoint { .. }
+            | Replay::Setting(_)
+            | Replay::Constraints(_)
+            | Replay::Modes(_) => None,
+        });
+        changes.collect()
     }
 
     /// True when a rollback to a savepoint is possible.

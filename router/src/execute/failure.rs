@@ -7,6 +7,7 @@
 
 use switchyard_wire::{DecodeError, SqlState};
 
+use crate::hearing::LIMIT as INBOX_LIMIT;
 use crate::merge::MergeError;
 use crate::plan::Refusal;
 use crate::relations::GlobalIndex;
@@ -154,6 +155,8 @@ pub(crate) enum Failure {
     Retry,
     #[error("the router does not hear from the catalog where rows are")]
     OutOfTouch,
+    #[error("more than {INBOX_LIMIT} bytes of notifications wait for the client")]
+    InboxFull,
 }
 
 impl Failure {
@@ -178,6 +181,7 @@ impl Failure {
             | Self::FetchLimit { .. }
             | Self::ReturnedLimit { .. }
             | Self::GivenLimit { .. }
+            | Self::InboxFull
             | Self::Unmerged(MergeError::TooLarge(_)) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Self::Unmerged(MergeError::BigintOverflow | MergeError::NumericOverflow) => {
                 SqlState::NUMERIC_VALUE_OUT_OF_RANGE

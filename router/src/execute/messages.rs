@@ -49,12 +49,16 @@ pub(crate) fn next_now(
             Err(_) => return Err(violation(participant, input.first().copied())),
         };
         match header.tag {
-            b'N' | b'A' => {
+            b'N' => {
                 let message = participant.connection.input.split_to(header.len);
-                // A notification comes of no statement, though one may have been the last thing it waited for.
-                if show.has_notices() || header.tag == b'A' {
+                if show.has_notices() {
                     client.output.extend_from_slice(&message);
                 }
+            }
+            // Code has listened here, of which nobody knows who is to hear it.
+            b'A' => {
+                participant.connection.input.advance(header.len);
+                participant.connection.dirty = true;
             }
             b'S' => {
                 let message = participant.connection.input.split_to(header.len);

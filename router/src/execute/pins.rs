@@ -5,16 +5,12 @@ use crate::backend::QueryError;
 use crate::plan::Pin;
 
 /// The reasons that a server can tell of, and how it does.
-const REASONS: [(Pin, &str); 4] = [
+const REASONS: [(Pin, &str); 3] = [
     (
         Pin::Temporary,
         "SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
          UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema() \
          UNION ALL SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()",
-    ),
-    (
-        Pin::Listen,
-        "SELECT FROM pg_catalog.pg_listening_channels()",
     ),
     (
         Pin::HoldCursor,

@@ -180,6 +180,11 @@ fn handle(
 ) -> Result<(), Trouble> {
     match event {
         Event::Hidden(length) => participant.connection.input.advance(length),
+        // Code has listened here, of which nobody knows who is to hear it.
+        Event::Notification(length) => {
+            participant.connection.input.advance(length);
+            participant.connection.dirty = true;
+        }
         Event::Ours => {
             participant.shown = true;
             let bytes = participant.connection.replies.take_ours();

@@ -210,6 +210,20 @@ impl Scrape {
             }
             Ok(())
         })?;
+        page.gauges(
+            "listening_clients",
+            "Clients that listen to notifications",
+            |put| {
+                for database in view.topology.databases.keys() {
+                    let clients = view.clients.iter();
+                    let listen = clients
+                        .filter(|client| client.database == *database && client.listens())
+                        .count();
+                    put(&[("database", database)], listen as f64)?;
+                }
+                Ok(())
+            },
+        )?;
         let limit = f64::from(view.settings.file.router.max_clients);
         page.gauges("clients_limit", "The most clients there may be", |put| {
             put(&[], limit)
@@ -387,6 +401,7 @@ mod tests {
             "switchyard_queries_total{database=\"shop\",route=\"primary\"} 1.0",
             "switchyard_errors_total{database=\"shop\",class=\"unsupported\"} 1.0",
             "switchyard_clients{database=\"shop\",state=\"active\"} 1.0",
+            "switchyard_listening_clients{database=\"shop\"} 0.0",
             "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\",purpose=\"sessions\"} 4.0",
             "switchyard_pool_waiting{database=\"shop\",shard=\"s0\",node=\"a:1\",role=\"primary\",purpose=\"workspaces\"} 0.0",
             "switchyard_bind_joins_total{database=\"shop\"} 1.0",

@@ -190,7 +190,7 @@ impl Plan {
     pub(crate) fn may_unpin(&self) -> bool {
         let ends = matches!(
             self.command,
-            Command::Unlisten(_) | Command::Ddl | Command::CloseCursor(_) | Command::Discard(_)
+            Command::Ddl | Command::CloseCursor(_) | Command::Discard(_)
         );
         ends || self.effects.unlocks
     }
@@ -345,6 +345,10 @@ pub struct Effects {
     pub seeds_random: bool,
     /// May let go of advisory locks, or may not have got the one it tries to take.
     pub unlocks: bool,
+    /// It says itself that it notifies; code that it runs may do so unseen.
+    pub notifies: bool,
+    /// It asks what the session listens to, which its backend does not know.
+    pub asks_channels: bool,
 }
 
 /// Plans one statement: `sql` is a text with exactly one statement (or none), and `scan` what scanning it found. A text
@@ -387,6 +391,13 @@ impl Planner<'_> {
         let mut plan = self.inner(self.tokens);
         self.remembering(&mut plan);
         self.unseen_setting(&mut plan);
+        let says = |word| {
+            let mut tokens = self.tokens.iter();
+            tokens.any(|token| token.is_word(self.sql, word))
+        };
+        let notifies = matches!(plan.command, Command::Notify(_)) || says("pg_notify");
+        plan.effects.notifies = notifies;
+        plan.effects.asks_channels = says("pg_listening_channels");
         let number = |token: &Token| token.parameter(self.sql).unwrap_or(u16::MAX);
         plan.params = self
             .tokens

@@ -9,8 +9,6 @@ pub struct Pins(u8);
 pub enum Pin {
     /// A temporary table, view or sequence.
     Temporary,
-    /// `LISTEN`
-    Listen,
     /// A cursor `WITH HOLD`.
     HoldCursor,
     /// A session-level advisory lock.
@@ -25,9 +23,8 @@ pub enum Pin {
 
 impl Pin {
     /// Every reason.
-    pub const ALL: [Pin; 7] = [
+    pub const ALL: [Pin; 6] = [
         Pin::Temporary,
-        Pin::Listen,
         Pin::HoldCursor,
         Pin::AdvisoryLock,
         Pin::Prepared,
@@ -39,7 +36,6 @@ impl Pin {
     pub const fn label(self) -> &'static str {
         match self {
             Pin::Temporary => "temporary table",
-            Pin::Listen => "listen",
             Pin::HoldCursor => "held cursor",
             Pin::AdvisoryLock => "advisory lock",
             Pin::Prepared => "prepared statement",

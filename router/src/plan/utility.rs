@@ -20,6 +20,16 @@ use crate::relations::{Changes, Relation, constant, words_of};
 use crate::sql::{self, Token, TokenKind};
 use crate::two_phase::is_reserved;
 
+/// Words that PostgreSQL takes for names of nothing, or of functions and types only.
+const NO_CHANNELS: &str = "\
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate \
+collation column concurrently constraint create cross current_catalog current_date current_role current_schema \
+current_time current_timestamp current_user default deferrable desc distinct do else end except false fetch \
+for foreign freeze from full grant group having ilike in initially inner intersect into is isnull join lateral \
+leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer \
+overlaps placing primary references returning right select session_user similar some symmetric system_user \
+table tablesample then to trailing true union unique user using variadic verbose when where window with";
+
 /// Words a statement of PostgreSQL's can start with, besides those of queries and writes.
 const FIRST_WORDS: &[&str] = &[
     "abort",
@@ -170,29 +180,23 @@ impl Planner<'_> {
     }
 
     fn listen(&self, mut words: Words<'_>) -> Plan {
-        let Some(channel) = words.name() else {
-            return self.syntax_error();
-        };
-        let mut plan = plan(
-            Operator::PassThrough(FIRST),
-            Access::Write,
-            Command::Listen(channel),
-        );
-        plan.effects.pins = Pins::one(Pin::Listen);
-        plan
+        match channel(&mut words) {
+            Some(channel) => handled(Command::Listen(channel)),
+            None => self.syntax_error(),
+        }
     }
 
     fn unlisten(&self, mut words: Words<'_>) -> Plan {
-        let channel = if words.eat_symbol("*") {
-            None
-        } else {
-            words.name()
-        };
-        plan(
-            Operator::PassThrough(FIRST),
-            Access::Write,
-            Command::Unlisten(channel),
-        )
+        if words.eat_symbol("*") {
+            return match words.is_done() {
+                true => handled(Command::Unlisten(None)),
+                false => self.syntax_error(),
+            };
+        }
+        match channel(&mut words) {
+            Some(channel) => handled(Command::Unlisten(Some(channel))),
+            None => self.syntax_error(),
+        }
     }
 
     fn notify(&self, mut words: Words<'_>) -> Plan {
@@ -414,6 +418,14 @@ impl Planner<'_> {
             .hint("Write names and constants plainly, without escapes.");
         refused(refusal, Command::Other)
     }
+}
+
+/// The channel that stands for itself at the end of a statement. What PostgreSQL does not take for one is none.
+fn channel(words: &mut Words<'_>) -> Option<String> {
+    let is_quoted = words.rest().first()?.kind == TokenKind::QuotedIdent;
+    let channel = words.name()?;
+    (words.is_done() && (is_quoted || !NO_CHANNELS.split(' ').any(|word| word == channel)))
+        .then_some(channel)
 }
 
 /// A plan without particular effects.

@@ -29,6 +29,7 @@ use crate::admin::console;
 use crate::config::Settings;
 use crate::control::{Control, ControlHandle, PrepareError, Status};
 use crate::deadlock::Detector;
+use crate::hearing::{self, Hearing};
 use crate::http;
 use crate::listener::{self, Drain, Incoming, Listener, Seat};
 use crate::session;
@@ -135,6 +136,7 @@ struct ControlWork {
     control: Control,
     recovery: Recovery,
     fence_keeper: FenceKeeper,
+    hearing: hearing::Keeper,
     /// What tells this router from others, for [`Detector`].
     number: u32,
     http: Option<tokio::net::TcpListener>,
@@ -145,6 +147,7 @@ struct Prepared {
     control: ControlHandle,
     resolver: Resolver,
     fences: Fences,
+    hearing: Hearing,
     heartbeat: Option<Heartbeat>,
     published: Published,
     status: Arc<Status>,
@@ -170,6 +173,7 @@ impl Router {
             prepared.control,
             prepared.resolver,
             prepared.fences,
+            prepared.hearing,
             prepared.heartbeat,
         );
         let operations = Operations::new(services, prepared.status, entry, ending.clone());
@@ -313,10 +317,12 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
     control.prepare().await?;
     let (recovery, resolver) = Recovery::new(control.settings(), control.published().clone());
     let (fence_keeper, fences) = FenceKeeper::new(control.settings(), control.published().clone());
+    let (ears, hearing) = hearing::Keeper::new(control.settings(), control.published().clone());
     let prepared = Prepared {
         control: handle,
         resolver,
         fences,
+        hearing,
         heartbeat: control.heartbeat(),
         published: control.published().clone(),
         status: Arc::clone(control.status()),
@@ -332,6 +338,7 @@ async fn prepare(settings: Arc<Settings>) -> Result<(ControlWork, Prepared), Sta
         control,
         recovery,
         fence_keeper,
+        hearing: ears,
         number: getrandom::u32().map_err(StartError::Random)?,
         http,
     };
@@ -364,6 +371,7 @@ async fn serve_control(
         control,
         recovery,
         fence_keeper,
+        hearing,
         number,
         http,
     } = work;
@@ -413,6 +421,7 @@ async fn serve_control(
         () = Box::pin(control.run()) => {}
         () = Box::pin(recovery.run()) => {}
         () = Box::pin(fence_keeper.run()) => {}
+        () = Box::pin(hearing.run()) => {}
         () = detector.run() => {}
         () = Box::pin(clearing.run(&operations.services().registry)) => {}
         () = pages => {}

@@ -178,13 +178,9 @@ impl Session {
         Failure::ShardLost { shard }
     }
 
-    /// Gives back the backends that nothing needs any longer, and passes on what was heard meanwhile.
+    /// Gives back the backends that nothing needs any longer.
     pub(super) async fn release(&mut self) {
         self.participants.release(&self.database).await;
-        for held in self.participants.iter_mut() {
-            let heard = std::mem::take(&mut held.connection.heard);
-            self.client.output.extend_from_slice(&heard);
-        }
     }
 
     /// Lets PostgreSQL analyse a text without running it. True if it found an error, which the client has been shown.

@@ -69,6 +69,8 @@ use crate::worker::Worker;
 use again::Again;
 use cursor::CursorApart;
 use extended::{Batch, OpenWorkspace};
+pub(crate) use listening::Change;
+use listening::{Listening, poll_heard};
 use route::Cursor;
 pub(crate) use statement::Statements;
 use statement::{ByName, Portal, SessionStatement, Statement};
@@ -151,6 +153,12 @@ struct Session {
     temporary: Vec<String>,
     /// What there was before the session changed the schema.
     before_ddl: Option<Arc<DatabaseTopology>>,
+    /// What it listens to, if it does.
+    listening: Option<Box<Listening>>,
+    /// The transaction has said that it notifies.
+    notifies: bool,
+    /// The server's process whose notifications bear the client's number now.
+    called: Option<i32>,
 }
 
 /// Statements that backends are being asked about.
@@ -182,6 +190,8 @@ enum Awaited {
     Overdue,
     /// The router shuts down.
     Drain,
+    /// There is a notification for it, or there will be none any more.
+    Heard,
 }
 
 impl Session {
@@ -225,7 +235,8 @@ impl Session {
             true => Box::pin(self.request_while_moving(header)).await,
         };
         match outcome {
-            Ok(()) => Ok(()),
+            Ok(()) if self.listening.is_none() => Ok(()),
+            Ok(()) => Box::pin(self.go_on_listening()).await,
             Err(trouble) => Err(Box::pin(self.end_by(trouble)).await),
         }
     }
@@ -275,44 +286,52 @@ impl Session {
             true => ClientState::Idle,
             false => ClientState::IdleInTransaction,
         });
-        if self.is_listening() {
-            Box::pin(self.listen(idle)).await;
-        }
         if let Some(shard) = self.participants.state_lost() {
             // PostgreSQL's session would have ended with its process.
             let shard = shard.into();
             return Err(Box::pin(self.end_by(Failure::StateLost { shard }.into())).await);
         }
-        let awaited = {
-            let Self {
-                client,
-                drain,
-                entry,
-                overdue,
-                ..
-            } = self;
-            let mut next = pin!(client.next());
-            poll_fn(|context| match next.as_mut().poll(context) {
-                Poll::Ready(next) => Poll::Ready(Awaited::Client(next)),
-                Poll::Pending if entry.poll_overdue(overdue, context).is_ready() => {
-                    Poll::Ready(Awaited::Overdue)
+        loop {
+            match self.await_once(idle).await {
+                Awaited::Client(Ok(Some(header))) => {
+                    self.entry.request_arrived();
+                    return Ok(header);
                 }
-                Poll::Pending if idle => drain.poll_requested(context).map(|()| Awaited::Drain),
-                Poll::Pending => Poll::Pending,
-            })
-            .await
-        };
-        if let Awaited::Client(Ok(Some(header))) = awaited {
-            self.entry.request_arrived();
-            return Ok(header);
+                Awaited::Heard => Box::pin(self.hear(idle)).await?,
+                awaited @ (Awaited::Client(_) | Awaited::Overdue | Awaited::Drain) => {
+                    return Err(Box::pin(self.end_wait(awaited, idle)).await);
+                }
+            }
         }
-        Err(Box::pin(self.end_wait(awaited, idle)).await)
+    }
+
+    async fn await_once(&mut self, idle: bool) -> Awaited {
+        let Self {
+            client,
+            drain,
+            entry,
+            overdue,
+            listening,
+            ..
+        } = self;
+        let listening = listening.as_deref();
+        let mut next = pin!(client.next());
+        poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(next) => Poll::Ready(Awaited::Client(next)),
+            Poll::Pending if entry.poll_overdue(overdue, context).is_ready() => {
+                Poll::Ready(Awaited::Overdue)
+            }
+            Poll::Pending if poll_heard(listening, idle, context) => Poll::Ready(Awaited::Heard),
+            Poll::Pending if idle => drain.poll_requested(context).map(|()| Awaited::Drain),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// The end of the session, which came while it waited for its client.
     async fn end_wait(&mut self, awaited: Awaited, idle: bool) -> End {
         match awaited {
-            Awaited::Client(Ok(_)) => {}
+            Awaited::Client(Ok(_)) | Awaited::Heard => {}
             Awaited::Client(Err(error)) => return self.end_by(error.into()).await,
             Awaited::Overdue if self.entry.is_killed() => {
                 let message = "terminating connection due to administrator command";
@@ -379,6 +398,9 @@ impl Session {
             }
             self.client.heed(before);
         }
+        if self.called.is_some() {
+            self.hear_until_now().await;
+        }
         // Their connections are closed.
         self.workspaces.clear();
         self.cursors_apart.clear();
@@ -425,6 +447,13 @@ impl Session {
         if self.client.untold {
             Box::pin(self.tell_settings()).await;
         }
+        if self.hears_at_end() {
+            Box::pin(self.hear_until_now()).await;
+            // The end of the session is told instead.
+            if self.deaf().is_some() {
+                return self.finish().await;
+            }
+        }
         let status = self.status();
         encode::ready_for_query(&mut self.client.output, status);
         self.finish().await
@@ -467,7 +496,8 @@ impl Session {
     }
 
     /// A statement begins that is run like this.
-    fn count(&self, plan: &Plan, shards: usize) {
+    fn count(&mut self, plan: &Plan, shards: usize) {
+        self.notifies |= plan.effects.notifies;
         let route = match &plan.operator {
             Operator::PassThrough(_) | Operator::Append(_) | Operator::Merge(_) if shards > 1 => {
                 RouteKind::Scatter

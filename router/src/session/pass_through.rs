@@ -50,7 +50,7 @@ impl Session {
         let plan = &*routed.plan;
         // Who has been told that the schema has changed may have others go by that: the router has to know of it before.
         let sent = Sent {
-            alone: sent.alone && plan.command != Command::Ddl,
+            alone: sent.alone && plan.command != Command::Ddl && !self.hears_at_end(),
             ..sent
         };
         if let Command::Declare { name, .. } = &plan.command {
@@ -69,6 +69,9 @@ impl Session {
             self.asks_by(index, plan);
             if let Some(held) = held {
                 Box::pin(self.hold(index, held)).await?;
+            }
+            if self.notifies && self.block.is_none() {
+                Box::pin(self.call_by_its_number()).await;
             }
             self.expect_query(index, plan, sent)?;
             let (client, participant, described) = self.exchanging(index)?;

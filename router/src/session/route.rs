@@ -352,6 +352,8 @@ impl Session {
             | Command::Deallocate(_)
             | Command::Declare { .. }
             | Command::CloseCursor(None)
+            | Command::Listen(_)
+            | Command::Unlisten(_)
             | Command::Distribute
             | Command::Empty => None,
             _ => Some(self.any_shard()),

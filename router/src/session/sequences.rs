@@ -28,6 +28,12 @@ impl Session {
             let given = matches!(&plan.operator, Operator::Write(write) if write.remembers);
             self.prepare_sequences(index, plan, given)?;
         }
+        if effects.asks_channels && self.listening.is_some() {
+            return Err(Failure::Unsupported {
+                what: "pg_listening_channels() in a session that listens".into(),
+                hint: "One connection listens for all clients of the database.",
+            });
+        }
         if effects.seeds_random {
             let stays = self.stays(index);
             let Some(participant) = self.participants.get_mut(index).filter(|_| stays) else {

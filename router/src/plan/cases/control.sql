@@ -240,14 +240,13 @@ CLOSE ALL
 --> Session: CloseCursor(None)
 
 LISTEN chan
---> PassThrough to shard s0 (primary)
--->   Pins: Listen
+--> Session: Listen("chan")
 
 UNLISTEN *
---> PassThrough to shard s0 (primary)
+--> Session: Unlisten(None)
 
 UNLISTEN chan
---> PassThrough to shard s0 (primary)
+--> Session: Unlisten(Some("chan"))
 
 NOTIFY chan, 'payload'
 --> PassThrough to shard s0 (primary)

@@ -272,6 +272,10 @@ impl Session {
             }
             self.begin_in_batch()?;
         }
+        if let Command::Listen(_) | Command::Unlisten(_) = plan.command {
+            // It holds when what else the batch has done is committed.
+            self.begin_in_batch()?;
+        }
         if matches!(
             plan.command,
             Command::Commit { .. } | Command::Rollback { .. }

@@ -19,6 +19,9 @@ use super::{NO_PORTAL, lossy};
 impl Session {
     /// Handles a Sync.
     pub(super) async fn end_of_batch(&mut self) -> Result<(), Trouble> {
+        if self.notifies && self.block.is_none() {
+            Box::pin(self.call_by_its_number()).await;
+        }
         let outcome = match self.alone() {
             Some(only) => self.sync_alone(only).await,
             None => Box::pin(self.sync()).await,
@@ -38,6 +41,7 @@ impl Session {
         if batch.unsent.is_some()
             || batch.failed_here
             || batch.schema_changed
+            || self.hears_at_end()
             || self.block.as_ref().is_some_and(|block| !block.explicit)
         {
             return None;

@@ -104,6 +104,13 @@ impl Session {
             self.rollback_block().await?;
             return Err(trouble);
         }
+        let changes = match Box::pin(self.prepare_to_be_heard()).await {
+            Ok(changes) => changes,
+            Err(failure) => {
+                self.rollback_block().await?;
+                return Err(failure.into());
+            }
+        };
         let Some(mut block) = self.block.take() else {
             return Ok(());
         };
@@ -116,6 +123,7 @@ impl Session {
             }
             _ => self.commit_at_once(&writers).await,
         };
+        self.committed_listening(&changes, committed.is_ok());
         if let Err(trouble) = committed {
             self.take_settings(Arc::clone(block.settings_before()));
             self.rollback_participants().await?;

@@ -60,6 +60,8 @@ impl Session {
             Command::Execute { name, arguments } => self.sql_execute(name, arguments, sent).await,
             Command::Deallocate(name) => self.sql_deallocate(name.as_deref()).await,
             Command::Distribute => Box::pin(self.distribute_simple(sent.sql())).await,
+            Command::Listen(channel) => Box::pin(self.listen(channel)).await,
+            Command::Unlisten(channel) => Box::pin(self.unlisten(channel.as_deref())).await,
             Command::Empty => {
                 encode::empty_query(&mut self.client.output);
                 Ok(Ready::ToBeSaid)
@@ -377,6 +379,7 @@ impl Session {
                 self.temporary.clear();
                 self.cursors.clear();
                 self.participants.reset_all(&self.database).await;
+                self.unlisten_all();
                 self.forget_sequences();
                 self.take_settings(Arc::new(self.settings.discarded()));
                 self.client.untold = true;

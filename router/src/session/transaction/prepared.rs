@@ -112,6 +112,15 @@ impl Session {
             let message = "cannot PREPARE a transaction that has created a cursor WITH HOLD";
             return Err(Failure::Refused(Box::new(Refusal::certain("0A000", message))).into());
         }
+        if self
+            .block
+            .as_ref()
+            .is_some_and(|block| !block.listening().is_empty())
+        {
+            let message =
+                "cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY";
+            return Err(Failure::Refused(Box::new(Refusal::certain("0A000", message))).into());
+        }
         self.end_cursors_since(0).await;
         let decider = self.join_for_all(ShardIndex::FIRST, Need::Primary).await?;
         self.writes_on(decider)?;
