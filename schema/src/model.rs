@@ -107,6 +107,10 @@ pub struct RouterConfig {
     pub max_user_connections: u32,
     /// Client connections, all databases together.
     pub max_clients: u32,
+    /// Client connections of one database; 0 for any number.
+    pub max_db_client_connections: u32,
+    /// Client connections of one user; 0 for any number.
+    pub max_user_client_connections: u32,
     /// Logins from one address that may fail per minute; 0 for any number.
     pub max_login_failures: u32,
     /// Which node serves a read.
@@ -136,6 +140,8 @@ pub struct Timeouts {
     pub client_idle: Option<Duration>,
     /// `idle_transaction_timeout`: a client inside a transaction that sends nothing.
     pub idle_transaction: Option<Duration>,
+    /// `transaction_timeout`: one transaction, from its first statement to its end.
+    pub transaction: Option<Duration>,
     /// `query_timeout`: one statement, from the client's message to its result.
     pub query: Option<Duration>,
     /// `query_wait_timeout`: a statement waiting for a server connection.

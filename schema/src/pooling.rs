@@ -19,6 +19,8 @@ pub struct PoolRules {
     pub reserve_size: Option<u32>,
     /// `max_db_connections` of a database, `max_user_connections` of a user; 0 for any number.
     pub max_connections: Option<u32>,
+    /// `max_db_client_connections` of a database, `max_user_client_connections` of a user; 0 for any number.
+    pub max_clients: Option<u32>,
 }
 
 /// What databases and users say, by their names.
@@ -47,6 +49,10 @@ pub struct PoolConfig {
     pub max_db_connections: u32,
     /// Connections of the user, all databases together; 0 for any number.
     pub max_user_connections: u32,
+    /// Clients of the database, all users together; 0 for any number.
+    pub max_db_client_connections: u32,
+    /// Clients of the user, all databases together; 0 for any number.
+    pub max_user_client_connections: u32,
 }
 
 impl Config {
@@ -84,6 +90,12 @@ impl Config {
                 .max_connections
                 .unwrap_or(router.max_db_connections),
             max_user_connections: user.max_connections.unwrap_or(router.max_user_connections),
+            max_db_client_connections: database
+                .max_clients
+                .unwrap_or(router.max_db_client_connections),
+            max_user_client_connections: user
+                .max_clients
+                .unwrap_or(router.max_user_client_connections),
         }
     }
 }

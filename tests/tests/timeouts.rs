@@ -191,6 +191,41 @@ fn a_statement_that_takes_too_long_is_cancelled() {
 }
 
 #[test]
+fn a_transaction_that_takes_too_long_ends() {
+    let router = router("transaction_timeout = \"1s\"");
+    let message = "terminating connection due to transaction timeout";
+    let mut idle = client(&router);
+    let since = Instant::now();
+    idle.run("BEGIN").succeeded();
+    idle.run("UPDATE users SET name = 'held' WHERE id = 3")
+        .succeeded();
+    is_ended(&mut idle, since, "25P04", message);
+    // It is the whole that counts, and a statement is cancelled first.
+    let mut busy = client(&router);
+    let since = Instant::now();
+    busy.run("BEGIN").succeeded();
+    busy.run("SELECT pg_sleep(0.5)").succeeded();
+    let failure = busy.run("SELECT pg_sleep(60)").failure.unwrap();
+    let said = (failure.sqlstate(), failure.message());
+    let cancelled = "canceling statement due to transaction timeout";
+    assert_eq!(said, ("57014", cancelled));
+    is_ended(&mut busy, since, "25P04", message);
+    // One statement after the other is many transactions, also where they come at once.
+    let mut client = client(&router);
+    client.send(|buffer| {
+        for _ in 0..4 {
+            frontend::query("SELECT pg_sleep(0.6)", buffer).unwrap();
+        }
+    });
+    for _ in 0..4 {
+        assert_eq!(client.replies(None).remove(0).failure, None);
+    }
+    let failure = client.run("SELECT pg_sleep(60)").failure.unwrap();
+    assert_eq!(failure.message(), cancelled);
+    client.run("SELECT 1").succeeded();
+}
+
+#[test]
 fn the_client_s_own_cancellation_keeps_its_name() {
     let router = router("query_timeout = \"1h\"");
     let mut client = client(&router);

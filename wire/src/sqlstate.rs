@@ -53,6 +53,8 @@ codes! {
     IN_FAILED_SQL_TRANSACTION = b"25P02";
     /// `idle_in_transaction_session_timeout`
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT = b"25P03";
+    /// A transaction took too long.
+    TRANSACTION_TIMEOUT = b"25P04";
     /// No such prepared statement.
     INVALID_SQL_STATEMENT_NAME = b"26000";
     /// This user may not connect.

@@ -76,6 +76,8 @@ pub struct ClientEntry {
     request_at_ms: AtomicU64,
     pins: AtomicU8,
     listens: AtomicBool,
+    /// When the transaction began, in milliseconds from 1; 0: there is none.
+    transaction_since: AtomicU64,
     /// `idle_in_transaction_session_timeout` as the client has set it; 0: no limit.
     idle_transaction_ms: AtomicU64,
     /// Number of the client in this process, from 1.
@@ -136,6 +138,7 @@ impl ClientEntry {
             application_name: Mutex::default(),
             pins: AtomicU8::new(0),
             listens: AtomicBool::new(false),
+            transaction_since: AtomicU64::new(0),
             idle_transaction_ms: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
@@ -253,11 +256,24 @@ impl ClientEntry {
     /// A statement begins.
     pub fn count_query(&self) {
         add_one(&self.queries);
+        if self.transaction_since.load(Ordering::Relaxed) == 0 {
+            self.transaction_since
+                .store(self.clock.ms() + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the transaction has lasted, within a tick of the clock; none if there is none.
+    #[must_use]
+    pub fn transaction_lasted(&self) -> Option<Duration> {
+        let since = self.transaction_since.load(Ordering::Relaxed);
+        let lasted = (self.clock.ms() + 1).saturating_sub(since);
+        (since > 0).then(|| Duration::from_millis(lasted))
     }
 
     /// A transaction ended.
     pub fn count_transaction(&self) {
         add_one(&self.transactions);
+        self.transaction_since.store(0, Ordering::Relaxed);
     }
 
     /// Statements so far.

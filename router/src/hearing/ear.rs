@@ -136,7 +136,7 @@ impl Ear {
                     self.ask(connection).await?;
                 }
                 _ = looks.tick() => match self.since {
-                    _ if self.primary(published).is_none_or(|now| now.id != node.id) => {
+                    _ if self.primary(published).is_none_or(|now| now.id != node.id || !now.is_reached_like(node)) => {
                         return Err(Lost::Moved);
                     }
                     Some(since) if since.elapsed() > ANSWER => return Err(Lost::Timeout),

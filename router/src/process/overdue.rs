@@ -1,4 +1,4 @@
-//! Ends what takes a client too long: `client_idle_timeout`, `idle_transaction_timeout` and `query_timeout`.
+//! Ends what takes a client too long: `client_idle_timeout`, `idle_transaction_timeout`, `transaction_timeout` and `query_timeout`.
 //!
 //! All clients are looked at in each round of the housekeeping, so that no session needs a timer. A limit is kept to within
 //! two rounds. Collaborators: [`crate::admin::activity`] says how long; sessions hear of it where they wait.
@@ -27,13 +27,48 @@ enum Verdict {
     /// The session ends.
     EndSession,
     /// The statement is cancelled.
-    CancelStatement,
+    CancelStatement(CancelReason),
     /// That it was cancelled has not helped.
     LoseConnections,
 }
 
-/// `asked`: the limit that the client itself has set for being idle in a transaction.
+/// What becomes of a statement that takes too long by itself.
+const CANCEL: Verdict = Verdict::CancelStatement(CancelReason::Timeout);
+
+/// How long the transaction has gone on, if there is one, and the limit that the client itself has set for being idle in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Transaction {
+    lasted: Option<Duration>,
+    asked: Option<Duration>,
+}
+
 fn judge(
+    state: ClientState,
+    lasted: Duration,
+    limits: &Timeouts,
+    transaction: Transaction,
+) -> Verdict {
+    let beyond = match (limits.transaction, transaction.lasted) {
+        (Some(limit), Some(lasted)) => lasted.checked_sub(limit),
+        _ => None,
+    };
+    match (
+        judge_stay(state, lasted, limits, transaction.asked),
+        beyond,
+        state,
+    ) {
+        (Verdict::Allowed, Some(_), ClientState::IdleInTransaction) => Verdict::EndSession,
+        (Verdict::Allowed, Some(beyond), ClientState::Active | ClientState::Waiting) => {
+            match beyond < HEED {
+                true => Verdict::CancelStatement(CancelReason::TransactionTimeout),
+                false => Verdict::LoseConnections,
+            }
+        }
+        (verdict, ..) => verdict,
+    }
+}
+
+fn judge_stay(
     state: ClientState,
     lasted: Duration,
     limits: &Timeouts,
@@ -45,12 +80,10 @@ fn judge(
             let limits = [limits.idle_transaction, asked.map(|asked| asked + LATE)];
             (limits.into_iter().flatten().min(), Verdict::EndSession)
         }
-        ClientState::Active | ClientState::Waiting => (limits.query, Verdict::CancelStatement),
+        ClientState::Active | ClientState::Waiting => (limits.query, CANCEL),
     };
     match limit {
-        Some(limit) if lasted >= limit + HEED && verdict == Verdict::CancelStatement => {
-            Verdict::LoseConnections
-        }
+        Some(limit) if lasted >= limit + HEED && verdict == CANCEL => Verdict::LoseConnections,
         Some(limit) if lasted >= limit => verdict,
         _ => Verdict::Allowed,
     }
@@ -71,7 +104,11 @@ impl Overdue {
         let limits = &settings.file.router.timeouts;
         for client in services.registry.clients() {
             let stay = client.stay();
-            let verdict = judge(stay.state, stay.lasted, limits, client.idle_transaction());
+            let transaction = Transaction {
+                lasted: client.transaction_lasted(),
+                asked: client.idle_transaction(),
+            };
+            let verdict = judge(stay.state, stay.lasted, limits, transaction);
             self.carry_out(verdict, stay, &client);
         }
     }
@@ -88,10 +125,10 @@ impl Overdue {
                     );
                 }
             }
-            Verdict::CancelStatement => {
+            Verdict::CancelStatement(reason) => {
                 if client.end_stay(stay) {
-                    tracing::debug!(client = client.id, "query_timeout is over");
-                    let cancelling = client.slot.cancel(CancelReason::Timeout);
+                    tracing::debug!(client = client.id, why = reason.message(), "too long");
+                    let cancelling = client.slot.cancel(reason);
                     self.cancelling.spawn(cancelling);
                 }
             }
@@ -121,14 +158,15 @@ mod tests {
         };
         let judged = |state, seconds| {
             let lasted = Duration::from_secs(seconds);
-            [limits.clone(), Timeouts::default()].map(|limits| judge(state, lasted, &limits, None))
+            [limits.clone(), Timeouts::default()]
+                .map(|limits| judge(state, lasted, &limits, Transaction::default()))
         };
         let allowed = Verdict::Allowed;
         for (state, limit, verdict) in [
             (Idle, 30, Verdict::EndSession),
             (IdleInTransaction, 20, Verdict::EndSession),
-            (Active, 10, Verdict::CancelStatement),
-            (Waiting, 10, Verdict::CancelStatement),
+            (Active, 10, CANCEL),
+            (Waiting, 10, CANCEL),
         ] {
             assert_eq!(judged(state, limit - 1), [allowed, allowed], "{state:?}");
             assert_eq!(judged(state, limit), [verdict, allowed], "{state:?}");
@@ -137,12 +175,33 @@ mod tests {
         assert_eq!(judged(Idle, 100), [Verdict::EndSession, allowed]);
         let asked = |limits, seconds| {
             let lasted = Duration::from_secs(seconds);
-            let asked = Some(Duration::from_secs(15));
+            let asked = Transaction {
+                asked: Some(Duration::from_secs(15)),
+                ..Transaction::default()
+            };
             [IdleInTransaction, Idle].map(|state| judge(state, lasted, limits, asked))
         };
         for limits in [&limits, &Timeouts::default()] {
             assert_eq!(asked(limits, 15), [allowed, allowed]);
             assert_eq!(asked(limits, 16), [Verdict::EndSession, allowed]);
         }
+        let limits = Timeouts {
+            transaction: Some(Duration::from_secs(10)),
+            ..Timeouts::default()
+        };
+        let within = |state, seconds| {
+            let transaction = Transaction {
+                lasted: Some(Duration::from_secs(seconds)),
+                asked: None,
+            };
+            judge(state, Duration::from_secs(1), &limits, transaction)
+        };
+        let cancel = Verdict::CancelStatement(CancelReason::TransactionTimeout);
+        for (state, verdict) in [(Active, cancel), (IdleInTransaction, Verdict::EndSession)] {
+            assert_eq!(within(state, 9), allowed, "{state:?}");
+            assert_eq!(within(state, 10), verdict, "{state:?}");
+        }
+        assert_eq!(within(Active, 15), Verdict::LoseConnections);
+        assert_eq!(within(Idle, 100), allowed);
     }
 }

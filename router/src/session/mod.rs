@@ -338,6 +338,12 @@ impl Session {
                 self.say_goodbye(SqlState::ADMIN_SHUTDOWN, message).await;
             }
             Awaited::Overdue => {
+                if !idle && self.transaction_is_over() {
+                    let message = "terminating connection due to transaction timeout";
+                    self.say_goodbye(SqlState::TRANSACTION_TIMEOUT, message)
+                        .await;
+                    return End;
+                }
                 if !idle {
                     return self.end_by(Trouble::Overdue).await;
                 }
@@ -351,6 +357,16 @@ impl Session {
             }
         }
         End
+    }
+
+    /// Whether the transaction has gone on for longer than `transaction_timeout`.
+    fn transaction_is_over(&self) -> bool {
+        let settings = self.worker.services.settings.load();
+        let limit = settings.file.router.timeouts.transaction;
+        let lasted = self.entry.transaction_lasted();
+        lasted
+            .zip(limit)
+            .is_some_and(|(lasted, limit)| lasted >= limit)
     }
 
     /// The end of the session, said to the client where it can still hear it.

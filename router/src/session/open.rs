@@ -24,6 +24,7 @@ use crate::execute::participant::Participant;
 use crate::execute::participants::{Borrower, Need, Participants};
 use crate::execute::report;
 use crate::listener::DrainWatch;
+use crate::metrics::Counters;
 use crate::plan::{Layer, unreadable};
 use crate::relations::SearchPath;
 use crate::startup::ClientConnection;
@@ -45,6 +46,9 @@ pub(super) enum OpenError {
     /// In PostgreSQL's words.
     #[error("database \"{0}\" is not currently accepting connections")]
     Disabled(Box<str>),
+    /// In PostgreSQL's words.
+    #[error("too many connections for {what} \"{name}\"")]
+    TooMany { what: &'static str, name: Box<str> },
     #[error("{0}")]
     Settings(Failure),
     #[error("the client has left")]
@@ -67,6 +71,11 @@ pub(super) async fn open(
         return Err(refuse(connection, sqlstate, error).await);
     }
     let mut session = new(connection, worker, database, topology.generation);
+    if let Some(error) = session.is_one_too_many() {
+        let sqlstate = SqlState::TOO_MANY_CONNECTIONS;
+        session.say_goodbye(sqlstate, &error.to_string()).await;
+        return Err(error);
+    }
     session.read_names();
     session.greet().await?;
     Ok(session)
@@ -103,6 +112,14 @@ fn register(
     })
 }
 
+/// What counts for the database on this worker.
+fn count_login(worker: &Worker, database: &Arc<str>) -> Arc<Counters> {
+    let metrics = &worker.services.metrics;
+    let counters = metrics.counters(worker.index, database);
+    counters.login();
+    counters
+}
+
 /// A session that has not said anything yet.
 fn new(
     connection: ClientConnection,
@@ -111,11 +128,7 @@ fn new(
     generation: u64,
 ) -> Session {
     let process = worker.services.settings.load_full();
-    let counters = worker
-        .services
-        .metrics
-        .counters(worker.index, &database.name);
-    counters.login();
+    let counters = count_login(&worker, &database.name);
     let client: Arc<str> = (&*connection.user).into();
     let mode = process.file.pool(&database.name, &client).mode;
     let settings = startup_settings(&connection.parameters);
@@ -197,6 +210,38 @@ fn startup_settings(parameters: &[(String, String)]) -> Settings {
 }
 
 impl Session {
+    /// Whether the database or the user has as many clients as it may have. Those count that were there before.
+    fn is_one_too_many(&self) -> Option<OpenError> {
+        let services = &self.worker.services;
+        let settings = services.settings.load();
+        let limits = settings.file.pool(&self.database.name, &self.entry.user);
+        let limits = [
+            (
+                limits.max_db_client_connections,
+                "database",
+                &self.database.name,
+            ),
+            (limits.max_user_client_connections, "role", &self.entry.user),
+        ];
+        if limits.iter().all(|(limit, ..)| *limit == 0) {
+            return None;
+        }
+        let mut clients = services.registry.clients();
+        clients.retain(|client| client.id < self.entry.id);
+        let of = |client: &ClientEntry, what| match what {
+            "role" => Arc::clone(&client.user),
+            _ => Arc::clone(&client.database),
+        };
+        limits.into_iter().find_map(|(limit, what, name)| {
+            let count = clients.iter().filter(|client| of(client, what) == *name);
+            let is_full = limit > 0 && count.count() >= limit as usize;
+            is_full.then(|| OpenError::TooMany {
+                what,
+                name: (&**name).into(),
+            })
+        })
+    }
+
     /// Reports the run-time parameters as a node reports them under the client's settings, and the cancel key.
     async fn greet(&mut self) -> Result<(), OpenError> {
         let reported = self.reported_parameters().await;

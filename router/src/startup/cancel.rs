@@ -35,7 +35,7 @@ use tokio::time::timeout;
 
 use super::peers::{self, Peers};
 use super::tls::NodeTls;
-use crate::stream::Endpoint;
+use crate::stream::{Endpoint, Stream};
 
 /// How long forwarding to one node may take. A backend whose cancel did not end in time is not used again.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -210,6 +210,8 @@ pub enum CancelReason {
     Timeout,
     /// Transactions on several shards wait for each other, and this one is the victim.
     Deadlock,
+    /// `transaction_timeout` is over.
+    TransactionTimeout,
 }
 
 impl CancelReason {
@@ -220,6 +222,7 @@ impl CancelReason {
             Self::Request => "canceling statement due to user request",
             Self::Timeout => "canceling statement due to statement timeout",
             Self::Deadlock => "deadlock detected",
+            Self::TransactionTimeout => "canceling statement due to transaction timeout",
         }
     }
 
@@ -227,7 +230,7 @@ impl CancelReason {
     #[must_use]
     pub fn sqlstate(self) -> SqlState {
         match self {
-            Self::Request | Self::Timeout => SqlState::QUERY_CANCELED,
+            Self::Request | Self::Timeout | Self::TransactionTimeout => SqlState::QUERY_CANCELED,
             Self::Deadlock => SqlState::DEADLOCK_DETECTED,
         }
     }
@@ -236,6 +239,7 @@ impl CancelReason {
         match from.load(Ordering::Relaxed) {
             1 => Self::Timeout,
             2 => Self::Deadlock,
+            3 => Self::TransactionTimeout,
             _ => Self::Request,
         }
     }
@@ -421,20 +425,21 @@ impl CancelTarget {
 
     async fn send(&self) -> io::Result<()> {
         let connection = self.address.endpoint.connect().await?;
-        let mut stream = self
-            .address
-            .tls
-            .wrap(connection, &self.address.host)
-            .await?;
-        let mut request = BytesMut::new();
-        encode::cancel_request(&mut request, self.pid, &self.secret);
-        stream.write_all(&request).await?;
-        stream.flush().await?;
-        // The node answers by closing, after it has signalled the backend. It has nothing to say before that.
-        let mut nothing = [0; 16];
-        while stream.read(&mut nothing).await? > 0 {}
-        Ok(())
+        let host = &self.address.host;
+        let stream = self.address.tls.wrap(connection, host).await?;
+        hand_in(stream, self.pid, &self.secret).await
     }
+}
+
+/// Sends a request and waits until it has taken effect: it is answered by the end of the connection, and by nothing before that.
+pub(super) async fn hand_in(mut stream: Stream, pid: i32, secret: &[u8]) -> io::Result<()> {
+    let mut request = BytesMut::new();
+    encode::cancel_request(&mut request, pid, secret);
+    stream.write_all(&request).await?;
+    stream.flush().await?;
+    let mut nothing = [0; 16];
+    while stream.read(&mut nothing).await? > 0 {}
+    Ok(())
 }
 
 /// A request on its way to one backend. Dropped before its end, it leaves the backend uncertain.

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use switchyard_schema::{Address, Config};
-use switchyard_wire::frontend::encode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::cancel::hand_in;
+use super::tls::NodeTls;
+use crate::stream::Socket;
 
 /// How long passing on may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ pub(super) fn unmarked(secret: &[u8]) -> (&[u8], bool) {
     }
 }
 
-/// Passes a request on, and waits until it has taken effect.
+/// Passes a request on, by TLS if the peer speaks it, and waits until it has taken effect.
 pub(super) async fn pass_on(peer: &Address, pid: i32, secret: &[u8]) {
     let secret = [secret, PASSED_ON].concat();
     let passed = timeout(LIMIT, send(peer, pid, &secret)).await;
@@ -78,18 +78,18 @@ pub(super) async fn pass_on(peer: &Address, pid: i32, secret: &[u8]) {
 }
 
 async fn send(peer: &Address, pid: i32, secret: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect((peer.host.as_str(), peer.port)).await?;
-    let mut request = BytesMut::new();
-    encode::cancel_request(&mut request, pid, secret);
-    stream.write_all(&request).await?;
-    // It is answered by the end of the connection.
-    let mut nothing = [0; 16];
-    while stream.read(&mut nothing).await? > 0 {}
-    Ok(())
+    let tls = NodeTls::new(&switchyard_schema::NodeTls::default()).map_err(io::Error::other)?;
+    let (socket, _) = Socket::connect(&peer.host, peer.port).await?;
+    let stream = tls.wrap(socket, &peer.host).await?;
+    hand_in(stream, pid, secret).await
 }
 
 #[cfg(test)]
 mod tests {
+    use switchyard_wire::startup::{StartupPacket, decode_startup};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn peers(own: u16) -> Peers {
@@ -117,6 +117,32 @@ mod tests {
         }
         assert!(peers(0).pid(0) > 0 && peers(0).pid(u32::MAX) > 0);
         assert!(peers(1).of(-1).is_none());
+    }
+
+    /// A peer that does not encrypt is asked whether it does, and then told in the clear.
+    #[tokio::test]
+    async fn a_peer_is_asked_for_tls_first() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = Address {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let asked = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut packet = [0; 8];
+            stream.read_exact(&mut packet).await.unwrap();
+            assert_eq!(decode_startup(&packet[4..]), Ok(StartupPacket::Ssl));
+            stream.write_all(b"N").await.unwrap();
+            let mut packet = vec![0; 12 + 4 + PASSED_ON.len()];
+            stream.read_exact(&mut packet).await.unwrap();
+            match decode_startup(&packet[4..]) {
+                Ok(StartupPacket::Cancel { pid: 7, secret }) => {
+                    assert_eq!(unmarked(secret), (&b"abcd"[..], true));
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        tokio::join!(pass_on(&peer, 7, b"abcd"), asked);
     }
 
     #[test]

@@ -116,7 +116,11 @@ pub(super) fn users(
                 Some("set password, password_env or password_file"),
             );
         }
-        let rules = pool::rules(&mut section, "max_user_connections");
+        let rules = pool::rules(
+            &mut section,
+            "max_user_connections",
+            "max_user_client_connections",
+        );
         section.finish();
         let Some((item, name)) = name.and_then(|item| item.name().map(|name| (item.clone(), name)))
         else {

@@ -43,7 +43,11 @@ pub(super) fn databases(root: &mut Section<'_>, pooling: &mut Pooling) -> Vec<Da
         called_otherwise(&mut section, &mut shards);
         let tables = tables(&mut section, &shards);
         let name = name.unwrap_or_default().to_owned();
-        let rules = pool::rules(&mut section, "max_db_connections");
+        let rules = pool::rules(
+            &mut section,
+            "max_db_connections",
+            "max_db_client_connections",
+        );
         pooling.databases.insert(name.clone(), rules);
         login(&mut section, &name, pooling);
         section.finish();

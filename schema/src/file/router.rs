@@ -149,7 +149,7 @@ fn fill(config: &mut RouterConfig, section: &mut Section<'_>) {
 }
 
 fn counts(section: &mut Section<'_>, config: &mut RouterConfig) {
-    let counts: [(&'static str, &mut u32, RangeInclusive<u32>); 9] = [
+    let counts: [(&'static str, &mut u32, RangeInclusive<u32>); 11] = [
         ("pool_size", &mut config.pool_size, 1..=pool::MOST),
         ("min_pool_size", &mut config.min_pool_size, 0..=pool::MOST),
         (
@@ -167,7 +167,21 @@ fn counts(section: &mut Section<'_>, config: &mut RouterConfig) {
             &mut config.max_user_connections,
             0..=pool::MOST,
         ),
-        ("max_clients", &mut config.max_clients, 1..=1_000_000),
+        (
+            "max_db_client_connections",
+            &mut config.max_db_client_connections,
+            0..=pool::MOST_CLIENTS,
+        ),
+        (
+            "max_user_client_connections",
+            &mut config.max_user_client_connections,
+            0..=pool::MOST_CLIENTS,
+        ),
+        (
+            "max_clients",
+            &mut config.max_clients,
+            1..=pool::MOST_CLIENTS,
+        ),
         (
             "max_login_failures",
             &mut config.max_login_failures,
@@ -202,6 +216,7 @@ fn timeouts(section: &mut Section<'_>, timeouts: &mut Timeouts) {
         client_login,
         client_idle,
         idle_transaction,
+        transaction,
         query,
         query_wait,
         reserve_pool,
@@ -227,9 +242,10 @@ fn timeouts(section: &mut Section<'_>, timeouts: &mut Timeouts) {
     for (key, field) in always {
         set(field, section.get(key), Item::duration);
     }
-    let optional: [(&'static str, &mut Option<Duration>); 5] = [
+    let optional: [(&'static str, &mut Option<Duration>); 6] = [
         ("client_idle_timeout", client_idle),
         ("idle_transaction_timeout", idle_transaction),
+        ("transaction_timeout", transaction),
         ("query_timeout", query),
         ("server_idle_timeout", server_idle),
         ("server_lifetime", server_lifetime),

@@ -216,6 +216,7 @@ drain_timeout = "1s"
 client_login_timeout = "2s"
 client_idle_timeout = "3s"
 idle_transaction_timeout = "4s"
+transaction_timeout = "14s"
 query_timeout = "5s"
 query_wait_timeout = "6s"
 connect_timeout = "7s"
@@ -266,6 +267,7 @@ sslmode = "require"
     assert_eq!(Some(times.client_login), seconds(2));
     assert_eq!(times.client_idle, seconds(3));
     assert_eq!(times.idle_transaction, seconds(4));
+    assert_eq!(times.transaction, seconds(14));
     assert_eq!(times.query, seconds(5));
     assert_eq!(Some(times.query_wait), seconds(6));
     assert_eq!(Some(times.connect), seconds(7));

@@ -221,6 +221,32 @@ fn a_user_has_so_many_connections_and_others_have_theirs() {
     let _others = [0, 1].map(|_| begun(client(&router)));
 }
 
+/// Clients, where the others are about connections to servers.
+#[test]
+fn a_database_and_a_user_have_so_many_clients() {
+    let router = with_user(
+        "max_db_client_connections = 3",
+        "clerk",
+        "max_user_client_connections = 1",
+        "",
+    );
+    let refused = |login: &Login, message| {
+        let failure = Client::try_connect(login).unwrap_err();
+        let said = (failure.severity(), failure.sqlstate(), failure.message());
+        assert_eq!(said, ("FATAL", "53300", message));
+    };
+    let clerk = clerk(&router);
+    let one = Client::connect(&clerk);
+    refused(&clerk, "too many connections for role \"clerk\"");
+    let _two = [0, 1].map(|_| client(&router));
+    let own = named(&router, "app");
+    refused(&own, "too many connections for database \"shop\"");
+    // The console is for those who are to do something about it.
+    router.console().run("SHOW CLIENTS").succeeded();
+    drop(one);
+    eventually("there is room again", || Client::try_connect(&own).is_ok());
+}
+
 #[test]
 fn the_reserve_is_for_who_has_waited() {
     let lines = "pool_size = 1\nreserve_pool_size = 1\nreserve_pool_timeout = \"300ms\"\n\

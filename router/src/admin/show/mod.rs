@@ -120,6 +120,14 @@ fn values(router: &RouterConfig) -> Vec<(&'static str, String)> {
         ),
         ("max_clients", router.max_clients.to_string()),
         ("max_client_conn", router.max_clients.to_string()),
+        (
+            "max_db_client_connections",
+            router.max_db_client_connections.to_string(),
+        ),
+        (
+            "max_user_client_connections",
+            router.max_user_client_connections.to_string(),
+        ),
         ("max_login_failures", router.max_login_failures.to_string()),
         (
             "max_prepared_statements",
@@ -142,6 +150,7 @@ fn values(router: &RouterConfig) -> Vec<(&'static str, String)> {
             "idle_transaction_timeout",
             optional(timeouts.idle_transaction),
         ),
+        ("transaction_timeout", optional(timeouts.transaction)),
         ("query_timeout", optional(timeouts.query)),
         ("query_wait_timeout", duration(timeouts.query_wait)),
         ("reserve_pool_timeout", duration(timeouts.reserve_pool)),
