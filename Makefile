@@ -14,7 +14,7 @@ help:
 	@echo 'make check    format, lints, licences and dependencies, documentation'
 	@echo 'make bench    throughput, CPU, system calls and memory against PostgreSQL and PgBouncer, and TPC-H'
 	@echo 'make regress  PostgreSQL 15'"'"'s own regression files through the router, compared with a plain server'
-	@echo 'make suites   the test suites of drivers through the router, compared with a plain server'
+	@echo 'make suites   the test suites of drivers through the router, compared with a plain server; PgBouncer'"'"'s by ARGS=pgbouncer'
 	@echo 'make fuzz     every fuzz target for SECONDS_PER_TARGET=$(SECONDS_PER_TARGET)'
 	@echo 'make prepare  install what all of these need and the system lacks'
 
@@ -61,7 +61,7 @@ regress:
 
 # The suites come from where their packages do (tests/suites).
 suites:
-	@.ci/prepare compiler postgresql clients
+	@.ci/prepare compiler postgresql clients $(if $(findstring pgbouncer,$(ARGS)),pgbouncer)
 	$(CARGO) build --locked --package switchyard-tests --bins
 	$(CARGO) run --locked --quiet --package switchyard-tests --bin suites -- $(ARGS)
 
