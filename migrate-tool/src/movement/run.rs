@@ -65,8 +65,21 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Looks whether all can take part.
+    /// Looks whether all can take part. What an earlier run has left may keep tables from being looked at, until routers have ended it.
     pub(super) async fn begin(work: &mut Work<'_>, pace: &Pace) -> Result<Run, Error> {
+        for _ in 0..ATTEMPTS {
+            match Self::try_begin(work, pace).await {
+                Err(Error::Server(error)) if is_in_the_way(&error) => {
+                    tracing::info!(reason = %error, "tables cannot be looked at yet: trying again");
+                    sleep(BETWEEN).await;
+                }
+                begun => return begun,
+            }
+        }
+        Self::try_begin(work, pace).await
+    }
+
+    async fn try_begin(work: &mut Work<'_>, pace: &Pace) -> Result<Run, Error> {
         let mut crew = Crew::assemble(work).await?;
         newcomer::can_take_part(&mut crew.servers).await?;
         let mut run = Run {
@@ -199,7 +212,13 @@ impl Run {
         let family = self.families.get(number).ok_or(Error::Unsteady)?;
         if !self.indexed.contains(&number) {
             let left = family.left(&now, &work.known.aimed(&movement.target))?;
-            index::make_all(&mut self.crew.servers, &family.tables, &left).await?;
+            let made = index::make_all(&mut self.crew.servers, &family.tables, &left).await;
+            match made {
+                Err(Error::Server(error)) if is_in_the_way(&error) => {
+                    return self.come_again(work, error).await;
+                }
+                made => made?,
+            }
             self.indexed.push(number);
         }
         let family = self.families.get_mut(number).ok_or(Error::Unsteady)?;
@@ -234,17 +253,22 @@ impl Run {
                 self.learn_tables(work).await?;
             }
             Err(Error::Server(error)) if is_in_the_way(&error) => {
-                tracing::info!(reason = %error, "clients are in the way, or what an earlier run has left: trying again");
-                self.failed(Error::Server(error))?;
-                self.aim = AIM;
-                self.rows = (self.rows / 4).max(FEW).min(self.pace.group_rows);
-                sleep(BETWEEN).await;
-                self.crew = Crew::assemble(work).await?;
-                switchover::settle(work, &mut self.crew.servers, switchover::ATTENDED).await?;
+                self.come_again(work, error).await?
             }
             Err(error) => return Err(error),
         }
         work.refresh().await
+    }
+
+    /// Clients are in the way, or what an earlier run has left: the next attempt is smaller, and comes later.
+    async fn come_again(&mut self, work: &mut Work<'_>, error: ServerError) -> Result<(), Error> {
+        tracing::info!(reason = %error, "clients are in the way, or what an earlier run has left: trying again");
+        self.failed(Error::Server(error))?;
+        self.aim = AIM;
+        self.rows = (self.rows / 4).max(FEW).min(self.pace.group_rows);
+        sleep(BETWEEN).await;
+        self.crew = Crew::assemble(work).await?;
+        switchover::settle(work, &mut self.crew.servers, switchover::ATTENDED).await
     }
 
     /// Moves a group. `None`: the catalog is not what it was.

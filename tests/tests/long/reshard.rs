@@ -9,6 +9,7 @@ mod methods;
 mod obstacles;
 mod promotion;
 mod steps;
+mod straddling;
 
 use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};

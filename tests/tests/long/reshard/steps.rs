@@ -38,9 +38,9 @@ pub(super) const DECISION: Hold = Hold::Catalog("LOCK TABLE switchyard.decisions
 const FINISH: Hold = Hold::Catalog("LOCK TABLE switchyard.shards IN SHARE MODE");
 const REMEMBERED: Hold = Hold::Shard(0, "LOCK TABLE pg_db_role_setting IN SHARE MODE");
 const DEFINITIONS: Hold = Hold::Shard(0, "LOCK TABLE marks IN ACCESS EXCLUSIVE MODE");
-const REFERENCES: Hold = Hold::Shard(0, "LOCK TABLE countries IN ACCESS SHARE MODE");
+pub(super) const REFERENCES: Hold = Hold::Shard(0, "LOCK TABLE countries IN ACCESS SHARE MODE");
 pub(super) const INDEX: Hold = Hold::Shard(0, "LOCK TABLE marks IN ROW EXCLUSIVE MODE");
-const ROWS_ON_THEIR_WAY: Hold = Hold::Shard(0, "SELECT FROM marks FOR UPDATE");
+pub(super) const ROWS_ON_THEIR_WAY: Hold = Hold::Shard(0, "SELECT FROM marks FOR UPDATE");
 const TABLES: Hold = Hold::Shard(2, "LOCK TABLE marks IN ACCESS SHARE MODE");
 
 pub(super) const APPLY: [&str; 4] = ["apply", "--yes", "--group-rows", "300"];
