@@ -28,6 +28,7 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 pub(super) struct Found {
+    pub(super) node: NodeId,
     pub(super) introspection: Introspection,
     pub(super) fingerprint: Fingerprint,
 }
@@ -46,8 +47,9 @@ impl Entry {
     pub(super) fn resolve(&mut self) {
         if let Some(found) = &self.found {
             let state = &mut self.state;
-            let relations =
+            let mut relations =
                 Relations::build(&state.schema, &found.introspection, Some(&state.buckets));
+            relations.read_on = Some(found.node.0);
             for problem in relations.problems() {
                 warn!(database = state.schema.name, table = %problem.table, "{}", problem.message);
             }
@@ -123,7 +125,7 @@ impl Visiting {
             let kept = self.kept.take().filter(|(id, _)| *id == node.id);
             let visiting = async {
                 if let Some((_, mut link)) = kept {
-                    match visit(&mut link, known).await {
+                    match visit(node.id, &mut link, known).await {
                         Ok(visited) => return Ok((link, visited)),
                         // Another connection would be told the same.
                         Err(error @ LinkError::Refused { .. }) => return Err(error),
@@ -132,7 +134,7 @@ impl Visiting {
                 }
                 let mut link = Link::open(&self.visitor, node, name).await?;
                 link.ask(LOCK_TIMEOUT).await?;
-                let visited = visit(&mut link, known).await?;
+                let visited = visit(node.id, &mut link, known).await?;
                 Ok((link, visited))
             };
             let answer = tokio::select! {
@@ -143,6 +145,10 @@ impl Visiting {
                 Ok((link, visited)) => return Some(((node.id, link), visited)),
                 Err(error) => {
                     warn!(database = name, host = %node.host, port = node.port, reason = %error, "cannot read relations");
+                    // It is asked again. Another server numbers its tables otherwise.
+                    if known.is_some() && matches!(error, LinkError::Refused { .. }) {
+                        return None;
+                    }
                 }
             }
         }
@@ -165,13 +171,18 @@ pub(super) struct Visited {
 }
 
 /// Reads the relations of a database from a node if their version is not `known`.
-async fn visit(link: &mut Link, known: Option<&Fingerprint>) -> Result<Visited, LinkError> {
+async fn visit(
+    node: NodeId,
+    link: &mut Link,
+    known: Option<&Fingerprint>,
+) -> Result<Visited, LinkError> {
     let fingerprint = loader::fingerprint(link).await?;
     let found = if known == Some(&fingerprint) {
         None
     } else {
         let introspection = loader::introspect(link).await?;
         Some(Found {
+            node,
             introspection,
             fingerprint,
         })

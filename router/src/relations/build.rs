@@ -472,6 +472,7 @@ impl<'a> Builder<'a> {
             schema.insert(relation.name.name.as_str().into(), relation);
         }
         Relations {
+            read_on: None,
             shards: self
                 .database
                 .shards

@@ -44,6 +44,8 @@ pub struct Relations {
     configured: Vec<TableName>,
     problems: Vec<Problem>,
     global_indexes: Arc<[GlobalIndex]>,
+    /// The node that they were read on, whose numbers they have: servers number differently.
+    pub(crate) read_on: Option<u32>,
 }
 
 /// What keeps a column of a sharded table unique on whatever shards its rows are: a sharded table of its values.

@@ -170,7 +170,9 @@ impl Session {
     /// Tables that were distributed by SQL alone, and are not there any more.
     fn dropped_since(&self, before: &DatabaseTopology) -> Vec<TableName> {
         let settings = self.worker.services.settings.load();
-        if settings.catalog_credentials().is_none() {
+        // Another server numbers its tables otherwise: they would all seem to be others.
+        let is_comparable = before.relations.read_on == self.database.relations.read_on;
+        if settings.catalog_credentials().is_none() || !is_comparable {
             return Vec::new();
         }
         let mut files = settings.file.databases.iter();
