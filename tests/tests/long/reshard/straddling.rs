@@ -163,3 +163,46 @@ fn commits_are_lost_in_the_reply() {
         }
     }
 }
+
+/// Partitions that come, VACUUM FULL and TRUNCATE have the tables for themselves between groups.
+#[test]
+fn tables_are_truncated_and_rewritten_meanwhile() {
+    let stand = stand();
+    let mut client = stand.bed.client();
+    for sql in [
+        "CREATE TABLE days (id bigint, day int) PARTITION BY LIST (day)",
+        "SELECT create_distributed_table('days', 'id')",
+        "CREATE TABLE notes (id bigint PRIMARY KEY)",
+        "SELECT create_distributed_table('notes', 'id')",
+    ] {
+        client.run(sql).succeeded();
+    }
+    let mut program = stand.spawn(Asks::Three, &["apply", "--yes", "--group-rows", "50"]);
+    eventually("rows move", || {
+        stand.superuser(2, "SELECT to_regclass('marks') IS NOT NULL") == "t"
+            && stand.superuser(2, "SELECT count(*) FROM marks") != "0"
+    });
+    let mut days = 0;
+    while days < 12 && program.try_wait().unwrap().is_none() {
+        days += 1;
+        for sql in [
+            format!("CREATE TABLE day_{days} PARTITION OF days FOR VALUES IN ({days})"),
+            format!("INSERT INTO days SELECT n, {days} FROM generate_series(1, 40) AS n"),
+            "VACUUM FULL marks".to_owned(),
+            "TRUNCATE notes".to_owned(),
+            "INSERT INTO notes SELECT n FROM generate_series(1, 40) AS n".to_owned(),
+        ] {
+            let reply = client.run(&sql);
+            assert!(reply.failure.is_none(), "{sql}: {:?}", reply.failure);
+        }
+    }
+    assert!(days > 1, "rows still moved");
+    let output = program.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{log}");
+    has_all(&stand, ROWS);
+    for (table, rows) in [("days", 40 * days), ("notes", 40)] {
+        let count = format!("SELECT count(*) FROM {table}");
+        assert_eq!(client.run(&count).value(), rows.to_string());
+    }
+}
