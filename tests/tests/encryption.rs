@@ -71,6 +71,36 @@ fn encrypt(cluster: &Cluster, node: &dyn Node, pair: &[String; 2]) {
     });
 }
 
+/// A certificate of version 1 for `localhost` until 2126, and its key: `openssl req -new …`, `openssl x509 -req -signkey …`.
+fn version_1() -> [String; 2] {
+    [
+        include_str!("encryption/version1.crt").to_owned(),
+        include_str!("encryption/version1.key").to_owned(),
+    ]
+}
+
+#[test]
+fn a_certificate_of_version_1_will_do() {
+    let cluster = cluster();
+    let directory = tempfile::tempdir().unwrap();
+    let [cert, key] = ["own.crt", "own.key"].map(|name| directory.path().join(name));
+    let [certificate, private] = version_1();
+    std::fs::write(&cert, certificate).unwrap();
+    std::fs::write(&key, private).unwrap();
+    let lines = format!("[router.tls]\ncert = {cert:?}\nkey = {key:?}");
+    let (text, ports) = router(&cluster, &lines, "", "trust");
+    let served = Router::start(&text, ports);
+    assert_eq!(
+        printed(&psql(served.port(), "sslmode=require", "SELECT 1")),
+        "1"
+    );
+    // Another's key is noticed.
+    let [_, other] = Authority::new("authority").sign("other");
+    std::fs::write(&key, other).unwrap();
+    let failure = served.console().run("RELOAD").failure.unwrap();
+    assert!(failure.message().contains("own.crt"), "{failure:?}");
+}
+
 /// A router on these servers: more lines for `[router]`, for the database, and the method of authentication.
 fn router(cluster: &Cluster, lines: &str, database: &str, auth: &str) -> (String, RouterPorts) {
     let ports = RouterPorts::choose();
@@ -249,6 +279,12 @@ fn nodes_are_encrypted_as_configured() {
     std::fs::write(served.config_file(), text).unwrap();
     served.console().run("RELOAD").succeeded();
     assert!(is_encrypted(&mut client));
+
+    // Certificates of version 1 are what PostgreSQL's manual has one make.
+    for shard in cluster.shards() {
+        encrypt(&cluster, shard.primary.as_ref(), &version_1());
+    }
+    assert!(encrypts(""), "a certificate of version 1");
 
     // Servers of an unknown authority are not talked to.
     let elsewhere = Authority::new("elsewhere");

@@ -273,6 +273,10 @@ pub(super) fn users(view: &View) -> Table {
         let clients = view.clients.iter();
         clients.filter(|client| *client.user == *name).count()
     };
+    let servers = |name: &str| {
+        let servers = view.servers.iter();
+        servers.filter(|server| *server.user == *name).count()
+    };
     List::of(view.settings.users.iter())
         .text("name", |user| user.name.to_string())
         .number("pool_size", |user| rules(&user.name).size)
@@ -283,7 +287,12 @@ pub(super) fn users(view: &View) -> Table {
             let own = rules(&user.name).max_connections;
             own.unwrap_or(file.router.max_user_connections)
         })
-        .number("current_connections", |user| clients(&user.name))
+        .number("current_connections", |user| servers(&user.name))
+        .number("max_user_client_connections", |user| {
+            let own = rules(&user.name).max_clients;
+            own.unwrap_or(file.router.max_user_client_connections)
+        })
+        .number("current_client_connections", |user| clients(&user.name))
         .text("admin", |user| match user.rights {
             Rights::All => "yes",
             Rights::None | Rights::Show => "no",

@@ -42,7 +42,10 @@ pub(super) fn databases(view: &View) -> Table {
                 .map(|pool| pool.active + pool.idle)
                 .sum::<usize>()
         })
-        .number("clients", |database| {
+        .number("max_client_connections", |database| {
+            config(database).max_db_client_connections
+        })
+        .number("current_client_connections", |database| {
             let clients = view.clients.iter();
             clients
                 .filter(|client| client.database == database.name)

@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(
             row(Topic::Databases, 0),
             "name=shop host=a port=1 database=shop shards=2 nodes=3 pool_size=20 min_pool_size=0 reserve_pool_size=0 pool_mode=transaction \
-             max_connections=0 current_connections=5 clients=1 \
+             max_connections=0 current_connections=5 max_client_connections=0 current_client_connections=1 \
              epoch=0 generation=1 problems=0 paused=1 disabled=0"
         );
         assert_eq!(

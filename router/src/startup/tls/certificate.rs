@@ -64,6 +64,23 @@ pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// The public key (SubjectPublicKeyInfo) of a certificate of version 1, as `openssl x509 -req` makes them, and PostgreSQL's manual with it. They have
+/// no extensions, and rustls does not read them. `None` of any other.
+pub(crate) fn key_of_version_1(certificate: &[u8]) -> Option<&[u8]> {
+    let mut fields = Der(certificate).expect(SEQUENCE)?.expect(SEQUENCE)?;
+    let mut ahead = fields;
+    if ahead.next()?.0 == VERSION {
+        return None;
+    }
+    // Serial number, algorithm, issuer, validity, subject.
+    for _ in 0..5 {
+        fields.next()?;
+    }
+    let from_here = fields.0;
+    fields.expect(SEQUENCE)?;
+    from_here.get(..from_here.len() - fields.0.len())
+}
+
 /// The subject's first common name. `None` if there is none, or it is not text, or holds a NUL.
 pub(crate) fn common_name(certificate: &[u8]) -> Option<&str> {
     let mut fields = Der(certificate).expect(SEQUENCE)?.expect(SEQUENCE)?;

@@ -6,6 +6,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::{TlsError, authorities, certificate, certificates, provider};
 use crate::startup::negotiate::ALPN;
@@ -61,7 +62,29 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
         };
         let end_point = chain.first().and_then(|own| certificate::end_point(own));
-        let mut config = builder.with_single_cert(chain, key).map_err(wrong)?;
+        let key = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(wrong)?;
+        let own = CertifiedKey::new(chain, key);
+        let belongs = match own
+            .end_entity_cert()
+            .ok()
+            .and_then(|own| certificate::key_of_version_1(own))
+        {
+            Some(public) => {
+                let same = own.key.public_key().is_none_or(|key| *key == *public);
+                same.then_some(())
+                    .ok_or(rustls::InconsistentKeys::KeyMismatch.into())
+            }
+            None => match own.keys_match() {
+                // The kind of key does not tell.
+                Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
+                verdict => verdict,
+            },
+        };
+        belongs.map_err(wrong)?;
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
         config.alpn_protocols = vec![ALPN.to_vec()];
         // As PostgreSQL, we resume no sessions: what they would save is little beside what they would keep in memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});

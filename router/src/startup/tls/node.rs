@@ -6,15 +6,18 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use switchyard_schema::SslMode;
 use switchyard_wire::frontend::encode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
-use super::{TlsError, authorities, provider};
+use super::{TlsError, authorities, certificate, provider};
 use crate::startup::negotiate::ALPN;
 use crate::stream::{Socket, Stream};
 
@@ -195,7 +198,14 @@ impl ServerCertVerifier for NodeVerifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        match certificate::key_of_version_1(certificate) {
+            // Nothing else of it is looked at, but who answers must have its key: channel binding relies on that.
+            Some(key) if self.authorities.is_none() => {
+                let key = SubjectPublicKeyInfoDer::from(key);
+                verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
+            }
+            _ => verify_tls13_signature(message, certificate, signature, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
