@@ -220,6 +220,8 @@ fn accept(shared: &Arc<Shared>, port: u16) {
                 forward(shared, client);
             }
         }
+        // A process that is being started beside has the socket, too, until it runs its own program.
+        SockRef::from(&listener).shutdown(Shutdown::Read).unwrap();
         drop(listener);
         shared.set_listening(false);
     }
