@@ -1,7 +1,7 @@
 //! Notifications for all clients of a database by one connection.
 //!
-//! A task of the control thread keeps an [`Ear`] for each database in which a session listens: a connection to the first shard's primary that listens to the
-//! channels of all. Sessions have an [`Inbox`] each; they decide when their clients hear of what is in it (`session/listening.rs`).
+//! A task of the control thread keeps an `Ear` for each database in which a session listens: a connection to the first shard's primary that listens to the
+//! channels of all. Sessions have an `Inbox` each; they decide when their clients hear of what is in it (`session/listening.rs`).
 //!
 //! Invariant: what was committed on the server before a session asks the ear to catch up is in its inbox when the ear has, or the inbox is
 //! closed; none is ever left with a gap. ADR 0029 has the reasons.
