@@ -13,6 +13,7 @@ use crate::proven::Proven;
 use switchyard_schema::hba::{Hba, IdentMaps, LineError};
 use switchyard_schema::{Config, Diagnostic, Secret};
 use switchyard_wire::scram::Verifier;
+use zeroize::Zeroizing;
 
 /// Keys of `[router]` that are read when a router starts.
 pub const AT_START: [&str; 7] = [
@@ -40,21 +41,27 @@ pub struct Settings {
     pub catalog_password: Option<Password>,
 }
 
-/// A password: never printed.
+/// A password: never printed, and wiped from memory when nobody has it any more.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password(Arc<str>);
+pub struct Password(Arc<Zeroizing<String>>);
 
 impl Password {
     /// A password in the clear.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(text.into())
+        Self::from(text.to_owned())
     }
 
     /// The password, to prove or to check it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(Arc::new(Zeroizing::new(text)))
     }
 }
 
@@ -405,10 +412,11 @@ fn read_secret(secret: &Secret, environment: &impl Environment) -> Result<Passwo
         Secret::Inline(text) => Ok(Password::new(text)),
         Secret::Env(name) => environment
             .variable(name)
-            .map(|text| Password::new(&text))
+            .map(Password::from)
             .ok_or_else(|| format!("the environment variable {name} is not set")),
         Secret::File(path) => {
             let text = std::fs::read_to_string(path)
+                .map(Zeroizing::new)
                 .map_err(|error| format!("{}: {error}", path.display()))?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Ok(Password::new(text.strip_suffix('\r').unwrap_or(text)))

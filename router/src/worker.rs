@@ -135,7 +135,7 @@ impl Services {
                     (config.size, config.min_size, config.reserve_size)
                 }
                 Purpose::Workspaces => (router.workspace_sessions, 0, 0),
-                Purpose::Logins => (LOOKUPS, 0, 0),
+                Purpose::Logins => (switchyard_schema::LOOKUPS, 0, 0),
             };
             let limits = PoolLimits {
                 size: size as usize,
@@ -162,8 +162,6 @@ impl Services {
     }
 }
 
-/// Users that are looked up at a time, on each node.
-const LOOKUPS: u32 = 4;
 /// What those connections begin with that look users up: what names mean depends on nobody.
 const LOGIN_SETTINGS: &[(&str, &str)] = &[
     ("application_name", "switchyard auth_query"),

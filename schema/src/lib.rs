@@ -40,7 +40,7 @@ pub use model::{
 };
 pub use modulo::{ModuloMap, remainder_sql};
 pub use placement::{Collation, KeyMap, NoShard, Placement, ResolveError};
-pub use pooling::{PoolConfig, PoolRules, Pooling};
+pub use pooling::{LOOKUPS, PoolConfig, PoolRules, Pooling};
 pub use range::RangeMap;
 pub use shard::{MAX_SHARDS, ShardIndex, ShardSet};
 pub use shard_sql::{owner_sql, shard_sql};

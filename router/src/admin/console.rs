@@ -28,6 +28,9 @@ pub trait Office: Sync {
     /// The picture of this moment.
     fn view(&self) -> View;
 
+    /// What the user may do, as of now.
+    fn rights(&self, user: &str) -> Rights;
+
     /// Reads the configuration again and puts it in force; what is wrong with it, if it is not.
     fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
 
@@ -54,8 +57,6 @@ pub trait Office: Sync {
 pub struct Visitor {
     /// The user's name.
     pub user: String,
-    /// What it may do.
-    pub rights: Rights,
     /// The process number to report.
     pub pid: i32,
     /// The cancel secret to report.
@@ -86,13 +87,13 @@ where
         stream,
         input: leftover,
         output: BytesMut::new(),
-        rights: visitor.rights,
+        user: &visitor.user,
         office,
         statements: HashMap::new(),
         portals: HashMap::new(),
         skipping: false,
     };
-    if visitor.rights == Rights::None {
+    if office.rights(&visitor.user) == Rights::None {
         let message = "the admin console is open to users with admin = true or stats = true only";
         return console
             .farewell(SqlState::INSUFFICIENT_PRIVILEGE, message)
@@ -112,7 +113,7 @@ struct Console<'a, S, O> {
     stream: S,
     input: BytesMut,
     output: BytesMut,
-    rights: Rights,
+    user: &'a str,
     office: &'a O,
     statements: HashMap<Box<[u8]>, Command>,
     portals: HashMap<Box<[u8]>, Portal>,
@@ -276,7 +277,8 @@ where
 
     /// Runs a command. What has rows returns them; everything else is answered at once.
     async fn run(&mut self, command: &Command) -> Result<Option<Table>, Wrong> {
-        if self.rights < command.demands() {
+        // A reload may have taken the right away.
+        if self.office.rights(self.user) < command.demands() {
             return Err(Wrong::Denied);
         }
         match command {

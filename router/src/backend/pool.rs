@@ -5,9 +5,10 @@
 //! registered with. Waiters are served in order, each until a deadline.
 //!
 //! Invariant: [`State::open`] counts the connections that are idle, lent or being made, each once, and so do the quotas that the pool shares
-//! with others. `lease` is the right to one of them, `upkeep` what is done every now and then.
+//! with others. `lease` is the right to one of them, `sharing` how they come to who waits for one in another pool, `upkeep` what is done every now and then.
 
 mod lease;
+mod sharing;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -121,25 +122,15 @@ struct Waiter {
 }
 
 /// Whether a connection may be made.
-enum May {
+enum May<'a> {
     /// It may, and has been counted.
     Open,
     /// Not now.
     Wait,
-    /// Not while other pools have what they have.
-    Starve,
+    /// Not while other pools have what they have of this quota.
+    Starve(&'a Quota),
     /// The node does not let us in.
     Fail(Arc<ConnectError>),
-}
-
-/// What came of an attempt to serve a pool that shares a quota.
-pub(super) enum Served {
-    /// Nobody waits there, or not for the quota.
-    All,
-    /// The first in the queue; others wait.
-    One,
-    /// Nobody: it waits for a quota again.
-    Denied,
 }
 
 /// Why there is nothing to be had at once.
@@ -336,22 +327,22 @@ impl Pool {
         if let Some(connection) = self.take_idle(&mut state, worker) {
             return Ok(Lease::new(self, Some(connection)));
         }
-        let may = self.take_place(&mut state, 0);
-        match may {
+        match self.take_place(&mut state, 0) {
             May::Open => return Ok(Lease::new(self, None)),
             May::Fail(error) => return Err(Denied::Refused(error)),
-            May::Wait | May::Starve => {}
+            May::Starve(quota) => quota.starve(self),
+            May::Wait => {}
         }
         let since = began.unwrap_or_else(Instant::now);
         let place = turn.enter();
-        state.waiters.push_back(Waiter { place, since });
+        state.queue(Waiter { place, since });
         drop(state);
         self.serve_starved();
         Err(Denied::Queued(since))
     }
 
     /// Counts a connection that is to be made, if one may: with `reserve` more than the pool's size.
-    fn take_place(self: &Arc<Self>, state: &mut State, reserve: usize) -> May {
+    fn take_place(&self, state: &mut State, reserve: usize) -> May<'_> {
         if state.open >= self.limits.size + reserve {
             return May::Wait;
         }
@@ -373,8 +364,7 @@ impl Pool {
                 self.quotas[..index]
                     .iter()
                     .for_each(|quota| quota.release(1));
-                quota.starve(self);
-                return May::Starve;
+                return May::Starve(quota);
             }
         }
         state.open += 1;
@@ -387,47 +377,16 @@ impl Pool {
         if state.waiters.is_empty() {
             return None;
         }
-        let May::Open = self.take_place(state, reserve) else {
-            return None;
-        };
+        match self.take_place(state, reserve) {
+            May::Open => {}
+            May::Starve(quota) => {
+                quota.starve(self);
+                return None;
+            }
+            May::Wait | May::Fail(_) => return None,
+        }
         let waiter = state.waiters.pop_front()?;
         Some((waiter, Lease::new(self, None)))
-    }
-
-    /// Whether sessions wait.
-    pub(super) fn is_awaited(&self) -> bool {
-        !self.lock().waiters.is_empty()
-    }
-
-    /// Lets the first in the queue make a connection, if a quota that the pool shares has room for it.
-    pub(super) fn serve_next(self: &Arc<Self>) -> Served {
-        let mut state = self.lock();
-        if state.waiters.is_empty() {
-            return Served::All;
-        }
-        let waiter = match self.take_place(&mut state, 0) {
-            May::Open => state.waiters.pop_front(),
-            May::Starve => return Served::Denied,
-            May::Wait | May::Fail(_) => return Served::All,
-        };
-        let served = match state.waiters.is_empty() {
-            true => Served::All,
-            false => Served::One,
-        };
-        drop(state);
-        if let Some(waiter) = waiter {
-            waiter.place.settle(Ok(Lease::new(self, None)));
-        }
-        served
-    }
-
-    /// Lets pools go on that share a quota with this one, where there is something for them.
-    fn serve_starved(&self) {
-        self.quotas.iter().for_each(|quota| quota.serve());
-    }
-
-    pub(super) fn join_quotas(self: &Arc<Self>) {
-        self.quotas.iter().for_each(|quota| quota.join(self));
     }
 
     /// So many connections are no more.
@@ -592,6 +551,13 @@ fn milliseconds(limit: Option<Duration>) -> u64 {
 }
 
 impl State {
+    /// By how long each has waited, which may be a second time.
+    fn queue(&mut self, waiter: Waiter) {
+        let came_before = |one: &Waiter| one.since <= waiter.since;
+        let index = self.waiters.partition_point(came_before);
+        self.waiters.insert(index, waiter);
+    }
+
     fn take_idle(&mut self, worker: usize) -> Option<Idle> {
         let own = self.idle.iter().rposition(|idle| idle.worker == worker);
         let index = own.or_else(|| self.idle.len().checked_sub(1))?;
@@ -601,7 +567,29 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::lifetime_of;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{State, Waiter, lifetime_of};
+    use crate::backend::turn::Turn;
+
+    #[test]
+    fn who_waits_again_has_not_lost_the_place() {
+        let start = Instant::now();
+        let mut state = State::default();
+        for seconds in [2, 3, 3, 1] {
+            let place = Arc::new(Turn::default()).enter();
+            let since = start + Duration::from_secs(seconds);
+            state.queue(Waiter { place, since });
+        }
+        let waited = state
+            .waiters
+            .iter()
+            .map(|one| (one.since - start).as_secs());
+        assert_eq!(waited.collect::<Vec<_>>(), [1, 2, 3, 3]);
+    }
 
     #[test]
     fn connections_of_one_moment_end_at_different_ones() {

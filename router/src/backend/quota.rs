@@ -1,13 +1,15 @@
 //! Connections that several pools may have together: those of one database, or of one user, on a node.
 //!
 //! A pool that may have more but for its quota is *starved*: what other pools have at rest is closed for it, and what they give up
-//! goes to starved pools in turn. Invariant: no lock of a pool is held while another pool is looked at.
+//! goes to the starved pool where somebody has waited longest. Invariants: no lock of a pool is held while another pool is looked at; a pool
+//! becomes starved, or ceases to be, under its own lock.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::pool::{Pool, Served};
+use tokio::time::Instant;
+
+use super::pool::Pool;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ pub struct Quota {
 #[derive(Debug, Default)]
 struct SharedBy {
     members: Vec<Weak<Pool>>,
-    starved: VecDeque<Weak<Pool>>,
+    starved: Vec<Weak<Pool>>,
 }
 
 impl Quota {
@@ -52,68 +54,68 @@ impl Quota {
         self.open.fetch_sub(count, Ordering::SeqCst);
     }
 
-    /// The pool waits for a right that it could not take.
+    /// The pool waits for a right that it could not take. To be called while its queue is locked.
     pub(super) fn starve(&self, pool: &Arc<Pool>) {
         let mut pools = self.lock();
         let pool = Arc::downgrade(pool);
         if !pools.starved.iter().any(|known| known.ptr_eq(&pool)) {
-            pools.starved.push_back(pool);
+            pools.starved.push(pool);
         }
         self.has_starved.store(true, Ordering::SeqCst);
     }
 
-    /// Gives starved pools what there is, closing connections that rest elsewhere. To be called when something has been released,
-    /// or has come to rest.
+    /// The pool does not wait for this quota any more. To be called while its queue is locked.
+    pub(super) fn sate(&self, pool: &Pool) {
+        let mut pools = self.lock();
+        pools
+            .starved
+            .retain(|known| !std::ptr::eq(known.as_ptr(), pool) && known.strong_count() > 0);
+        self.has_starved
+            .store(!pools.starved.is_empty(), Ordering::SeqCst);
+    }
+
+    /// Whether a pool waits for a right, as far as is known without a lock.
+    pub(super) fn has_starved(&self) -> bool {
+        self.has_starved.load(Ordering::SeqCst)
+    }
+
+    /// Gives starved pools what there is, who has waited longest first, closing connections that rest elsewhere. To be called when something
+    /// has been released, or has come to rest.
     pub(super) fn serve(&self) {
-        if !self.has_starved.load(Ordering::SeqCst) {
-            return;
-        }
-        // Who gets nothing goes to the end, once around.
-        let mut left = self.lock().starved.len();
-        while left > 0
-            && let Some(pool) = self.next_starved()
+        while self.has_starved()
+            && let Some((_, pool)) = self.longest_wait()
+            && (self.has_room() || self.evict(&pool))
         {
-            left -= 1;
-            // Its sessions may have got what that pool's own gave back, or given up.
-            if !pool.is_awaited() {
-                continue;
-            }
-            let served = match self.has_room() || self.evict(&pool) {
-                true => pool.serve_next(),
-                false => Served::Denied,
-            };
-            match served {
-                Served::All => {}
-                Served::One => {
-                    self.starve(&pool);
-                    left += 1;
-                }
-                Served::Denied => self.starve(&pool),
-            }
+            pool.serve_next(self);
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// The starved pool whose first in the queue has waited longest, and since when.
+    pub(super) fn longest_wait(&self) -> Option<(Instant, Arc<Pool>)> {
+        let starved: Vec<_> = {
+            let pools = self.lock();
+            pools.starved.iter().filter_map(Weak::upgrade).collect()
+        };
+        let waits = starved
+            .into_iter()
+            .filter_map(|pool| Some((pool.starves_since(self)?, pool)));
+        waits.min_by_key(|(since, _)| *since)
+    }
+
+    /// Whether there is room for one connection more.
+    pub(super) fn has_room(&self) -> bool {
         self.open.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
     }
 
-    fn next_starved(&self) -> Option<Arc<Pool>> {
-        let mut pools = self.lock();
-        let next = std::iter::from_fn(|| pools.starved.pop_front()).find_map(|pool| pool.upgrade());
-        self.has_starved
-            .store(!pools.starved.is_empty(), Ordering::SeqCst);
-        next
-    }
-
-    /// Closes a connection at rest in another pool than this one. False if there is none.
+    /// Closes a connection at rest in another pool than this one, of those that are to be kept open only if there is no other. False if there is none.
     fn evict(&self, starved: &Arc<Pool>) -> bool {
         let members: Vec<_> = {
             let mut pools = self.lock();
             pools.members.retain(|pool| pool.strong_count() > 0);
             pools.members.iter().filter_map(Weak::upgrade).collect()
         };
-        let mut others = members.iter().filter(|pool| !Arc::ptr_eq(pool, starved));
-        others.any(|pool| pool.close_one())
+        let others = || members.iter().filter(|pool| !Arc::ptr_eq(pool, starved));
+        others().any(|pool| pool.close_one_of_many()) || others().any(|pool| pool.close_one())
     }
 
     fn lock(&self) -> MutexGuard<'_, SharedBy> {

@@ -230,14 +230,16 @@ fn judge(
                 "max_prepared_transactions is 0; transactions over several shards will need it",
             ));
         }
-        let databases = settings.file.databases.iter();
-        let pools: u32 = databases
-            .map(|database| settings.file.most_connections(&database.name))
-            .sum();
-        if pools as usize > facts.max_connections as usize {
+        let (host, port) = (&node.node.host, node.node.port);
+        let pools = settings.file.most_connections(host, port);
+        if pools > u64::from(facts.max_connections) {
             let limit = facts.max_connections;
+            let others = match settings.file.auth.lookup {
+                Some(_) => ", without those of users who are looked up",
+                None => "",
+            };
             report.warnings.push(say(&format!(
-                "pools may come to have {pools} connections, more than max_connections, {limit}"
+                "pools may come to have {pools} connections{others}, more than max_connections, {limit}"
             )));
         }
     }

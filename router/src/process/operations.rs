@@ -144,20 +144,15 @@ impl Operations {
     }
 
     pub(super) fn visitor(&self, client: &ClientConnection) -> Visitor {
-        let settings = self.services.settings.load();
         Visitor {
             user: client.user.clone(),
-            rights: settings
-                .users
-                .get(&client.user)
-                .map_or(Rights::None, |user| user.rights),
             pid: client.cancel.pid,
             secret: client.cancel.secret.clone(),
         }
     }
 
-    /// Reads the configuration again and puts it in force. Sessions go on, with the new one from their next transaction;
-    /// connections made by what has changed are closed when they come back.
+    /// Reads the configuration again and puts it in force. Sessions go on, with the new one from their next transaction, but for what
+    /// is a session's for its life (its mode, where it reads); connections made by what has changed are closed when they come back.
     ///
     /// # Errors
     /// [`ReloadError`]: nothing has changed.
@@ -323,6 +318,12 @@ impl Office for Operations {
             servers: self.services.registry.servers(),
             pools,
         }
+    }
+
+    fn rights(&self, user: &str) -> Rights {
+        let settings = self.services.settings.load();
+        let user = settings.users.get(user);
+        user.map_or(Rights::None, |user| user.rights)
     }
 
     async fn reload(&self) -> Result<(), String> {

@@ -144,15 +144,16 @@ fn found(mut rows: Vec<TextRow>, user: &str) -> Result<Option<Option<Password>>,
     if rows.len() > 1 {
         return Err(LookupError::Rows);
     }
-    let Some(row) = rows.pop() else {
+    let Some(mut row) = rows.pop() else {
         return Ok(None);
     };
-    let [name, password, ..] = row.as_slice() else {
+    let [name, password, ..] = row.as_mut_slice() else {
         return Err(LookupError::Columns);
     };
+    let password = password.take().map(Password::from);
     // A name that is too long for PostgreSQL finds the role whose name is its beginning.
     let is_same = name.as_deref() == Some(user);
-    Ok(is_same.then(|| password.as_deref().map(Password::new)))
+    Ok(is_same.then_some(password))
 }
 
 #[cfg(test)]

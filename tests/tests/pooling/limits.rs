@@ -190,6 +190,35 @@ fn users_share_what_a_database_may_have() {
 }
 
 #[test]
+fn who_has_waited_longest_is_next_among_users_that_share_a_limit() {
+    let lines = "read_policy = \"primary\"\nquery_wait_timeout = \"20s\"";
+    let router = with_user(lines, "clerk", "", "max_db_connections = 1");
+    let mut holder = begun(Client::connect(&clerk(&router)));
+    let mut clerks = [0, 1].map(|_| Client::connect(&clerk(&router)));
+    let mut app = client(&router);
+    let clock = "SELECT clock_timestamp() FROM users WHERE id = 1";
+    let [before, between, after] = std::thread::scope(|scope| {
+        let [first, second] = clerks.each_mut();
+        let app = scope.spawn(|| app.run(clock).value());
+        eventually("it waits", || waiting(&router) == 1);
+        // Longer than the head start of who needs no other connection than the one that is there.
+        holder
+            .run("SELECT pg_sleep(0.2) FROM users WHERE id = 1")
+            .succeeded();
+        let first = scope.spawn(|| first.run(clock).value());
+        eventually("it waits", || waiting(&router) == 2);
+        let second = scope.spawn(|| second.run(clock).value());
+        eventually("it waits", || waiting(&router) == 3);
+        holder.run("COMMIT").succeeded();
+        [app, first, second].map(|at| at.join().unwrap())
+    });
+    assert!(
+        before < between && between < after,
+        "{before} {between} {after}"
+    );
+}
+
+#[test]
 fn who_no_longer_waits_is_in_nobodys_way() {
     let lines = "read_policy = \"primary\"\nquery_wait_timeout = \"20s\"";
     let router = with_user(lines, "clerk", "", "max_db_connections = 1");

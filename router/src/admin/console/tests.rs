@@ -1,5 +1,7 @@
 //! The console over a pipe.
 
+use std::sync::Mutex;
+
 use bytes::BytesMut;
 use switchyard_wire::backend::{self, Message};
 use switchyard_wire::frontend::{Kind, encode};
@@ -10,11 +12,21 @@ use tokio::sync::watch;
 use super::*;
 use crate::admin::sample;
 
-struct Desk;
+struct Desk(Mutex<Rights>);
+
+impl Desk {
+    fn of(rights: Rights) -> Self {
+        Self(Mutex::new(rights))
+    }
+}
 
 impl Office for Desk {
     fn view(&self) -> View {
         sample::view()
+    }
+
+    fn rights(&self, _: &str) -> Rights {
+        *self.0.lock().unwrap()
     }
 
     async fn reload(&self) -> Result<(), String> {
@@ -33,17 +45,20 @@ impl Office for Desk {
     }
 }
 
+fn visitor() -> Visitor {
+    Visitor {
+        user: "app".into(),
+        pid: 1,
+        secret: vec![1, 2, 3, 4].into(),
+    }
+}
+
 /// Says all of this and hears everything until the console has closed.
 async fn converse(rights: Rights, say: impl FnOnce(&mut BytesMut)) -> Vec<String> {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    let visitor = Visitor {
-        user: "app".into(),
-        rights,
-        pid: 1,
-        secret: vec![1, 2, 3, 4].into(),
-    };
     let (_switch, drain) = watch::channel(false);
-    let console = serve(server, BytesMut::new(), &visitor, &Desk, Drain::new(drain));
+    let (visitor, desk) = (visitor(), Desk::of(rights));
+    let console = serve(server, BytesMut::new(), &visitor, &desk, Drain::new(drain));
     let mut said = BytesMut::new();
     say(&mut said);
     let talk = async {
@@ -210,6 +225,37 @@ async fn every_command_has_its_right() {
 }
 
 #[tokio::test]
+async fn a_right_that_is_taken_away_is_gone() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let (_switch, drain) = watch::channel(false);
+    let (visitor, desk) = (visitor(), Desk::of(Rights::All));
+    let console = serve(server, BytesMut::new(), &visitor, &desk, Drain::new(drain));
+    let talk = async {
+        let mut said = BytesMut::new();
+        encode::query(&mut said, b"SHOW FDS");
+        client.write_all(&said).await.unwrap();
+        // The greeting, and the end of the answer.
+        let mut last = [0; 6];
+        for _ in 0..2 {
+            while last != *b"Z\0\0\0\x05I" {
+                last.rotate_left(1);
+                last[5] = client.read_u8().await.unwrap();
+            }
+            last = [0; 6];
+        }
+        *desk.0.lock().unwrap() = Rights::Show;
+        client.write_all(&said).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let (outcome, answer) = tokio::join!(console, talk);
+    outcome.unwrap();
+    assert!(answer.contains("C42501"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn others_are_refused_and_nonsense_ends_it() {
     assert_eq!(converse(Rights::None, |_| {}).await, ["FATAL 42501"]);
     let heard = converse(Rights::All, |out| out.extend_from_slice(b"Q\0\0\0\x01")).await;
@@ -223,14 +269,9 @@ async fn others_are_refused_and_nonsense_ends_it() {
 #[tokio::test]
 async fn a_drain_sends_it_away() {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    let visitor = Visitor {
-        user: "app".into(),
-        rights: Rights::All,
-        pid: 1,
-        secret: vec![1; 4].into(),
-    };
     let (switch, drain) = watch::channel(false);
-    let console = serve(server, BytesMut::new(), &visitor, &Desk, Drain::new(drain));
+    let (visitor, desk) = (visitor(), Desk::of(Rights::All));
+    let console = serve(server, BytesMut::new(), &visitor, &desk, Drain::new(drain));
     let talk = async {
         switch.send_replace(true);
         hear(&mut client).await

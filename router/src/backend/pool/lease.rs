@@ -99,7 +99,10 @@ impl Drop for Lease {
             state.opening -= 1;
         }
         pool.forget(&mut state, 1);
-        let next = pool.next_lease(&mut state, 0);
+        let next = match pool.shares_with_starved(&state) {
+            true => None,
+            false => pool.next_lease(&mut state, 0),
+        };
         drop(state);
         match next {
             Some((waiter, lease)) => waiter.place.settle(Ok(lease)),
@@ -128,7 +131,7 @@ impl Borrowed {
             ..
         } = self;
         let is_over = lease.pool.is_retired() || lease.pool.is_replaced(&connection);
-        if !connection.is_reusable() || is_over {
+        if !connection.is_reusable() || is_over || lease.pool.owes_others() {
             return;
         }
         if let Some(entry) = &connection.entry {

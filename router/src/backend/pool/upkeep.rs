@@ -43,8 +43,17 @@ impl Pool {
 
     /// Closes an idle connection, the one that has rested longest. False if there is none.
     pub(in crate::backend) fn close_one(&self) -> bool {
+        self.close_one_beyond(0)
+    }
+
+    /// The same, where more are open than are to be kept open.
+    pub(in crate::backend) fn close_one_of_many(&self) -> bool {
+        self.close_one_beyond(self.limits.min)
+    }
+
+    fn close_one_beyond(&self, kept: usize) -> bool {
         let mut state = self.lock();
-        if state.idle.is_empty() {
+        if state.idle.is_empty() || state.open <= kept {
             return false;
         }
         let idle = state.idle.remove(0);
